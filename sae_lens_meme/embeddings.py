@@ -1,0 +1,161 @@
+"""Reading embeddings: one memory-mapped row a meme, one column a hook, ids and labels beside them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from datasets import Array2D, Dataset, load_from_disk
+
+from sae_lens_meme.errors import DataError
+from sae_lens_meme.labels import NOT_LABELS, SPLITS
+from sae_lens_meme.storage import read_finished, sha256_json
+
+
+@dataclass(frozen=True)
+class Label:
+    """One label column. `values[i]` means something only where `known[i]`."""
+
+    name: str
+    known: np.ndarray  # bool [n_samples]
+    values: np.ndarray  # int64 or object (strings) [n_samples]
+
+    @property
+    def classes(self) -> list[Any]:
+        """The values that occur, sorted."""
+        return np.unique(self.values[self.known]).tolist()
+
+
+@dataclass(frozen=True)
+class Embeddings:
+    """Embeddings of n_samples memes at one or more hooks.
+
+    Load them with `Embeddings.load(folder)`; `from_dataset` takes any dataset whose hook columns
+    have SAELens' cached-activation layout, `Array2D((1, d), "float32")`.
+    """
+
+    dataset: Dataset
+    facts: dict[str, Any] = field(default_factory=dict)  # model, fusion, preprocessing, ... as `embed` wrote them
+    fingerprint: str = ""
+    path: Path | None = None
+
+    @classmethod
+    def load(cls, folder: str | Path) -> Embeddings:
+        """Open the result of `embed`.
+
+        Raises:
+            StorageError: the folder is not a finished result of `embed`.
+        """
+        manifest = read_finished(folder, "embed")
+        dataset = load_from_disk(str(folder))
+        assert isinstance(dataset, Dataset)
+        return cls(dataset, manifest["facts"], sha256_json(manifest["fingerprint"]), Path(folder))
+
+    @classmethod
+    def from_dataset(cls, dataset: Dataset, **facts: Any) -> Embeddings:
+        return cls(dataset, facts, str(dataset._fingerprint))
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    @cached_property
+    def hooks(self) -> tuple[str, ...]:
+        return tuple(name for name, kind in self.dataset.features.items() if isinstance(kind, Array2D))
+
+    def d_in(self, hook: str) -> int:
+        """The width of the embeddings at `hook`."""
+        self._require_hook(hook)
+        return int(self.dataset.features[hook].shape[-1])
+
+    @cached_property
+    def ids(self) -> np.ndarray:
+        return self._strings("id")
+
+    @cached_property
+    def sources(self) -> np.ndarray:
+        """The source data set of each meme (one constant where the table names none), str [n_samples]."""
+        return self._strings("source") if "source" in self.dataset.column_names else np.full(len(self), "all")
+
+    @cached_property
+    def splits(self) -> np.ndarray:
+        return self._strings("split") if "split" in self.dataset.column_names else np.full(len(self), "train")
+
+    @cached_property
+    def texts(self) -> np.ndarray | None:
+        """Captions (None where a meme has none), object [n_samples]; None without such a column."""
+        if "text" not in self.dataset.column_names:
+            return None
+        return np.array(self._column("text").to_pylist(), dtype=object)
+
+    def rows(self, split: str) -> np.ndarray:
+        """Row numbers of a split, ascending, int64."""
+        if split not in SPLITS:
+            raise DataError(f"split {split!r} is none of {', '.join(SPLITS)}")
+        return np.flatnonzero(self.splits == split)
+
+    @cached_property
+    def label_names(self) -> tuple[str, ...]:
+        return tuple(n for n in self.dataset.column_names if n not in NOT_LABELS and n not in self.hooks)
+
+    def label(self, name: str) -> Label:
+        """A label column.
+
+        Raises:
+            DataError: there is no such label; the message names those there are.
+        """
+        if name not in self.label_names:
+            raise DataError(f"label {name!r} is not in these embeddings; they have {', '.join(self.label_names) or 'none'}")
+        column = self._column(name)
+        known = np.asarray(column.is_valid())
+        if pa.types.is_integer(column.type) or pa.types.is_boolean(column.type):
+            return Label(name, known, np.asarray(column.cast(pa.int64()).fill_null(0)))
+        return Label(name, known, np.array([str(v) if v is not None else "" for v in column.to_pylist()], dtype=object))
+
+    def take(self, hook: str, rows: Sequence[int] | np.ndarray) -> np.ndarray:
+        """The embeddings of these rows in this order, float32 [len(rows), d_in] (a copy)."""
+        rows = np.asarray(rows, dtype=np.int64)
+        out = np.empty((len(rows), self.d_in(hook)), dtype=np.float32)
+        chunks = self._chunks[hook]
+        starts = np.cumsum([0, *(len(chunk) for chunk in chunks)])
+        owner = np.searchsorted(starts, rows, side="right") - 1
+        for i in np.unique(owner):
+            mine = owner == i
+            out[mine] = chunks[i][rows[mine] - starts[i]]
+        return out
+
+    def batches(
+        self, hook: str, rows: np.ndarray | None = None, batch_size: int = 4096
+    ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Batches of `(rows, embeddings float32 [batch, d_in])` in the order of `rows` (default all)."""
+        rows = np.arange(len(self)) if rows is None else np.asarray(rows)
+        for start in range(0, len(rows), batch_size):
+            part = rows[start : start + batch_size]
+            yield part, self.take(hook, part)
+
+    @cached_property
+    def _chunks(self) -> dict[str, list[np.ndarray]]:
+        return {hook: [_matrix(chunk, self.d_in(hook)) for chunk in self._column(hook).chunks] for hook in self.hooks}
+
+    def _column(self, name: str) -> pa.ChunkedArray:
+        dataset = self.dataset if self.dataset._indices is None else self.dataset.flatten_indices()
+        return dataset.data.column(name)
+
+    def _strings(self, name: str) -> np.ndarray:
+        if name not in self.dataset.column_names:
+            raise DataError(f"these embeddings have no column {name!r}; they have {', '.join(self.dataset.column_names)}")
+        return np.array(self._column(name).to_pylist(), dtype=np.str_)
+
+    def _require_hook(self, hook: str) -> None:
+        if hook not in self.hooks:
+            raise DataError(f"hook {hook!r} is not in these embeddings; they have {', '.join(self.hooks) or 'none'}")
+
+
+def _matrix(chunk: Any, d: int) -> np.ndarray:
+    """A zero-copy float32 [rows, d] view of one Arrow chunk of an Array2D((1, d)) column."""
+    storage = chunk.storage if isinstance(chunk, pa.ExtensionArray) else chunk
+    return storage.flatten().flatten().to_numpy(zero_copy_only=True).reshape(-1, d)

@@ -1,0 +1,72 @@
+"""Hugging Face datasets written shard by shard into a `StepFolder`.
+
+`datasets.load_from_disk` opens the result; a killed run resumes at the first missing shard.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from datasets import DatasetInfo, Features
+from datasets.arrow_writer import ArrowWriter
+
+from sae_lens_meme.storage import StepFolder, sha256_json, to_json
+
+Columns = dict[str, Sequence[Any]]
+
+
+def write_dataset(
+    folder: StepFolder,
+    features: Features,
+    shards: Sequence[Callable[[], Columns]],
+    *,
+    subfolder: str = "",
+    split: str | None = None,
+) -> None:
+    """Write one Arrow file a shard, then the two small files that make it a dataset.
+
+    Args:
+        folder: an entered `StepFolder`.
+        features: the columns of the dataset.
+        shards: one function a shard that returns its columns; it is called only when the
+            shard is not there yet, and must depend on nothing but its own index.
+        subfolder: where inside the folder (a split of a `DatasetDict`), default the folder itself.
+        split: the name of the split, recorded in the dataset's state.
+    """
+    names = [f"data-{i:05d}-of-{len(shards):05d}.arrow" for i in range(len(shards))]
+    for name, columns in zip(names, shards, strict=True):
+        folder.write(_join(subfolder, name), lambda path, columns=columns: _write_arrow(path, features, columns()))
+    state = {
+        "_data_files": [{"filename": name} for name in names],
+        "_fingerprint": sha256_json([folder.fingerprint, subfolder])[:16],
+        "_format_columns": None,
+        "_format_kwargs": {},
+        "_format_type": None,
+        "_output_all_columns": False,
+        "_split": split,
+    }
+    folder.write(_join(subfolder, "dataset_info.json"), lambda path: _write_info(path, features))
+    folder.write(_join(subfolder, "state.json"), lambda path: _write_text(path, to_json(state)))
+
+
+def _join(subfolder: str, name: str) -> str:
+    return f"{subfolder}/{name}" if subfolder else name
+
+
+def _write_arrow(path: Path, features: Features, columns: Columns) -> None:
+    with ArrowWriter(features=features, path=str(path)) as writer:
+        if any(len(column) for column in columns.values()):
+            writer.write_batch({name: columns[name] for name in features})
+        writer.finalize()
+
+
+def _write_info(path: Path, features: Features) -> None:
+    from dataclasses import asdict
+
+    _write_text(path, to_json(asdict(DatasetInfo(features=features)) | {"features": features.to_dict()}))
+
+
+def _write_text(path: Path, text: str) -> None:
+    path.write_text(text, encoding="utf-8")

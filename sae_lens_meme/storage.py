@@ -1,0 +1,254 @@
+"""Results on disk that survive a crash: one folder a step, a manifest with hashes, `_SUCCESS` last.
+
+Every file is written under a temporary name in its own folder, synced, and renamed.
+A step that is run again keeps the files whose hash is still right and redoes the rest.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from sae_lens_meme.errors import StorageError
+
+SCHEMA = 1
+MANIFEST, SUCCESS, LOCK = "manifest.json", "_SUCCESS", ".lock"
+_TEMPORARY = ".writing-"
+
+
+class StepFolder:
+    """One step's result. Use it as a context manager: it holds the folder's lock.
+
+    Args:
+        path: the folder; it is made if it is not there.
+        step: the step's name (`corpus`, `embed`, `train`, `evaluate`).
+        fingerprint: everything that changes a number of the result (JSON values).
+        overwrite: remove a result with another fingerprint instead of refusing it.
+
+    Raises:
+        StorageError: another process holds the folder, or it holds a different result.
+    """
+
+    def __init__(
+        self, path: str | Path, step: str, fingerprint: dict[str, Any], *, overwrite: bool = False
+    ):
+        self.path = Path(path)
+        self.step = step
+        self.fingerprint = json.loads(to_json(fingerprint))
+        self._overwrite = overwrite
+        self._files: dict[str, str] = {}
+        self._lock: Any = None
+
+    def __enter__(self) -> StepFolder:
+        self._refuse_foreign_folder()
+        self.path.mkdir(parents=True, exist_ok=True)
+        self._lock = open(self.path / LOCK, "w")
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            self._lock.close()
+            raise StorageError(
+                f"{self.path}: another process is writing this {self.step} result; wait for it or choose another --out"
+            ) from None
+        try:
+            self._adopt_earlier_run()
+        except BaseException:
+            self.__exit__()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._lock is not None:
+            self._lock.close()  # the file stays: removing it would let a third process lock a new one
+            self._lock = None
+
+    @property
+    def complete(self) -> bool:
+        """The step has ended and every file is as it was written."""
+        return (self.path / SUCCESS).exists() and all(self._intact(name) for name in self._files)
+
+    def write(self, name: str, write: Callable[[Path], None]) -> Path:
+        """Have `write(temporary_path)` make the file `name`, unless an earlier run made it."""
+        target = self.path / name
+        if self._intact(name):
+            return target
+        self.reopen()
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with atomic_file(target) as temporary:
+            write(temporary)
+        self._files[name] = sha256_file(target)
+        self._save_manifest({})
+        return target
+
+    def reopen(self) -> None:
+        """The result is about to change: it is not complete until `finish`."""
+        (self.path / SUCCESS).unlink(missing_ok=True)
+
+    def finish(self, **facts: Any) -> None:
+        """Write the facts about the whole result (JSON values), then `_SUCCESS`."""
+        self._save_manifest(facts)
+        write_text(self.path / SUCCESS, "")
+
+    def _refuse_foreign_folder(self) -> None:
+        if self.path.is_file():
+            raise StorageError(f"{self.path}: is a file, not a folder; choose another --out")
+        if self.path.is_dir() and not (self.path / MANIFEST).exists():
+            strangers = sorted(p.name for p in self.path.iterdir() if not p.name.startswith("."))
+            if strangers:
+                raise StorageError(
+                    f"{self.path}: holds files that are not a {self.step} result ({strangers[0]!r}, ...); choose another --out"
+                )
+
+    def _adopt_earlier_run(self) -> None:
+        for leftover in self.path.rglob(f"{_TEMPORARY}*"):
+            leftover.unlink(missing_ok=True)
+        if not (self.path / MANIFEST).exists():
+            return
+        earlier = read_manifest(self.path)
+        difference = _first_difference(earlier.get("fingerprint", {}), self.fingerprint)
+        if earlier.get("step") == self.step and difference is None:
+            self._files = dict(earlier["files"])
+        elif self._overwrite:
+            self._clear()
+        else:
+            what = f"a {earlier.get('step')} result" if earlier.get("step") != self.step else difference
+            raise StorageError(
+                f"{self.path}: holds a different result ({what}); pass --overwrite to replace it or choose another --out"
+            )
+
+    def _clear(self) -> None:
+        (self.path / SUCCESS).unlink(missing_ok=True)
+        for entry in self.path.iterdir():
+            if entry.name != LOCK:
+                shutil.rmtree(entry) if entry.is_dir() and not entry.is_symlink() else entry.unlink()
+
+    def _intact(self, name: str) -> bool:
+        file = self.path / name
+        return name in self._files and file.is_file() and sha256_file(file) == self._files[name]
+
+    def _save_manifest(self, facts: dict[str, Any]) -> None:
+        manifest = {
+            "schema": SCHEMA,
+            "step": self.step,
+            "fingerprint": self.fingerprint,
+            "files": dict(sorted(self._files.items())),
+            "facts": facts,
+        }
+        write_text(self.path / MANIFEST, to_json(manifest))
+
+
+def read_manifest(folder: str | Path, step: str | None = None) -> dict[str, Any]:
+    """The manifest of a result folder; `step` is the kind of result that is expected.
+
+    Raises:
+        StorageError: there is none, it is not of this step, or a newer release wrote it.
+    """
+    path = Path(folder) / MANIFEST
+    if not path.exists():
+        kind = f"a {step} result" if step else "a result folder"
+        raise StorageError(f"{folder}: is not {kind} (no {MANIFEST}); give the folder that --out named")
+    manifest = read_json(path)
+    if manifest.get("schema", 0) > SCHEMA:
+        raise StorageError(
+            f"{path}: has schema {manifest['schema']}, this release reads up to {SCHEMA}; upgrade sae-lens-meme"
+        )
+    if step is not None and manifest.get("step") != step:
+        raise StorageError(f"{folder}: holds a {manifest.get('step')} result, not a {step} result")
+    return manifest
+
+
+def read_finished(folder: str | Path, step: str) -> dict[str, Any]:
+    """Like `read_manifest`, but the step must have ended."""
+    manifest = read_manifest(folder, step)
+    if not (Path(folder) / SUCCESS).exists():
+        raise StorageError(f"{folder}: the {step} step was interrupted; run it again to finish it")
+    return manifest
+
+
+@contextmanager
+def atomic_file(path: str | Path) -> Iterator[Path]:
+    """A temporary path beside `path` that takes its name once it is written and synced."""
+    path = Path(path)
+    handle, name = tempfile.mkstemp(prefix=_TEMPORARY, suffix=path.suffix, dir=path.parent)
+    os.close(handle)
+    temporary = Path(name)
+    try:
+        yield temporary
+        os.chmod(temporary, 0o666 & ~_umask())
+        _sync(temporary)
+        os.replace(temporary, path)
+        _sync(path.parent)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_text(path: str | Path, text: str) -> None:
+    with atomic_file(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def write_json(path: str | Path, value: Any) -> None:
+    write_text(path, to_json(value))
+
+
+def read_json(path: str | Path) -> Any:
+    try:
+        return json.loads(Path(path).read_text(encoding="utf-8"))
+    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise StorageError(f"{path}: is not valid JSON ({error}); restore it or run the step again") from None
+
+
+def to_json(value: Any) -> str:
+    """Strict JSON (no NaN), keys in the order given, one trailing newline."""
+    return json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def sha256_file(path: str | Path) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest() if hasattr(hashlib, "file_digest") else _digest(file)
+
+
+def sha256_json(value: Any) -> str:
+    """Hash of a JSON value, independent of the order of keys."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True, allow_nan=False).encode()).hexdigest()
+
+
+def _digest(file: Any) -> str:  # Python 3.10
+    digest = hashlib.sha256()
+    while block := file.read(1 << 20):
+        digest.update(block)
+    return digest.hexdigest()
+
+
+def _first_difference(old: dict[str, Any], new: dict[str, Any]) -> str | None:
+    for key in sorted(old.keys() | new.keys()):
+        if old.get(key) != new.get(key):
+            return f"{key}: {_short(old.get(key))} there, {_short(new.get(key))} now"
+    return None
+
+
+def _short(value: Any) -> str:
+    text = json.dumps(value, sort_keys=True)
+    return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def _sync(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
