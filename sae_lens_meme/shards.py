@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +36,7 @@ def write_dataset(
         subfolder: where inside the folder (a split of a `DatasetDict`), default the folder itself.
         split: the name of the split, recorded in the dataset's state.
     """
-    names = [f"data-{i:05d}-of-{len(shards):05d}.arrow" for i in range(len(shards))]
+    names = shard_names(len(shards))
     for name, columns in zip(names, shards, strict=True):
         folder.write(_join(subfolder, name), lambda path, columns=columns: _write_arrow(path, features, columns()))
     state = {
@@ -51,6 +52,10 @@ def write_dataset(
     folder.write(_join(subfolder, "state.json"), lambda path: _write_text(path, to_json(state)))
 
 
+def shard_names(n: int) -> list[str]:
+    return [f"data-{i:05d}-of-{n:05d}.arrow" for i in range(n)]
+
+
 def _join(subfolder: str, name: str) -> str:
     return f"{subfolder}/{name}" if subfolder else name
 
@@ -63,8 +68,6 @@ def _write_arrow(path: Path, features: Features, columns: Columns) -> None:
 
 
 def _write_info(path: Path, features: Features) -> None:
-    from dataclasses import asdict
-
     _write_text(path, to_json(asdict(DatasetInfo(features=features)) | {"features": features.to_dict()}))
 
 

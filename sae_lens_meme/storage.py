@@ -73,12 +73,17 @@ class StepFolder:
     @property
     def complete(self) -> bool:
         """The step has ended and every file is as it was written."""
-        return (self.path / SUCCESS).exists() and all(self._intact(name) for name in self._files)
+        return (self.path / SUCCESS).exists() and all(self.has(name) for name in self._files)
+
+    def has(self, name: str) -> bool:
+        """The file is there and is as an earlier run wrote it."""
+        file = self.path / name
+        return name in self._files and file.is_file() and sha256_file(file) == self._files[name]
 
     def write(self, name: str, write: Callable[[Path], None]) -> Path:
         """Have `write(temporary_path)` make the file `name`, unless an earlier run made it."""
         target = self.path / name
-        if self._intact(name):
+        if self.has(name):
             return target
         self.reopen()
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -104,13 +109,14 @@ class StepFolder:
             strangers = sorted(p.name for p in self.path.iterdir() if not p.name.startswith("."))
             if strangers:
                 raise StorageError(
-                    f"{self.path}: holds files that are not a {self.step} result ({strangers[0]!r}, ...); choose another --out"
+                    f"{self.path}: holds files that are not a result of {self.step!r} ({strangers[0]!r}, ...); choose another --out"
                 )
 
     def _adopt_earlier_run(self) -> None:
         for leftover in self.path.rglob(f"{_TEMPORARY}*"):
             leftover.unlink(missing_ok=True)
         if not (self.path / MANIFEST).exists():
+            self._save_manifest({})  # from now on the folder is known as ours, whatever happens
             return
         earlier = read_manifest(self.path)
         difference = _first_difference(earlier.get("fingerprint", {}), self.fingerprint)
@@ -119,20 +125,17 @@ class StepFolder:
         elif self._overwrite:
             self._clear()
         else:
-            what = f"a {earlier.get('step')} result" if earlier.get("step") != self.step else difference
+            what = f"of the step {earlier.get('step')!r}" if earlier.get("step") != self.step else difference
             raise StorageError(
                 f"{self.path}: holds a different result ({what}); pass --overwrite to replace it or choose another --out"
             )
 
     def _clear(self) -> None:
-        (self.path / SUCCESS).unlink(missing_ok=True)
+        self.reopen()
+        self._save_manifest({})
         for entry in self.path.iterdir():
-            if entry.name != LOCK:
+            if entry.name not in (LOCK, MANIFEST):
                 shutil.rmtree(entry) if entry.is_dir() and not entry.is_symlink() else entry.unlink()
-
-    def _intact(self, name: str) -> bool:
-        file = self.path / name
-        return name in self._files and file.is_file() and sha256_file(file) == self._files[name]
 
     def _save_manifest(self, facts: dict[str, Any]) -> None:
         manifest = {
@@ -153,7 +156,7 @@ def read_manifest(folder: str | Path, step: str | None = None) -> dict[str, Any]
     """
     path = Path(folder) / MANIFEST
     if not path.exists():
-        kind = f"a {step} result" if step else "a result folder"
+        kind = f"a result of {step!r}" if step else "a result folder"
         raise StorageError(f"{folder}: is not {kind} (no {MANIFEST}); give the folder that --out named")
     manifest = read_json(path)
     if manifest.get("schema", 0) > SCHEMA:
@@ -161,7 +164,7 @@ def read_manifest(folder: str | Path, step: str | None = None) -> dict[str, Any]
             f"{path}: has schema {manifest['schema']}, this release reads up to {SCHEMA}; upgrade sae-lens-meme"
         )
     if step is not None and manifest.get("step") != step:
-        raise StorageError(f"{folder}: holds a {manifest.get('step')} result, not a {step} result")
+        raise StorageError(f"{folder}: holds the result of {manifest.get('step')!r}, not of {step!r}")
     return manifest
 
 

@@ -1,0 +1,234 @@
+"""The command line: one command a step, `run` for all of them, `demo` for all of them on planted memes."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import Annotated, Optional
+
+import typer
+
+from sae_lens_meme.errors import MemeError
+
+app = typer.Typer(
+    name="sae-lens-meme",
+    help="Look inside multimodal meme models with sparse autoencoders: corpus -> embed -> train -> evaluate.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+)
+
+Out = Annotated[Path, typer.Option("--out", help="Folder for the result.")]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace a different result that is in the way.")]
+
+
+@app.callback()
+def options(
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
+) -> None:
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    if debug:
+        os.environ["SAE_LENS_MEME_DEBUG"] = "1"
+
+
+@app.command()
+def demo(
+    out: Out = Path("meme-demo"),
+    overwrite: Overwrite = False,
+) -> None:
+    """Run everything on planted memes with the demo encoder: no download, no GPU, about two minutes."""
+    from sae_lens_meme.pipeline import run as run_all
+
+    run_all("demo.yaml", out=out, overwrite=overwrite)
+
+
+@app.command()
+def corpus(
+    out: Out,
+    pridemm: Annotated[Optional[Path], typer.Option(help="PrideMM: folder with PrideMM.csv and its images.")] = None,
+    hmc: Annotated[Optional[Path], typer.Option(help="Hateful Memes: folder with train.jsonl ... and img/.")] = None,
+    memotion: Annotated[Optional[Path], typer.Option(help="Memotion 7k: folder with labels.csv and images/.")] = None,
+    folder: Annotated[
+        Optional[Path], typer.Option(help="Any other memes: an ImageFolder with metadata.*, or a table with an image column.")
+    ] = None,
+    columns: Annotated[
+        Optional[Path], typer.Option(help="YAML that maps columns of --folder to ours, e.g. 'text: caption'.")
+    ] = None,
+    preset: Annotated[str, typer.Option(help="'all' keeps every labelled row; 'intervlm' the published 19,820 + 1,007.")] = "all",
+    holdout: Annotated[
+        float, typer.Option(help="Share of validation and of test rows for a source that has no split of its own.")
+    ] = 0.1,
+    on_bad: Annotated[str, typer.Option(help="A missing or broken picture: 'raise' stops, 'skip' lists it in bad_rows.jsonl.")] = "raise",
+    overwrite: Overwrite = False,
+) -> None:
+    """Merge meme data sets into one Hugging Face DatasetDict: one row a meme, missing labels null."""
+    from sae_lens_meme.config import read_yaml
+    from sae_lens_meme.corpus import build_corpus
+
+    built = build_corpus(
+        out,
+        pridemm=pridemm,
+        hmc=hmc,
+        memotion=memotion,
+        folder=folder,
+        columns=read_yaml(columns) if columns else None,
+        preset=preset,
+        holdout=holdout,
+        on_bad=on_bad,
+        overwrite=overwrite,
+    )
+    _done(out, ", ".join(f"{len(rows):,} {split}" for split, rows in built.items()) + " memes")
+
+
+@app.command()
+def embed(
+    out: Out,
+    corpus: Annotated[Optional[Path], typer.Argument(help="The result of 'corpus'; leave it out when you pass arrays.")] = None,
+    model: Annotated[str, typer.Option(help="open_clip name, 'hf-hub:...', or 'demo-encoder'.")] = "ViT-L-14/openai",
+    fusion: Annotated[str, typer.Option(help="'clip' (projected text) or 'memeclip' (un-projected text).")] = "clip",
+    image_embeds: Annotated[Optional[str], typer.Option(help="Array: .npy, .safetensors[:key], .pt[:key], dataset:column.")] = None,
+    text_embeds: Annotated[Optional[str], typer.Option(help="Array of the same width as --image-embeds.")] = None,
+    fused_embeds: Annotated[Optional[str], typer.Option(help="Array of fused embeddings, where that is all there is.")] = None,
+    table: Annotated[Optional[Path], typer.Option(help="id, source, split, labels: row i describes vector i.")] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, mps.")] = "auto",
+    dtype: Annotated[str, typer.Option(help="auto (bfloat16 on CUDA, else float32), float32, bfloat16, float16.")] = "auto",
+    batch_size: Annotated[int, typer.Option(min=1)] = 64,
+    workers: Annotated[Optional[int], typer.Option(min=0, help="Decoding processes; default one a core, at most 8.")] = None,
+    overwrite: Overwrite = False,
+) -> None:
+    """Embed a corpus with a model, or take arrays: one row a meme, one column a hook."""
+    from sae_lens_meme.embed import embed_arrays, embed_corpus
+    from sae_lens_meme.errors import ConfigError
+
+    arrays = (image_embeds, text_embeds, fused_embeds)
+    if (corpus is None) == (not any(arrays)):
+        raise ConfigError("give either a CORPUS or arrays (--image-embeds, --text-embeds, --fused-embeds), not both")
+    if corpus is not None:
+        result = embed_corpus(
+            corpus,
+            out=out,
+            model=model,
+            fusion=fusion,
+            device=device,
+            dtype=dtype,
+            batch_size=batch_size,
+            workers=workers,
+            overwrite=overwrite,
+        )
+    else:
+        if table is None:
+            raise ConfigError("arrays need --table rows.csv with a column id and, where there are any, source, split, labels")
+        result = embed_arrays(
+            out=out,
+            table=table,
+            image_embeds=image_embeds,
+            text_embeds=text_embeds,
+            fused=fused_embeds,
+            overwrite=overwrite,
+        )
+    _done(out, f"{len(result):,} memes, " + ", ".join(f"{hook} {result.d_in(hook)}" for hook in result.hooks))
+
+
+@app.command()
+def train(
+    config: Annotated[Path, typer.Argument(help="YAML with a train: section (or one that is it), or a shipped recipe's name.")],
+    out: Out,
+    overrides: Annotated[Optional[list[str]], typer.Argument(help="sae.k=32 epochs=10 ..., relative to train:")] = None,
+    embeddings: Annotated[Optional[Path], typer.Option(help="The result of 'embed'.")] = None,
+    corpus: Annotated[Optional[Path], typer.Option(help="Train live on this corpus, through the towers of --model.")] = None,
+    model: Annotated[str, typer.Option(help="The model for live training.")] = "ViT-L-14/openai",
+    fusion: Annotated[str, typer.Option(help="The fusion for live training.")] = "clip",
+    overwrite: Overwrite = False,
+) -> None:
+    """Train an SAE through SAELens; the result is a stock SAELens SAE folder."""
+    from sae_lens_meme.pipeline import train_step
+
+    train_step(
+        config,
+        out=out,
+        overrides=overrides or [],
+        embeddings=embeddings,
+        corpus=corpus,
+        model=model,
+        fusion=fusion,
+        overwrite=overwrite,
+    )
+    _done(out, "load it with sae_lens.SAE.load_from_disk")
+
+
+@app.command()
+def evaluate(
+    sae: Annotated[Path, typer.Option(help="An SAE folder: ours or any of SAELens'.")],
+    embeddings: Annotated[Path, typer.Option(help="The result of 'embed'.")],
+    out: Out,
+    protocol: Annotated[str, typer.Option(help="corrected, published (InterVLM's, fault for fault), or both.")] = "both",
+    concepts: Annotated[
+        Optional[list[str]], typer.Option("--concept", help="e.g. 'hate=1', 'offensive>=2'; repeat. Default: InterVLM's 13.")
+    ] = None,
+    task: Annotated[Optional[list[str]], typer.Option("--task", help="Label for probes and influence; repeat. Default: all.")] = None,
+    only: Annotated[Optional[list[str]], typer.Option(help="Only this evaluator; repeat.")] = None,
+    skip: Annotated[Optional[list[str]], typer.Option(help="Not this evaluator; repeat.")] = None,
+    answer_key: Annotated[Optional[Path], typer.Option(help="Planted factors (factors.parquet) to score latents against.")] = None,
+    bootstrap: Annotated[int, typer.Option(min=0, help="Bootstrap resamples of the memes for intervals.")] = 200,
+    seed: Annotated[int, typer.Option(help="Seed of permutations and resamples.")] = 0,
+    overwrite: Overwrite = False,
+) -> None:
+    """Measure an SAE on held-out memes, every number beside its control."""
+    from sae_lens_meme.pipeline import evaluate_step
+
+    evaluate_step(
+        sae,
+        embeddings,
+        out=out,
+        protocol=protocol,
+        concepts=concepts,
+        tasks=task,
+        only=only,
+        skip=skip,
+        answer_key=answer_key,
+        bootstrap=bootstrap,
+        seed=seed,
+        overwrite=overwrite,
+    )
+
+
+@app.command()
+def run(
+    config: Annotated[Path, typer.Argument(help="YAML with the sections corpus, embed, train, evaluate, or a shipped recipe.")],
+    overrides: Annotated[Optional[list[str]], typer.Argument(help="corpus.hmc=DIR train.sae.k=32 ...")] = None,
+    out: Annotated[Optional[Path], typer.Option("--out", help="Overrides the recipe's 'out'.")] = None,
+    overwrite: Overwrite = False,
+) -> None:
+    """Run every step of a recipe; resume where it was stopped, skip what is done."""
+    from sae_lens_meme.pipeline import run as run_all
+
+    run_all(config, out=out, overrides=overrides or [], overwrite=overwrite)
+
+
+def _done(out: Path, what: str) -> None:
+    typer.echo(f"{out}: {what}")
+
+
+def main() -> None:
+    """Entry point: one line and exit 2 for bad input, 130 for Ctrl-C."""
+    try:
+        sys.exit(app(standalone_mode=False) or 0)
+    except MemeError as error:
+        if os.environ.get("SAE_LENS_MEME_DEBUG"):
+            raise
+        typer.echo(f"error: {error}", err=True)
+        sys.exit(2)
+    except (KeyboardInterrupt, typer.Abort):
+        typer.echo("interrupted; run the same command again to go on", err=True)
+        sys.exit(130)
+    except Exception as error:
+        if not hasattr(error, "show"):  # not typer's own usage errors
+            raise
+        error.show()  # type: ignore[attr-defined]
+        sys.exit(2)
+
+
+if __name__ == "__main__":
+    main()

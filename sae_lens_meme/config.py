@@ -1,0 +1,80 @@
+"""Reading YAML recipes: safe, closed (an unknown key is an error), with dotted overrides."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from sae_lens_meme.errors import ConfigError
+
+
+def read_yaml(path: str | Path) -> dict[str, Any]:
+    """A mapping from a YAML file; the name of a recipe of this package (`demo.yaml`) is enough.
+
+    Raises:
+        ConfigError: no such file, not YAML, or not a mapping.
+    """
+    file = recipe_path(path)
+    try:
+        value = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{file}: is not plain YAML ({' '.join(str(error).split())})") from None
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{file}: is not UTF-8 (byte {error.start}); save it as UTF-8") from None
+    if not isinstance(value, dict):
+        raise ConfigError(f"{file}: holds {type(value).__name__}, not a mapping of sections")
+    return value
+
+
+def recipe_path(path: str | Path) -> Path:
+    """The file itself, or the recipe of that name that comes with the package."""
+    given = Path(path)
+    if given.is_file():
+        return given
+    shipped = Path(str(files("sae_lens_meme") / "configs" / given.name))
+    if given.parent in (Path(), Path("configs")) and shipped.is_file():
+        return shipped
+    names = sorted(p.name for p in shipped.parent.glob("*.yaml"))
+    raise ConfigError(f"{path}: no such file; recipes that come with the package: {', '.join(names)}")
+
+
+def check_keys(where: str, given: Iterable[str], known: Iterable[str]) -> None:
+    """Refuse an unknown key and name the nearest known one."""
+    known = list(known)
+    for key in given:
+        if key in known:
+            continue
+        near = difflib.get_close_matches(str(key), known, n=1, cutoff=0.5)
+        hint = f"did you mean {near[0]!r}?" if near else f"known keys: {', '.join(sorted(known))}"
+        raise ConfigError(f"{where}: unknown key {key!r}; {hint}")
+
+
+def apply_overrides(config: dict[str, Any], overrides: Iterable[str]) -> dict[str, Any]:
+    """A copy of `config` with `a.b=value` applied; values are read as YAML.
+
+    Raises:
+        ConfigError: an override that is not `key=value`, or that reaches into a plain value.
+    """
+    result = _copy(config)
+    for override in overrides:
+        path, equals, text = override.partition("=")
+        if not equals or not path:
+            raise ConfigError(f"override {override!r} is not key=value, for example sae.k=32")
+        *parents, last = path.split(".")
+        node = result
+        for parent in parents:
+            child = node.setdefault(parent, {})
+            if not isinstance(child, dict):
+                raise ConfigError(f"override {override!r}: {parent!r} is the value {child!r}, not a section")
+            node = child
+        node[last] = yaml.safe_load(text)
+    return result
+
+
+def _copy(value: Any) -> Any:
+    return {key: _copy(child) for key, child in value.items()} if isinstance(value, dict) else value

@@ -1,0 +1,164 @@
+"""Embeddings from vectors that exist already, and a table of ids and labels."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from datasets import Value
+
+from sae_lens_meme.corpus.tables import read_table
+from sae_lens_meme.embed.arrays import read_array
+from sae_lens_meme.embed.layout import FUSED, IMAGE_EMBED, TEXT_EMBED, embedding_features, fuse, require_finite
+from sae_lens_meme.embeddings import Embeddings
+from sae_lens_meme.errors import BadTableError, DataError
+from sae_lens_meme.labels import NOT_LABELS, SPLITS
+from sae_lens_meme.shards import write_dataset
+from sae_lens_meme.storage import StepFolder, sha256_file
+
+SHARD_SIZE = 4096
+_SPLIT_NAMES = {"val": "validation", "valid": "validation", "dev": "validation", **{s: s for s in SPLITS}}
+
+
+def embed_arrays(
+    *,
+    out: str | Path,
+    table: str | Path,
+    image_embeds: str | Path | None = None,
+    text_embeds: str | Path | None = None,
+    fused: str | Path | None = None,
+    model: str = "arrays",
+    overwrite: bool = False,
+) -> Embeddings:
+    """Turn arrays and a table into embeddings that `train` and `evaluate` read.
+
+    Args:
+        out: the result folder.
+        table: CSV, TSV, JSONL or Parquet with `id`, optional `source`, `split` (train, validation,
+            test), `text`, and any label columns, empty where missing; row i describes vector i.
+        image_embeds, text_embeds: matrices (memes, d) of one width; `hook_fused` is computed from them.
+        fused: a matrix of fused embeddings, where the two sides are not at hand.
+        model: what made the vectors; it is written into the result.
+
+    Raises:
+        BadTableError, DataError, NonFiniteError: what, where, which value.
+    """
+    paths = {IMAGE_EMBED: image_embeds, TEXT_EMBED: text_embeds, FUSED: fused}
+    given = {hook: Path(str(path)) for hook, path in paths.items() if path is not None}
+    if not given:
+        raise DataError("no vectors were given; pass image and text embeddings, or fused ones")
+    fingerprint = {
+        "model": model,
+        "table": sha256_file(_existing(table)),
+        "arrays": {hook: _identity(path) for hook, path in given.items()},
+    }
+    with StepFolder(out, "embed", fingerprint, overwrite=overwrite) as folder:
+        if not folder.complete:
+            _write(folder, _hooks(given), *_description(Path(table)), model)
+    return Embeddings.load(out)
+
+
+def _write(
+    folder: StepFolder,
+    vectors: dict[str, np.ndarray],
+    described: dict[str, Value],
+    rows: dict[str, list[Any]],
+    model: str,
+) -> None:
+    n = len(rows["id"])
+    for hook, x in vectors.items():
+        if len(x) != n:
+            raise DataError(f"{hook} has {len(x):,} vectors and the table {n:,} rows; row i must describe vector i")
+        require_finite(x, hook, rows["id"])
+    if IMAGE_EMBED in vectors and TEXT_EMBED in vectors and FUSED not in vectors:
+        image, text = vectors[IMAGE_EMBED], vectors[TEXT_EMBED]
+        if image.shape[1] != text.shape[1]:
+            raise DataError(
+                f"image embeddings have {image.shape[1]} dimensions and text embeddings {text.shape[1]}; the fused product needs one width"
+            )
+        vectors[FUSED] = fuse(image, text, rows["id"])
+    features = embedding_features(described, {hook: x.shape[1] for hook, x in vectors.items()})
+    columns: Mapping[str, Any] = {**rows, **{hook: x[:, None, :] for hook, x in vectors.items()}}
+    starts = range(0, n, SHARD_SIZE)
+    write_dataset(folder, features, [partial(_slice, columns, slice(s, s + SHARD_SIZE)) for s in starts])
+    folder.finish(model=model, fusion="clip", n_samples=n, d_in={hook: x.shape[1] for hook, x in vectors.items()})
+
+
+def _slice(columns: Mapping[str, Any], part: slice) -> dict[str, Any]:
+    return {name: values[part] for name, values in columns.items()}
+
+
+def _hooks(given: dict[str, Path]) -> dict[str, np.ndarray]:
+    return {hook: read_array(path) for hook, path in given.items()}
+
+
+def _description(table: Path) -> tuple[dict[str, Value], dict[str, list[Any]]]:
+    """Column types and columns of the table: ids, sources, splits, captions, labels."""
+    rows = read_table(table)
+    if not rows:
+        raise BadTableError(f"{table}: has no rows")
+    names = list(rows[0])
+    if "id" not in names:
+        raise BadTableError(f"{table}: has no column 'id'; it has {', '.join(names)}")
+    columns = {name: [row[name] for row in rows] for name in names if name and not name.startswith("hook_")}
+    _check_ids(columns["id"], table)
+    columns["source"] = [v or "all" for v in columns.get("source", [None] * len(rows))]
+    columns["split"] = [_split(v, i, table) for i, v in enumerate(columns.get("split", ["train"] * len(rows)))]
+    kinds: dict[str, Value] = {}
+    for name, values in columns.items():
+        if name in NOT_LABELS:
+            kinds[name] = Value("string")
+        else:
+            columns[name], kinds[name] = _label(values)
+    return kinds, columns
+
+
+def _label(values: list[Any]) -> tuple[list[Any], Value]:
+    """A label column: integers if every value is one, else strings; empty is missing."""
+    cleaned = [None if v is None or v == "" else str(v) for v in values]
+    if all(v is None or _is_integer(v) for v in cleaned):
+        return [None if v is None else int(float(v)) for v in cleaned], Value("int64")
+    return cleaned, Value("string")
+
+
+def _is_integer(text: str) -> bool:
+    try:
+        return float(text).is_integer() and abs(float(text)) < 2**53
+    except (ValueError, OverflowError):
+        return False
+
+
+def _split(value: str | None, row: int, table: Path) -> str:
+    name = _SPLIT_NAMES.get(str(value or "train").lower())
+    if name is None:
+        raise BadTableError(f"{table}, row {row}: split {value!r} is none of {', '.join(SPLITS)}")
+    return name
+
+
+def _check_ids(ids: list[str | None], table: Path) -> None:
+    seen: set[str] = set()
+    repeated: list[str] = []
+    for row, value in enumerate(ids):
+        if not value:
+            raise BadTableError(f"{table}, row {row}: the id is empty; every meme needs one")
+        if value in seen:
+            repeated.append(value)
+        seen.add(value)
+    if repeated:
+        raise BadTableError(f"{table}: {len(repeated)} ids occur twice, the first are {repeated[:5]}")
+
+
+def _existing(path: str | Path) -> Path:
+    if not Path(path).is_file():
+        raise DataError(f"{path}: no such file; give the table of ids and labels")
+    return Path(path)
+
+
+def _identity(path: Path) -> str:
+    file = Path(str(path).partition(":")[0])
+    if file.is_dir():
+        return file.name + ":" + sha256_file(next(iter(sorted(file.glob("*.arrow"))), file / "state.json"))
+    return sha256_file(file) if file.is_file() else "missing"

@@ -1,0 +1,139 @@
+"""The steps in their order, and `run`: every step of a recipe, skipping what is done."""
+
+from __future__ import annotations
+
+import inspect
+import time
+from collections.abc import Callable, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from sae_lens_meme.config import apply_overrides, check_keys, read_yaml
+from sae_lens_meme.errors import ConfigError
+
+SECTIONS = ("out", "corpus", "embed", "train", "evaluate")
+console = Console(highlight=False)
+
+
+def run(
+    config: str | Path,
+    *,
+    out: str | Path | None = None,
+    overrides: Sequence[str] = (),
+    overwrite: bool = False,
+) -> None:
+    """Run a recipe from corpus to evaluation; a step that is done is not done again.
+
+    Args:
+        config: a YAML file with the sections `corpus`, `embed`, `train`, `evaluate` and the key
+            `out`, or the name of a recipe of this package.
+        out: the folder for all results, instead of the recipe's `out`.
+        overrides: `train.sae.k=32` and the like.
+        overwrite: replace the result of an earlier recipe in the same folder.
+
+    Raises:
+        ConfigError: an unknown section or key; the message names the nearest known one.
+    """
+    recipe = apply_overrides(read_yaml(config), overrides)
+    check_keys(str(config), recipe, SECTIONS)
+    base = Path(out or recipe.get("out") or "runs/" + Path(config).stem)
+    base.mkdir(parents=True, exist_ok=True)
+    started = time.perf_counter()
+    answer_key = corpus_section(recipe.get("corpus"), base, overwrite)
+    embed_section(recipe.get("embed", {}), base, overwrite)
+    with _timed("train"):
+        train_step({"train": recipe.get("train")}, out=base / "sae", embeddings=base / "embeddings", overwrite=overwrite)
+    evaluate = {"answer_key": answer_key, **recipe.get("evaluate", {})}
+    _check_arguments("evaluate", evaluate, evaluate_step)
+    evaluate_step(base / "sae", base / "embeddings", out=base / "evaluation", overwrite=overwrite, **evaluate)
+    console.print(f"[dim]{time.perf_counter() - started:.0f} s in all; results in[/] {base}")
+
+
+def corpus_section(section: dict[str, Any] | None, base: Path, overwrite: bool) -> Path | None:
+    """Build the corpus of a recipe; returns the answer key if the memes are planted."""
+    if section is None:
+        return None  # the embed section brings arrays
+    from sae_lens_meme.corpus import build_corpus
+
+    section, answer_key = dict(section), None
+    if planted := section.pop("planted", None):
+        from sae_lens_meme.planted import write_planted
+
+        _check_arguments("corpus.planted", planted, write_planted)
+        with _timed("planted"):
+            paths = write_planted(base / "planted", **planted)
+        section |= {"pridemm": paths.pridemm, "hmc": paths.hmc, "memotion": paths.memotion}
+        answer_key = paths.answer_key
+    _check_arguments("corpus", section, build_corpus)
+    with _timed("corpus"):
+        build_corpus(base / "corpus", overwrite=overwrite, **section)
+    return answer_key
+
+
+def embed_section(section: dict[str, Any], base: Path, overwrite: bool) -> None:
+    """Embed the corpus of a recipe, or the arrays that its `embed` section names."""
+    from sae_lens_meme.embed import embed_arrays, embed_corpus
+
+    arrays = "table" in section
+    _check_arguments("embed", section, embed_arrays if arrays else embed_corpus)
+    with _timed("embed"):
+        if arrays:
+            embed_arrays(out=base / "embeddings", overwrite=overwrite, **section)
+        else:
+            embed_corpus(base / "corpus", out=base / "embeddings", overwrite=overwrite, **section)
+
+
+def train_step(
+    config: str | Path | dict[str, Any],
+    *,
+    out: str | Path,
+    overrides: Sequence[str] = (),
+    embeddings: str | Path | None = None,
+    corpus: str | Path | None = None,
+    model: str = "ViT-L-14/openai",
+    fusion: str = "clip",
+    overwrite: bool = False,
+) -> None:
+    """Train on embeddings, or live on a corpus through a model's towers.
+
+    Raises:
+        ConfigError: neither embeddings nor a corpus, or both.
+    """
+    from sae_lens_meme.train import train
+
+    if (embeddings is None) == (corpus is None):
+        raise ConfigError("give --embeddings (cached) or --corpus (live), one of the two")
+    source = read_yaml(config) if not isinstance(config, dict) else config
+    live = None
+    if corpus is not None:
+        from sae_lens_meme.hooks import HookedMemeCLIP
+
+        live = HookedMemeCLIP.from_pretrained(model, fusion=fusion).attach_corpus(corpus)
+    train(source, out=out, overrides=overrides, embeddings=embeddings, model=live, overwrite=overwrite)
+
+
+def evaluate_step(sae: str | Path, embeddings: str | Path, **options: Any) -> None:
+    """Evaluate and print the table; the arguments are those of `evaluate.evaluate`."""
+    from sae_lens_meme.evaluate import evaluate
+    from sae_lens_meme.report import print_report
+
+    with _timed("evaluate"):
+        report = evaluate(sae, embeddings, **options)
+    print_report(report, console)
+
+
+def _check_arguments(where: str, given: Any, function: Callable[..., Any]) -> None:
+    if not isinstance(given, dict):
+        raise ConfigError(f"{where}: is {type(given).__name__}, not a mapping of options")
+    internal = {"out", "overwrite", "progress", "sae", "embeddings", "corpus"}
+    check_keys(where, given, [name for name in inspect.signature(function).parameters if name not in internal])
+
+
+@contextmanager
+def _timed(step: str):
+    started = time.perf_counter()
+    yield
+    console.print(f"[bold]{step:<10}[/] [dim]{time.perf_counter() - started:6.1f} s[/]")

@@ -1,0 +1,168 @@
+"""A result on disk survives a crash at any point, and never mixes with another one."""
+
+from __future__ import annotations
+
+import json
+import os
+import stat
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from sae_lens_meme.errors import StorageError
+from sae_lens_meme.storage import StepFolder, atomic_file, read_finished, read_manifest, to_json
+
+N_SHARDS = 4
+BUILD = """
+import sys
+from sae_lens_meme.storage import StepFolder
+with StepFolder(sys.argv[1], "embed", {"seed": 1}) as folder:
+    if not folder.complete:
+        for i in range(%d):
+            folder.write(f"shard-{i}.bin", lambda path, i=i: path.write_bytes(bytes([i]) * 1000))
+        folder.finish(n=4)
+""" % N_SHARDS
+
+
+def build(path: Path, **kwargs: object) -> list[str]:
+    """A small step; returns the shards that were made anew."""
+    made = []
+    with StepFolder(path, "embed", {"seed": 1, **kwargs.pop("fingerprint", {})}, **kwargs) as folder:
+        for i in range(N_SHARDS):
+
+            def write(temporary: Path, i: int = i) -> None:
+                made.append(f"shard-{i}.bin")
+                temporary.write_bytes(bytes([i]) * 1000)
+
+            folder.write(f"shard-{i}.bin", write)
+        folder.finish(n=4)
+    return made
+
+
+def contents(path: Path) -> dict[str, bytes]:
+    return {p.name: p.read_bytes() for p in sorted(path.iterdir()) if p.name != ".lock"}
+
+
+def test_second_run_makes_nothing_again(tmp_path: Path):
+    assert len(build(tmp_path / "a")) == N_SHARDS
+    before = contents(tmp_path / "a")
+    assert build(tmp_path / "a") == []
+    assert contents(tmp_path / "a") == before
+
+
+@pytest.mark.parametrize("damage", ["delete", "truncate", "flip"])
+def test_damaged_shard_is_made_again(tmp_path: Path, damage: str):
+    build(tmp_path / "a")
+    before, shard = contents(tmp_path / "a"), tmp_path / "a" / "shard-2.bin"
+    if damage == "delete":
+        shard.unlink()
+    else:
+        shard.write_bytes(shard.read_bytes()[:-1] + (b"" if damage == "truncate" else b"!"))
+    with StepFolder(tmp_path / "a", "embed", {"seed": 1}) as folder:
+        assert not folder.complete
+    assert build(tmp_path / "a") == ["shard-2.bin"]
+    assert contents(tmp_path / "a") == before
+
+
+def test_killed_at_every_rename_gives_the_same_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """The n-th `os.replace` fails, for every n; the next run heals it."""
+    build(tmp_path / "whole")
+    whole, replace = contents(tmp_path / "whole"), os.replace
+    for n in range(1, 2 * N_SHARDS + 3):
+        calls = 0
+
+        def failing(source: str, target: str, limit: int = n) -> None:
+            nonlocal calls
+            calls += 1
+            if calls == limit:
+                raise OSError(28, "No space left on device")
+            replace(source, target)
+
+        folder = tmp_path / f"crash-{n}"
+        with monkeypatch.context() as patched:
+            patched.setattr(os, "replace", failing)
+            with pytest.raises(OSError, match="No space"):
+                build(folder)
+        build(folder)
+        assert contents(folder) == whole
+
+
+def test_sigkill_then_rerun_is_identical(tmp_path: Path):
+    """A real kill in the middle of a shard."""
+    killer = BUILD.replace("path.write_bytes(bytes([i]) * 1000)", "(path.write_bytes(b'half'), __import__('os').kill(__import__('os').getpid(), 9)) if i == 2 else path.write_bytes(bytes([i]) * 1000)")
+    killed = subprocess.run([sys.executable, "-c", killer, str(tmp_path / "a")], check=False)
+    assert killed.returncode == -9
+    with pytest.raises(StorageError, match="interrupted; run it again"):
+        read_finished(tmp_path / "a", "embed")
+    for out in ("a", "b"):
+        subprocess.run([sys.executable, "-c", BUILD, str(tmp_path / out)], check=True)
+    assert contents(tmp_path / "a") == contents(tmp_path / "b")
+
+
+def test_a_different_result_is_refused_and_kept(tmp_path: Path):
+    build(tmp_path / "a")
+    before = contents(tmp_path / "a")
+    with pytest.raises(StorageError, match=r"holds a different result \(seed: 1 there, 2 now\); pass --overwrite"):
+        build(tmp_path / "a", fingerprint={"seed": 2})
+    assert contents(tmp_path / "a") == before
+    build(tmp_path / "a", fingerprint={"seed": 2}, overwrite=True)
+    assert read_finished(tmp_path / "a", "embed")["fingerprint"] == {"seed": 2}
+
+
+def test_a_strangers_folder_is_refused(tmp_path: Path):
+    (tmp_path / "thesis.tex").write_text("years of work")
+    for overwrite in (False, True):
+        with pytest.raises(StorageError, match="holds files that are not a result of 'embed'"):
+            build(tmp_path, overwrite=overwrite)
+    assert (tmp_path / "thesis.tex").read_text() == "years of work"
+
+
+def test_two_runs_at_once_are_refused(tmp_path: Path):
+    with (
+        StepFolder(tmp_path / "a", "embed", {}),
+        pytest.raises(StorageError, match="another process is writing"),
+        StepFolder(tmp_path / "a", "embed", {}),
+    ):
+        pass
+
+
+def test_the_wrong_kind_of_result_is_named(tmp_path: Path):
+    build(tmp_path / "a")
+    with pytest.raises(StorageError, match="holds the result of 'embed', not of 'corpus'"):
+        read_manifest(tmp_path / "a", "corpus")
+    with pytest.raises(StorageError, match="is not a result of 'corpus'"):
+        read_manifest(tmp_path / "nothing", "corpus")
+
+
+def test_a_newer_schema_is_refused(tmp_path: Path):
+    build(tmp_path / "a")
+    manifest = json.loads((tmp_path / "a" / "manifest.json").read_text())
+    (tmp_path / "a" / "manifest.json").write_text(json.dumps({**manifest, "schema": 99}))
+    with pytest.raises(StorageError, match="has schema 99, this release reads up to 1; upgrade"):
+        read_manifest(tmp_path / "a")
+
+
+def test_a_failing_write_leaves_the_old_file(tmp_path: Path):
+    (tmp_path / "good.txt").write_text("good")
+    with pytest.raises(RuntimeError), atomic_file(tmp_path / "good.txt") as temporary:
+        temporary.write_text("half")
+        raise RuntimeError
+    assert [p.name for p in tmp_path.iterdir()] == ["good.txt"]
+    assert (tmp_path / "good.txt").read_text() == "good"
+
+
+def test_mode_follows_the_umask(tmp_path: Path):
+    old = os.umask(0o027)
+    try:
+        with atomic_file(tmp_path / "a") as temporary:
+            temporary.write_text("x")
+    finally:
+        os.umask(old)
+    assert stat.S_IMODE((tmp_path / "a").stat().st_mode) == 0o640
+
+
+def test_json_is_strict():
+    with pytest.raises(ValueError, match="Out of range float"):
+        to_json({"f1": float("nan")})
