@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
-from typing import Annotated, Optional
+from typing import Annotated
 
 import typer
 
@@ -47,20 +47,25 @@ def demo(
 @app.command()
 def corpus(
     out: Out,
-    pridemm: Annotated[Optional[Path], typer.Option(help="PrideMM: folder with PrideMM.csv and its images.")] = None,
-    hmc: Annotated[Optional[Path], typer.Option(help="Hateful Memes: folder with train.jsonl ... and img/.")] = None,
-    memotion: Annotated[Optional[Path], typer.Option(help="Memotion 7k: folder with labels.csv and images/.")] = None,
+    pridemm: Annotated[Path | None, typer.Option(help="PrideMM: folder with PrideMM.csv and its images.")] = None,
+    hmc: Annotated[Path | None, typer.Option(help="Hateful Memes: folder with train.jsonl ... and img/.")] = None,
+    memotion: Annotated[Path | None, typer.Option(help="Memotion 7k: folder with labels.csv and images/.")] = None,
     folder: Annotated[
-        Optional[Path], typer.Option(help="Any other memes: an ImageFolder with metadata.*, or a table with an image column.")
+        Path | None,
+        typer.Option(help="Any other memes: an ImageFolder with metadata.*, or a table with an image column."),
     ] = None,
     columns: Annotated[
-        Optional[Path], typer.Option(help="YAML that maps columns of --folder to ours, e.g. 'text: caption'.")
+        Path | None, typer.Option(help="YAML that maps columns of --folder to ours, e.g. 'text: caption'.")
     ] = None,
-    preset: Annotated[str, typer.Option(help="'all' keeps every labelled row; 'intervlm' the published 19,820 + 1,007.")] = "all",
+    preset: Annotated[
+        str, typer.Option(help="'all' keeps every labelled row; 'intervlm' the published 19,820 + 1,007.")
+    ] = "all",
     holdout: Annotated[
         float, typer.Option(help="Share of validation and of test rows for a source that has no split of its own.")
     ] = 0.1,
-    on_bad: Annotated[str, typer.Option(help="A missing or broken picture: 'raise' stops, 'skip' lists it in bad_rows.jsonl.")] = "raise",
+    on_bad: Annotated[
+        str, typer.Option(help="A missing or broken picture: 'raise' stops, 'skip' lists it in bad_rows.jsonl.")
+    ] = "raise",
     overwrite: Overwrite = False,
 ) -> None:
     """Merge meme data sets into one Hugging Face DatasetDict: one row a meme, missing labels null."""
@@ -85,17 +90,27 @@ def corpus(
 @app.command()
 def embed(
     out: Out,
-    corpus: Annotated[Optional[Path], typer.Argument(help="The result of 'corpus'; leave it out when you pass arrays.")] = None,
+    corpus: Annotated[
+        Path | None, typer.Argument(help="The result of 'corpus'; leave it out when you pass arrays.")
+    ] = None,
     model: Annotated[str, typer.Option(help="open_clip name, 'hf-hub:...', or 'demo-encoder'.")] = "ViT-L-14/openai",
     fusion: Annotated[str, typer.Option(help="'clip' (projected text) or 'memeclip' (un-projected text).")] = "clip",
-    image_embeds: Annotated[Optional[str], typer.Option(help="Array: .npy, .safetensors[:key], .pt[:key], dataset:column.")] = None,
-    text_embeds: Annotated[Optional[str], typer.Option(help="Array of the same width as --image-embeds.")] = None,
-    fused_embeds: Annotated[Optional[str], typer.Option(help="Array of fused embeddings, where that is all there is.")] = None,
-    table: Annotated[Optional[Path], typer.Option(help="id, source, split, labels: row i describes vector i.")] = None,
+    image_embeds: Annotated[
+        str | None, typer.Option(help="Array: .npy, .safetensors[:key], .pt[:key], dataset:column.")
+    ] = None,
+    text_embeds: Annotated[str | None, typer.Option(help="Array of the same width as --image-embeds.")] = None,
+    fused_embeds: Annotated[
+        str | None, typer.Option(help="Array of fused embeddings, where that is all there is.")
+    ] = None,
+    table: Annotated[Path | None, typer.Option(help="id, source, split, labels: row i describes vector i.")] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, mps.")] = "auto",
-    dtype: Annotated[str, typer.Option(help="auto (bfloat16 on CUDA, else float32), float32, bfloat16, float16.")] = "auto",
+    dtype: Annotated[
+        str, typer.Option(help="auto (bfloat16 on CUDA, else float32), float32, bfloat16, float16.")
+    ] = "auto",
     batch_size: Annotated[int, typer.Option(min=1)] = 64,
-    workers: Annotated[Optional[int], typer.Option(min=0, help="Decoding processes; default one a core, at most 8.")] = None,
+    workers: Annotated[
+        int | None, typer.Option(min=0, help="Decoding processes; default one a core, at most 8.")
+    ] = None,
     overwrite: Overwrite = False,
 ) -> None:
     """Embed a corpus with a model, or take arrays: one row a meme, one column a hook."""
@@ -119,7 +134,9 @@ def embed(
         )
     else:
         if table is None:
-            raise ConfigError("arrays need --table rows.csv with a column id and, where there are any, source, split, labels")
+            raise ConfigError(
+                "arrays need --table rows.csv with a column id and, where there are any, source, split, labels"
+            )
         result = embed_arrays(
             out=out,
             table=table,
@@ -133,11 +150,15 @@ def embed(
 
 @app.command()
 def train(
-    config: Annotated[Path, typer.Argument(help="YAML with a train: section (or one that is it), or a shipped recipe's name.")],
+    config: Annotated[
+        Path, typer.Argument(help="YAML with a train: section (or one that is it), or a shipped recipe's name.")
+    ],
     out: Out,
-    overrides: Annotated[Optional[list[str]], typer.Argument(help="sae.k=32 epochs=10 ..., relative to train:")] = None,
-    embeddings: Annotated[Optional[Path], typer.Option(help="The result of 'embed'.")] = None,
-    corpus: Annotated[Optional[Path], typer.Option(help="Train live on this corpus, through the towers of --model.")] = None,
+    overrides: Annotated[list[str] | None, typer.Argument(help="sae.k=32 epochs=10 ..., relative to train:")] = None,
+    embeddings: Annotated[Path | None, typer.Option(help="The result of 'embed'.")] = None,
+    corpus: Annotated[
+        Path | None, typer.Option(help="Train live on this corpus, through the towers of --model.")
+    ] = None,
     model: Annotated[str, typer.Option(help="The model for live training.")] = "ViT-L-14/openai",
     fusion: Annotated[str, typer.Option(help="The fusion for live training.")] = "clip",
     overwrite: Overwrite = False,
@@ -163,14 +184,21 @@ def evaluate(
     sae: Annotated[Path, typer.Option(help="An SAE folder: ours or any of SAELens'.")],
     embeddings: Annotated[Path, typer.Option(help="The result of 'embed'.")],
     out: Out,
-    protocol: Annotated[str, typer.Option(help="corrected, published (InterVLM's, fault for fault), or both.")] = "both",
+    protocol: Annotated[
+        str, typer.Option(help="corrected, published (InterVLM's, fault for fault), or both.")
+    ] = "both",
     concepts: Annotated[
-        Optional[list[str]], typer.Option("--concept", help="e.g. 'hate=1', 'offensive>=2'; repeat. Default: InterVLM's 13.")
+        list[str] | None,
+        typer.Option("--concept", help="e.g. 'hate=1', 'offensive>=2'; repeat. Default: InterVLM's 13."),
     ] = None,
-    task: Annotated[Optional[list[str]], typer.Option("--task", help="Label for probes and influence; repeat. Default: all.")] = None,
-    only: Annotated[Optional[list[str]], typer.Option(help="Only this evaluator; repeat.")] = None,
-    skip: Annotated[Optional[list[str]], typer.Option(help="Not this evaluator; repeat.")] = None,
-    answer_key: Annotated[Optional[Path], typer.Option(help="Planted factors (factors.parquet) to score latents against.")] = None,
+    task: Annotated[
+        list[str] | None, typer.Option("--task", help="Label for probes and influence; repeat. Default: all.")
+    ] = None,
+    only: Annotated[list[str] | None, typer.Option(help="Only this evaluator; repeat.")] = None,
+    skip: Annotated[list[str] | None, typer.Option(help="Not this evaluator; repeat.")] = None,
+    answer_key: Annotated[
+        Path | None, typer.Option(help="Planted factors (factors.parquet) to score latents against.")
+    ] = None,
     bootstrap: Annotated[int, typer.Option(min=0, help="Bootstrap resamples of the memes for intervals.")] = 200,
     seed: Annotated[int, typer.Option(help="Seed of permutations and resamples.")] = 0,
     overwrite: Overwrite = False,
@@ -196,9 +224,11 @@ def evaluate(
 
 @app.command()
 def run(
-    config: Annotated[Path, typer.Argument(help="YAML with the sections corpus, embed, train, evaluate, or a shipped recipe.")],
-    overrides: Annotated[Optional[list[str]], typer.Argument(help="corpus.hmc=DIR train.sae.k=32 ...")] = None,
-    out: Annotated[Optional[Path], typer.Option("--out", help="Overrides the recipe's 'out'.")] = None,
+    config: Annotated[
+        Path, typer.Argument(help="YAML with the sections corpus, embed, train, evaluate, or a shipped recipe.")
+    ],
+    overrides: Annotated[list[str] | None, typer.Argument(help="corpus.hmc=DIR train.sae.k=32 ...")] = None,
+    out: Annotated[Path | None, typer.Option("--out", help="Overrides the recipe's 'out'.")] = None,
     overwrite: Overwrite = False,
 ) -> None:
     """Run every step of a recipe; resume where it was stopped, skip what is done."""

@@ -109,7 +109,9 @@ class Embeddings:
             DataError: there is no such label; the message names those there are.
         """
         if name not in self.label_names:
-            raise DataError(f"label {name!r} is not in these embeddings; they have {', '.join(self.label_names) or 'none'}")
+            raise DataError(
+                f"label {name!r} is not in these embeddings; they have {', '.join(self.label_names) or 'none'}"
+            )
         column = self._column(name)
         known = np.asarray(column.is_valid())
         if pa.types.is_integer(column.type) or pa.types.is_boolean(column.type):
@@ -147,7 +149,9 @@ class Embeddings:
 
     def _strings(self, name: str) -> np.ndarray:
         if name not in self.dataset.column_names:
-            raise DataError(f"these embeddings have no column {name!r}; they have {', '.join(self.dataset.column_names)}")
+            raise DataError(
+                f"these embeddings have no column {name!r}; they have {', '.join(self.dataset.column_names)}"
+            )
         return np.array(self._column(name).to_pylist(), dtype=np.str_)
 
     def _require_hook(self, hook: str) -> None:

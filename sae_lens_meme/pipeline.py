@@ -45,7 +45,9 @@ def run(
     answer_key = corpus_section(recipe.get("corpus"), base, overwrite)
     embed_section(recipe.get("embed", {}), base, overwrite)
     with _timed("train"):
-        train_step({"train": recipe.get("train")}, out=base / "sae", embeddings=base / "embeddings", overwrite=overwrite)
+        train_step(
+            {"train": recipe.get("train")}, out=base / "sae", embeddings=base / "embeddings", overwrite=overwrite
+        )
     evaluate = {"answer_key": answer_key, **recipe.get("evaluate", {})}
     _check_arguments("evaluate", evaluate, evaluate_step)
     evaluate_step(base / "sae", base / "embeddings", out=base / "evaluation", overwrite=overwrite, **evaluate)

@@ -15,7 +15,7 @@ from datasets.arrow_writer import ArrowWriter
 
 from sae_lens_meme.storage import StepFolder, sha256_json, to_json
 
-Columns = dict[str, Sequence[Any]]
+Columns = dict[str, Any]  # lists or arrays, one entry a row
 
 
 def write_dataset(

@@ -37,9 +37,7 @@ class StepFolder:
         StorageError: another process holds the folder, or it holds a different result.
     """
 
-    def __init__(
-        self, path: str | Path, step: str, fingerprint: dict[str, Any], *, overwrite: bool = False
-    ):
+    def __init__(self, path: str | Path, step: str, fingerprint: dict[str, Any], *, overwrite: bool = False):
         self.path = Path(path)
         self.step = step
         self.fingerprint = json.loads(to_json(fingerprint))
@@ -215,20 +213,16 @@ def to_json(value: Any) -> str:
 
 
 def sha256_file(path: str | Path) -> str:
+    digest = hashlib.sha256()
     with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest() if hasattr(hashlib, "file_digest") else _digest(file)
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
 
 
 def sha256_json(value: Any) -> str:
     """Hash of a JSON value, independent of the order of keys."""
     return hashlib.sha256(json.dumps(value, sort_keys=True, allow_nan=False).encode()).hexdigest()
-
-
-def _digest(file: Any) -> str:  # Python 3.10
-    digest = hashlib.sha256()
-    while block := file.read(1 << 20):
-        digest.update(block)
-    return digest.hexdigest()
 
 
 def _first_difference(old: dict[str, Any], new: dict[str, Any]) -> str | None:

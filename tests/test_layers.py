@@ -55,5 +55,9 @@ def test_imports_go_down(name: str, path: Path):
 
 
 def test_only_one_module_of_hooks_imports_transformer_lens():
-    users = [p.name for p in (ROOT / "hooks").glob("*.py") if "import transformer_lens" in (t := p.read_text()) or "from transformer_lens" in t]
+    users = [
+        p.name
+        for p in (ROOT / "hooks").glob("*.py")
+        if "import transformer_lens" in (t := p.read_text()) or "from transformer_lens" in t
+    ]
     assert users == ["lens.py"]

@@ -40,7 +40,9 @@ def run(*command: object, cwd: Path) -> str:
 def checkout(tmp_path: Path) -> Path:
     """A copy of what git tracks, so that no build leaves anything in the real one."""
     copy = tmp_path / "checkout"
-    skip = shutil.ignore_patterns(".git", "*.egg-info", "build", "dist", "__pycache__", ".venv", ".*_cache", "runs", "meme-demo")
+    skip = shutil.ignore_patterns(
+        ".git", "*.egg-info", "build", "dist", "__pycache__", ".venv", ".*_cache", "runs", "meme-demo"
+    )
     shutil.copytree(ROOT, copy, symlinks=True, ignore=skip)
     return copy
 
@@ -57,7 +59,18 @@ def check(elsewhere: Path) -> Path:
 
 
 def pip(elsewhere: Path, *arguments: object) -> None:
-    run(sys.executable, "-m", "pip", "--python", "env/bin/python", "install", "-q", "--no-deps", *arguments, cwd=elsewhere)
+    run(
+        sys.executable,
+        "-m",
+        "pip",
+        "--python",
+        "env/bin/python",
+        "install",
+        "-q",
+        "--no-deps",
+        *arguments,
+        cwd=elsewhere,
+    )
 
 
 def test_pip_install(checkout: Path, elsewhere: Path):
@@ -79,7 +92,9 @@ def test_uv_install_editable(checkout: Path, elsewhere: Path):
 
 
 def test_sdist_then_wheel(checkout: Path, elsewhere: Path):
-    run(sys.executable, "-m", "build", "-o", elsewhere / "dist", checkout, cwd=elsewhere)  # the wheel is built from the sdist
+    run(
+        sys.executable, "-m", "build", "-o", elsewhere / "dist", checkout, cwd=elsewhere
+    )  # the wheel is built from the sdist
     (wheel,) = (elsewhere / "dist").glob("*.whl")
     names = zipfile.ZipFile(wheel).namelist()
     assert len(names) == len(set(names))

@@ -15,15 +15,15 @@ from sae_lens_meme.errors import StorageError
 from sae_lens_meme.storage import StepFolder, atomic_file, read_finished, read_manifest, to_json
 
 N_SHARDS = 4
-BUILD = """
+BUILD = f"""
 import sys
 from sae_lens_meme.storage import StepFolder
-with StepFolder(sys.argv[1], "embed", {"seed": 1}) as folder:
+with StepFolder(sys.argv[1], "embed", {{"seed": 1}}) as folder:
     if not folder.complete:
-        for i in range(%d):
-            folder.write(f"shard-{i}.bin", lambda path, i=i: path.write_bytes(bytes([i]) * 1000))
+        for i in range({N_SHARDS}):
+            folder.write(f"shard-{{i}}.bin", lambda path, i=i: path.write_bytes(bytes([i]) * 1000))
         folder.finish(n=4)
-""" % N_SHARDS
+"""
 
 
 def build(path: Path, **kwargs: object) -> list[str]:
@@ -91,7 +91,10 @@ def test_killed_at_every_rename_gives_the_same_bytes(tmp_path: Path, monkeypatch
 
 def test_sigkill_then_rerun_is_identical(tmp_path: Path):
     """A real kill in the middle of a shard."""
-    killer = BUILD.replace("path.write_bytes(bytes([i]) * 1000)", "(path.write_bytes(b'half'), __import__('os').kill(__import__('os').getpid(), 9)) if i == 2 else path.write_bytes(bytes([i]) * 1000)")
+    killer = BUILD.replace(
+        "path.write_bytes(bytes([i]) * 1000)",
+        "(path.write_bytes(b'half'), __import__('os').kill(__import__('os').getpid(), 9)) if i == 2 else path.write_bytes(bytes([i]) * 1000)",
+    )
     killed = subprocess.run([sys.executable, "-c", killer, str(tmp_path / "a")], check=False)
     assert killed.returncode == -9
     with pytest.raises(StorageError, match="interrupted; run it again"):
@@ -146,9 +149,8 @@ def test_a_newer_schema_is_refused(tmp_path: Path):
 
 def test_a_failing_write_leaves_the_old_file(tmp_path: Path):
     (tmp_path / "good.txt").write_text("good")
-    with pytest.raises(RuntimeError), atomic_file(tmp_path / "good.txt") as temporary:
-        temporary.write_text("half")
-        raise RuntimeError
+    with pytest.raises(UnicodeEncodeError), atomic_file(tmp_path / "good.txt") as temporary:
+        temporary.write_text("half" + "\ud800")
     assert [p.name for p in tmp_path.iterdir()] == ["good.txt"]
     assert (tmp_path / "good.txt").read_text() == "good"
 

@@ -61,7 +61,9 @@ def _read_pt(file: Path, key: str) -> np.ndarray:
         loaded = torch.load(file, map_location="cpu", weights_only=True)
     except Exception as error:
         reason = str(error).splitlines()[0]
-        raise DataError(f"{file}: holds more than plain tensors, or is damaged ({reason}); re-save the tensor") from None
+        raise DataError(
+            f"{file}: holds more than plain tensors, or is damaged ({reason}); re-save the tensor"
+        ) from None
     if isinstance(loaded, torch.Tensor):
         loaded = {"": loaded}
     tensors = {k: v.float().numpy() for k, v in loaded.items() if isinstance(v, torch.Tensor)}
@@ -73,7 +75,9 @@ def _read_dataset(folder: Path, column: str) -> np.ndarray:
 
     dataset = load_from_disk(str(folder))
     if not isinstance(dataset, Dataset):
-        raise DataError(f"{folder}: is a dataset of several splits; name one, as in {folder}/{next(iter(dataset))}:COLUMN")
+        raise DataError(
+            f"{folder}: is a dataset of several splits; name one, as in {folder}/{next(iter(dataset))}:COLUMN"
+        )
     if column not in dataset.column_names:
         raise DataError(f"{folder}: has no column {column!r}; write {folder}:COLUMN with one of {dataset.column_names}")
     array = np.asarray(dataset.with_format("numpy")[column][:])
@@ -84,7 +88,9 @@ def _pick(tensors: dict[str, np.ndarray], key: str, file: Path) -> np.ndarray:
     if not key and len(tensors) == 1:
         return next(iter(tensors.values()))
     if key not in tensors:
-        raise DataError(f"{file}: holds {sorted(tensors) or 'no tensors'}; name one, as in {file}:{next(iter(tensors), 'KEY')}")
+        raise DataError(
+            f"{file}: holds {sorted(tensors) or 'no tensors'}; name one, as in {file}:{next(iter(tensors), 'KEY')}"
+        )
     return tensors[key]
 
 
@@ -92,5 +98,7 @@ def _as_matrix(array: np.ndarray, file: Path) -> np.ndarray:
     if array.ndim == 3 and array.shape[1] == 1:
         array = array[:, 0]
     if array.ndim != 2 or not np.issubdtype(array.dtype, np.number) or np.iscomplexobj(array):
-        raise DataError(f"{file}: has shape {array.shape} and type {array.dtype}; a matrix (memes, dimensions) is needed")
+        raise DataError(
+            f"{file}: has shape {array.shape} and type {array.dtype}; a matrix (memes, dimensions) is needed"
+        )
     return np.asarray(array, dtype=np.float32)

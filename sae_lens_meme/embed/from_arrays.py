@@ -97,13 +97,12 @@ def _hooks(given: dict[str, Path]) -> dict[str, np.ndarray]:
 
 def _description(table: Path) -> tuple[dict[str, Value], dict[str, list[Any]]]:
     """Column types and columns of the table: ids, sources, splits, captions, labels."""
-    rows = read_table(table)
-    if not rows:
-        raise BadTableError(f"{table}: has no rows")
-    names = list(rows[0])
-    if "id" not in names:
-        raise BadTableError(f"{table}: has no column 'id'; it has {', '.join(names)}")
-    columns = {name: [row[name] for row in rows] for name in names if name and not name.startswith("hook_")}
+    read = read_table(table)
+    read.require(["id"])
+    rows = read.rows
+    columns: dict[str, list[Any]] = {
+        name: [row[name] for row in rows] for name in read.columns if name and not name.startswith("hook_")
+    }
     _check_ids(columns["id"], table)
     columns["source"] = [v or "all" for v in columns.get("source", [None] * len(rows))]
     columns["split"] = [_split(v, i, table) for i, v in enumerate(columns.get("split", ["train"] * len(rows)))]

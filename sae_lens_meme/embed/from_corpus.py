@@ -111,7 +111,9 @@ def _write(
     features = embedding_features(described, widths)
     with progress_bar("embed", sum(map(len, missing)), show=progress) as advance:
         encoded = _encode(loader, model, precision, advance)
-        columns = [partial(_columns, rows.select_columns(list(described)), shard, encoded, batch_size) for shard in shards]
+        columns = [
+            partial(_columns, rows.select_columns(list(described)), shard, encoded, batch_size) for shard in shards
+        ]
         write_dataset(folder, features, columns)
     folder.finish(
         model=model.towers.name,
@@ -122,7 +124,9 @@ def _write(
     )
 
 
-def _columns(described: Dataset, shard: range, encoded: Iterator[dict[str, np.ndarray]], batch_size: int) -> dict[str, Any]:
+def _columns(
+    described: Dataset, shard: range, encoded: Iterator[dict[str, np.ndarray]], batch_size: int
+) -> dict[str, Any]:
     """The columns of one shard; the batches of missing shards come out of `encoded` in order."""
     parts = [next(encoded) for _ in range(0, len(shard), batch_size)]
     columns = described[shard.start : shard.stop]

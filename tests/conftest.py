@@ -1,0 +1,8 @@
+"""Shared helpers live in plain modules of this folder (`arrays.py`, ...)."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent))

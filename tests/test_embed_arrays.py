@@ -1,0 +1,164 @@
+"""Arrays and a table become embeddings: every kind of file, every way in which they can be wrong."""
+
+from __future__ import annotations
+
+import pickle
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from arrays import OUTLIER_SHARES, anisotropic, make_embeddings
+from datasets import load_from_disk
+from safetensors.numpy import save_file
+
+from sae_lens_meme.embed import embed_arrays
+from sae_lens_meme.embed.arrays import read_array
+from sae_lens_meme.embeddings import Embeddings
+from sae_lens_meme.errors import BadTableError, DataError, MemeError, NonFiniteError
+
+N, D = 40, 6
+RNG = np.random.default_rng(0)
+IMAGE, TEXT = RNG.standard_normal((2, N, D)).astype(np.float32)
+TABLE = "id,source,split,hate,kind,text\n" + "".join(
+    f"m{i},{'a' if i % 2 else 'b'},{('train', 'val', 'test')[i % 3]},{'' if i % 4 == 0 else i % 2},{'cat' if i % 5 else ''},NA\n"
+    for i in range(N)
+)
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> dict[str, Path]:
+    np.save(tmp_path / "image.npy", IMAGE)
+    np.save(tmp_path / "text.npy", TEXT)
+    (tmp_path / "rows.csv").write_text(TABLE)
+    return {
+        "image_embeds": tmp_path / "image.npy",
+        "text_embeds": tmp_path / "text.npy",
+        "table": tmp_path / "rows.csv",
+    }
+
+
+def test_fused_is_the_product_of_the_unit_vectors(files: dict[str, Path], tmp_path: Path):
+    embeddings = embed_arrays(out=tmp_path / "e", **files)
+    rows = [7, 0, 39]
+    for row, fused in zip(rows, embeddings.take("hook_fused", rows), strict=True):
+        image, text = IMAGE[row].astype(float), TEXT[row].astype(float)
+        expected = [i / (image @ image) ** 0.5 * t / (text @ text) ** 0.5 for i, t in zip(image, text, strict=True)]
+        np.testing.assert_allclose(fused, expected, rtol=1e-6)
+    np.testing.assert_array_equal(embeddings.take("hook_image_embed", range(N)), IMAGE)
+
+
+def test_missing_labels_are_null_and_captions_untouched(files: dict[str, Path], tmp_path: Path):
+    embeddings = embed_arrays(out=tmp_path / "e", **files)
+    hate, kind = embeddings.label("hate"), embeddings.label("kind")
+    assert hate.known.tolist() == [i % 4 != 0 for i in range(N)]
+    assert [int(v) for v in hate.values[hate.known]] == [i % 2 for i in range(N) if i % 4]
+    assert kind.classes == ["cat"]
+    assert kind.known.sum() == sum(i % 5 != 0 for i in range(N))
+    assert embeddings.label_names == ("hate", "kind")
+    assert set(embeddings.splits) == {"train", "validation", "test"}
+    assert embeddings.texts is not None
+    assert set(embeddings.texts) == {"NA"}
+
+
+def test_the_layout_is_the_one_saelens_reads(files: dict[str, Path], tmp_path: Path):
+    embed_arrays(out=tmp_path / "e", **files)
+    dataset = load_from_disk(str(tmp_path / "e"))
+    assert dataset.features["hook_fused"].shape == (1, D)
+    assert dataset.with_format("torch")[:3]["hook_fused"].shape == (3, 1, D)
+
+
+@pytest.mark.parametrize("kind", ["npy", "safetensors", "safetensors:vectors", "pt", "pt:vectors", "dataset"])
+def test_every_kind_of_file_gives_the_same_matrix(tmp_path: Path, kind: str):
+    path = tmp_path / f"x.{kind.split(':')[0]}"
+    if kind == "npy":
+        np.save(path, IMAGE)
+    elif kind.startswith("safetensors"):
+        save_file({"vectors": IMAGE} | ({"other": TEXT} if ":" in kind else {}), path)
+    elif kind == "pt":
+        torch.save(torch.from_numpy(IMAGE), path)
+    elif kind == "pt:vectors":
+        torch.save({"vectors": torch.from_numpy(IMAGE), "other": torch.zeros(2, 2)}, path)
+    else:
+        make_embeddings({"hook_fused": IMAGE}).dataset.save_to_disk(path)
+    key = {"dataset": ":hook_fused"}.get(kind, ":vectors" if ":" in kind else "")
+    np.testing.assert_array_equal(read_array(f"{path}{key}"), IMAGE)
+
+
+class Evil:
+    def __reduce__(self):
+        return (Path("/tmp/sae-lens-meme-was-here").touch, ())
+
+
+@pytest.mark.parametrize("kind", ["pt", "npy"])
+def test_a_file_that_would_run_code_is_refused(tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD", "1")
+    path = tmp_path / f"evil.{kind}"
+    if kind == "pt":
+        torch.save({"x": Evil()}, path)
+    else:
+        np.save(path, np.array([Evil()], dtype=object), allow_pickle=True)
+    with pytest.raises(DataError, match=r"holds more than plain tensors|not a plain \.npy"):
+        read_array(path)
+    assert not Path("/tmp/sae-lens-meme-was-here").exists()
+    path.write_bytes(pickle.dumps(Evil()))
+    with pytest.raises(DataError):
+        read_array(path)
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "message"),
+    [
+        ({"image_embeds": IMAGE[:30]}, DataError, r"hook_image_embed has 30 vectors and the table 40 rows"),
+        ({"text_embeds": TEXT[:, :5]}, DataError, "image embeddings have 6 dimensions and text embeddings 5"),
+        (
+            {"image_embeds": np.where(np.arange(N)[:, None] == 3, np.nan, IMAGE)},
+            NonFiniteError,
+            r"row 3 \(id 'm3'\): holds nan",
+        ),
+        (
+            {"image_embeds": IMAGE * (np.arange(N)[:, None] != 4)},
+            DataError,
+            r"row 4 \(id 'm4'\): the vector has norm 0",
+        ),
+        ({"image_embeds": IMAGE[:, None, None]}, DataError, r"has shape \(40, 1, 1, 6\)"),
+        ({"table": TABLE.replace("m7,", "m6,")}, BadTableError, r"1 ids occur twice, the first are \['m6'\]"),
+        (
+            {"table": TABLE.replace(",val,", ",dev-ish,", 1)},
+            BadTableError,
+            "row 1: split 'dev-ish' is none of train, validation, test",
+        ),
+        ({"table": TABLE.replace("id,", "name,", 1)}, BadTableError, r"has no column 'id'; it has 'name'"),
+    ],
+)
+def test_bad_input_is_named(files: dict[str, Path], tmp_path: Path, change: dict, error: type[MemeError], message: str):
+    for name, value in change.items():
+        files[name].write_text(value) if isinstance(value, str) else np.save(files[name], value)
+    with pytest.raises(error, match=message):
+        embed_arrays(out=tmp_path / "e", **files)
+
+
+def test_only_fused_vectors_are_enough(files: dict[str, Path], tmp_path: Path):
+    embeddings = embed_arrays(out=tmp_path / "e", fused=files["image_embeds"], table=files["table"])
+    assert embeddings.hooks == ("hook_fused",)
+
+
+def test_rerun_is_byte_identical_and_other_arrays_are_refused(files: dict[str, Path], tmp_path: Path):
+    embed_arrays(out=tmp_path / "e", **files)
+    before = {p.name: p.read_bytes() for p in (tmp_path / "e").iterdir()}
+    embed_arrays(out=tmp_path / "e", **files)
+    assert {p.name: p.read_bytes() for p in (tmp_path / "e").iterdir()} == before
+    np.save(files["image_embeds"], IMAGE + 1)
+    with pytest.raises(MemeError, match="holds a different result"):
+        embed_arrays(out=tmp_path / "e", **files)
+
+
+def test_an_unfinished_or_foreign_folder_is_named(tmp_path: Path):
+    with pytest.raises(MemeError, match="is not a result of 'embed'"):
+        Embeddings.load(tmp_path)
+
+
+def test_test_vectors_have_the_shape_of_real_ones():
+    variance = anisotropic(2000, 64, np.random.default_rng(0)).astype(float).var(0)
+    shares = np.sort(variance / variance.sum())[::-1]
+    np.testing.assert_allclose(shares[:3], OUTLIER_SHARES, rtol=0.1)

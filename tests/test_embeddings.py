@@ -1,0 +1,60 @@
+"""The reader agrees with the dataset it reads, in every order and after a selection."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from arrays import make_embeddings
+from datasets import concatenate_datasets
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sae_lens_meme.embeddings import Embeddings
+from sae_lens_meme.errors import DataError
+
+X = np.arange(60, dtype=np.float32).reshape(20, 3)
+LABELS = {"hate": [None if i % 3 == 0 else i % 2 for i in range(20)]}
+WHOLE = make_embeddings({"hook_fused": X}, labels=LABELS)
+CHUNKED = Embeddings.from_dataset(
+    concatenate_datasets([WHOLE.dataset.select(range(a, b)) for a, b in ((0, 7), (7, 8), (8, 20))])
+)
+
+
+@pytest.mark.parametrize("embeddings", [WHOLE, CHUNKED], ids=["whole", "chunked"])
+@given(rows=st.lists(st.integers(0, 19), max_size=30))
+def test_take_is_indexing(embeddings: Embeddings, rows: list[int]):
+    np.testing.assert_array_equal(embeddings.take("hook_fused", rows), X[rows])
+
+
+def test_a_selection_of_a_dataset_keeps_rows_and_labels_together():
+    chosen = [5, 4, 19, 0]
+    embeddings = Embeddings.from_dataset(WHOLE.dataset.select(chosen))
+    np.testing.assert_array_equal(embeddings.take("hook_fused", range(4)), X[chosen])
+    assert embeddings.ids.tolist() == [f"meme-{i}" for i in chosen]
+    assert embeddings.label("hate").known.tolist() == [LABELS["hate"][i] is not None for i in chosen]
+
+
+def test_batches_cover_all_rows_once_in_order():
+    rows = np.concatenate([rows for rows, _ in CHUNKED.batches("hook_fused", batch_size=6)])
+    assert rows.tolist() == list(range(20))
+
+
+def test_splits_partition_the_rows():
+    parts = [WHOLE.rows(split) for split in ("train", "validation", "test")]
+    assert sorted(np.concatenate(parts).tolist()) == list(range(20))
+
+
+@pytest.mark.parametrize(
+    ("ask", "message"),
+    [
+        (
+            lambda e: e.take("hook_image_embed", [0]),
+            "hook 'hook_image_embed' is not in these embeddings; they have hook_fused",
+        ),
+        (lambda e: e.label("stance"), "label 'stance' is not in these embeddings; they have hate"),
+        (lambda e: e.rows("dev"), "split 'dev' is none of train, validation, test"),
+    ],
+)
+def test_what_is_not_there_is_named(ask, message: str):
+    with pytest.raises(DataError, match=message):
+        ask(WHOLE)
