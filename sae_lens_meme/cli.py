@@ -55,7 +55,7 @@ def corpus(
         typer.Option(help="Any other memes: an ImageFolder with metadata.*, or a table with an image column."),
     ] = None,
     columns: Annotated[
-        Path | None, typer.Option(help="YAML that maps columns of --folder to ours, e.g. 'text: caption'.")
+        Path | None, typer.Option(help="YAML that maps columns of --folder, e.g. {text: caption, labels: {hate: is_hateful}}.")
     ] = None,
     preset: Annotated[
         str, typer.Option(help="'all' keeps every labelled row; 'intervlm' the published 19,820 + 1,007.")
@@ -95,6 +95,10 @@ def embed(
     ] = None,
     model: Annotated[str, typer.Option(help="open_clip name, 'hf-hub:...', or 'demo-encoder'.")] = "ViT-L-14/openai",
     fusion: Annotated[str, typer.Option(help="'clip' (projected text) or 'memeclip' (un-projected text).")] = "clip",
+    heads: Annotated[
+        Path | None, typer.Option(help="memeclip: a trained checkpoint; without one the heads are trained on --task.")
+    ] = None,
+    task: Annotated[str, typer.Option(help="memeclip: the label that new heads are trained on.")] = "hate",
     image_embeds: Annotated[
         str | None, typer.Option(help="Array: .npy, .safetensors[:key], .pt[:key], dataset:column.")
     ] = None,
@@ -126,6 +130,8 @@ def embed(
             out=out,
             model=model,
             fusion=fusion,
+            heads=heads,
+            task=task,
             device=device,
             dtype=dtype,
             batch_size=batch_size,

@@ -14,6 +14,11 @@ FORMATS = ("JPEG", "PNG", "GIF", "WEBP", "BMP")
 MAX_PIXELS = 50_000_000
 
 _KINDS = {
+    b"\xff\xd8": "JPEG with a damaged header",
+    b"\x89PNG": "PNG with a damaged header",
+    b"GIF8": "GIF with a damaged header",
+    b"RIFF": "WEBP with a damaged header",
+    b"BM": "BMP with a damaged header",
     b"%!PS": "PostScript",
     b"\xc5\xd0\xd3\xc6": "PostScript",
     b"II*\0": "TIFF",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import sys
 import time
 from collections.abc import Callable, Sequence
 from contextlib import contextmanager
@@ -12,10 +13,11 @@ from typing import Any
 from rich.console import Console
 
 from sae_lens_meme.config import apply_overrides, check_keys, read_yaml
+from sae_lens_meme.embeddings import Embeddings
 from sae_lens_meme.errors import ConfigError
 
 SECTIONS = ("out", "corpus", "embed", "train", "evaluate")
-console = Console(highlight=False)
+console = Console(highlight=False, width=None if sys.stdout.isatty() else 110)
 
 
 def run(
@@ -48,9 +50,8 @@ def run(
         train_step(
             {"train": recipe.get("train")}, out=base / "sae", embeddings=base / "embeddings", overwrite=overwrite
         )
-    evaluate = {"answer_key": answer_key, **recipe.get("evaluate", {})}
-    _check_arguments("evaluate", evaluate, evaluate_step)
-    evaluate_step(base / "sae", base / "embeddings", out=base / "evaluation", overwrite=overwrite, **evaluate)
+    options = {"answer_key": answer_key, **recipe.get("evaluate", {})}
+    evaluate_step(base / "sae", base / "embeddings", out=base / "evaluation", overwrite=overwrite, **options)
     console.print(f"[dim]{time.perf_counter() - started:.0f} s in all; results in[/] {base}")
 
 
@@ -109,12 +110,26 @@ def train_step(
     if (embeddings is None) == (corpus is None):
         raise ConfigError("give --embeddings (cached) or --corpus (live), one of the two")
     source = read_yaml(config) if not isinstance(config, dict) else config
-    live = None
-    if corpus is not None:
-        from sae_lens_meme.hooks import HookedMemeCLIP
+    if embeddings is not None:
+        train(source, out=out, overrides=overrides, embeddings=embeddings, overwrite=overwrite)
+    else:
+        assert corpus is not None
+        rows, live = _live(corpus, model, fusion)
+        train(source, out=out, overrides=overrides, embeddings=rows, model=live, overwrite=overwrite)
 
-        live = HookedMemeCLIP.from_pretrained(model, fusion=fusion).attach_corpus(corpus)
-    train(source, out=out, overrides=overrides, embeddings=embeddings, model=live, overwrite=overwrite)
+
+def _live(corpus: str | Path, name: str, fusion: Any) -> tuple[Embeddings, Any]:
+    """The rows of a corpus, and a model that encodes them when it is asked."""
+    from datasets import concatenate_datasets
+
+    from sae_lens_meme.corpus import load_corpus
+    from sae_lens_meme.hooks import HookedMemeCLIP
+
+    rows = concatenate_datasets([part for part in load_corpus(corpus).values() if len(part)])
+    model = HookedMemeCLIP.from_pretrained(name, fusion=fusion)
+    model.attach_memes(rows["image"], rows["text"], splits=rows["split"])
+    described = rows.remove_columns(["image", "image_sha256"])
+    return Embeddings.from_dataset(described, model=name, fusion=fusion), model
 
 
 def evaluate_step(sae: str | Path, embeddings: str | Path, **options: Any) -> None:

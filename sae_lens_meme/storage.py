@@ -32,16 +32,26 @@ class StepFolder:
         step: the step's name (`corpus`, `embed`, `train`, `evaluate`).
         fingerprint: everything that changes a number of the result (JSON values).
         overwrite: remove a result with another fingerprint instead of refusing it.
+        keep: results of other steps that live inside this folder; they are left alone.
 
     Raises:
         StorageError: another process holds the folder, or it holds a different result.
     """
 
-    def __init__(self, path: str | Path, step: str, fingerprint: dict[str, Any], *, overwrite: bool = False):
+    def __init__(
+        self,
+        path: str | Path,
+        step: str,
+        fingerprint: dict[str, Any],
+        *,
+        overwrite: bool = False,
+        keep: tuple[str, ...] = (),
+    ):
         self.path = Path(path)
         self.step = step
         self.fingerprint = json.loads(to_json(fingerprint))
         self._overwrite = overwrite
+        self._keep = keep
         self._files: dict[str, str] = {}
         self._lock: Any = None
 
@@ -104,7 +114,9 @@ class StepFolder:
         if self.path.is_file():
             raise StorageError(f"{self.path}: is a file, not a folder; choose another --out")
         if self.path.is_dir() and not (self.path / MANIFEST).exists():
-            strangers = sorted(p.name for p in self.path.iterdir() if not p.name.startswith("."))
+            strangers = sorted(
+                p.name for p in self.path.iterdir() if not p.name.startswith(".") and p.name not in self._keep
+            )
             if strangers:
                 raise StorageError(
                     f"{self.path}: holds files that are not a result of {self.step!r} ({strangers[0]!r}, ...); choose another --out"
@@ -132,7 +144,7 @@ class StepFolder:
         self.reopen()
         self._save_manifest({})
         for entry in self.path.iterdir():
-            if entry.name not in (LOCK, MANIFEST):
+            if entry.name not in (LOCK, MANIFEST, *self._keep):
                 shutil.rmtree(entry) if entry.is_dir() and not entry.is_symlink() else entry.unlink()
 
     def _save_manifest(self, facts: dict[str, Any]) -> None:

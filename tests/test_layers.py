@@ -9,14 +9,15 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 LAYERS = [
-    {"errors", "labels", "__init__", "progress"},
-    {"storage", "images", "statistics", "config"},
+    {"errors", "labels", "__init__", "progress", "statistics"},
+    {"storage", "images", "config"},
     {"shards", "embeddings", "hooks"},
     {"corpus", "planted"},
     {"embed"},
     {"train"},
     {"evaluators"},
-    {"evaluate", "report"},
+    {"report"},
+    {"evaluate"},
     {"pipeline"},
     {"cli"},
 ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,10 +16,10 @@ from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
 
 from sae_lens_meme.corpus import load_corpus
-from sae_lens_meme.embed.layout import embedding_features, require_finite, unit
+from sae_lens_meme.embed.layout import FUSED, IMAGE_EMBED, TEXT_EMBED, embedding_features, fuse, require_finite
+from sae_lens_meme.embed.memeclip import fuse_with_heads
 from sae_lens_meme.embeddings import Embeddings
 from sae_lens_meme.errors import ConfigError
-from sae_lens_meme.hooks.names import EMBEDDING_HOOKS, FUSED
 from sae_lens_meme.images import open_image
 from sae_lens_meme.progress import progress_bar
 from sae_lens_meme.shards import shard_names, write_dataset
@@ -35,8 +36,10 @@ def embed_corpus(
     corpus: str | Path,
     *,
     out: str | Path,
-    model: str | HookedMemeCLIP = "ViT-L-14/openai",
+    model: str = "ViT-L-14/openai",
     fusion: str = "clip",
+    heads: str | Path | None = None,
+    task: str = "hate",
     device: str = "auto",
     dtype: str = "auto",
     batch_size: int = 64,
@@ -51,112 +54,137 @@ def embed_corpus(
     Args:
         corpus: the result of the `corpus` step.
         out: the result folder.
-        model: an open_clip name, `hf-hub:...`, `demo-encoder`, or a model that is loaded already.
-        fusion: `clip` (projected text, d 768 for ViT-L/14) or `memeclip` (un-projected text).
+        model: an open_clip name, `hf-hub:...`, or `demo-encoder`.
+        fusion: `clip` (unit image * unit projected text; d 768 for ViT-L/14) or `memeclip` (un-projected
+            text through MemeCLIP's heads; d 1024).
+        heads: with `memeclip`, a trained checkpoint; without one the heads are trained on the train rows
+            of `task`, the epoch picked on its validation rows, and kept as `heads.safetensors`.
         device: `auto` takes CUDA, then MPS, then the CPU.
         dtype: `auto` is bfloat16 on CUDA and float32 elsewhere; on a CPU with AVX512-BF16,
-            `bfloat16` is about four times as fast for ViT-L/14 and keeps two to three digits.
+            `bfloat16` is several times as fast for ViT-L/14 and keeps two to three digits.
         batch_size: memes a forward pass; the numbers depend on it in the last bit, so it is part of the key.
         workers: processes that decode and tokenise; the default is one a core, at most 8.
 
     Raises:
-        StorageError, ModelError, BadImageError, NonFiniteError.
+        StorageError, ModelError, BadImageError, NonFiniteError, ConfigError.
     """
-    from sae_lens_meme.hooks import HookedMemeCLIP
+    if fusion not in ("clip", "memeclip"):
+        raise ConfigError(f"fusion {fusion!r} is none of clip, memeclip")
+    if fusion == "clip" and heads is not None:
+        raise ConfigError(f"heads {str(heads)!r} belong to fusion memeclip; pass --fusion memeclip or leave them out")
+    towers_out = Path(out) / "towers" if fusion == "memeclip" else Path(out)
+    encoder = _Encoder.load(model, fusion, device, dtype, batch_size, workers)
+    towers = _embed_towers(Path(corpus), towers_out, encoder, overwrite, progress)
+    return towers if fusion == "clip" else fuse_with_heads(towers, Path(out), heads, task, overwrite)
 
+
+@dataclass(frozen=True)
+class _Encoder:
+    """A model and how it is run."""
+
+    model: HookedMemeCLIP
+    device: str
+    dtype: torch.dtype
+    batch_size: int
+    workers: int
+
+    @classmethod
+    def load(cls, name: str, fusion: Any, device: str, dtype: str, batch_size: int, workers: int | None) -> _Encoder:
+        from sae_lens_meme.hooks import HookedMemeCLIP
+
+        device = _device(device)
+        precision = _dtype(dtype, device)
+        model = HookedMemeCLIP.from_pretrained(name, fusion=fusion, device=device)
+        return cls(model, device, precision, batch_size, _workers(workers))
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        towers = self.model.towers
+        return {
+            "model": towers.name,
+            "weights": towers.weights_sha256,
+            "preprocess": str(towers.preprocess),
+            "fusion": self.model.fusion,
+            "dtype": str(self.dtype).removeprefix("torch."),
+            "batch_size": self.batch_size,
+        }
+
+    def run(self, batches: DataLoader[Any], advance: Callable[[int], None]) -> Iterator[dict[str, np.ndarray]]:
+        """Image and text embeddings, float32, batch by batch."""
+        on_cpu = self.device == "cpu"
+        if on_cpu:
+            # autocast inside inference_mode on a CPU is ten times slower than casting the weights once
+            self.model.to(self.dtype)
+        for pixels, tokens in batches:
+            pixels = pixels.to(self.device, dtype=self.dtype if on_cpu else None, non_blocking=True)
+            tokens = tokens.to(self.device, non_blocking=True)
+            half = not on_cpu and self.dtype != torch.float32
+            with torch.inference_mode(), torch.autocast(self.device, self.dtype, enabled=half):
+                embedded = self.model.embed_batch(pixels, tokens)
+            yield {hook: embedded[hook].float().cpu().numpy() for hook in (IMAGE_EMBED, TEXT_EMBED)}
+            advance(len(pixels))
+
+
+def _embed_towers(corpus: Path, out: Path, encoder: _Encoder, overwrite: bool, progress: bool) -> Embeddings:
     manifest = read_finished(corpus, "corpus")
-    device = _device(device)
-    precision = _dtype(dtype, device)
-    hooked = HookedMemeCLIP.from_pretrained(model, fusion=fusion, device=device) if isinstance(model, str) else model
     rows = _all_rows(load_corpus(corpus))
-    fingerprint = {
-        "corpus": sha256_json([manifest["fingerprint"], manifest["files"]]),
-        "model": hooked.towers.name,
-        "weights": hooked.towers.weights_sha256,
-        "preprocess": str(hooked.towers.preprocess),
-        "fusion": hooked.fusion,
-        "dtype": str(precision).removeprefix("torch."),
-        "batch_size": batch_size,
-        "rows": len(rows),
-    }
-    with StepFolder(out, "embed", fingerprint, overwrite=overwrite) as folder:
+    source = sha256_json([manifest["fingerprint"], manifest["files"]])
+    with StepFolder(out, "embed", {"corpus": source, **encoder.facts}, overwrite=overwrite) as folder:
         if not folder.complete:
-            hooked.to(precision) if device == "cpu" else hooked
-            _write(folder, rows, hooked, batch_size, _workers(workers), precision, progress)
+            _write(folder, rows, encoder, progress)
     return Embeddings.load(out)
 
 
-def _write(
-    folder: StepFolder,
-    rows: Dataset,
-    model: HookedMemeCLIP,
-    batch_size: int,
-    workers: int,
-    precision: torch.dtype,
-    progress: bool,
-) -> None:
-    starts = range(0, len(rows), SHARD_BATCHES * batch_size)
-    shards = [range(s, min(s + SHARD_BATCHES * batch_size, len(rows))) for s in starts]
+def _write(folder: StepFolder, rows: Dataset, encoder: _Encoder, progress: bool) -> None:
+    size = SHARD_BATCHES * encoder.batch_size
+    shards = [range(start, min(start + size, len(rows))) for start in range(0, len(rows), size)]
     missing = [shard for name, shard in zip(shard_names(len(shards)), shards, strict=True) if not folder.has(name)]
-    batches = [shard[i : i + batch_size] for shard in missing for i in range(0, len(shard), batch_size)]
-    loader = DataLoader(
-        _Memes(rows, model.towers.preprocess, model.towers.tokenize),
-        batch_sampler=[list(batch) for batch in batches],
-        num_workers=min(workers, len(batches)),
-        collate_fn=_stack,
-        prefetch_factor=2 if workers and batches else None,
-    )
-    widths = {hook: model.d(hook) for hook in EMBEDDING_HOOKS}
-    described = {k: v for k, v in rows.features.items() if k not in ("image", "image_sha256")}
-    features = embedding_features(described, widths)
+    fused = encoder.model.fusion == "clip"
+    hooks = (IMAGE_EMBED, TEXT_EMBED, *([FUSED] if fused else []))
+    widths = {hook: encoder.model.widths[hook] for hook in hooks}
+    described = {name: kind for name, kind in rows.features.items() if name not in ("image", "image_sha256")}
     with progress_bar("embed", sum(map(len, missing)), show=progress) as advance:
-        encoded = _encode(loader, model, precision, advance)
-        columns = [
-            partial(_columns, rows.select_columns(list(described)), shard, encoded, batch_size) for shard in shards
-        ]
-        write_dataset(folder, features, columns)
-    folder.finish(
-        model=model.towers.name,
-        fusion=model.fusion,
-        dtype=str(precision).removeprefix("torch."),
-        n_samples=len(rows),
-        d_in=widths,
-    )
+        encoded = encoder.run(_loader(rows, missing, encoder), advance)
+        texts = rows.select_columns(list(described))
+        columns = [partial(_columns, texts, shard, encoded, encoder.batch_size, fused) for shard in shards]
+        write_dataset(folder, embedding_features(described, widths), columns)
+    folder.finish(**{k: encoder.facts[k] for k in ("model", "fusion", "dtype")}, n_samples=len(rows), d_in=widths)
 
 
 def _columns(
-    described: Dataset, shard: range, encoded: Iterator[dict[str, np.ndarray]], batch_size: int
+    described: Dataset, shard: range, encoded: Iterator[dict[str, np.ndarray]], batch_size: int, fused: bool
 ) -> dict[str, Any]:
     """The columns of one shard; the batches of missing shards come out of `encoded` in order."""
     parts = [next(encoded) for _ in range(0, len(shard), batch_size)]
     columns = described[shard.start : shard.stop]
-    for hook in EMBEDDING_HOOKS:
-        x = np.concatenate([part[hook] for part in parts])
+    vectors = {hook: np.concatenate([part[hook] for part in parts]) for hook in (IMAGE_EMBED, TEXT_EMBED)}
+    for hook, x in vectors.items():
         require_finite(x, hook, columns["id"])
-        if hook != FUSED:
-            unit(x, hook, columns["id"])
-        columns[hook] = x[:, None, :]
-    return columns
+    if fused:
+        vectors[FUSED] = fuse(vectors[IMAGE_EMBED], vectors[TEXT_EMBED], columns["id"])
+    return {**columns, **{hook: x[:, None, :] for hook, x in vectors.items()}}
 
 
-def _encode(
-    loader: DataLoader[Any], model: HookedMemeCLIP, precision: torch.dtype, advance: Callable[[int], None]
-) -> Iterator[dict[str, np.ndarray]]:
-    device = next(model.parameters()).device
-    half = precision != torch.float32
-    for pixels, tokens in loader:
-        with torch.inference_mode(), torch.autocast(device.type, precision, enabled=half and device.type != "cpu"):
-            pixels = pixels.to(device, dtype=precision if device.type == "cpu" else None, non_blocking=True)
-            embedded = model.embed_batch(pixels, tokens.to(device, non_blocking=True))
-        yield {hook: embedded[hook].float().cpu().numpy() for hook in EMBEDDING_HOOKS}
-        advance(len(pixels))
+def _loader(rows: Dataset, shards: list[range], encoder: _Encoder) -> DataLoader[Any]:
+    """Decoded batches of the missing shards; a batch never crosses a shard, so that shards depend on nothing else."""
+    size = encoder.batch_size
+    batches = [list(shard[i : i + size]) for shard in shards for i in range(0, len(shard), size)]
+    workers = min(encoder.workers, len(batches))
+    towers = encoder.model.towers
+    return DataLoader(
+        _Memes(rows, towers.preprocess, towers.tokenize),
+        batch_sampler=batches,
+        num_workers=workers,
+        collate_fn=_stack,
+        pin_memory=encoder.device.startswith("cuda"),
+    )
 
 
 class _Memes(TorchDataset[tuple[torch.Tensor, torch.Tensor]]):
     """Decoded, preprocessed pictures and tokenised captions of a corpus."""
 
     def __init__(self, rows: Dataset, preprocess: Callable[..., Any], tokenize: Callable[..., Any]):
-        self._rows = rows.select_columns(["id", "image", "text"]).cast_column("image", Image(decode=False))
+        self._rows = rows.select_columns(["id", "image", "text", "text_origin"]).cast_column("image", Image(decode=False))
         self._preprocess, self._tokenize = preprocess, tokenize
 
     def __len__(self) -> int:
@@ -165,7 +193,8 @@ class _Memes(TorchDataset[tuple[torch.Tensor, torch.Tensor]]):
     def __getitem__(self, row: int) -> tuple[torch.Tensor, torch.Tensor]:
         meme = self._rows[row]
         picture = open_image(meme["image"]["bytes"], name=meme["id"])
-        return self._preprocess(picture), self._tokenize([meme["text"]])[0]
+        text = None if meme["text_origin"] == "none" else meme["text"]  # MemeCLIP reads a missing caption as a word
+        return self._preprocess(picture), self._tokenize([text])[0]
 
 
 def _stack(items: list[tuple[torch.Tensor, torch.Tensor]]) -> tuple[torch.Tensor, torch.Tensor]:

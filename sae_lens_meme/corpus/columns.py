@@ -1,0 +1,112 @@
+"""The map from the columns of a table of one's own to a corpus, as a dict or a small YAML file."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from sae_lens_meme.config import check_keys, read_yaml
+from sae_lens_meme.corpus.tables import Table
+from sae_lens_meme.errors import BadTableError, ConfigError
+from sae_lens_meme.labels import LABELS, NOT_LABELS
+
+FIELDS = ("id", "image", "text", "split", "source")
+
+
+@dataclass(frozen=True)
+class LabelColumn:
+    """Where a label is: its column, and what each spelling stands for (default: the label's levels)."""
+
+    column: str
+    values: Mapping[str, int] | None = None
+
+
+@dataclass(frozen=True)
+class ColumnMap:
+    """Which column holds what; None where the table does not have it."""
+
+    image: str
+    id: str | None = None
+    text: str | None = None
+    split: str | None = None
+    source: str | None = None
+    labels: Mapping[str, LabelColumn] = field(default_factory=dict)
+
+    def used(self) -> list[str]:
+        fields = [self.image, self.id, self.text, self.split, self.source]
+        return [name for name in fields if name is not None] + [label.column for label in self.labels.values()]
+
+
+def column_map(columns: Mapping[str, Any] | str | Path | None, table: Table) -> ColumnMap:
+    """Turn the user's map into a `ColumnMap`; columns that have our names are used unless the map says otherwise.
+
+    Args:
+        columns: `{id: ..., image: ..., text: ..., split: ..., source: ..., labels: {hate: column}}`, or the path of
+            a YAML file that holds it; a label may also be `{column: ..., values: {spelling: integer}}`.
+            None (YAML `null`) leaves a column of our name unused; `source` is used only where the map names it.
+
+    Raises:
+        ConfigError: an unknown key (names the nearest one) or a wrong value.
+        BadTableError: the table lacks a column that the map names.
+    """
+    given = _load(columns)
+    _check(given)
+    fields = _own_fields(table) | {name: given[name] for name in FIELDS if name in given}
+    labels = {name: name for name in LABELS if name in table.columns} | (given.get("labels") or {})
+    if fields.get("image") is None:
+        found = ", ".join(map(repr, table.columns))
+        raise BadTableError(
+            f"{table.path.name}: no column is named 'image' or 'file_name'; map one with image: ..., the table has {found}"
+        )
+    used = {name: _label(name, value) for name, value in labels.items() if value is not None}
+    result = ColumnMap(labels=used, **{name: column for name, column in fields.items() if column is not None})
+    table.require(result.used())
+    return result
+
+
+def _own_fields(table: Table) -> dict[str, Any]:
+    # not `source`: in tables of memes it tends to be the address that a picture came from
+    fields: dict[str, Any] = {name: name for name in FIELDS if name in table.columns and name != "source"}
+    if "image" not in fields and "file_name" in table.columns:  # the ImageFolder convention
+        fields["image"] = "file_name"
+    return fields
+
+
+def _load(columns: Mapping[str, Any] | str | Path | None) -> Mapping[str, Any]:
+    loaded = {} if columns is None else columns if isinstance(columns, Mapping) else read_yaml(columns)
+    if set(loaded) == {"columns"} and isinstance(loaded["columns"], Mapping):
+        loaded = loaded["columns"]
+    return loaded
+
+
+def _check(given: Mapping[str, Any]) -> None:
+    for key in given:
+        if key in LABELS:
+            raise ConfigError(f"columns: {key} is a label; write it below labels:")
+    check_keys("columns", given, (*FIELDS, "labels"))
+    for key, value in given.items():
+        if key != "labels" and not (value is None or isinstance(value, str)):
+            raise ConfigError(f"columns: {key} is {value!r}; give the name of one column")
+    if not isinstance(given.get("labels") or {}, Mapping):
+        raise ConfigError(f"columns: labels is {given['labels']!r}; give a map such as hate: is_hateful")
+
+
+def _label(name: Any, value: Any) -> LabelColumn:
+    if not isinstance(name, str) or not name.isidentifier() or name in NOT_LABELS or name.startswith("hook_"):
+        raise ConfigError(f"columns: {name!r} cannot be the name of a label; choose another, such as 'topic'")
+    if isinstance(value, str):
+        return LabelColumn(value)
+    if not isinstance(value, Mapping) or not isinstance(value.get("column"), str) or set(value) - {"column", "values"}:
+        raise ConfigError(f"columns: label {name} is {value!r}; give a column, or {{column: ..., values: {{yes: 1}}}}")
+    values = value.get("values")
+    if values is None:
+        return LabelColumn(value["column"])
+    if not isinstance(values, Mapping) or not all(type(number) is int for number in values.values()):
+        raise ConfigError(f"columns: values of label {name} are {values!r}; map each spelling to an integer")
+    if any(isinstance(spelling, bool) for spelling in values):
+        raise ConfigError(
+            f"columns: label {name}: YAML reads an unquoted yes, no, true or false as a truth value; quote it"
+        )
+    return LabelColumn(value["column"], {str(spelling): number for spelling, number in values.items()})

@@ -1,0 +1,98 @@
+"""What concept alignment finds where there is nothing to find, and in units that no SAE trained.
+
+The same code, the same concepts, the same memes: labels permuted within source, raw neurons, other dictionaries.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from sae_lens_meme.embeddings import Embeddings
+from sae_lens_meme.errors import ConfigError
+from sae_lens_meme.evaluators.alignment_numbers import HEADLINES, headline_counts
+from sae_lens_meme.evaluators.concepts import Concept, concepts_of
+from sae_lens_meme.evaluators.directions import directions
+from sae_lens_meme.evaluators.latents import Latents, encode, hook_of, require_latents_of
+from sae_lens_meme.evaluators.pairs import PROTOCOLS, association
+from sae_lens_meme.evaluators.result import Number, Result
+from sae_lens_meme.evaluators.targets import Targets
+from sae_lens_meme.statistics.contingency import Counter
+
+_COUNTS = (*HEADLINES, "n_latents", "n_pairs_tested", "share_of_latents_global", "share_of_tests_global")
+
+EXPLAIN = {
+    "sae": "the SAE on the true labels, all rows with a known label (corrected) or all rows (published)",
+    "permuted_labels": "the SAE, with all labels of a meme handed to another meme of its source; mean and largest over the "
+    "draws. What is found here is found where no latent knows any label",
+    "neurons, pca, ica": "directions of the embedding scaled to unit variance, each as two units (positive and negative "
+    "part); of each meme the units with the largest |value| fire, as many as the SAE has latents that fire on it",
+    "share_of_latents, share_of_tests": "per unit and per test: the rows have different numbers of units",
+}
+
+
+def baselines(
+    sae: Any,
+    embeddings: Embeddings,
+    latents: Latents | None = None,
+    *,
+    concepts: Iterable[str | Concept] | None = None,
+    raw: Iterable[str] = ("neurons",),
+    others: Mapping[str, Any] | None = None,
+    n_permutations: int = 3,
+    alpha: float = 0.05,
+    seed: int = 0,
+    hook: str | None = None,
+) -> Result:
+    """Counts of significant pairs under both protocols for the SAE and for each baseline.
+
+    Args:
+        raw: untrained units to compare with, of `directions.FITS`: neurons, pca, ica.
+        others: more dictionaries by name, each an SAE or `Latents` of the same memes, such as an SAE trained on
+            embeddings shuffled per dimension or one with random weights.
+        n_permutations: draws of permuted labels, at least 1.
+
+    Returns:
+        A table of one row a baseline x protocol, and `{protocol}/{baseline}/{count}` as numbers.
+    """
+    if n_permutations < 1:
+        raise ConfigError(f"n_permutations is {n_permutations}; give 1 or more")
+    hook = hook_of(sae, embeddings, hook)
+    latents = encode(sae, embeddings, hook) if latents is None else latents
+    require_latents_of(latents, embeddings)
+    units = {"sae": latents, **{name: directions(embeddings, hook, latents.l0, name, seed) for name in raw}}
+    for name, other in (others or {}).items():
+        units[name] = other if isinstance(other, Latents) else encode(other, embeddings, hook)
+        require_latents_of(units[name], embeddings)
+    targets = Targets.of(embeddings, concepts_of(embeddings, concepts))
+    rows = [
+        {"baseline": name, "protocol": protocol, **_counts(active, targets, protocol, alpha)}
+        for name, active in units.items()
+        for protocol in PROTOCOLS
+    ]
+    for protocol in PROTOCOLS:
+        rows += permuted_labels(latents, targets, protocol, n_permutations, alpha, seed)
+    numbers = {f"{r['protocol']}/{r['baseline']}/{k}": r[k] for r in rows for k in _COUNTS}
+    return Result("baselines", numbers, table=pd.DataFrame(rows), explain=dict(EXPLAIN))
+
+
+def permuted_labels(
+    latents: Latents, targets: Targets, protocol: str, n_permutations: int, alpha: float, seed: int
+) -> list[dict[str, Any]]:
+    """Counts on labels permuted within source: two rows, the mean and the largest over the draws."""
+    generator = np.random.default_rng(seed)
+    draws = [_counts(latents, targets.permuted(generator), protocol, alpha) for _ in range(n_permutations)]
+    return [
+        {"baseline": f"permuted_labels{suffix}", "protocol": protocol}
+        | {key: float(combine(np.array([draw[key] for draw in draws]))) for key in _COUNTS}
+        for suffix, combine in (("", np.mean), ("_max", np.max))
+    ]
+
+
+def _counts(latents: Latents, targets: Targets, protocol: str, alpha: float) -> dict[str, Number]:
+    counter = Counter(latents.csc(), targets.codes(protocol), targets.strata(protocol))
+    numbers = headline_counts(association(counter.count(), protocol), targets.names, alpha)
+    return {key: numbers[key] for key in _COUNTS}

@@ -1,0 +1,227 @@
+"""The ways a latent acts on a classifier: through a probe on latents, or through the embedding it writes to.
+
+A route yields, for a block of rows, the change of each output probability for each active pair and multiplier.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float, Float64
+from scipy.special import softmax
+
+from sae_lens_meme.embeddings import Embeddings
+from sae_lens_meme.errors import DataError
+from sae_lens_meme.evaluators.influence_kernels import cosine_deltas, linear_deltas
+from sae_lens_meme.evaluators.probe import Probe, probabilities
+from sae_lens_meme.evaluators.reconstruction import normalises_at_run_time
+
+
+@dataclass(frozen=True, eq=False)
+class CosineHead:
+    """MemeCLIP's head: scale * cos(relu(W1 h + b1), class vector), then softmax."""
+
+    task: str
+    classes: tuple[Any, ...]
+    W1: Float[np.ndarray, "hidden d_in"]
+    b1: Float[np.ndarray, " hidden"]
+    classifier: Float[np.ndarray, "n_classes hidden"]
+    scale: float = 30.0
+
+    def __post_init__(self) -> None:
+        hidden = len(self.W1)
+        if self.b1.shape != (hidden,) or self.classifier.shape != (len(self.classes), hidden):
+            raise DataError(
+                f"head of {self.task!r}: W1 {self.W1.shape}, b1 {self.b1.shape} and classifier {self.classifier.shape} "
+                f"do not fit each other and {len(self.classes)} classes"
+            )
+
+    @property
+    def class_vectors(self) -> Float64[np.ndarray, "n_classes hidden"]:
+        weight = self.classifier.astype(np.float64)
+        return self.scale * weight / np.linalg.norm(weight, axis=1, keepdims=True)
+
+    def pre_activation(self, h: Float[np.ndarray, "n d_in"]) -> Float64[np.ndarray, "n hidden"]:
+        return h.astype(np.float64) @ self.W1.T.astype(np.float64) + self.b1
+
+    def predict_proba(self, h: Float[np.ndarray, "n d_in"]) -> Float64[np.ndarray, "n n_classes"]:
+        return self.of_pre_activation(self.pre_activation(h))
+
+    def of_pre_activation(self, pre: Float64[np.ndarray, "n hidden"]) -> Float64[np.ndarray, "n n_classes"]:
+        hidden = np.maximum(pre, 0)
+        norms = np.linalg.norm(hidden, axis=1, keepdims=True)
+        return softmax(hidden / np.where(norms > 0, norms, 1) @ self.class_vectors.T, axis=1)
+
+
+class Route(ABC):
+    """One classifier, reached in one way, on n rows of latents (float64 CSR)."""
+
+    name: str
+    task: str
+    classes: tuple[Any, ...]
+    n_outputs: int  # 1: the probability of classes[1]
+    latents: Any  # float64 CSR [n, d_sae]
+
+    @abstractmethod
+    def deltas(
+        self, start: int, stop: int, multipliers: Float64[np.ndarray, " m"]
+    ) -> Float64[np.ndarray, "nnz m outputs"]:
+        """Change of probability when the latent of each pair of these rows is multiplied."""
+
+    @abstractmethod
+    def random_deltas(
+        self, start: int, stop: int, multipliers: Float64[np.ndarray, " m"], direction: int
+    ) -> Float64[np.ndarray, "nnz m outputs"]:
+        """The same for a step of equal norm in a fixed random direction."""
+
+    @abstractmethod
+    def all_ablated(self) -> Float64[np.ndarray, " outputs"]:
+        """Mean change of probability when every active latent is ablated."""
+
+    def block(self, start: int, stop: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """indptr, latents and values of these rows."""
+        indptr = self.latents.indptr[start : stop + 1]
+        pairs = slice(indptr[0], indptr[-1])
+        return (indptr - indptr[0]).astype(np.int64), self.latents.indices[pairs], self.latents.data[pairs]
+
+
+class LinearRoute(Route):
+    """A probe on L2-normalised latents (`latent_route`) or a linear head on the embedding (`embedding_route`)."""
+
+    def __init__(self, name: str, probe: Probe, latents: Any, normalised: bool):
+        self.name, self.task, self.classes, self.latents = name, probe.task, probe.classes, latents
+        self.n_outputs, self.normalised = len(probe.coef), normalised
+        n, d_sae = latents.shape
+        self.bias = probe.intercept if normalised else np.zeros(self.n_outputs)
+        self.scores = np.empty((n, self.n_outputs))
+        self.square, self.tilt = np.ones(n), np.zeros((n, 0))
+        self.gain, self.random_gain, self.norms = np.empty((d_sae, self.n_outputs)), np.empty(0), np.ones(d_sae)
+
+    def deltas(self, start: int, stop: int, multipliers: np.ndarray) -> np.ndarray:
+        quadratic = multipliers**2 - 1 if self.normalised else np.zeros(len(multipliers))
+        _, latents, z = self.block(start, stop)
+        return self._run(start, stop, z, latents, self.gain, np.zeros(stop - start), multipliers - 1, quadratic)
+
+    def random_deltas(self, start: int, stop: int, multipliers: np.ndarray, direction: int) -> np.ndarray:
+        step = np.abs(multipliers - 1)
+        quadratic = step**2 if self.normalised else np.zeros(len(step))
+        _, latents, z = self.block(start, stop)
+        z, gain_of = z * self.norms[latents], np.zeros(len(z), dtype=np.int32)
+        gain, tilt = self.random_gain[direction : direction + 1], self.tilt[start:stop, direction].copy()
+        return self._run(start, stop, z, gain_of, gain, tilt, step, quadratic)
+
+    def all_ablated(self) -> np.ndarray:
+        norms = np.sqrt(self.square)[:, None]
+        before = self.scores / np.where(norms > 0, norms, 1) + self.bias
+        after = np.broadcast_to(self.bias, before.shape) if self.normalised else before - self.latents @ self.gain
+        change = probabilities(after) - probabilities(before)
+        return change[:, -self.n_outputs :].mean(0)
+
+    def _run(
+        self, start: int, stop: int, z: Any, gain_of: Any, gain: Any, tilt: Any, step: Any, quadratic: Any
+    ) -> np.ndarray:
+        indptr, latents, _ = self.block(start, stop)
+        out = np.empty((len(z), len(step), self.n_outputs))
+        scores, square = self.scores[start:stop], self.square[start:stop]
+        linear_deltas(indptr, latents, z, gain_of, scores, square, tilt, gain, self.bias, step, quadratic, out)
+        return out
+
+
+class CosineRoute(Route):
+    """Through a Linear -> ReLU -> cosine head: the pre-activation moves by (m-1) z_f W1 d_f, a rank-1 update."""
+
+    def __init__(
+        self, head: CosineHead, latents: Any, embeddings: Embeddings, hook: str, rows: np.ndarray,
+        decoder: Float64[np.ndarray, "d_sae d_in"], directions: Float64[np.ndarray, "r d_in"],
+    ):  # fmt: skip
+        self.name, self.task, self.classes, self.latents = "embedding", head.task, head.classes, latents
+        self.n_outputs, self.head, self.norms = len(head.classes), head, np.linalg.norm(decoder, axis=1)
+        self.embeddings, self.hook, self.rows = embeddings, hook, rows
+        W1 = head.W1.T.astype(np.float64)
+        self.gain, self.random_gain = decoder @ W1, directions @ W1
+
+    def deltas(self, start: int, stop: int, multipliers: np.ndarray) -> np.ndarray:
+        _, latents, z = self.block(start, stop)
+        return self._run(start, stop, z, latents, self.gain, multipliers - 1)
+
+    def random_deltas(self, start: int, stop: int, multipliers: np.ndarray, direction: int) -> np.ndarray:
+        _, latents, z = self.block(start, stop)
+        gain = self.random_gain[direction : direction + 1]
+        return self._run(start, stop, z * self.norms[latents], np.zeros_like(latents), gain, np.abs(multipliers - 1))
+
+    def all_ablated(self) -> np.ndarray:
+        total = np.zeros(self.n_outputs)
+        for start in range(0, len(self.rows), 4096):
+            pre = self._pre(start, start + 4096)
+            ablated = pre - self.latents[start : start + 4096] @ self.gain
+            total += (self.head.of_pre_activation(ablated) - self.head.of_pre_activation(pre)).sum(0)
+        return total / len(self.rows)
+
+    def _pre(self, start: int, stop: int) -> np.ndarray:
+        return self.head.pre_activation(self.embeddings.take(self.hook, self.rows[start:stop]))
+
+    def _run(self, start: int, stop: int, z: Any, gain_of: Any, gain: Any, step: Any) -> np.ndarray:
+        indptr, _, _ = self.block(start, stop)
+        out = np.empty((len(z), len(step), self.n_outputs))
+        cosine_deltas(indptr, z, gain_of, self._pre(start, stop), gain, self.head.class_vectors, step, out)
+        return out
+
+
+def latent_route(probe: Probe, latents: Any, directions: Float64[np.ndarray, "r d_sae"]) -> LinearRoute:
+    """z_f <- m z_f, the row normalised again, then the probe."""
+    route = LinearRoute("latent", probe, latents, normalised=True)
+    route.scores, route.gain = latents @ probe.coef.T, np.ascontiguousarray(probe.coef.T)
+    route.square = np.asarray(latents.multiply(latents).sum(1), dtype=np.float64).ravel()
+    route.tilt, route.random_gain = 2 * (latents @ directions.T), directions @ probe.coef.T
+    return route
+
+
+def embedding_route(
+    probe: Probe, latents: Any, embeddings: Embeddings, hook: str, rows: np.ndarray,
+    decoder: Float64[np.ndarray, "d_sae d_in"], directions: Float64[np.ndarray, "r d_in"],
+) -> LinearRoute:  # fmt: skip
+    """h <- h + (m-1) z_f d_f, the SAE's error kept, then a linear head."""
+    route = LinearRoute("embedding", probe, latents, normalised=False)
+    route.scores = np.concatenate([probe.logits(batch) for _, batch in embeddings.batches(hook, rows)])
+    route.gain, route.random_gain = decoder @ probe.coef.T, directions @ probe.coef.T
+    route.norms, route.tilt = np.linalg.norm(decoder, axis=1), np.zeros((len(rows), len(directions)))
+    return route
+
+
+@torch.no_grad()
+def decoder_rows(sae: Any) -> Float64[np.ndarray, "d_sae d_in"]:
+    """What one unit of each latent adds to the embedding: d decode(z) / d z_f.
+
+    W_dec for most SAEs, W_dec over its norms where activations are rescaled by them; any other
+    SAE whose decoder is affine is asked latent by latent.
+
+    Raises:
+        DataError: the SAE normalises each sample at run time, so that there is no such row.
+    """
+    if normalises_at_run_time(sae):
+        raise DataError(
+            f"this SAE uses normalize_activations={sae.cfg.normalize_activations!r}: its decoder has no fixed rows"
+        )
+    d_sae = int(sae.cfg.d_sae)
+    some = np.unique(np.linspace(0, d_sae - 1, 8).astype(int))
+    asked = _asked(sae, some)
+    W_dec = sae.W_dec.detach().double().cpu().numpy()
+    norms = np.linalg.norm(W_dec, axis=1, keepdims=True)
+    for rows in (W_dec, W_dec / np.where(norms > 0, norms, 1)):
+        if rows.shape[1] == asked.shape[1] and np.allclose(
+            rows[some], asked, rtol=1e-4, atol=1e-4 * np.abs(asked).max()
+        ):
+            return rows
+    return np.concatenate([_asked(sae, np.arange(a, min(a + 1024, d_sae))) for a in range(0, d_sae, 1024)])
+
+
+def _asked(sae: Any, latents: Sequence[int] | np.ndarray) -> Float64[np.ndarray, "n d_in"]:
+    z = torch.zeros(len(latents) + 1, int(sae.cfg.d_sae), device=sae.device, dtype=sae.dtype)
+    z[torch.arange(len(latents)), torch.as_tensor(np.asarray(latents))] = 1
+    out = sae.decode(z).double().cpu().numpy()
+    return out[:-1] - out[-1]

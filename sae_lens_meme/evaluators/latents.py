@@ -1,0 +1,234 @@
+"""The latents of n memes as padded pairs (index, value): what every evaluator reads.
+
+A dense n x d_sae array never exists; memory is O(n x k).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float32, Int, Int32
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save_file
+from scipy import sparse
+from torch import Tensor
+
+from sae_lens_meme.embeddings import Embeddings
+from sae_lens_meme.errors import ConfigError, DataError, NonFiniteError, StorageError
+from sae_lens_meme.storage import atomic_file
+
+
+@dataclass(frozen=True, eq=False)
+class Latents:
+    """Active latents of n memes; k is the largest number of active latents of any of them.
+
+    Rows with fewer than k active latents are padded with value 0 at index 0. Within a row the
+    active latents come in ascending order.
+
+    Raises:
+        DataError: shapes differ, an index is outside `0..d_sae-1`, or an activation is negative.
+    """
+
+    indices: Int32[np.ndarray, "n k"]
+    values: Float32[np.ndarray, "n k"]
+    d_sae: int
+
+    def __post_init__(self) -> None:
+        if self.indices.shape != self.values.shape or self.indices.ndim != 2:
+            raise DataError(f"latents: indices {self.indices.shape} and values {self.values.shape} must be one [n, k]")
+        if self.indices.size and not 0 <= self.indices.min() <= self.indices.max() < self.d_sae:
+            wrong = self.indices.min() if self.indices.min() < 0 else self.indices.max()
+            raise DataError(f"latents: index {wrong} is outside 0..{self.d_sae - 1}")
+        if self.values.size and not self.values.min() >= 0:
+            raise DataError(f"latents: activation {self.values.min()} is negative or NaN; latents are 0 or more")
+
+    @classmethod
+    def from_csr(cls, matrix: Any) -> Latents:
+        """From a sparse matrix [n, d_sae]; explicit zeros are dropped."""
+        matrix = sparse.csr_matrix(matrix, dtype=np.float32, copy=True)
+        matrix.sum_duplicates()
+        matrix.eliminate_zeros()
+        counts = np.diff(matrix.indptr)
+        return cls(*_padded(counts, matrix.indices, matrix.data), d_sae=int(matrix.shape[1]))
+
+    @property
+    def n_samples(self) -> int:
+        return len(self.indices)
+
+    @cached_property
+    def l0(self) -> Int[np.ndarray, " n"]:
+        """Active latents of each meme."""
+        return np.count_nonzero(self.values, axis=1)
+
+    def csr(self) -> sparse.csr_matrix:
+        """float32 [n, d_sae], without explicit zeros, sorted; shared: do not change it."""
+        return self._csr
+
+    def csc(self) -> sparse.csc_matrix:
+        """The same by latent: rows of a latent are ascending."""
+        return self._csc
+
+    def rows(self, rows: np.ndarray) -> Latents:
+        """The latents of these memes, in this order."""
+        return Latents(self.indices[rows], self.values[rows], self.d_sae)
+
+    def save(self, path: str | Path) -> None:
+        """Write `indices` and `values` as safetensors, with `d_sae` in the metadata."""
+        tensors = {"indices": np.ascontiguousarray(self.indices), "values": np.ascontiguousarray(self.values)}
+        with atomic_file(path) as temporary:
+            save_file(tensors, temporary, metadata={"d_sae": str(self.d_sae)})
+
+    @classmethod
+    def load(cls, path: str | Path) -> Latents:
+        """Read what `save` wrote.
+
+        Raises:
+            StorageError: the file is not there, is damaged, or holds something else.
+        """
+        try:
+            with safe_open(str(path), framework="numpy") as file:
+                d_sae = int((file.metadata() or {})["d_sae"])
+                return cls(file.get_tensor("indices"), file.get_tensor("values"), d_sae)
+        except (OSError, SafetensorError, KeyError, ValueError) as error:
+            raise StorageError(f"{path}: is not a file of latents ({error}); write it again with `evaluate`") from None
+
+    @cached_property
+    def _csr(self) -> sparse.csr_matrix:
+        active = self.values != 0
+        indptr = np.concatenate([[0], np.cumsum(self.l0)])
+        data = (self.values[active], self.indices[active], indptr)
+        return sparse.csr_matrix(data, shape=(self.n_samples, self.d_sae))
+
+    @cached_property
+    def _csc(self) -> sparse.csc_matrix:
+        return sparse.csc_matrix(self._csr)
+
+
+@torch.no_grad()
+def encode(
+    sae: Any,
+    embeddings: Embeddings,
+    hook: str | None = None,
+    rows: np.ndarray | None = None,
+    activation_scaler: Any = None,
+    batch_size: int = 512,
+    progress: bool = False,
+) -> Latents:
+    """The latents of the memes `rows` (default all), in that order.
+
+    Args:
+        sae: any SAELens SAE or training SAE. It is put into `eval` mode and back.
+        hook: the column to read, default `sae.cfg.metadata.hook_name`.
+        activation_scaler: SAELens' `ActivationScaler`, while training; a saved SAE needs none.
+
+    Raises:
+        DataError: the SAE's d_in is not the width of the embeddings, or there is no such hook.
+        NonFiniteError: an embedding or an activation is NaN or infinite; the message names the meme.
+    """
+    hook = hook_of(sae, embeddings, hook)
+    if embeddings.d_in(hook) != sae.cfg.d_in:
+        raise DataError(
+            f"{hook} has {embeddings.d_in(hook)} dimensions, the SAE has d_in {sae.cfg.d_in}; "
+            "give an SAE that was trained on this hook, or its hook"
+        )
+    parts = []
+    with eval_mode(sae):
+        for batch_rows, batch in _bar(embeddings.batches(hook, rows, batch_size), progress):
+            _require_finite(batch, batch_rows, embeddings, hook)
+            x = torch.from_numpy(batch).to(sae.device)
+            x = activation_scaler.scale(x) if activation_scaler is not None else x
+            counts, columns, values = _active(sae.encode(x.to(sae.dtype)))
+            _require_finite_latents(values, counts, batch_rows, embeddings)
+            parts.append((counts, columns, values))
+    if not parts:
+        return Latents(np.empty((0, 0), np.int32), np.empty((0, 0), np.float32), int(sae.cfg.d_sae))
+    counts, columns, values = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
+    return Latents(*_padded(counts, columns, values), d_sae=int(sae.cfg.d_sae))
+
+
+def hook_of(sae: Any, embeddings: Embeddings, hook: str | None = None) -> str:
+    """`hook`, else the hook the SAE was trained on, else the only hook of the embeddings."""
+    hook = hook or sae.cfg.metadata.hook_name
+    if hook is None and len(embeddings.hooks) == 1:
+        return embeddings.hooks[0]
+    if hook is None:
+        raise ConfigError(f"the SAE names no hook_name; give hook=, one of {', '.join(embeddings.hooks) or 'none'}")
+    return hook
+
+
+@contextmanager
+def eval_mode(sae: Any) -> Iterator[None]:
+    """Put the SAE into `eval` mode and leave it as it was found, also after an exception."""
+    training = sae.training
+    sae.eval()
+    try:
+        yield
+    finally:
+        sae.train(training)
+
+
+def require_latents_of(latents: Latents, embeddings: Embeddings) -> None:
+    """Raises DataError unless there is one row of latents for each meme."""
+    if latents.n_samples != len(embeddings):
+        raise DataError(
+            f"the latents are of {latents.n_samples} memes, the embeddings of {len(embeddings)}; encode these embeddings"
+        )
+
+
+def _active(acts: Tensor) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Number of active latents of each row, then their columns and values row by row."""
+    if acts.is_sparse:  # training SAEs with use_sparse_activations
+        acts = acts.coalesce()
+        (rows, columns), values = acts.indices(), acts.values()
+        keep = values != 0
+        rows, columns, values = rows[keep], columns[keep], values[keep]
+    else:
+        rows, columns = acts.nonzero(as_tuple=True)
+        values = acts[rows, columns]
+    counts = torch.bincount(rows, minlength=len(acts))
+    return counts.cpu().numpy(), columns.int().cpu().numpy(), values.float().cpu().numpy()
+
+
+def _padded(counts: np.ndarray, columns: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    filled = np.arange(counts.max(initial=0)) < counts[:, None]
+    indices, padded = np.zeros(filled.shape, np.int32), np.zeros(filled.shape, np.float32)
+    indices[filled], padded[filled] = columns, values
+    return indices, padded
+
+
+def _require_finite(batch: np.ndarray, rows: np.ndarray, embeddings: Embeddings, hook: str) -> None:
+    with np.errstate(over="ignore", invalid="ignore"):
+        if np.isfinite(batch.sum()):  # one pass; only a suspicious batch is looked at twice
+            return
+    bad = np.flatnonzero(~np.isfinite(batch).all(axis=1))
+    if len(bad):
+        row = rows[bad[0]]
+        raise NonFiniteError(
+            f"embeddings, row {row} (id {str(embeddings.ids[row])!r}): {hook} has NaN or infinity; "
+            "remove the meme or embed it again"
+        )
+
+
+def _require_finite_latents(values: np.ndarray, counts: np.ndarray, rows: np.ndarray, embeddings: Embeddings) -> None:
+    bad = np.flatnonzero(~np.isfinite(values))
+    if len(bad):
+        row = rows[np.searchsorted(np.cumsum(counts), bad[0], side="right")]
+        raise NonFiniteError(
+            f"latents, row {row} (id {str(embeddings.ids[row])!r}): the SAE gives NaN or infinity for a finite "
+            "embedding; its weights are damaged or the embedding is far too large"
+        )
+
+
+def _bar(batches: Any, progress: bool) -> Any:
+    if not progress:
+        return batches
+    from rich.progress import track
+
+    return track(batches, description="latents", transient=True)

@@ -1,0 +1,161 @@
+"""Reconstruction: how much of the embeddings the SAE gives back, on training and on held-out rows.
+
+Fused CLIP embeddings have a few dimensions with most of the variance, so explained variance is given raw,
+z-scored and without these dimensions, each beside the mean predictor.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from jaxtyping import Float
+
+from sae_lens_meme.embeddings import Embeddings
+from sae_lens_meme.errors import DataError
+from sae_lens_meme.evaluators.base import Evaluator
+from sae_lens_meme.evaluators.latents import Latents, hook_of
+from sae_lens_meme.evaluators.reconstruction_statistics import Reference, Statistics
+from sae_lens_meme.evaluators.result import Number, Result
+
+STOCK = {
+    "held_out/explained_variance": "metrics/explained_variance",
+    "held_out/mse": "metrics/mse",
+    "held_out/l0": "metrics/l0",
+    "train/dead_latents": "sparsity/dead_features",
+}
+"""Numbers that mean what SAELens means by these names."""
+DENSITY_BINS = 50
+
+
+class Reconstruction(Evaluator):
+    """Error, explained variance, L0, density and dead latents, split train / held-out.
+
+    Held-out rows are the test rows, else the validation rows; without either these numbers are None.
+    """
+
+    name = "reconstruction"
+
+    def measure(self, sae: Any, embeddings: Embeddings, latents: Latents) -> Result:
+        hook = hook_of(sae, embeddings, self.hook)
+        train = embeddings.rows("train")
+        if len(train) == 0:
+            raise DataError("these embeddings have no train rows; reconstruction needs them for its mean and std")
+        reference = Reference.of(batch for _, batch in embeddings.batches(hook, train))
+        split, held_out_rows = held_out(embeddings)
+        parts = {
+            "train": accumulate(sae, embeddings, latents, hook, train, reference),
+            "held_out": accumulate(sae, embeddings, latents, hook, held_out_rows, reference),
+        }
+        numbers: dict[str, Number] = {}
+        reasons: dict[str, str] = {}
+        for name, statistics in parts.items():
+            found, why = statistics.finish()
+            numbers |= {f"{name}/{key}": value for key, value in found.items()}
+            reasons |= {f"{name}/{key}": reason for key, reason in why.items()}
+        numbers |= {"outlier_dimensions": int(reference.outlier.sum())}
+        numbers |= {"outlier_variance_share": float(reference.share[reference.outlier].sum())}
+        table = pd.concat([density_histogram(part.fired, part.n, name) for name, part in parts.items()])
+        return Result(
+            self.name,
+            numbers,
+            reasons,
+            table.reset_index(drop=True),
+            _explain(reference, split, len(train), held_out_rows),
+        )
+
+    def __call__(self, sae: Any, data_provider: Any, activation_scaler: Any) -> dict[str, float]:
+        """SAELens' evaluator protocol: the keys of `STOCK`, and `meme/reconstruction/...` for all others."""
+        log = self.evaluate(unscaled(sae, activation_scaler)).to_log_dict()
+        return {STOCK.get(key, f"meme/{self.name}/{key}"): value for key, value in log.items()}
+
+
+def accumulate(
+    sae: Any, embeddings: Embeddings, latents: Latents, hook: str, rows: np.ndarray, reference: Reference
+) -> Statistics:
+    """The sufficient statistics of these rows, in batches."""
+    statistics = Statistics(reference, latents.d_sae)
+    for batch_rows, x, x_hat in reconstructed(sae, embeddings, latents, hook, rows):
+        statistics.accumulate(x, x_hat, latents.rows(batch_rows))
+    return statistics
+
+
+def reconstructed(
+    sae: Any, embeddings: Embeddings, latents: Latents, hook: str, rows: np.ndarray, batch_size: int = 2048
+) -> Iterator[tuple[np.ndarray, Float[np.ndarray, "batch d_in"], Float[np.ndarray, "batch d_in"]]]:
+    """Batches of `(rows, embeddings, reconstructions)`.
+
+    Latents are decoded as they are; only an SAE that normalises each sample at run time is run again,
+    because its `decode` needs what its `encode` left behind.
+    """
+    for batch_rows, x in embeddings.batches(hook, rows, batch_size):
+        with torch.no_grad():
+            if normalises_at_run_time(sae):
+                acts = sae.encode(torch.from_numpy(x).to(sae.device, sae.dtype))
+            else:
+                dense = latents.rows(batch_rows).csr().toarray()
+                acts = torch.from_numpy(dense).to(sae.device, sae.dtype)
+            yield batch_rows, x, sae.decode(acts).float().cpu().numpy()
+
+
+def held_out(embeddings: Embeddings) -> tuple[str | None, np.ndarray]:
+    """The test rows, else the validation rows, else none."""
+    for split in ("test", "validation"):
+        if len(rows := embeddings.rows(split)):
+            return split, rows
+    return None, np.empty(0, dtype=np.int64)
+
+
+def normalises_at_run_time(sae: Any) -> bool:
+    return getattr(sae.cfg, "normalize_activations", "none") in ("layer_norm", "constant_norm_rescale")
+
+
+def density_histogram(fired: np.ndarray, n: int, split: str) -> pd.DataFrame:
+    """Latents by log10 of the share of memes that fire them; those that never fire are in no bin."""
+    if n == 0:
+        return pd.DataFrame({"split": [], "log10_density_from": [], "log10_density_to": [], "n_latents": []})
+    edges = np.linspace(np.log10(0.5 / n), 0, DENSITY_BINS + 1)
+    counts, _ = np.histogram(np.log10(fired[fired > 0] / n), edges)
+    columns = {"split": split, "log10_density_from": edges[:-1], "log10_density_to": edges[1:], "n_latents": counts}
+    return pd.DataFrame(columns)
+
+
+def unscaled(sae: Any, activation_scaler: Any) -> Any:
+    """A training SAE, which lives in scaled space, seen from outside: raw embeddings in, raw embeddings out."""
+    if activation_scaler is None or (activation_scaler.scaling_factor is None and activation_scaler.whitening is None):
+        return sae
+    return _Unscaled(sae, activation_scaler)
+
+
+class _Unscaled:
+    def __init__(self, sae: Any, scaler: Any):
+        self._sae, self._scaler = sae, scaler
+
+    def encode(self, x: torch.Tensor) -> torch.Tensor:
+        return self._sae.encode(self._scaler.scale(x))
+
+    def decode(self, acts: torch.Tensor) -> torch.Tensor:
+        return self._scaler.unscale(self._sae.decode(acts))
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._sae, name)
+
+
+def _explain(reference: Reference, split: str | None, n_train: int, rows: np.ndarray) -> dict[str, str]:
+    which = ", ".join(map(str, np.flatnonzero(reference.outlier))) or "none"
+    return {
+        "train": f"{n_train} train rows; control mean_predictor: the train mean in place of the reconstruction (EV 0)",
+        "held_out": f"{len(rows)} {split} rows" if split else "no test or validation rows",
+        "mse": "squared error summed over dimensions, mean over rows (SAELens' convention)",
+        "explained_variance": "1 - mse / total variance of the same rows (SAELens' metrics/explained_variance); fvu is 1 minus it",
+        "explained_variance_zscored": "each dimension divided by its std over the train rows",
+        "explained_variance_without_outliers": (
+            "without the dimensions that hold more than 1 % of the train variance and more than 10 times the mean share: "
+            + which
+        ),
+        "fvu_per_sample": "mean over rows of |x - x_hat|^2 / |x - train mean|^2",
+        "dead_latents": "latents that fire on none of these rows",
+    }

@@ -1,0 +1,66 @@
+"""What an evaluator returns: flat numbers, a reason for each that is undefined, and a tidy table."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from numbers import Integral
+from typing import Any
+
+import pandas as pd
+
+Number = float | int | None
+
+
+@dataclass(frozen=True, eq=False)
+class Result:
+    """The result of one evaluator.
+
+    Raises:
+        ValueError: a number is NaN or infinite, or None without a reason. That is a fault of the evaluator.
+    """
+
+    name: str
+    """The evaluator's name, and the first part of its keys."""
+    numbers: dict[str, Number]
+    """Flat: `group/number`; None where undefined."""
+    reasons: dict[str, str] = field(default_factory=dict)
+    """For every None in `numbers`: why."""
+    table: pd.DataFrame | None = None
+    """Tidy; null where undefined."""
+    explain: dict[str, str] = field(default_factory=dict)
+    """For a number, a group or a column: rows used, split, control."""
+
+    def __post_init__(self) -> None:
+        for key, value in self.numbers.items():
+            if value is None and key not in self.reasons:
+                raise ValueError(f"{self.name}: {key} is undefined and no reason is given")
+            if value is not None and not math.isfinite(value):
+                raise ValueError(f"{self.name}: {key} is {value}; an undefined number is None with a reason")
+
+    def to_log_dict(self, prefix: str = "") -> dict[str, float]:
+        """A fresh flat dict of floats for logging; undefined numbers are left out."""
+        return {f"{prefix}{key}": float(value) for key, value in self.numbers.items() if value is not None}
+
+    def to_dict(self) -> dict[str, Any]:
+        """Strict JSON values; the table is left to Parquet."""
+        return {
+            "name": self.name,
+            "numbers": {key: _plain(value) for key, value in self.numbers.items()},
+            "reasons": dict(self.reasons),
+            "explain": dict(self.explain),
+        }
+
+
+def defined(value: Any) -> Number:
+    """A Python number, or None for NaN and infinity (to go with a reason)."""
+    if value is None or not math.isfinite(value):
+        return None
+    return _plain(value)
+
+
+def _plain(value: Any) -> Number:
+    """numpy scalars are not JSON."""
+    if value is None:
+        return None
+    return int(value) if isinstance(value, Integral) else float(value)

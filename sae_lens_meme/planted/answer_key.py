@@ -1,0 +1,75 @@
+"""The answer key of a planted corpus: every meme's true factors and labels, and what causes what."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from sae_lens_meme.errors import StorageError
+from sae_lens_meme.labels import LABELS
+from sae_lens_meme.planted.causes import CAUSES, NOISE, true_labels
+from sae_lens_meme.planted.factors import CROSS_MODAL, TEXTUAL, VISUAL
+from sae_lens_meme.planted.rows import PlantedMeme
+from sae_lens_meme.storage import read_json
+
+FACTORS, CAUSES_FILE = "factors.parquet", "causes.json"
+KINDS: Mapping[str, str] = {
+    **dict.fromkeys(VISUAL, "visual"),
+    **dict.fromkeys(TEXTUAL, "textual"),
+    **dict.fromkeys(CROSS_MODAL, "cross-modal"),
+}
+"""Whether the picture, the caption, or only both together show a factor."""
+
+
+@dataclass(frozen=True)
+class AnswerKey:
+    """`factors` has one row a meme, `id` as the corpus has it, a column a factor, and `true_<label>` columns."""
+
+    factors: pd.DataFrame
+    kinds: Mapping[str, str]  # factor -> visual | textual | cross-modal
+    causes: Mapping[str, Mapping[str, Any]]  # label -> {"kind", "factors", "noise"}
+
+
+def read_answer_key(path: str | Path) -> AnswerKey:
+    """The answer key in the folder `path` (the `answer_key` of `PlantedPaths`).
+
+    Raises:
+        StorageError: the folder is not an answer key.
+    """
+    path = Path(path)
+    for name in (FACTORS, CAUSES_FILE):
+        if not (path / name).is_file():
+            raise StorageError(f"{path}: is not an answer key (no {name}); write the planted corpus again")
+    causes = read_json(path / CAUSES_FILE)
+    factors = pd.read_parquet(path / FACTORS).astype({"true_target": "Int64"})  # null where there is no hate
+    return AnswerKey(factors, causes["factors"], causes["labels"])
+
+
+def causes_as_json() -> dict[str, Any]:
+    return {
+        "note": "No meme is hateful: 'hate' is the name of a column, true where the caption's mood and the faces clash.",
+        "labels": {label: {**cause, "noise": NOISE[label]} for label, cause in CAUSES.items()},
+        "factors": dict(KINDS),
+    }
+
+
+def write_factors(memes: Iterable[PlantedMeme], path: Path) -> None:
+    pq.write_table(pa.Table.from_pylist([_row(meme) for meme in memes], schema=_schema()), path)
+
+
+def _row(meme: PlantedMeme) -> dict[str, Any]:
+    truth = {f"true_{label}": value for label, value in true_labels(meme.factors).items()}
+    return {"id": meme.id, "source": meme.source, **meme.factors.row(), **truth}
+
+
+def _schema() -> pa.Schema:
+    integers, truths = ("bursts", "figures", "distance"), ("clash", "mismatch", "far")
+    kinds = {name: pa.int64() if name in integers else pa.bool_() if name in truths else pa.string() for name in KINDS}
+    labels = {f"true_{label}": pa.int64() for label in LABELS}
+    return pa.schema({"id": pa.string(), "source": pa.string(), **kinds, **labels})

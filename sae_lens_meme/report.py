@@ -1,0 +1,242 @@
+"""The table at the end of an evaluation: one row a number, its controls beside it."""
+
+from __future__ import annotations
+
+import io
+from itertools import groupby
+from typing import Any
+
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.table import Table
+from rich.terminal_theme import DEFAULT_TERMINAL_THEME
+
+RECONSTRUCTION = "Reconstruction, held-out memes"
+CONCEPTS = "Concepts: latent x concept pairs with q < .05"
+BEST = "Concepts: F1 on test memes of the latent that was best on validation memes"
+PROBES = "Linear probes on latents: AUROC, held-out memes"
+INFLUENCE = "Influence: largest mean change of a class's probability by one latent"
+ANSWERS = "Answer key: AUROC on test memes of the best latent for each planted factor"
+
+NOTES = {
+    RECONSTRUCTION: "mean: the train mean in place of the SAE",
+    CONCEPTS: "permuted: labels permuted within source; shuffled: SAE trained on data shuffled per dimension; "
+    "neurons: raw dimensions, both signs, equal L0",
+    BEST: "always on: a latent that fires on every meme; chosen: F1 on the rows that chose latent and threshold",
+    PROBES: "permuted: train labels permuted within source",
+    INFLUENCE: "random: a random direction of equal norm; matched: latents of equal firing rate; "
+    "unchanged: SAE attached, nothing edited",
+    ANSWERS: "permuted: the factor permuted within source",
+}
+
+Row = dict[str, Any]
+
+
+def report_rows(evaluation: dict[str, Any]) -> list[Row]:
+    """The rows of the printed table, from the content of `evaluation.json`.
+
+    A row has `section`, `measure`, `value` (None where undefined), `low`, `high` (95 % interval or None), and
+    `controls`: what the same measure gives where there is nothing to find, or for a trivial rival.
+    """
+    sections = (_reconstruction, _concepts, _best, _probes, _influence, _answers)
+    return [row for section in sections for row in section(evaluation)]
+
+
+def print_report(evaluation: dict[str, Any], console: Console) -> None:
+    sae, memes = evaluation["sae"], evaluation["embeddings"]
+    splits = ", ".join(f"{n:,} {split}" for split, n in memes["splits"].items())
+    console.print(
+        f"\n[bold]{sae['training_architecture'] or sae['architecture']}[/] d_in {sae['d_in']}, d_sae {sae['d_sae']}, "
+        f"k {sae['k']} on {sae['hook']} of {memes['model']}; memes: {splits}"
+    )
+    for section, rows in groupby(evaluation["table"], key=lambda row: row["section"]):
+        console.print(_rich_table(section, list(rows)))
+        console.print(f"[dim]{NOTES[section]}[/]\n")
+    for name, reason in evaluation["skipped"].items():
+        console.print(f"[dim]not done: {name}: {reason}[/]")
+
+
+def report_html(evaluation: dict[str, Any]) -> str:
+    """The printed report as one self-contained page."""
+    console = Console(record=True, width=110, file=io.StringIO(), highlight=False)
+    print_report(evaluation, console)
+    return console.export_html(inline_styles=True, theme=DEFAULT_TERMINAL_THEME)
+
+
+def _rich_table(section: str, rows: list[Row]) -> Table:
+    table = Table(
+        title=section, title_justify="left", title_style="bold", box=SIMPLE_HEAD, pad_edge=False, header_style="dim"
+    )
+    names = list(dict.fromkeys(name for row in rows for name in row["controls"]))
+    table.add_column("")
+    table.add_column("value", justify="right")
+    if any(row["low"] is not None for row in rows):
+        table.add_column("95 %", justify="right")
+    for name in names:
+        table.add_column(name, justify="right")
+    for row in rows:
+        spread = [_interval(row)] if any(r["low"] is not None for r in rows) else []
+        table.add_row(row["measure"], _number(row["value"]), *spread, *(_cell(row, name) for name in names))
+    return table
+
+
+def _cell(row: Row, name: str) -> str:
+    return _number(row["controls"][name]) if name in row["controls"] else ""
+
+
+def _interval(row: Row) -> str:
+    if row["low"] is None:
+        return ""
+    count = isinstance(row["value"], int)
+    return " to ".join(_number(round(end) if count else end) for end in (row["low"], row["high"]))
+
+
+def _number(value: float | int | None) -> str:
+    if value is None:
+        return "-"
+    if isinstance(value, int) or abs(value) >= 100 or (value == round(value) and abs(value) != 1):
+        return f"{value:,.0f}"
+    return f"{value:.3f}" if abs(value) >= 0.001 or value == 0 else f"{value:.1e}"
+
+
+def _row(section: str, measure: str, value: Any, controls: dict[str, Any], low: Any = None, high: Any = None) -> Row:
+    return {"section": section, "measure": measure, "value": value, "low": low, "high": high, "controls": controls}
+
+
+def _numbers(evaluation: dict[str, Any], name: str) -> dict[str, Any]:
+    return evaluation["results"].get(name, {}).get("numbers", {})
+
+
+def _reconstruction(evaluation: dict[str, Any]) -> list[Row]:
+    n = _numbers(evaluation, "reconstruction")
+    if not n:
+        return []
+    rows = [
+        _row(RECONSTRUCTION, measure, n.get(f"held_out/{key}"), {"train memes": n.get(f"train/{key}"), **controls})
+        for measure, key, controls in (
+            ("explained variance, z-scored", "explained_variance_zscored", {"mean": 0}),
+            ("explained variance, raw", "explained_variance", {"mean": 0}),
+            (
+                f"explained variance, without {n['outlier_dimensions']} outlier dimensions",
+                "explained_variance_without_outliers",
+                {"mean": 0},
+            ),
+            ("cosine of input and output", "cosine", {}),
+            ("L0", "l0", {}),
+            (f"latents that never fire, of {evaluation['sae']['d_sae']}", "dead_latents", {}),
+        )
+    ]
+    return rows
+
+
+def _concepts(evaluation: dict[str, Any]) -> list[Row]:
+    found, controls = _numbers(evaluation, "concept_alignment"), _numbers(evaluation, "baselines")
+    names = {
+        "permuted_labels": "permuted",
+        "shuffled_data": "shuffled",
+        "neurons": "neurons",
+    }
+    rows = []
+    for protocol, family, what in (
+        ("corrected", "global", "corrected protocol"),
+        ("corrected", "concept", "corrected protocol, q within each concept"),
+        ("published", "concept", "published protocol"),
+    ):
+        key = f"{protocol}/n_significant_{family}"
+        if key not in found:
+            continue
+        beside = {label: controls.get(f"{protocol}/{name}/n_significant_{family}") for name, label in names.items()}
+        shown = {label: value for label, value in beside.items() if value is not None}
+        rows.append(_row(CONCEPTS, what, found[key], shown, found.get(f"{key}_low"), found.get(f"{key}_high")))
+    for protocol in ("corrected", "published"):
+        key = f"{protocol}/sae/share_of_latents_global"
+        if key in controls:
+            shown = {
+                label: controls[f"{protocol}/{name}/share_of_latents_global"]
+                for name, label in names.items()
+                if f"{protocol}/{name}/share_of_latents_global" in controls
+            }
+            rows.append(_row(CONCEPTS, f"share of units with a pair, {protocol}", controls[key], shown))
+    return rows
+
+
+def _best(evaluation: dict[str, Any]) -> list[Row]:
+    n = _numbers(evaluation, "concept_alignment")
+    suffix = "/best_f1_test"
+    keys = [key.removesuffix(suffix) for key in n if key.startswith("corrected/") and key.endswith(suffix)]
+    return [
+        _row(
+            BEST,
+            f"{key.removeprefix('corrected/')} (latent {n[f'{key}/best_latent']})",
+            n[f"{key}{suffix}"],
+            {
+                "always on": n[f"{key}/best_f1_always_on"],
+                "chosen": n[f"{key}/best_f1_validation"],
+                "AUROC": n[f"{key}/best_auroc"],
+            },
+            n.get(f"{key}{suffix}_low"),
+            n.get(f"{key}{suffix}_high"),
+        )
+        for key in keys
+    ]
+
+
+def _probes(evaluation: dict[str, Any]) -> list[Row]:
+    n = _numbers(evaluation, "probes")
+    spaces = {
+        "latents_permuted": "labels permuted",
+        "embedding": "on the embedding",
+        "reconstruction": "on the reconstruction",
+    }
+    tasks = dict.fromkeys(key.split("/")[0] for key in n)
+    return [
+        _row(
+            PROBES,
+            task,
+            n.get(f"{task}/latents/auroc"),
+            {label: n.get(f"{task}/{space}/auroc") for space, label in spaces.items()},
+        )
+        for task in tasks
+    ]
+
+
+def _influence(evaluation: dict[str, Any]) -> list[Row]:
+    n = _numbers(evaluation, "influence")
+    groups = [key.removesuffix("/largest") for key in n if key.endswith("/largest") and "/latent/" in key]
+    return [
+        _row(
+            INFLUENCE,
+            f"{_edit(group)} (latent {n[f'{group}/largest_latent']})",
+            n[f"{group}/largest"],
+            {
+                "random": n.get(f"{group}/largest_random"),
+                "matched": n.get(f"{group}/largest_matched"),
+                "unchanged": n.get(f"{group}/attached_no_change"),
+            },
+        )
+        for group in groups
+    ]
+
+
+def _edit(group: str) -> str:
+    parts = group.split("/")
+    return f"{parts[-1]}: ablation" if parts[0] == "ablation" else f"{parts[-1]}: steering {parts[1]}"
+
+
+def _answers(evaluation: dict[str, Any]) -> list[Row]:
+    n = _numbers(evaluation, "answer_key")
+    factors = dict.fromkeys(key.split("/")[0] for key in n)
+    kinds = evaluation.get("answer_key", {})
+    return [
+        _row(
+            ANSWERS,
+            f"{factor} ({kinds.get(factor, '?')})",
+            n[f"{factor}/auroc"],
+            {
+                "permuted": n[f"{factor}/auroc_permuted"],
+                "F1": n[f"{factor}/f1"],
+                "F1 always on": n[f"{factor}/f1_always_on"],
+            },
+        )
+        for factor in factors
+    ]

@@ -1,0 +1,84 @@
+"""Sizes of an association, within strata: odds ratios with intervals, and differences in firing rate."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Float, Real
+from scipy.stats import norm
+
+from sae_lens_meme.statistics.contingency import Tables
+
+Matrix = Float[np.ndarray, "latents concepts"]
+Counts = Real[np.ndarray, "..."]  # bootstrap means of counts are not whole
+Scores = Float[np.ndarray, "..."]
+
+
+class OddsRatio(NamedTuple):
+    """NaN where undefined: no discordant pair of memes (ratio 0/0 or x/0), or a ratio of 0 for the interval."""
+
+    value: Matrix
+    low: Matrix
+    high: Matrix
+
+
+def common_odds_ratio(tables: Tables, confidence: float = 0.95) -> OddsRatio:
+    """Mantel and Haenszel's odds ratio with the interval of Robins, Breslow and Greenland (1986).
+
+    Equals `statsmodels.stats.contingency_tables.StratifiedTable.oddsratio_pooled`; with one stratum it is
+    the sample odds ratio a d / (b c) with Woolf's interval.
+    """
+    a, b, c, d = tables.abcd
+    n = np.maximum(tables.n, 1)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        right, wrong = a * d / n, b * c / n
+        agree, disagree = (a + d) / n, (b + c) / n
+        r, w = right.sum(axis=-1), wrong.sum(axis=-1)
+        value = np.where(w > 0, r / w, np.nan)
+        mixed = (agree * wrong + disagree * right).sum(axis=-1)
+        variance = (agree * right).sum(axis=-1) / r**2 + mixed / (r * w) + (disagree * wrong).sum(axis=-1) / w**2
+        half = norm.ppf(0.5 + confidence / 2) * np.sqrt(variance / 2)
+        defined = (r > 0) & (w > 0)
+        low, high = (np.where(defined, value * np.exp(sign * half), np.nan) for sign in (-1, 1))
+    return OddsRatio(value, low, high)
+
+
+def firing_rate_difference(tables: Tables) -> Matrix:
+    """P(fires | true) - P(fires | false) within strata, with Mantel and Haenszel's weights; NaN without both classes."""
+    a, b, _, _ = tables.abcd
+    true, false = tables.true, tables.n - tables.true
+    weight = true * false / np.maximum(tables.n, 1)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        difference = a / np.maximum(true, 1) - b / np.maximum(false, 1)
+        return (difference * weight).sum(axis=-1) / np.broadcast_to(weight.sum(axis=-1), difference.shape[:-1])
+
+
+def f1_score(true_fired: Counts, fired: Counts, true: Counts) -> Scores:
+    """2 tp / (fired + true); NaN where no meme is true (F1 says nothing there)."""
+    return _share(2 * true_fired, np.where(true > 0, fired + true, 0))
+
+
+def precision(true_fired: Counts, fired: Counts) -> Scores:
+    """NaN where nothing fires."""
+    return _share(true_fired, fired)
+
+
+def recall(true_fired: Counts, true: Counts) -> Scores:
+    """NaN where nothing is true."""
+    return _share(true_fired, true)
+
+
+def f1_always_on(true: Counts, n: Counts) -> Scores:
+    """F1 of a latent that fires on every meme: 2p / (1 + p) at prevalence p."""
+    return f1_score(true, n, true)
+
+
+def f1_ceiling(fired: Counts, true: Counts) -> Scores:
+    """The largest F1 at this firing rate r and prevalence p: 2 min(r, p) / (r + p)."""
+    return f1_score(np.minimum(fired, true), fired, true)
+
+
+def _share(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
+    part, whole = np.broadcast_arrays(np.asarray(part, np.float64), np.asarray(whole, np.float64))
+    return np.divide(part, whole, out=np.full(part.shape, np.nan), where=whole > 0)

@@ -1,0 +1,227 @@
+"""How well activations rank memes: AUROC, the best F1 over all thresholds, and F1 at a given threshold.
+
+All latents x concepts in one sweep over the activations that exist; silent memes are one tie at the bottom.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+from jaxtyping import Float, Int, UInt8
+from numba import njit
+
+Matrix = Float[np.ndarray, "latents concepts"]
+
+
+class Ranked(NamedTuple):
+    """The active memes of each latent in descending order of activation: those of latent i are `starts[i]:starts[i + 1]`."""
+
+    starts: Int[np.ndarray, " latents_1"]
+    rows: Int[np.ndarray, " active"]
+    values: Float[np.ndarray, " active"]
+
+    @classmethod
+    def of(cls, active: Any) -> Ranked:
+        """From a float32 CSC matrix [n, latents]."""
+        rows, values = _descending(active.indptr, active.indices, active.data)
+        return cls(active.indptr, rows, values)
+
+    def known_in(self, codes: UInt8[np.ndarray, "n concepts"]) -> Ranked:
+        """Without the memes that are unknown under every concept."""
+        known = np.asarray(codes.any(axis=1))
+        if known.all():
+            return self
+        keep = known[self.rows]
+        starts = np.concatenate([[0], np.cumsum(keep)])[self.starts]
+        return Ranked(starts, self.rows[keep], self.values[keep])
+
+
+class Auroc(NamedTuple):
+    """AUROC within strata, with DeLong's standard error; NaN where no stratum has both classes."""
+
+    value: Matrix
+    standard_error: Matrix
+
+
+class BestF1(NamedTuple):
+    """The largest F1 of `activation >= threshold`; the threshold is NaN where no known meme is active."""
+
+    f1: Matrix
+    threshold: Matrix
+
+
+def auroc(ranked: Ranked, codes: UInt8[np.ndarray, "n concepts"], strata: Int[np.ndarray, " n"]) -> Auroc:
+    """Probability that a true meme is more active than a false one of the same stratum, ties half.
+
+    Strata weigh by their number of (true, false) pairs.
+    """
+    return Auroc(*_auroc(*ranked.known_in(codes), codes, strata, int(strata.max(initial=0)) + 1))
+
+
+def best_f1(ranked: Ranked, codes: UInt8[np.ndarray, "n concepts"]) -> BestF1:
+    """Over every threshold above 0 (every activation that occurs)."""
+    return BestF1(*_best_f1(*ranked.known_in(codes), codes, (codes == 2).sum(axis=0)))
+
+
+def confusion(
+    ranked: Ranked, codes: UInt8[np.ndarray, "n concepts"], threshold: Matrix
+) -> tuple[np.ndarray, np.ndarray]:
+    """Memes with `activation >= threshold`: (those that are true, all), int64 [latents, concepts]."""
+    return _confusion(*ranked.known_in(codes), codes, threshold)
+
+
+@njit(cache=True, nogil=True)
+def _descending(starts, rows, values):
+    """Sort each latent's activations through one integer key: the bits of a positive float32 rise with it."""
+    out_rows, out_values = np.empty_like(rows), np.empty_like(values)
+    bits = values.view(np.uint32)
+    for i in range(len(starts) - 1):
+        low, high = starts[i], starts[i + 1]
+        keys = np.empty(high - low, np.uint64)
+        for j in range(low, high):
+            keys[j - low] = (np.uint64(0xFFFFFFFF - bits[j]) << np.uint64(32)) | np.uint64(j - low)
+        keys.sort()
+        for j in range(high - low):
+            source = low + np.int64(keys[j] & np.uint64(0xFFFFFFFF))
+            out_rows[low + j], out_values[low + j] = rows[source], values[source]
+    return out_rows, out_values
+
+
+@njit(cache=True, nogil=True)
+def _best_f1(starts, rows, values, codes, n_true):
+    latents, concepts = len(starts) - 1, codes.shape[1]
+    f1, threshold = np.zeros((latents, concepts)), np.full((latents, concepts), np.nan)
+    for i in range(latents):
+        low, high = starts[i], starts[i + 1]
+        local, ends = _by_concept(rows[low:high], codes), _ends_of_ties(values[low:high])
+        for c in range(concepts):
+            position, f1[i, c] = _best_cut(local[c], ends, n_true[c])
+            if position >= 0:
+                threshold[i, c] = values[low + position]
+    return f1, threshold
+
+
+@njit(cache=True, nogil=True)
+def _best_cut(code, ends, n_true):
+    """Where to cut the ranked memes for the largest F1 = 2 true / (fired + n_true), and that F1."""
+    true, size, best_true, best_size, position = 0.0, float(n_true), -1.0, 1.0, -1
+    for j in range(len(code)):
+        true += code[j] >> 1
+        size += (code[j] + 1) >> 1
+        if true * best_size > best_true * size and ends[j] == j + 1 and size > n_true:
+            best_true, best_size, position = true, size, j
+    return position, max(2.0 * best_true / best_size, 0.0)
+
+
+@njit(cache=True, nogil=True)
+def _by_concept(rows, codes):
+    """The codes of these memes, one contiguous row a concept: the sweeps then run in registers."""
+    local = np.empty((codes.shape[1], len(rows)), np.uint8)
+    for j in range(len(rows)):
+        for c in range(codes.shape[1]):
+            local[c, j] = codes[rows[j], c]
+    return local
+
+
+@njit(cache=True, nogil=True)
+def _ends_of_ties(values):
+    """For each place in descending order, one past the last place with the same activation."""
+    ends = np.empty(len(values), np.int64)
+    end = len(values)
+    for j in range(len(values) - 1, -1, -1):
+        if j + 1 < len(values) and values[j] != values[j + 1]:
+            end = j + 1
+        ends[j] = end
+    return ends
+
+
+@njit(cache=True, nogil=True)
+def _confusion(starts, rows, values, codes, threshold):
+    true, fired = np.zeros(threshold.shape, np.int64), np.zeros(threshold.shape, np.int64)
+    for i in range(len(starts) - 1):
+        for j in range(starts[i], starts[i + 1]):
+            code = codes[rows[j]]
+            for c in range(codes.shape[1]):
+                fires = values[j] >= threshold[i, c]
+                fired[i, c] += fires and code[c] != 0
+                true[i, c] += fires and code[c] == 2
+    return true, fired
+
+
+@njit(cache=True, nogil=True)
+def _auroc(starts, rows, values, codes, strata, n_strata):
+    latents, concepts = len(starts) - 1, codes.shape[1]
+    totals = np.zeros((concepts, 3, n_strata))  # of unknown, false and true memes
+    for row in range(len(codes)):
+        for c in range(concepts):
+            totals[c, codes[row, c], strata[row]] += 1
+    value, error = np.empty((latents, concepts)), np.empty((latents, concepts))
+    seen, moments, tied = np.empty((3, n_strata)), np.empty((3, n_strata)), np.empty((3, n_strata))
+    for i in range(latents):
+        active = rows[starts[i] : starts[i + 1]]
+        local, ends, stratum = (
+            _by_concept(active, codes),
+            _ends_of_ties(values[starts[i] : starts[i + 1]]),
+            strata[active],
+        )
+        for c in range(concepts):
+            _placements(local[c], stratum, ends, totals[c], seen, moments, tied)
+            value[i, c], error[i, c] = _combined(totals[c], seen, moments)
+    return value, error
+
+
+@njit(cache=True, nogil=True)
+def _placements(code, stratum, ends, totals, seen, moments, tied):
+    """How many active memes of each code there are, and sums over their placements.
+
+    The placement of a true meme is the number of false ones below it, ties half; of a false one the
+    number of true ones above it. `moments`: sum and squares over true memes, squares over false ones.
+    """
+    seen[:], moments[:], tied[:] = 0.0, 0.0, 0.0
+    j = 0
+    while j < len(code):
+        single = ends[j] == j + 1  # nearly always: equal float activations are duplicates of a meme
+        for k in range(j, j if single else ends[j]):
+            tied[code[k], stratum[k]] += 1.0
+        for k in range(j, ends[j]):
+            s = stratum[k]
+            if code[k] == 2:
+                below = totals[1, s] - seen[1, s] - 0.5 * tied[1, s]
+                moments[0, s] += below
+                moments[1, s] += below * below
+            elif code[k] == 1:
+                above = seen[2, s] + 0.5 * tied[2, s]
+                moments[2, s] += above * above
+        for k in range(j, ends[j]):
+            seen[code[k], stratum[k]] += 1.0
+        if not single:
+            tied[:] = 0.0
+        j = ends[j]
+
+
+@njit(cache=True, nogil=True)
+def _combined(totals, seen, moments):
+    """AUROC and DeLong's standard error from the active memes' placements and the silent tie."""
+    pairs, wins, variance = 0.0, 0.0, 0.0
+    for s in range(totals.shape[1]):
+        n_false, n_true = totals[1, s], totals[2, s]
+        if n_false == 0 or n_true == 0:
+            continue
+        silent_false, silent_true = n_false - seen[1, s], n_true - seen[2, s]
+        below, above = 0.5 * silent_false, seen[2, s] + 0.5 * silent_true
+        sum_true = moments[0, s] + silent_true * below
+        squares_true = moments[1, s] + silent_true * below * below
+        squares_false = moments[2, s] + silent_false * above * above
+        pairs += n_true * n_false
+        wins += sum_true
+        # sums of squared deviations of the placements, each still in units of a count of memes
+        spread_true = squares_true - sum_true * sum_true / n_true
+        spread_false = squares_false - sum_true * sum_true / n_false
+        if n_true > 1:
+            variance += n_true * spread_true / (n_true - 1)
+        if n_false > 1:
+            variance += n_false * spread_false / (n_false - 1)
+    if pairs == 0:
+        return np.nan, np.nan
+    return wins / pairs, np.sqrt(max(variance, 0.0)) / pairs

@@ -1,0 +1,121 @@
+"""Complete checkpoints: a folder that appears under its name only once every file in it is on the disk."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from sae_lens.constants import TRAINER_STATE_FILENAME
+from safetensors.torch import load_file, save_file
+
+from sae_lens_meme.errors import StorageError
+from sae_lens_meme.storage import read_json, sha256_file, to_json
+from sae_lens_meme.train.monitor import EpochMonitor, Trainers
+from sae_lens_meme.train.provider import EpochShuffle
+
+_PARTIAL, _HASHES, _SESSION, _RNG, _BEST = (
+    ".partial-",
+    "hashes.json",
+    "session.json",
+    "rng.safetensors",
+    "best.safetensors",
+)
+
+
+class Checkpoints:
+    """The checkpoints of one run in `folder`; only the newest is kept."""
+
+    def __init__(self, folder: str | Path):
+        self.folder = Path(folder)
+
+    def save(self, trainers: Trainers, provider: EpochShuffle[Any], monitor: EpochMonitor) -> Path:
+        """Everything that the rest of the run depends on, as it is between two steps."""
+        n_samples = next(iter(trainers.values())).n_training_samples
+        self.folder.mkdir(parents=True, exist_ok=True)
+        final, partial = self.folder / f"{n_samples:012d}", self.folder / f"{_PARTIAL}{n_samples:012d}"
+        shutil.rmtree(partial, ignore_errors=True)
+        for name, trainer in trainers.items():
+            trainer.sae.save_model(partial / _subfolder(name))
+            trainer.save_trainer_state(partial / _subfolder(name))
+            if name in monitor.best_weights:
+                save_file(monitor.best_weights[name], partial / _subfolder(name) / _BEST)
+        save_file({"torch": torch.get_rng_state()}, partial / _RNG)
+        session = {"provider": provider.state_dict(), "monitor": monitor.state_dict()}
+        (partial / _SESSION).write_text(to_json(session))
+        _seal(partial)
+        shutil.rmtree(final, ignore_errors=True)
+        os.replace(partial, final)
+        _sync(self.folder)
+        self._remove_all_but(final)
+        return final
+
+    def newest(self) -> Path | None:
+        """The newest checkpoint whose files are all as they were written."""
+        if not self.folder.is_dir():
+            return None
+        names = sorted((p for p in self.folder.iterdir() if p.name.isdigit()), reverse=True)
+        return next((path for path in names if _intact(path)), None)
+
+    def load(self, path: Path, trainers: Trainers, provider: EpochShuffle[Any], monitor: EpochMonitor) -> None:
+        """Put a checkpoint back; nothing in it can run code."""
+        for name, trainer in trainers.items():
+            folder = path / _subfolder(name)
+            _refuse_code(folder / TRAINER_STATE_FILENAME)
+            trainer.load_trainer_state(folder)
+            trainer.sae.load_weights_from_checkpoint(folder)
+            if (folder / _BEST).exists():
+                monitor.best_weights[name] = load_file(folder / _BEST, device=str(trainer.sae.device))
+        session = read_json(path / _SESSION)
+        provider.load_state_dict(session["provider"])
+        monitor.load_state_dict(session["monitor"])
+        torch.set_rng_state(load_file(path / _RNG)["torch"])
+
+    def _remove_all_but(self, kept: Path) -> None:
+        for path in self.folder.iterdir():
+            if path != kept and (path.name.isdigit() or path.name.startswith(_PARTIAL)):
+                shutil.rmtree(path, ignore_errors=True)
+
+
+def _subfolder(name: str) -> str:
+    return f"sae-{name}" if name else "sae"
+
+
+def _seal(folder: Path) -> None:
+    """Hash and sync every file, so that a torn write is seen."""
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    hashes: Mapping[str, str] = {str(path.relative_to(folder)): sha256_file(path) for path in files}
+    (folder / _HASHES).write_text(to_json(hashes))
+    for path in [*folder.rglob("*"), folder]:
+        _sync(path)
+
+
+def _intact(folder: Path) -> bool:
+    try:
+        hashes = read_json(folder / _HASHES)
+        return all(sha256_file(folder / name) == digest for name, digest in hashes.items())
+    except OSError:  # StorageError is one
+        return False
+
+
+def _refuse_code(path: Path) -> None:
+    """SAELens loads this file without the flag, and an environment variable can turn its default off."""
+    try:
+        torch.load(path, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise StorageError(
+            f"{path}: is not a checkpoint of ours ({reason}); remove its folder to start again"
+        ) from None
+
+
+def _sync(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

@@ -1,0 +1,221 @@
+"""The `train` step: embeddings and a config in, a folder with a stock SAELens SAE out."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+import tempfile
+from collections.abc import Iterable, Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from sae_lens import SAE
+from sae_lens.constants import RUNNER_CFG_FILENAME, SAE_CFG_FILENAME, SAE_WEIGHTS_FILENAME, SPARSITY_FILENAME
+from safetensors.torch import save_file
+from tqdm.auto import tqdm
+
+from sae_lens_meme.embeddings import Embeddings
+from sae_lens_meme.errors import DataError
+from sae_lens_meme.storage import StepFolder, to_json, write_text
+from sae_lens_meme.train.config import TrainConfig, load_train_config
+from sae_lens_meme.train.data import TrainingData, open_data
+from sae_lens_meme.train.heldout import reconstruction
+from sae_lens_meme.train.monitor import EpochMonitor, Trainers
+from sae_lens_meme.train.multi import MemeMultiSAETrainingRunner, multi_config
+from sae_lens_meme.train.runner import MemeSAETrainingRunner
+
+LOG, CHECKPOINTS = "training_log.jsonl", "checkpoints"
+
+
+def train(
+    config: TrainConfig | str | Path | Mapping[str, Any],
+    *,
+    out: str | Path,
+    embeddings: Embeddings | str | Path,
+    model: Any = None,
+    overrides: Iterable[str] = (),
+    shuffled: bool = False,
+    overwrite: bool = False,
+    progress: bool = True,
+) -> SAE[Any] | dict[str, SAE[Any]]:
+    """Train an SAE, or go on with a run that was interrupted; a finished one is only loaded.
+
+    The folder holds `cfg.json`, `sae_weights.safetensors`, `sparsity.safetensors`, `runner_cfg.json`
+    and `training_log.jsonl` (one line an epoch); the same inputs give the same bytes on a CPU. With
+    `hook_names` in the config each SAE has a subfolder of its name.
+
+    Args:
+        config: see `load_train_config`.
+        embeddings: rows, splits and activations; or only rows and splits where `model` is given.
+        model: a HookedMemeCLIP with its memes attached, to train on live activations.
+        shuffled: train the control on rows whose dimensions are permuted independently.
+
+    Returns:
+        The SAE as `SAE.load_from_disk` gives it, or one by name.
+
+    Raises:
+        ConfigError, DataError, NonFiniteError, StorageError: one line each, with what to do.
+    """
+    if not isinstance(config, TrainConfig):
+        config = load_train_config(config, overrides)
+    if not isinstance(embeddings, Embeddings):
+        embeddings = Embeddings.load(embeddings)
+    chunk = config.section.get("store_batch_size_prompts", 64)
+    data = open_data(embeddings, list(config.hooks.values()), model=model, chunk=chunk)
+    section = {"model_name": _model_name(embeddings)} | dict(config.section)
+    config = TrainConfig(section, config.recipe)
+    with StepFolder(out, "train", _fingerprint(config, data, model, shuffled), overwrite=overwrite) as folder:
+        if not folder.complete:
+            _Step(config, data, model, shuffled, folder, progress).run()
+    return load_sae(out)
+
+
+def load_sae(folder: str | Path) -> SAE[Any] | dict[str, SAE[Any]]:
+    """The SAE of a train folder, or one by name after multi-hook training."""
+    folder = Path(folder)
+    if (folder / SAE_CFG_FILENAME).exists():
+        return SAE.load_from_disk(folder)
+    names = sorted(path.parent.name for path in folder.glob(f"*/{SAE_CFG_FILENAME}"))
+    if not names:
+        raise DataError(f"{folder}: holds no SAE ({SAE_CFG_FILENAME} is missing); give the folder that train wrote")
+    return {name: SAE.load_from_disk(folder / name) for name in names}
+
+
+class _Step:
+    def __init__(
+        self, config: TrainConfig, data: TrainingData, model: Any, shuffled: bool, folder: StepFolder, progress: bool
+    ):
+        self.config, self.data, self.model, self.shuffled = config, data, model, shuffled
+        self.folder, self.progress = folder, progress
+        n_rows = len(data.train_rows)
+        self.configs = {
+            name: config.runner_config(data.d_in[hook], n_rows, hook) for name, hook in config.hooks.items()
+        }
+
+    def run(self) -> None:
+        self.folder.write(RUNNER_CFG_FILENAME, lambda path: write_text(path, to_json(self._runner_cfg())))
+        runner = self._runner()
+        runner.run()
+        assert runner.monitor is not None
+        trainers: Trainers = runner.trainer.trainers if self.config.recipe.hook_names else {"": runner.trainer}
+        for name, trainer in trainers.items():
+            self._write_sae(name, trainer)
+        log = _json_lines(runner.monitor.records)
+        self.folder.write(LOG, lambda path: write_text(path, log))
+        facts = {name: self._facts(name, trainer, runner.monitor) for name, trainer in trainers.items()}
+        shutil.rmtree(self.folder.path / CHECKPOINTS, ignore_errors=True)
+        self.folder.finish(**(facts if self.config.recipe.hook_names else facts[""]))
+
+    def _runner(self) -> Any:
+        recipe = self.config.recipe
+        options: dict[str, Any] = {
+            "model": self.model,
+            "standardize": recipe.standardize,
+            "early_stopping_epochs": recipe.early_stopping_epochs,
+            "shuffled": self.shuffled,
+            "checkpoint_folder": self.folder.path / CHECKPOINTS,
+            "log": self._log,
+            "progress": self.progress,
+        }
+        if recipe.hook_names:
+            return MemeMultiSAETrainingRunner(multi_config(self.configs, self.config.hooks), self.data, **options)
+        return MemeSAETrainingRunner(self.configs[""], self.data, **options)
+
+    def _runner_cfg(self) -> dict[str, Any]:
+        """What SAELens saves as runner_cfg.json, and the keys of ours that made it."""
+        if self.config.recipe.hook_names:
+            stock = multi_config(self.configs, self.config.hooks).to_dict()
+        else:
+            stock = self.configs[""].to_dict()
+        return {**stock, "sae_lens_meme": {**vars(self.config.recipe), "shuffled": self.shuffled}}
+
+    def _write_sae(self, name: str, trainer: Any) -> None:
+        metadata = trainer.sae.cfg.metadata
+        metadata.standardized = self.config.recipe.standardize
+        metadata.shuffled_control = self.shuffled
+        metadata.fusion = self.data.embeddings.facts.get("fusion")
+        metadata.embeddings_fingerprint = self.data.embeddings.fingerprint
+        with tempfile.TemporaryDirectory() as made:
+            trainer.sae.save_inference_model(made)
+            save_file({"sparsity": trainer.log_feature_sparsity}, Path(made) / SPARSITY_FILENAME)
+            for file in (SAE_CFG_FILENAME, SAE_WEIGHTS_FILENAME, SPARSITY_FILENAME):
+                source = Path(made) / file
+                self.folder.write(_join(name, file), partial(_copy, source))
+
+    def _facts(self, name: str, trainer: Any, monitor: EpochMonitor) -> dict[str, Any]:
+        """Measured on the saved SAE: what held-out rows say comes first."""
+        sae = SAE.load_from_disk(self.folder.path / name)
+        hook, data = self.config.hooks[name], self.data
+        facts: dict[str, Any] = {"heldout_split": data.heldout_split}
+        for part, rows in (("heldout", data.heldout_rows), ("train", data.train_rows)):
+            if not len(rows) or (part == "train" and data.live):
+                reason = (
+                    "no validation or test rows" if not len(rows) else "not embedded a second time in live training"
+                )
+                facts |= {f"{part}_explained_variance": None, f"{part}_reason": reason}
+                continue
+            result = reconstruction(sae, data.sources[hook], rows, data.statistics[hook])
+            facts |= {
+                f"{part}_explained_variance": result.explained_variance,
+                f"{part}_explained_variance_zscored": result.explained_variance_zscored,
+                f"{part}_l0": result.l0,
+                f"{part}_never_fired": int((~result.fired).sum()),
+            }
+        best = monitor.best.get(name)
+        facts |= {
+            "d_in": sae.cfg.d_in,
+            "d_sae": sae.cfg.d_sae,
+            "steps": trainer.n_training_steps,
+            "epochs": monitor.epoch,
+        }
+        return facts | ({"best_epoch": best["epoch"]} if best else {}) | {"shuffled": self.shuffled}
+
+    def _log(self, records: list[dict[str, Any]]) -> None:
+        """Keep the log on disk as it grows, and show about ten lines of it over the whole training."""
+        write_text(self.folder.path / LOG, _json_lines(records))
+        epochs = self.config.recipe.epochs or 50
+        latest = records[-1]
+        if self.progress and latest["epoch"] % max(1, epochs // 10) < 1:
+            tqdm.write(_one_line(latest), file=sys.stderr)
+
+
+def _json_lines(records: list[dict[str, Any]]) -> str:
+    return "".join(json.dumps(record, allow_nan=False) + "\n" for record in records)
+
+
+def _one_line(record: dict[str, Any]) -> str:
+    parts = [f"epoch {record['epoch']}", f"loss {record['loss']:.5f}"]
+    for part in ("heldout", "train"):
+        raw, zscored = record[f"{part}_explained_variance"], record[f"{part}_explained_variance_zscored"]
+        if raw is not None and zscored is not None:
+            parts.append(f"{part} explained variance {raw:.3f} (z-scored {zscored:.3f})")
+    return ", ".join(parts)
+
+
+def _fingerprint(config: TrainConfig, data: TrainingData, model: Any, shuffled: bool) -> dict[str, Any]:
+    n_rows = len(data.train_rows)
+    resolved = {name: config.resolve(data.d_in[hook], n_rows, hook) for name, hook in config.hooks.items()}
+    live_model = None if model is None else str(getattr(model, "fingerprint", type(model).__name__))
+    return {
+        "embeddings": data.embeddings.fingerprint,
+        "model": live_model,
+        "config": resolved if config.recipe.hook_names else resolved[""],
+        "recipe": dict(vars(config.recipe)),
+        "shuffled": shuffled,
+    }
+
+
+def _model_name(embeddings: Embeddings) -> str:
+    """The name of the model without a local path, which would tell of this machine."""
+    name = str(embeddings.facts.get("model", "unknown"))
+    return Path(name).name if Path(name).is_absolute() else name
+
+
+def _copy(source: Path, target: Path) -> None:
+    shutil.copyfile(source, target)
+
+
+def _join(name: str, file: str) -> str:
+    return f"{name}/{file}" if name else file

@@ -1,0 +1,156 @@
+"""The command line: what a person types, what comes back, and one line for every mistake."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from arrays import anisotropic
+
+CLI = [sys.executable, "-m", "sae_lens_meme.cli"]
+
+
+def run(*arguments: object, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "COLUMNS": "110"}
+    command = [*CLI, *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, check=False, cwd=cwd, env=environment)
+
+
+def refused(*arguments: object, cwd: Path | None = None) -> str:
+    """The one line that a mistake gives; exit status 2, no traceback."""
+    done = run(*arguments, cwd=cwd)
+    assert done.returncode == 2, done.stderr
+    lines = done.stderr.strip().splitlines()
+    assert len(lines) == 1, done.stderr
+    return lines[0]
+
+
+@pytest.fixture(scope="module")
+def arrays(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """1,000 x 512 vectors of the shape of real ones, and a table."""
+    folder, rng = tmp_path_factory.mktemp("arrays"), np.random.default_rng(0)
+    for name in ("A", "B"):
+        np.save(folder / f"{name}.npy", anisotropic(1000, 512, rng))
+    rows = [
+        f"{i},{'ab'[i % 2]},{('train', 'train', 'train', 'validation', 'test')[i % 5]},{'' if i % 7 == 0 else rng.integers(2)},{['cat', 'dog', 'bird'][i % 3]}"
+        for i in range(1000)
+    ]
+    (folder / "rows.csv").write_text("\n".join(["id,source,split,hate,kind", *rows]) + "\n")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def results(arrays: Path) -> Path:
+    """embed -> train -> evaluate as the contract writes them, no step by hand."""
+    for arguments in (
+        ("embed", "--image-embeds", "A.npy", "--text-embeds", "B.npy", "--table", "rows.csv", "--out", "E"),
+        ("train", "demo.yaml", "--embeddings", "E", "--out", "S", "sae.k=16", "sae.d_sae=256", "epochs=3"),
+        ("evaluate", "--sae", "S", "--embeddings", "E", "--out", "V", "--bootstrap", "20"),
+    ):
+        done = run(*arguments, cwd=arrays)
+        assert done.returncode == 0, done.stderr
+    return arrays
+
+
+def test_help_is_there_in_a_second():
+    started = time.perf_counter()
+    done = run("--help")
+    assert time.perf_counter() - started < 5, "a heavy import has crept into the command line"
+    assert done.returncode == 0
+    for command in ("demo", "corpus", "embed", "train", "evaluate", "run"):
+        assert command in done.stdout
+        assert run(command, "--help").returncode == 0
+
+
+def test_importing_the_command_line_imports_nothing_heavy():
+    code = (
+        "import sys, sae_lens_meme.cli; print(sorted({'torch', 'datasets', 'sae_lens', 'pandas'} & set(sys.modules)))"
+    )
+    assert subprocess.check_output([sys.executable, "-c", code], text=True).strip() == "[]"
+
+
+def test_the_contract_on_arrays(results: Path):
+    import pandas as pd
+    import sae_lens
+
+    evaluation = json.loads((results / "V" / "evaluation.json").read_text())
+    assert {row["section"] for row in evaluation["table"]} >= {"Reconstruction, held-out memes"}
+    concepts = pd.read_parquet(results / "V" / "concept_alignment.parquet")
+    assert {
+        "latent",
+        "concept",
+        "protocol",
+        "n",
+        "a",
+        "b",
+        "c",
+        "d",
+        "odds_ratio",
+        "p",
+        "q_concept",
+        "q_global",
+        "auroc",
+        "threshold",
+    } <= set(concepts)
+    assert {"f1_validation", "f1_test", "precision_test", "recall_test", "f1_always_on"} <= set(concepts)
+    assert {*concepts["protocol"]} == {"corrected", "published"}
+    assert {"hate=1", "kind=cat"} <= {*concepts["concept"]}, "labels that are not among the eight count as well"
+    influence = pd.read_parquet(results / "V" / "influence.parquet")
+    assert {"latent", "task", "class", "kind", "multiplier", "delta_all", "delta_active", "n_active"} <= set(influence)
+    assert {*influence["kind"]} == {"ablation", "steering"}
+    sae = sae_lens.SAE.load_from_disk(results / "S")
+    assert (sae.cfg.architecture(), sae.cfg.d_in, sae.cfg.d_sae, sae.cfg.k) == ("topk", 512, 256, 16)
+
+
+def test_every_number_of_the_table_is_in_the_json_with_a_control(results: Path):
+    evaluation = json.loads((results / "V" / "evaluation.json").read_text())
+    for row in evaluation["table"]:
+        assert row["controls"], row["measure"]
+    page = (results / "V" / "evaluation.html").read_text()
+    assert "corrected protocol" in page
+    assert "http" not in page.replace("http-equiv", ""), "the page must need no network"
+
+
+def test_a_second_evaluate_does_nothing_and_prints_the_same(results: Path):
+    before = {p: p.stat().st_mtime_ns for p in (results / "V").rglob("*") if p.is_file() and p.name != ".lock"}
+    again = run("evaluate", "--sae", "S", "--embeddings", "E", "--out", "V", "--bootstrap", "20", cwd=results)
+    assert "corrected protocol" in again.stdout
+    assert {p: p.stat().st_mtime_ns for p in before} == before
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("run", "nope.yaml"), "nope.yaml: no such file; recipes that come with the package: demo.yaml, intervlm.yaml"),
+        (("run", "demo.yaml", "--out", "o", "trian.sae.k=3"), "unknown key 'trian'; did you mean 'train'?"),
+        (("run", "demo.yaml", "--out", "o", "corpus.planted.sede=1"), "corpus.planted: unknown key 'sede'; did you mean 'seed'?"),
+        (("run", "demo.yaml", "--out", "o", "evaluate"), "override 'evaluate' is not key=value"),
+        (("embed", "--out", "o"), "give either a CORPUS or arrays"),
+        (("embed", "--out", "o", "--image-embeds", "A.npy"), "arrays need --table"),
+        (("embed", "nowhere", "--out", "o"), "nowhere: is not a result of 'corpus'"),
+        (("corpus", "--out", "o"), "give"),
+        (("train", "demo.yaml", "--out", "o"), "give --embeddings (cached) or --corpus (live)"),
+        (("train", "demo.yaml", "--embeddings", "E", "--out", "o", "sae.expansion=8"), "unknown key 'expansion'"),
+        (("train", "demo.yaml", "--embeddings", "E", "--out", "o", "sae.k=999"), "k is 999, it must lie between 1 and d_sae 512"),
+        (("train", "demo.yaml", "--embeddings", "E", "--out", "o", "sae.d_in=7"), "d_in is 7, the activations at the hook have 512"),
+        (("train", "demo.yaml", "--embeddings", "E", "--out", "o", "lr=1e-3"), "1.0e-3"),
+        (("evaluate", "--sae", "E", "--embeddings", "E", "--out", "o"), "E: is not an SAE folder (no cfg.json)"),
+        (("evaluate", "--sae", "S", "--embeddings", "S", "--out", "o"), "holds the result of 'train', not of 'embed'"),
+        (("evaluate", "--sae", "S", "--embeddings", "E", "--out", "o", "--only", "probe"), "unknown key 'probe'; did you mean 'probes'?"),
+        (("evaluate", "--sae", "S", "--embeddings", "E", "--out", "o", "--concept", "hat=1"), "'hat=1'"),
+    ],
+)  # fmt: skip
+def test_a_mistake_gives_one_line(results: Path, arguments: tuple[str, ...], message: str):
+    assert message in refused(*arguments, cwd=results)
+
+
+def test_debug_shows_the_traceback(results: Path):
+    done = run("--debug", "run", "nope.yaml", cwd=results)
+    assert done.returncode != 0
+    assert "Traceback" in done.stderr

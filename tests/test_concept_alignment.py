@@ -1,0 +1,334 @@
+"""The table against naive loops over memes, the contract, the null tests, the invariances."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+from arrays import anisotropic, make_embeddings
+from conformance import check_evaluator
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import stats
+from sklearn.metrics import f1_score, precision_score, recall_score, roc_auc_score
+from source_corpus import CONCEPTS, FOLLOWS_HATE, FOLLOWS_SOURCE, source_corpus
+from tiny_sae import tiny_sae
+
+from sae_lens_meme.embeddings import Embeddings
+from sae_lens_meme.errors import ConfigError, DataError
+from sae_lens_meme.evaluators.concept_alignment import ConceptAlignment, concept_alignment
+from sae_lens_meme.evaluators.concepts import Concept
+from sae_lens_meme.evaluators.latents import Latents, encode
+from sae_lens_meme.evaluators.pairs import measure_pairs
+from sae_lens_meme.evaluators.targets import Targets
+
+CONTRACT = [
+    "latent",
+    "concept",
+    "protocol",
+    "n",
+    "a",
+    "b",
+    "c",
+    "d",
+    "odds_ratio",
+    "p",
+    "q_concept",
+    "q_global",
+    "auroc",
+    "threshold",
+    "f1_validation",
+    "f1_test",
+    "precision_test",
+    "recall_test",
+    "f1_always_on",
+]
+
+
+def align(embeddings: Embeddings, latents: Latents, **options: object) -> pd.DataFrame:
+    options = {"concepts": CONCEPTS, "n_bootstrap": 0} | options
+    table = ConceptAlignment(embeddings, **options).measure_latents(embeddings, latents).table  # type: ignore[arg-type]
+    assert table is not None
+    return table
+
+
+@pytest.fixture(scope="module")
+def corpus():
+    return source_corpus()
+
+
+@pytest.fixture(scope="module")
+def table(corpus):
+    return align(*corpus)
+
+
+def pair(table: pd.DataFrame, latent: int, concept: str, protocol: str = "corrected") -> pd.Series:
+    rows = table[(table.latent == latent) & (table.concept == concept) & (table.protocol == protocol)]
+    assert len(rows) == 1
+    return rows.iloc[0]
+
+
+def activations(latents: Latents, latent: int) -> np.ndarray:
+    return latents.csc()[:, [latent]].toarray().ravel()
+
+
+@pytest.mark.parametrize("concept", CONCEPTS)
+@pytest.mark.parametrize("latent", [0, 1, 2, 61, 100])
+def test_a_row_equals_a_loop_over_memes(corpus, table, latent, concept):
+    embeddings, latents = corpus
+    row, z = pair(table, latent, concept), activations(latents, latent)
+    known, true = Concept.parse(concept).truth(embeddings.label(Concept.parse(concept).label))
+    cells = [z > 0, z <= 0]
+    counts = [int((known & fires & (true == t)).sum()) for fires in cells for t in (True, False)]
+    assert [row.n, row.a, row.b, row.c, row.d] == [known.sum(), *counts]
+    on = {split: known & (embeddings.splits == split) for split in ("validation", "test")}
+    x, y = z[on["validation"]], true[on["validation"]]
+    thresholds = np.unique(x[x > 0])
+    scores = [f1_score(y, x >= t) for t in thresholds]
+    assert row.f1_validation == pytest.approx(max(scores))
+    assert row.threshold in thresholds[np.isclose(scores, max(scores))]
+    x, y = z[on["test"]] >= row.threshold, true[on["test"]]
+    assert row.f1_test == pytest.approx(f1_score(y, x))
+    expected = precision_score(y, x) if x.any() else None  # nothing reaches the threshold: undefined, not 0
+    assert (None if pd.isna(row.precision_test) else row.precision_test) == pytest.approx(expected)
+    assert row.recall_test == pytest.approx(recall_score(y, x))
+    assert row.f1_always_on == pytest.approx(f1_score(y, np.ones_like(y)))
+    assert row.winners_curse == pytest.approx(row.f1_validation - row.f1_test)
+    wins = pairs = 0.0
+    for source in np.unique(embeddings.sources):
+        here = on["test"] & (embeddings.sources == source)
+        n_pairs = (true & here).sum() * (~true & here).sum()
+        if n_pairs:
+            wins, pairs = wins + n_pairs * roc_auc_score(true[here], z[here]), pairs + n_pairs
+    assert row.auroc == pytest.approx(wins / pairs)
+
+
+@pytest.mark.parametrize("concept", ["hate=0", "sentiment<=-1", "sentiment>=1"])
+def test_a_published_row_equals_interlvms_procedure(corpus, table, concept):
+    embeddings, latents = corpus
+    label = embeddings.label(Concept.parse(concept).label)
+    numbers = np.where(label.known, label.values, -1)
+    true = {"hate=0": numbers == 0, "sentiment<=-1": numbers <= -1, "sentiment>=1": numbers >= 1}[concept]
+    p = []
+    for latent in range(latents.d_sae):
+        z = activations(latents, latent)
+        counts = [[(fires & t).sum() for t in (true, ~true)] for fires in (z > 0, z <= 0)]
+        p.append(stats.fisher_exact(counts, alternative="greater").pvalue)
+    rows = table[(table.concept == concept) & (table.protocol == "published")].sort_values("latent")
+    np.testing.assert_allclose(rows.p.to_numpy(float), p, rtol=1e-8)
+    np.testing.assert_allclose(rows.q_concept.to_numpy(float), stats.false_discovery_control(p), rtol=1e-8)
+    assert (rows.n == len(embeddings)).all()
+    z = activations(latents, 7)
+    row = pair(table, 7, concept, "published")
+    assert row.auroc == pytest.approx(roc_auc_score(true, z))
+    assert row.f1_validation == pytest.approx(max(f1_score(true, z >= t) for t in np.unique(z[z > 0])))
+    assert rows[["f1_test", "precision_test", "recall_test"]].isna().all(axis=None)
+
+
+def test_the_table_keeps_the_contract(corpus, table, tmp_path):
+    assert list(table.columns[: len(CONTRACT)]) == CONTRACT
+    assert len(table) == corpus[1].d_sae * len(CONCEPTS) * 2
+    table.to_parquet(tmp_path / "table.parquet")
+    back = pd.read_parquet(tmp_path / "table.parquet")
+    assert set(back.protocol) == {"corrected", "published"}
+    pd.testing.assert_frame_equal(back[CONTRACT].astype(table[CONTRACT].dtypes), table[CONTRACT])
+
+
+def significant(table: pd.DataFrame, protocol: str, q: str) -> pd.DataFrame:
+    return table[(table.protocol == protocol) & (table[q] < 0.05)]
+
+
+def test_a_latent_that_follows_its_source_only(table):
+    published, corrected = significant(table, "published", "q_concept"), significant(table, "corrected", "q_global")
+    assert published.latent.isin(FOLLOWS_SOURCE).sum() > 100
+    assert corrected.latent.isin(FOLLOWS_SOURCE).sum() <= 2
+
+
+def test_a_latent_that_follows_a_concept_is_found(table):
+    found = significant(table, "corrected", "q_global")
+    assert set(found[found.concept == "hate=1"].latent) == set(FOLLOWS_HATE)
+    assert (found[found.latent.isin(FOLLOWS_HATE)].odds_ratio_low > 1).all()
+
+
+@pytest.mark.parametrize("seed", [1, 2, 3])
+def test_labels_that_mean_nothing(corpus, seed):
+    embeddings, latents = corpus
+    targets = Targets.of(embeddings, tuple(Concept.parse(c) for c in CONCEPTS))
+    shuffled = targets.permuted(np.random.default_rng(seed))
+    q = {p: measure_pairs(latents, shuffled, p).columns for p in ("corrected", "published")}
+    assert (q["corrected"]["q_global"] < 0.05).sum() <= 1
+    assert (q["published"]["q_concept"] < 0.05).sum() > 100
+
+
+def test_permuting_keeps_every_margin_within_its_source(corpus):
+    targets = Targets.of(corpus[0], tuple(Concept.parse(c) for c in CONCEPTS))
+    shuffled = targets.permuted(np.random.default_rng(0))
+    for source in range(3):
+        here = targets.sources == source
+        assert sorted(map(tuple, targets.known[here])) == sorted(map(tuple, shuffled.known[here]))
+    assert not np.array_equal(targets.known, shuffled.known)
+
+
+def small(seed: int, n: int = 120) -> tuple[Embeddings, Latents]:
+    embeddings, latents = source_corpus(n, seed)
+    return embeddings, Latents.from_csr(latents.csr()[:, [0, 1, 60, 61, 110]])
+
+
+def take(embeddings: Embeddings, rows: np.ndarray) -> Embeddings:
+    return Embeddings.from_dataset(embeddings.dataset.select(rows))
+
+
+def assert_same(left: pd.DataFrame, right: pd.DataFrame, columns: list[str]) -> None:
+    for column in columns:
+        a, b = (t[column].astype(float).to_numpy(na_value=np.nan) for t in (left, right))
+        np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-12, err_msg=column)
+
+
+NUMBERS = [c for c in CONTRACT if c not in ("latent", "concept", "protocol")]
+
+
+@settings(max_examples=8, deadline=None)
+@given(st.integers(0, 1000))
+def test_invariances(seed):
+    embeddings, latents = small(seed)
+    base = align(embeddings, latents)
+    order = np.random.default_rng(seed).permutation(len(embeddings))
+    assert_same(align(take(embeddings, order), latents.rows(order)), base, NUMBERS)
+    twice = np.concatenate([order, order])
+    scores = [
+        "f1_validation",
+        "f1_test",
+        "precision_test",
+        "recall_test",
+        "auroc",
+        "threshold",
+        "f1_always_on",
+        "odds_ratio",
+    ]
+    assert_same(align(take(embeddings, twice), latents.rows(twice)), base, scores)
+    scaled = Latents(latents.indices, latents.values * np.float32(8), latents.d_sae)
+    assert_same(align(embeddings, scaled), base, [c for c in NUMBERS if c != "threshold"])
+
+
+def test_a_latent_that_never_fires_has_no_numbers(corpus):
+    embeddings, latents = corpus
+    matrix = latents.csr()[:, :3].tolil()
+    matrix[:, 1] = 0
+    table = align(embeddings, Latents.from_csr(matrix.tocsr()))
+    dead = table[(table.latent == 1) & (table.protocol == "corrected")]
+    undefined = [c for c in NUMBERS if c not in ("n", "a", "b", "c", "d", "f1_always_on")]
+    assert dead[undefined].isna().all(axis=None)
+    assert not table[(table.latent == 0) & (table.protocol == "corrected")][undefined].isna().any(axis=None)
+
+
+def sae_corpus(n: int = 400) -> tuple[np.ndarray, Embeddings]:
+    rng = np.random.default_rng(0)
+    x = anisotropic(n, 16, rng)
+    hate = [int(v) if i % 5 else None for i, v in enumerate(x[:, 4] + x[:, 5] > x[:, 4].mean() + x[:, 5].mean())]
+    return x, make_embeddings({"hook_fused": x}, labels={"hate": hate, "humor": rng.integers(0, 4, n).tolist()})
+
+
+def test_conformance():
+    x, embeddings = sae_corpus()
+    check_evaluator(lambda e: ConceptAlignment(e, n_bootstrap=5), tiny_sae(x, d_sae=24, k=4), embeddings)
+
+
+def test_numbers_and_intervals():
+    x, embeddings = sae_corpus()
+    result = ConceptAlignment(embeddings, n_bootstrap=50).evaluate(tiny_sae(x, d_sae=24, k=4))
+    table, numbers = result.table, result.numbers
+    assert table is not None
+    corrected = table[table.protocol == "corrected"]
+    assert numbers["corrected/n_significant_global"] == (corrected.q_global < 0.05).sum()
+    assert numbers["corrected/n_latents_concept"] == corrected[corrected.q_concept < 0.05].latent.nunique()
+    assert numbers["corrected/n_pairs_tested"] == corrected.p.notna().sum()
+    assert (
+        numbers["corrected/hate=1/n_significant_concept"]
+        == (corrected[corrected.concept == "hate=1"].q_concept < 0.05).sum()
+    )
+    best = corrected[corrected.concept == "hate=1"].sort_values("f1_validation", ascending=False).iloc[0]
+    assert numbers["corrected/hate=1/best_latent"] == best.latent
+    assert numbers["corrected/hate=1/best_f1_test"] == best.f1_test
+    low, high = (numbers[f"corrected/hate=1/best_f1_test_{end}"] for end in ("low", "high"))
+    assert low < best.f1_test < high
+    count = numbers["corrected/n_significant_global"]
+    assert numbers["corrected/n_significant_global_low"] <= count <= numbers["corrected/n_significant_global_high"]
+    assert numbers["published/median_best_f1_test"] is None
+    assert "holds no rows out" in result.reasons["published/median_best_f1_test"]
+
+
+@pytest.mark.parametrize(
+    ("splits", "null", "threshold_split"),
+    [
+        (["train", "test"], [], "train"),
+        (["train", "validation"], ["f1_test", "precision_test", "recall_test", "auroc", "f1_always_on"], "validation"),
+        (["test"], ["f1_test", "threshold", "f1_validation"], None),
+    ],
+)
+def test_splits_that_are_not_there(splits, null, threshold_split):
+    x, embeddings = sae_corpus(300)
+    cycled = [splits[i % len(splits)] for i in range(300)]
+    embeddings = Embeddings.from_dataset(embeddings.dataset.remove_columns("split").add_column("split", cycled))  # type: ignore[call-arg]
+    result = ConceptAlignment(embeddings, protocol="corrected", n_bootstrap=10).evaluate(tiny_sae(x, d_sae=24, k=4))
+    assert result.table is not None
+    row = result.table[result.table.concept == "hate=1"].dropna(subset="p").iloc[0]
+    for column in null:
+        assert row[column] is pd.NA
+    assert not pd.isna(row.p)
+    assert (row.threshold_split == threshold_split) if threshold_split else pd.isna(row.threshold_split)
+    json.dumps(result.to_dict(), allow_nan=False)
+
+
+def test_one_latent_one_concept():
+    x, embeddings = sae_corpus()
+    sae = tiny_sae(x, d_sae=24, k=4)
+    table = ConceptAlignment(embeddings, n_bootstrap=0).evaluate(sae).table
+    assert table is not None
+    latent = int(table[table.concept == "hate=1"].dropna(subset="f1_test").sort_values("p").latent.iloc[0])
+    got, row = (
+        concept_alignment(latent=latent, concept="hate=1", sae=sae, embeddings=embeddings),
+        pair(table, latent, "hate=1"),
+    )
+    fields = {"f1": "f1_test", "precision": "precision_test", "recall": "recall_test", "q": "q_global"}
+    for name in ("f1", "f1_always_on", "precision", "recall", "p", "q", "odds_ratio", "auroc", "n"):
+        value = row[fields.get(name, name)]
+        assert getattr(got, name) == (None if pd.isna(value) else pytest.approx(value)), name
+    z = activations(encode(sae, embeddings), latent)
+    assert [value for _, value in got.top_memes] == sorted(z, reverse=True)[:10]
+    assert got.top_memes[0][0] == embeddings.ids[z.argmax()]
+
+
+def test_an_undefined_answer_has_a_reason():
+    x, embeddings = sae_corpus()
+    sae = tiny_sae(x, d_sae=24, k=4)
+    sae.b_enc.data[3] = -1e6
+    got = concept_alignment(latent=3, concept="humor>=2", sae=sae, embeddings=embeddings)
+    undefined = {f.name for f in dataclasses.fields(got) if getattr(got, f.name) is None}
+    assert undefined == {"f1", "precision", "recall", "p", "q", "odds_ratio", "auroc"} == got.reasons.keys()
+    assert got.reasons["p"] == "the latent fires on no meme with a known label"
+    assert got.top_memes == ()
+
+
+def test_one_class_is_null_with_a_reason_and_not_an_error():
+    x, _ = sae_corpus()
+    embeddings = make_embeddings({"hook_fused": x}, labels={"hate": [1] * 400})
+    result = ConceptAlignment(embeddings, n_bootstrap=3).evaluate(tiny_sae(x, d_sae=24, k=4))
+    assert result.numbers["corrected/n_pairs_tested"] == 0
+    assert result.numbers["corrected/median_best_auroc"] is None
+    json.dumps(result.to_dict(), allow_nan=False)
+
+
+def test_bad_questions():
+    x, embeddings = sae_corpus()
+    sae = tiny_sae(x, d_sae=24, k=4)
+    with pytest.raises(ConfigError, match="there is no label 'stance'; these embeddings have hate, humor"):
+        concept_alignment(latent=0, concept="stance=support", sae=sae, embeddings=embeddings)
+    with pytest.raises(DataError, match=r"latent 24 is outside 0..23 of this SAE"):
+        concept_alignment(latent=24, concept="hate=1", sae=sae, embeddings=embeddings)
+    with pytest.raises(ConfigError, match="protocol 'right' is none of corrected, published, both"):
+        ConceptAlignment(embeddings, protocol="right")
+    with pytest.raises(ConfigError, match="alpha is 5"):
+        ConceptAlignment(embeddings, alpha=5.0)

@@ -1,0 +1,82 @@
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+from arrays import anisotropic, make_embeddings
+from source_corpus import CONCEPTS, source_corpus
+from tiny_sae import tiny_sae
+
+from sae_lens_meme.errors import ConfigError, DataError
+from sae_lens_meme.evaluators.baselines import baselines
+from sae_lens_meme.evaluators.concept_alignment import ConceptAlignment
+from sae_lens_meme.evaluators.directions import directions
+
+
+@pytest.fixture(scope="module")
+def corpus():
+    embeddings, latents = source_corpus()
+    return tiny_sae(embeddings.take("hook_fused", np.arange(len(embeddings))), d_sae=24, k=4), embeddings, latents
+
+
+def test_the_contrast_of_the_two_protocols(corpus):
+    """The corrected test finds the planted pairs and next to nothing on permuted labels; the published one finds many on both."""
+    sae, embeddings, latents = corpus
+    result = baselines(sae, embeddings, latents, concepts=CONCEPTS)
+    found = {key: result.numbers[key] for key in result.numbers if key.endswith("n_significant_concept")}
+    corrected, on_noise = (result.numbers[f"corrected/{b}/n_significant_global"] for b in ("sae", "permuted_labels"))
+    assert corrected >= 10
+    assert corrected >= 20 * max(on_noise, 0.3)
+    assert found["published/permuted_labels/n_significant_concept"] > 100
+    json.dumps(result.to_dict(), allow_nan=False)
+
+
+def test_the_counts_are_those_of_the_evaluator(corpus):
+    sae, embeddings, latents = corpus
+    result = baselines(sae, embeddings, latents, concepts=CONCEPTS, others={"copy": latents, "other": sae})
+    numbers = ConceptAlignment(embeddings, CONCEPTS, n_bootstrap=0).measure_latents(embeddings, latents).numbers
+    for protocol in ("corrected", "published"):
+        for count in ("n_significant_global", "n_significant_concept", "n_latents_global", "n_pairs_tested"):
+            assert result.numbers[f"{protocol}/sae/{count}"] == numbers[f"{protocol}/{count}"]
+            assert result.numbers[f"{protocol}/copy/{count}"] == numbers[f"{protocol}/{count}"]
+    assert result.numbers["published/other/n_latents"] == 24
+    assert result.table is not None
+    assert set(result.table.baseline) == {"sae", "neurons", "copy", "other", "permuted_labels", "permuted_labels_max"}
+
+
+@pytest.fixture(scope="module")
+def x():
+    return anisotropic(200, 12, np.random.default_rng(0))
+
+
+def test_neurons_are_the_largest_standardised_dimensions_of_both_signs(x):
+    embeddings, l0 = make_embeddings({"hook_fused": x}), np.random.default_rng(1).integers(0, 15, 200)
+    train = x[embeddings.rows("train")].astype(np.float64)
+    z = (x - train.mean(0)) / train.std(0)
+    got = directions(embeddings, "hook_fused", l0).csr().toarray()
+    assert got.shape == (200, 24)
+    for row in range(200):
+        kept = np.argsort(-np.abs(z[row]))[: l0[row]]
+        expected = np.zeros(24)
+        for j in kept:
+            expected[j if z[row, j] > 0 else 12 + j] = abs(z[row, j])
+        np.testing.assert_allclose(got[row], expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["pca", "ica"])
+def test_components_are_orthogonal_directions_of_unit_variance(x, kind):
+    embeddings = make_embeddings({"hook_fused": x})
+    dense = directions(embeddings, "hook_fused", np.full(200, 12), kind).csr().toarray()
+    signed = (dense[:, :12] - dense[:, 12:])[embeddings.rows("train")]
+    np.testing.assert_allclose(np.cov(signed.T), np.eye(12), atol=0.02)
+
+
+def test_errors(corpus, x):
+    sae, embeddings, latents = corpus
+    with pytest.raises(ConfigError, match="'tsne' are none of neurons, pca, ica"):
+        directions(embeddings, "hook_fused", latents.l0, "tsne")
+    with pytest.raises(ConfigError, match="n_permutations is 0"):
+        baselines(sae, embeddings, latents, n_permutations=0)
+    with pytest.raises(DataError, match="the latents are of 10 memes, the embeddings of 3000"):
+        baselines(sae, embeddings, latents, others={"short": latents.rows(np.arange(10))})

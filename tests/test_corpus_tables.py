@@ -1,0 +1,184 @@
+"""No caption changes in any format, and a damaged table is refused with file, row and value."""
+
+from __future__ import annotations
+
+import csv
+import json
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as parquet
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from sae_lens_meme.corpus.tables import read_table
+from sae_lens_meme.errors import BadTableError
+
+NASTY = [
+    *(
+        "NA",
+        "null",
+        "None",
+        "nan",
+        "N/A",
+        "",
+        "TRUE",
+        "007",
+        "1e5",
+        "=1+1",
+        "-99",
+        " padded ",
+        '"',
+        '""',
+        "a,b",
+        "a\tb",
+    ),
+    *(
+        "line\nline",
+        "line\r\nline",
+        "line\rline",
+        "‮עברית مرحبا",
+        "😀👩‍👩‍👧",
+        "\u2028 \u2029 \x85 \x1c",
+        "nul\0nul",
+        "\ufeffbom",
+    ),
+    "x" * 10_000,
+]
+
+captions = st.lists(st.text(st.characters(exclude_categories=["Cs"])) | st.sampled_from(NASTY), min_size=1, max_size=8)
+quick = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+
+
+def write_csv(path, texts, delimiter=","):
+    with open(path, "w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file, delimiter=delimiter, quoting=csv.QUOTE_ALL)
+        writer.writerows([["id", "text"], *([str(i), text] for i, text in enumerate(texts))])
+
+
+def write_jsonl(path, texts):
+    lines = [json.dumps({"id": i, "text": text}, ensure_ascii=i % 2 == 0) + "\n" for i, text in enumerate(texts)]
+    path.write_text("".join(lines), encoding="utf-8", newline="")
+
+
+def write_parquet(path, texts):
+    parquet.write_table(pa.table({"id": list(range(len(texts))), "text": texts}), path)
+
+
+WRITERS = {
+    "csv": write_csv,
+    "tsv": lambda path, texts: write_csv(path, texts, "\t"),
+    "jsonl": write_jsonl,
+    "parquet": write_parquet,
+}
+
+
+@pytest.mark.parametrize("suffix", WRITERS)
+@quick
+@given(texts=captions)
+def test_captions_come_out_as_they_went_in(suffix, texts, tmp_path):
+    path = tmp_path / f"t.{suffix}"
+    WRITERS[suffix](path, texts)
+    assert [row["text"] for row in read_table(path).rows] == texts
+
+
+@pytest.mark.parametrize("suffix", WRITERS)
+def test_nasty_captions(suffix, tmp_path):
+    WRITERS[suffix](tmp_path / f"t.{suffix}", NASTY)
+    table = read_table(tmp_path / f"t.{suffix}")
+    assert [row["text"] for row in table.rows] == NASTY
+    assert [row["id"] for row in table.rows] == [str(i) for i in range(len(NASTY))]
+
+
+def test_what_pandas_writes_is_read_alike(tmp_path):
+    # pandas writes "" and missing alike, and does not quote a lone carriage return (refused below)
+    texts = [text for text in NASTY if text not in ("", "line\rline")]
+    pd.DataFrame({"text": [*texts, None], "label": [1.0] * len(texts) + [None]}).to_csv(tmp_path / "t.csv")
+    table = read_table(tmp_path / "t.csv")
+    assert table.columns == ("", "text", "label")
+    assert [row["text"] for row in table.rows] == [*texts, None]
+    assert [row["label"] for row in table.rows] == ["1.0"] * len(texts) + [None]
+
+
+def test_missing_is_not_empty(tmp_path):
+    (tmp_path / "t.csv").write_text('a,b\n1,\n2,""\n')
+    (tmp_path / "t.jsonl").write_text('{"a": 1, "b": null}\n{"a": 2, "b": ""}\n\n{"a": 3}\n')
+    parquet.write_table(pa.table({"b": [None, ""]}), tmp_path / "t.parquet")
+    assert [row["b"] for row in read_table(tmp_path / "t.csv").rows] == [None, ""]
+    assert [row["b"] for row in read_table(tmp_path / "t.jsonl").rows] == [None, "", None]
+    assert [row["b"] for row in read_table(tmp_path / "t.parquet").rows] == [None, ""]
+
+
+def test_json_numbers_keep_their_spelling(tmp_path):
+    (tmp_path / "t.jsonl").write_text('{"a": 1e5, "b": 12345678901234567890, "c": true, "d": ["x", "", "y z"]}\n')
+    assert dict(read_table(tmp_path / "t.jsonl").rows[0]) == {
+        "a": "1e5",
+        "b": "12345678901234567890",
+        "c": "true",
+        "d": "x y z",
+    }
+
+
+def test_a_float_nan_of_parquet_is_missing_and_a_picture_is_no_text(tmp_path):
+    columns = {"label": [1.0, float("nan")], "image": [{"bytes": b"x", "path": "a"}] * 2}
+    parquet.write_table(pa.table(columns), tmp_path / "t.parquet")
+    assert [dict(row) for row in read_table(tmp_path / "t.parquet").rows] == [{"label": "1.0"}, {"label": None}]
+
+
+def test_byte_order_mark_crlf_and_no_last_newline(tmp_path):
+    (tmp_path / "t.csv").write_bytes('\ufeffa,b\r\n1,"x\r\ny"\r\n2,ü'.encode())
+    (tmp_path / "t.jsonl").write_bytes('\ufeff{"a": "1"}\r\n{"a": "2"}'.encode())
+    assert [dict(row) for row in read_table(tmp_path / "t.csv").rows] == [
+        {"a": "1", "b": "x\r\ny"},
+        {"a": "2", "b": "ü"},
+    ]
+    assert [row["a"] for row in read_table(tmp_path / "t.jsonl").rows] == ["1", "2"]
+
+
+INVALID = [
+    ("t.csv", b"a,b\n1,x\n2\n", r"t\.csv, row 2: has 1 fields, the header has 2"),
+    ("t.csv", b"a,b\n1,x,y\n", r"t\.csv, row 1: has 3 fields"),
+    ("t.csv", b'a,b\n1,"x\n2,y\n', r"t\.csv, row 1: unexpected end of data"),
+    ("t.csv", b'a,b\n1,"x"y\n', r"t\.csv, row 1: .*expected after"),
+    ("t.csv", b"a,b\n1,line\rline\n", r"t\.csv, row 2: has 1 fields"),
+    ("t.csv", b"a,a\n1,x\n", "column 'a' occurs more than once"),
+    ("t.csv", b"", "is empty"),
+    ("t.csv", b"a,b\n", "has no rows"),
+    ("t.csv", "a,b\n1,caf\xe9\n".encode("latin-1"), "byte 0xe9 at offset 9 is not UTF-8"),
+    ("t.csv", "a,b\n1,x\n".encode("utf-16"), "byte 0xff at offset 0 is not UTF-8"),
+    ("t.jsonl", b'{"a": 1}\n{"a": \n', r"t\.jsonl, row 2: is not valid JSON"),
+    ("t.jsonl", b"[1]\n", r"t\.jsonl, row 1: is not an object"),
+    ("t.jsonl", b'{"a": NaN}\n', "NaN is not JSON, write null"),
+    ("t.jsonl", b'{"a": "ok"}\n{"a": "x\\ud83dy"}\n', r"row 2: '\\ud83d' is half a character"),
+    ("t.jsonl", b"[" * 100_000, "row 1: is not valid JSON"),
+    ("t.parquet", b"PAR1 no", "cannot be read as Parquet"),
+    ("t.xlsx", b"PK", "is none of .csv, .tsv, .jsonl, .parquet"),
+]
+
+
+@pytest.mark.parametrize(("name", "data", "message"), INVALID)
+def test_refuses(name, data, message, tmp_path):
+    (tmp_path / name).write_bytes(data)
+    with pytest.raises(BadTableError, match=message) as caught:
+        read_table(tmp_path / name)
+    assert "\n" not in str(caught.value)
+
+
+def test_missing_columns_name_what_was_found(tmp_path):
+    (tmp_path / "t.csv").write_text("a,b\n1,2\n")
+    with pytest.raises(BadTableError, match="no column 'text', 'id'; it has 'a', 'b'"):
+        read_table(tmp_path / "t.csv").require(["a", "text", "id"])
+
+
+def test_missing_file(tmp_path):
+    with pytest.raises(BadTableError, match="no such file"):
+        read_table(tmp_path / "t.csv")
+
+
+def test_what_two_readers_see_differently_is_refused(tmp_path, monkeypatch):
+    (tmp_path / "t.csv").write_text("a,b\n1,x\n2,y\n")
+    for columns in ([["a", "1", "2"], ["b", "x", "Y"]], [["a", "1"], ["b", "x"]]):
+        monkeypatch.setattr("sae_lens_meme.corpus.tables._csv_columns", lambda *_, columns=columns: columns)
+        with pytest.raises(BadTableError, match=r"t\.csv, row 2: its quotes or line ends are ambiguous"):
+            read_table(tmp_path / "t.csv")

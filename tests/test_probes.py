@@ -1,0 +1,224 @@
+# pyright: reportOptionalSubscript=false, reportOptionalOperand=false, reportArgumentType=false, reportOperatorIssue=false, reportIndexIssue=false
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+from arrays import anisotropic, make_embeddings
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import sparse
+from sklearn.dummy import DummyClassifier
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import accuracy_score, balanced_accuracy_score, log_loss, roc_auc_score
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler, normalize
+from tiny_sae import tiny_sae
+
+from sae_lens_meme.errors import DataError
+from sae_lens_meme.evaluators.latents import encode
+from sae_lens_meme.evaluators.probe import Probe, fit_embedding_probe, fit_latent_probe
+from sae_lens_meme.evaluators.probes import Probes, permute_within, scores, tasks_of, thinned
+
+N, D = 600, 32
+
+
+@pytest.fixture(scope="module")
+def data():
+    rng = np.random.default_rng(0)
+    x = anisotropic(N, D, rng)
+    z = (x - x.mean(0)) / x.std(0)
+    sources = np.where(rng.random(N) < 0.4, "a", "b")
+    hate = (z[:, 0] + z[:, 5] + 0.5 * rng.standard_normal(N) > 0).astype(int)
+    stance = np.digitize(z[:, 7] + 0.5 * rng.standard_normal(N), [-0.5, 0.5])
+    labels = {
+        "hate": [int(v) if s == "a" or i % 3 else None for i, (v, s) in enumerate(zip(hate, sources, strict=True))],
+        "stance": [int(v) - 1 for v in stance],
+        "shade": [int(v) for v in np.where(sources == "a", rng.random(N) < 0.9, rng.random(N) < 0.1)],
+        "always": [1] * N,
+        "number": list(range(N)),
+    }
+    return x, make_embeddings({"hook_fused": x}, sources=sources.tolist(), labels=labels), tiny_sae(x)
+
+
+@pytest.fixture(scope="module")
+def result(data):
+    return Probes(data[1]).evaluate(data[2])
+
+
+@pytest.mark.parametrize("classes", [2, 3])
+def test_probe_is_scikit_learns_and_converged(classes):
+    rng = np.random.default_rng(classes)
+    z = sparse.csr_matrix(rng.exponential(size=(300, 80)) * (rng.random((300, 80)) < 0.1)).astype(np.float32)
+    y = rng.integers(0, classes, 300) * 2 - 1
+    probe = fit_latent_probe("task", z, y)
+    reference = LogisticRegression(C=1, solver="newton-cholesky", tol=1e-12).fit(
+        normalize(z.toarray().astype(float)), y
+    )
+    np.testing.assert_allclose(
+        probe.predict_proba(z), reference.predict_proba(normalize(z.toarray().astype(float))), atol=1e-8
+    )
+    assert probe.gradient_norm < 1e-6
+    assert probe.converged
+    assert probe.classes == tuple(np.unique(y).tolist())
+
+
+@pytest.mark.parametrize("classes", [2, 4])
+def test_embedding_probe_equals_scaling_then_regression(classes):
+    rng = np.random.default_rng(0)
+    x = anisotropic(300, 20, rng)
+    y = rng.integers(0, classes, 300)
+    probe = fit_embedding_probe("task", x, y)
+    model = make_pipeline(StandardScaler(), LogisticRegression(C=1, solver="newton-cholesky", tol=1e-12))
+    np.testing.assert_allclose(
+        probe.predict_proba(x), model.fit(x.astype(float), y).predict_proba(x.astype(float)), atol=1e-8
+    )
+
+
+def test_dense_fit_converges_on_badly_scaled_and_constant_columns():
+    rng = np.random.default_rng(0)
+    x = anisotropic(200, 60, rng)  # not z-scored: the columns differ by orders of magnitude
+    x[:, 5] = 0.25
+    x[:, 6] = x[:, 7]
+    for classes in (2, 3):
+        probe = fit_embedding_probe("task", x, rng.integers(0, classes, 200))
+        assert probe.converged
+        assert np.isfinite(probe.coef).all()
+
+
+def test_separable_classes_converge():
+    x = np.linspace(-1, 1, 40)[:, None]
+    assert fit_embedding_probe("task", x, (x[:, 0] > 0).astype(int)).converged
+
+
+def test_default_tolerance_would_not_do():
+    rng = np.random.default_rng(0)
+    z = normalize(sparse.csr_matrix(rng.exponential(size=(3000, 500)) * (rng.random((3000, 500)) < 0.05)))
+    y = (np.asarray(z @ rng.normal(size=500)) * 8 + rng.standard_normal(3000) > 0).astype(int)
+    loose = LogisticRegression(C=1).fit(z, y).predict_proba(z)
+    assert np.abs(loose - fit_latent_probe("task", z, y).predict_proba(z)).max() > 1e-4
+
+
+@pytest.mark.parametrize(("task", "space"), [("hate", "latents"), ("stance", "latents"), ("hate", "embedding")])
+def test_scores_agree_with_scikit_learn(data, result, task, space):
+    x, embeddings, sae = data
+    label, z = embeddings.label(task), encode(sae, embeddings).csr()
+    train, test = (rows[label.known[rows]] for rows in (embeddings.rows("train"), embeddings.rows("test")))
+    features = (
+        normalize(z.toarray().astype(float))
+        if space == "latents"
+        else StandardScaler().fit(x[train].astype(float)).transform(x.astype(float))
+    )
+    model = LogisticRegression(C=1, solver="newton-cholesky", tol=1e-12).fit(features[train], label.values[train])
+    p, y = model.predict_proba(features[test]), label.values[test]
+    predicted = model.predict(features[test])
+    binary = {"y_score": p[:, 1]} if p.shape[1] == 2 else {"y_score": p, "multi_class": "ovr", "average": "macro"}
+    expected = {
+        "auroc": roc_auc_score(y, **binary),
+        "balanced_accuracy": balanced_accuracy_score(y, predicted),
+        "accuracy": accuracy_score(y, predicted),
+        "log_loss": log_loss(y, p),
+    }
+    row = result.table.set_index(["task", "space"]).loc[(task, space)]
+    for key, value in expected.items():
+        assert row[key] == pytest.approx(value, abs=1e-6)
+        assert result.numbers[f"{task}/{space}/{key}"] == row[key]
+    assert (row["n_train"], row["n_held_out"], row["split"]) == (len(train), len(test), "test")
+
+
+def test_majority_is_scikit_learns_prior(data, result):
+    _, embeddings, _ = data
+    label = embeddings.label("stance")
+    train, test = embeddings.rows("train"), embeddings.rows("test")
+    prior = DummyClassifier(strategy="prior").fit(train[:, None], label.values[train])
+    assert result.numbers["stance/majority/auroc"] == 0.5
+    assert result.numbers["stance/majority/accuracy"] == pytest.approx(prior.score(test[:, None], label.values[test]))
+    expected = log_loss(label.values[test], prior.predict_proba(test[:, None]))
+    assert result.numbers["stance/majority/log_loss"] == pytest.approx(expected)
+
+
+def test_control_tells_a_real_label_from_one_that_follows_the_source(result):
+    numbers = result.numbers
+    assert numbers["hate/embedding/auroc"] > 0.9
+    assert numbers["hate/latents/auroc"] > numbers["hate/latents_permuted/auroc"] + 0.15
+    assert abs(numbers["hate/latents_permuted/auroc"] - 0.5) < 0.2
+
+
+def test_labels_that_cannot_be_tasks_are_named(result):
+    assert result.numbers["always/latents/auroc"] is None
+    assert result.reasons["always/latents/auroc"] == "1 classes among 420 known train rows"
+    assert "420 classes" in result.reasons["number/latents/auroc"]
+    assert set(result.table["task"]) == {"hate", "stance", "shade"}
+    json.dumps(result.to_dict(), allow_nan=False)
+
+
+def test_same_result_twice(data, result):
+    again = Probes(data[1]).evaluate(data[2])
+    assert again.numbers == result.numbers
+
+
+def test_string_labels_work_like_numbers():
+    rng = np.random.default_rng(1)
+    x = rng.standard_normal((80, 3))
+    y = np.where(x[:, 0] > 0, "yes", "no").astype(object)
+    probe = fit_embedding_probe("mood", x, y)
+    assert probe.classes == ("no", "yes")
+    found, reasons = scores(probe.classes, probe.predict_proba(x), y)
+    assert found["auroc"] > 0.99
+    assert reasons == {}
+
+
+def test_one_class_among_held_out_rows_leaves_auroc_undefined():
+    p = np.array([[0.3, 0.7], [0.6, 0.4]])
+    found, reasons = scores((0, 1), p, np.array([1, 1]))
+    assert found["auroc"] is None
+    assert reasons == {"auroc": "all 2 held-out rows are of one class"}
+    assert found["balanced_accuracy"] == 0.5
+    assert found["log_loss"] == pytest.approx(-np.log([0.7, 0.4]).mean())
+
+
+def test_no_held_out_rows_gives_reasons():
+    found, reasons = scores((0, 1), np.empty((0, 2)), np.empty(0, dtype=int))
+    assert set(found.values()) == {None}
+    assert set(reasons) == set(found)
+
+
+def test_validation_rows_measure_where_the_test_rows_have_no_label():
+    x = anisotropic(100, 8, np.random.default_rng(0))
+    embeddings = make_embeddings(
+        {"hook_fused": x}, labels={"hate": [i % 2 if i % 20 < 17 else None for i in range(100)]}
+    )
+    tasks, _ = tasks_of(embeddings)
+    assert tasks[0].split == "validation"
+    assert set(embeddings.splits[tasks[0].held_out]) == {"validation"}
+
+
+@given(st.lists(st.tuples(st.integers(0, 2), st.integers(0, 5)), min_size=1, max_size=40), st.integers(0, 99))
+@settings(deadline=None)
+def test_permuting_within_keeps_each_group(pairs, seed):
+    groups, values = (np.array(column) for column in zip(*pairs, strict=True))
+    permuted = permute_within(values, groups, np.random.default_rng(seed))
+    for group in set(groups.tolist()):
+        assert sorted(permuted[groups == group]) == sorted(values[groups == group])
+
+
+def test_thinning_never_loses_a_class():
+    values = np.zeros(1000, dtype=int)
+    assert len(thinned(np.arange(1000), values, 10, 0)) == 10
+    values[0] = 1
+    assert len(thinned(np.arange(1000), values, 10, 0)) == 1000
+
+
+def test_named_task_must_be_one(data):
+    with pytest.raises(DataError, match="'always' has 1 classes among its 420 known train rows"):
+        Probes(data[1], tasks=["always"]).evaluate(data[2])
+    with pytest.raises(DataError, match="label 'hat' is not in these embeddings; they have"):
+        Probes(data[1], tasks=["hat"]).evaluate(data[2])
+    with pytest.raises(DataError, match="space 'pixels' is none of latents"):
+        Probes(data[1], spaces=["pixels"])
+
+
+def test_probe_of_wrong_shape_is_refused():
+    with pytest.raises(DataError, match="3 classes need 3 rows of weights"):
+        Probe("stance", (0, 1, 2), np.zeros((1, 4)), np.zeros(1))
