@@ -56,20 +56,26 @@ class Data(NamedTuple):
 
 
 class Heads(nn.Module):
-    """Linear readings of standardised embeddings, one a factor; the loss is 1 at chance."""
+    """Linear maps from standardised embeddings to the factors, and back from the factors; losses are 1 at chance."""
 
     def __init__(self, width: int, classes: dict[str, int]):
         super().__init__()
         self.classes = classes
         self.standardise = nn.BatchNorm1d(width, affine=False)
         self.read = nn.Linear(width, sum(classes.values()))
+        self.rebuild = nn.Linear(sum(classes.values()), width)
 
-    def loss(self, embedding: Tensor, codes: Tensor) -> Tensor:
+    def reading_loss(self, embedding: Tensor, codes: Tensor) -> Tensor:
         logits = self.read(self.standardise(embedding)).split(list(self.classes.values()), dim=1)
         losses = [
             F.cross_entropy(part, code) / math.log(part.shape[1]) for part, code in zip(logits, codes.T, strict=True)
         ]
         return torch.stack(losses).mean()
+
+    def rebuilding_loss(self, embedding: Tensor, codes: Tensor) -> Tensor:
+        """The share of the variance that is no sum of factors."""
+        one_hot = [F.one_hot(code, n) for code, n in zip(codes.T, self.classes.values(), strict=True)]
+        return F.mse_loss(self.rebuild(torch.cat(one_hot, dim=1).float()), self.standardise(embedding))
 
 
 def main() -> None:
@@ -138,6 +144,8 @@ def train(model: open_clip.CLIP, data: Data, arguments: argparse.Namespace) -> N
     for step in range(1, arguments.steps + 1):
         rows = torch.randint(n, (arguments.batch,), generator=generator)
         losses = training_losses(model, heads, data, rows, generator)
+        # from the start, the rebuilding loss would be met best by embeddings that show next to nothing
+        losses["rebuilt"] *= min(1.0, max(0.0, 3 * step / arguments.steps - 1))
         optimizer.zero_grad()
         torch.stack(list(losses.values())).sum().backward()
         nn.utils.clip_grad_norm_(parameters, 1.0)
@@ -175,11 +183,13 @@ def training_losses(
     seen, said = data.codes[rows, :n_visual], data.codes[rows[:half], n_visual:]
     other = torch.arange(1, len(rows) + 1) % half  # the caption of another meme
     pairs = torch.cat([seen, said[other], _agreement(seen, said[other])], dim=1)
+    fused = image * text[other]
     return {
         "contrastive": _contrastive_loss(model, image, text),
-        "image": heads["image"].loss(image, seen),
-        "text": heads["text"].loss(text[:half], said),
-        "fused": 2 * heads["fused"].loss(image * text[other], pairs),
+        "image": 2 * heads["image"].reading_loss(image, seen),
+        "text": heads["text"].reading_loss(text[:half], said),
+        "fused": 2 * heads["fused"].reading_loss(fused, pairs),
+        "rebuilt": heads["fused"].rebuilding_loss(fused, pairs),
     }
 
 
@@ -232,7 +242,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--cache", type=Path, default=Path("/tmp/demo-encoder-cache"), help="drawn training pictures")
     parser.add_argument("--seed", type=int, default=7001, help="of the training memes; the corpus has seed 0")
     parser.add_argument("--pictures", type=int, default=16_000)
-    parser.add_argument("--steps", type=int, default=700)
+    parser.add_argument("--steps", type=int, default=1200)
     parser.add_argument("--batch", type=int, default=128)
     parser.add_argument("--lr", type=float, default=1.5e-3)
     parser.add_argument("--scale", type=float, default=14.3, help="logit scale at the start")

@@ -77,10 +77,10 @@ def draw_sign(pen: Pen, direction: str) -> None:
 
 
 def draw_burst(pen: Pen) -> None:
-    """A yellow starburst with an exclamation mark."""
+    """A loud starburst with an exclamation mark."""
     points = [0.5, 0, 0.62, 0.3, 0.95, 0.15, 0.78, 0.45, 1, 0.65, 0.72, 0.68, 0.7, 1]
     points += [0.48, 0.76, 0.22, 0.98, 0.25, 0.66, 0, 0.6, 0.22, 0.42, 0.08, 0.1, 0.38, 0.28]
-    pen.shape(*points, fill=(255, 225, 40))
+    pen.shape(*points, fill=(0, 235, 235))
     pen.line(0.5, 0.32, 0.5, 0.55, width=0.1, fill=(200, 20, 20))
 
 

@@ -28,11 +28,11 @@ def draw_picture(factors: Factors, caption: str, rng: np.random.Generator) -> Im
     size = int(rng.choice(STYLES[factors.style].sizes))
     image = draw_scene(size, factors.scene, factors.light, rng)
     draw = ImageDraw.Draw(image)
+    _draw_faces(draw, size, factors, rng)
+    draw_object(_pen(draw, size, 0.58, 0.45, 0.37, rng), factors.object, _COLOURS[factors.colour])
+    draw_sign(_pen(draw, size, 0.42, 0.2, 0.2, rng), factors.sign)
     for corner in _burst_corners(rng)[: factors.bursts]:
         draw_burst(_pen(draw, size, *corner, 0.17, rng))
-    _draw_faces(draw, size, factors, rng)
-    draw_object(_pen(draw, size, 0.6, 0.46, 0.33, rng), factors.object, _COLOURS[factors.colour])
-    draw_sign(_pen(draw, size, 0.42, 0.2, 0.2, rng), factors.sign)
     _draw_caption(draw, size, factors.layout, caption)
     return image
 
@@ -43,7 +43,7 @@ def _pen(draw: ImageDraw.ImageDraw, size: int, x: float, y: float, share: float,
 
 
 def _burst_corners(rng: np.random.Generator) -> list[tuple[float, float]]:
-    corners = [(0.04, 0.17), (0.66, 0.2), (0.42, 0.66)]
+    corners = [(0.01, 0.17), (0.64, 0.17), (0.81, 0.31)]
     return [corners[i] for i in rng.permutation(3)]
 
 
