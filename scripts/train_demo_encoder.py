@@ -4,8 +4,8 @@
 
 In a training pair the topic is the object, the mood is the expression, the addressee has its hat and the phrasing
 its layout. To CLIP's contrastive loss come linear heads, thrown away afterwards, that read the factors from each
-embedding and, in the manner of image-text matching, from the product of a picture and another meme's caption: a
-million parameters and some 100,000 pairs would not get there by contrast alone. The same arguments, thread count and
+embedding and, in the manner of image-text matching, from the product of a picture and another meme's caption (and rebuild
+the product from them): a million parameters and 150,000 pairs do not get there by contrast alone. The same arguments, thread count and
 library versions give the same weights.
 """
 
@@ -17,6 +17,7 @@ import hashlib
 import json
 import math
 import re
+import tempfile
 import time
 from pathlib import Path
 from typing import NamedTuple
@@ -239,7 +240,9 @@ def _contrastive_loss(model: open_clip.CLIP, image: Tensor, text: Tensor) -> Ten
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--out", type=Path, default=Path("sae_lens_meme/planted/encoder"))
-    parser.add_argument("--cache", type=Path, default=Path("/tmp/demo-encoder-cache"), help="drawn training pictures")
+    parser.add_argument(
+        "--cache", type=Path, default=Path(tempfile.gettempdir()) / "demo-encoder", help="drawn training pictures"
+    )
     parser.add_argument("--seed", type=int, default=7001, help="of the training memes; the corpus has seed 0")
     parser.add_argument("--pictures", type=int, default=16_000)
     parser.add_argument("--steps", type=int, default=1200)

@@ -17,7 +17,7 @@ from PIL import Image
 from sae_lens_meme.errors import ConfigError, StorageError
 from sae_lens_meme.labels import LEVELS
 from sae_lens_meme.planted import PlantedPaths, read_answer_key, write_planted
-from sae_lens_meme.planted.factors import TEXTUAL, VISUAL
+from sae_lens_meme.planted.factors import CROSS_MODAL, TEXTUAL, VISUAL
 from sae_lens_meme.planted.rows import STREAMS, planted_memes, stream_rows
 from sae_lens_meme.storage import MANIFEST, SUCCESS
 
@@ -88,7 +88,7 @@ def test_the_answer_key_has_every_meme(written: tuple[Path, PlantedPaths]) -> No
     assert key.factors["id"].tolist() == [meme.id for meme in memes]
     for column, value in asdict(memes[7].factors).items():
         assert key.factors[column][7] == value
-    assert set(key.kinds) == set(VISUAL) | set(TEXTUAL) | {"clash", "distance", "mismatch", "far"}
+    assert set(key.kinds) == set(VISUAL) | set(TEXTUAL) | set(CROSS_MODAL)
     for label, cause in key.causes.items():
         assert f"true_{label}" in key.factors
         assert set(cause["factors"]) <= set(key.kinds)

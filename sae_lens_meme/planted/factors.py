@@ -27,7 +27,7 @@ SIGNS = ("none", "up", "down")
 
 VISUAL = ("scene", "object", "colour", "layout", "expression", "hat", "light", "sign", "bursts", "figures")
 TEXTUAL = ("topic", "mood", "phrasing", "addressee", "style")
-CROSS_MODAL = ("clash", "distance", "mismatch", "far")
+CROSS_MODAL = ("clash", "pairing", "distance", "mismatch", "far")
 
 
 @dataclass(frozen=True)
@@ -54,6 +54,11 @@ class Factors:
     def clash(self) -> bool:
         """The caption's mood and the faces' expression contradict each other."""
         return MOODS.index(self.mood) != EXPRESSIONS.index(self.expression)
+
+    @property
+    def pairing(self) -> str:
+        """Mood and expression together: a sparse code names these four rather than the clash, which two of them are."""
+        return f"{self.mood} caption, {self.expression}"
 
     @property
     def distance(self) -> int:
