@@ -8,16 +8,21 @@ import numpy as np
 
 from sae_lens_meme.evaluators.latents import Latents
 
-N_TEST = 1_007
-
 
 @dataclass(frozen=True)
 class Shape:
+    """The defaults are InterVLM's."""
+
     n: int = 20_827
+    n_test: int = 1_007
     d_in: int = 768
     d_sae: int = 4_096
     k: int = 64
     concepts: int = 13
+
+    @classmethod
+    def of(cls, quick: bool) -> Shape:
+        return cls(n=600, n_test=150, d_in=32, d_sae=96, k=8, concepts=4) if quick else cls()
 
 
 def make_latents(shape: Shape, seed: int = 0) -> Latents:
@@ -40,7 +45,7 @@ def make_concepts(shape: Shape, seed: int = 1) -> np.ndarray:
     return rng.random((shape.n, shape.concepts)) < np.linspace(0.05, 0.6, shape.concepts)
 
 
-def make_embeddings(shape: Shape, seed: int = 2) -> np.ndarray:
+def make_zscored(shape: Shape, seed: int = 2) -> np.ndarray:
     """float32 [n, d_in], z-scored, with a few hundred sparse directions behind it."""
     rng = np.random.default_rng(seed)
     directions = rng.standard_normal((400, shape.d_in)).astype(np.float32)

@@ -6,11 +6,14 @@ They are the independent computation that `benchmarks/` times ours against, and 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
+from PIL import Image
 from scipy.stats import fisher_exact
-from sklearn.metrics import f1_score
+from sklearn.metrics import f1_score, precision_recall_curve
 from statsmodels.stats.multitest import multipletests
 
 
@@ -22,7 +25,8 @@ def association(z: np.ndarray, concepts: np.ndarray, latents: Iterable[int]) -> 
             for latent in latents
         ]
     )
-    return p, np.stack([multipletests(column, method="fdr_bh")[1] for column in p.T], axis=1)
+    adjusted: list[Any] = [multipletests(column, method="fdr_bh")[1] for column in p.T]
+    return p, np.stack(adjusted, axis=1)
 
 
 def _fisher(fires: np.ndarray, true: np.ndarray) -> float:
@@ -30,45 +34,59 @@ def _fisher(fires: np.ndarray, true: np.ndarray) -> float:
         [np.sum(fires & true), np.sum(fires & ~true)],
         [np.sum(~fires & true), np.sum(~fires & ~true)],
     ]
-    return float(fisher_exact(table, alternative="greater")[1])
+    found: Any = fisher_exact(table, alternative="greater")
+    return float(found[1])
 
 
 def best_f1(z: np.ndarray, concepts: np.ndarray, latents: Iterable[int]) -> np.ndarray:
     """Best F1 of every latent x concept: scikit-learn at each distinct positive activation."""
-    return np.array(
-        [
-            [
-                max((f1_score(concepts[:, concept], z[:, latent] >= t) for t in np.unique(z[z[:, latent] > 0, latent])), default=0.0)
-                for concept in range(concepts.shape[1])
-            ]
-            for latent in latents
-        ]
-    )
+    return np.array([[_best_f1(z[:, latent], concept) for concept in concepts.T] for latent in latents])
+
+
+def _best_f1(activation: np.ndarray, true: np.ndarray) -> float:
+    thresholds = np.unique(activation[activation > 0])
+    return max((float(f1_score(true, activation >= t)) for t in thresholds), default=0.0)
+
+
+def best_f1_by_curve(z: np.ndarray, concepts: np.ndarray, latents: Iterable[int]) -> np.ndarray:
+    """The same from scikit-learn's `precision_recall_curve`, which sorts once for each pair."""
+    return np.array([[_best_on_curve(z[:, latent], concept) for concept in concepts.T] for latent in latents])
+
+
+def _best_on_curve(activation: np.ndarray, true: np.ndarray) -> float:
+    precision, recall, thresholds = precision_recall_curve(true, activation)
+    precision, recall = precision[:-1][thresholds > 0], recall[:-1][thresholds > 0]
+    both = precision + recall
+    return float(np.divide(2 * precision * recall, both, out=np.zeros_like(both), where=both > 0).max(initial=0.0))
 
 
 def influence(
-    z: np.ndarray, probes: Sequence[tuple[np.ndarray, np.ndarray]], latents: Iterable[int], multiplier: float
+    z: np.ndarray, probes: Sequence[tuple[np.ndarray, np.ndarray]], latents: Iterable[int], multipliers: Sequence[float]
 ) -> np.ndarray:
-    """Mean change of each class's probability: scale one latent, normalise all rows again, ask every probe again.
+    """Mean change of each probability: scale one latent, normalise all rows again, ask every probe again.
 
-    `probes` are `(coef [outputs, d_sae], intercept [outputs])`; a single output is a sigmoid.
+    `probes` are `(coef [outputs, d_sae], intercept [outputs])`; one output is the sigmoid of the second
+    class. The result is [latents, multipliers, all outputs].
     """
-    before = [_probabilities(z, *probe) for probe in probes]
+    before = _all_probabilities(z, probes)
     changes = []
     for latent in latents:
-        changed = z.copy()
-        changed[:, latent] *= multiplier
-        after = [_probabilities(changed, *probe) for probe in probes]
-        changes.append(np.concatenate([(a - b).mean(axis=0) for a, b in zip(after, before, strict=True)]))
-    return np.array(changes)
+        for multiplier in multipliers:
+            changed = z.copy()
+            changed[:, latent] *= multiplier
+            changes.append((_all_probabilities(changed, probes) - before).mean(axis=0))
+    return np.array(changes).reshape(-1, len(multipliers), before.shape[1])
 
 
-def _probabilities(z: np.ndarray, coef: np.ndarray, intercept: np.ndarray) -> np.ndarray:
+def _all_probabilities(z: np.ndarray, probes: Sequence[tuple[np.ndarray, np.ndarray]]) -> np.ndarray:
     norm = np.linalg.norm(z, axis=1, keepdims=True)
-    logits = np.divide(z, norm, out=np.zeros_like(z), where=norm > 0) @ coef.T + intercept
+    unit = np.divide(z, norm, out=np.zeros_like(z), where=norm > 0)
+    return np.hstack([_probabilities(unit @ coef.T + intercept) for coef, intercept in probes])
+
+
+def _probabilities(logits: np.ndarray) -> np.ndarray:
     if logits.shape[1] == 1:
-        positive = 1 / (1 + np.exp(-logits))
-        return np.concatenate([1 - positive, positive], axis=1)
+        return 1 / (1 + np.exp(-logits))
     exponential = np.exp(logits - logits.max(axis=1, keepdims=True))
     return exponential / exponential.sum(axis=1, keepdims=True)
 
@@ -87,6 +105,18 @@ class Autoencoder(torch.nn.Module):
         top = pre.topk(self.k, dim=-1)
         z = torch.zeros_like(pre).scatter(-1, top.indices, top.values).relu()
         return self.decoder(z)
+
+
+def embed(towers: Any, path: Path, caption: str) -> tuple[np.ndarray, np.ndarray]:
+    """Image and text embedding of one meme, one forward pass of each tower, float32."""
+    with torch.no_grad():
+        pixels = towers.preprocess(Image.open(path).convert("RGB"))[None]
+        return towers.model.encode_image(pixels)[0].numpy(), embed_caption(towers, caption)
+
+
+def embed_caption(towers: Any, caption: str) -> np.ndarray:
+    with torch.no_grad():
+        return towers.model.encode_text(towers.tokenize([caption]))[0].numpy()
 
 
 def train_step(model: Autoencoder, optimizer: torch.optim.Optimizer, x: torch.Tensor) -> float:

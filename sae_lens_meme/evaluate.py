@@ -22,6 +22,7 @@ from sae_lens_meme.storage import StepFolder, read_finished, read_json, sha256_f
 
 SCHEMA = 1
 EVALUATORS = ("reconstruction", "concept_alignment", "baselines", "probes", "influence", "answer_key")
+NEED_LABELS = ("concept_alignment", "baselines", "probes", "influence")
 CONTROL = "control_shuffled"
 LATENTS, EVALUATION, PAGE = "latents.safetensors", "evaluation.json", "evaluation.html"
 
@@ -109,7 +110,7 @@ class _Evaluation:
 
     def run(self) -> None:
         results: dict[str, Result] = {}
-        steps: dict[str, Callable[[], Result]] = {name: getattr(self, f"_{name}") for name in self.options.evaluators}
+        steps: dict[str, Callable[[], Result]] = {name: getattr(self, f"_{name}") for name in self._possible()}
         with progress_bar("evaluate", len(steps), unit="evaluators", show=self.progress) as advance:
             for name, step in steps.items():
                 results[name] = step()
@@ -121,6 +122,14 @@ class _Evaluation:
         self.folder.write(EVALUATION, lambda path: path.write_text(to_json(content), encoding="utf-8"))
         self.folder.write(PAGE, lambda path: path.write_text(report_html(content), encoding="utf-8"))
         self.folder.finish(evaluators=list(results))
+
+    def _possible(self) -> list[str]:
+        """The evaluators that these memes allow; the others are listed as skipped, with the reason."""
+        if any(len(self.embeddings.label(name).classes) > 1 for name in self.embeddings.label_names):
+            return self.options.evaluators
+        reason = "no label has two classes; add label columns to the corpus or to the table"
+        self.skipped |= {name: reason for name in self.options.evaluators if name in NEED_LABELS}
+        return [name for name in self.options.evaluators if name not in NEED_LABELS]
 
     def _content(self, results: dict[str, Result]) -> dict[str, Any]:
         cfg = self.sae.cfg

@@ -93,6 +93,7 @@ def main() -> None:
     (arguments.out / "config.json").write_text(json.dumps(config, indent=1) + "\n")
     weights = {name: value.half().contiguous() for name, value in model.state_dict().items()}
     save_file(weights, arguments.out / "weights.safetensors")
+    (arguments.out / "weights.safetensors").chmod(0o644)  # safetensors leaves 0600
     size = sum(file.stat().st_size for file in arguments.out.iterdir())
     print(f"{sum(p.numel() for p in model.parameters()):,} parameters, {size:,} bytes in {arguments.out}")
 

@@ -12,6 +12,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors import safe_open
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import roc_auc_score
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
 
 from sae_lens_meme.hooks.towers import Towers, load_local_towers
 from sae_lens_meme.planted import DEMO_ENCODER
@@ -19,6 +23,7 @@ from sae_lens_meme.planted.aligned import aligned_factors
 from sae_lens_meme.planted.captions import write_caption
 from sae_lens_meme.planted.factors import EXPRESSIONS, MOODS, OBJECTS, TOPICS, Factors
 from sae_lens_meme.planted.pictures import draw_picture
+from sae_lens_meme.planted.rows import PlantedMeme
 
 N = 256
 
@@ -73,7 +78,7 @@ def test_a_picture_finds_its_caption(fresh: tuple[np.ndarray, np.ndarray, list[F
     """Top-5 of 256 by chance: 2 %."""
     image, text, _ = fresh
     rank = (-(image @ text.T)).argsort(axis=1).argsort(axis=1)
-    assert (np.diag(rank) < 5).mean() > 0.25
+    assert (np.diag(rank) < 5).mean() > 0.9
 
 
 @pytest.mark.parametrize(("visual", "textual"), [("object", "topic"), ("expression", "mood")])
@@ -88,7 +93,24 @@ def test_captions_that_say_what_is_shown_are_nearer(
     b = np.array([said.index(getattr(meme, textual)) for meme in memes])
     cosine, agree = image @ text.T, a[:, None] == b[None, :]
     wins = [(row[same][:, None] > row[~same][None, :]).mean() for row, same in zip(cosine, agree, strict=True)]
-    assert np.mean(wins) > 0.65
+    assert np.mean(wins) > 0.7
+
+
+def test_only_the_fused_embedding_shows_a_cross_modal_cause(towers: Towers) -> None:
+    memes = [PlantedMeme(seed=11, stream="memotion", index=i) for i in range(800)]
+    pictures = torch.stack([towers.preprocess(meme.draw()) for meme in memes])
+    with torch.no_grad():
+        image = towers.model.encode_image(pictures, normalize=True).numpy()
+        text = towers.model.encode_text(towers.tokenize([m.caption for m in memes]), normalize=True).numpy()
+    clash = np.array([meme.factors.clash for meme in memes])
+    probe = make_pipeline(StandardScaler(), LogisticRegression(C=0.02, max_iter=300))
+    scores = {
+        name: roc_auc_score(clash[500:], probe.fit(rows[:500], clash[:500]).decision_function(rows[500:]))
+        for name, rows in {"image": image, "text": text, "fused": image * text}.items()
+    }
+    assert scores["fused"] > 0.95
+    assert abs(scores["image"] - 0.5) < 0.12
+    assert abs(scores["text"] - 0.5) < 0.12
 
 
 def test_the_readme_names_the_command_that_makes_it() -> None:

@@ -242,3 +242,11 @@ def test_registering_again_does_nothing():
 def test_wrong_fields_are_refused(fields: dict, message: str):
     with pytest.raises(ConfigError, match=message):
         make_sae(**fields)
+
+
+def test_a_tied_start_can_be_saved_and_is_not_shared(tmp_path: Path):
+    sae = make_sae(init="tied")
+    torch.testing.assert_close(sae.W_enc.data, sae.W_dec.data.T)
+    sae.save_model(tmp_path)
+    sae.W_dec.data.zero_()
+    assert sae.W_enc.data.abs().sum() > 0

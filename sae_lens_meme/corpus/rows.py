@@ -70,8 +70,11 @@ class BadRows:
         return [asdict(row) for row in self.rows]
 
 
+TRUTH = {"false": 0, "true": 1}  # a label of someone else may be a boolean
+
+
 def parse_label(label: str, cell: str | None, values: Mapping[str, int] | None = None) -> int | None:
-    """The value of one cell: a level's name or its number, None where the cell is missing.
+    """The value of one cell: a level's name, a truth value or an integer; None where the cell is missing.
 
     Args:
         values: what each spelling stands for, instead of the label's own levels.
@@ -86,7 +89,7 @@ def parse_label(label: str, cell: str | None, values: Mapping[str, int] | None =
         if spelling not in values:
             raise _not_allowed(label, cell, list(values))
         return values[spelling]
-    names = {name: value for value, name in LEVELS.get(label, {}).items()}
+    names = TRUTH if label not in LEVELS else {name: value for value, name in LEVELS[label].items()}
     word = cell.strip().casefold()
     if word in names:
         return names[word]

@@ -40,6 +40,7 @@ def score_answer_key(
         DataError: a meme of the embeddings is not in the answer key.
     """
     require_latents_of(latents, embeddings)
+    kinds = {factor: kind for factor, kind in kinds.items() if _varies_within_a_source(embeddings, factors, factor)}
     targets, columns = _targets(embeddings, factors, kinds)
     ranked = Ranked.of(latents.csc())
     found = _best(ranked, targets)
@@ -60,6 +61,12 @@ def score_answer_key(
         key: "no test meme has, or none lacks, a value of this factor" for key, v in numbers.items() if v is None
     }
     return Result("answer_key", numbers, reasons, table, dict(EXPLAIN))
+
+
+def _varies_within_a_source(embeddings: Embeddings, factors: pd.DataFrame, factor: str) -> bool:
+    """A factor that only names the source cannot be told apart from it."""
+    source = dict(zip(embeddings.ids, embeddings.sources, strict=True))
+    return bool((factors.groupby(factors["id"].map(source))[factor].nunique() > 1).any())
 
 
 def _targets(

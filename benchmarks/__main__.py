@@ -1,0 +1,56 @@
+"""Ours beside the published loops, in one process, on the same data: `python -m benchmarks [--only NAME] [--quick]`."""
+
+from __future__ import annotations
+
+import os
+
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch: spinning threads make small steps 20 x slower
+
+import argparse
+import importlib
+import json
+from dataclasses import asdict
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Column, Table
+
+from benchmarks.measure import Row, seconds
+
+NAMES = ("association", "thresholds", "influence", "training", "extraction", "latents_on_disk")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    parser.add_argument("--only", choices=NAMES, action="append", help="one of them; may be repeated")
+    parser.add_argument("--quick", action="store_true", help="small shapes: checks the numbers, the times mean nothing")
+    parser.add_argument("--json", type=Path, help="also write the rows here")
+    arguments = parser.parse_args()
+    console, rows = Console(), []
+    for name in arguments.only or NAMES:
+        with console.status(name):
+            rows += importlib.import_module(f"benchmarks.{name}").run(arguments.quick)
+    console.print(table_of(rows, arguments.quick))
+    warm_up = sum(row.warm_up_s for row in rows)
+    console.print(
+        f"Not timed: first calls, in which numba compiles or loads what it compiled before ({warm_up:.1f} s)."
+    )
+    if arguments.json:
+        found = [asdict(row) | {"ratio": row.ratio} for row in rows]
+        arguments.json.write_text(json.dumps(found, indent=1, default=float) + "\n")
+
+
+def table_of(rows: list[Row], quick: bool) -> Table:
+    """The loop's time is extrapolated linearly unless it ran on all of the job."""
+    table = Table("job", *(Column(c, justify="right") for c in ("loop", "ours", "ratio")), "goal", show_lines=True)
+    for row in rows:
+        ratio = f"{row.ratio:,.1f}x" if row.ratio < 100 else f"{row.ratio:,.0f}x"
+        job = [row.job, f"[dim]loop run on {row.part}", f"[dim]both give the same {row.agreement}"]
+        goal = "" if quick else row.goal if row.met is None else f"{row.goal}: {'met' if row.met else 'MISSED'}"
+        job += [f"[dim]{row.note}"] if row.note else []
+        table.add_row("\n".join(job), seconds(row.naive_s), seconds(row.ours_s), ratio, goal)
+    return table
+
+
+if __name__ == "__main__":
+    main()

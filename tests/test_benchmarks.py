@@ -1,0 +1,62 @@
+"""Every row of `benchmarks/` runs once on a small shape and finds the same numbers as the plain loop; times are not looked at."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+ROOT = Path(__file__).parents[1]
+
+
+def run(module: str, *arguments: str) -> None:
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-m", module, "--quick", *arguments]
+    found = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+    assert found.returncode == 0, found.stderr[-2000:]
+
+
+def test_every_row_agrees_with_its_loop(tmp_path):
+    run("benchmarks", "--json", str(tmp_path / "rows.json"))
+    rows = json.loads((tmp_path / "rows.json").read_text())
+    jobs = " ".join(row["job"] for row in rows)
+    for job in (
+        "Fisher + BH",
+        "best F1",
+        "ablation + x5",
+        "training step",
+        "captions",
+        "memes embedded",
+        "latents back",
+    ):
+        assert job in jobs
+    assert all(row["agreement"] and row["naive_s"] > 0 and row["ours_s"] > 0 for row in rows)
+
+
+def test_the_sweep_runs(tmp_path):
+    run("benchmarks.sweep", "--json", str(tmp_path / "rows.json"))
+    rows = json.loads((tmp_path / "rows.json").read_text())
+    assert [row["standardize"] for row in rows] == [True, False]
+    assert all(0 < row["ever_fire"] <= row["d_sae"] and np.isfinite(row["raw"]) for row in rows)
+
+
+@pytest.mark.parametrize(
+    ("module", "function", "wrong"),
+    [
+        ("association", "benjamini_hochberg_by_concept", lambda log_p: np.exp(log_p)),
+        ("thresholds", "best_f1", lambda ranked, codes: type("F1", (), {"f1": np.zeros((96, 4))})),
+    ],
+)
+def test_a_wrong_number_fails_the_row(monkeypatch, module, function, wrong):
+    monkeypatch.syspath_prepend(str(ROOT))
+    row = importlib.import_module(f"benchmarks.{module}")
+    row.run(quick=True)
+    monkeypatch.setattr(row, function, wrong)
+    with pytest.raises(AssertionError, match="Mismatched elements"):
+        row.run(quick=True)
