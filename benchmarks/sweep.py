@@ -44,17 +44,20 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="two small runs")
     parser.add_argument("--json", type=Path, help="also write the rows here")
     arguments = parser.parse_args()
-    rows = sweep(QUICK if arguments.quick else GRID, epochs=5 if arguments.quick else 50)
+    rows = sweep(QUICK if arguments.quick else GRID, samples=1_500 if arguments.quick else 200_000)
     Console().print(table_of(rows))
     if arguments.json:
         arguments.json.write_text(json.dumps(rows, indent=1) + "\n")
 
 
-def sweep(grid: dict[str, tuple[Any, ...]], epochs: int) -> list[dict[str, Any]]:
-    """One row a combination. Training rows of a smaller n are the first of those of a larger one; held-out rows are shared."""
+def sweep(grid: dict[str, tuple[Any, ...]], samples: int) -> list[dict[str, Any]]:
+    """One row a combination, trained for 50 epochs (InterVLM's) or on so many samples, whichever is less.
+
+    Training rows of a smaller n are the first of those of a larger one; the held-out rows are the same.
+    """
     x = anisotropic(N_HELD_OUT + max(grid["n"]), D_IN, np.random.default_rng(0), n_factors=N_FACTORS)
     combinations = [dict(zip(grid, values, strict=True)) for values in itertools.product(*grid.values())]
-    return [_run(x, epochs, **c) for c in track(combinations, description="sweep", transient=True)]
+    return [_run(x, min(50, samples // c["n"]), **c) for c in track(combinations, description="sweep", transient=True)]
 
 
 def table_of(rows: list[dict[str, Any]]) -> Table:
@@ -78,7 +81,7 @@ def _run(x: np.ndarray, epochs: int, n: int, standardize: bool, d_sae: int, k: i
         numbers = Reconstruction(embeddings).evaluate(sae).numbers
     held_out = {key: numbers[f"held_out/{EV}{suffix}"] for key, suffix in SUFFIXES.items()}
     return {
-        **{"n": n, "standardize": standardize, "d_sae": d_sae, "k": k},
+        **{"n": n, "epochs": epochs, "standardize": standardize, "d_sae": d_sae, "k": k},
         **held_out,
         "train_zscored": numbers[f"train/{EV}_zscored"],
         "ever_fire": d_sae - int(numbers["train/dead_latents"] or 0),

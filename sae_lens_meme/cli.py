@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -55,16 +55,19 @@ def corpus(
         typer.Option(help="Any other memes: an ImageFolder with metadata.*, or a table with an image column."),
     ] = None,
     columns: Annotated[
-        Path | None, typer.Option(help="YAML that maps columns of --folder, e.g. {text: caption, labels: {hate: is_hateful}}.")
+        Path | None,
+        typer.Option(help="YAML that maps columns of --folder, e.g. {text: caption, labels: {hate: is_hateful}}."),
     ] = None,
     preset: Annotated[
-        str, typer.Option(help="'all' keeps every labelled row; 'intervlm' the published 19,820 + 1,007.")
+        Literal["all", "intervlm"],
+        typer.Option(help="'all' keeps every labelled row; 'intervlm' the published 19,820 + 1,007."),
     ] = "all",
     holdout: Annotated[
         float, typer.Option(help="Share of validation and of test rows for a source that has no split of its own.")
     ] = 0.1,
     on_bad: Annotated[
-        str, typer.Option(help="A missing or broken picture: 'raise' stops, 'skip' lists it in bad_rows.jsonl.")
+        Literal["raise", "skip"],
+        typer.Option(help="A missing or broken picture: 'raise' stops, 'skip' lists it in bad_rows.jsonl."),
     ] = "raise",
     overwrite: Overwrite = False,
 ) -> None:
@@ -94,7 +97,9 @@ def embed(
         Path | None, typer.Argument(help="The result of 'corpus'; leave it out when you pass arrays.")
     ] = None,
     model: Annotated[str, typer.Option(help="open_clip name, 'hf-hub:...', or 'demo-encoder'.")] = "ViT-L-14/openai",
-    fusion: Annotated[str, typer.Option(help="'clip' (projected text) or 'memeclip' (un-projected text).")] = "clip",
+    fusion: Annotated[
+        Literal["clip", "memeclip"], typer.Option(help="'clip' (projected text) or 'memeclip' (un-projected text).")
+    ] = "clip",
     heads: Annotated[
         Path | None, typer.Option(help="memeclip: a trained checkpoint; without one the heads are trained on --task.")
     ] = None,
@@ -109,7 +114,8 @@ def embed(
     table: Annotated[Path | None, typer.Option(help="id, source, split, labels: row i describes vector i.")] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, mps.")] = "auto",
     dtype: Annotated[
-        str, typer.Option(help="auto (bfloat16 on CUDA, else float32), float32, bfloat16, float16.")
+        Literal["auto", "float32", "bfloat16", "float16"],
+        typer.Option(help="auto (bfloat16 on CUDA, else float32), float32, bfloat16, float16."),
     ] = "auto",
     batch_size: Annotated[int, typer.Option(min=1)] = 64,
     workers: Annotated[
@@ -166,7 +172,7 @@ def train(
         Path | None, typer.Option(help="Train live on this corpus, through the towers of --model.")
     ] = None,
     model: Annotated[str, typer.Option(help="The model for live training.")] = "ViT-L-14/openai",
-    fusion: Annotated[str, typer.Option(help="The fusion for live training.")] = "clip",
+    fusion: Annotated[Literal["clip", "memeclip"], typer.Option(help="The fusion for live training.")] = "clip",
     overwrite: Overwrite = False,
 ) -> None:
     """Train an SAE through SAELens; the result is a stock SAELens SAE folder."""
@@ -191,7 +197,8 @@ def evaluate(
     embeddings: Annotated[Path, typer.Option(help="The result of 'embed'.")],
     out: Out,
     protocol: Annotated[
-        str, typer.Option(help="corrected, published (InterVLM's, fault for fault), or both.")
+        Literal["corrected", "published", "both"],
+        typer.Option(help="corrected, published (InterVLM's, fault for fault), or both."),
     ] = "both",
     concepts: Annotated[
         list[str] | None,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from functools import partial
@@ -14,6 +15,7 @@ from sae_lens_meme.config import check_keys
 from sae_lens_meme.embeddings import Embeddings
 from sae_lens_meme.errors import ConfigError, ModelError, StorageError
 from sae_lens_meme.evaluators.result import Result
+from sae_lens_meme.figure import draw_figure
 from sae_lens_meme.labels import SPLITS
 from sae_lens_meme.planted import read_answer_key
 from sae_lens_meme.progress import progress_bar
@@ -24,7 +26,8 @@ SCHEMA = 1
 EVALUATORS = ("reconstruction", "concept_alignment", "baselines", "probes", "influence", "answer_key")
 NEED_LABELS = ("concept_alignment", "baselines", "probes", "influence")
 CONTROL = "control_shuffled"
-LATENTS, EVALUATION, PAGE = "latents.safetensors", "evaluation.json", "evaluation.html"
+LATENTS, EVALUATION = "latents.safetensors", "evaluation.json"
+PAGE, FIGURE = "evaluation.html", "evaluation.png"
 
 
 @dataclass(frozen=True)
@@ -58,7 +61,7 @@ def evaluate(
     """Evaluate an SAE on embeddings; what is done is not done again.
 
     The folder holds `evaluation.json` (every number with its control), the same tables as a page
-    (`evaluation.html`), `latents.safetensors`, and one Parquet file an evaluator with a table
+    (`evaluation.html`), a figure of it (`evaluation.png`), `latents.safetensors`, and one Parquet file an evaluator with a table
     (`concept_alignment.parquet`, `influence.parquet`, ...).
 
     Args:
@@ -121,7 +124,14 @@ class _Evaluation:
         content = self._content(results)
         self.folder.write(EVALUATION, lambda path: path.write_text(to_json(content), encoding="utf-8"))
         self.folder.write(PAGE, lambda path: path.write_text(report_html(content), encoding="utf-8"))
+        self._draw(content)
         self.folder.finish(evaluators=list(results))
+
+    def _draw(self, content: dict[str, Any]) -> None:
+        with tempfile.TemporaryDirectory() as drawn:
+            picture = Path(drawn) / FIGURE
+            if draw_figure(content, picture):
+                self.folder.write(FIGURE, lambda path: path.write_bytes(picture.read_bytes()))
 
     def _possible(self) -> list[str]:
         """The evaluators that these memes allow; the others are listed as skipped, with the reason."""

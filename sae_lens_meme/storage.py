@@ -88,7 +88,7 @@ class StepFolder:
         file = self.path / name
         return name in self._files and file.is_file() and sha256_file(file) == self._files[name]
 
-    def write(self, name: str, write: Callable[[Path], None]) -> Path:
+    def write(self, name: str, write: Callable[[Path], object]) -> Path:
         """Have `write(temporary_path)` make the file `name`, unless an earlier run made it."""
         target = self.path / name
         if self.has(name):

@@ -199,7 +199,14 @@ def test_yaml_cannot_run_code(tmp_path):
 
 
 VALID_LABELS = [("hate", "1.0", 1), ("hate", " yes ", 1), ("sentiment", "-2", -2), ("sarcasm", "general", 1)]
-VALID_LABELS += [("topic", "17", 17), ("review", "True", 1), ("review", "false", 0), ("hate", None, None), ("hate", "", None), ("humor", "Very_Funny", 2)]
+VALID_LABELS += [
+    ("topic", "17", 17),
+    ("review", "True", 1),
+    ("review", "false", 0),
+    ("hate", None, None),
+    ("hate", "", None),
+    ("humor", "Very_Funny", 2),
+]
 INVALID_LABELS = [("hate", "2"), ("hate", "-99"), ("hate", "nan"), ("hate", "0.5"), ("sentiment", "-99")]
 INVALID_LABELS += [("target", "1e0"), ("topic", "cat"), ("hate", "true"), ("stance", "９9")]
 

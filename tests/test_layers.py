@@ -17,6 +17,7 @@ LAYERS = [
     {"train"},
     {"evaluators"},
     {"report"},
+    {"figure"},
     {"evaluate"},
     {"pipeline"},
     {"cli"},

@@ -184,7 +184,9 @@ class _Memes(TorchDataset[tuple[torch.Tensor, torch.Tensor]]):
     """Decoded, preprocessed pictures and tokenised captions of a corpus."""
 
     def __init__(self, rows: Dataset, preprocess: Callable[..., Any], tokenize: Callable[..., Any]):
-        self._rows = rows.select_columns(["id", "image", "text", "text_origin"]).cast_column("image", Image(decode=False))
+        self._rows = rows.select_columns(["id", "image", "text", "text_origin"]).cast_column(
+            "image", Image(decode=False)
+        )
         self._preprocess, self._tokenize = preprocess, tokenize
 
     def __len__(self) -> int:

@@ -93,9 +93,9 @@ class Latents:
             StorageError: the file is not there, is damaged, or holds something else.
         """
         try:
-            with safe_open(str(path), framework="numpy") as file:
+            with safe_open(str(path), framework="pt") as file:  # maps the file; "numpy" would copy it twice
                 d_sae = int((file.metadata() or {})["d_sae"])
-                return cls(file.get_tensor("indices"), file.get_tensor("values"), d_sae)
+                return cls(file.get_tensor("indices").numpy(), file.get_tensor("values").numpy(), d_sae)
         except (OSError, SafetensorError, KeyError, ValueError) as error:
             raise StorageError(f"{path}: is not a file of latents ({error}); write it again with `evaluate`") from None
 

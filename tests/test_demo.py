@@ -1,0 +1,197 @@
+"""The README's promise: `demo` as a stranger runs it, checked against the answer key and independent computations."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import resource
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import yaml
+from safetensors.numpy import load_file
+from scipy.stats import fisher_exact
+from sklearn.metrics import f1_score, roc_auc_score
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture(scope="module")
+def demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder that `sae-lens-meme demo` leaves in an empty folder, without a network."""
+    cwd = tmp_path_factory.mktemp("stranger")
+    done = sae_lens_meme("demo", cwd=cwd)
+    assert done.returncode == 0, done.stderr
+    (cwd / "stdout.txt").write_text(done.stdout)
+    return cwd / "meme-demo"
+
+
+def sae_lens_meme(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "HF_HUB_OFFLINE": "1"}
+    command = [sys.executable, "-m", "sae_lens_meme.cli", *arguments]
+    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, check=False, env=environment)
+
+
+@pytest.fixture(scope="module")
+def numbers(demo: Path) -> dict[str, dict[str, float]]:
+    evaluation = json.loads((demo / "evaluation" / "evaluation.json").read_text())
+    return {name: result["numbers"] for name, result in evaluation["results"].items()}
+
+
+@pytest.fixture(scope="module")
+def memes(demo: Path) -> pd.DataFrame:
+    """Ids, splits, sources, labels and factors, read without this package; and the dense latents."""
+    from datasets import load_from_disk
+
+    table = load_from_disk(str(demo / "embeddings")).to_pandas().drop(columns=["hook_image_embed", "hook_text_embed"])
+    factors = pd.read_parquet(demo / "planted" / "answer_key" / "factors.parquet")
+    return table.merge(factors.drop(columns="source"), on="id", how="left", validate="1:1")
+
+
+@pytest.fixture(scope="module")
+def z(demo: Path) -> np.ndarray:
+    latents = load_file(demo / "evaluation" / "latents.safetensors")
+    dense = np.zeros((len(latents["indices"]), 128), dtype=np.float32)
+    np.add.at(dense, (np.arange(len(dense))[:, None], latents["indices"]), latents["values"])
+    return dense
+
+
+def test_it_stays_under_four_gigabytes(demo: Path):
+    assert resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss < 4 * 1024 * 1024  # kilobytes
+
+
+def test_corrected_finds_twenty_times_as_many_pairs_as_chance_and_published_does_not(numbers):
+    n = numbers["baselines"]
+    true, permuted = (n[f"corrected/{name}/n_significant_global"] for name in ("sae", "permuted_labels_max"))
+    assert true >= 20 * max(permuted, 1)
+    assert permuted <= 0.05 * true
+    true, permuted = (n[f"published/{name}/n_significant_concept"] for name in ("sae", "permuted_labels"))
+    assert permuted > 0.5 * true, "the published protocol should be fooled by the sources"
+
+
+def test_the_contrast_is_in_the_printed_table(demo: Path):
+    printed = (demo.parent / "stdout.txt").read_text()
+    for protocol in ("corrected protocol", "published protocol"):
+        assert re.search(rf"{protocol} +[\d,]+ +[\d,]+ to [\d,]+ +[\d,]+", printed), printed
+
+
+def test_the_answer_key_agrees(numbers):
+    """Every factor has a latent that beats chance on memes it was not chosen on; cross-modal ones too."""
+    key = numbers["answer_key"]
+    for factor in {name.split("/")[0] for name in key}:
+        # DISTANCE is a sum of many cells of topic and object: the weakest factor, and still above chance
+        assert key[f"{factor}/auroc"] > key[f"{factor}/auroc_permuted"] + 0.04, factor
+    for factor in ("scene", "object", "topic", "sign", "pairing"):
+        assert key[f"{factor}/auroc"] > 0.8, factor
+    assert key["clash/auroc"] > 0.7
+    assert key["clash/f1"] > key["clash/f1_always_on"]
+
+
+def test_answer_key_equals_scikit_learn(demo: Path, memes: pd.DataFrame, z: np.ndarray):
+    """AUROC within source and F1 at the threshold that is best on validation memes, by hand for three factors."""
+    table = pd.read_parquet(demo / "evaluation" / "answer_key.parquet")
+    test, validation = (memes["split"] == "test").to_numpy(), (memes["split"] == "validation").to_numpy()
+    for factor, value in (("clash", "True"), ("scene", "beach"), ("topic", "coffee")):
+        row = table[(table["factor"] == factor) & (table["value"] == value)].iloc[0]
+        truth, activation = (memes[factor].astype(str) == value).to_numpy(), z[:, row["latent"]]
+        pairs, score = 0, 0.0
+        for source in memes["source"].unique():
+            mine = test & (memes["source"] == source).to_numpy()
+            n = truth[mine].sum() * (~truth[mine]).sum()
+            pairs, score = pairs + n, score + n * roc_auc_score(truth[mine], activation[mine])
+        assert row["auroc"] == pytest.approx(score / pairs, abs=1e-12)
+        thresholds = np.unique(activation[validation & (activation > 0)])
+        scores = [f1_score(truth[validation], activation[validation] >= t) for t in thresholds]
+        possible = {
+            f1_score(truth[test], activation[test] >= t)
+            for t, s in zip(thresholds, scores, strict=True)
+            if s == max(scores)
+        }
+        assert any(row["f1"] == pytest.approx(f1, abs=1e-12) for f1 in possible)
+
+
+def test_counts_and_p_values_equal_scipy(demo: Path, memes: pd.DataFrame, z: np.ndarray):
+    """Published: all memes, missing is negative. Corrected, a label of one source: known memes of that source."""
+    table = pd.read_parquet(demo / "evaluation" / "concept_alignment.parquet")
+    for (concept, protocol), known, true in (
+        (("hate=1", "published"), memes["hate"].notna() | True, memes["hate"] == 1),
+        (("stance=support", "corrected"), memes["stance"].notna(), memes["stance"] == 1),
+        (("motivational=1", "corrected"), memes["motivational"].notna(), memes["motivational"] == 1),
+    ):
+        rows = table[(table["concept"] == concept) & (table["protocol"] == protocol)]
+        for latent in range(0, 128, 9):
+            row = rows[rows["latent"] == latent].iloc[0]
+            fires = z[known, latent] > 0
+            cells = [int((fires == f).__and__(true[known] == t).sum()) for f in (True, False) for t in (True, False)]
+            assert [row[name] for name in "abcd"] == cells
+            expected = fisher_exact([cells[:2], cells[2:]], alternative="greater").pvalue
+            assert row["p"] == pytest.approx(expected, rel=1e-8)
+
+
+def test_ablation_of_every_latent_equals_a_loop(demo: Path, memes: pd.DataFrame, z: np.ndarray):
+    """Probe on unit latents of hate, fitted by scikit-learn here; each latent set to zero, normalised again."""
+    from sklearn.linear_model import LogisticRegression
+
+    def unit(x: np.ndarray) -> np.ndarray:
+        norm = np.linalg.norm(x, axis=1, keepdims=True)
+        return np.divide(x, norm, out=np.zeros_like(x), where=norm > 0)
+
+    table = pd.read_parquet(demo / "evaluation" / "influence.parquet")
+    table = table[(table["task"] == "hate") & (table["class"] == "1") & (table["route"] == "latent")]
+    train = ((memes["split"] == "train") & memes["hate"].notna()).to_numpy()
+    dense = z.astype(np.float64)
+    model = LogisticRegression(tol=1e-10, solver="newton-cg", max_iter=500).fit(
+        unit(dense[train]), memes["hate"][train].astype(int)
+    )
+    test = dense[(memes["split"] == "test").to_numpy()]
+    before = model.predict_proba(unit(test))[:, 1]
+    for kind, multiplier in (("ablation", 0.0), ("steering", 5.0)):
+        measured = table[(table["kind"] == kind) & (table["multiplier"] == multiplier)].set_index("latent")["delta_all"]
+        for latent in range(128):
+            changed = test.copy()
+            changed[:, latent] *= multiplier
+            expected = (model.predict_proba(unit(changed))[:, 1] - before).mean()
+            assert measured[latent] == pytest.approx(expected, abs=1e-6)
+
+
+def test_a_second_demo_does_nothing_again(demo: Path):
+    files = {p: p.stat().st_mtime_ns for p in demo.rglob("*") if p.is_file() and p.name != ".lock"}
+    assert sae_lens_meme("demo", cwd=demo.parent).returncode == 0
+    assert {p: p.stat().st_mtime_ns for p in files} == files
+
+
+def test_the_python_of_the_readme_runs(demo: Path):
+    (code,) = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    assert len([line for line in code.splitlines() if line.strip()]) <= 15
+    done = subprocess.run([sys.executable, "-c", code], cwd=demo.parent, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert re.search(r"F1 0\.\d\d \(always on: 0\.\d\d\), p \d", done.stdout)
+
+
+def test_no_result_names_a_local_path(demo: Path):
+    for name in ("sae", "evaluation", "embeddings", "corpus"):
+        for file in (demo / name).rglob("*"):
+            if file.suffix in (".json", ".jsonl", ".md", ".html"):
+                assert str(demo.parent) not in file.read_text(), file
+
+
+def test_the_recipe_of_the_demo_is_a_stock_runner_config(demo: Path):
+    """SAELens itself reads the `train:` section once epochs are turned into tokens."""
+    from sae_lens import LanguageModelSAERunnerConfig
+
+    import sae_lens_meme.train  # noqa: F401  registers meme_topk
+
+    for recipe in sorted((ROOT / "configs").glob("*.yaml")):
+        section = yaml.safe_load(recipe.read_text())["train"]
+        section.pop("early_stopping_epochs", None)
+        section["training_tokens"] = section.pop("epochs") * 4608
+        section["sae"] = {"d_in": 128, **section["sae"]}
+        config = LanguageModelSAERunnerConfig.from_dict(
+            {**section, "logger": {"log_to_wandb": False}, "verbose": False}
+        )
+        assert config.sae.architecture() == section["sae"]["architecture"]
