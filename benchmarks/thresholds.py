@@ -38,7 +38,7 @@ def _each_threshold(
 ) -> Row:
     """A call costs the same whatever the threshold, so that the loop is extrapolated by its number of calls."""
     firing = (z > 0).sum(axis=0)
-    budget, few = (60, 4) if quick else (500, 40)
+    budget, few = (60, 4) if quick else (300, 40)
     part = np.flatnonzero((firing > 0) & (firing <= budget / 2))[:: max(1, shape.d_sae // few)]
     part = part[np.cumsum(firing[part]) <= budget]
     calls = [int(sum(len(np.unique(column[column > 0])) for column in z[:, which].T)) for which in (part, ...)]

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import warnings
+
 import numpy as np
 import torch
 from jaxtyping import Float
 from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
+from threadpoolctl import threadpool_limits
 from torch import nn
 
 from sae_lens_meme.errors import DataError
@@ -22,7 +25,10 @@ def fit_linear_head(x: Float[np.ndarray, "n d"], y: np.ndarray) -> nn.Linear:
     The order of the logits is that of the sorted classes of `y`.
     """
     scaler = StandardScaler().fit(x)
-    probe = LogisticRegression(max_iter=1000).fit(scaler.transform(x), y)
+    # on these thin matrices BLAS threads wait for each other; the line search warns at the limit of float64
+    with threadpool_limits(1, user_api="blas"), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        probe = LogisticRegression(solver="newton-cg", tol=1e-8, max_iter=200).fit(scaler.transform(x), y)
     weight, bias = probe.coef_.astype(np.float64), probe.intercept_.astype(np.float64)
     if len(probe.classes_) == 2:
         weight, bias = np.concatenate([-weight, weight]) / 2, np.concatenate([-bias, bias]) / 2

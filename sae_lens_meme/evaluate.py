@@ -12,10 +12,12 @@ from typing import Any
 import pandas as pd
 
 from sae_lens_meme.config import check_keys
+from sae_lens_meme.embed.memeclip import HEADS
 from sae_lens_meme.embeddings import Embeddings
 from sae_lens_meme.errors import ConfigError, ModelError, StorageError
 from sae_lens_meme.evaluators.result import Result
 from sae_lens_meme.figure import draw_figure
+from sae_lens_meme.hooks.names import FUSED
 from sae_lens_meme.labels import SPLITS
 from sae_lens_meme.planted import read_answer_key
 from sae_lens_meme.progress import progress_bar
@@ -23,8 +25,8 @@ from sae_lens_meme.report import report_html, report_rows
 from sae_lens_meme.storage import StepFolder, read_finished, read_json, sha256_file, to_json
 
 SCHEMA = 1
-EVALUATORS = ("reconstruction", "concept_alignment", "baselines", "probes", "influence", "answer_key")
-NEED_LABELS = ("concept_alignment", "baselines", "probes", "influence")
+EVALUATORS = ("reconstruction", "stock_evals", "concept_alignment", "baselines", "probes", "influence", "answer_key")
+NEED_LABELS = ("stock_evals", "concept_alignment", "baselines", "probes", "influence")
 CONTROL = "control_shuffled"
 LATENTS, EVALUATION = "latents.safetensors", "evaluation.json"
 PAGE, FIGURE = "evaluation.html", "evaluation.png"
@@ -172,6 +174,14 @@ class _Evaluation:
 
         return Reconstruction(self.embeddings).evaluate(self.sae, latents=self.latents)
 
+    def _stock_evals(self) -> Result:
+        from sae_lens_meme.evaluators.probes import tasks_of
+        from sae_lens_meme.evaluators.stock import stock_evals
+        from sae_lens_meme.hooks import HookedMemeCLIP
+
+        tasks, _ = tasks_of(self.embeddings, self.options.tasks)
+        return stock_evals(self.sae, (HookedMemeCLIP.from_embeddings(self.embeddings, task.name) for task in tasks))
+
     def _concept_alignment(self) -> Result:
         from sae_lens_meme.evaluators.concept_alignment import ConceptAlignment
 
@@ -203,9 +213,21 @@ class _Evaluation:
     def _influence(self) -> Result:
         from sae_lens_meme.evaluators.influence import Influence
 
-        asked = self.options
-        evaluator = Influence(self.embeddings, tasks=asked.tasks, n_bootstrap=asked.bootstrap, seed=asked.seed)
+        asked, heads = self.options, self._model_heads()
+        evaluator = Influence(
+            self.embeddings, tasks=asked.tasks, heads=heads, n_bootstrap=asked.bootstrap, seed=asked.seed
+        )
         return evaluator.evaluate(self.sae, latents=self.latents)
+
+    def _model_heads(self) -> list[Any]:
+        """MemeCLIP's own classifier, where the embeddings were made with one."""
+        from sae_lens_meme.evaluators.steering import head_of
+        from sae_lens_meme.hooks import HookedMemeCLIP
+
+        heads = self.embeddings.path / HEADS if self.embeddings.path else None
+        if heads is None or not heads.is_file() or self.sae.cfg.metadata.hook_name != FUSED:
+            return []
+        return [head_of(HookedMemeCLIP.from_embeddings(self.embeddings, heads=heads))]
 
     def _answer_key(self) -> Result:
         from sae_lens_meme.evaluators.answer_key import score_answer_key

@@ -13,6 +13,7 @@ from rich.terminal_theme import DEFAULT_TERMINAL_THEME
 
 RECONSTRUCTION = "Reconstruction, held-out memes"
 CONCEPTS = "Concepts: latent x concept pairs with q < .05"
+STOCK = "SAELens' run_evals: cross-entropy of a linear classifier recovered, held-out memes"
 BEST = "Concepts: F1 on test memes of the latent that was best on validation memes"
 PROBES = "Linear probes on latents: AUROC, held-out memes"
 INFLUENCE = "Influence: largest mean change of a class's probability by one latent"
@@ -20,6 +21,7 @@ ANSWERS = "Answer key: AUROC on test memes of the best latent for each planted f
 
 NOTES = {
     RECONSTRUCTION: "mean: the train mean in place of the SAE",
+    STOCK: "1: nothing lost by replacing the embedding with its reconstruction; zeros: the embedding replaced by zeros",
     CONCEPTS: "permuted: labels permuted within source; shuffled: SAE trained on data shuffled per dimension; "
     "neurons: raw dimensions, both signs, equal L0",
     BEST: "always on: a latent that fires on every meme; chosen: F1 on the rows that chose latent and threshold",
@@ -38,7 +40,7 @@ def report_rows(evaluation: dict[str, Any]) -> list[Row]:
     A row has `section`, `measure`, `value` (None where undefined), `low`, `high` (95 % interval or None), and
     `controls`: what the same measure gives where there is nothing to find, or for a trivial rival.
     """
-    sections = (_reconstruction, _concepts, _best, _probes, _influence, _answers)
+    sections = (_reconstruction, _stock, _concepts, _best, _probes, _influence, _answers)
     return [row for section in sections for row in section(evaluation)]
 
 
@@ -127,6 +129,25 @@ def _reconstruction(evaluation: dict[str, Any]) -> list[Row]:
         )
     ]
     return rows
+
+
+def _stock(evaluation: dict[str, Any]) -> list[Row]:
+    n = _numbers(evaluation, "stock_evals")
+    tasks = dict.fromkeys(key.split("/")[0] for key in n)
+    return [
+        _row(
+            STOCK,
+            task,
+            n[f"{task}/ce_loss_score"],
+            {
+                "zeros": 0,
+                "loss": n.get(f"{task}/ce_loss_without_sae"),
+                "with SAE": n.get(f"{task}/ce_loss_with_sae"),
+                "with zeros": n.get(f"{task}/ce_loss_with_ablation"),
+            },
+        )
+        for task in tasks
+    ]
 
 
 def _concepts(evaluation: dict[str, Any]) -> list[Row]:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from typing import Any
 
+from torch import Tensor
+
 from sae_lens_meme.embeddings import Embeddings
 from sae_lens_meme.evaluators.latents import Latents, encode, eval_mode, require_latents_of
 from sae_lens_meme.evaluators.result import Result
@@ -49,9 +51,34 @@ class Evaluator(ABC):
             return self.measure(sae, embeddings, latents)
 
     def __call__(self, sae: Any, data_provider: Any, activation_scaler: Any) -> dict[str, float]:
-        """SAELens' evaluator protocol: a fresh flat dict, keys `meme/<name>/...`.
+        """SAELens' evaluator protocol: a fresh flat dict, keys `meme/<name>/...` (see `log_key`).
 
         The data provider is left untouched: it yields training batches without ids and labels.
         """
-        latents = encode(sae, self.embeddings, self.hook, activation_scaler=activation_scaler)
-        return self.evaluate(sae, latents=latents).to_log_dict(f"meme/{self.name}/")
+        found = self.evaluate(unscaled(sae, activation_scaler)).to_log_dict()
+        return {self.log_key(key): value for key, value in found.items()}
+
+    def log_key(self, key: str) -> str:
+        """The name under which a number of the result is logged while training."""
+        return f"meme/{self.name}/{key}"
+
+
+def unscaled(sae: Any, activation_scaler: Any) -> Any:
+    """A training SAE, which lives in scaled space, seen from outside: raw embeddings in, raw embeddings out."""
+    if activation_scaler is None or (activation_scaler.scaling_factor is None and activation_scaler.whitening is None):
+        return sae
+    return _Unscaled(sae, activation_scaler)
+
+
+class _Unscaled:
+    def __init__(self, sae: Any, scaler: Any):
+        self._sae, self._scaler = sae, scaler
+
+    def encode(self, x: Tensor) -> Tensor:
+        return self._sae.encode(self._scaler.scale(x))
+
+    def decode(self, acts: Tensor) -> Tensor:
+        return self._scaler.unscale(self._sae.decode(acts))
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._sae, name)

@@ -29,7 +29,7 @@ from sae_lens_meme.evaluators.influence_routes import (
 from sae_lens_meme.evaluators.latents import Latents, hook_of
 from sae_lens_meme.evaluators.probe import Probe, fit_embedding_probe, fit_latent_probe
 from sae_lens_meme.evaluators.probes import tasks_of, thinned
-from sae_lens_meme.evaluators.reconstruction import held_out, unscaled
+from sae_lens_meme.evaluators.reconstruction import held_out
 from sae_lens_meme.evaluators.result import Number, Result
 
 ROUTES = ("latent", "embedding")
@@ -88,9 +88,9 @@ class Influence(Evaluator):
         table = pd.concat(tables, ignore_index=True) if tables else None
         return Result(self.name, numbers, reasons, table, _explain(which, len(rows), self))
 
-    def __call__(self, sae: Any, data_provider: Any, activation_scaler: Any) -> dict[str, float]:
-        """SAELens' evaluator protocol: keys `meme/ablation/...`, `meme/steering/...`."""
-        return self.evaluate(unscaled(sae, activation_scaler)).to_log_dict("meme/")
+    def log_key(self, key: str) -> str:
+        """`meme/ablation/...` and `meme/steering/...`."""
+        return f"meme/{key}" if "/" in key else super().log_key(key)
 
     def _rows(self, embeddings: Embeddings) -> tuple[np.ndarray, str]:
         split, rows = held_out(embeddings)

@@ -117,7 +117,6 @@ def encode(
     embeddings: Embeddings,
     hook: str | None = None,
     rows: np.ndarray | None = None,
-    activation_scaler: Any = None,
     batch_size: int = 512,
     progress: bool = False,
 ) -> Latents:
@@ -126,7 +125,6 @@ def encode(
     Args:
         sae: any SAELens SAE or training SAE. It is put into `eval` mode and back.
         hook: the column to read, default `sae.cfg.metadata.hook_name`.
-        activation_scaler: SAELens' `ActivationScaler`, while training; a saved SAE needs none.
 
     Raises:
         DataError: the SAE's d_in is not the width of the embeddings, or there is no such hook.
@@ -143,7 +141,6 @@ def encode(
         for batch_rows, batch in _bar(embeddings.batches(hook, rows, batch_size), progress):
             _require_finite(batch, batch_rows, embeddings, hook)
             x = torch.from_numpy(batch).to(sae.device)
-            x = activation_scaler.scale(x) if activation_scaler is not None else x
             counts, columns, values = _active(sae.encode(x.to(sae.dtype)))
             _require_finite_latents(values, counts, batch_rows, embeddings)
             parts.append((counts, columns, values))

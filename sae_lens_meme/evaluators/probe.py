@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Float64
 from scipy.special import expit, softmax
-from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler, normalize
 from threadpoolctl import threadpool_limits
@@ -97,7 +96,7 @@ def _fit(task: str, x: Any, y: np.ndarray, normalise: bool = False) -> Probe:
     classes = _classes(task, y)
     # Two BLAS threads on these thin matrices wait for each other: one is up to a hundred times faster.
     with warnings.catch_warnings(), threadpool_limits(1, user_api="blas"):
-        warnings.simplefilter("ignore", ConvergenceWarning)  # `gradient_norm` says it with a number
+        warnings.simplefilter("ignore")  # of convergence and line search: `gradient_norm` says it with a number
         model: Any = LogisticRegression(C=1.0, solver="newton-cg", tol=TOLERANCE, max_iter=200).fit(x, y)
     gradient_norm = _gradient_norm(x, y, classes, model.coef_, model.intercept_)
     return Probe(task, tuple(classes.tolist()), model.coef_, model.intercept_, normalise, gradient_norm, len(y))

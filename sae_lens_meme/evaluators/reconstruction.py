@@ -67,10 +67,9 @@ class Reconstruction(Evaluator):
             _explain(reference, split, len(train), held_out_rows),
         )
 
-    def __call__(self, sae: Any, data_provider: Any, activation_scaler: Any) -> dict[str, float]:
-        """SAELens' evaluator protocol: the keys of `STOCK`, and `meme/reconstruction/...` for all others."""
-        log = self.evaluate(unscaled(sae, activation_scaler)).to_log_dict()
-        return {STOCK.get(key, f"meme/{self.name}/{key}"): value for key, value in log.items()}
+    def log_key(self, key: str) -> str:
+        """SAELens' own names where a number means the same."""
+        return STOCK.get(key, super().log_key(key))
 
 
 def accumulate(
@@ -121,27 +120,6 @@ def density_histogram(fired: np.ndarray, n: int, split: str) -> pd.DataFrame:
     counts, _ = np.histogram(np.log10(fired[fired > 0] / n), edges)
     columns = {"split": split, "log10_density_from": edges[:-1], "log10_density_to": edges[1:], "n_latents": counts}
     return pd.DataFrame(columns)
-
-
-def unscaled(sae: Any, activation_scaler: Any) -> Any:
-    """A training SAE, which lives in scaled space, seen from outside: raw embeddings in, raw embeddings out."""
-    if activation_scaler is None or (activation_scaler.scaling_factor is None and activation_scaler.whitening is None):
-        return sae
-    return _Unscaled(sae, activation_scaler)
-
-
-class _Unscaled:
-    def __init__(self, sae: Any, scaler: Any):
-        self._sae, self._scaler = sae, scaler
-
-    def encode(self, x: torch.Tensor) -> torch.Tensor:
-        return self._sae.encode(self._scaler.scale(x))
-
-    def decode(self, acts: torch.Tensor) -> torch.Tensor:
-        return self._scaler.unscale(self._sae.decode(acts))
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._sae, name)
 
 
 def _explain(reference: Reference, split: str | None, n_train: int, rows: np.ndarray) -> dict[str, str]:

@@ -1,0 +1,78 @@
+"""SAELens' own `run_evals` on held-out memes: what splicing the SAE in does to a classifier on the same embeddings."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+
+from sae_lens_meme.errors import DataError
+from sae_lens_meme.evaluators.result import Number, Result, defined
+
+MAX_BATCH = 2048
+KEYS = {
+    "model_performance_preservation": (
+        "ce_loss_score",
+        "ce_loss_with_sae",
+        "ce_loss_without_sae",
+        "ce_loss_with_ablation",
+    ),
+    "model_behavior_preservation": ("kl_div_score", "kl_div_with_sae", "kl_div_with_ablation"),
+}
+EXPLAIN = {
+    "ce_loss_score": "share of the classifier's cross-entropy that is kept when the embedding is replaced by its "
+    "reconstruction (1: nothing lost); control: the embedding replaced by zeros (0)",
+    "kl_div_score": "the same of the KL divergence from the unchanged classifier's probabilities",
+    "rows": "test rows with a known label, whole batches only; the classifier is fitted on known train rows",
+}
+
+
+def stock_evals(sae: Any, models: Iterable[Any]) -> Result:
+    """`sae_lens.evals.run_evals`, unmodified, on the test rows of each model's task.
+
+    Args:
+        sae: an SAE whose metadata names a hook of the models.
+        models: `HookedMemeCLIP`s with a source of rows and a classifier, one a task.
+    """
+    numbers: dict[str, Number] = {}
+    reasons: dict[str, str] = {}
+    for model in models:
+        try:
+            metrics = _run(sae, model)
+        except DataError as error:
+            numbers[f"{model.task}/ce_loss_score"], reasons[f"{model.task}/ce_loss_score"] = None, str(error)
+            continue
+        for group, keys in KEYS.items():
+            numbers |= {f"{model.task}/{key}": defined(metrics[group][key]) for key in keys}
+    reasons |= {
+        key: "zeros in place of the embedding change nothing"
+        for key, v in numbers.items()
+        if v is None and key not in reasons
+    }
+    return Result("stock_evals", numbers, reasons, explain=dict(EXPLAIN))
+
+
+@torch.no_grad()
+def _run(sae: Any, model: Any) -> dict[str, dict[str, float]]:
+    from sae_lens import ActivationsStore
+    from sae_lens.evals import EvalConfig, run_evals
+    from sae_lens.training.activation_scaler import ActivationScaler
+
+    rows = model.token_dataset("test")
+    batch = min(len(rows), MAX_BATCH)
+    # whole batches: run_evals goes on where it stopped and would count the first rows twice
+    rows = rows.select(range(len(rows) // batch * batch))
+    store = ActivationsStore.from_sae(
+        model, sae, rows, context_size=1, streaming=False, store_batch_size_prompts=batch, total_tokens=len(rows)
+    )
+    config = EvalConfig(
+        batch_size_prompts=batch,
+        n_eval_reconstruction_batches=len(rows) // batch,
+        compute_kl=True,
+        compute_ce_loss=True,
+    )
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="To copy construct from a tensor")  # SAELens' own, once a row
+        return run_evals(sae, store, model, ActivationScaler(), config)[0]
