@@ -25,7 +25,7 @@ SENTENCE = "when the code runs at last and nobody knows why it did so on a monda
 def run(quick: bool) -> list[Row]:
     """ViT-L/14 has random weights here, which cost as much as trained ones; `--quick` takes the demo encoder."""
     model = HookedMemeCLIP.from_pretrained("demo-encoder" if quick else "ViT-L-14/random")
-    n, n_naive = (12, 4) if quick else (32, 8)
+    n, n_naive = (12, 4) if quick else (16, 8)
     with tempfile.TemporaryDirectory() as folder:
         return [*_captions(model, quick), *_memes(model, Path(folder), n, n_naive)]
 

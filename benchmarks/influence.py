@@ -24,7 +24,7 @@ def run(quick: bool) -> list[Row]:
     latents, probes = make_latents(shape), _probes(shape)
     test = latents.rows(np.arange(shape.n_test))
     return [
-        _row(test, probes, naive_latents=16 if quick else 128, goal_s=3 * 0.004, quick=quick),
+        _row(test, probes, naive_latents=16 if quick else 64, goal_s=3 * 0.004, quick=quick),
         _row(latents, probes, naive_latents=4, goal_s=3 * 0.05, quick=quick),
     ]
 

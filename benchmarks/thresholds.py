@@ -56,12 +56,12 @@ def _each_threshold(
 
 
 def _curves(shape: Shape, z: np.ndarray, concepts: np.ndarray, ours: np.ndarray, ours_s: float, quick: bool) -> Row:
-    part = range(0, shape.d_sae, 64)
+    part = range(0, shape.d_sae, 16 if quick else 128)
     naive_s, f1 = median_time(lambda: naive.best_f1_by_curve(z, concepts, part), 1 if quick else 3)
     naive_s *= shape.d_sae / len(part)
     return Row(
         "the same, against one sort a pair",
-        *(naive_s, ours_s, "≥ 1,000x", naive_s / ours_s >= 1_000),
+        *(naive_s, ours_s, "none", None),
         require_close("F1", ours[part], f1, atol=1e-14),
         f"{len(part)} of {shape.d_sae:,} latents",
         "scikit-learn's precision_recall_curve, the kindest plain loop",

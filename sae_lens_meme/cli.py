@@ -21,6 +21,7 @@ app = typer.Typer(
 )
 
 Out = Annotated[Path, typer.Option("--out", help="Folder for the result.")]
+_INTERRUPTED = 130
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace a different result that is in the way.")]
 
 
@@ -176,7 +177,7 @@ def train(
     overwrite: Overwrite = False,
 ) -> None:
     """Train an SAE through SAELens; the result is a stock SAELens SAE folder."""
-    from sae_lens_meme.pipeline import train_step
+    from sae_lens_meme.pipeline import train_step, trained_saes
 
     train_step(
         config,
@@ -188,7 +189,8 @@ def train(
         fusion=fusion,
         overwrite=overwrite,
     )
-    _done(out, "load it with sae_lens.SAE.load_from_disk")
+    for folder, numbers in trained_saes(out).items():
+        _done(folder, f"{numbers}; load it with sae_lens.SAE.load_from_disk")
 
 
 @app.command()
@@ -254,21 +256,31 @@ def _done(out: Path, what: str) -> None:
     typer.echo(f"{out}: {what}")
 
 
+def _one_line(error: Exception) -> str:
+    """The message; of an error of the operating system (a full disk, no permission) the file and the reason."""
+    if isinstance(error, MemeError) or not isinstance(error, OSError) or not error.strerror:
+        return " ".join(str(error).split())
+    return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
+
+
 def main() -> None:
     """Entry point: one line and exit 2 for bad input, 130 for Ctrl-C."""
     # Before torch is imported: OpenMP threads that spin while they wait fight over the cores with those of other
     # libraries in the process. Measured on two cores: a small training step takes 10 ms instead of 200.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
-        sys.exit(app(standalone_mode=False) or 0)
-    except MemeError as error:
+        status = app(standalone_mode=False) or 0
+        if status == _INTERRUPTED:  # typer turns Ctrl-C into a status
+            raise KeyboardInterrupt
+        sys.exit(status)
+    except (MemeError, OSError) as error:
         if os.environ.get("SAE_LENS_MEME_DEBUG"):
             raise
-        typer.echo(f"error: {error}", err=True)
+        typer.echo(f"error: {_one_line(error)}", err=True)
         sys.exit(2)
     except (KeyboardInterrupt, typer.Abort):
-        typer.echo("interrupted; run the same command again to go on", err=True)
-        sys.exit(130)
+        typer.echo("\ninterrupted; run the same command again to go on", err=True)
+        sys.exit(_INTERRUPTED)
     except Exception as error:
         if not hasattr(error, "show"):  # not typer's own usage errors
             raise

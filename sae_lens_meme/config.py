@@ -36,11 +36,14 @@ def recipe_path(path: str | Path) -> Path:
     given = Path(path)
     if given.is_file():
         return given
-    shipped = Path(str(files("sae_lens_meme") / "configs" / given.name))
+    recipes = Path(str(files("sae_lens_meme") / "configs"))
+    shipped = recipes / given.name
     if given.parent in (Path(), Path("configs")) and shipped.is_file():
         return shipped
-    names = sorted(p.name for p in shipped.parent.glob("*.yaml"))
-    raise ConfigError(f"{path}: no such file; recipes that come with the package: {', '.join(names)}")
+    names = sorted(p.name for p in recipes.glob("*.yaml"))
+    raise ConfigError(
+        f"{path}: {'is a folder' if given.is_dir() else 'no such file'}; recipes that come with the package: {', '.join(names)}"
+    )
 
 
 def check_keys(where: str, given: Iterable[str], known: Iterable[str]) -> None:
@@ -64,7 +67,7 @@ def apply_overrides(config: dict[str, Any], overrides: Iterable[str]) -> dict[st
     for override in overrides:
         path, equals, text = override.partition("=")
         if not equals or not path:
-            raise ConfigError(f"override {override!r} is not key=value, for example sae.k=32")
+            raise ConfigError(f"override {override!r} is not KEY=VALUE, e.g. sae.k=32")
         *parents, last = path.split(".")
         node = result
         for parent in parents:
@@ -72,7 +75,11 @@ def apply_overrides(config: dict[str, Any], overrides: Iterable[str]) -> dict[st
             if not isinstance(child, dict):
                 raise ConfigError(f"override {override!r}: {parent!r} is the value {child!r}, not a section")
             node = child
-        node[last] = yaml.safe_load(text)
+        try:
+            node[last] = yaml.safe_load(text)
+        except yaml.YAMLError as error:
+            reason = " ".join(str(error).split())
+            raise ConfigError(f"override {override!r}: the value is not plain YAML ({reason})") from None
     return result
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -175,8 +175,8 @@ class _Evaluation:
         return Reconstruction(self.embeddings).evaluate(self.sae, latents=self.latents)
 
     def _stock_evals(self) -> Result:
-        from sae_lens_meme.evaluators.probes import tasks_of
         from sae_lens_meme.evaluators.stock import stock_evals
+        from sae_lens_meme.evaluators.tasks import tasks_of
         from sae_lens_meme.hooks import HookedMemeCLIP
 
         tasks, _ = tasks_of(self.embeddings, self.options.tasks)
@@ -207,7 +207,9 @@ class _Evaluation:
     def _probes(self) -> Result:
         from sae_lens_meme.evaluators.probes import Probes
 
-        evaluator = Probes(self.embeddings, tasks=self.options.tasks, seed=self.options.seed)
+        evaluator = Probes(
+            self.embeddings, tasks=self.options.tasks, seed=self.options.seed, fitted=self._embedding_probes
+        )
         return evaluator.evaluate(self.sae, latents=self.latents)
 
     def _influence(self) -> Result:
@@ -215,9 +217,21 @@ class _Evaluation:
 
         asked, heads = self.options, self._model_heads()
         evaluator = Influence(
-            self.embeddings, tasks=asked.tasks, heads=heads, n_bootstrap=asked.bootstrap, seed=asked.seed
+            self.embeddings,
+            tasks=asked.tasks,
+            heads=heads,
+            n_bootstrap=asked.bootstrap,
+            seed=asked.seed,
+            fitted=self._embedding_probes,
         )
         return evaluator.evaluate(self.sae, latents=self.latents)
+
+    @cached_property
+    def _embedding_probes(self) -> Any:
+        """Fitted once for `probes` and `influence`."""
+        from sae_lens_meme.evaluators.probe import EmbeddingProbes
+
+        return EmbeddingProbes(seed=self.options.seed)
 
     def _model_heads(self) -> list[Any]:
         """MemeCLIP's own classifier, where the embeddings were made with one."""

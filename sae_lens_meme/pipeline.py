@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-import inspect
 import sys
 import time
 from collections.abc import Callable, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, get_type_hints
 
 from rich.console import Console
 
 from sae_lens_meme.config import apply_overrides, check_keys, read_yaml
 from sae_lens_meme.embeddings import Embeddings
 from sae_lens_meme.errors import ConfigError
+from sae_lens_meme.storage import read_manifest
+
+if TYPE_CHECKING:
+    from sae_lens_meme.train import TrainConfig
 
 SECTIONS = ("out", "corpus", "embed", "train", "evaluate")
 console = Console(highlight=False, width=None if sys.stdout.isatty() else 110)
@@ -44,14 +47,15 @@ def run(
     base = Path(out or recipe.get("out") or "runs/" + Path(config).stem)
     base.mkdir(parents=True, exist_ok=True)
     started = time.perf_counter()
+    options, training = _check_sections(recipe, base)
     answer_key = corpus_section(recipe.get("corpus"), base, overwrite)
-    embed_section(recipe.get("embed", {}), base, overwrite)
+    options = {"answer_key": answer_key} | options
+    embed_section(recipe.get("embed") or {}, base, overwrite)
     with _timed("train"):
-        train_step(
-            {"train": recipe.get("train")}, out=base / "sae", embeddings=base / "embeddings", overwrite=overwrite
-        )
-    options = {"answer_key": answer_key, **recipe.get("evaluate", {})}
-    evaluate_step(base / "sae", base / "embeddings", out=base / "evaluation", overwrite=overwrite, **options)
+        train_step(training, out=base / "sae", embeddings=base / "embeddings", overwrite=overwrite)
+    for sae in trained_saes(base / "sae"):
+        out_of_this = base / "evaluation" / sae.relative_to(base / "sae")  # one folder an SAE after multi-hook training
+        evaluate_step(sae, base / "embeddings", out=out_of_this, overwrite=overwrite, **options)
     console.print(f"[dim]{time.perf_counter() - started:.0f} s in all; results in[/] {base}")
 
 
@@ -81,7 +85,6 @@ def embed_section(section: dict[str, Any], base: Path, overwrite: bool) -> None:
     from sae_lens_meme.embed import embed_arrays, embed_corpus
 
     arrays = "table" in section
-    _check_arguments("embed", section, embed_arrays if arrays else embed_corpus)
     with _timed("embed"):
         if arrays:
             embed_arrays(out=base / "embeddings", overwrite=overwrite, **section)
@@ -90,7 +93,7 @@ def embed_section(section: dict[str, Any], base: Path, overwrite: bool) -> None:
 
 
 def train_step(
-    config: str | Path | dict[str, Any],
+    config: str | Path | dict[str, Any] | TrainConfig,
     *,
     out: str | Path,
     overrides: Sequence[str] = (),
@@ -109,7 +112,7 @@ def train_step(
 
     if (embeddings is None) == (corpus is None):
         raise ConfigError("give --embeddings (cached) or --corpus (live), one of the two")
-    source = read_yaml(config) if not isinstance(config, dict) else config
+    source = read_yaml(config) if isinstance(config, (str, Path)) else config
     if embeddings is not None:
         train(source, out=out, overrides=overrides, embeddings=embeddings, overwrite=overwrite)
     else:
@@ -137,16 +140,61 @@ def evaluate_step(sae: str | Path, embeddings: str | Path, **options: Any) -> No
     from sae_lens_meme.evaluate import evaluate
     from sae_lens_meme.report import print_report
 
+    if several := [folder for folder in trained_saes(sae) if folder != Path(sae)]:
+        raise ConfigError(f"{sae}: holds several SAEs; give one of {', '.join(map(str, several))}")
     with _timed("evaluate"):
         report = evaluate(sae, embeddings, **options)
     print_report(report, console)
 
 
+def trained_saes(folder: str | Path) -> dict[Path, str]:
+    """Folder and held-out numbers of each SAE of a `train` result; of any other folder only itself."""
+    folder = Path(folder)
+    if not (folder / "manifest.json").is_file():
+        return {folder: ""}
+    facts = read_manifest(folder)["facts"]
+    several = {
+        folder / name: numbers for name, numbers in facts.items() if isinstance(numbers, dict) and "d_sae" in numbers
+    }
+    return {path: _numbers(numbers) for path, numbers in (several or {folder: facts}).items()}
+
+
+def _numbers(facts: dict[str, Any]) -> str:
+    if facts.get("heldout_explained_variance") is None:
+        return f"no held-out numbers ({facts.get('heldout_reason', 'the held-out memes are all alike')})"
+    return (
+        f"held-out explained variance {facts['heldout_explained_variance']:.3f}, L0 {facts['heldout_l0']:.1f}, "
+        f"{facts['heldout_never_fired']} of {facts['d_sae']} latents never fire there"
+    )
+
+
+def _check_sections(recipe: dict[str, Any], base: Path) -> tuple[dict[str, Any], TrainConfig]:
+    """The last sections, and the others looked at: a mistake in one is told before the long steps."""
+    from sae_lens_meme.embed import embed_arrays, embed_corpus
+    from sae_lens_meme.evaluate import evaluate
+    from sae_lens_meme.train import load_train_config
+
+    embedding, options = recipe.get("embed") or {}, recipe.get("evaluate") or {}
+    arrays = isinstance(embedding, dict) and "table" in embedding
+    _check_arguments("embed", embedding, embed_arrays if arrays else embed_corpus)
+    _check_arguments("evaluate", options, evaluate)
+    if recipe.get("corpus") is None and not arrays and not (base / "corpus").is_dir():
+        raise ConfigError("corpus: the section is missing; give one, or arrays with embed: {table: rows.csv, ...}")
+    if options.get("protocol", "both") not in (protocols := ("corrected", "published", "both")):
+        raise ConfigError(f"evaluate.protocol is {options['protocol']!r}, it must be one of {', '.join(protocols)}")
+    return options, load_train_config({"train": recipe.get("train")})
+
+
 def _check_arguments(where: str, given: Any, function: Callable[..., Any]) -> None:
+    from sae_lens_meme.train.values import check_value
+
     if not isinstance(given, dict):
         raise ConfigError(f"{where}: is {type(given).__name__}, not a mapping of options")
     internal = {"out", "overwrite", "progress", "sae", "embeddings", "corpus"}
-    check_keys(where, given, [name for name in inspect.signature(function).parameters if name not in internal])
+    types = {name: kind for name, kind in get_type_hints(function).items() if name not in {*internal, "return"}}
+    check_keys(where, given, types)
+    for key, value in given.items():
+        check_value(f"{where}.{key}", value, types[key])
 
 
 @contextmanager

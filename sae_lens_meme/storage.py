@@ -31,7 +31,7 @@ class StepFolder:
         path: the folder; it is made if it is not there.
         step: the step's name (`corpus`, `embed`, `train`, `evaluate`).
         fingerprint: everything that changes a number of the result (JSON values).
-        overwrite: remove a result with another fingerprint instead of refusing it.
+        overwrite: remove a result of this step with another fingerprint instead of refusing it.
         keep: results of other steps that live inside this folder; they are left alone.
 
     Raises:
@@ -132,13 +132,22 @@ class StepFolder:
         difference = _first_difference(earlier.get("fingerprint", {}), self.fingerprint)
         if earlier.get("step") == self.step and difference is None:
             self._files = dict(earlier["files"])
-        elif self._overwrite:
+        elif earlier.get("step") != self.step:  # --overwrite was meant for another folder
+            raise StorageError(
+                f"{self.path}: holds the result of {earlier.get('step')!r}, not of {self.step!r}; choose another --out"
+            )
+        elif self._overwrite or self._is_empty(earlier):
             self._clear()
         else:
-            what = f"of the step {earlier.get('step')!r}" if earlier.get("step") != self.step else difference
             raise StorageError(
-                f"{self.path}: holds a different result ({what}); pass --overwrite to replace it or choose another --out"
+                f"{self.path}: holds a different result ({difference}); "
+                "pass --overwrite to replace it or choose another --out"
             )
+
+    def _is_empty(self, earlier: dict[str, Any]) -> bool:
+        """An earlier run was refused before it made anything."""
+        ours = {LOCK, MANIFEST, *self._keep}
+        return not earlier.get("files") and all(entry.name in ours for entry in self.path.iterdir())
 
     def _clear(self) -> None:
         self.reopen()
@@ -237,10 +246,14 @@ def sha256_json(value: Any) -> str:
     return hashlib.sha256(json.dumps(value, sort_keys=True, allow_nan=False).encode()).hexdigest()
 
 
-def _first_difference(old: dict[str, Any], new: dict[str, Any]) -> str | None:
+def _first_difference(old: dict[str, Any], new: dict[str, Any], parent: str = "") -> str | None:
     for key in sorted(old.keys() | new.keys()):
-        if old.get(key) != new.get(key):
-            return f"{key}: {_short(old.get(key))} there, {_short(new.get(key))} now"
+        there, now = old.get(key), new.get(key)
+        if isinstance(there, dict) and isinstance(now, dict):
+            if inner := _first_difference(there, now, f"{parent}{key}."):
+                return inner
+        elif there != now:
+            return f"{parent}{key}: {_short(there)} there, {_short(now)} now"
     return None
 
 

@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from sae_lens import TopKTrainingSAE, TopKTrainingSAEConfig
 from sae_lens.training.activation_scaler import ActivationScaler
 
 from sae_lens_meme.embeddings import Embeddings
@@ -28,7 +29,7 @@ class Untouchable(Iterator[torch.Tensor]):
 
 
 def check_evaluator(make: Callable[[Embeddings], Evaluator], sae: Any, embeddings: Embeddings) -> Result:
-    """Same result twice, inputs unmodified, mode restored, strict JSON, flat fresh dict; returns the result."""
+    """Same result twice, inputs unmodified, mode restored, strict JSON, flat fresh dict, scaled as plain; returns the result."""
     evaluator = make(embeddings)
     before = _state(sae, embeddings)
     sae.train()
@@ -41,6 +42,7 @@ def check_evaluator(make: Callable[[Embeddings], Evaluator], sae: Any, embedding
         assert not result.table.select_dtypes(np.number).map(_is_nan).any(axis=None), "NaN in the table: null is meant"
     json.dumps(result.to_dict(), allow_nan=False)
     _check_callable(evaluator, sae, result)
+    check_scaled(evaluator, sae, embeddings)
     _check_mode_after_exception(evaluator, sae, embeddings)
     after = _state(sae, embeddings)
     assert before.keys() == after.keys()
@@ -57,11 +59,52 @@ def _check_callable(evaluator: Evaluator, sae: Any, result: Result) -> None:
     assert sae.training
     assert logged is not evaluator(sae, Untouchable(), ActivationScaler())
     for key, value in logged.items():
-        assert key.startswith(f"meme/{evaluator.name}/")
+        assert key.startswith(("meme/", "metrics/", "sparsity/")), "the prefixes of SAELens' metrics and of ours"
+        assert key.count("/") >= (2 if key.startswith("meme/") else 1)
         assert isinstance(value, float)
         assert math.isfinite(value)
-    defined = {f"meme/{evaluator.name}/{key}" for key, value in result.numbers.items() if value is not None}
+    defined = {evaluator.log_key(key) for key, value in result.numbers.items() if value is not None}
     assert logged.keys() == defined
+
+
+def check_scaled(evaluator: Evaluator, sae: Any, embeddings: Embeddings) -> None:
+    """A training SAE that lives in scaled, whitened space is measured in the space of the embeddings.
+
+    It is built from `sae` so that it is the same function of an embedding: the numbers must be the same.
+    """
+    x = torch.from_numpy(embeddings.take(evaluator.hook or sae.cfg.metadata.hook_name, embeddings.rows("train")))
+    scaler = ActivationScaler(scaling_factor=3.0)
+    scaler.estimate_whitening(sae.cfg.d_in, iter([3.0 * x]), 1, eps=1e-9)
+    training = in_scaled_space(sae, scaler).train()
+    log, expected = evaluator(training, Untouchable(), scaler), evaluator(sae, Untouchable(), None)
+    assert training.training, "the training SAE was left in eval mode"
+    assert log.keys() == expected.keys()
+    for key, value in expected.items():
+        assert log[key] == pytest.approx(value, rel=1e-3, abs=1e-4), key
+
+
+def in_scaled_space(sae: Any, scaler: ActivationScaler) -> TopKTrainingSAE:
+    """The training SAE whose `unscale(decode(encode(scale(x))))` is `sae` itself, a TopK SAE without input bias."""
+    cfg = TopKTrainingSAEConfig(
+        d_in=sae.cfg.d_in,
+        d_sae=sae.cfg.d_sae,
+        k=sae.cfg.k,
+        apply_b_dec_to_input=False,
+        rescale_acts_by_decoder_norm=False,
+        use_sparse_activations=False,
+    )
+    training = TopKTrainingSAE(cfg)
+    training.cfg.metadata.hook_name = sae.cfg.metadata.hook_name
+    # unscale is affine, and so is scale: their matrices are found by asking
+    eye, zero = torch.eye(sae.cfg.d_in, dtype=torch.float64), torch.zeros(1, sae.cfg.d_in, dtype=torch.float64)
+    back, forth = scaler.unscale(eye) - scaler.unscale(zero), scaler.scale(eye) - scaler.scale(zero)
+    with torch.no_grad():
+        W_enc = sae.W_enc.double()
+        training.W_enc.copy_(back @ W_enc)
+        training.b_enc.copy_(sae.b_enc + (scaler.unscale(zero) @ W_enc)[0])
+        training.W_dec.copy_(sae.W_dec.double() @ forth)
+        training.b_dec.copy_(scaler.scale(sae.b_dec.double()[None])[0])
+    return training
 
 
 def _check_mode_after_exception(evaluator: Evaluator, sae: Any, embeddings: Embeddings) -> None:

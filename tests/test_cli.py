@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -12,6 +13,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 from arrays import anisotropic
+
+from sae_lens_meme.cli import main
 
 CLI = [sys.executable, "-m", "sae_lens_meme.cli"]
 
@@ -22,13 +25,14 @@ def run(*arguments: object, cwd: Path | None = None) -> subprocess.CompletedProc
     return subprocess.run(command, capture_output=True, text=True, check=False, cwd=cwd, env=environment)
 
 
-def refused(*arguments: object, cwd: Path | None = None) -> str:
-    """The one line that a mistake gives; exit status 2, no traceback."""
-    done = run(*arguments, cwd=cwd)
-    assert done.returncode == 2, done.stderr
-    lines = done.stderr.strip().splitlines()
-    assert len(lines) == 1, done.stderr
-    return lines[0]
+def here(arguments: tuple[object, ...], capsys: pytest.CaptureFixture[str]) -> tuple[int, str, str]:
+    """The same in this process, where SAELens is imported already: exit status, stdout, stderr."""
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(sys, "argv", ["sae-lens-meme", *map(str, arguments)])
+        with pytest.raises(SystemExit) as ended:
+            main()
+    out, err = capsys.readouterr()
+    return int(ended.value.code or 0), out, err
 
 
 @pytest.fixture(scope="module")
@@ -42,6 +46,7 @@ def arrays(tmp_path_factory: pytest.TempPathFactory) -> Path:
         for i in range(1000)
     ]
     (folder / "rows.csv").write_text("\n".join(["id,source,split,hate,kind", *rows]) + "\n")
+    (folder / "rows.npy").write_text("id,source\n")
     return folder
 
 
@@ -117,10 +122,15 @@ def test_every_number_of_the_table_is_in_the_json_with_a_control(results: Path):
     assert "http" not in page.replace("http-equiv", ""), "the page must need no network"
 
 
-def test_a_second_evaluate_does_nothing_and_prints_the_same(results: Path):
+def test_a_second_evaluate_does_nothing_and_prints_the_same(
+    results: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    monkeypatch.chdir(results)
     before = {p: p.stat().st_mtime_ns for p in (results / "V").rglob("*") if p.is_file() and p.name != ".lock"}
-    again = run("evaluate", "--sae", "S", "--embeddings", "E", "--out", "V", "--bootstrap", "20", cwd=results)
-    assert "corrected protocol" in again.stdout
+    arguments = ("evaluate", "--sae", "S", "--embeddings", "E", "--out", "V", "--bootstrap", "20")
+    status, printed, _ = here(arguments, capsys)
+    assert status == 0
+    assert "corrected protocol" in printed
     assert {p: p.stat().st_mtime_ns for p in before} == before
 
 
@@ -130,27 +140,79 @@ def test_a_second_evaluate_does_nothing_and_prints_the_same(results: Path):
         (("run", "nope.yaml"), "nope.yaml: no such file; recipes that come with the package: demo.yaml, intervlm.yaml"),
         (("run", "demo.yaml", "--out", "o", "trian.sae.k=3"), "unknown key 'trian'; did you mean 'train'?"),
         (("run", "demo.yaml", "--out", "o", "corpus.planted.sede=1"), "corpus.planted: unknown key 'sede'; did you mean 'seed'?"),
-        (("run", "demo.yaml", "--out", "o", "evaluate"), "override 'evaluate' is not key=value"),
+        (("run", "demo.yaml", "--out", "o", "evaluate"), "override 'evaluate' is not KEY=VALUE"),
         (("embed", "--out", "o"), "give either a CORPUS or arrays"),
         (("embed", "--out", "o", "--image-embeds", "A.npy"), "arrays need --table"),
         (("embed", "nowhere", "--out", "o"), "nowhere: is not a result of 'corpus'"),
         (("corpus", "--out", "o"), "give"),
         (("train", "demo.yaml", "--out", "o"), "give --embeddings (cached) or --corpus (live)"),
         (("train", "demo.yaml", "--embeddings", "E", "--out", "o", "sae.expansion=8"), "unknown key 'expansion'"),
-        (("train", "demo.yaml", "--embeddings", "E", "--out", "o", "sae.k=999"), "k is 999, it must lie between 1 and d_sae 512"),
+        (("train", "demo.yaml", "--embeddings", "E", "--out", "o", "sae.k=999"), "k is 999, it must lie between 1 and d_sae 128"),
         (("train", "demo.yaml", "--embeddings", "E", "--out", "o", "sae.d_in=7"), "d_in is 7, the activations at the hook have 512"),
         (("train", "demo.yaml", "--embeddings", "E", "--out", "o", "lr=1e-3"), "1.0e-3"),
+        (("train", "demo.yaml", "--embeddings", "E", "--out", "o", "lr=-1.0"), "Invalid learning rate: -1.0"),
+        (("train", "demo.yaml", "--embeddings", "E", "--out", "o", "lr_scheduler_name=foo"), "Unsupported scheduler: foo"),
+        (("train", ".", "--embeddings", "E", "--out", "o"), ".: is a folder; recipes that come with the package: demo.yaml"),
+        (("train", "demo.yaml", "--embeddings", "E", "--out", "V", "--overwrite"), "V: holds the result of 'evaluate', not of 'train'"),
+        (("run", "demo.yaml", "--out", "o", "train.sae.k=[1"), "the value is not plain YAML"),
+        (("run", "demo.yaml", "--out", "o", "embed=5"), "embed: is int, not a mapping of options"),
+        (("run", "demo.yaml", "--out", "o", "embed.batch_size=foo"), "embed.batch_size is 'foo', expected int"),
+        (("run", "demo.yaml", "--out", "o", "evaluate.protocol=foo"), "evaluate.protocol is 'foo', it must be one of"),
+        (("run", "demo.yaml", "--out", "o", "corpus="), "corpus: the section is missing"),
+        (("embed", "--out", "/proc/nowhere", "--fused-embeds", "A.npy", "--table", "rows.csv"), "/proc/nowhere: No such file or directory"),
+        (("embed", "--out", "o2", "--fused-embeds", "rows.npy", "--table", "rows.csv"), "rows.npy: is not a .npy file"),
         (("evaluate", "--sae", "E", "--embeddings", "E", "--out", "o"), "E: is not an SAE folder (no cfg.json)"),
         (("evaluate", "--sae", "S", "--embeddings", "S", "--out", "o"), "holds the result of 'train', not of 'embed'"),
         (("evaluate", "--sae", "S", "--embeddings", "E", "--out", "o", "--only", "probe"), "unknown key 'probe'; did you mean 'probes'?"),
         (("evaluate", "--sae", "S", "--embeddings", "E", "--out", "o", "--concept", "hat=1"), "'hat=1'"),
     ],
 )  # fmt: skip
-def test_a_mistake_gives_one_line(results: Path, arguments: tuple[str, ...], message: str):
-    assert message in refused(*arguments, cwd=results)
+def test_a_mistake_gives_one_line(
+    results: Path,
+    arguments: tuple[str, ...],
+    message: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+):
+    monkeypatch.chdir(results)
+    status, _, error = here(arguments, capsys)
+    assert status == 2, error
+    assert len(error.strip().splitlines()) == 1, error
+    assert message in error
 
 
-def test_debug_shows_the_traceback(results: Path):
-    done = run("--debug", "run", "nope.yaml", cwd=results)
+def test_ctrl_c_says_how_to_go_on_and_the_run_goes_on(results: Path):
+    arguments = ("train", "demo.yaml", "--embeddings", "E", "--out", "C", "sae.d_sae=256", "epochs=2000")
+    with subprocess.Popen(
+        [*CLI, *arguments], cwd=results, stderr=subprocess.PIPE, text=True, start_new_session=True
+    ) as started:
+        deadline = time.monotonic() + 120
+        while not (results / "C" / "training_log.jsonl").exists() and time.monotonic() < deadline:
+            time.sleep(0.1)
+        os.kill(started.pid, signal.SIGINT)
+        _, errors = started.communicate(timeout=60)
+    assert started.returncode == 130
+    assert errors.strip().splitlines()[-1] == "interrupted; run the same command again to go on"
+    assert "Traceback" not in errors
+    assert "it/s" not in errors, "a progress bar does not belong into a log"
+    assert list((results / "C" / "checkpoints").iterdir())
+
+
+def test_a_recipe_with_several_hooks_runs_to_the_end(results: Path):
+    (results / "hooks.yaml").write_text(
+        "embed: {table: rows.csv, image_embeds: A.npy, text_embeds: B.npy}\n"
+        "train: {epochs: 1, hook_names: {image: hook_image_embed, fused: hook_fused}, sae: {d_sae: 32, k: 4}}\n"
+        "evaluate: {bootstrap: 5, only: [reconstruction]}\n"
+    )
+    done = run("run", "hooks.yaml", "--out", "H", cwd=results)
+    assert done.returncode == 0, done.stderr
+    assert all((results / "H" / "evaluation" / name / "evaluation.json").exists() for name in ("image", "fused"))
+    assert "give one of H/sae/image, H/sae/fused" in refused(
+        "evaluate", "--sae", "H/sae", "--embeddings", "E", "--out", "o", cwd=results
+    )
+
+
+def test_debug_shows_the_traceback(tmp_path: Path):
+    done = run("--debug", "run", "nope.yaml", cwd=tmp_path)
     assert done.returncode != 0
     assert "Traceback" in done.stderr

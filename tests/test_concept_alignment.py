@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import json
 
 import numpy as np
 import pandas as pd
 import pytest
 from arrays import anisotropic, make_embeddings
-from conformance import check_evaluator
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
@@ -22,8 +22,10 @@ from sae_lens_meme.errors import ConfigError, DataError
 from sae_lens_meme.evaluators.concept_alignment import ConceptAlignment, concept_alignment
 from sae_lens_meme.evaluators.concepts import Concept
 from sae_lens_meme.evaluators.latents import Latents, encode
-from sae_lens_meme.evaluators.pairs import measure_pairs
+from sae_lens_meme.evaluators.pairs import association, measure_pairs
+from sae_lens_meme.evaluators.pairs import significant as significant_pairs
 from sae_lens_meme.evaluators.targets import Targets
+from sae_lens_meme.statistics.contingency import Counter
 
 CONTRACT = [
     "latent",
@@ -163,6 +165,41 @@ def test_labels_that_mean_nothing(corpus, seed):
     assert (q["published"]["q_concept"] < 0.05).sum() > 100
 
 
+def test_labels_that_mean_nothing_are_seldom_called_significant(corpus):
+    """With nothing to find, a false-discovery rate is the share of draws with any discovery; the p-values are not idle."""
+    embeddings, latents = corpus
+    targets, rng = Targets.of(embeddings, tuple(Concept.parse(c) for c in CONCEPTS)), np.random.default_rng(0)
+    any_global, any_concept, below = [], [], []
+    for _ in range(100):
+        shuffled = targets.permuted(rng)
+        log_p = association(Counter(latents.csc(), shuffled.known, shuffled.sources).count(), "corrected")
+        found = significant_pairs(log_p, 0.05)
+        any_global.append(found["global"].any())
+        any_concept.append(found["concept"].any(axis=0))
+        below.append((np.exp(log_p) < 0.05).mean())
+    assert np.mean(any_global) <= 0.05 + 2 * np.sqrt(0.05 * 0.95 / 100)
+    assert np.mean(any_concept) <= 0.05 + 2 * np.sqrt(0.05 * 0.95 / 600)
+    assert 0.03 < np.mean(below) <= 0.05, "an exact test is a little conservative, not blind"
+
+
+def test_f1_of_a_rule_that_reads_the_source_alone(corpus):
+    """Against every subset of the sources, chosen on validation rows; a latent that names a source reaches it."""
+    embeddings, latents = corpus
+    numbers = ConceptAlignment(embeddings, CONCEPTS, n_bootstrap=0).measure_latents(embeddings, latents).numbers
+    for name in CONCEPTS:
+        known, true = Concept.parse(name).truth(embeddings.label(Concept.parse(name).label))
+        on = {split: known & (embeddings.splits == split) for split in ("validation", "test")}
+        score = {}
+        for subset in itertools.product([False, True], repeat=3):
+            fires = np.array(subset)[np.unique(embeddings.sources, return_inverse=True)[1]]
+            score[subset] = [f1_score(true[rows], fires[rows], zero_division=0) for rows in on.values()]
+        chosen = max(score.values(), key=lambda pair: pair[0])[0]
+        expected = [test for validation, test in score.values() if validation == chosen]
+        assert any(numbers[f"corrected/{name}/f1_source_only"] == pytest.approx(value) for value in expected)
+    assert numbers["corrected/hate=1/f1_source_only"] > numbers["corrected/hate=1/best_f1_always_on"]
+    assert "published/hate=1/f1_source_only" not in numbers
+
+
 def test_permuting_keeps_every_margin_within_its_source(corpus):
     targets = Targets.of(corpus[0], tuple(Concept.parse(c) for c in CONCEPTS))
     shuffled = targets.permuted(np.random.default_rng(0))
@@ -229,11 +266,6 @@ def sae_corpus(n: int = 400) -> tuple[np.ndarray, Embeddings]:
     x = anisotropic(n, 16, rng)
     hate = [int(v) if i % 5 else None for i, v in enumerate(x[:, 4] + x[:, 5] > x[:, 4].mean() + x[:, 5].mean())]
     return x, make_embeddings({"hook_fused": x}, labels={"hate": hate, "humor": rng.integers(0, 4, n).tolist()})
-
-
-def test_conformance():
-    x, embeddings = sae_corpus()
-    check_evaluator(lambda e: ConceptAlignment(e, n_bootstrap=5), tiny_sae(x, d_sae=24, k=4), embeddings)
 
 
 def test_numbers_and_intervals():

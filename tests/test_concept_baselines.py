@@ -40,6 +40,8 @@ def test_the_counts_are_those_of_the_evaluator(corpus):
         for count in ("n_significant_global", "n_significant_concept", "n_latents_global", "n_pairs_tested"):
             assert result.numbers[f"{protocol}/sae/{count}"] == numbers[f"{protocol}/{count}"]
             assert result.numbers[f"{protocol}/copy/{count}"] == numbers[f"{protocol}/{count}"]
+        both = (result.numbers[f"{protocol}/sae/{c}"] for c in ("n_latents_concept", "n_latents"))
+        assert result.numbers[f"{protocol}/sae/share_of_latents_concept"] == next(both) / next(both)
     assert result.numbers["published/other/n_latents"] == 24
     assert result.table is not None
     assert set(result.table.baseline) == {"sae", "neurons", "copy", "other", "permuted_labels", "permuted_labels_max"}

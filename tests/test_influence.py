@@ -329,7 +329,19 @@ def test_numbers_stand_beside_their_controls(result):
     for group in ("ablation/latent/hate", "steering/x5/latent/stance", "ablation/embedding/hate"):
         assert numbers[f"{group}/attached_no_change"] == 0
         assert numbers[f"{group}/largest"] > numbers[f"{group}/largest_matched"]
-        assert numbers[f"{group}/largest_random"] >= 0
+        assert 0 <= numbers[f"{group}/largest_random"] <= numbers[f"{group}/random_maximum"]
+        kind, *_, route, task = group.split("/")
+        table = result.table
+        mine = table[(table["kind"] == kind) & (table["route"] == route) & (table["task"] == task)]
+        assert numbers[f"{group}/random_maximum"] == mine["delta_random"].max()
+        best = mine.loc[mine["delta_all"].abs().idxmax()]
+        assert (numbers[f"{group}/largest"], numbers[f"{group}/largest_latent"]) == (
+            abs(best["delta_all"]),
+            best["latent"],
+        )
+        ends = {numbers[f"{group}/largest_low"], numbers[f"{group}/largest_high"]}
+        assert ends == {abs(best["delta_all_low"]), abs(best["delta_all_high"])}
+        assert min(ends) < numbers[f"{group}/largest"] < max(ends)
     json.dumps(result.to_dict(), allow_nan=False)
 
 

@@ -24,6 +24,7 @@ from scipy import sparse
 from tiny_sae import tiny_sae
 
 from sae_lens_meme.errors import ConfigError, DataError, NonFiniteError, StorageError
+from sae_lens_meme.evaluators.base import unscaled
 from sae_lens_meme.evaluators.latents import Latents, encode
 
 D, D_SAE = 32, 80
@@ -71,7 +72,7 @@ def test_rows_batches_and_scaler(x, embeddings):
     chosen = encode(sae, embeddings, rows=rows, batch_size=2).csr().toarray()
     np.testing.assert_allclose(chosen, everything[rows], rtol=1e-4, atol=1e-5)  # BLAS rounds by batch size
     np.testing.assert_array_equal(encode(sae, embeddings).rows(rows).csr().toarray(), everything[rows])
-    scaled = encode(sae, embeddings, activation_scaler=ActivationScaler(scaling_factor=2.0)).csr().toarray()
+    scaled = encode(unscaled(sae, ActivationScaler(scaling_factor=2.0)), embeddings).csr().toarray()
     with torch.no_grad():
         np.testing.assert_allclose(scaled, sae.encode(2 * torch.from_numpy(x)).numpy(), rtol=1e-4, atol=1e-5)
 

@@ -10,7 +10,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 LAYERS = [
     {"errors", "labels", "__init__", "progress", "statistics"},
-    {"storage", "images", "config"},
+    {"storage", "images", "config", "device"},
     {"shards", "embeddings", "hooks"},
     {"corpus", "planted"},
     {"embed"},

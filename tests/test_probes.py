@@ -18,8 +18,10 @@ from tiny_sae import tiny_sae
 
 from sae_lens_meme.errors import DataError
 from sae_lens_meme.evaluators.latents import encode
-from sae_lens_meme.evaluators.probe import Probe, fit_embedding_probe, fit_latent_probe
-from sae_lens_meme.evaluators.probes import Probes, permute_within, scores, tasks_of, thinned
+from sae_lens_meme.evaluators.probe import EmbeddingProbes, Probe, fit_embedding_probe, fit_latent_probe, thinned
+from sae_lens_meme.evaluators.probe_scores import scores
+from sae_lens_meme.evaluators.probes import Probes, permute_within
+from sae_lens_meme.evaluators.tasks import tasks_of
 
 N, D = 600, 32
 
@@ -145,6 +147,56 @@ def test_control_tells_a_real_label_from_one_that_follows_the_source(result):
     assert abs(numbers["hate/latents_permuted/auroc"] - 0.5) < 0.2
 
 
+@given(st.integers(0, 1000), st.integers(2, 4))
+@settings(deadline=None, max_examples=30)
+def test_auroc_within_source_counts_the_pairs_of_each_source(seed, n_classes):
+    rng = np.random.default_rng(seed)
+    y, sources = rng.integers(0, n_classes, 40), rng.integers(0, 3, 40)
+    p = np.round(rng.dirichlet(np.ones(n_classes), 40) * 5) + 1  # with ties
+    p /= p.sum(1, keepdims=True)
+    each = []
+    for c in [1] if n_classes == 2 else range(n_classes):
+        won = [
+            (p[i, c] > p[j, c]) + 0.5 * (p[i, c] == p[j, c])
+            for i in range(40)
+            for j in range(40)
+            if y[i] == c and y[j] != c and sources[i] == sources[j]
+        ]
+        each += [np.mean(won)] if won else []
+    found, _ = scores(range(n_classes), p, y, sources)
+    assert found["auroc_within_source"] == pytest.approx(np.mean(each))
+
+
+def test_a_label_that_follows_the_source_is_read_from_the_source_alone():
+    """The pooled AUROC is high, so is that of labels permuted within source; within source nothing is read."""
+    rng = np.random.default_rng(0)
+    second = rng.random(2000) < 0.5
+    x = rng.standard_normal((2000, 12)).astype(np.float32)
+    x[:, :3] += 4 * second[:, None]
+    labels = {"shade": (rng.random(2000) < np.where(second, 0.9, 0.1)).astype(int).tolist()}
+    embeddings = make_embeddings({"hook_fused": x}, sources=np.where(second, "b", "a").tolist(), labels=labels)
+    numbers = Probes(embeddings).evaluate(tiny_sae(x, k=8)).numbers
+    for space in ("latents", "embedding", "latents_permuted"):
+        assert numbers[f"shade/{space}/auroc"] > 0.85
+        assert abs(numbers[f"shade/{space}/auroc_within_source"] - 0.5) < 0.1
+
+
+def test_the_control_is_the_mean_over_its_draws(data):
+    _, embeddings, sae = data
+    evaluator = Probes(embeddings, tasks=["stance"], spaces=["latents"], n_permutations=3, seed=5)
+    result = evaluator.evaluate(sae)
+    (task,), _ = tasks_of(embeddings, ["stance"])
+    z, y, rng = encode(sae, embeddings).csr(), task.label.values, np.random.default_rng(5)
+    each = []
+    for _ in range(3):
+        permuted = permute_within(y[task.train], embeddings.sources[task.train], rng)
+        p = fit_latent_probe("stance", z[task.train], permuted).predict_proba(z[task.held_out])
+        each.append(roc_auc_score(y[task.held_out], p, multi_class="ovr", average="macro"))
+    assert len(set(each)) == 3
+    assert result.numbers["stance/latents_permuted/auroc"] == pytest.approx(np.mean(each))
+    assert "stance/latents_permuted/auroc" not in Probes(embeddings, n_permutations=0).evaluate(sae).numbers
+
+
 def test_labels_that_cannot_be_tasks_are_named(result):
     assert result.numbers["always/latents/auroc"] is None
     assert result.reasons["always/latents/auroc"] == "1 classes among 420 known train rows"
@@ -164,22 +216,23 @@ def test_string_labels_work_like_numbers():
     y = np.where(x[:, 0] > 0, "yes", "no").astype(object)
     probe = fit_embedding_probe("mood", x, y)
     assert probe.classes == ("no", "yes")
-    found, reasons = scores(probe.classes, probe.predict_proba(x), y)
+    found, reasons = scores(probe.classes, probe.predict_proba(x), y, np.array(["a", "b"] * 40))
     assert found["auroc"] > 0.99
     assert reasons == {}
 
 
 def test_one_class_among_held_out_rows_leaves_auroc_undefined():
     p = np.array([[0.3, 0.7], [0.6, 0.4]])
-    found, reasons = scores((0, 1), p, np.array([1, 1]))
-    assert found["auroc"] is None
-    assert reasons == {"auroc": "all 2 held-out rows are of one class"}
+    found, reasons = scores((0, 1), p, np.array([1, 1]), np.array(["a", "a"]))
+    assert found["auroc"] is found["auroc_within_source"] is None
+    assert reasons["auroc"] == "all 2 held-out rows are of one class"
+    assert reasons["auroc_within_source"] == "the 2 held-out rows of each source are of one class"
     assert found["balanced_accuracy"] == 0.5
     assert found["log_loss"] == pytest.approx(-np.log([0.7, 0.4]).mean())
 
 
 def test_no_held_out_rows_gives_reasons():
-    found, reasons = scores((0, 1), np.empty((0, 2)), np.empty(0, dtype=int))
+    found, reasons = scores((0, 1), np.empty((0, 2)), np.empty(0, dtype=int), np.empty(0, dtype=str))
     assert set(found.values()) == {None}
     assert set(reasons) == set(found)
 
@@ -201,6 +254,23 @@ def test_permuting_within_keeps_each_group(pairs, seed):
     permuted = permute_within(values, groups, np.random.default_rng(seed))
     for group in set(groups.tolist()):
         assert sorted(permuted[groups == group]) == sorted(values[groups == group])
+
+
+def test_probes_on_the_embedding_are_shared_and_fitted_once(data, monkeypatch):
+    from sae_lens_meme.evaluators import probe
+    from sae_lens_meme.evaluators.influence import Influence
+
+    x, embeddings, sae = data
+    asked, fit = [], probe.fit_embedding_probe
+    monkeypatch.setattr(probe, "fit_embedding_probe", lambda task, *a: asked.append(task) or fit(task, *a))
+    fitted, tasks = EmbeddingProbes(), ["hate", "stance"]
+    shared = Influence(embeddings, tasks=tasks, fitted=fitted, n_bootstrap=0)
+    numbers = [Probes(embeddings, tasks=tasks, fitted=fitted).evaluate(sae).numbers, shared.evaluate(sae).numbers]
+    assert asked == tasks
+    alone = [Probes(embeddings, tasks=tasks), Influence(embeddings, tasks=tasks, n_bootstrap=0)]
+    assert numbers == [evaluator.evaluate(sae).numbers for evaluator in alone]
+    shared.evaluate(sae, make_embeddings({"hook_fused": x + 1}, labels={t: [0, 1] * (N // 2) for t in tasks}))
+    assert asked == tasks * 4, "other memes have probes of their own"
 
 
 def test_thinning_never_loses_a_class():

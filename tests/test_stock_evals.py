@@ -47,3 +47,16 @@ def test_a_label_without_test_rows_is_null_with_a_reason(embeddings):
     result = stock_evals(topk_sae(D), [HookedMemeCLIP.from_embeddings(embeddings, "untested")])
     assert result.numbers["untested/ce_loss_score"] is None
     assert "split 'test' has no labelled rows" in result.reasons["untested/ce_loss_score"]
+
+
+def test_batches_of_equal_size_leave_no_row_out(embeddings, monkeypatch):
+    model = HookedMemeCLIP.from_embeddings(embeddings, "hate")
+    whole = stock_evals(topk_sae(D), [model]).numbers
+    n = len(model.token_dataset("test"))
+    monkeypatch.setattr(
+        "sae_lens_meme.evaluators.stock.MAX_BATCH", n // 2
+    )  # 3 batches; two of that size would lose a row
+    assert n % 3 == 0 < n % 2
+    batched = stock_evals(topk_sae(D), [model]).numbers
+    for key in ("ce_loss_with_sae", "ce_loss_without_sae", "kl_div_with_sae"):
+        assert batched[f"hate/{key}"] == pytest.approx(whole[f"hate/{key}"], rel=1e-4)

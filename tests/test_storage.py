@@ -114,6 +114,28 @@ def test_a_different_result_is_refused_and_kept(tmp_path: Path):
     assert read_finished(tmp_path / "a", "embed")["fingerprint"] == {"seed": 2}
 
 
+def test_the_difference_is_named_down_to_its_key(tmp_path: Path):
+    build(tmp_path / "a", fingerprint={"config": {"sae": {"d_sae": 64, "k": 8}, "lr": 0.1}})
+    with pytest.raises(StorageError, match=r"\(config.sae.k: 8 there, 9 now\)"):
+        build(tmp_path / "a", fingerprint={"config": {"sae": {"d_sae": 64, "k": 9}, "lr": 0.1}})
+
+
+def test_overwrite_never_removes_the_result_of_another_step(tmp_path: Path):
+    build(tmp_path / "a")
+    before = contents(tmp_path / "a")
+    folder = StepFolder(tmp_path / "a", "train", {}, overwrite=True)
+    with pytest.raises(StorageError, match="holds the result of 'embed', not of 'train'"), folder:
+        pass
+    assert contents(tmp_path / "a") == before
+
+
+def test_a_run_refused_before_it_made_anything_leaves_nothing_in_the_way(tmp_path: Path):
+    with pytest.raises(ZeroDivisionError), StepFolder(tmp_path / "a", "embed", {"seed": 7}):
+        _ = 1 / 0
+    build(tmp_path / "a")
+    assert read_finished(tmp_path / "a", "embed")["fingerprint"] == {"seed": 1}
+
+
 def test_a_strangers_folder_is_refused(tmp_path: Path):
     (tmp_path / "thesis.tex").write_text("years of work")
     for overwrite in (False, True):

@@ -44,6 +44,10 @@ def resolve(section: dict, overrides: tuple[str, ...] = (), d_in: int = 16, n_ro
         ({"sae": SAE | {"d_in": 17}}, "train.sae.d_in is 17, the activations at the hook have 16 dimensions"),
         ({"sae": SAE, "train_batch_size_tokens": 1001}, "train_batch_size_tokens is 1001, .* the 1,000 training rows"),
         ({"sae": SAE, "epochs": 3, "training_tokens": 5}, "either epochs or training_tokens"),
+        ({"sae": SAE, "seed": -1}, "train.seed is -1, it must be 0 or more"),
+        ({"sae": SAE, "device": "banana"}, "device 'banana' cannot be used here"),
+        ({"train": None}, "train: is None, not a section"),
+        ({"train": [1]}, r"train: is \[1\], not a section"),
         ({"sae": SAE, "epochs": 0}, "train.epochs is 0, it must be above 0"),
         ({"sae": SAE, "hook_names": {"../x": "hook_fused"}}, "'../x' cannot be the name of an SAE's folder"),
         ({"sae": SAE, "output_path": "x"}, "train.output_path is 'x', this step sets it to None"),
@@ -65,6 +69,16 @@ def test_every_architecture_by_one_line(architecture: str):
     assert cfg.sae.d_in == 16
 
 
+@pytest.mark.parametrize(("architecture", "lacks"), [("batchtopk", ["init"]), ("standard", ["k", "init"])])
+def test_a_shipped_recipe_takes_another_architecture_in_one_line(
+    architecture: str, lacks: list[str], capsys: pytest.CaptureFixture[str]
+):
+    config = load_train_config("demo.yaml", [f"sae.architecture={architecture}"])
+    assert not set(lacks) & set(config.section["sae"])
+    notes = capsys.readouterr().err.splitlines()
+    assert [f"train.sae.{key}" in note and "is left out" in note for key, note in zip(lacks, notes, strict=True)]
+
+
 def test_overrides_are_relative_to_train_and_yaml():
     config = {"corpus": {"anything": 1}, "train": {"sae": dict(SAE), "epochs": 50}}
     cfg = resolve(config, ("sae.k=4", "epochs=2", "lr=1.0e-4", "logger.run_name=mine"))
@@ -79,7 +93,7 @@ def test_overrides_are_relative_to_train_and_yaml():
         ("sae.k=[", "is not plain YAML"),
         ("sae.kk=3", "unknown key 'kk'"),
         ("lr=1e-3", "write 0.001 or 1.0e-3"),
-        ("lr.x=3", "is not a section"),
+        ("lr.x=3", "'lr' is the value 0.001, not a section"),
         ("sae.k=!!python/object/apply:os.system [ls]", "is not plain YAML"),
     ],
 )

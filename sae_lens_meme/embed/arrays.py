@@ -38,10 +38,15 @@ def read_array(source: str | Path) -> Float[np.ndarray, "n d"]:
 
 
 def _read_npy(file: Path) -> np.ndarray:
+    with file.open("rb") as opened:
+        if opened.read(6) != b"\x93NUMPY":  # numpy would advise to load it as a pickle
+            raise DataError(f"{file}: is not a .npy file; save it with numpy.save")
     try:
         return np.load(file, mmap_mode="r", allow_pickle=False)
     except (ValueError, EOFError, OSError) as error:
-        raise DataError(f"{file}: is not a plain .npy array ({error}); save it with numpy.save") from None
+        raise DataError(
+            f"{file}: is not a plain .npy array of numbers, or is cut off ({type(error).__name__}); save it again with numpy.save"
+        ) from None
 
 
 def _read_safetensors(file: Path) -> dict[str, np.ndarray]:

@@ -16,11 +16,13 @@ from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
 
 from sae_lens_meme.corpus import load_corpus
+from sae_lens_meme.device import pick_device
 from sae_lens_meme.embed.layout import FUSED, IMAGE_EMBED, TEXT_EMBED, embedding_features, fuse, require_finite
 from sae_lens_meme.embed.memeclip import fuse_with_heads
 from sae_lens_meme.embeddings import Embeddings
-from sae_lens_meme.errors import ConfigError
+from sae_lens_meme.errors import ConfigError, ModelError
 from sae_lens_meme.images import open_image
+from sae_lens_meme.labels import NOT_LABELS
 from sae_lens_meme.progress import progress_bar
 from sae_lens_meme.shards import shard_names, write_dataset
 from sae_lens_meme.storage import StepFolder, read_finished, sha256_json
@@ -70,12 +72,28 @@ def embed_corpus(
     """
     if fusion not in ("clip", "memeclip"):
         raise ConfigError(f"fusion {fusion!r} is none of clip, memeclip")
+    if batch_size < 1:
+        raise ConfigError(f"batch_size is {batch_size}, it must be 1 or more")
     if fusion == "clip" and heads is not None:
         raise ConfigError(f"heads {str(heads)!r} belong to fusion memeclip; pass --fusion memeclip or leave them out")
+    read_finished(corpus, "corpus")
+    if fusion == "memeclip":
+        _require_heads_or_task(Path(corpus), heads, task)
     towers_out = Path(out) / "towers" if fusion == "memeclip" else Path(out)
     encoder = _Encoder.load(model, fusion, device, dtype, batch_size, workers)
     towers = _embed_towers(Path(corpus), towers_out, encoder, overwrite, progress)
     return towers if fusion == "clip" else fuse_with_heads(towers, Path(out), heads, task, overwrite)
+
+
+def _require_heads_or_task(corpus: Path, heads: str | Path | None, task: str) -> None:
+    """The towers run for hours: what the heads need is looked for before."""
+    if heads is not None:
+        if not Path(heads).is_file():
+            raise ModelError(f"{heads}: no such file; give MemeCLIP's checkpoint, or leave --heads out to train them")
+        return
+    labels = [name for name in next(iter(load_corpus(corpus).values())).column_names if name not in NOT_LABELS]
+    if task not in labels:
+        raise ConfigError(f"task {task!r} is not a label of {corpus}; it has {', '.join(labels) or 'none'}")
 
 
 @dataclass(frozen=True)
@@ -92,7 +110,7 @@ class _Encoder:
     def load(cls, name: str, fusion: Any, device: str, dtype: str, batch_size: int, workers: int | None) -> _Encoder:
         from sae_lens_meme.hooks import HookedMemeCLIP
 
-        device = _device(device)
+        device = pick_device(device)
         precision = _dtype(dtype, device)
         model = HookedMemeCLIP.from_pretrained(name, fusion=fusion, device=device)
         return cls(model, device, precision, batch_size, _workers(workers))
@@ -206,14 +224,6 @@ def _stack(items: list[tuple[torch.Tensor, torch.Tensor]]) -> tuple[torch.Tensor
 
 def _all_rows(corpus: DatasetDict) -> Dataset:
     return concatenate_datasets([corpus[split] for split in corpus if len(corpus[split])])
-
-
-def _device(device: str) -> str:
-    if device != "auto":
-        return device
-    if torch.cuda.is_available():
-        return "cuda"
-    return "mps" if torch.backends.mps.is_available() else "cpu"
 
 
 def _dtype(dtype: str, device: str) -> torch.dtype:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+from jaxtyping import Float
 
 from sae_lens_meme.evaluators.latents import Latents
 from sae_lens_meme.evaluators.pairs import Pairs, association, significant
@@ -30,6 +31,8 @@ EXPLAIN = {
     "around the count; a bootstrap would take a repeated meme for independent evidence. _at_half: the median at half the memes",
     "best_f1_test": "of the latent with the best F1 on validation rows, measured on test rows; control: f1_always_on; "
     "interval: bootstrap over test memes within source",
+    "f1_source_only": "control: F1 on test memes of the best rule that reads nothing but the source (it fires on whole sources, "
+    "chosen on the rows that choose the threshold); F1 pools the sources, so that a latent that only knows the source gets this",
     "winners_curse": "f1_validation - f1_test of the latent chosen on validation rows",
     "odds_ratio": "Mantel-Haenszel over sources, interval of Robins, Breslow and Greenland; null where b c = 0",
     "auroc": "DeLong interval",
@@ -93,11 +96,34 @@ def score_numbers(
         for c, concept in enumerate(targets.names):
             numbers[f"{concept}/best_f1_test_low"] = defined(low[c])
             numbers[f"{concept}/best_f1_test_high"] = defined(high[c])
+    if pairs.protocol == "corrected":
+        alone = f1_source_only(targets)
+        numbers |= {f"{concept}/f1_source_only": defined(alone[c]) for c, concept in enumerate(targets.names)}
     numbers |= {f"median_best_{name}": _median(values) for name, values in at_best.items()}
     score = pairs.columns["f1_validation" if pairs.protocol == "published" else "f1_test"]
     numbers["n_f1_above_0.35"] = int((score > INTERVLM_F1).sum())
     numbers["n_concepts_above_always_on"] = _above(at_best, pairs.protocol)
     return numbers, {key: _reason(key, pairs.protocol) for key, value in numbers.items() if value is None}
+
+
+def f1_source_only(targets: Targets) -> Float[np.ndarray, " concepts"]:
+    """F1 on test memes of the best rule that fires on whole sources; NaN without a true test meme or rows to choose on.
+
+    The rule with the best F1 fires on the sources of the highest prevalence; how many is chosen, as every
+    threshold is, on the validation rows.
+    """
+    choose, test = targets.threshold_codes()[0], targets.test_codes()
+    out = np.full(len(targets.names), np.nan)
+    for c in range(len(out)):
+        true, known = (np.bincount(targets.sources, choose[:, c] >= code) for code in (TRUE, FALSE))
+        order = np.argsort(-true / np.maximum(known, 1), kind="stable")
+        scores = f1_score(true[order].cumsum(), known[order].cumsum(), true.sum())
+        if np.isnan(scores).all():
+            continue
+        fires = np.isin(targets.sources, order[: np.argmax(scores) + 1])
+        is_true, is_known = test[:, c] == TRUE, test[:, c] >= FALSE
+        out[c] = f1_score((fires & is_true).sum(), (fires & is_known).sum(), is_true.sum())
+    return out
 
 
 _OF_BEST = ("f1_validation", "f1_test", "winners_curse", "f1_always_on", "auroc")

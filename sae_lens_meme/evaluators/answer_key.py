@@ -21,7 +21,7 @@ SCORES = ("auroc", "f1", "f1_always_on", "auroc_permuted")
 
 EXPLAIN = {
     "auroc": "within source, on test rows, of the latent with the best AUROC on train and validation rows; "
-    "a factor of several values is the mean over its values",
+    "a factor of several values is the mean over its values; a factor that is constant within every source is left out",
     "f1": "of the same latent on test rows, its threshold chosen on validation rows; control: f1_always_on",
     "auroc_permuted": "control: the same selection and measurement with the factor permuted within source (about 0.5)",
 }
@@ -37,10 +37,12 @@ def score_answer_key(
         kinds: for each factor `visual`, `textual` or `cross-modal`.
 
     Raises:
-        DataError: a meme of the embeddings is not in the answer key.
+        DataError: a meme of the embeddings is not in the answer key, or no factor varies within a source.
     """
     require_latents_of(latents, embeddings)
     kinds = {factor: kind for factor, kind in kinds.items() if _varies_within_a_source(embeddings, factors, factor)}
+    if not kinds:
+        raise DataError("no factor of the answer key varies within a source; give the key of this corpus")
     targets, columns = _targets(embeddings, factors, kinds)
     ranked = Ranked.of(latents.csc())
     found = _best(ranked, targets)

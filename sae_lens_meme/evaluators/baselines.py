@@ -22,7 +22,10 @@ from sae_lens_meme.evaluators.result import Number, Result
 from sae_lens_meme.evaluators.targets import Targets
 from sae_lens_meme.statistics.contingency import Counter
 
-_COUNTS = (*HEADLINES, "n_latents", "n_pairs_tested", "share_of_latents_global", "share_of_tests_global")
+_COUNTS = (
+    *(*HEADLINES, "n_latents", "n_pairs_tested"),
+    *(f"share_of_{unit}_{family}" for unit in ("latents", "tests") for family in ("global", "concept")),
+)
 
 EXPLAIN = {
     "sae": "the SAE on the true labels, all rows with a known label (corrected) or all rows (published)",

@@ -27,10 +27,10 @@ from sae_lens_meme.evaluators.influence_routes import (
     latent_route,
 )
 from sae_lens_meme.evaluators.latents import Latents, hook_of
-from sae_lens_meme.evaluators.probe import Probe, fit_embedding_probe, fit_latent_probe
-from sae_lens_meme.evaluators.probes import tasks_of, thinned
+from sae_lens_meme.evaluators.probe import EmbeddingProbes, Probe, fit_latent_probe
 from sae_lens_meme.evaluators.reconstruction import held_out
 from sae_lens_meme.evaluators.result import Number, Result
+from sae_lens_meme.evaluators.tasks import tasks_of
 
 ROUTES = ("latent", "embedding")
 
@@ -46,7 +46,7 @@ class Influence(Evaluator):
         rows: "held_out" (test rows, else validation rows, else all) or "all". Labels are not needed to be known.
         n_bootstrap: resamples of the memes for the 95 % intervals; 0 for none.
         n_random: random directions of the equal-norm control; 0 for none.
-        max_rows: the probe on the embedding is fitted on at most so many train rows.
+        fitted: the probes on the embedding; give `Probes` the same ones and they are fitted once.
     """
 
     name = "influence"
@@ -63,14 +63,14 @@ class Influence(Evaluator):
         rows: str = "held_out",
         n_bootstrap: int = 200,
         n_random: int = 4,
-        max_rows: int = 50_000,
+        fitted: EmbeddingProbes | None = None,
         seed: int = 0,
     ):
         super().__init__(embeddings, hook=hook)
         _require(routes, rows, multipliers)
         self.tasks, self.multipliers, self.routes, self.heads = tasks, tuple(multipliers), tuple(routes), tuple(heads)
-        self.rows, self.n_bootstrap, self.n_random, self.max_rows = rows, n_bootstrap, n_random, max_rows
-        self.seed = seed
+        self.rows, self.n_bootstrap, self.n_random = rows, n_bootstrap, n_random
+        self.fitted, self.seed = fitted or EmbeddingProbes(seed=seed), seed
 
     def measure(self, sae: Any, embeddings: Embeddings, latents: Latents) -> Result:
         rows, which = self._rows(embeddings)
@@ -119,8 +119,7 @@ class Influence(Evaluator):
             return
         directions = _unit_directions(rng, self.n_random, decoder.shape[1])
         for task in tasks:
-            train = thinned(task.train, task.label.values, self.max_rows, self.seed)
-            probe = fit_embedding_probe(task.name, embeddings.take(hook, train), task.label.values[train])
+            probe = self.fitted.of(task, embeddings, hook)
             yield "probe", embedding_route(probe, z, embeddings, hook, rows, decoder, directions)
         for head in self.heads:
             make = CosineRoute if isinstance(head, CosineHead) else embedding_route
@@ -166,8 +165,13 @@ def _numbers(route: Route, effects: Effects, multipliers: Sequence[float], head:
         best = int(np.abs(effects.delta_all[top, m]).argmax())
         numbers[f"{group}/largest"] = float(magnitude[top])
         numbers[f"{group}/largest_latent"] = top
+        if effects.delta_all_interval is not None:
+            ends = [end[top, m, best] for end in effects.delta_all_interval]
+            low, high = sorted(np.abs(ends)) if ends[0] * ends[1] > 0 else (0.0, np.abs(ends).max())
+            numbers |= {f"{group}/largest_low": float(low), f"{group}/largest_high": float(high)}
         if effects.delta_random is not None:
             numbers[f"{group}/largest_random"] = float(effects.delta_random[top, m, best])
+            numbers[f"{group}/random_maximum"] = float(effects.delta_random[:, m].max())
         if np.isfinite(matched := effects.delta_matched[top, m, best]):
             numbers[f"{group}/largest_matched"] = float(matched)
         numbers[f"{group}/attached_no_change"] = effects.attached_no_change
@@ -183,7 +187,11 @@ def _explain(which: str, n: int, influence: Influence) -> dict[str, str]:
         "delta_active": "mean over the rows where the latent fires; null where it fires on none",
         "delta_random": f"control: |mean change| for a step of equal norm on the same memes, mean over {influence.n_random} random directions",
         "delta_matched": "control: mean |delta_all| of the 20 other latents nearest in firing rate",
-        "largest": "largest |delta_all| over latents and classes; largest_random and largest_matched are its controls",
+        "largest": "largest |delta_all| over latents and classes, of latent largest_latent: chosen and measured on the same "
+        "rows, so that random_maximum is its fair control; largest_random and largest_matched are those of this one latent",
+        "random_maximum": "control: the largest delta_random over latents and classes. A largest below it is no more than "
+        "what some latent's step does in a random direction",
+        "largest_low, largest_high": "the interval of delta_all of this latent and class; it does not count the choice",
         "attached_no_change": "control: largest change of any probability of any meme under multiplier 1",
         "all_latents": "largest |mean change| over classes when every active latent is ablated (zeros are decoded)",
     }

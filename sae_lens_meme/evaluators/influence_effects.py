@@ -13,6 +13,7 @@ from scipy import sparse
 
 from sae_lens_meme.evaluators.influence_kernels import add_by_latent, add_resampled
 from sae_lens_meme.evaluators.influence_routes import Route
+from sae_lens_meme.evaluators.result import nullable
 from sae_lens_meme.statistics.bootstrap import bootstrap_weights
 
 PAIRS_PER_BLOCK = 131_072  # some 8 MB of deltas a class and multiplier
@@ -139,7 +140,7 @@ def table_of(route: Route, effects: Effects, multipliers: Sequence[float], head:
         "kind": np.tile(np.repeat(np.array(kinds, dtype=object), n_classes), d_sae),
         "multiplier": np.tile(np.repeat(np.asarray(multipliers, np.float64), n_classes), d_sae),
         "delta_all": _signed(route, effects.delta_all),
-        "delta_active": _signed(route, effects.delta_active),
+        "delta_active": nullable(_signed(route, effects.delta_active)),
         "n_active": np.repeat(effects.n_active, n_m * n_classes),
         "n": np.full(cells, effects.n),
         "route": np.full(cells, route.name, dtype=object),
@@ -148,11 +149,11 @@ def table_of(route: Route, effects: Effects, multipliers: Sequence[float], head:
     for name, interval in (("all", effects.delta_all_interval), ("active", effects.delta_active_interval)):
         if interval is not None:
             low, high = interval
-            columns[f"delta_{name}_low"] = _signed(route, low, high)
-            columns[f"delta_{name}_high"] = _signed(route, high, low)
+            columns[f"delta_{name}_low"] = nullable(_signed(route, low, high))
+            columns[f"delta_{name}_high"] = nullable(_signed(route, high, low))
     if effects.delta_random is not None:
         columns["delta_random"] = _unsigned(route, effects.delta_random)
-    columns["delta_matched"] = _unsigned(route, effects.delta_matched)
+    columns["delta_matched"] = nullable(_unsigned(route, effects.delta_matched))
     return pd.DataFrame(columns)
 
 

@@ -118,7 +118,6 @@ def encode(
     hook: str | None = None,
     rows: np.ndarray | None = None,
     batch_size: int = 512,
-    progress: bool = False,
 ) -> Latents:
     """The latents of the memes `rows` (default all), in that order.
 
@@ -138,7 +137,7 @@ def encode(
         )
     parts = []
     with eval_mode(sae):
-        for batch_rows, batch in _bar(embeddings.batches(hook, rows, batch_size), progress):
+        for batch_rows, batch in embeddings.batches(hook, rows, batch_size):
             _require_finite(batch, batch_rows, embeddings, hook)
             x = torch.from_numpy(batch).to(sae.device)
             counts, columns, values = _active(sae.encode(x.to(sae.dtype)))
@@ -221,11 +220,3 @@ def _require_finite_latents(values: np.ndarray, counts: np.ndarray, rows: np.nda
             f"latents, row {row} (id {str(embeddings.ids[row])!r}): the SAE gives NaN or infinity for a finite "
             "embedding; its weights are damaged or the embedding is far too large"
         )
-
-
-def _bar(batches: Any, progress: bool) -> Any:
-    if not progress:
-        return batches
-    from rich.progress import track
-
-    return track(batches, description="latents", transient=True)

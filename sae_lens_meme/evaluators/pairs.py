@@ -11,6 +11,7 @@ import pandas as pd
 from jaxtyping import Bool, Float
 
 from sae_lens_meme.evaluators.latents import Latents
+from sae_lens_meme.evaluators.result import nullable
 from sae_lens_meme.evaluators.targets import Targets
 from sae_lens_meme.statistics.contingency import FALSE, TRUE, Counter, Tables
 from sae_lens_meme.statistics.effect_sizes import (
@@ -56,7 +57,7 @@ class Pairs:
             "protocol": pd.Categorical([self.protocol] * (latents * concepts), categories=list(PROTOCOLS)),
             "threshold_split": splits,
         }
-        return pd.DataFrame({c: fixed[c] if c in fixed else _nullable(self.columns[c]) for c in COLUMNS})
+        return pd.DataFrame({c: fixed[c] if c in fixed else nullable(self.columns[c]) for c in COLUMNS})
 
 
 def measure_pairs(latents: Latents, targets: Targets, protocol: str, ranked: Ranked | None = None) -> Pairs:
@@ -140,10 +141,3 @@ def _auroc_columns(ranked: Ranked, codes: np.ndarray, strata: np.ndarray) -> dic
     value, error = auroc(ranked, codes, strata)
     half = 1.959963984540054 * error
     return {"auroc": value, "auroc_low": np.maximum(value - half, 0), "auroc_high": np.minimum(value + half, 1)}
-
-
-def _nullable(column: np.ndarray) -> Any:
-    flat = np.ascontiguousarray(column).ravel()
-    if flat.dtype.kind == "i":
-        return flat
-    return pd.arrays.FloatingArray(flat.astype(np.float64), np.isnan(flat))  # a null, not a NaN

@@ -13,7 +13,9 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler, normalize
 from threadpoolctl import threadpool_limits
 
+from sae_lens_meme.embeddings import Embeddings
 from sae_lens_meme.errors import DataError
+from sae_lens_meme.evaluators.tasks import Task
 
 TOLERANCE = 1e-10
 """Largest gradient of the mean loss. scikit-learn's default of 1e-4 leaves probabilities up to .026
@@ -89,6 +91,34 @@ def fit_embedding_probe(task: str, embeddings: Float[np.ndarray, "n d_in"], y: n
     probe = _fit(task, scaler.fit_transform(embeddings.astype(np.float64)), y)
     coef = probe.coef / scaler.scale_
     return replace(probe, coef=coef, intercept=probe.intercept - coef @ scaler.mean_)
+
+
+class EmbeddingProbes:
+    """Probes on the embedding, each fitted when it is first asked for: they are the same for every SAE.
+
+    Args:
+        max_rows: dense probes are fitted on at most so many train rows, drawn by `seed`.
+    """
+
+    def __init__(self, max_rows: int = 50_000, seed: int = 0):
+        self.max_rows, self.seed = max_rows, seed
+        self._fitted: dict[tuple[str, str, str], Probe] = {}
+
+    def of(self, task: Task, embeddings: Embeddings, hook: str) -> Probe:
+        key = (embeddings.fingerprint, hook, task.name)
+        if key not in self._fitted:
+            train = self.rows(task)
+            self._fitted[key] = fit_embedding_probe(task.name, embeddings.take(hook, train), task.label.values[train])
+        return self._fitted[key]
+
+    def rows(self, task: Task) -> np.ndarray:
+        return thinned(task.train, task.label.values, self.max_rows, self.seed)
+
+
+def thinned(rows: np.ndarray, values: np.ndarray, at_most: int, seed: int) -> np.ndarray:
+    """So many of the rows, drawn at random; all of them if a class would be lost."""
+    kept = np.sort(np.random.default_rng(seed).permutation(len(rows))[:at_most])
+    return rows[kept] if len(np.unique(values[rows[kept]])) == len(np.unique(values[rows])) else rows
 
 
 def _fit(task: str, x: Any, y: np.ndarray, normalise: bool = False) -> Probe:

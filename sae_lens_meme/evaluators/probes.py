@@ -1,54 +1,39 @@
 """What a linear probe reads about each label from the latents, the embedding and the reconstruction.
 
-Each score stands beside the class frequencies alone and beside the same probe on labels permuted within source.
+Each score stands beside the class frequencies alone and beside the same probe on labels permuted within source; the
+AUROC within source shows nothing that is known from the source alone.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from jaxtyping import Float64
-from sklearn.metrics import log_loss, roc_auc_score
 
-from sae_lens_meme.embeddings import Embeddings, Label
+from sae_lens_meme.embeddings import Embeddings
 from sae_lens_meme.errors import DataError
 from sae_lens_meme.evaluators.base import Evaluator
 from sae_lens_meme.evaluators.latents import Latents, hook_of
-from sae_lens_meme.evaluators.probe import Probe, fit_embedding_probe, fit_latent_probe
-from sae_lens_meme.evaluators.reconstruction import reconstructed, unscaled
+from sae_lens_meme.evaluators.probe import EmbeddingProbes, Probe, fit_embedding_probe, fit_latent_probe
+from sae_lens_meme.evaluators.probe_scores import SCORES, scores
+from sae_lens_meme.evaluators.reconstruction import reconstructed
 from sae_lens_meme.evaluators.result import Number, Result
+from sae_lens_meme.evaluators.tasks import Task, tasks_of
 
-SCORES = ("auroc", "balanced_accuracy", "accuracy", "log_loss")
 SPACES = ("latents", "embedding", "reconstruction")
-MAX_CLASSES = 20
-"""A label with more classes is not taken unless it is named: it is an identifier rather than a label."""
-
-
-@dataclass(frozen=True, eq=False)
-class Task:
-    """A label with at least two classes among its known train rows, and the rows that measure it."""
-
-    label: Label
-    train: np.ndarray
-    held_out: np.ndarray  # known rows of a class that the train rows have
-    split: str | None  # of `held_out`
-
-    @property
-    def name(self) -> str:
-        return self.label.name
 
 
 class Probes(Evaluator):
-    """AUROC, balanced accuracy, accuracy and log loss of logistic probes (C = 1) for each label.
+    """AUROC (pooled and within source), balanced accuracy, accuracy and log loss of logistic probes (C = 1) for each label.
 
     Args:
         tasks: labels, default every label with 2 to 20 classes.
         spaces: any of "latents", "embedding", "reconstruction".
-        max_rows: dense probes are fitted on at most so many train rows, drawn by `seed`.
+        n_permutations: draws of permuted train labels; the scores of the control are means over them.
+        fitted: the probes on the embedding; give `Influence` the same ones and they are fitted once.
     """
 
     name = "probes"
@@ -60,22 +45,25 @@ class Probes(Evaluator):
         hook: str | None = None,
         tasks: Sequence[str] | None = None,
         spaces: Sequence[str] = SPACES,
-        max_rows: int = 50_000,
+        n_permutations: int = 5,
+        fitted: EmbeddingProbes | None = None,
         seed: int = 0,
     ):
         super().__init__(embeddings, hook=hook)
         if unknown := set(spaces) - set(SPACES):
             raise DataError(f"probes: space {min(unknown)!r} is none of {', '.join(SPACES)}")
-        self.tasks, self.spaces, self.max_rows, self.seed = tasks, tuple(spaces), max_rows, seed
+        self.tasks, self.spaces, self.n_permutations = tasks, tuple(spaces), n_permutations
+        self.fitted, self.seed = fitted or EmbeddingProbes(seed=seed), seed
 
     def measure(self, sae: Any, embeddings: Embeddings, latents: Latents) -> Result:
         tasks, skipped = tasks_of(embeddings, self.tasks)
-        readers = _readers(sae, embeddings, latents, hook_of(sae, embeddings, self.hook))
+        hook = hook_of(sae, embeddings, self.hook)
+        readers = _readers(sae, embeddings, latents, hook)
         rows, reasons = [], {}
         for task in tasks:
-            for space, probe, reader in self._probes(task, readers, embeddings):
-                found, why = _measured(task, probe, reader)
-                rows.append({"task": task.name, "space": space, **_facts(task, probe), **found})
+            for space, probes, reader in self._probes(task, readers, embeddings, hook):
+                found, why = _measured(task, probes, reader, embeddings.sources)
+                rows.append({"task": task.name, "space": space, **_facts(task, probes), **found})
                 reasons |= {f"{task.name}/{space}/{key}": reason for key, reason in why.items()}
         numbers = {
             f"{r['task']}/{r['space']}/{key}": r[key] for r in rows for key in (*SCORES, "gradient_norm") if key in r
@@ -83,54 +71,27 @@ class Probes(Evaluator):
         numbers = {key: value for key, value in numbers.items() if value is not None or key in reasons}
         numbers |= {f"{name}/latents/auroc": None for name in skipped}
         reasons |= {f"{name}/latents/auroc": reason for name, reason in skipped.items()}
-        return Result(self.name, numbers, reasons, _table(rows), _explain(tasks, self.seed))
-
-    def __call__(self, sae: Any, data_provider: Any, activation_scaler: Any) -> dict[str, float]:
-        return self.evaluate(unscaled(sae, activation_scaler)).to_log_dict(f"meme/{self.name}/")
+        return Result(self.name, numbers, reasons, _table(rows), _explain(tasks, self.n_permutations, self.seed))
 
     def _probes(
-        self, task: Task, readers: dict[str, Reader], embeddings: Embeddings
-    ) -> Iterable[tuple[str, Any, Reader]]:
+        self, task: Task, readers: dict[str, Reader], embeddings: Embeddings, hook: str
+    ) -> Iterable[tuple[str, Sequence[Any], Reader]]:
         y = task.label.values[task.train]
         rng = np.random.default_rng(self.seed)
-        yield "majority", _Prior(task, y), readers["latents"]
+        yield "majority", [_Prior(task, y)], readers["latents"]
         if "latents" in self.spaces:
             x = readers["latents"](task.train)
-            yield "latents", fit_latent_probe(task.name, x, y), readers["latents"]
-            permuted = permute_within(y, embeddings.sources[task.train], rng)
-            yield "latents_permuted", fit_latent_probe(task.name, x, permuted), readers["latents"]
-        train = thinned(task.train, task.label.values, self.max_rows, self.seed)
-        for space in ("embedding", "reconstruction"):
-            if space in self.spaces:
-                yield (
-                    space,
-                    fit_embedding_probe(task.name, readers[space](train), task.label.values[train]),
-                    readers[space],
-                )
-
-
-def tasks_of(embeddings: Embeddings, names: Sequence[str] | None = None) -> tuple[list[Task], dict[str, str]]:
-    """The tasks, and for each label that cannot be one the reason.
-
-    Raises:
-        DataError: a named label does not exist or has fewer than two classes among the known train rows.
-    """
-    tasks, skipped = [], {}
-    for name in embeddings.label_names if names is None else names:
-        label = embeddings.label(name)
-        train = _known(label, embeddings.rows("train"))
-        n_classes = len(np.unique(label.values[train]))
-        if n_classes < 2 and names is not None:
-            raise DataError(
-                f"task {name!r} has {n_classes} classes among its {len(train)} known train rows; a probe needs 2"
-            )
-        if n_classes < 2:
-            skipped[name] = f"{n_classes} classes among {len(train)} known train rows"
-        elif n_classes > MAX_CLASSES and names is None:
-            skipped[name] = f"{n_classes} classes; name the task if it is one"
-        else:
-            tasks.append(Task(label, train, *_held_out(label, train, embeddings)))
-    return tasks, skipped
+            yield "latents", [fit_latent_probe(task.name, x, y)], readers["latents"]
+            sources = embeddings.sources[task.train]
+            draws = (permute_within(y, sources, rng) for _ in range(self.n_permutations))
+            if controls := [fit_latent_probe(task.name, x, permuted) for permuted in draws]:
+                yield "latents_permuted", controls, readers["latents"]
+        if "embedding" in self.spaces:
+            yield "embedding", [self.fitted.of(task, embeddings, hook)], readers["embedding"]
+        if "reconstruction" in self.spaces:
+            train = self.fitted.rows(task)
+            probe = fit_embedding_probe(task.name, readers["reconstruction"](train), task.label.values[train])
+            yield "reconstruction", [probe], readers["reconstruction"]
 
 
 def permute_within(values: np.ndarray, groups: np.ndarray, rng: np.random.Generator) -> np.ndarray:
@@ -140,35 +101,6 @@ def permute_within(values: np.ndarray, groups: np.ndarray, rng: np.random.Genera
         mine = np.flatnonzero(groups == group)
         out[mine] = rng.permutation(values[mine])
     return out
-
-
-def scores(
-    classes: Sequence[Any], probabilities: Float64[np.ndarray, "n n_classes"], y: np.ndarray
-) -> tuple[dict[str, Number], dict[str, str]]:
-    """The four scores of predicted probabilities, None where undefined, and a reason for each None.
-
-    AUROC is that of the second of two classes; with more classes the mean of one class against the rest,
-    over the classes that some but not all rows have.
-    """
-    if len(y) == 0:
-        return dict.fromkeys(SCORES), dict.fromkeys(SCORES, "no known test or validation rows")
-    order = np.array(classes, dtype=y.dtype)
-    is_class = y[:, None] == order
-    right = order[probabilities.argmax(1)] == y
-    auroc = _auroc(is_class, probabilities)
-    found: dict[str, Number] = {
-        "auroc": auroc,
-        "balanced_accuracy": float(np.mean([right[mine].mean() for mine in is_class.T if mine.any()])),
-        "accuracy": float(right.mean()),
-        "log_loss": float(log_loss(is_class.argmax(1), probabilities, labels=range(len(classes)))),
-    }
-    return found, {} if auroc is not None else {"auroc": f"all {len(y)} held-out rows are of one class"}
-
-
-def thinned(rows: np.ndarray, values: np.ndarray, at_most: int, seed: int) -> np.ndarray:
-    """So many of the rows, drawn at random; all of them if a class would be lost."""
-    kept = np.sort(np.random.default_rng(seed).permutation(len(rows))[:at_most])
-    return rows[kept] if len(np.unique(values[rows[kept]])) == len(np.unique(values[rows])) else rows
 
 
 Reader = Callable[[np.ndarray], Any]
@@ -200,49 +132,42 @@ def _readers(sae: Any, embeddings: Embeddings, latents: Latents, hook: str) -> d
     }
 
 
-def _measured(task: Task, probe: Probe | _Prior, reader: Reader) -> tuple[dict[str, Number], dict[str, str]]:
-    return scores(probe.classes, probe.predict_proba(reader(task.held_out)), task.label.values[task.held_out])
+def _measured(
+    task: Task, probes: Sequence[Probe | _Prior], reader: Reader, sources: np.ndarray
+) -> tuple[dict[str, Number], dict[str, str]]:
+    """Means over the probes: what is undefined is so for all of them, for it depends on the rows alone."""
+    x, y, sources = reader(task.held_out), task.label.values[task.held_out], sources[task.held_out]
+    found, reasons = zip(*(scores(probe.classes, probe.predict_proba(x), y, sources) for probe in probes), strict=True)
+    return {key: None if key in reasons[0] else float(np.mean([f[key] for f in found])) for key in SCORES}, reasons[0]
 
 
-def _facts(task: Task, probe: Probe | _Prior) -> dict[str, Any]:
-    facts = {"split": task.split, "n_train": probe.n_train, "n_held_out": len(task.held_out)}
-    return facts | {"n_classes": len(probe.classes), "gradient_norm": probe.gradient_norm}
-
-
-def _held_out(label: Label, train: np.ndarray, embeddings: Embeddings) -> tuple[np.ndarray, str | None]:
-    classes = np.unique(label.values[train])
-    for split in ("test", "validation"):
-        rows = _known(label, embeddings.rows(split))
-        rows = rows[np.isin(label.values[rows], classes)]
-        if len(rows):
-            return rows, split
-    return np.empty(0, dtype=np.int64), None
-
-
-def _known(label: Label, rows: np.ndarray) -> np.ndarray:
-    return rows[label.known[rows]]
-
-
-def _auroc(is_class: np.ndarray, probabilities: np.ndarray) -> float | None:
-    columns = [1] if is_class.shape[1] == 2 else range(is_class.shape[1])
-    both = [c for c in columns if 0 < is_class[:, c].sum() < len(is_class)]
-    return float(np.mean([roc_auc_score(is_class[:, c], probabilities[:, c]) for c in both])) if both else None
+def _facts(task: Task, probes: Sequence[Probe | _Prior]) -> dict[str, Any]:
+    facts = {"split": task.split, "n_train": probes[0].n_train, "n_held_out": len(task.held_out)}
+    norms = [probe.gradient_norm for probe in probes if probe.gradient_norm is not None]
+    return facts | {"n_classes": len(probes[0].classes), "gradient_norm": max(norms, default=None)}
 
 
 def _table(rows: list[dict[str, Any]]) -> pd.DataFrame:
     columns = ["task", "space", "split", "n_train", "n_held_out", "n_classes", *SCORES, "gradient_norm"]
     table = pd.DataFrame(rows, columns=columns)
-    return table.astype(dict.fromkeys((*SCORES, "gradient_norm"), "float64"))
+    return table.astype(dict.fromkeys((*SCORES, "gradient_norm"), "Float64"))
 
 
-def _explain(tasks: Sequence[Task], seed: int) -> dict[str, str]:
+def _explain(tasks: Sequence[Task], n_permutations: int, seed: int) -> dict[str, str]:
     lines = {
         t.name: f"fitted on {len(t.train)} known train rows, measured on {len(t.held_out)} known {t.split or 'held-out'} rows"
         for t in tasks
     }
     return lines | {
         "majority": "class frequencies of the train rows, whatever the meme",
-        "latents_permuted": f"train labels shuffled within source (seed {seed}), measured on the true held-out labels",
-        "auroc": "second of two classes; with more, mean of one class against the rest over the classes that occur",
+        "latents": "L2-normalised, C = 1",
+        "embedding, reconstruction": "z-scored on the train rows, C = 1 (a weaker penalty than on L2-normalised latents)",
+        "latents_permuted": f"control: train labels shuffled within source, measured on the true held-out labels, mean of "
+        f"{n_permutations} draws (seed {seed}). Above 0.5 is what the source of a meme tells: latents show the source, and "
+        "the classes differ in frequency between sources",
+        "auroc": "second of two classes; with more, mean of one class against the rest over the classes that occur. All "
+        "sources pooled, so that knowing the source counts; control: auroc_within_source",
+        "auroc_within_source": "the same among memes of one source, sources weighted by their (true, false) pairs: knowing "
+        "the source gives 0.5",
         "gradient_norm": "L2 norm of the gradient of |w|^2/2 + sum of losses where the fit stopped (converged: <= 1e-4)",
     }

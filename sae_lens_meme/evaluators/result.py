@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from numbers import Integral
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 Number = float | int | None
@@ -57,6 +58,14 @@ def defined(value: Any) -> Number:
     if value is None or not math.isfinite(value):
         return None
     return _plain(value)
+
+
+def nullable(column: np.ndarray) -> Any:
+    """A flat column for a table, in which NaN is a null; whole numbers as they are."""
+    flat = np.ascontiguousarray(column).ravel()
+    if flat.dtype.kind == "i":
+        return flat
+    return pd.arrays.FloatingArray(flat.astype(np.float64), np.isnan(flat))
 
 
 def _plain(value: Any) -> Number:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Iterable
 from typing import Any
@@ -25,7 +26,7 @@ EXPLAIN = {
     "ce_loss_score": "share of the classifier's cross-entropy that is kept when the embedding is replaced by its "
     "reconstruction (1: nothing lost); control: the embedding replaced by zeros (0)",
     "kl_div_score": "the same of the KL divergence from the unchanged classifier's probabilities",
-    "rows": "test rows with a known label, whole batches only; the classifier is fitted on known train rows",
+    "rows": "test rows with a known label (fewer than one a batch of 2,048 left out, so that batches are equal); the classifier is fitted on known train rows",
 }
 
 
@@ -61,15 +62,16 @@ def _run(sae: Any, model: Any) -> dict[str, dict[str, float]]:
     from sae_lens.training.activation_scaler import ActivationScaler
 
     rows = model.token_dataset("test")
-    batch = min(len(rows), MAX_BATCH)
-    # whole batches: run_evals goes on where it stopped and would count the first rows twice
-    rows = rows.select(range(len(rows) // batch * batch))
+    n_batches = max(1, math.ceil(len(rows) / MAX_BATCH))
+    batch = len(rows) // n_batches
+    # whole batches of equal size: run_evals goes on where it stopped and would count the first rows twice
+    rows = rows.select(range(n_batches * batch))
     store = ActivationsStore.from_sae(
         model, sae, rows, context_size=1, streaming=False, store_batch_size_prompts=batch, total_tokens=len(rows)
     )
     config = EvalConfig(
         batch_size_prompts=batch,
-        n_eval_reconstruction_batches=len(rows) // batch,
+        n_eval_reconstruction_batches=n_batches,
         compute_kl=True,
         compute_ce_loss=True,
     )

@@ -4,37 +4,27 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float, Int
 
 
-class Interval(NamedTuple):
-    low: float
-    high: float
-
-
 def bootstrap_weights(strata: Int[np.ndarray, " n"], replicates: int, seed: int) -> Iterator[Int[np.ndarray, " n"]]:
     """How often each meme is drawn when as many memes are drawn, with replacement, within each stratum."""
-    generator = np.random.default_rng(seed)
-    groups = [np.flatnonzero(strata == s) for s in np.unique(strata)]
-    for _ in range(replicates):
-        weights = np.zeros(len(strata), np.int64)
-        for rows in groups:
-            weights[rows] = np.bincount(generator.integers(0, len(rows), len(rows)), minlength=len(rows))
-        yield weights
+
+    def draw(n: int, generator: np.random.Generator) -> np.ndarray:
+        return np.bincount(generator.integers(0, n, n), minlength=n)
+
+    return _within_strata(draw, strata, replicates, seed)
 
 
 def half_weights(strata: Int[np.ndarray, " n"], replicates: int, seed: int) -> Iterator[Int[np.ndarray, " n"]]:
-    """1 for a random half of the memes of each stratum, 0 for the others."""
-    generator = np.random.default_rng(seed)
-    groups = [np.flatnonzero(strata == s) for s in np.unique(strata)]
-    for _ in range(replicates):
-        weights = np.zeros(len(strata), np.int64)
-        for rows in groups:
-            weights[generator.permutation(rows)[: (len(rows) + int(generator.integers(2))) // 2]] = 1
-        yield weights
+    """1 for a random half of the memes of each stratum (an odd one falls to either), 0 for the others."""
+
+    def draw(n: int, generator: np.random.Generator) -> np.ndarray:
+        return generator.permutation(n) < (n + int(generator.integers(2))) // 2
+
+    return _within_strata(draw, strata, replicates, seed)
 
 
 def percentile_interval(replicates: Float[np.ndarray, "replicates *values"], confidence: float = 0.95) -> np.ndarray:
@@ -43,16 +33,6 @@ def percentile_interval(replicates: Float[np.ndarray, "replicates *values"], con
     undefined = np.isnan(replicates).all(axis=0)
     filled = np.where(undefined, 0.0, replicates)
     return np.where(undefined, np.nan, np.nanquantile(filled, [tail, 1 - tail], axis=0))
-
-
-def bootstrap_mean(
-    values: Float[np.ndarray, "n *values"], strata: Int[np.ndarray, " n"], replicates: int = 200, seed: int = 0
-) -> np.ndarray:
-    """95 % percentile interval of the mean over memes, `[2, *values]`."""
-    means = [
-        np.tensordot(weights, values, axes=1) / len(values) for weights in bootstrap_weights(strata, replicates, seed)
-    ]
-    return percentile_interval(np.array(means))
 
 
 def count_interval(
@@ -78,3 +58,15 @@ def count_interval(
         counts = np.array(list(threads.map(count, half_weights(strata, replicates, seed))), dtype=np.float64)
     median = np.median(counts, axis=0)
     return np.maximum(estimate + percentile_interval(counts - median), 0.0), median
+
+
+def _within_strata(
+    draw: Callable[[int, np.random.Generator], np.ndarray], strata: Int[np.ndarray, " n"], replicates: int, seed: int
+) -> Iterator[Int[np.ndarray, " n"]]:
+    generator = np.random.default_rng(seed)
+    groups = [np.flatnonzero(strata == s) for s in np.unique(strata)]
+    for _ in range(replicates):
+        weights = np.zeros(len(strata), np.int64)
+        for rows in groups:
+            weights[rows] = draw(len(rows), generator)
+        yield weights

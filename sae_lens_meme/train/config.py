@@ -8,17 +8,17 @@ from __future__ import annotations
 import copy
 import math
 import re
+import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-import torch
-import yaml
 from sae_lens import LanguageModelSAERunnerConfig, LoggingConfig
 from sae_lens.registry import SAE_TRAINING_CLASS_REGISTRY
 
-from sae_lens_meme.config import check_keys, read_yaml
+from sae_lens_meme.config import apply_overrides, check_keys, read_yaml
+from sae_lens_meme.device import pick_device
 from sae_lens_meme.errors import ConfigError
 from sae_lens_meme.hooks.names import FUSED
 from sae_lens_meme.train.values import check_value, field_types
@@ -102,7 +102,7 @@ class TrainConfig:
                 f"train_batch_size_tokens is {batch}, it must lie between 1 and the {n_rows:,} training rows"
             )
         runner["training_tokens"] = runner.get("training_tokens") or math.ceil((self.recipe.epochs or 50) * n_rows)
-        runner["device"] = _device(runner.get("device", "auto"))
+        runner["device"] = pick_device(runner.get("device", "auto"), mps=False)
         for window in ("dead_feature_window", "feature_sampling_window"):
             epochs = getattr(self.recipe, f"{window}_epochs")
             runner[window] = runner.get(window) or max(1, math.ceil(epochs * n_rows / batch))
@@ -132,9 +132,10 @@ def load_train_config(source: str | Path | Mapping[str, Any], overrides: Iterabl
             value that the `train` step does not let one choose.
     """
     given = read_yaml(source) if isinstance(source, (str, Path)) else source
-    section = copy.deepcopy(dict(given.get("train", given)))
-    for override in overrides:
-        _apply(section, override)
+    section = given.get("train", given)
+    if not isinstance(section, Mapping):
+        raise ConfigError(f"train: is {section!r}, not a section; give at least sae: {{d_sae: 4096, k: 64}}")
+    section = apply_overrides(copy.deepcopy(dict(section)), overrides)
     recipe = _take_recipe(section)
     _check_section(section)
     if recipe.epochs is not None and section.get("training_tokens"):
@@ -174,6 +175,8 @@ def _check_section(section: dict[str, Any]) -> None:
             raise ConfigError(f"train.{key} is {value!r}, this step sets it to {FORCED[key]!r}; leave it out")
         if key not in ("sae", "logger"):
             check_value(f"train.{key}", value, types[key])
+    if section.get("seed", 0) < 0:
+        raise ConfigError(f"train.seed is {section['seed']}, it must be 0 or more")
     _check_sae(section["sae"])
     _check_fields("train.logger", section["logger"], field_types(LoggingConfig))
 
@@ -184,6 +187,7 @@ def _check_sae(sae: dict[str, Any]) -> None:
         known = ", ".join(sorted(SAE_TRAINING_CLASS_REGISTRY))
         raise ConfigError(f"train.sae.architecture is {architecture!r}, SAELens knows {known}")
     types = field_types(SAE_TRAINING_CLASS_REGISTRY[architecture][1])
+    _leave_out_fields_of_meme_topk(sae, types)
     _check_fields(f"train.sae ({architecture})", sae, {**types, "architecture": str})
     if "d_sae" not in sae:
         raise ConfigError("train.sae.d_sae is missing; give the number of latents, e.g. d_sae: 4096")
@@ -193,6 +197,14 @@ def _check_sae(sae: dict[str, Any]) -> None:
         k = sae.get("k", SAE_TRAINING_CLASS_REGISTRY[architecture][1].k)  # type: ignore[attr-defined]
         if not 0 < k <= sae["d_sae"]:
             raise ConfigError(f"train.sae.k is {k}, it must lie between 1 and d_sae {sae['d_sae']}")
+
+
+def _leave_out_fields_of_meme_topk(sae: dict[str, Any], types: Mapping[str, Any]) -> None:
+    """The shipped recipes are of `meme_topk`: another architecture is one line, and what it lacks is named."""
+    own = field_types(SAE_TRAINING_CLASS_REGISTRY["meme_topk"][1])
+    for key in [key for key in sae if key in own and key not in types]:
+        value = sae.pop(key)
+        print(f"note: train.sae.{key}: {value!r} is left out, {sae['architecture']} has no such field", file=sys.stderr)
 
 
 def _check_fields(where: str, given: dict[str, Any], types: dict[str, Any]) -> None:
@@ -211,28 +223,3 @@ def _resolve_sae(sae: Mapping[str, Any], d_in: int, runner: Mapping[str, Any]) -
             raise ConfigError(f"train.sae.{key} is {sae[key]!r} and train.{key} is {runner[key]!r}; give one of them")
     shared = {"device": runner["device"]} | ({"dtype": runner["dtype"]} if "dtype" in runner else {})
     return {**sae, **shared, "d_in": d_in}
-
-
-def _device(name: str) -> str:
-    if name != "auto":
-        return name
-    return "cuda" if torch.cuda.is_available() else "cpu"
-
-
-def _apply(section: dict[str, Any], override: str) -> None:
-    """Set one dotted key, e.g. `sae.k=32`."""
-    path, equals, text = override.partition("=")
-    if not equals or not path:
-        raise ConfigError(f"override {override!r} is not KEY=VALUE, e.g. sae.k=32")
-    try:
-        value = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise ConfigError(
-            f"override {override!r}: the value is not plain YAML ({' '.join(str(error).split())})"
-        ) from None
-    *parents, key = path.split(".")
-    for parent in parents:
-        section = section.setdefault(parent, {})
-        if not isinstance(section, dict):
-            raise ConfigError(f"override {override!r}: {parent!r} is not a section")
-    section[key] = value

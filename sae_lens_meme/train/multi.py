@@ -57,7 +57,7 @@ class MemeMultiSAETrainingRunner(MultiSAETrainingRunner):
 
     def run(self) -> dict[str, TrainingSAE[Any]]:
         """Train or resume; the SAEs that come back take raw activations."""
-        with seeded(self.cfg.seed), quiet(self._progress):
+        with seeded(self.cfg.seed), quiet(self._progress), refused_by_saelens():
             return super().run()
 
     def _run_with_interruption_handling(self, trainer: MultiSAETrainer) -> dict[str, TrainingSAE[Any]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -63,6 +64,7 @@ class MemeSAETrainingRunner(LanguageModelSAETrainingRunner):
     ):
         if isinstance(data, Embeddings):
             data = open_data(data, [cfg.hook_name], model=model)
+        _require_width(cfg, data.d_in[cfg.hook_name])
         if not data.statistics:
             data.prepare(shuffle_seed=cfg.seed if shuffled else None, show=progress)
         self.data = data
@@ -78,7 +80,7 @@ class MemeSAETrainingRunner(LanguageModelSAETrainingRunner):
 
     def run(self) -> TrainingSAE[Any]:
         """Train or resume; the SAE that comes back takes raw activations."""
-        with seeded(self.cfg.seed), quiet(self._progress):
+        with seeded(self.cfg.seed), quiet(self._progress), refused_by_saelens():
             return super().run()
 
     def run_trainer_with_interruption_handling(self, trainer: SAETrainer[Any, Any]) -> TrainingSAE[Any]:
@@ -111,6 +113,11 @@ def stand_in_model(data: TrainingData, model: Any) -> Any:
     return model if model is not None else HookedMemeCLIP.from_embeddings(data.embeddings, fit_head=False)
 
 
+def _require_width(cfg: LanguageModelSAERunnerConfig[Any], d_in: int) -> None:
+    if cfg.sae.d_in != d_in:
+        raise ConfigError(f"cfg.sae.d_in is {cfg.sae.d_in}, the activations at {cfg.hook_name} have {d_in} dimensions")
+
+
 @contextmanager
 def seeded(seed: int) -> Iterator[None]:
     """torch's random state starts from `seed` and is put back afterwards."""
@@ -126,24 +133,36 @@ def refused_by_saelens() -> Iterator[None]:
         yield
     except MemeError:
         raise
-    except (AssertionError, TypeError, ValueError) as error:
-        raise ConfigError(f"train: SAELens refuses this config: {' '.join(str(error).split())}") from error
+    except Exception as error:
+        from_wandb = type(error).__module__.startswith("wandb")  # not logged in, no such project, ...
+        if not from_wandb and not isinstance(error, (AssertionError, TypeError, ValueError)):
+            raise
+        who = "wandb" if from_wandb else "SAELens"
+        raise ConfigError(f"train: {who} refuses this config: {' '.join(str(error).split())}") from error
 
 
 @contextmanager
 def quiet(progress: bool) -> Iterator[None]:
-    """Without SAELens' warnings about overridden datasets and repeated samples, which here are the plan."""
+    """Without SAELens' warnings about overridden datasets and repeated samples, which here are the plan.
+
+    Its bar is drawn in a terminal or a notebook, never into a log.
+    """
     logger = logging.getLogger("sae_lens")
     modules: tuple[Any, ...] = (sae_trainer, multi_sae_trainer)
     level, bars = logger.level, [module.tqdm for module in modules]
     logger.setLevel(max(level, logging.ERROR))
     for module, bar in zip(modules, bars, strict=True):
-        module.tqdm = partial(bar, disable=not progress)
+        module.tqdm = partial(bar, disable=not (progress and _has_a_reader()))
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="The training dataset contains fewer samples")
+            warnings.filterwarnings("ignore", message="\\nThis SAE has non-empty model_from_pretrained_kwargs")
             yield
     finally:
         logger.setLevel(level)
         for module, bar in zip(modules, bars, strict=True):
             module.tqdm = bar
+
+
+def _has_a_reader() -> bool:
+    return sys.stderr.isatty() or "ipykernel" in sys.modules

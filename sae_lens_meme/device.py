@@ -1,0 +1,25 @@
+"""Which device the numbers are computed on."""
+
+from __future__ import annotations
+
+import torch
+
+from sae_lens_meme.errors import ConfigError
+
+
+def pick_device(name: str, mps: bool = True) -> str:
+    """`auto` is CUDA, then MPS (if `mps`), then the CPU; any other name must be a device of this machine.
+
+    Raises:
+        ConfigError: torch knows no such device, or this machine has none.
+    """
+    if name == "auto":
+        if torch.cuda.is_available():
+            return "cuda"
+        return "mps" if mps and torch.backends.mps.is_available() else "cpu"
+    try:
+        torch.empty(1, device=name)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        reason = str(error).strip().splitlines()[0][:120]
+        raise ConfigError(f"device {name!r} cannot be used here ({reason}); write auto or cpu") from None
+    return name
