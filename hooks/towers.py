@@ -202,7 +202,7 @@ def _split(name: str) -> tuple[str, str | None]:
     architecture, _, tag = name.rpartition("/")
     architecture = architecture.replace("/", "-")
     if architecture not in known:
-        near = get_close_matches(architecture or name, known, n=3)
+        near = get_close_matches(architecture or name, [*known, DEMO_ENCODER], n=3)
         hint = f"did you mean {' or '.join(near)}?" if near else "open_clip.list_models() names them"
         raise ModelError(f"model {name!r} is not known to open_clip; {hint}")
     tags = [*list_pretrained_tags_by_model(architecture), RANDOM]

@@ -39,7 +39,7 @@ def demo(
     out: Out = Path("meme-demo"),
     overwrite: Overwrite = False,
 ) -> None:
-    """Run everything on planted memes with the demo encoder: no download, no GPU, about two minutes."""
+    """Run everything on planted memes with the demo encoder: no download, no GPU, about a minute."""
     from sae_lens_meme.pipeline import run as run_all
 
     run_all("demo.yaml", out=out, overwrite=overwrite)

@@ -81,6 +81,8 @@ def evaluate(
         The content of `evaluation.json`.
     """
     options = Options(protocol, _listed(concepts), _listed(tasks), _chosen(only, skip, answer_key), bootstrap, seed)
+    if answer_key is not None:
+        read_answer_key(answer_key)
     dictionary, memes = _load_sae(sae), Embeddings.load(embeddings)
     fingerprint = {
         "sae": {name: sha256_file(Path(sae) / name) for name in ("cfg.json", "sae_weights.safetensors")},
@@ -264,12 +266,12 @@ def train_control(sae: Path, embeddings: Embeddings, out: Path) -> Any:
     from sae_lens_meme.train import TrainConfig, train
     from sae_lens_meme.train.config import Recipe
 
+    if (sae.parent / "runner_cfg.json").is_file() and not (sae / "manifest.json").is_file():
+        raise ControlUnavailable("this SAE was trained together with others; train it alone to have this control")
     try:
         fingerprint = read_finished(sae, "train")["fingerprint"]
     except StorageError:
         raise ControlUnavailable("this SAE was not trained by `train`: its recipe is not known") from None
-    if fingerprint["recipe"].get("hook_names"):
-        raise ControlUnavailable("this SAE was trained together with others")
     config = TrainConfig(fingerprint["config"], Recipe(**fingerprint["recipe"]))
     return train(config, out=out, embeddings=embeddings, shuffled=True, overwrite=True, progress=False)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,9 @@ def draw_figure(evaluation: dict[str, Any], path: Path) -> bool:
     for axes, (name, draw) in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
         draw(axes, sections[name])
         axes.spines[["top", "right"]].set_visible(False)
-    figure.savefig(path, dpi=130, format="png", metadata={"Software": None})
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Glyph .* missing")  # a label in a script that the font lacks
+        figure.savefig(path, dpi=130, format="png", metadata={"Software": None})
     return True
 
 
@@ -62,7 +65,12 @@ def _counts(axes: Any, rows: list[Row]) -> None:
 
 def _count_above(axes: Any, x: float, count: float, high: float | None) -> None:
     axes.annotate(
-        f"{count:,.0f}", (x, high or count), xytext=(0, 3), textcoords="offset points", ha="center", fontsize=9
+        f"{count:,.0f}" if count == round(count) else f"{count:,.1f}",
+        (x, high or count),
+        xytext=(0, 3),
+        textcoords="offset points",
+        ha="center",
+        fontsize=9,
     )
 
 

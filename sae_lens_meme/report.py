@@ -29,7 +29,8 @@ NOTES = {
     PROBES: "permuted: train labels permuted within source, mean of 5 draws; above .5 is what the source alone tells, "
     "within source it is gone",
     INFLUENCE: "the value is a maximum over latents; random maximum: the largest change by random directions of equal "
-    "norm, chosen alike; random: the mean of 4 for this latent; matched: 20 latents of equal firing rate",
+    "norm, chosen alike; random: the mean of 4 for this latent; matched: 20 latents of equal firing rate; "
+    "attached: nothing edited",
     ANSWERS: "permuted: the factor permuted within source",
 }
 
@@ -69,17 +70,18 @@ def report_html(evaluation: dict[str, Any]) -> str:
 
 
 def _rich_table(rows: list[Row]) -> Table:
-    table = Table(box=SIMPLE_HEAD, pad_edge=False, header_style="dim", show_edge=False)
+    """Numbers are never cut: in a narrow terminal headings and measures wrap instead."""
     names = list(dict.fromkeys(name for row in rows for name in row["controls"]))
-    table.add_column("", no_wrap=True)
-    table.add_column("value", justify="right")
+    columns = {"value": [_number(row["value"]) for row in rows]}
     if any(row["low"] is not None for row in rows):
-        table.add_column("95 %", justify="right")
-    for name in names:
-        table.add_column(name, justify="right")
-    for row in rows:
-        spread = [_interval(row)] if any(r["low"] is not None for r in rows) else []
-        table.add_row(row["measure"], _number(row["value"]), *spread, *(_cell(row, name) for name in names))
+        columns["95 %"] = [_interval(row) for row in rows]
+    columns |= {name: [_cell(row, name) for row in rows] for name in names}
+    table = Table(box=SIMPLE_HEAD, pad_edge=False, header_style="dim", show_edge=False, collapse_padding=True)
+    table.add_column("")
+    for name, cells in columns.items():
+        table.add_column(name, justify="right", min_width=max(map(len, cells)), overflow="fold")
+    for row, *cells in zip(rows, *columns.values(), strict=True):
+        table.add_row(row["measure"], *cells)
     return table
 
 
@@ -232,13 +234,13 @@ def _influence(evaluation: dict[str, Any]) -> list[Row]:
     return [
         _row(
             INFLUENCE,
-            f"{_edit(group)} (latent {n[f'{group}/largest_latent']})",
+            f"{_edit(group)}, latent {n[f'{group}/largest_latent']}",
             n[f"{group}/largest"],
             {
                 "random maximum": n.get(f"{group}/random_maximum"),
                 "random": n.get(f"{group}/largest_random"),
                 "matched": n.get(f"{group}/largest_matched"),
-                "unchanged": n.get(f"{group}/attached_no_change"),
+                "attached": n.get(f"{group}/attached_no_change"),
             },
             n.get(f"{group}/largest_low"),
             n.get(f"{group}/largest_high"),

@@ -150,8 +150,8 @@ def test_a_second_evaluate_does_nothing_and_prints_the_same(
         (("train", "demo.yaml", "--embeddings", "E", "--out", "o", "sae.k=999"), "k is 999, it must lie between 1 and d_sae 128"),
         (("train", "demo.yaml", "--embeddings", "E", "--out", "o", "sae.d_in=7"), "d_in is 7, the activations at the hook have 512"),
         (("train", "demo.yaml", "--embeddings", "E", "--out", "o", "lr=1e-3"), "1.0e-3"),
-        (("train", "demo.yaml", "--embeddings", "E", "--out", "o", "lr=-1.0"), "Invalid learning rate: -1.0"),
-        (("train", "demo.yaml", "--embeddings", "E", "--out", "o", "lr_scheduler_name=foo"), "Unsupported scheduler: foo"),
+        (("train", "demo.yaml", "--embeddings", "E", "--out", "o-lr", "lr=-1.0"), "Invalid learning rate: -1.0"),
+        (("train", "demo.yaml", "--embeddings", "E", "--out", "o-scheduler", "lr_scheduler_name=foo"), "Unsupported scheduler: foo"),
         (("train", ".", "--embeddings", "E", "--out", "o"), ".: is a folder; recipes that come with the package: demo.yaml"),
         (("train", "demo.yaml", "--embeddings", "E", "--out", "V", "--overwrite"), "V: holds the result of 'evaluate', not of 'train'"),
         (("run", "demo.yaml", "--out", "o", "train.sae.k=[1"), "the value is not plain YAML"),
@@ -207,12 +207,31 @@ def test_a_recipe_with_several_hooks_runs_to_the_end(results: Path):
     done = run("run", "hooks.yaml", "--out", "H", cwd=results)
     assert done.returncode == 0, done.stderr
     assert all((results / "H" / "evaluation" / name / "evaluation.json").exists() for name in ("image", "fused"))
-    assert "give one of H/sae/image, H/sae/fused" in refused(
-        "evaluate", "--sae", "H/sae", "--embeddings", "E", "--out", "o", cwd=results
-    )
+    several = run("evaluate", "--sae", "H/sae", "--embeddings", "E", "--out", "o", cwd=results)
+    assert several.returncode == 2
+    assert "give one of H/sae/image, H/sae/fused" in several.stderr
 
 
 def test_debug_shows_the_traceback(tmp_path: Path):
     done = run("--debug", "run", "nope.yaml", cwd=tmp_path)
     assert done.returncode != 0
     assert "Traceback" in done.stderr
+
+
+def test_memes_that_are_all_training_memes_are_evaluated_with_reasons(
+    results: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    """Nothing is held out: held-out numbers are null and say why; nothing is taken from the training rows instead."""
+    monkeypatch.chdir(results)
+    table = (results / "rows.csv").read_text().replace(",validation,", ",train,").replace(",test,", ",train,")
+    (results / "train_only.csv").write_text(table)
+    for arguments in (
+        ("embed", "--image-embeds", "A.npy", "--text-embeds", "B.npy", "--table", "train_only.csv", "--out", "E2"),
+        ("evaluate", "--sae", "S", "--embeddings", "E2", "--out", "V2", "--bootstrap", "0", "--skip", "baselines"),
+    ):
+        status, _, error = here(arguments, capsys)
+        assert status == 0, error
+    found = json.loads((results / "V2" / "evaluation.json").read_text())["results"]
+    for name, key in (("probes", "hate/latents/auroc"), ("reconstruction", "held_out/explained_variance")):
+        assert found[name]["numbers"][key] is None
+        assert found[name]["reasons"][key]

@@ -133,7 +133,9 @@ def test_memeclip_trains_its_heads_and_fuses_with_them(corpus: Path, tmp_path: P
             (model.heads.text_adapter.fc, model.heads.text_map.proj(text)),
         )
     ]
-    np.testing.assert_allclose(embeddings.take("hook_fused", [3]), (unit[0] * unit[1]).detach().numpy(), rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(
+        embeddings.take("hook_fused", [3]), (unit[0] * unit[1]).detach().numpy(), rtol=1e-4, atol=1e-6
+    )
 
 
 @pytest.mark.parametrize(

@@ -57,7 +57,9 @@ class Probe:
     def logits(self, x: Any) -> Float64[np.ndarray, "n n_outputs"]:
         """Of rows of latents or embeddings, dense or sparse [n, d]."""
         x = x.astype(np.float64)
-        return (normalize(x) if self.normalise else x) @ self.coef.T + self.intercept
+        if self.normalise and x.shape[0]:  # scikit-learn refuses to normalise nothing
+            x = normalize(x)
+        return x @ self.coef.T + self.intercept
 
     def predict_proba(self, x: Any) -> Float64[np.ndarray, "n n_classes"]:
         """Probability of each class, as scikit-learn's."""
