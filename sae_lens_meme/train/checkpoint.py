@@ -14,7 +14,7 @@ from sae_lens.constants import TRAINER_STATE_FILENAME
 from safetensors.torch import load_file, save_file
 
 from sae_lens_meme.errors import StorageError
-from sae_lens_meme.storage import read_json, sha256_file, to_json
+from sae_lens_meme.storage import read_json, sha256_file, sync, to_json
 from sae_lens_meme.train.monitor import EpochMonitor, Trainers
 from sae_lens_meme.train.provider import EpochShuffle
 
@@ -50,7 +50,7 @@ class Checkpoints:
         _seal(partial)
         shutil.rmtree(final, ignore_errors=True)
         os.replace(partial, final)
-        _sync(self.folder)
+        sync(self.folder)
         self._remove_all_but(final)
         return final
 
@@ -91,7 +91,7 @@ def _seal(folder: Path) -> None:
     hashes: Mapping[str, str] = {str(path.relative_to(folder)): sha256_file(path) for path in files}
     (folder / _HASHES).write_text(to_json(hashes))
     for path in [*folder.rglob("*"), folder]:
-        _sync(path)
+        sync(path)
 
 
 def _intact(folder: Path) -> bool:
@@ -111,11 +111,3 @@ def _refuse_code(path: Path) -> None:
         raise StorageError(
             f"{path}: is not a checkpoint of ours ({reason}); remove its folder to start again"
         ) from None
-
-
-def _sync(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
