@@ -174,6 +174,7 @@ def train(
     ] = None,
     model: Annotated[str, typer.Option(help="The model for live training.")] = "ViT-L-14/openai",
     fusion: Annotated[Literal["clip", "memeclip"], typer.Option(help="The fusion for live training.")] = "clip",
+    heads: Annotated[Path | None, typer.Option(help="Live training with memeclip: its trained checkpoint.")] = None,
     overwrite: Overwrite = False,
 ) -> None:
     """Train an SAE through SAELens; the result is a stock SAELens SAE folder."""
@@ -187,6 +188,7 @@ def train(
         corpus=corpus,
         model=model,
         fusion=fusion,
+        heads=heads,
         overwrite=overwrite,
     )
     for folder, numbers in trained_saes(out).items():
@@ -211,6 +213,7 @@ def evaluate(
     ] = None,
     only: Annotated[list[str] | None, typer.Option(help="Only this evaluator; repeat.")] = None,
     skip: Annotated[list[str] | None, typer.Option(help="Not this evaluator; repeat.")] = None,
+    hook: Annotated[str | None, typer.Option(help="The hook to read, for an SAE that names none.")] = None,
     answer_key: Annotated[
         Path | None, typer.Option(help="Planted factors (factors.parquet) to score latents against.")
     ] = None,
@@ -230,6 +233,7 @@ def evaluate(
         tasks=task,
         only=only,
         skip=skip,
+        hook=hook,
         answer_key=answer_key,
         bootstrap=bootstrap,
         seed=seed,

@@ -19,7 +19,7 @@ from sae_lens_meme.evaluators.result import Result
 from sae_lens_meme.figure import draw_figure
 from sae_lens_meme.hooks.names import FUSED
 from sae_lens_meme.labels import SPLITS
-from sae_lens_meme.planted import read_answer_key
+from sae_lens_meme.planted import AnswerKey, read_answer_key
 from sae_lens_meme.progress import progress_bar
 from sae_lens_meme.report import report_html, report_rows
 from sae_lens_meme.storage import StepFolder, read_finished, read_json, sha256_file, to_json
@@ -54,6 +54,7 @@ def evaluate(
     tasks: Collection[str] | None = None,
     only: Collection[str] | None = None,
     skip: Collection[str] | None = None,
+    hook: str | None = None,
     answer_key: str | Path | None = None,
     bootstrap: int = 200,
     seed: int = 0,
@@ -74,6 +75,7 @@ def evaluate(
         concepts: such as `hate=1`; default InterVLM's thirteen, or every class of every label.
         tasks: labels for probes and influence; default every label with two classes or more.
         only, skip: names of evaluators.
+        hook: the hook to read, for an SAE whose metadata names none.
         answer_key: the folder with the factors of planted memes.
         bootstrap: resamples of the memes for intervals.
 
@@ -81,18 +83,18 @@ def evaluate(
         The content of `evaluation.json`.
     """
     options = Options(protocol, _listed(concepts), _listed(tasks), _chosen(only, skip, answer_key), bootstrap, seed)
-    if answer_key is not None:
-        read_answer_key(answer_key)
-    dictionary, memes = _load_sae(sae), Embeddings.load(embeddings)
+    key = read_answer_key(answer_key) if answer_key is not None else None
+    dictionary, memes = _load_sae(sae, hook), Embeddings.load(embeddings)
     fingerprint = {
         "sae": {name: sha256_file(Path(sae) / name) for name in ("cfg.json", "sae_weights.safetensors")},
         "embeddings": memes.fingerprint,
         "options": vars(options),
+        "hook": dictionary.cfg.metadata.hook_name,
         "answer_key": sha256_file(Path(answer_key) / "factors.parquet") if answer_key else None,
     }
     with StepFolder(out, "evaluate", fingerprint, overwrite=overwrite, keep=(CONTROL,)) as folder:
         if not folder.complete:
-            _Evaluation(dictionary, Path(sae), memes, options, answer_key, folder, progress).run()
+            _Evaluation(dictionary, Path(sae), memes, options, key, folder, progress).run()
     return read_json(Path(out) / EVALUATION)
 
 
@@ -103,7 +105,7 @@ class _Evaluation:
         sae_path: Path,
         embeddings: Embeddings,
         options: Options,
-        answer_key: str | Path | None,
+        answer_key: AnswerKey | None,
         folder: StepFolder,
         progress: bool,
     ):
@@ -168,7 +170,7 @@ class _Evaluation:
             "results": {name: result.to_dict() for name, result in results.items()},
         }
         if self.answer_key is not None:
-            content["answer_key"] = dict(read_answer_key(self.answer_key).kinds)
+            content["answer_key"] = dict(self.answer_key.kinds)
         return {**content, "table": report_rows(content)}
 
     def _reconstruction(self) -> Result:
@@ -249,7 +251,7 @@ class _Evaluation:
         from sae_lens_meme.evaluators.answer_key import score_answer_key
 
         assert self.answer_key is not None
-        key = read_answer_key(self.answer_key)
+        key = self.answer_key
         return score_answer_key(self.latents, self.embeddings, key.factors, key.kinds, self.options.seed)
 
 
@@ -276,16 +278,20 @@ def train_control(sae: Path, embeddings: Embeddings, out: Path) -> Any:
     return train(config, out=out, embeddings=embeddings, shuffled=True, overwrite=True, progress=False)
 
 
-def _load_sae(folder: str | Path) -> Any:
+def _load_sae(folder: str | Path, hook: str | None) -> Any:
     from sae_lens import SAE
 
     if not (Path(folder) / "cfg.json").is_file():
         raise StorageError(f"{folder}: is not an SAE folder (no cfg.json); give the folder that train wrote")
     try:
-        return SAE.load_from_disk(folder)
+        sae = SAE.load_from_disk(folder)
     except Exception as error:  # SAELens, safetensors and torch raise unrelated classes here
         reason = " ".join(str(error).split())[:200]
         raise ModelError(f"{folder}: SAELens cannot load this SAE ({type(error).__name__}: {reason})") from error
+    sae.cfg.metadata.hook_name = hook or sae.cfg.metadata.hook_name
+    if sae.cfg.metadata.hook_name is None:
+        raise ConfigError(f"{folder}: this SAE names no hook; pass --hook, for example --hook {FUSED}")
+    return sae
 
 
 def _chosen(only: Collection[str] | None, skip: Collection[str] | None, answer_key: object) -> list[str]:

@@ -71,7 +71,7 @@ def corpus_section(section: dict[str, Any] | None, base: Path, overwrite: bool) 
 
         _check_arguments("corpus.planted", planted, write_planted)
         with _timed("planted"):
-            paths = write_planted(base / "planted", **planted)
+            paths = write_planted(base / "planted", overwrite=overwrite, **planted)
         section |= {"pridemm": paths.pridemm, "hmc": paths.hmc, "memotion": paths.memotion}
         answer_key = paths.answer_key
     _check_arguments("corpus", section, build_corpus)
@@ -101,6 +101,7 @@ def train_step(
     corpus: str | Path | None = None,
     model: str = "ViT-L-14/openai",
     fusion: str = "clip",
+    heads: str | Path | None = None,
     overwrite: bool = False,
 ) -> None:
     """Train on embeddings, or live on a corpus through a model's towers.
@@ -117,20 +118,24 @@ def train_step(
         train(source, out=out, overrides=overrides, embeddings=embeddings, overwrite=overwrite)
     else:
         assert corpus is not None
-        rows, live = _live(corpus, model, fusion)
+        rows, live = _live(corpus, model, fusion, heads)
         train(source, out=out, overrides=overrides, embeddings=rows, model=live, overwrite=overwrite)
 
 
-def _live(corpus: str | Path, name: str, fusion: Any) -> tuple[Embeddings, Any]:
+def _live(corpus: str | Path, name: str, fusion: str, heads: str | Path | None) -> tuple[Embeddings, Any]:
     """The rows of a corpus, and a model that encodes them when it is asked."""
-    from datasets import concatenate_datasets
-
-    from sae_lens_meme.corpus import load_corpus
+    from sae_lens_meme.corpus import caption_of, load_rows
     from sae_lens_meme.hooks import HookedMemeCLIP
 
-    rows = concatenate_datasets([part for part in load_corpus(corpus).values() if len(part)])
-    model = HookedMemeCLIP.from_pretrained(name, fusion=fusion)
-    model.attach_memes(rows["image"], rows["text"], splits=rows["split"])
+    if (fusion == "memeclip") != (heads is not None):
+        raise ConfigError(
+            "fusion memeclip and --heads CHECKPOINT go together: new heads would fuse at random "
+            "(embed --fusion memeclip trains heads and keeps them as heads.safetensors)"
+        )
+    rows = load_rows(corpus)
+    captions = [caption_of(meme) for meme in rows.select_columns(["text", "text_origin"]).to_list()]
+    model = HookedMemeCLIP.from_memeclip_checkpoint(heads, name) if heads else HookedMemeCLIP.from_pretrained(name)
+    model.attach_memes(rows["image"], captions, splits=rows["split"])
     described = rows.remove_columns(["image", "image_sha256"])
     return Embeddings.from_dataset(described, model=name, fusion=fusion), model
 

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from arrays import anisotropic
 
 from sae_lens_meme.cli import main
@@ -235,3 +236,60 @@ def test_memes_that_are_all_training_memes_are_evaluated_with_reasons(
     for name, key in (("probes", "hate/latents/auroc"), ("reconstruction", "held_out/explained_variance")):
         assert found[name]["numbers"][key] is None
         assert found[name]["reasons"][key]
+
+
+@pytest.mark.parametrize("named", [True, False], ids=["names its hook", "names none"])
+def test_an_sae_made_elsewhere_is_evaluated(
+    results: Path, named: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    """A stock SAELens SAE without any metadata of a training run."""
+    from sae_lens import TopKSAE, TopKSAEConfig
+
+    monkeypatch.chdir(results)
+    torch.manual_seed(0)
+    sae = TopKSAE(TopKSAEConfig(d_in=512, d_sae=64, k=8))
+    torch.nn.init.normal_(sae.W_enc)
+    sae.cfg.metadata.hook_name = "hook_fused" if named else None
+    out = f"stock-{named}"
+    sae.save_model(out)
+    arguments = (
+        "evaluate",
+        "--sae",
+        out,
+        "--embeddings",
+        "E",
+        "--out",
+        f"V-{out}",
+        "--bootstrap",
+        "0",
+        "--skip",
+        "influence",
+    )
+    if not named:
+        status, _, error = here(arguments, capsys)
+        assert status == 2
+        assert "this SAE names no hook; pass --hook" in error
+        arguments += ("--hook", "hook_fused")
+    status, printed, error = here(arguments, capsys)
+    assert status == 0, error
+    assert "baselines/shuffled_data: this SAE was not trained by `train`" in " ".join(printed.split())
+    numbers = json.loads((results / f"V-{out}" / "evaluation.json").read_text())["results"]["stock_evals"]["numbers"]
+    assert numbers["hate/ce_loss_score"] is not None
+
+
+def test_live_memeclip_without_trained_heads_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    arguments = ("train", "demo.yaml", "--corpus", tmp_path, "--fusion", "memeclip", "--out", tmp_path / "o")
+    status, _, error = here(arguments, capsys)
+    assert status == 2
+    assert "fusion memeclip and --heads CHECKPOINT go together" in error
+    assert len(error.strip().splitlines()) == 1
+
+
+def test_overwrite_reaches_the_planted_memes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    from sae_lens_meme import pipeline
+
+    for seed in (0, 1):
+        section = {"planted": {"seed": seed, "scale": 0.02, "progress": False}}
+        monkeypatch.setattr(pipeline, "_check_arguments", lambda *_: None)  # `progress` is no option of a recipe
+        pipeline.corpus_section(section, tmp_path, overwrite=seed == 1)
+    assert json.loads((tmp_path / "planted" / "manifest.json").read_text())["fingerprint"]["seed"] == 1

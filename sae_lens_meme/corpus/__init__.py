@@ -1,6 +1,6 @@
 """From folders of memes to one Hugging Face `DatasetDict` on disk, one row a meme."""
 
-from sae_lens_meme.corpus.build import build_corpus, load_corpus
+from sae_lens_meme.corpus.build import build_corpus, caption_of, load_corpus, load_rows
 from sae_lens_meme.corpus.columns import column_map
 from sae_lens_meme.corpus.folder import read_folder
 from sae_lens_meme.corpus.hmc import read_hmc
@@ -18,9 +18,11 @@ __all__ = [
     "Row",
     "Table",
     "build_corpus",
+    "caption_of",
     "column_map",
     "corpus_features",
     "load_corpus",
+    "load_rows",
     "merge",
     "parse_label",
     "read_folder",

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from datasets import DatasetDict, load_from_disk
+from datasets import Dataset, DatasetDict, concatenate_datasets, load_from_disk
 
 from sae_lens_meme.corpus.folder import Columns, read_folder
 from sae_lens_meme.corpus.hmc import read_hmc
@@ -77,6 +77,20 @@ def load_corpus(path: str | Path) -> DatasetDict:
     corpus = load_from_disk(str(path))
     assert isinstance(corpus, DatasetDict)
     return corpus
+
+
+def load_rows(path: str | Path) -> Dataset:
+    """All memes of a finished corpus as one dataset, split after split.
+
+    Raises:
+        StorageError: there is no finished corpus in this folder.
+    """
+    return concatenate_datasets([rows for rows in load_corpus(path).values() if len(rows)])
+
+
+def caption_of(meme: Mapping[str, Any]) -> str | None:
+    """The caption of a row, None where the meme has none: MemeCLIP reads a missing caption as a word."""
+    return None if meme["text_origin"] == "none" else meme["text"]
 
 
 def _read_sources(

@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from datasets import Dataset, DatasetDict, Image, concatenate_datasets
+from datasets import Dataset, Image
 from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
 
-from sae_lens_meme.corpus import load_corpus
+from sae_lens_meme.corpus import caption_of, load_corpus, load_rows
 from sae_lens_meme.device import pick_device
 from sae_lens_meme.embed.layout import FUSED, IMAGE_EMBED, TEXT_EMBED, embedding_features, fuse, require_finite
 from sae_lens_meme.embed.memeclip import fuse_with_heads
@@ -145,7 +145,7 @@ class _Encoder:
 
 def _embed_towers(corpus: Path, out: Path, encoder: _Encoder, overwrite: bool, progress: bool) -> Embeddings:
     manifest = read_finished(corpus, "corpus")
-    rows = _all_rows(load_corpus(corpus))
+    rows = load_rows(corpus)
     source = sha256_json([manifest["fingerprint"], manifest["files"]])
     with StepFolder(out, "embed", {"corpus": source, **encoder.facts}, overwrite=overwrite) as folder:
         if not folder.complete:
@@ -213,17 +213,12 @@ class _Memes(TorchDataset[tuple[torch.Tensor, torch.Tensor]]):
     def __getitem__(self, row: int) -> tuple[torch.Tensor, torch.Tensor]:
         meme = self._rows[row]
         picture = open_image(meme["image"]["bytes"], name=meme["id"])
-        text = None if meme["text_origin"] == "none" else meme["text"]  # MemeCLIP reads a missing caption as a word
-        return self._preprocess(picture), self._tokenize([text])[0]
+        return self._preprocess(picture), self._tokenize([caption_of(meme)])[0]
 
 
 def _stack(items: list[tuple[torch.Tensor, torch.Tensor]]) -> tuple[torch.Tensor, torch.Tensor]:
     pixels, tokens = zip(*items, strict=True)
     return torch.stack(pixels), torch.stack(tokens)
-
-
-def _all_rows(corpus: DatasetDict) -> Dataset:
-    return concatenate_datasets([corpus[split] for split in corpus if len(corpus[split])])
 
 
 def _dtype(dtype: str, device: str) -> torch.dtype:

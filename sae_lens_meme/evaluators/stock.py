@@ -66,8 +66,23 @@ def _run(sae: Any, model: Any) -> dict[str, dict[str, float]]:
     batch = len(rows) // n_batches
     # whole batches of equal size: run_evals goes on where it stopped and would count the first rows twice
     rows = rows.select(range(n_batches * batch))
-    store = ActivationsStore.from_sae(
-        model, sae, rows, context_size=1, streaming=False, store_batch_size_prompts=batch, total_tokens=len(rows)
+    # not `from_sae`: it asks for metadata of language models, which an SAE made elsewhere need not have
+    store = ActivationsStore(
+        model,
+        rows,
+        streaming=False,
+        hook_name=sae.cfg.metadata.hook_name,
+        hook_head_index=None,
+        context_size=1,
+        d_in=sae.cfg.d_in,
+        n_batches_in_buffer=n_batches,
+        total_training_tokens=len(rows),
+        store_batch_size_prompts=batch,
+        train_batch_size_tokens=batch,
+        prepend_bos=False,
+        normalize_activations="none",
+        device=sae.device,
+        dtype="float32",
     )
     config = EvalConfig(
         batch_size_prompts=batch,
