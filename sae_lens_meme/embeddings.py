@@ -98,6 +98,13 @@ class Embeddings:
             raise DataError(f"split {split!r} is none of {', '.join(SPLITS)}")
         return np.flatnonzero(self.splits == split)
 
+    def held_out(self) -> tuple[str | None, np.ndarray]:
+        """Name and rows of the test split, else of the validation split, else `(None, no rows)`."""
+        for split in ("test", "validation"):
+            if len(rows := self.rows(split)):
+                return split, rows
+        return None, np.empty(0, dtype=np.int64)
+
     @cached_property
     def label_names(self) -> tuple[str, ...]:
         return tuple(n for n in self.dataset.column_names if n not in NOT_LABELS and n not in self.hooks)

@@ -179,8 +179,8 @@ class _Evaluation:
         return Reconstruction(self.embeddings).evaluate(self.sae, latents=self.latents)
 
     def _stock_evals(self) -> Result:
+        from sae_lens_meme.evaluators.probes.tasks import tasks_of
         from sae_lens_meme.evaluators.stock import stock_evals
-        from sae_lens_meme.evaluators.tasks import tasks_of
         from sae_lens_meme.hooks import HookedMemeCLIP
 
         tasks, _ = tasks_of(self.embeddings, self.options.tasks)
@@ -196,7 +196,7 @@ class _Evaluation:
         return evaluator.evaluate(self.sae, latents=self.latents)
 
     def _baselines(self) -> Result:
-        from sae_lens_meme.evaluators.baselines import baselines
+        from sae_lens_meme.evaluators.concept_alignment.baselines import baselines
 
         others = {}
         try:
@@ -233,13 +233,13 @@ class _Evaluation:
     @cached_property
     def _embedding_probes(self) -> Any:
         """Fitted once for `probes` and `influence`."""
-        from sae_lens_meme.evaluators.probe import EmbeddingProbes
+        from sae_lens_meme.evaluators.probes.probe import EmbeddingProbes
 
         return EmbeddingProbes(seed=self.options.seed)
 
     def _model_heads(self) -> list[Any]:
         """MemeCLIP's own classifier, where the embeddings were made with one."""
-        from sae_lens_meme.evaluators.steering import head_of
+        from sae_lens_meme.evaluators.influence.steering import head_of
         from sae_lens_meme.hooks import HookedMemeCLIP
 
         heads = self.embeddings.path / HEADS if self.embeddings.path else None

@@ -20,11 +20,11 @@ from tiny_sae import tiny_sae
 from sae_lens_meme.embeddings import Embeddings
 from sae_lens_meme.errors import ConfigError, DataError
 from sae_lens_meme.evaluators.concept_alignment import ConceptAlignment, concept_alignment
-from sae_lens_meme.evaluators.concepts import Concept
+from sae_lens_meme.evaluators.concept_alignment.concepts import Concept
+from sae_lens_meme.evaluators.concept_alignment.pairs import association, measure_pairs
+from sae_lens_meme.evaluators.concept_alignment.pairs import significant as significant_pairs
+from sae_lens_meme.evaluators.concept_alignment.targets import Targets
 from sae_lens_meme.evaluators.latents import Latents, encode
-from sae_lens_meme.evaluators.pairs import association, measure_pairs
-from sae_lens_meme.evaluators.pairs import significant as significant_pairs
-from sae_lens_meme.evaluators.targets import Targets
 from sae_lens_meme.statistics.contingency import Counter
 
 CONTRACT = [

@@ -9,9 +9,9 @@ from source_corpus import CONCEPTS, source_corpus
 from tiny_sae import tiny_sae
 
 from sae_lens_meme.errors import ConfigError, DataError
-from sae_lens_meme.evaluators.baselines import baselines
 from sae_lens_meme.evaluators.concept_alignment import ConceptAlignment
-from sae_lens_meme.evaluators.directions import directions
+from sae_lens_meme.evaluators.concept_alignment.baselines import baselines
+from sae_lens_meme.evaluators.concept_alignment.directions import directions
 
 
 @pytest.fixture(scope="module")

@@ -18,10 +18,10 @@ from tiny_sae import tiny_sae
 
 from sae_lens_meme.errors import DataError
 from sae_lens_meme.evaluators.latents import encode
-from sae_lens_meme.evaluators.probe import EmbeddingProbes, Probe, fit_embedding_probe, fit_latent_probe, thinned
-from sae_lens_meme.evaluators.probe_scores import scores
 from sae_lens_meme.evaluators.probes import Probes, permute_within
-from sae_lens_meme.evaluators.tasks import tasks_of
+from sae_lens_meme.evaluators.probes.probe import EmbeddingProbes, Probe, fit_embedding_probe, fit_latent_probe, thinned
+from sae_lens_meme.evaluators.probes.scores import scores
+from sae_lens_meme.evaluators.probes.tasks import tasks_of
 
 N, D = 600, 32
 
@@ -257,7 +257,7 @@ def test_permuting_within_keeps_each_group(pairs, seed):
 
 
 def test_probes_on_the_embedding_are_shared_and_fitted_once(data, monkeypatch):
-    from sae_lens_meme.evaluators import probe
+    from sae_lens_meme.evaluators.probes import probe
     from sae_lens_meme.evaluators.influence import Influence
 
     x, embeddings, sae = data

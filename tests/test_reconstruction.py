@@ -16,7 +16,7 @@ from tiny_sae import tiny_sae
 from sae_lens_meme.errors import DataError
 from sae_lens_meme.evaluators.latents import Latents, encode
 from sae_lens_meme.evaluators.reconstruction import Reconstruction, density_histogram, reconstructed
-from sae_lens_meme.evaluators.reconstruction_statistics import Reference, Statistics
+from sae_lens_meme.evaluators.reconstruction.statistics import Reference, Statistics
 
 D = 64
 

@@ -10,9 +10,9 @@ import pandas as pd
 
 from sae_lens_meme.embeddings import Embeddings
 from sae_lens_meme.errors import DataError
+from sae_lens_meme.evaluators.concept_alignment.targets import Targets
 from sae_lens_meme.evaluators.latents import Latents, require_latents_of
 from sae_lens_meme.evaluators.result import Number, Result, defined
-from sae_lens_meme.evaluators.targets import Targets
 from sae_lens_meme.statistics.contingency import FALSE, TRUE, UNKNOWN
 from sae_lens_meme.statistics.effect_sizes import f1_always_on, f1_score
 from sae_lens_meme.statistics.ranking import Ranked, auroc, best_f1, confusion

@@ -15,13 +15,13 @@ import pandas as pd
 
 from sae_lens_meme.embeddings import Embeddings
 from sae_lens_meme.errors import ConfigError, DataError
-from sae_lens_meme.evaluators.alignment_numbers import EXPLAIN, count_intervals, headline_counts, score_numbers
 from sae_lens_meme.evaluators.base import Evaluator
-from sae_lens_meme.evaluators.concepts import Concept, concepts_of
+from sae_lens_meme.evaluators.concept_alignment.concepts import Concept, concepts_of
+from sae_lens_meme.evaluators.concept_alignment.numbers import EXPLAIN, count_intervals, headline_counts, score_numbers
+from sae_lens_meme.evaluators.concept_alignment.pairs import PROTOCOLS, measure_pairs
+from sae_lens_meme.evaluators.concept_alignment.targets import Targets
 from sae_lens_meme.evaluators.latents import Latents, encode, require_latents_of
-from sae_lens_meme.evaluators.pairs import PROTOCOLS, measure_pairs
 from sae_lens_meme.evaluators.result import Number, Result, defined
-from sae_lens_meme.evaluators.targets import Targets
 from sae_lens_meme.statistics.ranking import Ranked
 
 

@@ -6,19 +6,17 @@ z-scored and without these dimensions, each beside the mean predictor.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import pandas as pd
-import torch
-from jaxtyping import Float
 
 from sae_lens_meme.embeddings import Embeddings
 from sae_lens_meme.errors import DataError
 from sae_lens_meme.evaluators.base import Evaluator
 from sae_lens_meme.evaluators.latents import Latents, hook_of
-from sae_lens_meme.evaluators.reconstruction_statistics import Reference, Statistics
+from sae_lens_meme.evaluators.reconstruction.reconstructed import reconstructed
+from sae_lens_meme.evaluators.reconstruction.statistics import Reference, Statistics
 from sae_lens_meme.evaluators.result import Number, Result
 
 STOCK = {
@@ -45,7 +43,7 @@ class Reconstruction(Evaluator):
         if len(train) == 0:
             raise DataError("these embeddings have no train rows; reconstruction needs them for its mean and std")
         reference = Reference.of(batch for _, batch in embeddings.batches(hook, train))
-        split, held_out_rows = held_out(embeddings)
+        split, held_out_rows = embeddings.held_out()
         parts = {
             "train": accumulate(sae, embeddings, latents, hook, train, reference),
             "held_out": accumulate(sae, embeddings, latents, hook, held_out_rows, reference),
@@ -80,36 +78,6 @@ def accumulate(
     for batch_rows, x, x_hat in reconstructed(sae, embeddings, latents, hook, rows):
         statistics.accumulate(x, x_hat, latents.rows(batch_rows))
     return statistics
-
-
-def reconstructed(
-    sae: Any, embeddings: Embeddings, latents: Latents, hook: str, rows: np.ndarray, batch_size: int = 2048
-) -> Iterator[tuple[np.ndarray, Float[np.ndarray, "batch d_in"], Float[np.ndarray, "batch d_in"]]]:
-    """Batches of `(rows, embeddings, reconstructions)`.
-
-    Latents are decoded as they are; only an SAE that normalises each sample at run time is run again,
-    because its `decode` needs what its `encode` left behind.
-    """
-    for batch_rows, x in embeddings.batches(hook, rows, batch_size):
-        with torch.no_grad():
-            if normalises_at_run_time(sae):
-                acts = sae.encode(torch.from_numpy(x).to(sae.device, sae.dtype))
-            else:
-                dense = latents.rows(batch_rows).csr().toarray()
-                acts = torch.from_numpy(dense).to(sae.device, sae.dtype)
-            yield batch_rows, x, sae.decode(acts).float().cpu().numpy()
-
-
-def held_out(embeddings: Embeddings) -> tuple[str | None, np.ndarray]:
-    """The test rows, else the validation rows, else none."""
-    for split in ("test", "validation"):
-        if len(rows := embeddings.rows(split)):
-            return split, rows
-    return None, np.empty(0, dtype=np.int64)
-
-
-def normalises_at_run_time(sae: Any) -> bool:
-    return getattr(sae.cfg, "normalize_activations", "none") in ("layer_norm", "constant_norm_rescale")
 
 
 def density_histogram(fired: np.ndarray, n: int, split: str) -> pd.DataFrame:

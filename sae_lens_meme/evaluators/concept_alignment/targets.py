@@ -9,7 +9,7 @@ from jaxtyping import Int, UInt8
 
 from sae_lens_meme.embeddings import Embeddings
 from sae_lens_meme.errors import DataError
-from sae_lens_meme.evaluators.concepts import Concept
+from sae_lens_meme.evaluators.concept_alignment.concepts import Concept
 from sae_lens_meme.statistics.contingency import FALSE, TRUE, UNKNOWN
 
 Codes = UInt8[np.ndarray, "n concepts"]

@@ -17,8 +17,8 @@ from scipy.special import softmax
 
 from sae_lens_meme.embeddings import Embeddings
 from sae_lens_meme.errors import DataError
-from sae_lens_meme.evaluators.influence_kernels import cosine_deltas, linear_deltas
-from sae_lens_meme.evaluators.probe import Probe, probabilities
+from sae_lens_meme.evaluators.influence.kernels import cosine_deltas, linear_deltas
+from sae_lens_meme.evaluators.probes.probe import Probe, probabilities
 from sae_lens_meme.evaluators.reconstruction import normalises_at_run_time
 
 

@@ -13,13 +13,13 @@ import pandas as pd
 
 from sae_lens_meme.embeddings import Embeddings
 from sae_lens_meme.errors import ConfigError
-from sae_lens_meme.evaluators.alignment_numbers import HEADLINES, headline_counts
-from sae_lens_meme.evaluators.concepts import Concept, concepts_of
-from sae_lens_meme.evaluators.directions import directions
+from sae_lens_meme.evaluators.concept_alignment.concepts import Concept, concepts_of
+from sae_lens_meme.evaluators.concept_alignment.directions import directions
+from sae_lens_meme.evaluators.concept_alignment.numbers import HEADLINES, headline_counts
+from sae_lens_meme.evaluators.concept_alignment.pairs import PROTOCOLS, association
+from sae_lens_meme.evaluators.concept_alignment.targets import Targets
 from sae_lens_meme.evaluators.latents import Latents, encode, hook_of, require_latents_of
-from sae_lens_meme.evaluators.pairs import PROTOCOLS, association
 from sae_lens_meme.evaluators.result import Number, Result
-from sae_lens_meme.evaluators.targets import Targets
 from sae_lens_meme.statistics.contingency import Counter
 
 _COUNTS = (

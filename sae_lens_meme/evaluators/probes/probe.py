@@ -15,7 +15,7 @@ from threadpoolctl import threadpool_limits
 
 from sae_lens_meme.embeddings import Embeddings
 from sae_lens_meme.errors import DataError
-from sae_lens_meme.evaluators.tasks import Task
+from sae_lens_meme.evaluators.probes.tasks import Task
 
 TOLERANCE = 1e-10
 """Largest gradient of the mean loss. scikit-learn's default of 1e-4 leaves probabilities up to .026

@@ -10,9 +10,9 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Bool, Float
 
+from sae_lens_meme.evaluators.concept_alignment.targets import Targets
 from sae_lens_meme.evaluators.latents import Latents
 from sae_lens_meme.evaluators.result import nullable
-from sae_lens_meme.evaluators.targets import Targets
 from sae_lens_meme.statistics.contingency import FALSE, TRUE, Counter, Tables
 from sae_lens_meme.statistics.effect_sizes import (
     common_odds_ratio,

@@ -11,8 +11,8 @@ import pandas as pd
 from jaxtyping import Float, Float64, Int, UInt8
 from scipy import sparse
 
-from sae_lens_meme.evaluators.influence_kernels import add_by_latent, add_resampled
-from sae_lens_meme.evaluators.influence_routes import Route
+from sae_lens_meme.evaluators.influence.kernels import add_by_latent, add_resampled
+from sae_lens_meme.evaluators.influence.routes import Route
 from sae_lens_meme.evaluators.result import nullable
 from sae_lens_meme.statistics.bootstrap import bootstrap_weights
 

@@ -17,11 +17,11 @@ from sae_lens_meme.embeddings import Embeddings
 from sae_lens_meme.errors import DataError
 from sae_lens_meme.evaluators.base import Evaluator
 from sae_lens_meme.evaluators.latents import Latents, hook_of
-from sae_lens_meme.evaluators.probe import EmbeddingProbes, Probe, fit_embedding_probe, fit_latent_probe
-from sae_lens_meme.evaluators.probe_scores import SCORES, scores
+from sae_lens_meme.evaluators.probes.probe import EmbeddingProbes, Probe, fit_embedding_probe, fit_latent_probe
+from sae_lens_meme.evaluators.probes.scores import SCORES, scores
+from sae_lens_meme.evaluators.probes.tasks import Task, tasks_of
 from sae_lens_meme.evaluators.reconstruction import reconstructed
 from sae_lens_meme.evaluators.result import Number, Result
-from sae_lens_meme.evaluators.tasks import Task, tasks_of
 
 SPACES = ("latents", "embedding", "reconstruction")
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 from jaxtyping import Float
 
+from sae_lens_meme.evaluators.concept_alignment.pairs import Pairs, association, significant
+from sae_lens_meme.evaluators.concept_alignment.targets import Targets
 from sae_lens_meme.evaluators.latents import Latents
-from sae_lens_meme.evaluators.pairs import Pairs, association, significant
 from sae_lens_meme.evaluators.result import Number, defined
-from sae_lens_meme.evaluators.targets import Targets
 from sae_lens_meme.statistics.bootstrap import bootstrap_weights, count_interval, percentile_interval
 from sae_lens_meme.statistics.contingency import FALSE, TRUE, Counter
 from sae_lens_meme.statistics.effect_sizes import f1_score

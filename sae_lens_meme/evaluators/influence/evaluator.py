@@ -17,8 +17,8 @@ from scipy import sparse
 from sae_lens_meme.embeddings import Embeddings
 from sae_lens_meme.errors import ConfigError, DataError
 from sae_lens_meme.evaluators.base import Evaluator
-from sae_lens_meme.evaluators.influence_effects import Effects, Resampling, effects_of, table_of
-from sae_lens_meme.evaluators.influence_routes import (
+from sae_lens_meme.evaluators.influence.effects import Effects, Resampling, effects_of, table_of
+from sae_lens_meme.evaluators.influence.routes import (
     CosineHead,
     CosineRoute,
     Route,
@@ -27,10 +27,9 @@ from sae_lens_meme.evaluators.influence_routes import (
     latent_route,
 )
 from sae_lens_meme.evaluators.latents import Latents, hook_of
-from sae_lens_meme.evaluators.probe import EmbeddingProbes, Probe, fit_latent_probe
-from sae_lens_meme.evaluators.reconstruction import held_out
+from sae_lens_meme.evaluators.probes.probe import EmbeddingProbes, Probe, fit_latent_probe
+from sae_lens_meme.evaluators.probes.tasks import tasks_of
 from sae_lens_meme.evaluators.result import Number, Result
-from sae_lens_meme.evaluators.tasks import tasks_of
 
 ROUTES = ("latent", "embedding")
 
@@ -93,7 +92,7 @@ class Influence(Evaluator):
         return f"meme/{key}" if "/" in key else super().log_key(key)
 
     def _rows(self, embeddings: Embeddings) -> tuple[np.ndarray, str]:
-        split, rows = held_out(embeddings)
+        split, rows = embeddings.held_out()
         if self.rows == "all" or split is None:
             return np.arange(len(embeddings)), "all rows" if self.rows == "all" else "all rows (none are held out)"
         return rows, f"{split} rows"
