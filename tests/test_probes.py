@@ -257,8 +257,8 @@ def test_permuting_within_keeps_each_group(pairs, seed):
 
 
 def test_probes_on_the_embedding_are_shared_and_fitted_once(data, monkeypatch):
-    from sae_lens_meme.evaluators.probes import probe
     from sae_lens_meme.evaluators.influence import Influence
+    from sae_lens_meme.evaluators.probes import probe
 
     x, embeddings, sae = data
     asked, fit = [], probe.fit_embedding_probe
