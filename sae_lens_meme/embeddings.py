@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-from datasets import Array2D, Dataset, load_from_disk
+from datasets import Array2D, Dataset, concatenate_datasets, load_from_disk
 
 from sae_lens_meme.errors import DataError
 from sae_lens_meme.labels import NOT_LABELS, SPLITS
@@ -59,6 +59,31 @@ class Embeddings:
     @classmethod
     def from_dataset(cls, dataset: Dataset, **facts: Any) -> Embeddings:
         return cls(dataset, facts, str(dataset._fingerprint))
+
+    @classmethod
+    def concatenate(cls, parts: Sequence[Embeddings]) -> Embeddings:
+        """Embeddings of disjoint sets of memes as one; nothing is copied, what is on disk stays there.
+
+        Raises:
+            DataError: a meme is in two parts, or the parts do not have the same columns.
+        """
+        if len(parts) == 1:
+            return parts[0]
+        for part in parts[1:]:
+            if part.dataset.features != parts[0].dataset.features:
+                other = set(part.dataset.column_names) ^ set(parts[0].dataset.column_names)
+                raise DataError(
+                    f"embeddings cannot be joined: {', '.join(sorted(other)) or 'a column'} is not the same in all parts"
+                )
+        joined = cls(
+            concatenate_datasets([part.dataset for part in parts]),
+            parts[0].facts,
+            sha256_json([part.fingerprint for part in parts]),
+        )
+        ids, counts = np.unique(joined.ids, return_counts=True)
+        if len(ids) and counts.max() > 1:
+            raise DataError(f"embeddings cannot be joined: id {str(ids[counts.argmax()])!r} is in more than one part")
+        return joined
 
     def __len__(self) -> int:
         return len(self.dataset)
@@ -150,9 +175,12 @@ class Embeddings:
     def _chunks(self) -> dict[str, list[np.ndarray]]:
         return {hook: [_matrix(chunk, self.d_in(hook)) for chunk in self._column(hook).chunks] for hook in self.hooks}
 
+    @cached_property
+    def _flat(self) -> Dataset:
+        return self.dataset if self.dataset._indices is None else self.dataset.flatten_indices()
+
     def _column(self, name: str) -> pa.ChunkedArray:
-        dataset = self.dataset if self.dataset._indices is None else self.dataset.flatten_indices()
-        return dataset.data.column(name)
+        return self._flat.data.column(name)
 
     def _strings(self, name: str) -> np.ndarray:
         if name not in self.dataset.column_names:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -19,6 +20,10 @@ from sae_lens_meme.errors import MemeError, NonFiniteError
 from sae_lens_meme.evaluators.base import Evaluator
 from sae_lens_meme.evaluators.latents import Latents, encode
 from sae_lens_meme.evaluators.result import Result
+
+
+DRAWN = re.compile("_low|_high|permuted|random|matched|at_half|draw|gradient_norm")
+"""Numbers that hang on random draws of memes (the same for the same seed and order), and where a fit stopped."""
 
 
 class Untouchable(Iterator[torch.Tensor]):
@@ -41,6 +46,10 @@ def check_evaluator(make: Callable[[Embeddings], Evaluator], sae: Any, embedding
         pd.testing.assert_frame_equal(result.table, again.table)
         assert not result.table.select_dtypes(np.number).map(_is_nan).any(axis=None), "NaN in the table: null is meant"
     json.dumps(result.to_dict(), allow_nan=False)
+    unexplained = [key for key in result.numbers if not result.explanation(key)]
+    assert not unexplained, f"no explain line says the rows, split and control of {unexplained}"
+    check_parts(evaluator, sae, embeddings, result)
+    check_order(evaluator, sae, embeddings, result)
     _check_callable(evaluator, sae, result)
     check_scaled(evaluator, sae, embeddings)
     _check_mode_after_exception(evaluator, sae, embeddings)
@@ -52,6 +61,32 @@ def check_evaluator(make: Callable[[Embeddings], Evaluator], sae: Any, embedding
     )
     sae.eval()
     return result
+
+
+def check_parts(evaluator: Evaluator, sae: Any, embeddings: Embeddings, whole: Result) -> None:
+    """Memes in parts, encoded apart and merged, give what one run gives."""
+    parts = [
+        Embeddings.from_dataset(embeddings.dataset.select(rows), **embeddings.facts)
+        for rows in np.array_split(np.arange(len(embeddings)), 3)
+    ]
+    one, other = evaluator.accumulator(sae), evaluator.accumulator(sae)
+    one.accumulate(parts[0])
+    other.accumulate(parts[1], encode(sae, parts[1], evaluator.hook)).accumulate(parts[2])
+    merged = one.merge(other).finish()
+    assert merged.numbers.keys() == whole.numbers.keys()
+    for key, value in whole.numbers.items():
+        assert merged.numbers[key] == (None if value is None else pytest.approx(value, rel=1e-6, abs=1e-9)), key
+
+
+def check_order(evaluator: Evaluator, sae: Any, embeddings: Embeddings, result: Result) -> None:
+    """The order of the memes changes nothing but what is drawn by seed."""
+    order = np.random.default_rng(1).permutation(len(embeddings))
+    shuffled = Embeddings.from_dataset(embeddings.dataset.select(order), **embeddings.facts)
+    found = evaluator.evaluate(sae, shuffled).numbers
+    assert found.keys() == result.numbers.keys()
+    for key, value in result.numbers.items():
+        if not DRAWN.search(key):
+            assert found[key] == (None if value is None else pytest.approx(value, rel=1e-6, abs=1e-9)), key
 
 
 def _check_callable(evaluator: Evaluator, sae: Any, result: Result) -> None:

@@ -20,10 +20,10 @@ from sae_lens_meme.statistics.ranking import Ranked, auroc, best_f1, confusion
 SCORES = ("auroc", "f1", "f1_always_on", "auroc_permuted")
 
 EXPLAIN = {
-    "auroc": "within source, on test rows, of the latent with the best AUROC on train and validation rows; "
+    "*/auroc": "within source, on test rows, of the latent with the best AUROC on train and validation rows; "
     "a factor of several values is the mean over its values; a factor that is constant within every source is left out",
-    "f1": "of the same latent on test rows, its threshold chosen on validation rows; control: f1_always_on",
-    "auroc_permuted": "control: the same selection and measurement with the factor permuted within source (about 0.5)",
+    "*/f1*": "of the same latent on test rows, its threshold chosen on validation rows; control: f1_always_on, a latent that fires on every meme",
+    "*/auroc_permuted": "control: the same selection and measurement with the factor permuted within source (about 0.5)",
 }
 
 

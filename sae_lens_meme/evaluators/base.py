@@ -8,6 +8,7 @@ from typing import Any
 from torch import Tensor
 
 from sae_lens_meme.embeddings import Embeddings
+from sae_lens_meme.evaluators.accumulator import Accumulator
 from sae_lens_meme.evaluators.latents import Latents, encode, eval_mode, require_latents_of
 from sae_lens_meme.evaluators.result import Result
 
@@ -49,6 +50,10 @@ class Evaluator(ABC):
             latents = encode(sae, embeddings, self.hook) if latents is None else latents
             require_latents_of(latents, embeddings)
             return self.measure(sae, embeddings, latents)
+
+    def accumulator(self, sae: Any) -> Accumulator:
+        """For memes that come in parts, or are encoded in several processes: `accumulate`, `merge`, `finish`."""
+        return Accumulator(self, sae)
 
     def __call__(self, sae: Any, data_provider: Any, activation_scaler: Any) -> dict[str, float]:
         """SAELens' evaluator protocol: a fresh flat dict, keys `meme/<name>/...` (see `log_key`).

@@ -5,7 +5,7 @@ A dense n x d_sae array never exists; memory is O(n x k).
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -57,6 +57,24 @@ class Latents:
         matrix.eliminate_zeros()
         counts = np.diff(matrix.indptr)
         return cls(*_padded(counts, matrix.indices, matrix.data), d_sae=int(matrix.shape[1]))
+
+    @classmethod
+    def concatenate(cls, parts: Sequence[Latents]) -> Latents:
+        """The memes of all parts, in their order.
+
+        Raises:
+            DataError: the parts are of SAEs of different width.
+        """
+        if len(widths := {part.d_sae for part in parts}) != 1:
+            raise DataError(f"latents cannot be joined: d_sae is {', '.join(map(str, sorted(widths)))}; take one SAE")
+        if len(parts) == 1:
+            return parts[0]
+        k = max(part.indices.shape[1] for part in parts)
+        indices, values = (
+            np.vstack([np.pad(array, ((0, 0), (0, k - array.shape[1]))) for array in arrays])
+            for arrays in ([part.indices for part in parts], [part.values for part in parts])
+        )
+        return cls(indices, values, parts[0].d_sae)
 
     @property
     def n_samples(self) -> int:

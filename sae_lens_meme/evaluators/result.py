@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
 from numbers import Integral
 from typing import Any
 
@@ -30,7 +32,7 @@ class Result:
     table: pd.DataFrame | None = None
     """Tidy; null where undefined."""
     explain: dict[str, str] = field(default_factory=dict)
-    """For a number, a group or a column: rows used, split, control."""
+    """Pattern of keys or columns (`corrected/*`, `*_low`) -> rows used, split, control."""
 
     def __post_init__(self) -> None:
         for key, value in self.numbers.items():
@@ -38,6 +40,10 @@ class Result:
                 raise ValueError(f"{self.name}: {key} is undefined and no reason is given")
             if value is not None and not math.isfinite(value):
                 raise ValueError(f"{self.name}: {key} is {value}; an undefined number is None with a reason")
+
+    def explanation(self, key: str) -> str:
+        """Of a number or a column: every line of `explain` whose pattern matches it."""
+        return explanation(self.explain, key)
 
     def to_log_dict(self, prefix: str = "") -> dict[str, float]:
         """A fresh flat dict of floats for logging; undefined numbers are left out."""
@@ -51,6 +57,11 @@ class Result:
             "reasons": dict(self.reasons),
             "explain": dict(self.explain),
         }
+
+
+def explanation(explain: Mapping[str, str], key: str) -> str:
+    """The lines whose pattern (shell style, `*` matches anything) matches the key, in their order."""
+    return "; ".join(line for pattern, line in explain.items() if fnmatchcase(key, pattern))
 
 
 def defined(value: Any) -> Number:

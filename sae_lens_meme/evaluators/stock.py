@@ -23,10 +23,10 @@ KEYS = {
     "model_behavior_preservation": ("kl_div_score", "kl_div_with_sae", "kl_div_with_ablation"),
 }
 EXPLAIN = {
-    "ce_loss_score": "share of the classifier's cross-entropy that is kept when the embedding is replaced by its "
+    "*/ce_loss_*": "share of the classifier's cross-entropy that is kept when the embedding is replaced by its "
     "reconstruction (1: nothing lost); control: the embedding replaced by zeros (0)",
-    "kl_div_score": "the same of the KL divergence from the unchanged classifier's probabilities",
-    "rows": "test rows with a known label (fewer than one a batch of 2,048 left out, so that batches are equal); the classifier is fitted on known train rows",
+    "*/kl_div_*": "the same of the KL divergence from the unchanged classifier's probabilities",
+    "*": "test rows with a known label (fewer than one a batch of 2,048 left out, so that batches are equal); the classifier is fitted on known train rows",
 }
 
 

@@ -28,12 +28,17 @@ _COUNTS = (
 )
 
 EXPLAIN = {
-    "sae": "the SAE on the true labels, all rows with a known label (corrected) or all rows (published)",
-    "permuted_labels": "the SAE, with all labels of a meme handed to another meme of its source; mean and largest over the "
+    "*/sae/*": "the SAE on the true labels, all rows with a known label (corrected) or all rows (published)",
+    "*/permuted_labels*": "the SAE, with all labels of a meme handed to another meme of its source; mean and largest over the "
     "draws. What is found here is found where no latent knows any label",
-    "neurons, pca, ica": "directions of the embedding scaled to unit variance, each as two units (positive and negative "
-    "part); of each meme the units with the largest |value| fire, as many as the SAE has latents that fire on it",
-    "share_of_latents, share_of_tests": "per unit and per test: the rows have different numbers of units",
+    **dict.fromkeys(
+        ("*/neurons/*", "*/pca/*", "*/ica/*"),
+        "directions of the embedding scaled to unit variance, each as two units (positive and negative part); of each meme "
+        "the units with the largest |value| fire, as many as the SAE has latents that fire on it",
+    ),
+    "*": "pairs with q < alpha: n_significant; latents with at least one: n_latents; q over all pairs: _global, within each "
+    "concept: _concept",
+    "*/share_of_*": "per unit and per test: the rows have different numbers of units",
 }
 
 

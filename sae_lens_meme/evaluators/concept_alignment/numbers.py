@@ -17,25 +17,36 @@ HEADLINES = ("n_significant_global", "n_significant_concept", "n_latents_global"
 INTERVLM_F1 = 0.35
 
 EXPLAIN = {
-    "corrected": "association on all memes with a known label, stratified by source (exact conditional test, one-sided); "
+    "corrected/*": "association on all memes with a known label, stratified by source (exact conditional test, one-sided); "
     "threshold on validation rows (train rows where validation has no true meme, see threshold_split); F1, precision, "
     "recall and AUROC (within source) on test rows only; control: published, labels permuted within source",
-    "published": "InterVLM's procedure: all rows of all splits pooled, a missing label is a negative (and matches "
+    "published/*": "InterVLM's procedure: all rows of all splits pooled, a missing label is a negative (and matches "
     "sentiment<=-1), one-sided Fisher test; F1 is the best over all thresholds on those same rows (f1_validation), so the "
     "_test columns are null; a latent that never fires has p = 1 and counts as a test",
-    "n_pairs_tested": "pairs whose margins allow more than one table (corrected), all pairs (published)",
-    "n_significant_global": "pairs with Benjamini-Hochberg q < alpha over all latents and concepts",
-    "n_significant_concept": "pairs with q < alpha, each concept a family of its own",
-    "n_latents_global": "latents with at least one such pair; control: the same share of raw neurons",
-    "_low, _high of counts": "delete-half jackknife: the spread over random halves of the memes of each source, laid "
-    "around the count; a bootstrap would take a repeated meme for independent evidence. _at_half: the median at half the memes",
-    "best_f1_test": "of the latent with the best F1 on validation rows, measured on test rows; control: f1_always_on; "
+    "*/n_pairs_tested": "pairs whose margins allow more than one table (corrected), all pairs (published)",
+    "*/n_significant_global*": "pairs with Benjamini-Hochberg q < alpha over all latents and concepts",
+    "*/n_significant_concept*": "pairs with q < alpha, each concept a family of its own",
+    "*/n_latents_global*": "latents with at least one such pair; control: the same share of raw neurons",
+    **dict.fromkeys(
+        ("*/n_significant_*_low", "*/n_significant_*_high", "*/n_latents_*_low", "*/n_latents_*_high"),
+        "delete-half jackknife: the spread over random halves of the memes of each source, laid around the count; a "
+        "bootstrap would take a repeated meme for independent evidence",
+    ),
+    "*_at_half": "the median count over random halves of the memes",
+    "*/best_latent": "the latent with the best F1 on the rows that choose its threshold",
+    "*best_auroc": "of that latent's activation, DeLong interval in the table; a constant latent has .5",
+    "*best_f1_validation": "on the rows that chose latent and threshold: too good; control: winners_curse",
+    "*best_f1_always_on": "control: F1 of a latent that fires on every meme",
+    "*/median_best_*": "median over concepts",
+    "*/n_f1_above_0.35": "pairs whose F1 is above InterVLM's threshold; a concept of prevalence above .22 reaches it by always firing",
+    "*/n_concepts_above_always_on": "concepts whose best latent beats a latent that fires on every meme",
+    "*best_f1_test*": "of the latent with the best F1 on validation rows, measured on test rows; control: f1_always_on; "
     "interval: bootstrap over test memes within source",
-    "f1_source_only": "control: F1 on test memes of the best rule that reads nothing but the source (it fires on whole sources, "
+    "*/f1_source_only": "control: F1 on test memes of the best rule that reads nothing but the source (it fires on whole sources, "
     "chosen on the rows that choose the threshold); F1 pools the sources, so that a latent that only knows the source gets this",
-    "winners_curse": "f1_validation - f1_test of the latent chosen on validation rows",
-    "odds_ratio": "Mantel-Haenszel over sources, interval of Robins, Breslow and Greenland; null where b c = 0",
-    "auroc": "DeLong interval",
+    "*winners_curse": "f1_validation - f1_test of the latent chosen on validation rows",
+    "odds_ratio*": "Mantel-Haenszel over sources, interval of Robins, Breslow and Greenland; null where b c = 0",
+    "auroc*": "DeLong interval",
     "f1_ceiling": "2 min(r, p) / (r + p) at the firing rate r of the threshold and the prevalence p of the same rows",
 }
 

@@ -181,16 +181,22 @@ def _numbers(route: Route, effects: Effects, multipliers: Sequence[float], head:
 def _explain(which: str, n: int, influence: Influence) -> dict[str, str]:
     intervals = f"percentile bootstrap over memes within source, {influence.n_bootstrap} resamples, 95 %"
     return {
-        "n": f"effects are means over {n} {which}; probes are fitted on known train rows",
+        "*": f"effects are means over {n} {which}; probes are fitted on known train rows",
         "delta_all": f"mean over these {n} rows; intervals: {intervals if influence.n_bootstrap else 'not asked for'}",
         "delta_active": "mean over the rows where the latent fires; null where it fires on none",
         "delta_random": f"control: |mean change| for a step of equal norm on the same memes, mean over {influence.n_random} random directions",
         "delta_matched": "control: mean |delta_all| of the 20 other latents nearest in firing rate",
-        "largest": "largest |delta_all| over latents and classes, of latent largest_latent: chosen and measured on the same "
+        "*/largest": "largest |delta_all| over latents and classes, of latent largest_latent: chosen and measured on the same "
         "rows, so that random_maximum is its fair control; largest_random and largest_matched are those of this one latent",
-        "random_maximum": "control: the largest delta_random over latents and classes. A largest below it is no more than "
+        "*/random_maximum": "control: the largest delta_random over latents and classes. A largest below it is no more than "
         "what some latent's step does in a random direction",
-        "largest_low, largest_high": "the interval of delta_all of this latent and class; it does not count the choice",
-        "attached_no_change": "control: largest change of any probability of any meme under multiplier 1",
-        "all_latents": "largest |mean change| over classes when every active latent is ablated (zeros are decoded)",
+        **dict.fromkeys(
+            ("*/largest_low", "*/largest_high"),
+            f"the interval of delta_all of this latent and class ({intervals}); it does not count the choice",
+        ),
+        "*/largest_latent": "the latent with the largest |delta_all| over classes",
+        "*/largest_random": "control: |mean change| for a step of equal norm on the same memes",
+        "*/largest_matched": "control: mean |delta_all| of the 20 other latents nearest in firing rate",
+        "*/attached_no_change": "control: largest change of any probability of any meme under multiplier 1",
+        "*/all_latents": "largest |mean change| over classes when every active latent is ablated (zeros are decoded)",
     }

@@ -155,19 +155,22 @@ def _table(rows: list[dict[str, Any]]) -> pd.DataFrame:
 
 def _explain(tasks: Sequence[Task], n_permutations: int, seed: int) -> dict[str, str]:
     lines = {
-        t.name: f"fitted on {len(t.train)} known train rows, measured on {len(t.held_out)} known {t.split or 'held-out'} rows"
+        f"{t.name}/*": f"fitted on {len(t.train)} known train rows, measured on {len(t.held_out)} known {t.split or 'held-out'} rows"
         for t in tasks
     }
     return lines | {
-        "majority": "class frequencies of the train rows, whatever the meme",
-        "latents": "L2-normalised, C = 1",
-        "embedding, reconstruction": "z-scored on the train rows, C = 1 (a weaker penalty than on L2-normalised latents)",
-        "latents_permuted": f"control: train labels shuffled within source, measured on the true held-out labels, mean of "
+        "*/majority/*": "class frequencies of the train rows, whatever the meme",
+        "*/latents/*": "L2-normalised, C = 1",
+        **dict.fromkeys(
+            ("*/embedding/*", "*/reconstruction/*"),
+            "z-scored on the train rows, C = 1 (a weaker penalty than on L2-normalised latents)",
+        ),
+        "*/latents_permuted/*": f"control: train labels shuffled within source, measured on the true held-out labels, mean of "
         f"{n_permutations} draws (seed {seed}). Above 0.5 is what the source of a meme tells: latents show the source, and "
         "the classes differ in frequency between sources",
-        "auroc": "second of two classes; with more, mean of one class against the rest over the classes that occur. All "
+        "*/auroc": "second of two classes; with more, mean of one class against the rest over the classes that occur. All "
         "sources pooled, so that knowing the source counts; control: auroc_within_source",
-        "auroc_within_source": "the same among memes of one source, sources weighted by their (true, false) pairs: knowing "
+        "*/auroc_within_source": "the same among memes of one source, sources weighted by their (true, false) pairs: knowing "
         "the source gives 0.5",
-        "gradient_norm": "L2 norm of the gradient of |w|^2/2 + sum of losses where the fit stopped (converged: <= 1e-4)",
+        "*/gradient_norm": "L2 norm of the gradient of |w|^2/2 + sum of losses where the fit stopped (converged: <= 1e-4)",
     }

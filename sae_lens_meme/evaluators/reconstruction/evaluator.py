@@ -93,15 +93,21 @@ def density_histogram(fired: np.ndarray, n: int, split: str) -> pd.DataFrame:
 def _explain(reference: Reference, split: str | None, n_train: int, rows: np.ndarray) -> dict[str, str]:
     which = ", ".join(map(str, np.flatnonzero(reference.outlier))) or "none"
     return {
-        "train": f"{n_train} train rows; control mean_predictor: the train mean in place of the reconstruction (EV 0)",
-        "held_out": f"{len(rows)} {split} rows" if split else "no test or validation rows",
-        "mse": "squared error summed over dimensions, mean over rows (SAELens' convention)",
-        "explained_variance": "1 - mse / total variance of the same rows (SAELens' metrics/explained_variance); fvu is 1 minus it",
-        "explained_variance_zscored": "each dimension divided by its std over the train rows",
-        "explained_variance_without_outliers": (
+        "train/*": f"{n_train} train rows; control mean_predictor: the train mean in place of the reconstruction (EV 0)",
+        "held_out/*": f"{len(rows)} {split} rows" if split else "no test or validation rows",
+        "*/n": "rows",
+        "*/mse": "squared error summed over dimensions, mean over rows (SAELens' convention)",
+        "*/*explained_variance*": "1 - mse / total variance of the same rows (SAELens' metrics/explained_variance); fvu is 1 minus it",
+        "*/explained_variance_zscored*": "each dimension divided by its std over the train rows",
+        "*/explained_variance_without_outliers*": (
             "without the dimensions that hold more than 1 % of the train variance and more than 10 times the mean share: "
             + which
         ),
-        "fvu_per_sample": "mean over rows of |x - x_hat|^2 / |x - train mean|^2",
-        "dead_latents": "latents that fire on none of these rows",
+        "*/*_mean_predictor": "control: the train mean in place of the reconstruction",
+        "*/fvu": "1 - explained_variance: the error of all rows over their variance",
+        "*/fvu_per_sample": "mean over rows of |x - x_hat|^2 / |x - train mean|^2",
+        "*/cosine": "of embedding and reconstruction, mean over rows where neither is zero",
+        "*/l0": "latents that fire on a meme, mean over rows",
+        "*/dead_*": "latents that fire on none of these rows",
+        "outlier_*": "dimensions that hold more than 1 % of the train variance and more than 10 times the mean share",
     }

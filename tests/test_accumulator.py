@@ -1,0 +1,61 @@
+"""Memes evaluated in parts: what may be joined and what may not; that parts equal the whole is in conformance."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from arrays import anisotropic, make_embeddings
+from tiny_sae import tiny_sae
+
+from sae_lens_meme.embeddings import Embeddings
+from sae_lens_meme.errors import DataError
+from sae_lens_meme.evaluators import ConceptAlignment, Latents, encode
+
+X = anisotropic(60, 8, np.random.default_rng(0))
+SAE = tiny_sae(X, d_sae=12, k=3)
+WHOLE = make_embeddings({"hook_fused": X}, labels={"hate": [i % 2 for i in range(60)]})
+
+
+def part(start: int, stop: int) -> Embeddings:
+    return Embeddings.from_dataset(WHOLE.dataset.select(range(start, stop)))
+
+
+def test_joined_embeddings_are_the_whole():
+    joined = Embeddings.concatenate([part(0, 20), part(20, 60)])
+    np.testing.assert_array_equal(joined.take("hook_fused", np.arange(60)), X)
+    assert joined.ids.tolist() == WHOLE.ids.tolist()
+
+
+def test_joined_latents_keep_rows_of_different_length():
+    rng = np.random.default_rng(0)
+    dense = rng.random((10, 12)) * (rng.random((10, 12)) < np.linspace(0.1, 0.9, 10)[:, None])
+    parts = [Latents.from_csr(dense[:4]), Latents.from_csr(dense[4:])]
+    assert parts[0].indices.shape[1] < parts[1].indices.shape[1]
+    np.testing.assert_array_equal(Latents.concatenate(parts).csr().toarray(), dense.astype(np.float32))
+
+
+def test_latents_of_parts_are_those_of_the_whole():
+    joined = Latents.concatenate([encode(SAE, part(0, 7)), encode(SAE, part(7, 60))])
+    np.testing.assert_allclose(joined.csr().toarray(), encode(SAE, WHOLE).csr().toarray(), rtol=1e-6)
+
+
+def test_a_meme_in_two_parts_is_refused():
+    accumulator = ConceptAlignment(WHOLE).accumulator(SAE).accumulate(part(0, 30)).accumulate(part(29, 60))
+    with pytest.raises(DataError, match="id 'meme-29' is in more than one part"):
+        accumulator.finish()
+
+
+def test_nothing_accumulated_is_told():
+    with pytest.raises(DataError, match="concept_alignment: nothing was accumulated; call accumulate"):
+        ConceptAlignment(WHOLE).accumulator(SAE).finish()
+
+
+def test_parts_with_other_columns_are_refused():
+    other = make_embeddings({"hook_fused": X}, labels={"stance": [0, 1] * 30})
+    with pytest.raises(DataError, match="hate, stance is not the same in all parts"):
+        Embeddings.concatenate([WHOLE, other])
+
+
+def test_latents_of_another_width_are_refused():
+    with pytest.raises(DataError, match="d_sae is 3, 12; take one SAE"):
+        Latents.concatenate([encode(SAE, WHOLE), Latents.from_csr(np.zeros((2, 3)))])
