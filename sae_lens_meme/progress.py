@@ -21,8 +21,8 @@ class _Rate(ProgressColumn):
 
 
 @contextmanager
-def progress_bar(title: str, total: int, unit: str = "memes", show: bool = True) -> Iterator[Callable[[int], None]]:
-    """Yields `advance(n)`. Nothing is drawn unless stderr is a terminal."""
+def progress_bar(title: str, total: int, unit: str = "memes", show: bool = True) -> Iterator[Callable[..., None]]:
+    """Yields `advance(n, now="")`: so many more are done, `now` is under way. Nothing is drawn unless stderr is a terminal."""
     console = Console(stderr=True)
     columns = (
         TextColumn("{task.description}"),
@@ -33,4 +33,8 @@ def progress_bar(title: str, total: int, unit: str = "memes", show: bool = True)
     )
     with Progress(*columns, console=console, transient=True, disable=not (show and console.is_terminal)) as progress:
         task = progress.add_task(title, total=total)
-        yield lambda n: progress.advance(task, n)
+
+        def advance(n: int, now: str = "") -> None:
+            progress.update(task, advance=n, description=f"{title}: {now}" if now else None)
+
+        yield advance
