@@ -6,7 +6,9 @@ import warnings
 from pathlib import Path
 from typing import Any
 
-from sae_lens_meme.report import ANSWERS, BEST, CONCEPTS, PROBES, Row
+from sae_lens_meme.report.concepts import ANSWERS, BEST, CONCEPTS
+from sae_lens_meme.report.influence import PROBES
+from sae_lens_meme.report.section import Row
 
 INK, CHANCE = "#1f5fa8", "#b8b8b8"
 KINDS = {"visual": "#d1693c", "textual": "#3a8f5c", "cross-modal": "#7a4fa3"}
@@ -18,7 +20,8 @@ def draw_figure(evaluation: dict[str, Any], path: Path) -> bool:
     from matplotlib.figure import Figure
 
     sections = {
-        name: [r for r in evaluation["table"] if r["section"] == name] for name in (CONCEPTS, BEST, ANSWERS, PROBES)
+        name: [r for r in evaluation["table"] if r["section"] == name.title]
+        for name in (CONCEPTS, BEST, ANSWERS, PROBES)
     }
     panels = [(CONCEPTS, _counts), (BEST, _scores), (ANSWERS if sections[ANSWERS] else PROBES, _aurocs)]
     panels = [(name, draw) for name, draw in panels if sections[name]]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 import sys
@@ -110,10 +111,11 @@ def test_bare_checkout(checkout: Path):
 
 def test_the_package_list_is_complete():
     listed = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"]
-    folders = {ROOT / "sae_lens_meme", *(p.parent for p in (ROOT / "sae_lens_meme").glob("*/__init__.py"))}
-    found = {str(p.relative_to(ROOT)).replace("/", ".") for p in folders} | {"sae_lens_meme.configs"}
+    folders = [
+        Path(path) for path, _, files in os.walk(ROOT / "sae_lens_meme", followlinks=True) if "__init__.py" in files
+    ]
+    found = {str(path.relative_to(ROOT)).replace("/", ".") for path in folders} | {"sae_lens_meme.configs"}
     assert set(listed) == found
-    assert not list((ROOT / "sae_lens_meme").glob("*/*/__init__.py")), "a deeper package would be missed"
 
 
 def test_hooks_refuses_to_be_a_top_level_package():

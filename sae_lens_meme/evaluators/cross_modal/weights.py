@@ -1,0 +1,195 @@
+"""The cross-modal weight of every latent: how alike the texts and the images of its strongest memes are."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Float, Float64, Int, UInt8
+from threadpoolctl import threadpool_limits
+
+from sae_lens_meme.embeddings import Embeddings
+from sae_lens_meme.errors import ConfigError
+from sae_lens_meme.evaluators.cross_modal.kernels import resampled_weights
+from sae_lens_meme.evaluators.cross_modal.pairs import MemePairs, Sides
+from sae_lens_meme.evaluators.latents import Latents, require_latents_of
+from sae_lens_meme.evaluators.result import nullable
+from sae_lens_meme.statistics.bootstrap import bootstrap_weights, percentile_interval
+from sae_lens_meme.statistics.ranking import Ranked
+
+CHUNK = 64
+"""Latents whose strongest memes are held in memory at once."""
+
+
+@dataclass(frozen=True, eq=False)
+class Weights:
+    """omega of every latent and what it is made of; NaN where the latent fires on too few memes."""
+
+    support: Int[np.ndarray, " d_sae"]
+    """Train memes on which the latent exceeds delta."""
+    omega: Float64[np.ndarray, " d_sae"]
+    """Mean of the top x top cosines of text and image of the memes that activate the latent most."""
+    paired: Float64[np.ndarray, " d_sae"]
+    """Mean of those between a meme's own text and image (the memes' CLIP score)."""
+    unpaired: Float64[np.ndarray, " d_sae"]
+    """Mean of those between the text of one meme and the image of another."""
+    chance: Float64[np.ndarray, " d_sae"]
+    """omega expected of as many random train memes of the same sources."""
+    replicates: Float64[np.ndarray, "replicates d_sae"]
+    """omega on resampled train memes; NaN where too few of a latent's memes were drawn."""
+    top: int
+    min_support: int
+    delta: float
+
+    @property
+    def corrected(self) -> Float64[np.ndarray, " d_sae"]:
+        """(omega - chance) / (1 - chance); NaN where chance is 1."""
+        room = 1 - self.chance
+        return np.divide(self.omega - self.chance, room, out=np.full_like(room, np.nan), where=room > 0)
+
+    @property
+    def interval(self) -> Float64[np.ndarray, "2 d_sae"]:
+        """95 % percentile interval over the replicates."""
+        if not len(self.replicates):
+            return np.full((2, len(self.omega)), np.nan)
+        return np.where(np.isnan(self.omega), np.nan, percentile_interval(self.replicates))
+
+    def table(self) -> pd.DataFrame:
+        """One row a latent; null where undefined."""
+        low, high = self.interval
+        columns = {"omega": self.omega, "low": low, "high": high, "chance": self.chance}
+        columns |= {"omega_corrected": self.corrected, "paired": self.paired, "unpaired": self.unpaired}
+        found = {name: nullable(column) for name, column in columns.items()}
+        return pd.DataFrame({"latent": np.arange(len(self.omega)), "support": self.support, **found})
+
+
+def cross_modal_weights(
+    embeddings: Embeddings,
+    latents: Latents,
+    *,
+    top: int = 5,
+    min_support: int | None = None,
+    delta: float = 0.0,
+    n_bootstrap: int = 200,
+    seed: int = 0,
+    sides: Sides | None = None,
+    pairs: MemePairs | None = None,
+    shuffled: bool = False,
+) -> Weights:
+    """omega_f of Lou et al. 2025 (SAE-V), on the train memes.
+
+    SAE-V takes tokens of two modalities: of the 30 that activate a latent most, the five strongest text tokens and the
+    five strongest image tokens, and the mean of the 25 cosines of their hidden states. A fused embedding is of both
+    modalities at once, so here the two sides are the text embedding and the image embedding of the `top` memes that
+    activate the latent most (ties to the smaller id); memes without a cosine (a zero vector) take no part.
+
+    Resamples draw train memes within source; a meme drawn twice is not paired with itself. Which latents have enough
+    support is decided on all train memes.
+
+    Args:
+        min_support: train memes on which a latent has to fire, default `top`.
+        delta: a latent fires where its activation is larger.
+        sides: the hooks to compare, default the image and the text embedding.
+        pairs: what `MemePairs.of` made of these embeddings before.
+        shuffled: control: each meme's embeddings are those of another meme of its source, drawn by `seed`.
+
+    Raises:
+        ConfigError: top is below 2, min_support below top, or delta negative.
+        DataError: the embeddings have no two sides of one width, or no train memes.
+    """
+    min_support = top if min_support is None else min_support
+    _require(top, min_support, delta, n_bootstrap)
+    require_latents_of(latents, embeddings)
+    pairs = pairs or MemePairs.of(embeddings, sides)
+    support, memes = _strongest(latents.rows(pairs.train), delta, most=3 * top + 10)
+    draws = _draws(pairs.sources, n_bootstrap, seed)
+    looked_up = _shuffled_within(pairs.sources, seed) if shuffled else np.arange(len(pairs.train))
+    shape = {"support": support, "top": top, "min_support": min_support, "delta": delta}
+    columns = np.full((4 + n_bootstrap, latents.d_sae), np.nan)
+    measured = np.flatnonzero(support >= min_support)
+    for start in range(0, len(measured), CHUNK):
+        chunk = measured[start : start + CHUNK]
+        columns[:, chunk] = _measured(embeddings, pairs, looked_up, memes[chunk], support[chunk], draws, top)
+    omega, paired, unpaired, chance = columns[:4]
+    return Weights(**shape, omega=omega, paired=paired, unpaired=unpaired, chance=chance, replicates=columns[4:])
+
+
+def _require(top: int, min_support: int, delta: float, n_bootstrap: int) -> None:
+    if top < 2:
+        raise ConfigError(f"top is {top}; give 2 or more memes a latent, one meme is compared with itself alone")
+    if min_support < top:
+        raise ConfigError(f"min_support is {min_support}; give at least top, {top}")
+    if not 0 <= delta < np.inf:
+        raise ConfigError(f"delta is {delta}; give an activation, 0 or more")
+    if n_bootstrap < 0:
+        raise ConfigError(f"n_bootstrap is {n_bootstrap}; give 0 (no intervals) or more")
+
+
+def _strongest(latents: Latents, delta: float, most: int) -> tuple[np.ndarray, np.ndarray]:
+    """How many memes each latent fires on, and the strongest of them [d_sae, most] in descending order (0 beyond).
+
+    Ties go to the earlier meme. Of 3 top + 10 memes a resample draws fewer than `top` with probability 3e-7 or less.
+    """
+    ranked = Ranked.of(latents.csc())
+    fired = np.concatenate([[0], np.cumsum(ranked.values > delta)])
+    support = np.diff(fired[ranked.starts])
+    places = ranked.starts[:-1, None] + np.arange(most)
+    inside = np.arange(most) < support[:, None]
+    memes = np.zeros(places.shape, np.int64)
+    memes[inside] = ranked.rows[places[inside]]
+    return support, memes
+
+
+def _draws(sources: np.ndarray, n_bootstrap: int, seed: int) -> UInt8[np.ndarray, "n_train replicates"]:
+    draws = np.empty((len(sources), n_bootstrap), np.uint8)  # a meme is drawn about once: 255 times is out of reach
+    for r, weights in enumerate(bootstrap_weights(sources, n_bootstrap, seed)):
+        draws[:, r] = weights
+    return draws
+
+
+def _shuffled_within(sources: np.ndarray, seed: int) -> Int[np.ndarray, " n_train"]:
+    rng = np.random.default_rng([seed, 1])
+    order = np.arange(len(sources))
+    for source in np.unique(sources):
+        mine = np.flatnonzero(sources == source)
+        order[mine] = rng.permutation(mine)
+    return order
+
+
+def _measured(
+    embeddings: Embeddings,
+    pairs: MemePairs,
+    looked_up: np.ndarray,
+    memes: Int[np.ndarray, "latents most"],
+    support: np.ndarray,
+    draws: np.ndarray,
+    top: int,
+) -> Float[np.ndarray, "4_replicates latents"]:
+    cosines = _cosines(embeddings, pairs, looked_up[memes])
+    block = cosines[:, :top, :top]
+    paired = np.einsum("fii->f", block) / top
+    omega = block.mean(axis=(1, 2))
+    unpaired = (top * omega - paired) / (top - 1)
+    chance = _chance(pairs, pairs.sources[memes[:, :top]])
+    n_memes = np.minimum(support, memes.shape[1])
+    return np.vstack([omega, paired, unpaired, chance, resampled_weights(cosines, memes, n_memes, draws, top)])
+
+
+def _cosines(
+    embeddings: Embeddings, pairs: MemePairs, memes: Int[np.ndarray, "latents most"]
+) -> Float64[np.ndarray, "latents most most"]:
+    """Of the text of each of a latent's memes and the image of each."""
+    once, place = np.unique(memes, return_inverse=True)  # latents share memes: each is read once
+    image, text = pairs.sides.unit(embeddings, pairs.train[once])
+    place = place.reshape(memes.shape)
+    with threadpool_limits(1, user_api="blas"):
+        return text[place] @ image[place].transpose(0, 2, 1)
+
+
+def _chance(pairs: MemePairs, sources: Int[np.ndarray, "latents top"]) -> Float64[np.ndarray, " latents"]:
+    """The expected omega of distinct random memes with these sources."""
+    top = sources.shape[1]
+    between = pairs.between[sources[:, :, None], sources[:, None, :]]
+    between[:, range(top), range(top)] = pairs.own[sources]
+    return between.mean(axis=(1, 2))
