@@ -204,9 +204,15 @@ def evaluate(
         Literal["corrected", "published", "both"],
         typer.Option(help="corrected, published (InterVLM's, fault for fault), or both."),
     ] = "both",
-    concepts: Annotated[
+    concept: Annotated[
         list[str] | None,
-        typer.Option("--concept", help="e.g. 'hate=1', 'offensive>=2'; repeat. Default: InterVLM's 13."),
+        typer.Option(
+            "--concept",
+            help="e.g. 'hate=1', 'mocking: humor>=2'; repeat. Default: InterVLM's 13, any other label's classes.",
+        ),
+    ] = None,
+    concepts: Annotated[
+        Path | None, typer.Option(help="YAML with a list or a mapping of such concepts under 'concepts:'.")
     ] = None,
     task: Annotated[
         list[str] | None, typer.Option("--task", help="Label for probes and influence; repeat. Default: all.")
@@ -214,6 +220,16 @@ def evaluate(
     only: Annotated[list[str] | None, typer.Option(help="Only this evaluator; repeat.")] = None,
     skip: Annotated[list[str] | None, typer.Option(help="Not this evaluator; repeat.")] = None,
     hook: Annotated[str | None, typer.Option(help="The hook to read, for an SAE that names none.")] = None,
+    reference: Annotated[
+        Path | None, typer.Option(help="Embeddings of the same memes by another encoder, for monosemanticity.")
+    ] = None,
+    other_sae: Annotated[
+        list[str] | None, typer.Option(help="SAE of the same recipe and another seed, for stability; repeat.")
+    ] = None,
+    stability_seeds: Annotated[
+        int, typer.Option(min=0, help="Train so many such SAEs (each as long as 'train'); they are kept.")
+    ] = 0,
+    share: Annotated[float, typer.Option(help="Share of memes that SAE-V's filter keeps.")] = 0.5,
     answer_key: Annotated[
         Path | None, typer.Option(help="Planted factors (factors.parquet) to score latents against.")
     ] = None,
@@ -222,23 +238,40 @@ def evaluate(
     overwrite: Overwrite = False,
 ) -> None:
     """Measure an SAE on held-out memes, every number beside its control."""
+    from sae_lens_meme.config import read_concepts
     from sae_lens_meme.pipeline import evaluate_step
 
+    listed = [*(concept or []), *(read_concepts(concepts) if concepts else [])]
     evaluate_step(
         sae,
         embeddings,
         out=out,
         protocol=protocol,
-        concepts=concepts,
+        concepts=listed or None,
         tasks=task,
         only=only,
         skip=skip,
         hook=hook,
+        reference=reference,
+        other_saes=other_sae,
+        stability_seeds=stability_seeds,
+        share=share,
         answer_key=answer_key,
         bootstrap=bootstrap,
         seed=seed,
         overwrite=overwrite,
     )
+
+
+@app.command()
+def explain(
+    evaluation: Annotated[Path, typer.Argument(help="The result of 'evaluate'.")],
+    pattern: Annotated[str, typer.Argument(help="Which numbers, e.g. '*best_f1_test' or 'probes/hate/*'.")] = "*",
+) -> None:
+    """Say of each number what it is: rows used, split, control, or why it is undefined."""
+    from sae_lens_meme.pipeline import explain_numbers
+
+    explain_numbers(evaluation, pattern)
 
 
 @app.command()

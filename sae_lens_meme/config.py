@@ -31,6 +31,24 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
     return value
 
 
+def read_concepts(path: str | Path) -> list[str]:
+    """Concepts from a YAML file: under `concepts:` a list (`- hate=1`) or a mapping (`mocking: humor>=2`).
+
+    Raises:
+        ConfigError: the file holds something else.
+    """
+    given = read_yaml(path)
+    check_keys(str(path), given, ("concepts",))
+    concepts = given.get("concepts")
+    if isinstance(concepts, dict):
+        concepts = [f"{name}: {predicate}" for name, predicate in concepts.items()]
+    if not isinstance(concepts, list) or not concepts or not all(isinstance(c, str) for c in concepts):
+        raise ConfigError(
+            f"{path}: concepts is {concepts!r}; give a list such as ['hate=1'] or a mapping such as {{mocking: humor>=2}}"
+        )
+    return concepts
+
+
 def recipe_path(path: str | Path) -> Path:
     """The file itself, or the recipe of that name that comes with the package."""
     given = Path(path)

@@ -6,15 +6,19 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from contextlib import contextmanager
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_type_hints
 
 from rich.console import Console
+from rich.markup import escape
+from rich.padding import Padding
+from rich.text import Text
 
 from sae_lens_meme.config import apply_overrides, check_keys, read_yaml
 from sae_lens_meme.embeddings import Embeddings
 from sae_lens_meme.errors import ConfigError
-from sae_lens_meme.storage import read_manifest
+from sae_lens_meme.storage import read_finished, read_json, read_manifest
 
 if TYPE_CHECKING:
     from sae_lens_meme.train import TrainConfig
@@ -150,6 +154,28 @@ def evaluate_step(sae: str | Path, embeddings: str | Path, **options: Any) -> No
     with _timed("evaluate"):
         report = evaluate(sae, embeddings, **options)
     print_report(report, console)
+
+
+def explain_numbers(evaluation: str | Path, pattern: str) -> None:
+    """Print every number of an evaluation whose name (`evaluator/number`) matches a shell pattern, and what it is.
+
+    Raises:
+        ConfigError: none matches.
+    """
+    import pandas as pd
+
+    from sae_lens_meme.evaluate import EVALUATION, numbers_table
+
+    read_finished(evaluation, "evaluate")
+    table = numbers_table(read_json(Path(evaluation) / EVALUATION))
+    table["name"] = table["evaluator"] + "/" + table["number"]
+    table = table[[fnmatchcase(name, pattern) or fnmatchcase(name, f"*/{pattern}") for name in table["name"]]]
+    if table.empty:
+        raise ConfigError(f"{evaluation}: no number matches {pattern!r}; '*' shows all")
+    for row in table.itertuples():
+        value = f"undefined: {row.reason}" if pd.isna(row.value) else f"{row.value:.6g}"
+        console.print(f"[bold]{escape(row.name)}[/] {escape(value)}")
+        console.print(Padding(Text(str(row.explain), style="dim"), (0, 0, 0, 4)))
 
 
 def trained_saes(folder: str | Path) -> dict[Path, str]:

@@ -5,6 +5,7 @@ import pytest
 from arrays import make_embeddings
 from datasets import Array2D, Dataset, Features, Value
 
+from sae_lens_meme.config import read_concepts
 from sae_lens_meme.embeddings import Embeddings, Label
 from sae_lens_meme.errors import ConfigError
 from sae_lens_meme.evaluators.concept_alignment.concepts import DEFAULT_CONCEPTS, Concept, concepts_of, default_concepts
@@ -34,6 +35,39 @@ def test_truth(text, label, true):
     known, got = Concept.parse(text).truth(label)
     np.testing.assert_array_equal(known, label.known)
     np.testing.assert_array_equal(got, np.array(true, bool))
+
+
+def test_a_concept_may_have_a_name():
+    concept = Concept.parse("against it: stance=oppose")
+    assert (concept.name, concept.label, concept.values) == ("against it", "stance", ("oppose",))
+    assert Concept.parse("ns:stance=1").label == "ns:stance"
+
+
+@pytest.mark.parametrize(
+    ("text", "concepts"),
+    [
+        ("concepts: [hate=1, stance=support]", ["hate=1", "stance=support"]),
+        ("concepts:\n  mocking: humor>=2\n  cat: species=cat\n", ["mocking: humor>=2", "cat: species=cat"]),
+    ],
+)
+def test_concepts_from_yaml(text, concepts, tmp_path):
+    (tmp_path / "concepts.yaml").write_text(text)
+    assert read_concepts(tmp_path / "concepts.yaml") == concepts
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("concept: [hate=1]", "unknown key 'concept'; did you mean 'concepts'"),
+        ("concepts: hate=1", "give a list such as"),
+        ("concepts: []", "give a list such as"),
+        ("concepts: [1]", "give a list such as"),
+    ],
+)
+def test_what_is_no_file_of_concepts(text, message, tmp_path):
+    (tmp_path / "concepts.yaml").write_text(text)
+    with pytest.raises(ConfigError, match=message):
+        read_concepts(tmp_path / "concepts.yaml")
 
 
 def test_the_published_protocol_counts_missing_as_negative_but_for_one_comparison():

@@ -1,7 +1,7 @@
 """The `evaluate` step: every evaluator on one SAE, its controls beside it, results as JSON and Parquet."""
 
-from sae_lens_meme.evaluate.content import EVALUATION, SCHEMA
+from sae_lens_meme.evaluate.content import EVALUATION, SCHEMA, numbers_table
 from sae_lens_meme.evaluate.evaluation import evaluate
 from sae_lens_meme.evaluate.options import EVALUATORS
 
-__all__ = ["EVALUATION", "EVALUATORS", "SCHEMA", "evaluate"]
+__all__ = ["EVALUATION", "EVALUATORS", "SCHEMA", "evaluate", "numbers_table"]

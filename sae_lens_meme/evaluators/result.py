@@ -60,8 +60,8 @@ class Result:
 
 
 def explanation(explain: Mapping[str, str], key: str) -> str:
-    """The lines whose pattern (shell style, `*` matches anything) matches the key, in their order."""
-    return "; ".join(line for pattern, line in explain.items() if fnmatchcase(key, pattern))
+    """The lines whose pattern (shell style, `*` matches anything) matches the key; what is said last is most specific."""
+    return "; ".join(line for pattern, line in reversed(explain.items()) if fnmatchcase(key, pattern))
 
 
 def defined(value: Any) -> Number:

@@ -33,7 +33,7 @@ _COMPARE: dict[str, Callable[[Any, Any], Any]] = {
 class Concept:
     """A predicate such as `hate=1`, `offensive>=2`, `stance=support`, `target=individual|community`.
 
-    `values` are as written: numbers, names of levels, or classes of a label of strings.
+    It may be given a name: `mocking: humor>=2`. `values` are as written: numbers, names of levels, or classes of a label of strings.
     """
 
     name: str
@@ -43,14 +43,18 @@ class Concept:
 
     @classmethod
     def parse(cls, text: str) -> Concept:
-        """Raises ConfigError unless `text` is LABEL OP VALUE, OP one of = != >= <= > <; `|` between values of =."""
-        match = re.fullmatch(r"\s*([^=!<>]+?)\s*(!=|>=|<=|=|>|<)\s*([^=!<>]+?)\s*", text)
+        """From `LABEL OP VALUE` or `NAME: LABEL OP VALUE`, OP one of = != >= <= > <; `|` between values of = and !=.
+
+        Raises:
+            ConfigError: the text is not of that form.
+        """
+        match = re.fullmatch(r"\s*(?:([^=!<>]+?)\s*:\s+)?([^=!<>]+?)\s*(!=|>=|<=|=|>|<)\s*([^=!<>]+?)\s*", text)
         if match is None:
             raise ConfigError(
                 f"concept {text!r} is not LABEL OP VALUE with OP one of {' '.join(_COMPARE)}, as in hate=1"
             )
-        label, op, values = match.groups()
-        return cls(f"{label}{op}{values}", label, op, tuple(value.strip() for value in values.split("|")))
+        name, label, op, values = match.groups()
+        return cls(name or f"{label}{op}{values}", label, op, tuple(value.strip() for value in values.split("|")))
 
     def truth(self, label: Label) -> tuple[np.ndarray, np.ndarray]:
         """`(known, true)`, bool [n_samples] each; true is False where the label is missing.
