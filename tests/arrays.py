@@ -31,6 +31,8 @@ def make_embeddings(
     sources: Sequence[str] | None = None,
     splits: Sequence[str] | None = None,
     labels: Mapping[str, Sequence[int | None]] | None = None,
+    texts: Sequence[str | None] | None = None,
+    **facts: str,
 ) -> Embeddings:
     """In-memory embeddings; the default split is 70 % train, 15 % validation, 15 % test, in turn."""
     n = len(next(iter(hooks.values())))
@@ -39,12 +41,13 @@ def make_embeddings(
         "id": [f"meme-{i}" for i in range(n)],
         "source": list(sources) if sources is not None else ["one"] * n,
         "split": list(splits) if splits is not None else [cycle[i % 20] for i in range(n)],
+        **({"text": list(texts)} if texts is not None else {}),
         **{name: list(values) for name, values in (labels or {}).items()},
         **{hook: x[:, None, :].astype(np.float32) for hook, x in hooks.items()},
     }
     features = Features(
-        {name: Value("string") for name in ("id", "source", "split")}
+        {name: Value("string") for name in ("id", "source", "split", *(["text"] if texts is not None else []))}
         | {name: Value("int64") for name in labels or {}}
         | {hook: Array2D((1, x.shape[1]), "float32") for hook, x in hooks.items()}
     )
-    return Embeddings.from_dataset(Dataset.from_dict(columns, features=features))
+    return Embeddings.from_dataset(Dataset.from_dict(columns, features=features), **facts)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import numpy as np
+import pandas as pd
 import pytest
 from arrays import anisotropic, make_embeddings
 from conformance import check_evaluator
 from tiny_sae import tiny_sae
 
 from sae_lens_meme.embeddings import Embeddings
+from sae_lens_meme.evaluators.answer_key import AnswerKeyScores
 from sae_lens_meme.evaluators.base import Evaluator
 from sae_lens_meme.evaluators.concept_alignment import ConceptAlignment
 from sae_lens_meme.evaluators.influence import Influence
@@ -20,16 +22,33 @@ EVALUATORS = {
     "concept_alignment": lambda e: ConceptAlignment(e, n_bootstrap=5),
     "probes": Probes,
     "influence": lambda e: Influence(e, n_bootstrap=5),
+    "answer_key": lambda e: AnswerKeyScores(e, factors(e), {"hot": "visual"}),
 }
+
+
+def factors(embeddings: Embeddings) -> pd.DataFrame:
+    hate = embeddings.label("hate")
+    return pd.DataFrame({"id": embeddings.ids, "hot": hate.known & (hate.values == 1)})
 
 
 @pytest.fixture(scope="module")
 def data() -> tuple[np.ndarray, Embeddings]:
+    """Memes with both modalities, captions, missing labels, two sources and three splits."""
     rng = np.random.default_rng(0)
-    x = anisotropic(400, 16, rng)
+    image, text = anisotropic(400, 16, rng), anisotropic(400, 16, rng)
+    x = unit(image) * unit(text)
     hate = [int(v) if i % 5 else None for i, v in enumerate(x[:, 4] + x[:, 5] > x[:, 4].mean() + x[:, 5].mean())]
     labels = {"hate": hate, "humor": rng.integers(0, 4, 400).tolist(), "always": [1] * 400}
-    return x, make_embeddings({"hook_fused": x}, labels=labels, sources=["a", "b"] * 200)
+    words = np.array(["cat", "dog", "rain", "sun", "tea"])
+    texts = [
+        " ".join(words[row > np.median(text[:, 3:8], axis=0)]) if i % 9 else None for i, row in enumerate(text[:, 3:8])
+    ]
+    hooks = {"hook_image_embed": image, "hook_text_embed": text, "hook_fused": x}
+    return x, make_embeddings(hooks, labels=labels, sources=["a", "b"] * 200, texts=texts, fusion="clip")
+
+
+def unit(x: np.ndarray) -> np.ndarray:
+    return x / np.linalg.norm(x, axis=1, keepdims=True)
 
 
 @pytest.mark.parametrize("name", EVALUATORS)

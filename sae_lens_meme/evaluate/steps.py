@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from sae_lens_meme.embeddings import Embeddings
 from sae_lens_meme.evaluate.context import Context
 from sae_lens_meme.evaluate.others import CONTROL, Unavailable, train_control
-from sae_lens_meme.evaluators.answer_key import score_answer_key
+from sae_lens_meme.evaluators.answer_key import AnswerKeyScores
 from sae_lens_meme.evaluators.concept_alignment import ConceptAlignment
 from sae_lens_meme.evaluators.concept_alignment.baselines import baselines
 from sae_lens_meme.evaluators.influence import Influence
@@ -84,7 +84,7 @@ def _influence(c: Context) -> Result:
 def _answer_key(c: Context) -> Result:
     assert c.answer_key is not None
     key = c.answer_key
-    return score_answer_key(c.latents, c.embeddings, key.factors, key.kinds, c.options.seed)
+    return AnswerKeyScores(c.embeddings, key.factors, key.kinds, seed=c.options.seed).evaluate(c.sae, latents=c.latents)
 
 
 STEPS: dict[str, Step] = {

@@ -11,6 +11,7 @@ import pandas as pd
 from sae_lens_meme.embeddings import Embeddings
 from sae_lens_meme.errors import DataError
 from sae_lens_meme.evaluators.concept_alignment.targets import Targets
+from sae_lens_meme.evaluators.base import Evaluator
 from sae_lens_meme.evaluators.latents import Latents, require_latents_of
 from sae_lens_meme.evaluators.result import Number, Result, defined
 from sae_lens_meme.statistics.contingency import FALSE, TRUE, UNKNOWN
@@ -27,14 +28,36 @@ EXPLAIN = {
 }
 
 
-def score_answer_key(
-    latents: Latents, embeddings: Embeddings, factors: pd.DataFrame, kinds: Mapping[str, str], seed: int = 0
-) -> Result:
+class AnswerKeyScores(Evaluator):
     """Held-out AUROC and F1 of the best latent for every planted factor.
 
     Args:
         factors: `id` and one column a factor.
         kinds: for each factor `visual`, `textual` or `cross-modal`.
+    """
+
+    name = "answer_key"
+
+    def __init__(
+        self,
+        embeddings: Embeddings,
+        factors: pd.DataFrame,
+        kinds: Mapping[str, str],
+        *,
+        seed: int = 0,
+        hook: str | None = None,
+    ):
+        super().__init__(embeddings, hook=hook)
+        self.factors, self.kinds, self.seed = factors, dict(kinds), seed
+
+    def measure(self, sae: Any, embeddings: Embeddings, latents: Latents) -> Result:
+        return score_answer_key(latents, embeddings, self.factors, self.kinds, self.seed)
+
+
+def score_answer_key(
+    latents: Latents, embeddings: Embeddings, factors: pd.DataFrame, kinds: Mapping[str, str], seed: int = 0
+) -> Result:
+    """The same for any units that come as `Latents`.
 
     Raises:
         DataError: a meme of the embeddings is not in the answer key, or no factor varies within a source.
