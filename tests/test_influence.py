@@ -376,7 +376,7 @@ def test_all_rows_and_train_only_embeddings(data):
         {"hook_fused": x}, splits=["train"] * N, labels={"hate": embeddings.label("hate").values.tolist()}
     )
     result = Influence(only, n_bootstrap=0, n_random=0).evaluate(sae)
-    assert "none are held out" in result.explain["n"]
+    assert "none are held out" in result.explanation("n")
     assert "delta_random" not in result.table
 
 

@@ -145,6 +145,7 @@ def table_of(route: Route, effects: Effects, multipliers: Sequence[float], head:
         "n": np.full(cells, effects.n),
         "route": np.full(cells, route.name, dtype=object),
         "head": np.full(cells, head, dtype=object),
+        "published": _published(route, effects) & (route.name == "latent") & (head == "probe"),
     }
     for name, interval in (("all", effects.delta_all_interval), ("active", effects.delta_active_interval)):
         if interval is not None:
@@ -155,6 +156,15 @@ def table_of(route: Route, effects: Effects, multipliers: Sequence[float], head:
         columns["delta_random"] = _unsigned(route, effects.delta_random)
     columns["delta_matched"] = nullable(_unsigned(route, effects.delta_matched))
     return pd.DataFrame(columns)
+
+
+def _published(route: Route, effects: Effects) -> np.ndarray:
+    """InterVLM's one number a latent and edit: the positive class of two, else the class that changes most."""
+    if route.n_outputs == 1:
+        of_class = np.ones(effects.delta_all.shape[:2], dtype=int)
+    else:
+        of_class = np.abs(effects.delta_all).argmax(axis=2)
+    return (np.arange(len(route.classes)) == of_class[..., None]).ravel()
 
 
 def _signed(route: Route, values: np.ndarray, of_first: np.ndarray | None = None) -> np.ndarray:

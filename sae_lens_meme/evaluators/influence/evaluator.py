@@ -131,13 +131,8 @@ def published(table: pd.DataFrame) -> pd.DataFrame:
     Of a binary task the mean change of the positive class, of any other the signed entry of
     largest magnitude over the classes, on the latent route. Their rows are the test rows.
     """
-    mine: Any = table[(table["route"] == "latent") & (table["head"] == "probe")]
-    keys = ["latent", "task", "kind", "multiplier"]
-    groups = mine.groupby(keys, sort=False)
-    # Two classes change alike: the second, the positive one, is theirs.
-    rank = mine["delta_all"].abs().where(groups["class"].transform("size") > 2, groups.cumcount())
-    best = mine.loc[rank.groupby([mine[key] for key in keys], sort=False).idxmax()]
-    return best[[*keys, "class", "delta_all"]].rename(columns={"delta_all": "delta"}).reset_index(drop=True)
+    mine = table.loc[table["published"], ["latent", "task", "kind", "multiplier", "class", "delta_all"]]
+    return mine.rename(columns={"delta_all": "delta"}).reset_index(drop=True)
 
 
 def _require(routes: Sequence[str], rows: str, multipliers: Sequence[float]) -> None:
@@ -163,6 +158,7 @@ def _numbers(route: Route, effects: Effects, multipliers: Sequence[float], head:
         top = int(magnitude.argmax())
         best = int(np.abs(effects.delta_all[top, m]).argmax())
         numbers[f"{group}/largest"] = float(magnitude[top])
+        numbers[f"{group}/largest_signed"] = float(effects.delta_all[top, m, best])
         numbers[f"{group}/largest_latent"] = top
         if effects.delta_all_interval is not None:
             ends = [end[top, m, best] for end in effects.delta_all_interval]
@@ -185,6 +181,8 @@ def _explain(which: str, n: int, influence: Influence) -> dict[str, str]:
         "delta_all": f"mean over these {n} rows; intervals: {intervals if influence.n_bootstrap else 'not asked for'}",
         "delta_active": "mean over the rows where the latent fires; null where it fires on none",
         "delta_random": f"control: |mean change| for a step of equal norm on the same memes, mean over {influence.n_random} random directions",
+        "published": "true for InterVLM's one number a latent and edit: the positive class of two, else the class of largest "
+        "|delta_all|, probe on latents; their rows are the test rows",
         "delta_matched": "control: mean |delta_all| of the 20 other latents nearest in firing rate",
         "*/largest": "largest |delta_all| over latents and classes, of latent largest_latent: chosen and measured on the same "
         "rows, so that random_maximum is its fair control; largest_random and largest_matched are those of this one latent",
@@ -194,6 +192,7 @@ def _explain(which: str, n: int, influence: Influence) -> dict[str, str]:
             ("*/largest_low", "*/largest_high"),
             f"the interval of delta_all of this latent and class ({intervals}); it does not count the choice",
         ),
+        "*/largest_signed": "the same with its sign: what InterVLM publishes for this latent (`published` in the table)",
         "*/largest_latent": "the latent with the largest |delta_all| over classes",
         "*/largest_random": "control: |mean change| for a step of equal norm on the same memes",
         "*/largest_matched": "control: mean |delta_all| of the 20 other latents nearest in firing rate",
