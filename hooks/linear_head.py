@@ -29,15 +29,19 @@ def fit_linear_head(x: Float[np.ndarray, "n d"], y: np.ndarray) -> nn.Linear:
     with threadpool_limits(1, user_api="blas"), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         probe = LogisticRegression(solver="newton-cg", tol=1e-8, max_iter=200).fit(scaler.transform(x), y)
-    weight, bias = probe.coef_.astype(np.float64), probe.intercept_.astype(np.float64)
-    if len(probe.classes_) == 2:
-        weight, bias = np.concatenate([-weight, weight]) / 2, np.concatenate([-bias, bias]) / 2
     mean, scale = np.asarray(scaler.mean_), np.asarray(scaler.scale_)
-    weight = weight / scale
-    head = nn.Linear(x.shape[1], len(weight))
+    weight = probe.coef_.astype(np.float64) / scale
+    return linear_head(weight, probe.intercept_ - weight @ mean)
+
+
+def linear_head(weight: Float[np.ndarray, "outputs d"], bias: Float[np.ndarray, " outputs"]) -> nn.Linear:
+    """A layer with one logit a class; a regression with one output z gets the logits -z/2 and z/2."""
+    if len(weight) == 1:
+        weight, bias = np.concatenate([-weight, weight]) / 2, np.concatenate([-bias, bias]) / 2
+    head = nn.Linear(weight.shape[1], len(weight))
     with torch.no_grad():
         head.weight.copy_(torch.from_numpy(weight))
-        head.bias.copy_(torch.from_numpy(bias - weight @ mean))
+        head.bias.copy_(torch.from_numpy(bias))
     return head.eval()
 
 

@@ -11,13 +11,13 @@ import numpy as np
 import torch
 from einops import rearrange
 from jaxtyping import Float, Int
-from torch import Tensor
+from torch import Tensor, nn
 
 from sae_lens_meme.errors import DataError, ModelError
 from sae_lens_meme.hooks import names
 from sae_lens_meme.hooks.checkpoint import MemeCLIPCheckpoint, read_memeclip_checkpoint
 from sae_lens_meme.hooks.fused import HookedFusion
-from sae_lens_meme.hooks.linear_head import first_task, fit_linear_head, labelled_rows
+from sae_lens_meme.hooks.linear_head import first_task, fit_linear_head, labelled_rows, linear_head
 from sae_lens_meme.hooks.memeclip import MemeCLIPHeads, prompt_classifier
 from sae_lens_meme.hooks.sources import PIXELS, TOKENS, CachedEmbeddings, EmbeddingSource, MemeSource, RowSource
 from sae_lens_meme.hooks.towers import Fusion, Towers, load_towers
@@ -176,9 +176,23 @@ class HookedMemeCLIP(HookedFusion):
             for start in range(0, len(rows), batch_size)
         ]
         x = rearrange(torch.cat(fused), "n 1 d -> n d").float().cpu().numpy()
-        self.classes = np.unique(values).tolist()
-        self.linear_head, self.task = fit_linear_head(x, values).to(self.device, self.cfg.dtype), task
-        self.widths[names.LOGITS] = len(self.classes)
+        return self._set_head(fit_linear_head(x, values), task, np.unique(values).tolist())
+
+    def set_head(
+        self, weight: Float[np.ndarray, "outputs d"], bias: Float[np.ndarray, " outputs"], task: str, classes: Sequence[Any]
+    ) -> HookedMemeCLIP:
+        """Take a linear head on the fused vectors that was fitted elsewhere.
+
+        Args:
+            weight, bias: one output a class, or one for the second of two classes.
+            task, classes: the label, and its value for each logit.
+        """
+        return self._set_head(linear_head(weight, bias), task, list(classes))
+
+    def _set_head(self, head: nn.Linear, task: str, classes: list[Any]) -> HookedMemeCLIP:
+        self.classes, self.task = classes, task
+        self.linear_head = head.to(self.device, self.cfg.dtype)
+        self.widths[names.LOGITS] = len(classes)
         return self
 
     def _set_task(self, checkpoint: MemeCLIPCheckpoint, task: str | None, classes: Sequence[Any] | None) -> None:

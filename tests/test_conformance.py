@@ -7,21 +7,32 @@ import pandas as pd
 import pytest
 from arrays import anisotropic, make_embeddings
 from conformance import check_evaluator
+from sae_lens import TopKSAE
 from tiny_sae import tiny_sae
 
 from sae_lens_meme.embeddings import Embeddings
 from sae_lens_meme.evaluators.answer_key import AnswerKeyScores
 from sae_lens_meme.evaluators.base import Evaluator
 from sae_lens_meme.evaluators.concept_alignment import ConceptAlignment
+from sae_lens_meme.evaluators.cross_modal import CrossModal
 from sae_lens_meme.evaluators.influence import Influence
+from sae_lens_meme.evaluators.monosemanticity import Monosemanticity
+from sae_lens_meme.evaluators.naming import Naming
 from sae_lens_meme.evaluators.probes import Probes
+from sae_lens_meme.evaluators.question_set import QuestionSet
 from sae_lens_meme.evaluators.reconstruction import Reconstruction
+from sae_lens_meme.evaluators.stability import Stability
 
 EVALUATORS = {
     "reconstruction": Reconstruction,
     "concept_alignment": lambda e: ConceptAlignment(e, n_bootstrap=5),
     "probes": Probes,
     "influence": lambda e: Influence(e, n_bootstrap=5),
+    "question_set": lambda e: QuestionSet(e, n_bootstrap=5),
+    "monosemanticity": lambda e: Monosemanticity(e, min_support=3, n_permutations=19),
+    "cross_modal": lambda e: CrossModal(e, n_bootstrap=5, shares=(0.25, 0.5)),
+    "naming": lambda e: Naming(e, n_bootstrap=5),
+    "stability": lambda e: Stability(e, {"seed_1": other_seed(e)}, n_bootstrap=5),
     "answer_key": lambda e: AnswerKeyScores(e, factors(e), {"hot": "visual"}),
 }
 
@@ -29,6 +40,11 @@ EVALUATORS = {
 def factors(embeddings: Embeddings) -> pd.DataFrame:
     hate = embeddings.label("hate")
     return pd.DataFrame({"id": embeddings.ids, "hot": hate.known & (hate.values == 1)})
+
+
+def other_seed(embeddings: Embeddings) -> TopKSAE:
+    x = embeddings.take("hook_fused", np.arange(len(embeddings)))
+    return tiny_sae(x, d_sae=24, k=4, seed=1)
 
 
 @pytest.fixture(scope="module")

@@ -195,3 +195,28 @@ def test_the_recipe_of_the_demo_is_a_stock_runner_config(demo: Path):
             {**section, "logger": {"log_to_wandb": False}, "verbose": False}
         )
         assert config.sae.architecture() == section["sae"]["architecture"]
+
+
+def test_the_question_set_knows_the_planted_kinds(demo: Path):
+    """What decides the latent of a planted value, by swapped captions, is what its factor was planted in."""
+    from sae_lens import SAE
+
+    from sae_lens_meme.embeddings import Embeddings
+    from sae_lens_meme.evaluators.answer_key import score_answer_key
+    from sae_lens_meme.evaluators.latents import Latents
+    from sae_lens_meme.evaluators.question_set import QuestionSet, score_classes, with_conjunctions
+    from sae_lens_meme.planted import read_answer_key
+
+    embeddings = Embeddings.load(demo / "embeddings")
+    latents = Latents.load(demo / "evaluation" / "latents.safetensors")
+    classes = QuestionSet(embeddings).evaluate(SAE.load_from_disk(demo / "sae"), latents=latents).table
+    found = score_classes(classes, pd.read_parquet(demo / "evaluation" / "answer_key.parquet")).numbers
+    assert found["n_values"] >= 25
+    assert found["agreement"] >= max(0.95, found["agreement_permuted"] + 0.25)
+    key = read_answer_key(demo / "planted" / "answer_key")
+    scores = score_answer_key(latents, embeddings, *with_conjunctions(key.factors, key.kinds))
+    found = score_classes(classes, scores.table).numbers
+    for kind, least in (("visual", 15), ("textual", 4), ("cross-modal", 25)):
+        assert found[f"{kind}/n_values"] >= least
+        assert found[f"{kind}/agreement"] >= 0.85
+    assert found["agreement_permuted"] < 0.6

@@ -79,8 +79,8 @@ def test_latent_route_is_the_brute_force_loop_over_scikit_learn(n_classes):
     rng = np.random.default_rng(1)
     y = rng.integers(0, n_classes, z.shape[0])
     model = LogisticRegression(C=1, solver="newton-cg", tol=1e-10).fit(normalize(z), y)
-    route = latent_route(fit_latent_probe("task", z, y), z, no_directions(z.shape[1]))
-    effects = effects_of(route, MULTIPLIERS, n_random=0)
+    probe = Probe("task", tuple(model.classes_), model.coef_, model.intercept_, normalise=True)
+    effects = effects_of(route := latent_route(probe, z, no_directions(z.shape[1])), MULTIPLIERS, n_random=0)
     dense, before = z.toarray(), model.predict_proba(normalize(z.toarray()))
     for latent in range(z.shape[1]):
         fires = dense[:, latent] != 0

@@ -19,7 +19,7 @@ from tiny_sae import tiny_sae
 from sae_lens_meme.errors import DataError
 from sae_lens_meme.evaluators.latents import encode
 from sae_lens_meme.evaluators.probes import Probes, permute_within
-from sae_lens_meme.evaluators.probes.probe import EmbeddingProbes, Probe, fit_embedding_probe, fit_latent_probe, thinned
+from sae_lens_meme.evaluators.probes.probe import Probe, SharedProbes, fit_embedding_probe, fit_latent_probe, thinned
 from sae_lens_meme.evaluators.probes.scores import scores
 from sae_lens_meme.evaluators.probes.tasks import tasks_of
 
@@ -263,7 +263,7 @@ def test_probes_on_the_embedding_are_shared_and_fitted_once(data, monkeypatch):
     x, embeddings, sae = data
     asked, fit = [], probe.fit_embedding_probe
     monkeypatch.setattr(probe, "fit_embedding_probe", lambda task, *a: asked.append(task) or fit(task, *a))
-    fitted, tasks = EmbeddingProbes(), ["hate", "stance"]
+    fitted, tasks = SharedProbes(), ["hate", "stance"]
     shared = Influence(embeddings, tasks=tasks, fitted=fitted, n_bootstrap=0)
     numbers = [Probes(embeddings, tasks=tasks, fitted=fitted).evaluate(sae).numbers, shared.evaluate(sae).numbers]
     assert asked == tasks

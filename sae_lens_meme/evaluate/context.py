@@ -11,7 +11,7 @@ from sae_lens_meme.embed.memeclip import HEADS
 from sae_lens_meme.embeddings import Embeddings
 from sae_lens_meme.evaluate.options import Options
 from sae_lens_meme.evaluators.latents import Latents
-from sae_lens_meme.evaluators.probes.probe import EmbeddingProbes
+from sae_lens_meme.evaluators.probes.probe import SharedProbes
 from sae_lens_meme.evaluators.result import Result
 from sae_lens_meme.hooks.names import FUSED
 from sae_lens_meme.planted import AnswerKey
@@ -32,15 +32,17 @@ class Context:
     """The same memes by another encoder."""
     other_saes: dict[str, Any] = field(default_factory=dict)
     """SAEs of the same recipe with other seeds, by name."""
+    controls: dict[str, Any] = field(default_factory=dict)
+    """SAEs that learned from nothing, by name."""
     answer_key: AnswerKey | None = None
     results: dict[str, Result] = field(default_factory=dict)
     skipped: dict[str, str] = field(default_factory=dict)
     """Evaluators and controls that could not run -> why."""
 
     @cached_property
-    def embedding_probes(self) -> EmbeddingProbes:
+    def embedding_probes(self) -> SharedProbes:
         """Fitted once for all evaluators."""
-        return EmbeddingProbes(seed=self.options.seed)
+        return SharedProbes(seed=self.options.seed)
 
     @cached_property
     def heads(self) -> Path | None:

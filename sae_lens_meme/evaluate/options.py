@@ -15,6 +15,11 @@ EVALUATORS = (
     "baselines",
     "probes",
     "influence",
+    "monosemanticity",
+    "cross_modal",
+    "question_set",
+    "naming",
+    "stability",
     "answer_key",
 )
 """In the order in which they run and are printed; later ones may read the results of earlier ones."""

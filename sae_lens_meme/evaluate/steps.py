@@ -6,17 +6,26 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from sae_lens_meme.embeddings import Embeddings
+from sae_lens_meme.errors import DataError
 from sae_lens_meme.evaluate.context import Context
-from sae_lens_meme.evaluate.others import CONTROL, Unavailable, train_control
+from sae_lens_meme.evaluate.others import CONTROL, Unavailable, train_control, train_seed
 from sae_lens_meme.evaluators.answer_key import AnswerKeyScores
 from sae_lens_meme.evaluators.concept_alignment import ConceptAlignment
 from sae_lens_meme.evaluators.concept_alignment.baselines import baselines
+from sae_lens_meme.evaluators.cross_modal import CrossModal
 from sae_lens_meme.evaluators.influence import Influence
+from sae_lens_meme.evaluators.monosemanticity import Monosemanticity
+from sae_lens_meme.evaluators.naming import Naming
 from sae_lens_meme.evaluators.probes import Probes
 from sae_lens_meme.evaluators.probes.tasks import tasks_of
+from sae_lens_meme.evaluators.question_set import QuestionSet, fuse_through, score_classes
 from sae_lens_meme.evaluators.reconstruction import Reconstruction
 from sae_lens_meme.evaluators.result import Result
-from sae_lens_meme.evaluators.stock import stock_evals
+from sae_lens_meme.evaluators.stability import Stability
+from sae_lens_meme.evaluators.stock import classifiers, stock_evals
+from sae_lens_meme.hooks.checkpoint import read_memeclip_checkpoint
+
+SHUFFLED = "shuffled_data"
 
 
 @dataclass(frozen=True)
@@ -37,10 +46,8 @@ def _reconstruction(c: Context) -> Result:
 
 
 def _stock_evals(c: Context) -> Result:
-    from sae_lens_meme.hooks import HookedMemeCLIP
-
     tasks, _ = tasks_of(c.embeddings, c.options.tasks)
-    return stock_evals(c.sae, (HookedMemeCLIP.from_embeddings(c.embeddings, task.name) for task in tasks))
+    return stock_evals(c.sae, classifiers(c.embeddings, tasks, c.embedding_probes))
 
 
 def _concept_alignment(c: Context) -> Result:
@@ -56,12 +63,13 @@ def _concept_alignment(c: Context) -> Result:
 
 
 def _baselines(c: Context) -> Result:
-    others = {}
     try:
-        others["shuffled_data"] = train_control(c.sae_path, c.embeddings, c.folder / CONTROL)
+        c.controls[SHUFFLED] = train_control(c.sae_path, c.embeddings, c.folder / CONTROL)
     except Unavailable as error:
-        c.skipped["baselines/shuffled_data"] = str(error)
-    return baselines(c.sae, c.embeddings, c.latents, concepts=c.options.concepts, others=others, seed=c.options.seed)
+        c.skipped[f"baselines/{SHUFFLED}"] = str(error)
+    return baselines(
+        c.sae, c.embeddings, c.latents, concepts=c.options.concepts, others=c.controls, seed=c.options.seed
+    )
 
 
 def _probes(c: Context) -> Result:
@@ -81,10 +89,65 @@ def _influence(c: Context) -> Result:
     return evaluator.evaluate(c.sae, latents=c.latents)
 
 
+def _monosemanticity(c: Context) -> Result:
+    evaluator = Monosemanticity(c.embeddings, reference=c.reference, seed=c.options.seed)
+    return evaluator.evaluate(c.sae, latents=c.latents)
+
+
+def _cross_modal(c: Context) -> Result:
+    evaluator = CrossModal(
+        c.embeddings,
+        tasks=c.options.tasks,
+        shares=(c.options.share,),
+        n_bootstrap=c.options.bootstrap,
+        seed=c.options.seed,
+    )
+    return evaluator.evaluate(c.sae, latents=c.latents)
+
+
+def _naming(c: Context) -> Result:
+    options = c.options
+    evaluator = Naming(c.embeddings, concepts=options.concepts, n_bootstrap=options.bootstrap, seed=options.seed)
+    return evaluator.evaluate(c.sae, latents=c.latents)
+
+
+def _stability(c: Context) -> Result:
+    others = dict(c.other_saes)
+    for i in range(1, c.options.stability_seeds + 1):
+        others[f"seed_{i}"] = train_seed(c.sae_path, c.embeddings, c.folder / f"seed_{i}", i)
+    if not others:
+        raise Unavailable("there is no SAE with another seed; pass --other-sae FOLDER or --stability-seeds 1")
+    corrected = c.options.protocol != "published"
+    evaluator = Stability(
+        c.embeddings,
+        others | c.controls,
+        controls=list(c.controls),
+        alignment=c.results.get("concept_alignment") if corrected else None,
+        zscored=True,  # a few dimensions hold most of the variance: cosines of raw directions compare these alone
+        n_bootstrap=c.options.bootstrap,
+        seed=c.options.seed,
+    )
+    return evaluator.evaluate(c.sae, latents=c.latents)
+
+
+def _question_set(c: Context) -> Result:
+    fuse = fuse_through(read_memeclip_checkpoint(c.heads).heads) if c.heads else None
+    evaluator = QuestionSet(c.embeddings, fuse=fuse, n_bootstrap=c.options.bootstrap, seed=c.options.seed)
+    try:
+        return evaluator.evaluate(c.sae, latents=c.latents)
+    except DataError as error:  # fused vectors from elsewhere need not be the product of the two
+        raise Unavailable(str(error)) from None
+
+
 def _answer_key(c: Context) -> Result:
     assert c.answer_key is not None
     key = c.answer_key
-    return AnswerKeyScores(c.embeddings, key.factors, key.kinds, seed=c.options.seed).evaluate(c.sae, latents=c.latents)
+    scores = AnswerKeyScores(c.embeddings, key.factors, key.kinds, seed=c.options.seed)
+    found = scores.evaluate(c.sae, latents=c.latents)
+    classed = c.results.get("question_set")
+    if classed is None or classed.table is None or found.table is None:
+        return found
+    return found.joined("question_set", score_classes(classed.table, found.table))
 
 
 STEPS: dict[str, Step] = {
@@ -94,5 +157,10 @@ STEPS: dict[str, Step] = {
     "baselines": Step(_baselines, needs_labels=True),
     "probes": Step(_probes, needs_labels=True),
     "influence": Step(_influence, needs_labels=True),
+    "monosemanticity": Step(_monosemanticity),
+    "cross_modal": Step(_cross_modal),
+    "question_set": Step(_question_set),
+    "naming": Step(_naming),
+    "stability": Step(_stability),
     "answer_key": Step(_answer_key),
 }

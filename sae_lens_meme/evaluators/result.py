@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from numbers import Integral
 from typing import Any
@@ -45,6 +45,15 @@ class Result:
         """Of a number or a column: every line of `explain` whose pattern matches it."""
         return explanation(self.explain, key)
 
+    def joined(self, prefix: str, other: Result) -> Result:
+        """This result with the numbers of another under `prefix/`; the table stays."""
+        return replace(
+            self,
+            numbers=self.numbers | {f"{prefix}/{key}": value for key, value in other.numbers.items()},
+            reasons=self.reasons | {f"{prefix}/{key}": reason for key, reason in other.reasons.items()},
+            explain=self.explain | {f"{prefix}/{pattern}": line for pattern, line in other.explain.items()},
+        )
+
     def to_log_dict(self, prefix: str = "") -> dict[str, float]:
         """A fresh flat dict of floats for logging; undefined numbers are left out."""
         return {f"{prefix}{key}": float(value) for key, value in self.numbers.items() if value is not None}
@@ -61,7 +70,7 @@ class Result:
 
 def explanation(explain: Mapping[str, str], key: str) -> str:
     """The lines whose pattern (shell style, `*` matches anything) matches the key; what is said last is most specific."""
-    return "; ".join(line for pattern, line in reversed(explain.items()) if fnmatchcase(key, pattern))
+    return "; ".join(line for pattern, line in reversed(list(explain.items())) if fnmatchcase(key, pattern))
 
 
 def defined(value: Any) -> Number:

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import torch
 
+from sae_lens_meme.embeddings import Embeddings
 from sae_lens_meme.errors import DataError
+from sae_lens_meme.evaluators.probes.probe import SharedProbes
+from sae_lens_meme.evaluators.probes.tasks import Task
 from sae_lens_meme.evaluators.result import Number, Result, defined
+from sae_lens_meme.hooks.names import FUSED
 
 MAX_BATCH = 2048
 KEYS = {
@@ -53,6 +57,19 @@ def stock_evals(sae: Any, models: Iterable[Any]) -> Result:
         if v is None and key not in reasons
     }
     return Result("stock_evals", numbers, reasons, explain=dict(EXPLAIN))
+
+
+def classifiers(embeddings: Embeddings, tasks: Sequence[Task], probes: SharedProbes) -> Iterator[Any]:
+    """A `HookedMemeCLIP` a task, its head the shared probe on `hook_fused` (fitted anew where there is no such column)."""
+    from sae_lens_meme.hooks import HookedMemeCLIP
+
+    if FUSED not in embeddings.hooks:
+        yield from (HookedMemeCLIP.from_embeddings(embeddings, task.name) for task in tasks)
+        return
+    probes.prepare(tasks, embeddings, FUSED)
+    for task in tasks:
+        probe, model = probes.of(task, embeddings, FUSED), HookedMemeCLIP.from_embeddings(embeddings, fit_head=False)
+        yield model.set_head(probe.coef, probe.intercept, task.name, probe.classes)
 
 
 @torch.no_grad()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from sae_lens_meme.report.latents import latent
 from sae_lens_meme.report.section import Row, Section, numbers, row
 
 
@@ -41,7 +42,7 @@ def _best(title: str, evaluation: dict[str, Any]) -> list[Row]:
     return [
         row(
             title,
-            f"{key.removeprefix('corrected/')} ({_latent(n[f'{key}/best_latent'])})",
+            f"{key.removeprefix('corrected/')} ({latent(n[f'{key}/best_latent'])})",
             n[f"{key}{suffix}"],
             {
                 "always on": n[f"{key}/best_f1_always_on"],
@@ -58,7 +59,7 @@ def _best(title: str, evaluation: dict[str, Any]) -> list[Row]:
 
 def _answers(title: str, evaluation: dict[str, Any]) -> list[Row]:
     n = numbers(evaluation, "answer_key")
-    factors = dict.fromkeys(key.split("/")[0] for key in n)
+    factors = [key.removesuffix("/auroc") for key in n if key.endswith("/auroc")]
     kinds = evaluation.get("answer_key", {})
     return [
         row(
@@ -73,10 +74,6 @@ def _answers(title: str, evaluation: dict[str, Any]) -> list[Row]:
         )
         for factor in factors
     ]
-
-
-def _latent(number: int | None) -> str:
-    return "no latent" if number is None else f"latent {number}"
 
 
 CONCEPTS = Section(

@@ -69,4 +69,6 @@ def _number(value: float | int | None) -> str:
         return "-"
     if isinstance(value, int) or abs(value) >= 100 or (value == round(value) and abs(value) != 1):
         return f"{value:,.0f}"
-    return f"{value:.3f}" if abs(value) >= 0.001 or value == 0 else f"{value:.1e}"
+    if abs(value) >= 0.001:
+        return f"{value:.3f}"
+    return f"{value:.4f}" if abs(value) >= 0.0001 else f"{value:.0e}"

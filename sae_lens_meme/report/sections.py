@@ -6,10 +6,26 @@ from typing import Any
 
 from sae_lens_meme.report.concepts import ANSWERS, BEST, CONCEPTS
 from sae_lens_meme.report.influence import INFLUENCE, PROBES
+from sae_lens_meme.report.latents import MONOSEMANTICITY, NAMES, STABILITY
+from sae_lens_meme.report.modalities import CROSS_MODAL, FILTER, QUESTION_SET
 from sae_lens_meme.report.reconstruction import RECONSTRUCTION, STOCK
 from sae_lens_meme.report.section import Row
 
-SECTIONS = (RECONSTRUCTION, STOCK, CONCEPTS, BEST, PROBES, INFLUENCE, ANSWERS)
+SECTIONS = (
+    RECONSTRUCTION,
+    STOCK,
+    CONCEPTS,
+    BEST,
+    PROBES,
+    INFLUENCE,
+    MONOSEMANTICITY,
+    CROSS_MODAL,
+    FILTER,
+    QUESTION_SET,
+    NAMES,
+    STABILITY,
+    ANSWERS,
+)
 NOTES = {section.title: section.note for section in SECTIONS}
 
 

@@ -49,45 +49,41 @@ def _omega(cosines, drawn, top):
 def resampled_auroc(scores, true, strata, n_strata, weights):
     """AUROC within strata of each resample, float64 [replicates]; NaN where no stratum has both classes.
 
-    Probability that a true meme scores above a false one of its stratum, ties half; `weights` [replicates, n].
+    Probability that a true meme scores above a false one of its stratum, ties half. Memes are in ascending order of
+    score; `weights` [replicates, n] say how often each is drawn.
     """
-    order = np.argsort(scores)
     out = np.empty(len(weights))
-    below, total_true = np.empty(n_strata), np.empty(n_strata)
+    n_false, n_true = np.empty(n_strata), np.empty(n_strata)
     for r in range(len(weights)):
-        below[:], total_true[:] = 0.0, 0.0
+        n_false[:], n_true[:] = 0.0, 0.0
         wins, start = 0.0, 0
-        while start < len(order):
+        while start < len(scores):
             stop = start + 1
-            while stop < len(order) and scores[order[stop]] == scores[order[start]]:
+            while stop < len(scores) and scores[stop] == scores[start]:
                 stop += 1
-            for k in range(start, stop):  # a true meme beats the false ones below, and half of those it ties with
-                i = order[k]
-                if true[i]:
-                    wins += weights[r, i] * below[strata[i]]
-                    total_true[strata[i]] += weights[r, i]
-            if stop > start + 1:
-                wins += 0.5 * _tied(order[start:stop], true, strata, weights[r])
-            for k in range(start, stop):
-                i = order[k]
-                if not true[i]:
-                    below[strata[i]] += weights[r, i]
+            wins += _won(start, stop, true, strata, weights[r], n_false, n_true)
             start = stop
-        pairs = np.sum(below * total_true)
+        pairs = np.sum(n_false * n_true)
         out[r] = wins / pairs if pairs > 0 else np.nan
     return out
 
 
-@njit(cache=True, nogil=True)
-def _tied(tied, true, strata, weights):
-    """Weight of the (true, false) pairs of one stratum among memes with one score."""
-    pairs = 0.0
-    for stratum in np.unique(strata[tied]):
-        n_true, n_false = 0.0, 0.0
-        for i in tied:
-            if strata[i] == stratum and true[i]:
-                n_true += weights[i]
-            elif strata[i] == stratum:
-                n_false += weights[i]
-        pairs += n_true * n_false
-    return pairs
+@njit(cache=True, nogil=True, inline="always")
+def _won(start, stop, true, strata, weights, n_false, n_true):
+    """Pairs that the true memes with one score win; `n_false` and `n_true` count false and true memes by stratum.
+
+    A true meme beats the false ones below it, and half of those it ties with: the mean of the two counts before and
+    after the tied ones are added.
+    """
+    won = 0.0
+    for k in range(start, stop):
+        if true[k]:
+            won += 0.5 * weights[k] * n_false[strata[k]]
+            n_true[strata[k]] += weights[k]
+    for k in range(start, stop):
+        if not true[k]:
+            n_false[strata[k]] += weights[k]
+    for k in range(start, stop):
+        if true[k]:
+            won += 0.5 * weights[k] * n_false[strata[k]]
+    return won

@@ -111,7 +111,7 @@ def _sums(embeddings: Embeddings, sides: Sides, sources: np.ndarray) -> tuple[np
             mine = usable & train[rows] & (sources[rows] == source)
             sums[0, source] += mine @ image
             sums[1, source] += mine @ text
-    return clip, *sums
+    return clip, sums[0], sums[1]
 
 
 def _unit(embeddings: Embeddings, hook: str, rows: np.ndarray) -> Float64[np.ndarray, "n d"]:

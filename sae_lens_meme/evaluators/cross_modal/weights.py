@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import pandas as pd
@@ -48,7 +49,7 @@ class Weights:
         room = 1 - self.chance
         return np.divide(self.omega - self.chance, room, out=np.full_like(room, np.nan), where=room > 0)
 
-    @property
+    @cached_property
     def interval(self) -> Float64[np.ndarray, "2 d_sae"]:
         """95 % percentile interval over the replicates."""
         if not len(self.replicates):
@@ -102,15 +103,17 @@ def cross_modal_weights(
     _require(top, min_support, delta, n_bootstrap)
     require_latents_of(latents, embeddings)
     pairs = pairs or MemePairs.of(embeddings, sides)
-    support, memes = _strongest(latents.rows(pairs.train), delta, most=3 * top + 10)
+    most = 3 * top + 10 if n_bootstrap else top
+    support, memes = _strongest(latents.rows(pairs.train), delta, most)
     draws = _draws(pairs.sources, n_bootstrap, seed)
     looked_up = _shuffled_within(pairs.sources, seed) if shuffled else np.arange(len(pairs.train))
     shape = {"support": support, "top": top, "min_support": min_support, "delta": delta}
     columns = np.full((4 + n_bootstrap, latents.d_sae), np.nan)
     measured = np.flatnonzero(support >= min_support)
-    for start in range(0, len(measured), CHUNK):
-        chunk = measured[start : start + CHUNK]
-        columns[:, chunk] = _measured(embeddings, pairs, looked_up, memes[chunk], support[chunk], draws, top)
+    with threadpool_limits(1, user_api="blas"):  # many small products: threads would wait for each other
+        for start in range(0, len(measured), CHUNK):
+            chunk = measured[start : start + CHUNK]
+            columns[:, chunk] = _measured(embeddings, pairs, looked_up, memes[chunk], support[chunk], draws, top)
     omega, paired, unpaired, chance = columns[:4]
     return Weights(**shape, omega=omega, paired=paired, unpaired=unpaired, chance=chance, replicates=columns[4:])
 
@@ -165,7 +168,7 @@ def _measured(
     support: np.ndarray,
     draws: np.ndarray,
     top: int,
-) -> Float[np.ndarray, "4_replicates latents"]:
+) -> Float[np.ndarray, "values latents"]:
     cosines = _cosines(embeddings, pairs, looked_up[memes])
     block = cosines[:, :top, :top]
     paired = np.einsum("fii->f", block) / top
@@ -183,8 +186,7 @@ def _cosines(
     once, place = np.unique(memes, return_inverse=True)  # latents share memes: each is read once
     image, text = pairs.sides.unit(embeddings, pairs.train[once])
     place = place.reshape(memes.shape)
-    with threadpool_limits(1, user_api="blas"):
-        return text[place] @ image[place].transpose(0, 2, 1)
+    return text[place] @ image[place].transpose(0, 2, 1)
 
 
 def _chance(pairs: MemePairs, sources: Int[np.ndarray, "latents top"]) -> Float64[np.ndarray, " latents"]:

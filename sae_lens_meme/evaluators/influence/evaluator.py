@@ -27,7 +27,7 @@ from sae_lens_meme.evaluators.influence.routes import (
     latent_route,
 )
 from sae_lens_meme.evaluators.latents import Latents, hook_of
-from sae_lens_meme.evaluators.probes.probe import EmbeddingProbes, Probe, fit_latent_probe
+from sae_lens_meme.evaluators.probes.probe import Probe, SharedProbes
 from sae_lens_meme.evaluators.probes.tasks import tasks_of
 from sae_lens_meme.evaluators.result import Number, Result
 
@@ -45,7 +45,7 @@ class Influence(Evaluator):
         rows: "held_out" (test rows, else validation rows, else all) or "all". Labels are not needed to be known.
         n_bootstrap: resamples of the memes for the 95 % intervals; 0 for none.
         n_random: random directions of the equal-norm control; 0 for none.
-        fitted: the probes on the embedding; give `Probes` the same ones and they are fitted once.
+        fitted: the probes; give `Probes` the same ones and they are fitted once.
     """
 
     name = "influence"
@@ -62,14 +62,14 @@ class Influence(Evaluator):
         rows: str = "held_out",
         n_bootstrap: int = 200,
         n_random: int = 4,
-        fitted: EmbeddingProbes | None = None,
+        fitted: SharedProbes | None = None,
         seed: int = 0,
     ):
         super().__init__(embeddings, hook=hook)
         _require(routes, rows, multipliers)
         self.tasks, self.multipliers, self.routes, self.heads = tasks, tuple(multipliers), tuple(routes), tuple(heads)
         self.rows, self.n_bootstrap, self.n_random = rows, n_bootstrap, n_random
-        self.fitted, self.seed = fitted or EmbeddingProbes(seed=seed), seed
+        self.fitted, self.seed = fitted or SharedProbes(seed=seed), seed
 
     def measure(self, sae: Any, embeddings: Embeddings, latents: Latents) -> Result:
         rows, which = self._rows(embeddings)
@@ -107,8 +107,7 @@ class Influence(Evaluator):
         if "latent" in self.routes:
             directions = _unit_directions(rng, self.n_random, latents.d_sae)
             for task in tasks:
-                probe = fit_latent_probe(task.name, latents.csr()[task.train], task.label.values[task.train])
-                yield "probe", latent_route(probe, z, directions)
+                yield "probe", latent_route(self.fitted.of_latents(task, embeddings, latents), z, directions)
         if "embedding" not in self.routes:
             return
         try:
@@ -117,6 +116,7 @@ class Influence(Evaluator):
             reasons["ablation/embedding"] = str(error)
             return
         directions = _unit_directions(rng, self.n_random, decoder.shape[1])
+        self.fitted.prepare(tasks, embeddings, hook)
         for task in tasks:
             probe = self.fitted.of(task, embeddings, hook)
             yield "probe", embedding_route(probe, z, embeddings, hook, rows, decoder, directions)

@@ -17,11 +17,12 @@ from sae_lens_meme.embeddings import Embeddings
 from sae_lens_meme.errors import DataError
 from sae_lens_meme.evaluators.base import Evaluator
 from sae_lens_meme.evaluators.latents import Latents, hook_of
-from sae_lens_meme.evaluators.probes.probe import EmbeddingProbes, Probe, fit_embedding_probe, fit_latent_probe
+from sae_lens_meme.evaluators.probes.probe import Probe, SharedProbes, fit_embedding_probe, fit_latent_probe
 from sae_lens_meme.evaluators.probes.scores import SCORES, scores
 from sae_lens_meme.evaluators.probes.tasks import Task, tasks_of
 from sae_lens_meme.evaluators.reconstruction import reconstructed
-from sae_lens_meme.evaluators.result import Number, Result
+from sae_lens_meme.evaluators.result import Result
+from sae_lens_meme.statistics.threads import in_threads
 
 SPACES = ("latents", "embedding", "reconstruction")
 
@@ -33,7 +34,7 @@ class Probes(Evaluator):
         tasks: labels, default every label with 2 to 20 classes.
         spaces: any of "latents", "embedding", "reconstruction".
         n_permutations: draws of permuted train labels; the scores of the control are means over them.
-        fitted: the probes on the embedding; give `Influence` the same ones and they are fitted once.
+        fitted: the probes; give `Influence` the same ones and they are fitted once.
     """
 
     name = "probes"
@@ -46,25 +47,28 @@ class Probes(Evaluator):
         tasks: Sequence[str] | None = None,
         spaces: Sequence[str] = SPACES,
         n_permutations: int = 5,
-        fitted: EmbeddingProbes | None = None,
+        fitted: SharedProbes | None = None,
         seed: int = 0,
     ):
         super().__init__(embeddings, hook=hook)
         if unknown := set(spaces) - set(SPACES):
             raise DataError(f"probes: space {min(unknown)!r} is none of {', '.join(SPACES)}")
         self.tasks, self.spaces, self.n_permutations = tasks, tuple(spaces), n_permutations
-        self.fitted, self.seed = fitted or EmbeddingProbes(seed=seed), seed
+        self.fitted, self.seed = fitted or SharedProbes(seed=seed), seed
 
     def measure(self, sae: Any, embeddings: Embeddings, latents: Latents) -> Result:
         tasks, skipped = tasks_of(embeddings, self.tasks)
         hook = hook_of(sae, embeddings, self.hook)
-        readers = _readers(sae, embeddings, latents, hook)
-        rows, reasons = [], {}
-        for task in tasks:
-            for space, probes, reader in self._probes(task, readers, embeddings, hook):
-                found, why = _measured(task, probes, reader, embeddings.sources)
-                rows.append({"task": task.name, "space": space, **_facts(task, probes), **found})
-                reasons |= {f"{task.name}/{space}/{key}": reason for key, reason in why.items()}
+        decoded = [part for task in tasks for part in (self.fitted.rows(task), task.held_out)]
+        decoded = np.unique(np.concatenate(decoded)) if decoded and "reconstruction" in self.spaces else np.empty(0, int)
+        readers = _readers(sae, embeddings, latents, hook, decoded)
+
+        def measured(task: Task) -> list[tuple[dict[str, Any], dict[str, str]]]:
+            probes = self._probes(task, readers, embeddings, latents, hook)
+            return [_row(task, space, fitted, reader, embeddings.sources) for space, fitted, reader in probes]
+
+        found = [pair for pairs in in_threads(measured, tasks) for pair in pairs]
+        rows, reasons = [row for row, _ in found], {key: reason for _, why in found for key, reason in why.items()}
         numbers = {
             f"{r['task']}/{r['space']}/{key}": r[key] for r in rows for key in (*SCORES, "gradient_norm") if key in r
         }
@@ -74,14 +78,14 @@ class Probes(Evaluator):
         return Result(self.name, numbers, reasons, _table(rows), _explain(tasks, self.n_permutations, self.seed))
 
     def _probes(
-        self, task: Task, readers: dict[str, Reader], embeddings: Embeddings, hook: str
+        self, task: Task, readers: dict[str, Reader], embeddings: Embeddings, latents: Latents, hook: str
     ) -> Iterable[tuple[str, Sequence[Any], Reader]]:
         y = task.label.values[task.train]
         rng = np.random.default_rng(self.seed)
         yield "majority", [_Prior(task, y)], readers["latents"]
         if "latents" in self.spaces:
             x = readers["latents"](task.train)
-            yield "latents", [fit_latent_probe(task.name, x, y)], readers["latents"]
+            yield "latents", [self.fitted.of_latents(task, embeddings, latents)], readers["latents"]
             sources = embeddings.sources[task.train]
             draws = (permute_within(y, sources, rng) for _ in range(self.n_permutations))
             if controls := [fit_latent_probe(task.name, x, permuted) for permuted in draws]:
@@ -120,25 +124,28 @@ class _Prior:
         return np.tile(self.frequencies, (x.shape[0], 1))
 
 
-def _readers(sae: Any, embeddings: Embeddings, latents: Latents, hook: str) -> dict[str, Reader]:
-    def reconstruction(rows: np.ndarray) -> np.ndarray:
-        parts = [x_hat for _, _, x_hat in reconstructed(sae, embeddings, latents, hook, rows)]
-        return np.concatenate(parts) if parts else np.empty((0, embeddings.d_in(hook)), np.float32)
-
+def _readers(
+    sae: Any, embeddings: Embeddings, latents: Latents, hook: str, decoded: np.ndarray
+) -> dict[str, Reader]:
+    """Rows of each space; the rows `decoded`, ascending, are reconstructed once for all tasks."""
+    parts = [x_hat for _, _, x_hat in reconstructed(sae, embeddings, latents, hook, decoded)]
+    x_hat = np.concatenate(parts) if parts else np.empty((0, embeddings.d_in(hook)), np.float32)
     return {
         "latents": lambda rows: latents.csr()[rows],
         "embedding": lambda rows: embeddings.take(hook, rows),
-        "reconstruction": reconstruction,
+        "reconstruction": lambda rows: x_hat[np.searchsorted(decoded, rows)],
     }
 
 
-def _measured(
-    task: Task, probes: Sequence[Probe | _Prior], reader: Reader, sources: np.ndarray
-) -> tuple[dict[str, Number], dict[str, str]]:
-    """Means over the probes: what is undefined is so for all of them, for it depends on the rows alone."""
+def _row(
+    task: Task, space: str, probes: Sequence[Probe | _Prior], reader: Reader, sources: np.ndarray
+) -> tuple[dict[str, Any], dict[str, str]]:
+    """Means over the probes, and a reason for each None: what is undefined is so for all of them, by the rows alone."""
     x, y, sources = reader(task.held_out), task.label.values[task.held_out], sources[task.held_out]
     found, reasons = zip(*(scores(probe.classes, probe.predict_proba(x), y, sources) for probe in probes), strict=True)
-    return {key: None if key in reasons[0] else float(np.mean([f[key] for f in found])) for key in SCORES}, reasons[0]
+    means = {key: None if key in reasons[0] else float(np.mean([f[key] for f in found])) for key in SCORES}
+    row = {"task": task.name, "space": space, **_facts(task, probes), **means}
+    return row, {f"{task.name}/{space}/{key}": reason for key, reason in reasons[0].items()}
 
 
 def _facts(task: Task, probes: Sequence[Probe | _Prior]) -> dict[str, Any]:

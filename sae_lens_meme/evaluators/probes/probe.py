@@ -2,27 +2,27 @@
 
 from __future__ import annotations
 
-import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Float64
 from scipy.special import expit, softmax
-from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler, normalize
 from threadpoolctl import threadpool_limits
 
 from sae_lens_meme.embeddings import Embeddings
 from sae_lens_meme.errors import DataError
+from sae_lens_meme.evaluators.latents import Latents
 from sae_lens_meme.evaluators.probes.tasks import Task
+from sae_lens_meme.statistics.logistic import fit_logistic
+from sae_lens_meme.statistics.threads import in_threads
 
-TOLERANCE = 1e-10
-"""Largest gradient of the mean loss. scikit-learn's default of 1e-4 leaves probabilities up to .026
-from the converged fit, more than most effects being measured."""
 CONVERGED = 1e-4
 """Largest gradient norm that counts as converged. The summed objective is 1-strongly convex in the weights
-(C = 1), so that weights, and logits on unit rows, are within this of the optimum."""
+(C = 1), so that weights, and logits on unit rows, are within this of the optimum. (scikit-learn's default
+tolerance leaves probabilities up to .026 from it, more than most effects being measured.)"""
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,7 +75,7 @@ def probabilities(logits: Float64[np.ndarray, "n n_outputs"]) -> Float64[np.ndar
 
 
 def fit_latent_probe(task: str, latents: Any, y: np.ndarray) -> Probe:
-    """scikit-learn's logistic regression (C = 1) on L2-normalised latents, CSR [n, d_sae].
+    """Logistic regression (C = 1) on L2-normalised latents, CSR [n, d_sae].
 
     Raises:
         DataError: `y` has fewer than two classes.
@@ -95,8 +95,8 @@ def fit_embedding_probe(task: str, embeddings: Float[np.ndarray, "n d_in"], y: n
     return replace(probe, coef=coef, intercept=probe.intercept - coef @ scaler.mean_)
 
 
-class EmbeddingProbes:
-    """Probes on the embedding, each fitted when it is first asked for: they are the same for every SAE.
+class SharedProbes:
+    """Probes that several evaluators read, each fitted when it is first asked for.
 
     Args:
         max_rows: dense probes are fitted on at most so many train rows, drawn by `seed`.
@@ -105,13 +105,28 @@ class EmbeddingProbes:
     def __init__(self, max_rows: int = 50_000, seed: int = 0):
         self.max_rows, self.seed = max_rows, seed
         self._fitted: dict[tuple[str, str, str], Probe] = {}
+        self._of_latents: dict[tuple[str, str], tuple[Latents, Probe]] = {}
+
+    def prepare(self, tasks: Sequence[Task], embeddings: Embeddings, hook: str) -> None:
+        """Fit those on the embedding that are not fitted yet, two at a time."""
+        in_threads(lambda task: self.of(task, embeddings, hook), tasks)
 
     def of(self, task: Task, embeddings: Embeddings, hook: str) -> Probe:
+        """On the embedding at `hook`: the same for every SAE."""
         key = (embeddings.fingerprint, hook, task.name)
         if key not in self._fitted:
             train = self.rows(task)
             self._fitted[key] = fit_embedding_probe(task.name, embeddings.take(hook, train), task.label.values[train])
         return self._fitted[key]
+
+    def of_latents(self, task: Task, embeddings: Embeddings, latents: Latents) -> Probe:
+        """On the latents of these memes; only those of the last SAE are kept."""
+        key = (embeddings.fingerprint, task.name)
+        last, probe = self._of_latents.get(key, (None, None))
+        if probe is None or last is not latents:
+            probe = fit_latent_probe(task.name, latents.csr()[task.train], task.label.values[task.train])
+            self._of_latents[key] = (latents, probe)
+        return probe
 
     def rows(self, task: Task) -> np.ndarray:
         return thinned(task.train, task.label.values, self.max_rows, self.seed)
@@ -124,23 +139,13 @@ def thinned(rows: np.ndarray, values: np.ndarray, at_most: int, seed: int) -> np
 
 
 def _fit(task: str, x: Any, y: np.ndarray, normalise: bool = False) -> Probe:
-    """newton-cg converges quadratically, dense or sparse; lbfgs stops at gradients 1,000 times larger."""
     classes = _classes(task, y)
-    # Two BLAS threads on these thin matrices wait for each other: one is up to a hundred times faster.
-    with warnings.catch_warnings(), threadpool_limits(1, user_api="blas"):
-        warnings.simplefilter("ignore")  # of convergence and line search: `gradient_norm` says it with a number
-        model: Any = LogisticRegression(C=1.0, solver="newton-cg", tol=TOLERANCE, max_iter=200).fit(x, y)
-    gradient_norm = _gradient_norm(x, y, classes, model.coef_, model.intercept_)
-    return Probe(task, tuple(classes.tolist()), model.coef_, model.intercept_, normalise, gradient_norm, len(y))
+    with threadpool_limits(1, user_api="blas"):  # two threads on these thin matrices wait for each other
+        fit = fit_logistic(x, y, classes)
+    return Probe(task, tuple(classes.tolist()), fit.coef, fit.intercept, normalise, fit.gradient_norm, len(y))
 
 
 def _classes(task: str, y: np.ndarray) -> np.ndarray:
     if len(classes := np.unique(y)) < 2:
         raise DataError(f"task {task!r}: a probe needs 2 classes among the known train rows, got {classes.tolist()}")
     return classes
-
-
-def _gradient_norm(x: Any, y: np.ndarray, classes: np.ndarray, coef: np.ndarray, intercept: np.ndarray) -> float:
-    residual = probabilities(x @ coef.T + intercept)[:, -len(coef) :] - (y[:, None] == classes)[:, -len(coef) :]
-    by_weight = (x.T @ residual).T + coef
-    return float(np.sqrt((by_weight**2).sum() + (residual.sum(0) ** 2).sum()))

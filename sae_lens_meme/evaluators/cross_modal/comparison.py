@@ -1,0 +1,127 @@
+"""What a probe learns from the memes that a score keeps, beside as many random ones."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float64, Int
+
+from sae_lens_meme.evaluators.cross_modal.kernels import resampled_auroc
+from sae_lens_meme.evaluators.cross_modal.scores import CRITERIA, ItemScores
+from sae_lens_meme.evaluators.cross_modal.selection import best
+from sae_lens_meme.evaluators.latents import Latents
+from sae_lens_meme.evaluators.probes.probe import Probe, fit_latent_probe, thinned
+from sae_lens_meme.evaluators.probes.tasks import Task
+from sae_lens_meme.statistics.bootstrap import bootstrap_weights
+
+Aurocs = Float64[np.ndarray, "2 resamples"]
+"""Pooled and within source; on the held-out memes themselves, then on each resample of them."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What is compared, and how."""
+
+    shares: tuple[float, ...] = (0.5,)
+    within_source: bool = False
+    n_random: int = 5
+    max_rows: int = 5_000
+    n_bootstrap: int = 200
+    seed: int = 0
+
+
+@dataclass(frozen=True, eq=False)
+class Comparison:
+    """AUROCs of one task: all memes, and the kept ones by share and criterion."""
+
+    n_train: int
+    """Known train memes that were chosen from."""
+    everything: Aurocs
+    n_kept: dict[float, int]
+    by_score: dict[tuple[float, str], Aurocs | str]
+    """Or why there is none."""
+    random: dict[float, Float64[np.ndarray, "draws 2 resamples"]]
+
+
+def compare(task: Task, latents: Latents, scores: ItemScores, settings: Settings) -> Comparison:
+    """Fit the probe of `Probes` on the latents of what each score keeps.
+
+    Each score keeps the same number of known train memes, and is measured on the same held-out memes. At most `max_rows`
+    train memes, drawn by seed, are chosen from.
+    """
+    by_id = np.argsort(np.argsort(scores.ids, kind="stable"), kind="stable")
+    train, held_out = (rows[np.argsort(by_id[rows])] for rows in (task.train, task.held_out))
+    train = thinned(train, task.label.values, settings.max_rows, settings.seed)
+    groups = scores.sources[train] if settings.within_source else None
+    probe = _OnPart(task, latents, train)
+    measured = _Measured(task, latents, held_out, scores.sources[held_out], settings)
+    everything = measured.aurocs(probe.on(np.arange(len(train))))
+    n_kept, by_score, random = {}, {}, {}
+    for share in settings.shares:
+        n_kept[share] = len(best(np.zeros(len(train)), share, groups))
+        for criterion in CRITERIA:
+            fit = probe.on_best(scores.by(criterion)[train], share, groups)
+            by_score[share, criterion] = measured.aurocs(fit) if isinstance(fit, Probe) else fit
+        fits = [probe.on(kept) for kept in _random(len(train), share, groups, settings)]
+        draws = [measured.aurocs(fit) for fit in fits if isinstance(fit, Probe)]
+        random[share] = np.array(draws).reshape(-1, *everything.shape)
+    return Comparison(len(train), everything, n_kept, by_score, random)
+
+
+class _OnPart:
+    """The probe of one task on parts of its train memes."""
+
+    def __init__(self, task: Task, latents: Latents, train: Int[np.ndarray, " n"]):
+        self.task, self.z, self.y = task.name, latents.csr()[train], task.label.values[train]
+
+    def on(self, kept: Int[np.ndarray, " kept"]) -> Any:
+        """The probe on these places, or why there is none."""
+        lost = np.setdiff1d(self.y, self.y[kept])
+        if len(lost):
+            return f"no meme of class {lost[0]} is among the {len(kept)} kept ones"
+        return fit_latent_probe(self.task, self.z[kept], self.y[kept])
+
+    def on_best(self, values: Float64[np.ndarray, " n"], share: float, groups: np.ndarray | None) -> Any:
+        """The probe on the places with the largest values, or why there is none."""
+        known = values[~np.isnan(values)]
+        if not len(known) or (known == known[0]).all():
+            return f"the score is the same for all {len(values)} train memes: it has no best share"
+        return self.on(best(values, share, groups))
+
+
+class _Measured:
+    """The held-out memes of a task, and their resamples within source."""
+
+    def __init__(self, task: Task, latents: Latents, held_out: np.ndarray, sources: np.ndarray, settings: Settings):
+        self.z, self.y = latents.csr()[held_out], task.label.values[held_out]
+        self.sources = np.unique(sources, return_inverse=True)[1]
+        resamples = bootstrap_weights(self.sources, settings.n_bootstrap, settings.seed)
+        # a meme is drawn about once: 255 times is out of reach
+        self.weights = np.array([np.ones(len(held_out)), *resamples], dtype=np.uint8)
+
+    def aurocs(self, probe: Probe) -> Aurocs:
+        """Of the second of two classes, else the mean of one class against the rest, as `Probes` has it."""
+        if not len(self.y):
+            return np.full((2, len(self.weights)), np.nan)
+        found = probe.predict_proba(self.z)
+        columns = range(1 if len(probe.classes) == 2 else 0, len(probe.classes))
+        each = np.array([self._aurocs_of(found[:, c], self.y == probe.classes[c]) for c in columns])
+        defined = ~np.isnan(each)
+        total, count = np.where(defined, each, 0).sum(0), defined.sum(0)
+        return np.divide(total, count, out=np.full_like(total, np.nan), where=count > 0)
+
+    def _aurocs_of(self, score: np.ndarray, true: np.ndarray) -> Aurocs:
+        order = np.argsort(score, kind="stable")
+        score, true, sources, weights = score[order], true[order], self.sources[order], self.weights[:, order]
+        strata = (np.zeros_like(sources), sources)
+        n_sources = int(sources.max()) + 1
+        return np.array([resampled_auroc(score, true, stratum, n_sources, weights) for stratum in strata])
+
+
+def _random(n: int, share: float, groups: np.ndarray | None, settings: Settings) -> Iterator[np.ndarray]:
+    rng = np.random.default_rng([settings.seed, 3])
+    for _ in range(settings.n_random):
+        yield best(rng.random(n), share, groups)

@@ -1,0 +1,131 @@
+"""The best share of the train memes, as rows or as a filtered Hugging Face dataset."""
+
+from __future__ import annotations
+
+import copy
+from typing import TypeVar
+
+import numpy as np
+import pyarrow as pa
+from datasets import Dataset, DatasetDict
+from jaxtyping import Float64, Int
+
+from sae_lens_meme.errors import ConfigError, DataError
+from sae_lens_meme.evaluators.cross_modal.scores import ItemScores
+
+COLUMN = "cross_modal_score"
+AnyDataset = TypeVar("AnyDataset", Dataset, DatasetDict)
+
+
+def select(
+    scores: ItemScores, share: float, *, by: str = "sum", within_source: bool = False
+) -> Int[np.ndarray, " kept"]:
+    """Rows of the train memes with the largest score, ascending.
+
+    Ties go to the smaller id; memes without a score come last.
+
+    Args:
+        share: of the train memes to keep, above 0 and at most 1; rounded to whole memes, at least one.
+        by: `sum`, `mean`, `clip` or `l0`.
+        within_source: keep this share of each source, so that the filter does not choose between sources.
+
+    Raises:
+        ConfigError: the share is not one.
+        DataError: there is no such score.
+    """
+    values = scores.by(by)[scores.train]
+    return np.sort(scores.train[best(values, share, scores.sources[scores.train] if within_source else None)])
+
+
+def best(values: Float64[np.ndarray, " n"], share: float, groups: np.ndarray | None = None) -> Int[np.ndarray, " kept"]:
+    """Places of the largest values (of each group), ascending; ties go to the earlier place, NaN is last."""
+    require_share(share)
+    kept = []
+    for group in (None,) if groups is None else np.unique(groups):
+        mine = np.arange(len(values)) if group is None else np.flatnonzero(groups == group)
+        kept.append(mine[np.argsort(-values[mine], kind="stable")[: n_kept(len(mine), share)]])
+    return np.sort(np.concatenate(kept)) if kept else np.empty(0, np.int64)
+
+
+def n_kept(n: int, share: float) -> int:
+    """`share` of n, rounded, at least one of any."""
+    return max(min(n, 1), round(share * n))
+
+
+def filter_dataset(
+    dataset: AnyDataset,
+    scores: ItemScores,
+    share: float,
+    *,
+    by: str = "sum",
+    within_source: bool = False,
+    column: str = COLUMN,
+) -> AnyDataset:
+    """The dataset without the train memes that `select` leaves out, and with the score as a column.
+
+    Validation and test memes stay. Nothing is copied: the result is a selection of the rows of `dataset`.
+
+    Args:
+        dataset: a corpus, one split of it, or the dataset of embeddings; memes are known by their `id`.
+        column: name of the new column, null where a meme has no score.
+
+    Raises:
+        ConfigError: the share is not one, or the dataset has the column already.
+        DataError: a meme of the dataset has no scores, or one to keep is not in the dataset; the message names it.
+    """
+    kept = scores.ids[select(scores, share, by=by, within_source=within_source)]
+    parts = dict(dataset) if isinstance(dataset, DatasetDict) else {"": dataset}
+    rows_of = {str(meme): row for row, meme in enumerate(scores.ids)}
+    rows = {name: _rows(part, rows_of, column) for name, part in parts.items()}
+    here = np.concatenate([np.empty(0, np.int64), *rows.values()])
+    _require_once(here, kept, scores, rows_of)
+    stays = ~np.isin(np.arange(len(scores.ids)), scores.train)
+    stays[[rows_of[str(meme)] for meme in kept]] = True
+    values = scores.by(by)
+    found = {
+        str(name): _with_column(part, column, values[rows[name]], np.flatnonzero(stays[rows[name]]))
+        for name, part in parts.items()
+    }
+    return DatasetDict(found) if isinstance(dataset, DatasetDict) else found[""]  # type: ignore[return-value]
+
+
+def require_share(share: float) -> None:
+    """Raises ConfigError unless 0 < share <= 1."""
+    if not 0 < share <= 1:
+        raise ConfigError(f"share is {share}; give the share of train memes to keep, above 0 and at most 1")
+
+
+def _rows(dataset: Dataset, rows_of: dict[str, int], column: str) -> Int[np.ndarray, " n"]:
+    """The row in the scores of each meme of the dataset."""
+    if "id" not in dataset.column_names:
+        raise DataError(f"this dataset has no column 'id'; it has {', '.join(dataset.column_names) or 'none'}")
+    if column in dataset.column_names:
+        raise ConfigError(f"this dataset has a column {column!r} already; give another column=")
+    ids = [str(meme) for meme in dataset.with_format(None)["id"]]
+    if (unknown := next((meme for meme in ids if meme not in rows_of), None)) is not None:
+        raise DataError(f"meme {unknown!r} has no score; give the dataset that the embeddings were made from")
+    return np.array([rows_of[meme] for meme in ids], dtype=np.int64)
+
+
+def _require_once(here: np.ndarray, kept: np.ndarray, scores: ItemScores, rows_of: dict[str, int]) -> None:
+    times = np.bincount(here, minlength=len(scores.ids))
+    if (times > 1).any():
+        raise DataError(f"meme {str(scores.ids[times.argmax()])!r} is in this dataset more than once")
+    if (missing := next((str(meme) for meme in kept if not times[rows_of[str(meme)]]), None)) is not None:
+        raise DataError(
+            f"meme {missing!r} is to be kept but is not in this dataset; give the whole dataset that the embeddings "
+            "were made from, or all of its train split"
+        )
+
+
+def _with_column(dataset: Dataset, column: str, values: np.ndarray, rows: np.ndarray) -> Dataset:
+    """`add_column` would copy the rows of a dataset that is a selection already: the column goes to its base."""
+    base, places = dataset, np.arange(len(dataset))
+    if dataset._indices is not None:
+        places = dataset._indices.column(0).to_numpy()
+        base = copy.copy(dataset)
+        base._indices = None
+    full = np.full(len(base), np.nan)
+    full[places] = values
+    nullable = pa.array(full, from_pandas=True)  # NaN is null
+    return base.add_column(column, nullable).select(places[rows])  # type: ignore[arg-type]

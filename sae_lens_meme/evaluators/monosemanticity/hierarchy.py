@@ -1,0 +1,223 @@
+"""Hierarchy of Matryoshka groups: do later latents stand for narrower things?
+
+The depth of the lowest common ancestor (LCA) of the labels of a latent's top memes, over any label tree, averaged
+over the latents of each group (Pach et al. 2025, their inat_depth.py).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Float64, Int
+
+from sae_lens_meme.embeddings import Label
+from sae_lens_meme.errors import ConfigError, DataError
+from sae_lens_meme.evaluators.latents import Latents
+from sae_lens_meme.evaluators.monosemanticity.kernels import first_kept, mean_common_depth
+from sae_lens_meme.evaluators.monosemanticity.tree import Tree
+from sae_lens_meme.evaluators.monosemanticity.uniqueness import TOP, top_sets
+from sae_lens_meme.evaluators.result import Number, Result, nullable
+from sae_lens_meme.statistics.bootstrap import half_weights, percentile_interval
+from sae_lens_meme.statistics.ranking import Ranked
+from sae_lens_meme.storage import read_json
+
+_DEPTHS = ("depth", "depth_low", "depth_high", "depth_random", "depth_random_within_source", "depth_published")
+
+
+@dataclass(frozen=True, eq=False)
+class _Memes:
+    """The memes with a known label, in the order of their ids."""
+
+    latents: Latents
+    paths: Int[np.ndarray, "n depth"]
+    strata: Int[np.ndarray, " n"]
+
+
+def hierarchy(
+    latents: Latents,
+    leaves: Sequence[Hashable | None] | Label,
+    tree: Mapping[Any, Any],
+    groups: Sequence[int] | Any,
+    *,
+    sources: Sequence[str] | np.ndarray | None = None,
+    ids: Sequence[str] | np.ndarray | None = None,
+    top: int = TOP,
+    n_halves: int = 200,
+    seed: int = 0,
+) -> Result:
+    """Mean LCA depth of the top memes of each latent, by group, with random memes as a control.
+
+    Args:
+        latents: one row a meme.
+        leaves: the label of each meme, any node of the tree; None where unknown, and the meme is left out.
+        tree: child -> parent. The root has depth 0.
+        groups: the widths at which groups end, such as [256, 1024, 4096], or an SAE or its folder (`matryoshka_widths`).
+        sources: of the memes, for the control that keeps the sources of the top memes; default one source.
+        ids: of the memes; they decide between equal activations. Default the order of the rows.
+        top: size of the top sets, 2 or more; latents that fire on fewer labelled memes are left out.
+        n_halves: random halves of the memes for the 95 % intervals; 0 for none.
+
+    Raises:
+        ConfigError: the tree has a cycle or several roots, a label is not in it, or the groups do not end at d_sae.
+        DataError: no meme has a known label, or there is not one label (source, id) a meme.
+    """
+    if top < 2 or n_halves < 0:
+        raise ConfigError(f"hierarchy: top={top}, n_halves={n_halves}; they must be at least 2 and 0")
+    edges = _edges(groups, latents.d_sae)
+    memes = _labelled(latents, leaves, Tree(tree), sources, ids)
+    units, sets = top_sets(memes.latents, np.arange(memes.latents.n_samples), top)
+    depth = mean_common_depth(sets, memes.paths)
+    overall, within = _random_depths(memes, sets)
+    names, group = np.array(_names(edges), dtype=object), np.searchsorted(edges, units, side="right")
+    spread = _spread(memes, units, group, len(edges), top, n_halves, seed)
+    numbers: dict[str, Number] = {
+        "n": len(memes.paths),
+        "n_unlabelled": latents.n_samples - len(memes.paths),
+        "mean_label_depth": float((memes.paths >= 0).sum(axis=1).mean()),
+    }
+    reasons: dict[str, str] = {}
+    for g, name in enumerate(names):
+        found, why = _group_numbers(depth[group == g], overall, within[group == g], spread[:, g], top, n_halves)
+        numbers |= {f"{name}/{key}": value for key, value in found.items()}
+        reasons |= {f"{name}/{key}": reason for key, reason in why.items()}
+    columns = {"depth": nullable(depth), "depth_random_within_source": nullable(within)}
+    table = pd.DataFrame({"latent": units, "group": names[group], **columns})
+    return Result("hierarchy", numbers, reasons, table, _explain(top, n_halves, len(memes.paths)))
+
+
+def matryoshka_widths(sae: Any) -> list[int]:
+    """The widths at which the groups of a Matryoshka SAE end.
+
+    Args:
+        sae: a SAELens training SAE, an SAE whose metadata has `matryoshka_widths`, or the folder of a trained one: SAELens
+            saves Matryoshka SAEs as JumpReLU SAEs, and only `runner_cfg.json` beside the weights still has the widths.
+
+    Raises:
+        ConfigError: there are none.
+    """
+    if isinstance(sae, (str, Path)):
+        file = Path(sae) / "runner_cfg.json"
+        widths = read_json(file).get("sae", {}).get("matryoshka_widths") if file.is_file() else None
+    else:
+        widths = getattr(sae.cfg, "matryoshka_widths", None) or sae.cfg.metadata.matryoshka_widths
+    if not widths:
+        raise ConfigError(
+            f"{sae if isinstance(sae, (str, Path)) else 'this SAE'} names no matryoshka_widths; give the folder that "
+            "training wrote (runner_cfg.json is in it), or groups=[256, 1024, ...]"
+        )
+    return [int(width) for width in widths]
+
+
+def _group_numbers(
+    depth: np.ndarray, overall: float, within: np.ndarray, spread: np.ndarray, top: int, n_halves: int
+) -> tuple[dict[str, Number], dict[str, str]]:
+    """Of the latents of one group."""
+    found: dict[str, Number] = {"n_latents": len(depth), **dict.fromkeys(_DEPTHS)}
+    if not len(depth):
+        return found, dict.fromkeys(_DEPTHS, f"no latent of this group fires on {top} memes with a known label")
+    found |= {
+        "depth": float(depth.mean()),
+        "depth_random": overall,
+        "depth_random_within_source": float(within.mean()),
+        "depth_published": float(np.rint(depth).mean()),
+    }
+    if np.isfinite(spread).all():
+        low, high = depth.mean() + spread
+        return found | {"depth_low": float(low), "depth_high": float(high)}, {}
+    why = "no latent of this group fires on two memes of a half" if n_halves else "n_halves is 0"
+    return found, dict.fromkeys(("depth_low", "depth_high"), why)
+
+
+def _edges(groups: Any, d_sae: int) -> Int[np.ndarray, " groups"]:
+    listed = isinstance(groups, (Sequence, np.ndarray)) and not isinstance(groups, str)
+    edges = np.asarray(groups if listed else matryoshka_widths(groups), dtype=np.int64)
+    if not len(edges) or edges[0] < 1 or (np.diff(edges) < 1).any() or edges[-1] != d_sae:
+        raise ConfigError(f"hierarchy: groups {edges.tolist()} must rise and end at d_sae, {d_sae}")
+    return edges
+
+
+def _names(edges: np.ndarray) -> list[str]:
+    return [f"{start}-{stop - 1}" for start, stop in zip([0, *edges[:-1]], edges, strict=True)]
+
+
+def _labelled(latents: Latents, leaves: Any, tree: Tree, sources: Any, ids: Any) -> _Memes:
+    if isinstance(leaves, Label):
+        leaves = [value if known else None for value, known in zip(leaves.values.tolist(), leaves.known, strict=True)]
+    n = latents.n_samples
+    given = {"labels": leaves, "sources": sources, "ids": ids}
+    for name, column in given.items():
+        if column is not None and len(column) != n:
+            raise DataError(f"hierarchy: {len(column)} {name} for {n} memes; give one each")
+    order = np.arange(n) if ids is None else np.argsort(np.asarray(ids), kind="stable")
+    known = np.array([i for i in order if leaves[i] is not None], dtype=np.int64)
+    if not len(known):
+        raise DataError("hierarchy: no meme has a known label")
+    paths = tree.paths([leaves[i] for i in known])
+    strata = np.zeros(n, np.int64) if sources is None else np.unique(np.asarray(sources), return_inverse=True)[1]
+    return _Memes(latents.rows(known), paths, strata[known])
+
+
+def _random_depths(memes: _Memes, sets: Int[np.ndarray, "units top"]) -> tuple[float, Float64[np.ndarray, " units"]]:
+    """Expected depth for random memes in place of the top ones: any, and as many of each source.
+
+    The LCA of a pair is as deep as there are nodes below the root with both memes in their subtree.
+    """
+    n, strata = len(memes.paths), memes.strata
+    n_strata = int(strata.max()) + 1
+    inside = np.zeros((n_strata, int(memes.paths.max(initial=-1)) + 2))
+    for level in memes.paths.T:
+        np.add.at(inside, (strata[level >= 0], level[level >= 0]), 1)
+    size, itself = np.bincount(strata), inside.sum(axis=1)
+    n_pairs = np.outer(size, size) - np.diag(size)
+    total = inside @ inside.T - np.diag(itself)
+    mean = np.divide(total, n_pairs, out=np.zeros_like(total), where=n_pairs > 0)
+    drawn = (
+        np.apply_along_axis(np.bincount, 1, strata[sets], minlength=n_strata) if len(sets) else np.empty((0, n_strata))
+    )
+    top = sets.shape[1]
+    within = ((drawn @ mean * drawn).sum(axis=1) - drawn @ np.diag(mean)) / max(top * (top - 1), 1)
+    return float(total.sum() / max(n * (n - 1), 1)), within
+
+
+def _spread(
+    memes: _Memes, units: np.ndarray, group: np.ndarray, n_groups: int, top: int, n_halves: int, seed: int
+) -> Float64[np.ndarray, "2 groups"]:
+    """What to add to each group's depth for its interval: the spread over random halves of the memes.
+
+    A meme drawn twice by a bootstrap would be its own neighbour; halves need no rescaling (Shao and Wu 1989).
+    """
+    if not n_halves or not len(units):
+        return np.full((2, n_groups), np.nan)
+    ranked = Ranked.of(memes.latents.csc())
+    sets, found = np.empty((len(units), top), np.int64), np.full((n_halves, n_groups), np.nan)
+    for half, weights in zip(found, half_weights(memes.strata, n_halves, seed), strict=True):
+        first_kept(ranked.starts, ranked.rows, weights.astype(bool), units, sets)
+        depth = mean_common_depth(sets, memes.paths)
+        ok = np.isfinite(depth)
+        counts = np.bincount(group[ok], minlength=n_groups)
+        np.divide(np.bincount(group[ok], depth[ok], minlength=n_groups), counts, out=half, where=counts > 0)
+    middle = percentile_interval(found, confidence=0.0)[0]  # the median, NaN halves left out
+    return percentile_interval(found) - middle
+
+
+def _explain(top: int, n_halves: int, n: int) -> dict[str, str]:
+    sets = f"the {top} of {n} labelled memes with the largest activation"
+    interval = f"95 %: delete-half jackknife over memes within source, {n_halves} halves, the latents held fixed"
+    return {
+        "n": "memes with a known label; the others are left out",
+        "n_unlabelled": "memes without a known label, left out",
+        "mean_label_depth": f"mean depth of the labels of the {n} memes: what a latent of one label reaches",
+        "*/n_latents": f"latents of the group that fire on at least {top} labelled memes",
+        "*depth": f"depth of the lowest common ancestor, mean over pairs of {sets}, then over the latents of the group",
+        "*/depth_low": interval,
+        "*/depth_high": interval,
+        "*/depth_random": f"control: the expected depth of a pair of the {n} memes drawn at random (closed form)",
+        "*depth_random_within_source": "control: random memes in place of the top ones, as many of each source (closed form)",
+        "*/depth_published": "each latent's mean rounded to a whole depth first, as the released code does",
+        "group": "latents from-to, ends included",
+    }

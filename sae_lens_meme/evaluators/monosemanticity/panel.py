@@ -1,0 +1,187 @@
+"""The memes that are measured and their unit embeddings at the reference hooks, streamed from disk."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from jaxtyping import Float32, Float64, Int
+
+from sae_lens_meme.embeddings import Embeddings
+from sae_lens_meme.errors import DataError, NonFiniteError
+from sae_lens_meme.evaluators.monosemanticity.kernels import add_by_stratum, row_products
+from sae_lens_meme.hooks.names import IMAGE_EMBED, TEXT_EMBED
+
+BATCH = 2_048  # rows: 6 MB of 768 float32 stay in cache while all latents pass over them
+CROSS_MODAL = "cross_modal"
+
+Pair = tuple[int, int]
+
+
+@dataclass(frozen=True, eq=False)
+class Panel:
+    """n memes, their strata (sources), and what is needed of their embeddings beside the embeddings themselves.
+
+    Of each hook: 1 / norm of every row and the sum of the unit vectors of each stratum. A pair (i, j) of hooks is a
+    reference: i = j compares embeddings of one hook, i != j the one side of a meme with the other side of another.
+    """
+
+    reference: Embeddings
+    rows: Int[np.ndarray, " n"]
+    """Of the memes."""
+    reference_rows: Int[np.ndarray, " n"]
+    """Of the same memes in `reference`."""
+    ids: np.ndarray
+    strata: Int[np.ndarray, " n"]
+    hooks: tuple[str, ...]
+    pairs: dict[str, Pair]
+    inverse_norm: Float64[np.ndarray, "hooks n"]
+    sums: list[Float64[np.ndarray, "strata d"]]
+    diagonal: Float64[np.ndarray, "pairs n"]
+    """Cosine of the two embeddings of one meme: 1 for a hook with itself."""
+    n_zero_norm: int
+
+    @classmethod
+    def of(
+        cls,
+        embeddings: Embeddings,
+        rows: Int[np.ndarray, " n"],
+        reference: Embeddings | None,
+        hooks: Sequence[str],
+        pairs: dict[str, Pair] | None = None,
+    ) -> Panel:
+        """Memes with a zero vector at any hook are left out and counted.
+
+        Args:
+            rows: memes of `embeddings`, ascending.
+            reference: embeddings of the same memes in any order; default `embeddings`.
+            pairs: default each hook with itself, and `cross_modal` where `cross_modal_problem` has nothing to say.
+
+        Raises:
+            DataError: a meme is not in `reference`, or fewer than two are left.
+            NonFiniteError: an embedding is NaN or infinite.
+        """
+        at = rows if reference is None else aligned(embeddings, reference)[rows]
+        reference = embeddings if reference is None else reference
+        norm = np.stack([_norms(reference, hook, at) for hook in hooks])
+        kept = (norm > 0).all(axis=0)
+        if kept.sum() < 2:
+            raise DataError(
+                f"monosemanticity: {kept.sum()} of {len(rows)} memes have a vector that is not 0; give 2 or more"
+            )
+        rows, at = rows[kept], at[kept]
+        strata = np.unique(embeddings.sources[rows], return_inverse=True)[1]
+        pairs = _pairs(reference, hooks) if pairs is None else pairs
+        inverse = 1 / norm[:, kept]
+        sums = [np.zeros((strata.max() + 1, reference.d_in(hook))) for hook in hooks]
+        diagonal = np.ones((len(pairs), len(rows)))
+        panel = cls(
+            *(reference, rows, at, embeddings.ids[rows], strata, tuple(hooks), pairs),
+            *(inverse, sums, diagonal, int((~kept).sum())),
+        )
+        panel._fill()
+        return panel
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    @property
+    def n_strata(self) -> int:
+        return len(self.sums[0])
+
+    @cached_property
+    def stratum_sizes(self) -> Int[np.ndarray, " strata"]:
+        return np.bincount(self.strata, minlength=self.n_strata)
+
+    def batches(self) -> Iterator[tuple[int, list[Float32[np.ndarray, "batch d"]]]]:
+        """The place of the first row, and the embeddings at each hook, as they are on disk."""
+        for first in range(0, len(self), BATCH):
+            at = self.reference_rows[first : first + BATCH]
+            yield first, [self.reference.take(hook, at) for hook in self.hooks]
+
+    def units(self) -> Float32[np.ndarray, "hooks n d"]:
+        """All unit vectors, padded with zeros to the widest hook."""
+        out = np.zeros((len(self.hooks), len(self), max(s.shape[1] for s in self.sums)), np.float32)
+        for first, batch in self.batches():
+            for h, x in enumerate(batch):
+                out[h, first : first + len(x), : x.shape[1]] = x * self.inverse_norm[h, first : first + len(x), None]
+        return out
+
+    def mean_cosine(self, name: str) -> float:
+        """Of all pairs of different memes."""
+        (i, j), n = self.pairs[name], len(self)
+        return float((self.sums[i].sum(0) @ self.sums[j].sum(0) - self._diagonal(name).sum()) / (n * (n - 1)))
+
+    def mean_cosine_by_stratum(self, name: str) -> Float64[np.ndarray, "strata strata"]:
+        """Of all pairs of different memes, the first of one stratum, the second of another; 0 where there is no pair."""
+        i, j = self.pairs[name]
+        total, size = self.sums[i] @ self.sums[j].T, self.stratum_sizes
+        total -= np.diag(np.bincount(self.strata, self._diagonal(name), minlength=self.n_strata))
+        n_pairs = np.outer(size, size) - np.diag(size)
+        return np.divide(total, n_pairs, out=np.zeros_like(total), where=n_pairs > 0)
+
+    def _diagonal(self, name: str) -> Float64[np.ndarray, " n"]:
+        return self.diagonal[list(self.pairs).index(name)]
+
+    def _fill(self) -> None:
+        for first, batch in self.batches():
+            rows = slice(first, first + len(batch[0]))
+            for h, x in enumerate(batch):
+                add_by_stratum(x, self.inverse_norm[h, rows], self.strata[rows], self.sums[h])
+            for p, (i, j) in enumerate(self.pairs.values()):
+                if i != j:
+                    row_products(batch[i], batch[j], self.diagonal[p, rows])
+                    self.diagonal[p, rows] *= self.inverse_norm[i, rows] * self.inverse_norm[j, rows]
+
+
+def cross_modal_problem(reference: Embeddings, hooks: Sequence[str]) -> str | None:
+    """Why image-side and text-side embeddings cannot be compared with each other, if so."""
+    if missing := [hook for hook in (IMAGE_EMBED, TEXT_EMBED) if hook not in hooks]:
+        return f"{' and '.join(missing)} not among the reference hooks {', '.join(hooks)}"
+    widths = [reference.d_in(hook) for hook in (IMAGE_EMBED, TEXT_EMBED)]
+    if widths[0] != widths[1]:
+        return f"{IMAGE_EMBED} has {widths[0]} dimensions and {TEXT_EMBED} {widths[1]}: they are not in one space"
+    return None
+
+
+def aligned(embeddings: Embeddings, reference: Embeddings) -> Int[np.ndarray, " n"]:
+    """The row of each meme in `reference`.
+
+    Raises:
+        DataError: a meme is not in `reference`, or is there twice.
+    """
+    order = np.argsort(reference.ids, kind="stable")
+    ids = reference.ids[order]
+    if (twice := np.flatnonzero(ids[1:] == ids[:-1])).size:
+        raise DataError(f"reference: id {str(ids[twice[0]])!r} is there twice; keep one row a meme")
+    place = np.searchsorted(ids, embeddings.ids)
+    missing = np.flatnonzero((place == len(ids)) | (ids[np.minimum(place, len(ids) - 1)] != embeddings.ids))
+    if missing.size:
+        raise DataError(
+            f"reference: id {str(embeddings.ids[missing[0]])!r} (row {missing[0]}) is not in it, nor are "
+            f"{missing.size - 1} others of {len(embeddings)}; embed the same memes with the reference encoder"
+        )
+    return order[place]
+
+
+def _pairs(reference: Embeddings, hooks: Sequence[str]) -> dict[str, Pair]:
+    pairs = {hook: (h, h) for h, hook in enumerate(hooks)}
+    if cross_modal_problem(reference, hooks) is None:
+        pairs[CROSS_MODAL] = (list(hooks).index(IMAGE_EMBED), list(hooks).index(TEXT_EMBED))
+    return pairs
+
+
+def _norms(reference: Embeddings, hook: str, rows: np.ndarray) -> Float64[np.ndarray, " n"]:
+    squares = np.empty(len(rows))
+    for first, (_, x) in zip(range(0, len(rows), BATCH), reference.batches(hook, rows, BATCH), strict=True):
+        row_products(x, x, squares[first : first + len(x)])
+    bad = np.flatnonzero(~np.isfinite(squares))
+    if bad.size:
+        row = rows[bad[0]]
+        raise NonFiniteError(
+            f"reference, row {row} (id {str(reference.ids[row])!r}): {hook} has NaN or infinity; "
+            "remove the meme or embed it again"
+        )
+    return np.sqrt(squares)

@@ -1,0 +1,21 @@
+"""Two threads for work that numpy, scipy and numba do without the interpreter's lock."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
+
+from threadpoolctl import threadpool_limits
+
+Item, Found = TypeVar("Item"), TypeVar("Found")
+
+
+def in_threads(function: Callable[[Item], Found], items: Iterable[Item]) -> list[Found]:
+    """`list(map(function, items))`, two at a time, with one BLAS thread each.
+
+    On thin matrices two BLAS threads of one product wait for each other. A function that sets such a limit itself is
+    safe in here: what it restores is this limit.
+    """
+    with threadpool_limits(1, user_api="blas"), ThreadPoolExecutor(2) as threads:
+        return list(threads.map(function, items))

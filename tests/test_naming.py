@@ -1,0 +1,437 @@
+"""Names of latents: the paper's log-odds by hand, held-out scores by scikit-learn, planted words, nulls, outside namers."""
+
+from __future__ import annotations
+
+from fnmatch import fnmatch
+
+import numpy as np
+import pandas as pd
+import pytest
+from arrays import anisotropic, make_embeddings
+from conformance import check_evaluator
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import sparse
+from sklearn.metrics import f1_score, precision_score, recall_score, roc_auc_score
+from tiny_sae import tiny_sae
+
+from sae_lens_meme.embeddings import Embeddings
+from sae_lens_meme.errors import ConfigError, DataError
+from sae_lens_meme.evaluators.latents import Latents
+from sae_lens_meme.evaluators.naming import Evidence, Naming, word_log_odds
+from sae_lens_meme.evaluators.naming.paired import PairCounter, Statements, activation_auroc, correlation, scores
+from sae_lens_meme.evaluators.naming.words import read_words
+from sae_lens_meme.evaluators.result import Result
+from sae_lens_meme.statistics.contingency import Counter
+from sae_lens_meme.statistics.ranking import Ranked, auroc
+
+SOURCES = np.array(["alpha", "beta", "gamma"])
+ON_CAT, ON_HATE, ON_SOURCE, SILENT, RARE, NOISE = 0, 1, 2, 3, 4, range(5, 40)
+
+
+def with_texts(embeddings: Embeddings, texts: list[str | None]) -> Embeddings:
+    return Embeddings.from_dataset(embeddings.dataset.add_column("text", texts))  # type: ignore[call-arg]
+
+
+def captioned_corpus(n: int = 3000, seed: int = 0) -> tuple[Embeddings, Latents]:
+    """Sources with vocabularies of their own; latents that fire on a word, on a label, on a source, never, at random."""
+    rng = np.random.default_rng(seed)
+    source = rng.integers(0, 3, n)
+    hate = rng.random(n) < np.array([0.2, 0.6, 0.4])[source]
+    cat = rng.random(n) < 0.12
+    words = np.where(rng.random((n, 8)) < 0.5, "own", "shared")
+    kinds = rng.integers(0, 30, (n, 8))
+    texts: list[str | None] = [
+        " ".join([f"{SOURCES[s]}ish{'abcdefghijklmnopqrstuvwxyzäöüé'[k]}" if w == "own" else f"word{'abcdefghij'[k % 10]}" for w, k in zip(ws, ks, strict=True)]) + (" Cat!" if c else "")
+        for s, ws, ks, c in zip(source, words, kinds, cat, strict=True)
+    ]  # fmt: skip
+    without = rng.random(n) < 0.1
+    texts = [None if missing else text for text, missing in zip(texts, without, strict=True)]
+    rate = np.full((n, 40), 0.1)
+    rate[:, ON_CAT] = np.where(cat, 0.7, 0.03)
+    rate[:, ON_HATE] = np.where(hate, 0.6, 0.05)
+    rate[:, ON_SOURCE] = np.where(source == 0, 0.6, 0.02)
+    rate[:, SILENT] = 0
+    rate[:, RARE] = 0.0005
+    fires = rng.random(rate.shape) < rate
+    latents = Latents.from_csr(sparse.csr_matrix(fires * (rng.random(rate.shape) + 0.1)))
+    embeddings = make_embeddings(
+        {"hook_fused": rng.standard_normal((n, 4)).astype(np.float32)},
+        sources=SOURCES[source].tolist(),
+        splits=rng.choice(["train", "validation", "test"], n, p=[0.6, 0.1, 0.3]).tolist(),
+        labels={"hate": [None if rng.random() < 0.2 else int(h) for h in hate]},
+    )
+    return with_texts(embeddings, texts), latents
+
+
+def name(embeddings: Embeddings, latents: Latents, **options: object) -> Result:
+    options = {"n_bootstrap": 0} | options
+    return Naming(embeddings, **options).measure_latents(embeddings, latents)  # type: ignore[arg-type]
+
+
+def rows_of(result: Result) -> pd.DataFrame:
+    assert result.table is not None
+    return result.table
+
+
+@pytest.fixture(scope="module")
+def corpus() -> tuple[Embeddings, Latents]:
+    return captioned_corpus()
+
+
+@pytest.fixture(scope="module")
+def result(corpus) -> Result:
+    return name(*corpus, n_bootstrap=40)
+
+
+def reordered(embeddings: Embeddings, latents: Latents, order: np.ndarray) -> tuple[Embeddings, Latents]:
+    return Embeddings.from_dataset(embeddings.dataset.select(order)), latents.rows(order)
+
+
+def test_log_odds_are_the_papers(corpus):
+    embeddings, latents = corpus
+    words = read_words(embeddings.texts, embeddings.rows("train"), embeddings.rows("test"))
+    rows, occurs = words.selection_rows, words.selection.toarray().astype(float)
+    strata = np.unique(embeddings.sources[rows], return_inverse=True)[1]
+    active = latents.csr()[rows].tocsc()
+    found = word_log_odds(active, words.selection, strata, alpha_0=300.0, top=4)
+    for latent in (ON_CAT, ON_HATE, ON_SOURCE, NOISE[0]):
+        fires = active[:, [latent]].toarray().ravel() > 0
+        delta, z = naive_log_odds(occurs, fires, strata, 300.0)
+        best = np.argsort(-z)[:4]
+        np.testing.assert_array_equal(found.word[latent], best)
+        np.testing.assert_allclose(found.z[latent], z[best], rtol=1e-10)
+        np.testing.assert_allclose(found.log_odds[latent], delta[best], rtol=1e-10)
+    assert (found.word[SILENT] == -1).all()
+    assert np.isnan(found.z[SILENT]).all()
+
+
+def naive_log_odds(occurs, fires, strata, alpha_0):
+    """Monroe et al. (2008), equations 15, 16, 19, 20 and 22, word by word; sources weighted by 1 / variance."""
+    delta, z = np.full(occurs.shape[1], np.nan), np.full(occurs.shape[1], np.nan)
+    for word in range(occurs.shape[1]):
+        deltas, variances = [], []
+        for s in np.unique(strata):
+            y_i, y_j = (occurs[(strata == s) & (fires == side), word].sum() for side in (True, False))
+            n_i, n_j = (occurs[(strata == s) & (fires == side)].sum() for side in (True, False))
+            alpha = alpha_0 * (y_i + y_j) / (n_i + n_j)
+            if alpha == 0 or n_i == 0 or n_j == 0:
+                continue
+            omega_i = (y_i + alpha) / (n_i + alpha_0 - y_i - alpha)
+            omega_j = (y_j + alpha) / (n_j + alpha_0 - y_j - alpha)
+            deltas.append(np.log(omega_i) - np.log(omega_j))
+            variances.append(1 / (y_i + alpha) + 1 / (y_j + alpha))
+        weights = 1 / np.array(variances)
+        delta[word] = (weights * deltas).sum() / weights.sum()
+        z[word] = delta[word] / np.sqrt(1 / weights.sum())
+    return delta, z
+
+
+def test_equal_z_are_ordered_by_the_word():
+    """Two words that occur in the same captions, with the memes in either order."""
+    occurs = sparse.csr_matrix(np.array([[1, 1, 0, 0], [0, 0, 1, 1]] * 6))
+    active = sparse.csc_matrix(np.array([[0.0], [1.0]] * 6, dtype=np.float32))
+    for order in (np.arange(12), np.arange(12)[::-1]):
+        found = word_log_odds(active[order], occurs[order], np.zeros(12, int), top=3)
+        assert found.word[0].tolist() == [2, 3, -1]
+
+
+def test_the_only_word_of_a_source_says_nothing():
+    found = word_log_odds(sparse.csc_matrix([[1.0], [0.0]]), sparse.csr_matrix([[1], [1]]), np.zeros(2, int))
+    assert (found.word == -1).all()
+
+
+def test_planted_names(result):
+    table = rows_of(result)
+    assert table.loc[ON_CAT, ["name", "kind", "holds"]].tolist() == ["cat", "word", True]
+    assert table.loc[ON_HATE, ["name", "kind", "holds"]].tolist() == ["hate=1", "concept", True]
+    assert table["auroc_low"][ON_CAT] > 0.7
+    assert table["words"][ON_CAT].split(", ")[0] == "cat"
+    others = table.loc[[ON_SOURCE, SILENT, RARE, *NOISE]]
+    assert others["name"].isna().all()
+    assert others["auroc"].isna().all()
+    assert table["reason"][SILENT] == "fires on no selection row"
+    assert table["reason"][RARE] == "fires on fewer than 5 selection rows"
+    assert "no word or concept is associated" in table["reason"][ON_SOURCE]
+    assert table.loc[SILENT, ["word", "word_z", "word_auroc", "concept", "concept_q"]].isna().all()
+    assert result.numbers["names/n_named"] == result.numbers["names/n_hold"] == 2
+    assert result.numbers["names/n_hold_low"] == pytest.approx(2, abs=1)
+
+
+def test_a_latent_that_follows_a_source_is_not_named_by_its_vocabulary(corpus, result):
+    """Without the control for source it is: that is what the control is for."""
+    embeddings, latents = corpus
+    pooled = Embeddings.from_dataset(embeddings.dataset.remove_columns("source"))
+    naive = rows_of(name(pooled, latents)).loc[ON_SOURCE]
+    assert naive["word"].startswith("alphaish")
+    assert naive["holds"]
+    assert rows_of(result)["word_q_selection"][ON_SOURCE] > 0.05
+
+
+def test_permuted_latents_have_no_names_that_hold(corpus):
+    embeddings, latents = corpus
+    found = [name(embeddings, latents, seed=seed).numbers for seed in range(8)]
+    assert sum(numbers["permuted/names/n_named"] for numbers in found) <= 2, "of 320; alpha is .05 a draw"
+    assert sum(numbers["permuted/names/n_hold"] for numbers in found) == 0
+    assert min(numbers["permuted/word/mean_auroc_selection"] for numbers in found) > 0.51, "the best of many words"
+    for score in ("word/mean_auroc", "word/mean_auroc_activation", "concept/mean_auroc"):
+        assert np.mean([numbers[f"permuted/{score}"] for numbers in found]) == pytest.approx(0.5, abs=0.005)
+
+
+def test_held_out_scores_are_scikit_learns_and_of_test_rows(corpus):
+    embeddings, latents = corpus
+    embeddings = Embeddings.from_dataset(embeddings.dataset.remove_columns("source"))
+    table = rows_of(name(embeddings, latents))
+    test = [row for row in embeddings.rows("test") if embeddings.texts[row] is not None]  # type: ignore[index]
+    says = np.array([table["word"][ON_CAT] in str(embeddings.texts[row]).casefold() for row in test])  # type: ignore[index]
+    values = latents.csr()[test][:, [ON_CAT]].toarray().ravel()
+    check_scores(table.loc[ON_CAT], "word_", says, values)
+    label = embeddings.label("hate")
+    known = embeddings.rows("test")[label.known[embeddings.rows("test")]]
+    values = latents.csr()[known][:, [ON_HATE]].toarray().ravel()
+    check_scores(table.loc[ON_HATE], "concept_", label.values[known] == 1, values)
+    check_scores(table.loc[ON_HATE], "", label.values[known] == 1, values)
+
+
+def check_scores(row: pd.Series, prefix: str, says: np.ndarray, values: np.ndarray) -> None:
+    fires = values > 0
+    expected = {
+        "auroc": roc_auc_score(fires, says),
+        "auroc_activation": roc_auc_score(says, values),
+        "f1": f1_score(fires, says),
+        "f1_always_on": f1_score(fires, np.ones_like(fires)),
+        "precision": precision_score(fires, says),
+        "recall": recall_score(fires, says),
+        "correlation": np.corrcoef(fires, says)[0, 1],
+        "n": len(fires),
+        "support": fires.sum(),
+        "n_true": says.sum(),
+    }
+    assert {key: row[f"{prefix}{key}"] for key in expected} == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_scores_within_strata(seed):
+    """Against DeLong's by `ranking.auroc` on the indicator, and correlation of indicators centred within stratum."""
+    rng = np.random.default_rng(seed)
+    n, strata = 120, rng.integers(0, 4, 120)
+    active = sparse.random(n, 3, 0.3, format="csc", random_state=rng, dtype=np.float32)
+    true, known = rng.random((n, 2)) < 0.3, rng.random((n, 2)) < 0.8
+    statements = Statements(np.arange(n), sparse.csc_matrix(true & known), sparse.csc_matrix(known), strata)
+    chosen, weights = np.array([1, -1, 0]), rng.integers(0, 3, n)
+    active.sort_indices()
+    tables = PairCounter(active, statements, chosen).count()
+    found = scores(tables)
+    assert np.isnan([values[1] for values in found.values()]).all()
+    activation = activation_auroc(active, statements, chosen)
+    for latent, statement in ((0, 1), (2, 0)):
+        rows = known[:, statement]
+        fires, says = active[:, [latent]].toarray().ravel()[rows] > 0, true[rows, statement]
+        indicator = Ranked.of(sparse.csc_matrix(says[:, None].astype(np.float32)))
+        value, error = auroc(indicator, np.where(fires, 2, 1).astype(np.uint8)[:, None], strata[rows])
+        assert found["auroc"][latent] == pytest.approx(value[0, 0])
+        assert found["auroc_high"][latent] - found["auroc"][latent] == pytest.approx(1.96 * error[0, 0], rel=1e-4)
+        centred = [x - np.array([x[strata[rows] == s].mean() for s in strata[rows]]) for x in (fires, says)]
+        assert found["correlation"][latent] == pytest.approx(np.corrcoef(*centred)[0, 1])
+        direct = auroc(Ranked.of(active), statements.codes(statement), strata)
+        assert activation[0][latent] == pytest.approx(direct.value[latent, 0])
+        whole = Counter(active, statements.codes(statement), strata).count(weights)
+        mine = PairCounter(active, statements, chosen).count(weights)
+        for part in ("fires_true", "fires"):
+            np.testing.assert_array_equal(getattr(mine, part)[0, latent], getattr(whole, part)[latent, 0])
+        np.testing.assert_array_equal(mine.true[latent], whole.true[0])
+        np.testing.assert_array_equal(mine.n[latent], whole.n[0])
+    assert correlation(tables).shape == (1, 3)
+
+
+def test_one_meme_that_fires_gives_no_interval():
+    statements = Statements(np.arange(4), sparse.csc_matrix([[1], [0], [0], [1]]), None, np.zeros(4, int))
+    active = sparse.csc_matrix([[1.0], [0], [0], [0]])
+    found = scores(PairCounter(active, statements, np.array([0])).count())
+    assert found["auroc"][0] == pytest.approx((1 + 1 + 0.5) / 3)
+    assert np.isnan(found["auroc_low"][0])
+
+
+@settings(max_examples=6, deadline=None)
+@given(seed=st.integers(0, 2**32 - 1), scale=st.floats(1e-3, 1e3))
+def test_order_of_memes_and_scale_of_latents_do_not_matter(seed, scale):
+    embeddings, latents = captioned_corpus(400, seed)
+    first = name(embeddings, latents, min_df=3)
+    order = np.random.default_rng(seed).permutation(400)
+    second = name(*reordered(embeddings, latents, order), min_df=3)
+    pd.testing.assert_frame_equal(rows_of(first), rows_of(second))
+    assert first.to_dict() == second.to_dict()
+    scaled = Latents(latents.indices, latents.values * np.float32(scale), latents.d_sae)
+    pd.testing.assert_frame_equal(rows_of(first), rows_of(name(embeddings, scaled, min_df=3)))
+
+
+def test_every_number_and_column_is_explained(result):
+    for key in (*result.numbers, *rows_of(result).columns):
+        assert any(fnmatch(key, pattern) for pattern in result.explain if pattern != "*"), key
+
+
+def test_without_captions_or_labels_the_other_part_works(corpus):
+    embeddings, latents = corpus
+    without = name(Embeddings.from_dataset(embeddings.dataset.remove_columns("text")), latents)
+    assert without.reasons["word/n_statements"] == "these embeddings have no captions (no column 'text')"
+    assert "word" not in rows_of(without).columns
+    assert rows_of(without)["name"][ON_HATE] == "hate=1"
+    unlabelled = Embeddings.from_dataset(embeddings.dataset.remove_columns("hate"))
+    words = name(unlabelled, latents)
+    assert "no label has 2 to" in words.reasons["concept/n_statements"]
+    assert rows_of(words)["name"][ON_CAT] == "cat"
+    nothing = name(Embeddings.from_dataset(unlabelled.dataset.remove_columns("text")), latents)
+    assert nothing.numbers["names/n_named"] == 0
+    assert "no captions" in rows_of(nothing)["reason"][ON_CAT]
+    empty = with_texts(
+        Embeddings.from_dataset(embeddings.dataset.remove_columns("text")), ["" if i % 2 else None for i in range(3000)]
+    )
+    assert "no word is in 5 captions" in name(empty, latents).reasons["word/n_statements"]
+
+
+def test_without_held_out_rows_there_are_names_and_no_scores(corpus):
+    embeddings, latents = corpus
+    result = name(Embeddings.from_dataset(embeddings.dataset.remove_columns("split")), latents, n_bootstrap=10)
+    assert rows_of(result)["name"][ON_CAT] == "cat"
+    assert rows_of(result).loc[ON_CAT, ["auroc", "holds", "q", "word_auroc"]].isna().all()
+    assert result.numbers["names/n_hold"] is None
+    assert result.reasons["names/n_hold"] == "there are no held-out rows (test or validation)"
+
+
+def test_held_out_rows_choose_nothing(corpus):
+    """Captions of test memes exchanged for others: the choice is the same, the scores are not."""
+    embeddings, latents = corpus
+    texts = embeddings.texts.tolist()  # type: ignore[union-attr]
+    for row in embeddings.rows("test"):
+        texts[row] = "unheard of" if texts[row] is not None else None
+    other = with_texts(Embeddings.from_dataset(embeddings.dataset.remove_columns("text")), texts)
+    first, second = rows_of(name(embeddings, latents)), rows_of(name(other, latents))
+    chosen = ["name", "kind", "words", "word_z", "word_q_selection", "word_auroc_selection"]
+    pd.testing.assert_frame_equal(first[chosen], second[chosen])
+    assert second["holds"].isna()[ON_CAT], "a word that no held-out caption holds cannot be tested"
+
+
+def test_words_of_any_script():
+    texts = np.array(["Don’t STOP हिन्दी_2020 Ｆｏｏ", "don't stop हिन्दी foo", None, ""], dtype=object)
+    words = read_words(texts, np.arange(4), np.array([1]), min_df=2)
+    assert words.vocabulary.tolist() == ["don't", "foo", "stop", "हिन्दी"]
+    assert words.selection_rows.tolist() == [0, 1, 3]
+    assert words.selection.toarray().tolist() == [[1] * 4, [1] * 4, [0] * 4]
+    left = read_words(texts, np.arange(4), np.array([1]), min_df=2, stop_words={"stop"})
+    assert left.vocabulary.tolist() == ["don't", "foo", "हिन्दी"]
+
+
+def test_an_external_namer_sees_selection_rows_only(corpus):
+    embeddings, latents = corpus
+    seen: list[Evidence] = []
+
+    def namer(evidence: Evidence) -> str:
+        seen.append(evidence)
+        return f"  memes about\n{evidence.words[0][0]} "
+
+    result = name(embeddings, latents, namer=namer, external=[ON_CAT, SILENT])
+    table = rows_of(result)
+    assert table.loc[ON_CAT, ["name", "kind"]].tolist() == ["memes about cat", "external"]
+    assert table.loc[ON_CAT, ["auroc", "q", "holds"]].isna().all(), "the word's scores are not those of the new name"
+    assert table["word_auroc"][ON_CAT] > 0.7
+    assert pd.isna(table["name"][SILENT])
+    (evidence,) = seen
+    assert result.numbers["external/n_named"] == 1
+    row = {str(i): r for r, i in enumerate(embeddings.ids)}
+    values = [meme.activation for meme in evidence.top_memes]
+    assert values == sorted(values, reverse=True)
+    column = latents.csc()[:, [ON_CAT]].toarray().ravel()
+    selected = column[embeddings.splits != "test"]
+    assert values == pytest.approx(np.sort(selected)[::-1][: len(values)])
+    for meme in evidence.top_memes:
+        assert embeddings.splits[row[meme.id]] != "test"
+        assert meme.caption == embeddings.texts[row[meme.id]]  # type: ignore[index]
+    assert 5 < len(evidence.silent_captions) <= 10
+    firing_texts = {embeddings.texts[r] for r in np.flatnonzero(column)}  # type: ignore[index]
+    assert not firing_texts & set(evidence.silent_captions)
+    assert evidence.concepts[0][1] >= evidence.concepts[1][1]
+    assert Naming(embeddings).evidence(latents, [ON_CAT])[0] == evidence
+
+
+def test_a_judge_gives_a_held_out_score(corpus):
+    embeddings, latents = corpus
+    calls = []
+
+    def judge(name: str, captions: list[str]) -> list[float]:
+        calls.append((name, list(captions)))
+        return [float("cat" in caption.casefold()) if name == "cat" else len(caption) % 3 for caption in captions]
+
+    result = name(embeddings, latents, judge=judge, external=[ON_CAT, ON_HATE, SILENT])
+    row = rows_of(result).loc[ON_CAT]
+    assert [called for called, _ in calls] == ["cat", "hate=1", "hate=1", "cat"], "each sample under a wrong name too"
+    caption_of = {text: r for r, text in enumerate(embeddings.texts) if text is not None}  # type: ignore[arg-type]
+    rows = [caption_of[caption] for caption in calls[0][1]]
+    assert (embeddings.splits[rows] == "test").all()
+    fires = latents.csr()[rows][:, [ON_CAT]].toarray().ravel() > 0
+    given = np.array(judge("cat", calls[0][1]))
+    wins = pairs = 0.0
+    for source in SOURCES:
+        mine = embeddings.sources[rows] == source
+        assert fires[mine].sum() == (~fires[mine]).sum()
+        weight = fires[mine].sum() ** 2
+        wins, pairs = wins + weight * roc_auc_score(fires[mine], given[mine]), pairs + weight
+    assert row["judge_auroc"] == pytest.approx(wins / pairs)
+    assert row["judge_auroc_low"] < row["judge_auroc"] < row["judge_auroc_high"]
+    assert row["judge_auroc_low"] > 0.5
+    assert row["judge_auroc_wrong_name"] == pytest.approx(0.5, abs=0.25)
+    assert result.numbers["external/n_judged"] == 2
+    assert pd.isna(rows_of(result)["judge_auroc"][SILENT])
+
+
+def fails(*_: object) -> float:
+    raise TimeoutError("too slow")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"namer": fails, "external": [ON_CAT]}, "latent 0: the namer raised TimeoutError: too slow"),
+        ({"namer": lambda e: "  ", "external": [ON_CAT]}, "latent 0: the namer gave '  '"),
+        ({"judge": fails, "external": [ON_HATE]}, "latent 1: the judge raised TimeoutError"),
+        ({"judge": lambda n, c: [0.5], "external": [ON_HATE]}, r"latent 1: the judge gave scores of shape \(1,\)"),
+        ({"judge": lambda n, c: [np.nan] * len(c), "external": [ON_CAT]}, "latent 0: the judge gave"),
+        ({"judge": lambda n, c: c, "external": [ON_CAT]}, "latent 0: the judge raised ValueError"),
+        ({"namer": fails, "external": [40]}, r"latent 40 is outside 0\.\.39"),
+    ],
+)
+def test_faults_of_namers_and_judges_name_the_latent(corpus, options, message):
+    with pytest.raises(DataError, match=message):
+        name(*corpus, **options)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"namer": fails}, r"give external=\[latents\]"),
+        ({"alpha": 0}, "alpha is 0"),
+        ({"alpha_0": -1.0}, "alpha_0 is -1.0"),
+        ({"min_df": 0}, "min_df is 0"),
+        ({"stop_words": "german"}, "stop_words is 'german'"),
+        ({"concepts": ["love=1"]}, "there is no label 'love'"),
+    ],
+)
+def test_wrong_options(corpus, options, message):
+    with pytest.raises(ConfigError, match=message):
+        name(*corpus, **options)
+
+
+def test_memes_that_are_all_held_out_are_refused(corpus):
+    embeddings, latents = corpus
+    rows = embeddings.rows("test")
+    with pytest.raises(DataError, match="all memes are test rows"):
+        name(*reordered(embeddings, latents, rows))
+
+
+def test_it_conforms_with_captions():
+    rng = np.random.default_rng(0)
+    x = anisotropic(300, 16, rng)
+    embeddings = make_embeddings({"hook_fused": x}, labels={"hate": rng.integers(0, 2, 300).tolist()})
+    texts: list[str | None] = [
+        f"{'high' if v > np.median(x[:, 4]) else 'low'} {rng.choice(['a', 'b'])}" for v in x[:, 4]
+    ]
+    check_evaluator(lambda e: Naming(e, n_bootstrap=5), tiny_sae(x, d_sae=24, k=4), with_texts(embeddings, texts))

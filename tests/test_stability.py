@@ -1,0 +1,434 @@
+"""Matching against scipy and brute force, its controls, significance against scipy and statsmodels, planted seeds."""
+
+from __future__ import annotations
+
+from itertools import permutations
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from arrays import anisotropic, make_embeddings
+from conformance import check_evaluator
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sae_lens import TopKSAE, TopKSAEConfig
+from scipy import sparse
+from scipy.optimize import linear_sum_assignment
+from scipy.stats import fisher_exact
+from sklearn.metrics import jaccard_score
+from tiny_sae import tiny_sae
+
+from sae_lens_meme.errors import ConfigError, DataError
+from sae_lens_meme.evaluators.concept_alignment import ConceptAlignment
+from sae_lens_meme.evaluators.latents import Latents, encode
+from sae_lens_meme.evaluators.result import Result
+from sae_lens_meme.evaluators.stability import Stability, seed_agreement, stability
+from sae_lens_meme.evaluators.stability.firing import firing_agreement, permuted_memes
+from sae_lens_meme.evaluators.stability.matching import Directions, largest_sum, match, random_like
+from sae_lens_meme.evaluators.stability.significance import rate_groups, significance_numbers
+
+D_IN = 24
+SPREAD = np.sqrt(np.array([0.406, 0.205, 0.031, *[0.358 / 21] * 21])).astype(np.float32)
+
+
+def sae_of(rows: np.ndarray, hook: str | None = "hook_fused") -> TopKSAE:
+    sae = TopKSAE(
+        TopKSAEConfig(
+            d_in=rows.shape[1], d_sae=len(rows), k=4, apply_b_dec_to_input=False, rescale_acts_by_decoder_norm=False
+        )
+    )
+    sae.cfg.metadata.hook_name = hook
+    with torch.no_grad():
+        sae.W_dec.copy_(torch.from_numpy(rows))
+    return sae.eval()
+
+
+def rows_of(n: int, seed: int, d: int = D_IN) -> np.ndarray:
+    return (np.random.default_rng(seed).standard_normal((n, d)) * SPREAD[:d]).astype(np.float32)
+
+
+def directions(rows: np.ndarray, alive: np.ndarray | None = None) -> Directions:
+    unit = rows / np.linalg.norm(rows, axis=1, keepdims=True)
+    return Directions(unit.astype(np.float32), np.ones(len(rows), bool) if alive is None else alive)
+
+
+def some_latents(n: int, d_sae: int, seed: int) -> Latents:
+    return Latents.from_csr(sparse.random(n, d_sae, 0.15, format="csr", random_state=np.random.default_rng(seed)))
+
+
+def table_of(result: Result) -> pd.DataFrame:
+    assert result.table is not None
+    return result.table
+
+
+@pytest.mark.parametrize("shape", [(60, 60), (60, 63), (63, 60), (30, 90), (90, 30), (1, 5), (200, 200)])
+def test_the_matching_is_scipys(shape):
+    n, m = shape
+    cosines = directions(rows_of(n, 0)).rows @ directions(rows_of(m, 1)).rows.T
+    rows, columns = largest_sum(cosines)
+    expected = cosines[linear_sum_assignment(cosines, maximize=True)].sum()
+    assert cosines[rows, columns].sum() == pytest.approx(expected, rel=1e-6)
+    assert len(set(rows)) == len(set(columns)) == min(n, m)
+
+
+def test_the_matching_is_the_best_of_all():
+    these, others = directions(rows_of(5, 2)), directions(rows_of(5, 3))
+    cosines = these.rows @ others.rows.T
+    best = max(permutations(range(5)), key=lambda order: cosines[range(5), order].sum())
+    found = match(these, others)
+    assert tuple(found.partner) == best
+    np.testing.assert_allclose(found.cosine, cosines[range(5), best])
+    np.testing.assert_allclose(found.nearest, cosines.max(axis=1))
+    assert (found.nearest >= found.cosine).all()
+
+
+def test_an_sae_against_itself_permuted():
+    rows, order = rows_of(40, 0), np.random.default_rng(1).permutation(40)
+    latents = some_latents(300, 40, 2)
+    other = Latents.from_csr(latents.csr()[:, order])
+    scaled = (rows[order] * np.linspace(0.1, 5, 40)[:, None]).astype(np.float32)
+    result = stability(sae_of(rows), {"other": sae_of(scaled)}, latents=latents, other_latents={"other": other})
+    table = table_of(result)
+    assert order[table["other/matched"].to_numpy(dtype=int)].tolist() == list(range(40))
+    for key in ("mean_cosine", "mean_nearest_cosine", "share_above_0.9", "mean_jaccard", "mean_correlation"):
+        assert result.numbers[f"other/{key}"] == pytest.approx(1, abs=1e-6)
+    assert table["stable"].all()
+    assert result.numbers["other/mean_jaccard_permuted"] < 0.15
+    assert result.numbers["other/mean_correlation_permuted"] == pytest.approx(0, abs=0.03)
+    assert result.numbers["other/mean_cosine_random"] < 0.9
+
+
+def test_the_random_control_knows_the_covariance():
+    """SAEs that have nothing in common but the anisotropy do as well as the control, and a naive control would not."""
+    rows, unrelated = rows_of(400, 0), rows_of(400, 1)
+    numbers = stability(sae_of(rows), {"other": sae_of(unrelated)}).numbers
+    assert numbers["other/mean_cosine"] == pytest.approx(numbers["other/mean_cosine_random"], abs=0.02)
+    assert numbers["other/mean_nearest_cosine"] == pytest.approx(numbers["other/mean_nearest_cosine_random"], abs=0.02)
+    isotropic = match(directions(rows), directions(rows_of(400, 2) / SPREAD))
+    assert np.mean(isotropic.cosine) < numbers["other/mean_cosine"] - 0.1
+
+
+def test_random_directions_have_the_mean_and_covariance_of_the_rows():
+    unit = directions(rows_of(400, 0) + 0.2).rows
+    axes = np.linalg.eigh(np.cov(unit.T))[1]
+    for seed in range(1, 4):
+        drawn = random_like(directions(unit), np.random.default_rng(seed)).rows
+        np.testing.assert_allclose(np.linalg.norm(drawn, axis=1), 1, atol=1e-5)
+        np.testing.assert_allclose(drawn.mean(axis=0), unit.mean(axis=0), atol=0.01)
+        np.testing.assert_allclose((drawn @ axes).var(axis=0), (unit @ axes).var(axis=0), rtol=0.01)
+        np.testing.assert_allclose(np.cov(drawn.T), np.cov(unit.T), atol=0.03)
+
+
+def test_firing_agreement_is_sklearns_and_numpys():
+    mine, theirs = some_latents(80, 6, 0), some_latents(80, 5, 1)
+    partner = np.array([4, -1, 0, 2, 1, 3])
+    found = firing_agreement(mine, theirs, partner)
+    a, b = mine.csr().toarray(), theirs.csr().toarray()
+    for latent, other in enumerate(partner):
+        if other < 0:
+            assert np.isnan(found["jaccard"][latent])
+            assert np.isnan(found["correlation"][latent])
+            continue
+        assert found["jaccard"][latent] == pytest.approx(jaccard_score(a[:, latent] > 0, b[:, other] > 0))
+        assert found["correlation"][latent] == pytest.approx(np.corrcoef(a[:, latent], b[:, other])[0, 1])
+
+
+def test_memes_are_permuted_within_stratum():
+    latents, strata = some_latents(60, 8, 0), np.arange(60) % 3
+    order = np.random.default_rng(1).permutation(60)
+    permuted = permuted_memes(latents, strata, order, np.random.default_rng(2)).csr().toarray()
+    for stratum in range(3):
+        before, after = latents.csr().toarray()[strata == stratum], permuted[strata == stratum]
+        assert not np.array_equal(before, after)
+        np.testing.assert_array_equal(np.sort(before, axis=0), np.sort(after, axis=0))
+
+
+def test_dead_latents_and_other_widths():
+    rows = rows_of(30, 0)
+    active = some_latents(200, 30, 1).csr().toarray()
+    active[:, [3, 7]] = 0
+    narrow = some_latents(200, 20, 2)
+    latents = Latents.from_csr(sparse.csr_matrix(active))
+    result = stability(sae_of(rows), {"narrow": sae_of(rows[:20])}, latents=latents, other_latents={"narrow": narrow})
+    table, numbers = table_of(result), result.numbers
+    assert numbers["n_alive"] == 28
+    assert numbers["narrow/n_matched"] == 20
+    assert (
+        table.loc[[3, 7], ["narrow/matched", "narrow/cosine", "narrow/nearest_cosine", "stable"]].isna().all(axis=None)
+    )
+    assert table.loc[[3, 7], "firing_rate"].tolist() == [0, 0]
+    left_over = table["alive"] & table["narrow/matched"].isna()
+    assert left_over.sum() == 8
+    assert not table["stable"][left_over].any(), "without a partner a latent is not stable"
+    above = (table["narrow/cosine"] >= 0.9).sum()
+    assert above >= 16
+    assert numbers["narrow/share_above_0.9"] == pytest.approx(above / 28)
+
+
+def test_nothing_alive_is_null():
+    nothing = Latents.from_csr(sparse.csr_matrix((10, 5), dtype=np.float32))
+    result = stability(
+        sae_of(rows_of(5, 0)), {"o": sae_of(rows_of(5, 1))}, latents=nothing, other_latents={"o": nothing}
+    )
+    assert result.numbers["n_alive"] == 0
+    assert result.numbers["o/share_above_0.7"] is None
+    assert result.reasons["mean/mean_cosine"] == "no latent takes part, or none has a partner"
+
+
+def planted_significance(n: int = 3000, seed: int = 0, by_rate: bool = False):
+    """Stable latents are the significant ones, or both are only the frequent ones."""
+    rng = np.random.default_rng(seed)
+    rate = rng.beta(1, 8, n)
+    frequent = rate > np.median(rate)
+    significant = rng.random(n) < (np.where(frequent, 0.7, 0.2) if by_rate else 0.4)
+    chance = np.where(frequent, 0.7, 0.2) if by_rate else np.where(significant, 0.7, 0.3)
+    stable = rng.random(n) < chance
+    cosine = np.where(stable, 0.85, 0.4) + 0.1 * rng.random(n)
+    return significant.astype(float), stable, cosine, rate
+
+
+def test_significance_is_scipys_and_a_naive_loop():
+    significant, stable, cosine, rate = planted_significance()
+    significant[::10] = np.nan
+    numbers, reasons = significance_numbers(significant, stable, cosine, rate, 200, 0)
+    assert not reasons
+    yes, no = significant == 1, significant == 0
+    table = [[(yes & stable).sum(), (yes & ~stable).sum()], [(no & stable).sum(), (no & ~stable).sum()]]
+    assert numbers["significance/p"] == pytest.approx(fisher_exact(table).pvalue)
+    sample = table[0][0] * table[1][1] / (table[0][1] * table[1][0])
+    assert numbers["significance/odds_ratio"] == pytest.approx(sample, rel=0.01), (
+        "conditional and sample ratio are close"
+    )
+    assert numbers["significance/odds_ratio_low"] < sample < numbers["significance/odds_ratio_high"]
+    assert numbers["significance/share_stable_significant"] == pytest.approx(stable[yes].mean())
+    difference = cosine[yes].mean() - cosine[no].mean()
+    assert numbers["significance/cosine_difference"] == pytest.approx(difference)
+    error = np.sqrt(cosine[yes].var() / yes.sum() + cosine[no].var() / no.sum())
+    assert numbers["significance/cosine_difference_low"] == pytest.approx(difference - 1.96 * error, abs=error / 2)
+    assert numbers["significance/cosine_difference_high"] == pytest.approx(difference + 1.96 * error, abs=error / 2)
+    check_within_rate(numbers, significant, stable, cosine, rate)
+
+
+def check_within_rate(numbers, significant, stable, cosine, rate):
+    """Mantel and Haenszel's formulas, quintile by quintile."""
+    known = ~np.isnan(significant)
+    yes, stable, cosine, rate = significant[known] == 1, stable[known], cosine[known], rate[known]
+    edges = np.quantile(rate, [0.2, 0.4, 0.6, 0.8])
+    right = wrong = excess = variance = weighted = weights = 0.0
+    for g in range(5):
+        mine = np.searchsorted(edges, rate) == g
+        a, b = (yes & stable & mine).sum(), (yes & ~stable & mine).sum()
+        c, d = (~yes & stable & mine).sum(), (~yes & ~stable & mine).sum()
+        n = a + b + c + d
+        assert n == pytest.approx(len(rate) / 5, abs=1)
+        right, wrong = right + a * d / n, wrong + b * c / n
+        excess += a - (a + b) * (a + c) / n
+        variance += (a + b) * (c + d) * (a + c) * (b + d) / (n**2 * (n - 1))
+        weight = (a + b) * (c + d) / n
+        weighted += weight * (cosine[yes & mine].mean() - cosine[~yes & mine].mean())
+        weights += weight
+    within = "significance/within_rate/"
+    assert numbers[f"{within}odds_ratio"] == pytest.approx(right / wrong)
+    assert numbers[f"{within}cosine_difference"] == pytest.approx(weighted / weights)
+    from scipy.stats import chi2
+
+    assert numbers[f"{within}p"] == pytest.approx(chi2.sf(excess**2 / variance, 1), rel=1e-6)
+
+
+def test_the_firing_rate_explains_what_it_explains():
+    significant, stable, cosine, rate = planted_significance(by_rate=True)
+    numbers, _ = significance_numbers(significant, stable, cosine, rate, 200, 0)
+    assert numbers["significance/odds_ratio_low"] > 1.5
+    assert numbers["significance/cosine_difference_low"] > 0
+    assert numbers["significance/within_rate/odds_ratio"] < 1.5
+    assert numbers["significance/within_rate/odds_ratio"] < numbers["significance/odds_ratio"] / 1.5
+
+
+def test_equal_rates_are_in_one_group():
+    groups = rate_groups(np.array([0.1] * 8 + [0.2, 0.3]))
+    assert len(set(groups[:8])) == 1
+    assert groups[9] > groups[0]
+
+
+def test_undefined_significance_has_reasons():
+    nothing = np.zeros(20)
+    numbers, reasons = significance_numbers(nothing, nothing == 0, nothing + 0.5, None, 10, 0)
+    assert numbers["significance/odds_ratio"] is None
+    assert reasons["significance/odds_ratio"] == "no latent is significant"
+    assert reasons["significance/within_rate/p"] == "no latents are given, so no firing rates"
+    half = np.repeat([0.0, 1.0], 10)
+    numbers, reasons = significance_numbers(half, half == 0, half, half, 10, 0)
+    assert numbers["significance/odds_ratio"] == pytest.approx(0)
+    assert numbers["significance/p"] < 1e-4
+
+
+@settings(max_examples=10, deadline=None)
+@given(seed=st.integers(0, 2**32 - 1), n=st.integers(2, 30))
+def test_order_and_norms_of_the_other_latents_do_not_matter(seed, n):
+    rng = np.random.default_rng(seed)
+    mine, theirs, order = rows_of(n, seed), rows_of(n + 2, seed + 1), rng.permutation(n + 2)
+    scaled = theirs[order] * rng.uniform(0.1, 10, (n + 2, 1)).astype(np.float32)
+    one = stability(sae_of(mine), {"o": sae_of(theirs)})
+    two = stability(sae_of(mine), {"o": sae_of(scaled)})
+    assert one.numbers["o/mean_cosine"] == pytest.approx(two.numbers["o/mean_cosine"], abs=1e-5)
+    assert one.numbers["o/mean_nearest_cosine"] == pytest.approx(two.numbers["o/mean_nearest_cosine"], abs=1e-5)
+    assert order[table_of(two)["o/matched"].to_numpy(int)].tolist() == table_of(one)["o/matched"].tolist()
+
+
+def test_controls_are_in_no_mean():
+    rows = rows_of(30, 0)
+    others = {"a": sae_of(rows), "shuffled": sae_of(rows_of(30, 1)), "b": sae_of(rows_of(30, 2))}
+    numbers = stability(sae_of(rows), others, controls=["shuffled"]).numbers
+    assert numbers["n_others"] == 2
+    assert numbers["mean/mean_cosine"] == pytest.approx(np.mean([numbers["a/mean_cosine"], numbers["b/mean_cosine"]]))
+    assert numbers["most/mean_cosine"] == numbers["a/mean_cosine"]
+    assert numbers["mean/share_in_all"] == numbers["b/share_above_0.7"]
+    assert 0 < numbers["shuffled/mean_cosine"] < 1
+
+
+def test_three_seeds_agree_on_what_they_share():
+    shared, rng = rows_of(20, 0), np.random.default_rng(5)
+    own = [rows_of(10, seed) for seed in (1, 2, 3)]
+    orders = [rng.permutation(30) for _ in own]
+    saes = {name: sae_of(np.vstack([shared, mine])[o]) for name, mine, o in zip("abc", own, orders, strict=True)}
+    result = seed_agreement(saes, threshold=0.99)
+    for name, order in zip("abc", orders, strict=True):
+        table = table_of(result)[table_of(result)["sae"] == name]
+        assert table["in_all"].tolist() == (order < 20).tolist()
+        assert table["consistent"].tolist() == (order < 20).tolist()
+    assert result.numbers["mean/share_in_all"] == result.numbers["mean/share_consistent"] == pytest.approx(2 / 3)
+    assert result.numbers["mean/share_in_all_random"] < 0.05
+    assert all(result.explanation(key) for key in (*result.numbers, *table_of(result).columns[2:]))
+
+
+def test_partners_of_partners_have_to_close():
+    """The first of a is matched with the first of b and of c, which are matched with the second of each other."""
+    angles = {"a": [0], "b": [40, -45], "c": [-40, 45]}
+    rows = [np.array([[np.cos(t), np.sin(t), 0] for t in np.deg2rad(angle)], np.float32) for angle in angles.values()]
+    rows[0] = np.vstack([rows[0], np.float32([[0, 0, 1]])])
+    saes = {name: sae_of(r) for name, r in zip("abc", rows, strict=True)}
+    table = table_of(seed_agreement(saes, threshold=0.1))
+    first = table[(table["sae"] == "a") & (table["latent"] == 0)].iloc[0]
+    assert bool(first["in_all"])
+    assert not first["consistent"]
+
+
+WRONG = [
+    (lambda: stability(sae_of(rows_of(4, 0)), {}), ConfigError, "there is no SAE of another seed"),
+    (lambda: stability(sae_of(rows_of(4, 0)), {"mean": sae_of(rows_of(4, 0))}), ConfigError, "cannot be called 'mean'"),
+    (
+        lambda: stability(sae_of(rows_of(4, 0)), {"a": sae_of(rows_of(4, 1))}, controls=["b"]),
+        ConfigError,
+        "control 'b' is none of a",
+    ),
+    (
+        lambda: stability(sae_of(rows_of(4, 0)), {"a": sae_of(rows_of(4, 1))}, threshold=1.5),
+        ConfigError,
+        "threshold 1.5 is no cosine",
+    ),
+    (
+        lambda: stability(sae_of(rows_of(4, 0)), {"a": sae_of(rows_of(4, 1, d=8))}),
+        DataError,
+        "a has d_in 8, the SAE has d_in 24",
+    ),
+    (
+        lambda: stability(sae_of(rows_of(4, 0)), {"a": sae_of(rows_of(4, 1), hook="hook_text_embed")}),
+        DataError,
+        "a was trained on hook_text_embed, the SAE on hook_fused",
+    ),
+    (
+        lambda: stability(sae_of(rows_of(4, 0)), {"a": sae_of(rows_of(4, 1))}, latents=some_latents(9, 5, 0)),
+        DataError,
+        "d_sae 5, not 4",
+    ),
+    (
+        lambda: stability(
+            sae_of(rows_of(4, 0)),
+            {"a": sae_of(rows_of(4, 1))},
+            latents=some_latents(9, 4, 0),
+            other_latents={"a": some_latents(8, 4, 0)},
+        ),
+        DataError,
+        "latents of a are of 8 memes, those of the SAE of 9",
+    ),
+    (
+        lambda: stability(
+            sae_of(rows_of(4, 0)),
+            {"a": sae_of(rows_of(4, 1))},
+            alignment=pd.DataFrame({"latent": [9], "q_global": [0.1]}),
+        ),
+        DataError,
+        "alignment has a latent 9, the SAE has d_sae 4",
+    ),
+    (
+        lambda: stability(sae_of(rows_of(4, 0)), {"a": sae_of(rows_of(4, 1))}, alignment=pd.DataFrame({"x": []})),
+        DataError,
+        "no columns latent and q_global",
+    ),
+    (
+        lambda: stability(
+            sae_of(rows_of(4, 0)),
+            {"a": sae_of(rows_of(4, 1))},
+            alignment=pd.DataFrame({"latent": [1], "q_global": [0.1], "protocol": ["published"]}),
+        ),
+        DataError,
+        "no rows of the corrected protocol",
+    ),
+    (lambda: seed_agreement({"a": sae_of(rows_of(4, 0))}), ConfigError, "1 SAEs are given"),
+]
+
+
+@pytest.mark.parametrize(("call", "error", "message"), WRONG, ids=[message for _, _, message in WRONG])
+def test_wrong_input_is_told(call, error, message):
+    with pytest.raises(error, match=message):
+        call()
+
+
+@pytest.fixture(scope="module")
+def data():
+    rng = np.random.default_rng(0)
+    x = anisotropic(400, D_IN, rng)
+    hate = [int(v) if i % 5 else None for i, v in enumerate(x[:, 4] + x[:, 5] > np.median(x[:, 4] + x[:, 5]))]
+    return x, make_embeddings({"hook_fused": x}, labels={"hate": hate}, sources=["a", "b"] * 200)
+
+
+def test_the_evaluator_measures_significance_as_concept_alignment_does(data):
+    x, embeddings = data
+    sae, others = tiny_sae(x, d_sae=40, k=6), {"one": tiny_sae(x, d_sae=40, k=6, seed=1)}
+    measured = Stability(embeddings, others).evaluate(sae)
+    alignment = ConceptAlignment(embeddings, n_bootstrap=0).evaluate(sae)
+    given = Stability(embeddings, others, alignment=alignment).evaluate(sae)
+    assert measured.to_dict() == given.to_dict()
+    pd.testing.assert_frame_equal(table_of(measured), table_of(given))
+    assert table_of(measured)["significant"].sum() > 0
+    corrected = table_of(alignment)[table_of(alignment)["protocol"] == "corrected"]
+    expected = set(corrected.loc[corrected["q_global"] < 0.05, "latent"])
+    table = table_of(measured)
+    assert set(table.loc[table["significant"].fillna(False), "latent"]) == expected
+    latents = encode(sae, embeddings)
+    np.testing.assert_allclose(table["firing_rate"], (latents.csr().toarray() > 0).mean(axis=0))
+    unexplained = [
+        key for key in table.columns if key not in ("latent", "alive") and len(measured.explanation(key)) < 90
+    ]
+    assert not unexplained
+
+
+def test_zscored_directions(data):
+    x, embeddings = data
+    sae, other = tiny_sae(x, d_sae=40, k=6), tiny_sae(x, d_sae=40, k=6, seed=1)
+    result = Stability(embeddings, {"one": other}, zscored=True).evaluate(sae)
+    std = x[embeddings.rows("train")].std(axis=0)
+    mine, theirs = (s.W_dec.detach().numpy() / std for s in (sae, other))
+    cosines = directions(mine).rows @ directions(theirs).rows.T
+    alive = np.ix_(*((encode(s, embeddings).csr().toarray() > 0).any(axis=0) for s in (sae, other)))
+    rows, columns = linear_sum_assignment(cosines[alive], maximize=True)
+    assert result.numbers["one/mean_cosine"] == pytest.approx(cosines[alive][rows, columns].mean(), rel=1e-4)
+
+
+def test_it_conforms_without_labels(data):
+    x, _ = data
+    others = {"one": tiny_sae(x, d_sae=24, k=4, seed=1), "wide": tiny_sae(x, d_sae=30, k=4, seed=2)}
+    plain = make_embeddings({"hook_fused": x})
+    result = check_evaluator(lambda e: Stability(e, others, n_bootstrap=5), tiny_sae(x, d_sae=24, k=4), plain)
+    assert result.reasons["significance/odds_ratio"].startswith("no table of concept alignment")
