@@ -179,7 +179,11 @@ class HookedMemeCLIP(HookedFusion):
         return self._set_head(fit_linear_head(x, values), task, np.unique(values).tolist())
 
     def set_head(
-        self, weight: Float[np.ndarray, "outputs d"], bias: Float[np.ndarray, " outputs"], task: str, classes: Sequence[Any]
+        self,
+        weight: Float[np.ndarray, "outputs d"],
+        bias: Float[np.ndarray, " outputs"],
+        task: str,
+        classes: Sequence[Any],
     ) -> HookedMemeCLIP:
         """Take a linear head on the fused vectors that was fitted elsewhere.
 

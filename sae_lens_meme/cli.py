@@ -264,6 +264,41 @@ def evaluate(
 
 
 @app.command()
+def select(
+    sae: Annotated[Path, typer.Option(help="An SAE folder: ours or any of SAELens'.")],
+    embeddings: Annotated[Path, typer.Option(help="The result of 'embed'.")],
+    out: Out,
+    corpus: Annotated[Path | None, typer.Option(help="Filter this corpus; default the embeddings.")] = None,
+    share: Annotated[float, typer.Option(help="Share of the train memes to keep.")] = 0.5,
+    by: Annotated[
+        Literal["sum", "mean", "clip", "l0"],
+        typer.Option(help="Score: sum or mean of the latents' cross-modal weights, CLIP score, or L0."),
+    ] = "sum",
+    within_source: Annotated[bool, typer.Option("--within-source", help="Keep this share of each source.")] = False,
+    hook: Annotated[str | None, typer.Option(help="The hook to read, for an SAE that names none.")] = None,
+    overwrite: Overwrite = False,
+) -> None:
+    """Keep the train memes whose latents bind picture and caption (SAE-V's filter), as a Hugging Face dataset."""
+    from sae_lens_meme.select import select_memes
+
+    kept = select_memes(
+        *(sae, embeddings),
+        out=out,
+        corpus=corpus,
+        share=share,
+        by=by,
+        within_source=within_source,
+        hook=hook,
+        overwrite=overwrite,
+    )
+    sizes = {name: len(part) for name, part in kept.items()} if isinstance(kept, dict) else {"": len(kept)}
+    _done(
+        out,
+        ", ".join(f"{n:,} {name}".rstrip() for name, n in sizes.items()) + " memes; datasets.load_from_disk opens it",
+    )
+
+
+@app.command()
 def explain(
     evaluation: Annotated[Path, typer.Argument(help="The result of 'evaluate'.")],
     pattern: Annotated[str, typer.Argument(help="Which numbers, e.g. '*best_f1_test' or 'probes/hate/*'.")] = "*",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -11,9 +12,12 @@ import time
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from arrays import anisotropic
+from datasets import load_from_disk
+from test_evaluation_schema import check_evaluation
 
 from sae_lens_meme.cli import main
 
@@ -133,6 +137,49 @@ def test_a_second_evaluate_does_nothing_and_prints_the_same(
     assert status == 0
     assert "corrected protocol" in printed
     assert {p: p.stat().st_mtime_ns for p in before} == before
+
+
+def test_select_keeps_the_best_share_of_the_train_memes(
+    results: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    monkeypatch.chdir(results)
+    arguments = ("select", "--sae", "S", "--embeddings", "E", "--share", "0.25", "--out", "K")
+    status, printed, _ = here(arguments, capsys)
+    assert (status, "550 memes" in printed) == (0, True)
+    kept, whole = load_from_disk("K"), load_from_disk("E")
+    assert {s: kept["split"].count(s) for s in ("train", "validation", "test")} == {
+        "train": 150,
+        "validation": 200,
+        "test": 200,
+    }
+    scores = dict(zip(kept["id"], kept["cross_modal_score"], strict=True))
+    assert kept.features.keys() - whole.features.keys() == {"cross_modal_score"}
+    dropped = set(whole["id"]) - set(kept["id"])
+    status, _, _ = here((*arguments[:5], "--share", "1", "--out", "K1"), capsys)
+    all_scores = dict(zip(*(load_from_disk("K1")[name] for name in ("id", "cross_modal_score")), strict=True))
+    lowest = min(scores[meme] for meme, split in zip(kept["id"], kept["split"], strict=True) if split == "train")
+    assert max(all_scores[meme] for meme in dropped) <= lowest
+    status, _, error = here(arguments, capsys)
+    assert (status, "K: is there already; pass --overwrite" in error) == (2, True)
+
+
+def test_explain_says_what_a_number_is(
+    results: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    monkeypatch.chdir(results)
+    status, printed, _ = here(("explain", "V", "hate/latents/auroc"), capsys)
+    assert status == 0
+    assert re.search(r"probes/hate/latents/auroc 0\.\d+", printed)
+    assert "known test rows" in " ".join(printed.split())
+    status, _, error = here(("explain", "V", "hate/auroc"), capsys)
+    assert (status, "no number matches 'hate/auroc'" in error) == (2, True)
+
+
+def test_evaluation_json_is_of_its_schema(results: Path):
+    check_evaluation((results / "V" / "evaluation.json").read_text())
+    numbers = pd.read_parquet(results / "V" / "numbers.parquet")
+    assert numbers["value"].isna().eq(numbers["reason"].notna()).all()
+    assert (numbers["explain"].str.len() > 0).all()
 
 
 @pytest.mark.parametrize(

@@ -192,7 +192,7 @@ def test_resampled_auroc_is_scikit_learns_on_the_drawn_memes(seed, ties):
     true, strata = rng.random(40) < 0.4, rng.integers(0, 3, 40)
     draws = np.array([np.ones(40), *bootstrap_weights(strata, 4, seed)], np.uint8)
     for groups in (np.zeros(40, int), strata):
-        found = resampled_auroc(score, true, groups, 3, draws)
+        found = resampled_auroc(score, true, groups, 3, draws.T.copy())
         for value, times in zip(found, draws, strict=True):
             s, t, g = (np.repeat(x, times) for x in (score, true, groups))
             pairs = [(t[g == k].sum() * (~t[g == k]).sum(), k) for k in np.unique(g)]

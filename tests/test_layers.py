@@ -19,6 +19,7 @@ LAYERS = [
     {"report"},
     {"figure"},
     {"evaluate"},
+    {"select"},
     {"pipeline"},
     {"cli"},
 ]

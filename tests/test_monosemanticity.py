@@ -229,6 +229,29 @@ def test_p_counts_the_draws_that_reach_the_score(side):
         np.testing.assert_allclose(draws[name].p, (1 + reached) / 41, atol=1e-12)
 
 
+def test_the_order_of_memes_does_not_choose_the_draws():
+    embeddings, z, order = memes(), activations(), np.random.default_rng(1).permutation(N)
+    moved = Embeddings.from_dataset(embeddings.dataset.select(order))
+    one, other = (
+        Measurement.of(Units.of(latents_of(active)), panel_of(part), 4.0, 30, seed=0)
+        for active, part in ((z, embeddings), (z[order], moved))
+    )
+    for name in SIDES:
+        np.testing.assert_allclose(other.draws[name].permuted, one.draws[name].permuted, atol=1e-5)
+
+
+def test_the_support_of_two_sides_is_that_of_the_weaker():
+    image, text = activations(seed=1), activations(seed=2, rate=0.5)
+    units = Units.of(latents_of(image), latents_of(text))
+    alone = [Units.of(latents_of(z)) for z in (image, text)]
+    for side, z in zip(alone, (image, text), strict=True):
+        a = np.nan_to_num(scaled(z))
+        with np.errstate(invalid="ignore"):
+            np.testing.assert_allclose(side.effective_support, np.nan_to_num(a.sum(0) ** 2 / (a**2).sum(0)), rtol=1e-12)
+    np.testing.assert_allclose(units.effective_support, np.minimum(*(side.effective_support for side in alone)))
+    assert (units.support == np.minimum(*((z > 0).sum(0) for z in (image, text)))).all()
+
+
 def null_measurement(
     n_permutations: int = 199, min_support: float = 10.0, n: int = 500, d_sae: int = 300
 ) -> Measurement:

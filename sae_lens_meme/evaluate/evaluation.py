@@ -76,7 +76,7 @@ def evaluate(
     """
     names = chosen(only, skip, answer_key is not None)
     options = Options(protocol, listed(concepts), listed(tasks), names, share, stability_seeds, bootstrap, seed)
-    dictionary, memes = _load_sae(sae, hook), Embeddings.load(embeddings)
+    dictionary, memes = load_sae(sae, hook), Embeddings.load(embeddings)
     second = Embeddings.load(reference) if reference is not None else None
     others = _load_others(other_saes or ())
     fingerprint = {
@@ -135,7 +135,14 @@ def _write(context: Context, folder: StepFolder) -> None:
     folder.finish(evaluators=list(context.results))
 
 
-def _load_sae(folder: str | Path, hook: str | None) -> Any:
+def load_sae(folder: str | Path, hook: str | None = None) -> Any:
+    """Any SAE that SAELens loads, with the hook that it reads.
+
+    Raises:
+        StorageError: no SAE is there.
+        ModelError: SAELens cannot load it.
+        ConfigError: it names no hook, and none is given.
+    """
     from sae_lens import SAE
 
     if not (Path(folder) / "cfg.json").is_file():
@@ -155,7 +162,7 @@ def _load_others(folders: Collection[str]) -> dict[str, tuple[Path, Any]]:
     """By the last part of their path; the whole path where two have the same one."""
     paths = [Path(folder) for folder in folders]
     names = [path.name if [p.name for p in paths].count(path.name) == 1 else str(path) for path in paths]
-    return {name: (path, _load_sae(path, None)) for name, path in zip(names, paths, strict=True)}
+    return {name: (path, load_sae(path, None)) for name, path in zip(names, paths, strict=True)}
 
 
 def _weights(sae: str | Path) -> dict[str, str]:

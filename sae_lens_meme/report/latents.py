@@ -19,7 +19,7 @@ def _monosemanticity(title: str, evaluation: dict[str, Any]) -> list[Row]:
     for reference in (key.removesuffix("/sae/mean") for key in n if key.endswith("/sae/mean")):
         what, sae = _REFERENCES.get(reference, reference), f"{reference}/sae"
         beside = {"chance": n[f"{reference}/chance"], **_of_controls(n, reference, "mean")}
-        rows.append(row(title, f"{what}: mean", n[f"{sae}/mean"], beside, n[f"{sae}/mean_low"], n[f"{sae}/mean_high"]))
+        rows.append(row(title, f"{what}: mean", n[f"{sae}/mean"], beside, n.get(f"{sae}/mean_low"), n.get(f"{sae}/mean_high")))
         shares = _of_controls(n, reference, "share_significant")
         rows.append(row(title, f"{what}: share of latents with q < .05", n.get(f"{sae}/share_significant"), shares))
         best = f"{what}: best, {latent(n.get(f'{sae}/best_latent'))}"
@@ -66,15 +66,15 @@ def _stability(title: str, evaluation: dict[str, Any]) -> list[Row]:
         ("mean cosine with the matched latent", "mean/mean_cosine", cosines),
         ("correlation of activations with the matched latent", "mean/mean_correlation", {"permuted": "mean/mean_correlation_permuted"}),
         ("stable latents among the significant ones", "significance/share_stable_significant", {"others": "significance/share_stable_other"}),
-        ("odds ratio of stable, significant against others", "significance/odds_ratio", {}),
-        ("the same among latents of like firing rate", "significance/within_rate/odds_ratio", {}),
+        ("odds ratio of stable, significant against others", "significance/odds_ratio", {"others": 1}),
+        ("the same among latents of like firing rate", "significance/within_rate/odds_ratio", {"others": 1}),
     ]  # fmt: skip
     return [
         row(
             title,
             measure,
             n[key],
-            {label: n[name] for label, name in beside.items() if name in n},
+            {label: n.get(name, name) for label, name in beside.items() if name in n or name == 1},
             n.get(f"{key}_low"),
             n.get(f"{key}_high"),
         )

@@ -17,8 +17,8 @@ def _question_set(title: str, evaluation: dict[str, Any]) -> list[Row]:
             f"{kind.replace('_', '-')} ({n[f'n_{kind}']} latents)",
             n[f"share_{kind}"],
             {"swaps permuted": n[f"permuted/share_{kind}"], "neurons": n.get(f"neurons/share_{kind}")},
-            n[f"share_{kind}_low"],
-            n[f"share_{kind}_high"],
+            n.get(f"share_{kind}_low"),
+            n.get(f"share_{kind}_high"),
         )
         for kind in ("visual", "textual", "cross_modal", "undecided")
     ]
@@ -47,7 +47,7 @@ def _cross_modal(title: str, evaluation: dict[str, Any]) -> list[Row]:
     for key in (key for key in n if key.endswith("/sum/kept_again")):
         share = key.split("/")[1].removeprefix("keep_")
         measure = f"memes kept again by a bootstrap of the weights, best {float(share):.0%}"
-        rows.append(row(title, measure, n[key], {"chance": n[f"{key}_random"]}, n[f"{key}_low"], n[f"{key}_high"]))
+        rows.append(row(title, measure, n[key], {"chance": n[f"{key}_random"]}, n.get(f"{key}_low"), n.get(f"{key}_high")))
     return rows
 
 
@@ -67,8 +67,8 @@ def _filter(title: str, evaluation: dict[str, Any]) -> list[Row]:
                 "L0": n[f"{group}/l0/auroc"],
                 "all memes": n[f"{group.split('/')[0]}/all/auroc"],
             },
-            n[f"{group}/sum/auroc_minus_random_low"],
-            n[f"{group}/sum/auroc_minus_random_high"],
+            n.get(f"{group}/sum/auroc_minus_random_low"),
+            n.get(f"{group}/sum/auroc_minus_random_high"),
         )
         for group in groups
     ]

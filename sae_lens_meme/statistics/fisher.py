@@ -10,28 +10,35 @@ from numba import njit
 from scipy.special import log_ndtr
 
 from sae_lens_meme.statistics.contingency import Tables
-from sae_lens_meme.statistics.hypergeometric import log_tail, log_tail_of_sum
+from sae_lens_meme.statistics.hypergeometric import MEDIAN_RULE, log_tail, log_tail_of_sum
 
 
-def fisher_greater(tables: Tables) -> Float[np.ndarray, "latents concepts"]:
+def fisher_greater(tables: Tables, alpha: float = 1.0) -> Float[np.ndarray, "latents concepts"]:
     """Natural log of Fisher's one-sided p (`greater`) of the tables summed over strata.
 
     Equals `scipy.stats.fisher_exact(alternative="greater")`, without its underflow.
+
+    Args:
+        alpha: a p above it may come out as 1, which is faster.
     """
     a = tables.fires_true.sum(axis=-1)
-    return _fisher(a, tables.fires.sum(axis=-1), tables.true.sum(axis=-1), tables.n.sum(axis=-1))
+    n = tables.n.sum(axis=-1)
+    return _fisher(a, tables.fires.sum(axis=-1), tables.true.sum(axis=-1), n, math.log(alpha))
 
 
-def stratified_greater(tables: Tables) -> Float[np.ndarray, "latents concepts"]:
+def stratified_greater(tables: Tables, alpha: float = 1.0) -> Float[np.ndarray, "latents concepts"]:
     """Natural log of the one-sided p of no association within any stratum.
 
     The exact conditional test: given each stratum's margins, the count a is a sum of independent
     hypergeometrics (as in `mantelhaen.test(exact=TRUE)` of R). A pair of which a convolution would
     take over `hypergeometric.MAX_TERMS` terms gets the Cochran-Mantel-Haenszel p instead. NaN where the
     margins leave only one table possible (the latent is silent, or no stratum has both classes).
+
+    Args:
+        alpha: a p above it may come out as 1, which is faster.
     """
-    support = np.minimum(tables.fires, tables.true).sum(axis=-1).max(initial=0)
-    log_p = _stratified(tables.fires_true, tables.fires, tables.true, tables.n, int(support) + 1)
+    support = int(np.minimum(tables.fires, tables.true).sum(axis=-1).max(initial=0))
+    log_p = _stratified(tables.fires_true, tables.fires, tables.true, tables.n, support + 1, math.log(alpha))
     too_large = log_p == 1.0  # a log p is never positive
     if too_large.any():
         log_p[too_large] = cmh_greater(tables)[too_large]
@@ -50,31 +57,34 @@ def cmh_greater(tables: Tables) -> Float[np.ndarray, "latents concepts"]:
 
 
 @njit(cache=True, nogil=True)
-def _fisher(a, fires, true, n):
+def _fisher(a, fires, true, n, bound):
     out = np.empty(a.shape)
     for i in range(a.shape[0]):
         for c in range(a.shape[1]):
-            out[i, c] = log_tail(a[i, c], fires[i, c], true[c], n[c])
+            out[i, c] = log_tail(a[i, c], fires[i, c], true[c], n[c], bound)
     return out
 
 
 @njit(cache=True, nogil=True)
-def _stratified(a, fires, true, n, support):
+def _stratified(a, fires, true, n, support, bound):
     latents, concepts, strata = a.shape
     out, work = np.empty((latents, concepts)), np.empty((3, support))
     f, t, m = np.empty(strata, np.int64), np.empty(strata, np.int64), np.empty(strata, np.int64)
     for i in range(latents):
         for c in range(concepts):
-            used, count = 0, 0
+            used, count, mean = 0, 0, 0.0
             for s in range(strata):
                 if 0 < true[c, s] < n[c, s] and 0 < fires[i, c, s] < n[c, s]:  # else only one table is possible
                     f[used], t[used], m[used] = fires[i, c, s], true[c, s], n[c, s]
                     count += a[i, c, s]
+                    mean += f[used] * t[used] / m[used]
                     used += 1
             if used == 0:
                 out[i, c] = math.nan
             elif used == 1:
-                out[i, c] = log_tail(count, f[0], t[0], m[0])
+                out[i, c] = log_tail(count, f[0], t[0], m[0], bound)
+            elif bound < MEDIAN_RULE and count <= mean:
+                out[i, c] = 0.0
             else:
                 log_p = log_tail_of_sum(count, f[:used], t[:used], m[:used], work)
                 out[i, c] = 1.0 if math.isnan(log_p) else log_p

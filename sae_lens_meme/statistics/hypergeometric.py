@@ -13,6 +13,10 @@ from numba import njit
 MAX_TERMS = 4_000_000
 """A convolution of more terms than this is not done: `log_tail_of_sum` returns NaN (about 4 ms)."""
 
+MEDIAN_RULE = math.log(0.25)
+"""A sum of independent hypergeometrics is one of independent Bernoullis (Vatutin and Mikhailov 1982), so that its median is
+less than 1 from its mean (Jogdeo and Samuels 1968): P(A >= a) is at least 1/2 for a up to the mean."""
+
 _NEGLIGIBLE = 1e-17  # of the largest term
 _LOG_2PI = math.log(2 * math.pi)
 _STIRLING_ERROR = np.array(
@@ -21,15 +25,19 @@ _STIRLING_ERROR = np.array(
 
 
 @njit(cache=True, nogil=True)
-def log_tail(a, fires, true, n):
-    """Natural log of P(A >= a), A the true ones among `fires` draws of `n` of which `true` are true."""
+def log_tail(a, fires, true, n, bound=0.0):
+    """Natural log of P(A >= a), A the true ones among `fires` draws of `n` of which `true` are true.
+
+    Where it is above `bound`, 0 may come instead: then it need not be known.
+    """
     low, high = max(0, fires + true - n), min(fires, true)
-    if a <= low:
+    if a <= low or (bound < MEDIAN_RULE and a * n <= fires * true):
         return 0.0
     if a > high:
         return -math.inf
     if a > _mode(0.0, fires, true, n):
-        return log_pmf(a, fires, true, n) + math.log(_sum_up(a, fires, true, n))
+        first = log_pmf(a, fires, true, n)
+        return first + math.log(_sum_up(a, fires, true, n)) if first <= bound else 0.0
     below = math.exp(log_pmf(a - 1, fires, true, n)) * _sum_down(a - 1, fires, true, n)
     return math.log1p(-below)
 
@@ -150,17 +158,27 @@ def _tail_product(a, product, size, factor, length, tails, log_odds):
 
 @njit(cache=True, nogil=True)
 def _tilt(a, fires, true, n):
-    """The log odds ratio, 0 or more, at which the modes sum to `a` (bisection)."""
-    low, high = 0.0, 60.0
-    if _sum_of_modes(low, fires, true, n) >= a:
-        return low
-    for _ in range(32):
+    """A log odds ratio, 0 or more, at which the modes sum to about `a`: a guess, brackets, then bisection.
+
+    It decides only how many digits are kept.
+    """
+    if _sum_of_modes(0.0, fires, true, n) >= a:
+        return 0.0
+    mean, variance = 0.0, 0.0
+    for s in range(len(n)):
+        share = fires[s] / n[s]
+        mean += share * true[s]
+        variance += share * (1.0 - share) * true[s] * (n[s] - true[s]) / n[s]
+    low, high = 0.0, max((a - mean) / variance, 0.01)
+    while high < 60.0 and _sum_of_modes(high, fires, true, n) < a:
+        low, high = high, 2.0 * high
+    for _ in range(6):
         middle = 0.5 * (low + high)
         if _sum_of_modes(middle, fires, true, n) >= a:
             high = middle
         else:
             low = middle
-    return high
+    return min(high, 60.0)
 
 
 @njit(cache=True, nogil=True)

@@ -28,8 +28,11 @@ def benjamini_hochberg_by_concept(
 
 
 def rejected(log_p: Float[np.ndarray, "*tests"], alpha: float) -> Bool[np.ndarray, "*tests"]:
-    """Whether q < alpha, all tests as one family; the same as comparing `benjamini_hochberg`, without the q."""
-    flat = np.sort(log_p[~np.isnan(log_p)])
-    steps = alpha * np.arange(1, len(flat) + 1) / len(flat) if len(flat) else flat
-    below = np.flatnonzero(np.exp(flat) < steps)
-    return log_p <= (flat[below[-1]] if len(below) else -np.inf)
+    """Whether q < alpha, all tests as one family; the same as comparing `benjamini_hochberg`, without the q.
+
+    Only the p below alpha are looked at: the others may be given as 1.
+    """
+    tested = np.count_nonzero(~np.isnan(log_p))
+    small = np.sort(log_p[log_p < np.log(alpha) + 1e-9])
+    below = np.flatnonzero(np.exp(small) < alpha * np.arange(1, len(small) + 1) / max(tested, 1))
+    return log_p <= (small[below[-1]] if len(below) else -np.inf)

@@ -101,6 +101,6 @@ def permuted_labels(
 
 
 def _counts(latents: Latents, targets: Targets, protocol: str, alpha: float) -> dict[str, Number]:
-    counter = Counter(latents.csc(), targets.codes(protocol), targets.strata(protocol))
-    numbers = headline_counts(association(counter.count(), protocol), targets.names, alpha)
+    counter = Counter(latents.csr(), targets.codes(protocol), targets.strata(protocol))
+    numbers = headline_counts(association(counter.count(), protocol, alpha), targets.names, alpha)
     return {key: numbers[key] for key in _COUNTS}

@@ -77,10 +77,10 @@ def count_intervals(
     """`_low`, `_high` and `_at_half` of every headline count; nothing for 0 replicates."""
     if replicates == 0:
         return {}
-    counter = Counter(latents.csc(), targets.codes(protocol), targets.strata(protocol))
+    counter = Counter(latents.csr(), targets.codes(protocol), targets.strata(protocol))
 
     def count(weights: np.ndarray | None = None) -> np.ndarray:
-        return _totals(significant(association(counter.count(weights), protocol), alpha))
+        return _totals(significant(association(counter.count(weights), protocol, alpha), alpha))
 
     (low, high), half = count_interval(count, count(), targets.sources, replicates, seed)
     return {

@@ -68,7 +68,7 @@ def measure_pairs(latents: Latents, targets: Targets, protocol: str, ranked: Ran
     published: everything on all rows at once, a missing label counted as negative.
     """
     ranked = Ranked.of(latents.csc()) if ranked is None else ranked
-    tables = Counter(latents.csc(), targets.codes(protocol), targets.strata(protocol)).count()
+    tables = Counter(latents.csr(), targets.codes(protocol), targets.strata(protocol)).count()
     log_p = association(tables, protocol)
     a, b, c, d = tables.pooled
     odds = common_odds_ratio(tables)
@@ -86,9 +86,12 @@ def measure_pairs(latents: Latents, targets: Targets, protocol: str, ranked: Ran
     return Pairs(protocol, targets.names, log_p, {**columns, **scores}, splits)
 
 
-def association(tables: Tables, protocol: str) -> Float[np.ndarray, "latents concepts"]:
-    """Natural logs of the one-sided p of the protocol's test; NaN where it cannot be done."""
-    return fisher_greater(tables) if protocol == "published" else stratified_greater(tables)
+def association(tables: Tables, protocol: str, alpha: float = 1.0) -> Float[np.ndarray, "latents concepts"]:
+    """Natural logs of the one-sided p of the protocol's test; NaN where it cannot be done.
+
+    A p above `alpha` may come out as 1: for counts of significant pairs it need not be known.
+    """
+    return fisher_greater(tables, alpha) if protocol == "published" else stratified_greater(tables, alpha)
 
 
 def significant(log_p: Float[np.ndarray, "latents concepts"], alpha: float) -> dict[str, Bool[np.ndarray, "l c"]]:

@@ -100,12 +100,12 @@ class _Measured:
         self.sources = np.unique(sources, return_inverse=True)[1]
         resamples = bootstrap_weights(self.sources, settings.n_bootstrap, settings.seed)
         # a meme is drawn about once: 255 times is out of reach
-        self.weights = np.array([np.ones(len(held_out)), *resamples], dtype=np.uint8)
+        self.weights = np.stack([np.ones(len(held_out), np.int64), *resamples], axis=1).astype(np.uint8)
 
     def aurocs(self, probe: Probe) -> Aurocs:
         """Of the second of two classes, else the mean of one class against the rest, as `Probes` has it."""
         if not len(self.y):
-            return np.full((2, len(self.weights)), np.nan)
+            return np.full((2, self.weights.shape[1]), np.nan)
         found = probe.predict_proba(self.z)
         columns = range(1 if len(probe.classes) == 2 else 0, len(probe.classes))
         each = np.array([self._aurocs_of(found[:, c], self.y == probe.classes[c]) for c in columns])
@@ -115,7 +115,7 @@ class _Measured:
 
     def _aurocs_of(self, score: np.ndarray, true: np.ndarray) -> Aurocs:
         order = np.argsort(score, kind="stable")
-        score, true, sources, weights = score[order], true[order], self.sources[order], self.weights[:, order]
+        score, true, sources, weights = score[order], true[order], self.sources[order], self.weights[order]
         strata = (np.zeros_like(sources), sources)
         n_sources = int(sources.max()) + 1
         return np.array([resampled_auroc(score, true, stratum, n_sources, weights) for stratum in strata])

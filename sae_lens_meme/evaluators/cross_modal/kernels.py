@@ -50,40 +50,32 @@ def resampled_auroc(scores, true, strata, n_strata, weights):
     """AUROC within strata of each resample, float64 [replicates]; NaN where no stratum has both classes.
 
     Probability that a true meme scores above a false one of its stratum, ties half. Memes are in ascending order of
-    score; `weights` [replicates, n] say how often each is drawn.
+    score; `weights` [n, replicates] say how often each is drawn.
     """
-    out = np.empty(len(weights))
-    n_false, n_true = np.empty(n_strata), np.empty(n_strata)
-    for r in range(len(weights)):
-        n_false[:], n_true[:] = 0.0, 0.0
-        wins, start = 0.0, 0
-        while start < len(scores):
-            stop = start + 1
-            while stop < len(scores) and scores[stop] == scores[start]:
-                stop += 1
-            wins += _won(start, stop, true, strata, weights[r], n_false, n_true)
-            start = stop
-        pairs = np.sum(n_false * n_true)
-        out[r] = wins / pairs if pairs > 0 else np.nan
-    return out
+    replicates = weights.shape[1]
+    n_false, n_true = np.zeros((n_strata, replicates)), np.zeros((n_strata, replicates))
+    won, start = np.zeros(replicates), 0
+    while start < len(scores):
+        stop = start + 1
+        while stop < len(scores) and scores[stop] == scores[start]:
+            stop += 1
+        # A true meme beats the false ones below it and half of those it ties with: the mean of the counts before
+        # and after the tied ones are added.
+        _add_half_of(n_false, start, stop, true, strata, weights, won)
+        for k in range(start, stop):
+            counts = n_true[strata[k]] if true[k] else n_false[strata[k]]
+            for r in range(replicates):
+                counts[r] += weights[k, r]
+        _add_half_of(n_false, start, stop, true, strata, weights, won)
+        start = stop
+    pairs = (n_false * n_true).sum(axis=0)
+    return np.where(pairs > 0, won / np.maximum(pairs, 1.0), np.nan)
 
 
-@njit(cache=True, nogil=True, inline="always")
-def _won(start, stop, true, strata, weights, n_false, n_true):
-    """Pairs that the true memes with one score win; `n_false` and `n_true` count false and true memes by stratum.
-
-    A true meme beats the false ones below it, and half of those it ties with: the mean of the two counts before and
-    after the tied ones are added.
-    """
-    won = 0.0
+@njit(cache=True, nogil=True)
+def _add_half_of(n_false, start, stop, true, strata, weights, won):
     for k in range(start, stop):
         if true[k]:
-            won += 0.5 * weights[k] * n_false[strata[k]]
-            n_true[strata[k]] += weights[k]
-    for k in range(start, stop):
-        if not true[k]:
-            n_false[strata[k]] += weights[k]
-    for k in range(start, stop):
-        if true[k]:
-            won += 0.5 * weights[k] * n_false[strata[k]]
-    return won
+            below = n_false[strata[k]]
+            for r in range(len(won)):
+                won[r] += 0.5 * weights[k, r] * below[r]

@@ -38,7 +38,8 @@ class Monosemanticity(Evaluator):
         rows: "held_out" (test rows, else validation rows, else all) or "all", as published.
         min_support: the least effective support (sum a)^2 / sum a^2 of latents that are summed up and tested. A latent
             that hangs on a few memes has a high MS by chance.
-        n_permutations: draws of the test; 0 for none. No p is below 1 / (1 + n_permutations).
+        n_permutations: draws of the test; 0 for none. No p is below 1 / (1 + n_permutations). Each costs what the scores
+            cost, and all hold the rows' unit vectors in float32: with rows="all" give fewer.
         neurons: measure raw neurons at equal L0 too.
         top: size of the top sets whose overlap is the uniqueness.
     """

@@ -35,11 +35,9 @@ def explain(
     """
     n = len(panel)
     counted = f"latents with an effective support of at least {min_support:g} on these {n} memes"
-    test = (
-        f"{n_permutations} permutations of the activations within source"
-        if n_permutations
-        else "no permutations asked for"
-    )
+    test = "no permutations asked for"
+    if n_permutations:
+        test = f"{n_permutations} permutations of the activations within source, so that no p is below 1/{n_permutations + 1}"
     interval = f"95 % interval of the mean for these latents, delete-one jackknife over the {n} memes"
     no_choice = "jackknife interval of this latent; it does not count the choice"
     return {
@@ -51,7 +49,8 @@ def explain(
         "*/sae/*": f"latents of the SAE, min-max scaled over the {n} memes",
         "*/neurons/*": "control: raw dimensions of the embedding the SAE reads, both signs, standardised on train rows, as "
         "many active on each meme as the SAE has latents",
-        "*/permuted/*": f"control: the SAE's latents, the activations of each meme handed to a random meme of its source; {test}",
+        "*/permuted/*": "control: the SAE's latents, the activations of each meme handed to a random meme of its source; "
+        f"mean over {n_permutations} draws",
         "*chance": f"mean cosine of all pairs of the {n} memes: what a latent that fires at random has",
         "*/*/n_latents": counted,
         "*/n_unfiltered": "latents for which MS is defined",

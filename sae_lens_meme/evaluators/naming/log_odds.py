@@ -106,7 +106,7 @@ def _combined(count, fired, total, sizes, alpha_0):
 def _insert(words, odds, zs, word, delta, z):
     """Keep the largest z, of equal ones the first word: the order of the memes must not matter."""
     place = len(zs)
-    while place > 0 and (words[place - 1] < 0 or z > zs[place - 1] ):
+    while place > 0 and (words[place - 1] < 0 or z > zs[place - 1] or (z == zs[place - 1] and word < words[place - 1])):
         place -= 1
     for j in range(len(zs) - 1, place, -1):
         words[j], odds[j], zs[j] = words[j - 1], odds[j - 1], zs[j - 1]

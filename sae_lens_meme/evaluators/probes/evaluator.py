@@ -60,7 +60,9 @@ class Probes(Evaluator):
         tasks, skipped = tasks_of(embeddings, self.tasks)
         hook = hook_of(sae, embeddings, self.hook)
         decoded = [part for task in tasks for part in (self.fitted.rows(task), task.held_out)]
-        decoded = np.unique(np.concatenate(decoded)) if decoded and "reconstruction" in self.spaces else np.empty(0, int)
+        decoded = (
+            np.unique(np.concatenate(decoded)) if decoded and "reconstruction" in self.spaces else np.empty(0, int)
+        )
         readers = _readers(sae, embeddings, latents, hook, decoded)
 
         def measured(task: Task) -> list[tuple[dict[str, Any], dict[str, str]]]:
@@ -124,9 +126,7 @@ class _Prior:
         return np.tile(self.frequencies, (x.shape[0], 1))
 
 
-def _readers(
-    sae: Any, embeddings: Embeddings, latents: Latents, hook: str, decoded: np.ndarray
-) -> dict[str, Reader]:
+def _readers(sae: Any, embeddings: Embeddings, latents: Latents, hook: str, decoded: np.ndarray) -> dict[str, Reader]:
     """Rows of each space; the rows `decoded`, ascending, are reconstructed once for all tasks."""
     parts = [x_hat for _, _, x_hat in reconstructed(sae, embeddings, latents, hook, decoded)]
     x_hat = np.concatenate(parts) if parts else np.empty((0, embeddings.d_in(hook)), np.float32)
