@@ -184,9 +184,10 @@ def test_item_scores_sum_the_weights_of_active_latents(data, delta):
     embeddings, z = data
     weights = cross_modal_weights(embeddings, latents_of(z), top=TOP, n_bootstrap=0, delta=delta)
     scores = item_scores(embeddings, latents_of(z), weights)
-    loops = Loops(embeddings, z, delta)
+    loops = Loops(embeddings, z, np.float32(delta))
+    assert weights.support.tolist() == [len(loops.strongest(latent)) for latent in range(D_SAE)]
     for row in range(N):
-        active = [f for f in range(D_SAE) if z[row, f] > delta]
+        active = [f for f in range(D_SAE) if z[row, f] > np.float32(delta)]
         omegas = [loops.omega(loops.strongest(f)[:TOP]) for f in active if len(loops.strongest(f)) >= TOP]
         assert scores.sum[row] == pytest.approx(sum(omegas), abs=1e-12)
         assert scores.mean[row] == pytest.approx(np.mean(omegas) if omegas else np.nan, abs=1e-12, nan_ok=True)

@@ -24,9 +24,10 @@ from sae_lens_meme.evaluators.concept_alignment import ConceptAlignment
 from sae_lens_meme.evaluators.latents import Latents, encode
 from sae_lens_meme.evaluators.result import Result
 from sae_lens_meme.evaluators.stability import Stability, seed_agreement, stability
-from sae_lens_meme.evaluators.stability.firing import firing_agreement, permuted_memes
+from sae_lens_meme.evaluators.stability.firing import firing_agreement
 from sae_lens_meme.evaluators.stability.matching import Directions, largest_sum, match, random_like
 from sae_lens_meme.evaluators.stability.significance import rate_groups, significance_numbers
+from sae_lens_meme.statistics.permutation import permutation_within
 
 D_IN = 24
 SPREAD = np.sqrt(np.array([0.406, 0.205, 0.031, *[0.358 / 21] * 21])).astype(np.float32)
@@ -137,7 +138,7 @@ def test_firing_agreement_is_sklearns_and_numpys():
 def test_memes_are_permuted_within_stratum():
     latents, strata = some_latents(60, 8, 0), np.arange(60) % 3
     order = np.random.default_rng(1).permutation(60)
-    permuted = permuted_memes(latents, strata, order, np.random.default_rng(2)).csr().toarray()
+    permuted = latents.rows(permutation_within(strata, np.random.default_rng(2), order)).csr().toarray()
     for stratum in range(3):
         before, after = latents.csr().toarray()[strata == stratum], permuted[strata == stratum]
         assert not np.array_equal(before, after)

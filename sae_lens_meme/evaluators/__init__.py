@@ -6,13 +6,21 @@ from importlib import import_module
 from typing import Any
 
 _HOME = {
+    "AnswerKeyScores": "sae_lens_meme.evaluators.answer_key",
+    "Baselines": "sae_lens_meme.evaluators.concept_alignment.baselines",
     "ConceptAlignment": "sae_lens_meme.evaluators.concept_alignment",
+    "CrossModal": "sae_lens_meme.evaluators.cross_modal",
     "Evaluator": "sae_lens_meme.evaluators.base",
     "Influence": "sae_lens_meme.evaluators.influence",
     "Latents": "sae_lens_meme.evaluators.latents",
+    "Monosemanticity": "sae_lens_meme.evaluators.monosemanticity",
+    "Naming": "sae_lens_meme.evaluators.naming",
     "Probes": "sae_lens_meme.evaluators.probes",
+    "QuestionSet": "sae_lens_meme.evaluators.question_set",
     "Reconstruction": "sae_lens_meme.evaluators.reconstruction",
     "Result": "sae_lens_meme.evaluators.result",
+    "Stability": "sae_lens_meme.evaluators.stability",
+    "StockEvals": "sae_lens_meme.evaluators.stock",
     "encode": "sae_lens_meme.evaluators.latents",
 }
 __all__ = list(_HOME)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
@@ -101,12 +100,11 @@ def _run(sae: Any, model: Any) -> dict[str, dict[str, float]]:
         device=sae.device,
         dtype="float32",
     )
+    store.dataset.reset_format()  # it asks for tensors row by row, which takes longer than all that follows
     config = EvalConfig(
         batch_size_prompts=batch,
         n_eval_reconstruction_batches=n_batches,
         compute_kl=True,
         compute_ce_loss=True,
     )
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="To copy construct from a tensor")  # SAELens' own, once a row
-        return run_evals(sae, store, model, ActivationScaler(), config)[0]
+    return run_evals(sae, store, model, ActivationScaler(), config)[0]

@@ -19,7 +19,9 @@ def _monosemanticity(title: str, evaluation: dict[str, Any]) -> list[Row]:
     for reference in (key.removesuffix("/sae/mean") for key in n if key.endswith("/sae/mean")):
         what, sae = _REFERENCES.get(reference, reference), f"{reference}/sae"
         beside = {"chance": n[f"{reference}/chance"], **_of_controls(n, reference, "mean")}
-        rows.append(row(title, f"{what}: mean", n[f"{sae}/mean"], beside, n.get(f"{sae}/mean_low"), n.get(f"{sae}/mean_high")))
+        rows.append(
+            row(title, f"{what}: mean", n[f"{sae}/mean"], beside, n.get(f"{sae}/mean_low"), n.get(f"{sae}/mean_high"))
+        )
         shares = _of_controls(n, reference, "share_significant")
         rows.append(row(title, f"{what}: share of latents with q < .05", n.get(f"{sae}/share_significant"), shares))
         best = f"{what}: best, {latent(n.get(f'{sae}/best_latent'))}"
@@ -74,7 +76,7 @@ def _stability(title: str, evaluation: dict[str, Any]) -> list[Row]:
             title,
             measure,
             n[key],
-            {label: n.get(name, name) for label, name in beside.items() if name in n or name == 1},
+            {label: n.get(str(name), name) for label, name in beside.items() if name in n or name == 1},
             n.get(f"{key}_low"),
             n.get(f"{key}_high"),
         )

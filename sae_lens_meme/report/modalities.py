@@ -47,7 +47,9 @@ def _cross_modal(title: str, evaluation: dict[str, Any]) -> list[Row]:
     for key in (key for key in n if key.endswith("/sum/kept_again")):
         share = key.split("/")[1].removeprefix("keep_")
         measure = f"memes kept again by a bootstrap of the weights, best {float(share):.0%}"
-        rows.append(row(title, measure, n[key], {"chance": n[f"{key}_random"]}, n.get(f"{key}_low"), n.get(f"{key}_high")))
+        rows.append(
+            row(title, measure, n[key], {"chance": n[f"{key}_random"]}, n.get(f"{key}_low"), n.get(f"{key}_high"))
+        )
     return rows
 
 

@@ -11,6 +11,7 @@ from sae_lens_meme.embeddings import Embeddings
 from sae_lens_meme.errors import DataError
 from sae_lens_meme.evaluators.concept_alignment.concepts import Concept
 from sae_lens_meme.statistics.contingency import FALSE, TRUE, UNKNOWN
+from sae_lens_meme.statistics.permutation import permutation_within
 
 Codes = UInt8[np.ndarray, "n concepts"]
 
@@ -50,10 +51,7 @@ class Targets:
 
     def permuted(self, generator: np.random.Generator) -> Targets:
         """All labels of a meme handed to another meme of the same source: what association is left is the source's."""
-        order = np.arange(len(self.sources))
-        for source in np.unique(self.sources):
-            rows = np.flatnonzero(self.sources == source)
-            order[rows] = generator.permutation(rows)
+        order = permutation_within(self.sources, generator)
         return replace(self, known=self.known[order], published=self.published[order])
 
     def test_codes(self) -> Codes:

@@ -107,7 +107,6 @@ def cross_modal_weights(
     support, memes = _strongest(latents.rows(pairs.train), delta, most)
     draws = _draws(pairs.sources, n_bootstrap, seed)
     looked_up = _shuffled_within(pairs.sources, seed) if shuffled else np.arange(len(pairs.train))
-    shape = {"support": support, "top": top, "min_support": min_support, "delta": delta}
     columns = np.full((4 + n_bootstrap, latents.d_sae), np.nan)
     measured = np.flatnonzero(support >= min_support)
     with threadpool_limits(1, user_api="blas"):  # many small products: threads would wait for each other
@@ -115,7 +114,7 @@ def cross_modal_weights(
             chunk = measured[start : start + CHUNK]
             columns[:, chunk] = _measured(embeddings, pairs, looked_up, memes[chunk], support[chunk], draws, top)
     omega, paired, unpaired, chance = columns[:4]
-    return Weights(**shape, omega=omega, paired=paired, unpaired=unpaired, chance=chance, replicates=columns[4:])
+    return Weights(support, omega, paired, unpaired, chance, columns[4:], top, min_support, delta)
 
 
 def _require(top: int, min_support: int, delta: float, n_bootstrap: int) -> None:
@@ -132,7 +131,7 @@ def _require(top: int, min_support: int, delta: float, n_bootstrap: int) -> None
 def _strongest(latents: Latents, delta: float, most: int) -> tuple[np.ndarray, np.ndarray]:
     """How many memes each latent fires on, and the strongest of them [d_sae, most] in descending order (0 beyond).
 
-    Ties go to the earlier meme. Of 3 top + 10 memes a resample draws fewer than `top` with probability 3e-7 or less.
+    Ties go to the earlier meme. Of 3 top + 10 memes a resample draws fewer than `top` with probability 2e-6 or less.
     """
     ranked = Ranked.of(latents.csc())
     fired = np.concatenate([[0], np.cumsum(ranked.values > delta)])

@@ -30,6 +30,7 @@ from sae_lens_meme.evaluators.latents import Latents, hook_of
 from sae_lens_meme.evaluators.probes.probe import Probe, SharedProbes
 from sae_lens_meme.evaluators.probes.tasks import tasks_of
 from sae_lens_meme.evaluators.result import Number, Result
+from sae_lens_meme.evaluators.rows import measured_rows, require_which
 
 ROUTES = ("latent", "embedding")
 
@@ -72,7 +73,7 @@ class Influence(Evaluator):
         self.fitted, self.seed = fitted or SharedProbes(seed=seed), seed
 
     def measure(self, sae: Any, embeddings: Embeddings, latents: Latents) -> Result:
-        rows, which = self._rows(embeddings)
+        rows, which = measured_rows(embeddings, self.rows)
         z = sparse.csr_matrix(latents.rows(rows).csr(), dtype=np.float64)
         strata = np.unique(embeddings.sources[rows], return_inverse=True)[1]
         resampling = Resampling.of(z, strata, self.n_bootstrap, self.seed) if self.n_bootstrap else None
@@ -90,12 +91,6 @@ class Influence(Evaluator):
     def log_key(self, key: str) -> str:
         """`meme/ablation/...` and `meme/steering/...`."""
         return f"meme/{key}" if "/" in key else super().log_key(key)
-
-    def _rows(self, embeddings: Embeddings) -> tuple[np.ndarray, str]:
-        split, rows = embeddings.held_out()
-        if self.rows == "all" or split is None:
-            return np.arange(len(embeddings)), "all rows" if self.rows == "all" else "all rows (none are held out)"
-        return rows, f"{split} rows"
 
     def _all_routes(
         self, sae: Any, embeddings: Embeddings, latents: Latents, rows: np.ndarray, z: Any, reasons: dict[str, str]
@@ -138,8 +133,7 @@ def published(table: pd.DataFrame) -> pd.DataFrame:
 def _require(routes: Sequence[str], rows: str, multipliers: Sequence[float]) -> None:
     if unknown := set(routes) - set(ROUTES):
         raise ConfigError(f"influence: route {min(unknown)!r} is none of {', '.join(ROUTES)}")
-    if rows not in ("held_out", "all"):
-        raise ConfigError(f"influence: rows={rows!r}; give 'held_out' or 'all'")
+    require_which(rows)
     if not len(multipliers) or not np.isfinite(multipliers).all():
         raise ConfigError(f"influence: multipliers {list(multipliers)} must be finite numbers, at least one")
 

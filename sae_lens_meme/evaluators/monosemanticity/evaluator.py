@@ -22,6 +22,7 @@ from sae_lens_meme.evaluators.monosemanticity.panel import CROSS_MODAL, Panel, c
 from sae_lens_meme.evaluators.monosemanticity.uniqueness import TOP, uniqueness
 from sae_lens_meme.evaluators.monosemanticity.units import Units
 from sae_lens_meme.evaluators.result import Result
+from sae_lens_meme.evaluators.rows import measured_rows, require_which
 from sae_lens_meme.hooks.names import IMAGE_EMBED, TEXT_EMBED
 
 
@@ -61,8 +62,7 @@ class Monosemanticity(Evaluator):
         seed: int = 0,
     ):
         super().__init__(embeddings, hook=hook)
-        if rows not in ("held_out", "all"):
-            raise ConfigError(f"monosemanticity: rows={rows!r}; give 'held_out' or 'all'")
+        require_which(rows)
         if min_support < 2 or n_permutations < 0 or top < 1:
             raise ConfigError(
                 f"monosemanticity: min_support={min_support}, n_permutations={n_permutations}, top={top}; "
@@ -74,7 +74,7 @@ class Monosemanticity(Evaluator):
 
     def measure(self, sae: Any, embeddings: Embeddings, latents: Latents) -> Result:
         hook = hook_of(sae, embeddings, self.hook)
-        rows, which = rows_of(embeddings, self.rows)
+        rows, which = measured_rows(embeddings, self.rows)
         hooks = reference_hooks(embeddings if self.reference is None else self.reference, hook, self.reference_hooks)
         panel = Panel.of(embeddings, rows, self.reference, hooks)
         measured = {"sae": self._measured(latents, panel)}
@@ -132,14 +132,6 @@ def cross_modal_monosemanticity(
     numbers, reasons = headline({"sae": found})
     lines = explain(panel, "all rows", embeddings, None, min_support, n_permutations)
     return Result("cross_modal_monosemanticity", numbers, reasons, found.table(), lines)
-
-
-def rows_of(embeddings: Embeddings, which: str) -> tuple[np.ndarray, str]:
-    """The rows to measure, ascending, and what to call them."""
-    split, rows = embeddings.held_out()
-    if which == "all" or split is None:
-        return np.arange(len(embeddings)), "all rows" if which == "all" else "all rows (none are held out)"
-    return rows, f"{split} rows"
 
 
 def reference_hooks(reference: Embeddings, hook: str, wanted: Sequence[str] | None) -> tuple[str, ...]:

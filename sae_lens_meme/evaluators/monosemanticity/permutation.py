@@ -11,6 +11,7 @@ from sae_lens_meme.evaluators.monosemanticity.kernels import permuted_pair_sums
 from sae_lens_meme.evaluators.monosemanticity.panel import Panel
 from sae_lens_meme.evaluators.monosemanticity.units import Units
 from sae_lens_meme.statistics.multiple_testing import benjamini_hochberg
+from sae_lens_meme.statistics.permutation import permutation_within
 
 BLOCK = 32  # draws at a time
 TIE = 1e-5
@@ -92,13 +93,9 @@ class _Moves:
     """Random permutations of the memes within their source."""
 
     def __init__(self, panel: Panel, seed: int):
-        by_id = np.argsort(panel.ids, kind="stable")
-        self.groups = [by_id[panel.strata[by_id] == s] for s in range(panel.n_strata)]
-        self.generator, self.n = np.random.default_rng(seed), len(panel)
+        self.panel, self.by_id = panel, np.argsort(panel.ids, kind="stable")
+        self.generator = np.random.default_rng(seed)
 
     def draw(self, n_draws: int) -> Int[np.ndarray, "draws n"]:
-        to = np.empty((n_draws, self.n), np.int32)
-        for row in to:
-            for group in self.groups:
-                row[group] = self.generator.permutation(group)
-        return to
+        to = [permutation_within(self.panel.strata, self.generator, self.by_id) for _ in range(n_draws)]
+        return np.array(to, dtype=np.int32).reshape(n_draws, len(self.panel))

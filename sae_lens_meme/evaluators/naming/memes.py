@@ -18,6 +18,7 @@ from sae_lens_meme.evaluators.latents import Latents
 from sae_lens_meme.evaluators.naming.paired import Statements
 from sae_lens_meme.evaluators.naming.words import read_words
 from sae_lens_meme.statistics.contingency import TRUE, UNKNOWN
+from sae_lens_meme.statistics.permutation import permutation_within
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,12 +71,8 @@ class Memes:
 
 def permuted_within_source(latents: Latents, embeddings: Embeddings, seed: int) -> Latents:
     """The latents of each meme handed to another one of its source and split; the order of the memes does not matter."""
-    order, rng = np.arange(len(embeddings)), np.random.default_rng(seed)
-    by_id = np.argsort(embeddings.ids, kind="stable")
-    groups = np.char.add(np.char.add(embeddings.sources, "\n"), embeddings.splits)[by_id]
-    for group in np.unique(groups):
-        rows = by_id[groups == group]
-        order[rows] = rng.permutation(rows)
+    groups = np.char.add(np.char.add(embeddings.sources, "\n"), embeddings.splits)
+    order = permutation_within(groups, np.random.default_rng(seed), np.argsort(embeddings.ids, kind="stable"))
     return latents.rows(order)
 
 

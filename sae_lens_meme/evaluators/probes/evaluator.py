@@ -17,11 +17,12 @@ from sae_lens_meme.embeddings import Embeddings
 from sae_lens_meme.errors import DataError
 from sae_lens_meme.evaluators.base import Evaluator
 from sae_lens_meme.evaluators.latents import Latents, hook_of
-from sae_lens_meme.evaluators.probes.probe import Probe, SharedProbes, fit_embedding_probe, fit_latent_probe
+from sae_lens_meme.evaluators.probes.probe import Probe, SharedProbes, fit_embedding_probe, fit_latent_probes
 from sae_lens_meme.evaluators.probes.scores import SCORES, scores
 from sae_lens_meme.evaluators.probes.tasks import Task, tasks_of
 from sae_lens_meme.evaluators.reconstruction import reconstructed
 from sae_lens_meme.evaluators.result import Result
+from sae_lens_meme.statistics.permutation import permutation_within
 from sae_lens_meme.statistics.threads import in_threads
 
 SPACES = ("latents", "embedding", "reconstruction")
@@ -89,8 +90,8 @@ class Probes(Evaluator):
             x = readers["latents"](task.train)
             yield "latents", [self.fitted.of_latents(task, embeddings, latents)], readers["latents"]
             sources = embeddings.sources[task.train]
-            draws = (permute_within(y, sources, rng) for _ in range(self.n_permutations))
-            if controls := [fit_latent_probe(task.name, x, permuted) for permuted in draws]:
+            draws = [permute_within(y, sources, rng) for _ in range(self.n_permutations)]
+            if controls := fit_latent_probes(task.name, x, draws):
                 yield "latents_permuted", controls, readers["latents"]
         if "embedding" in self.spaces:
             yield "embedding", [self.fitted.of(task, embeddings, hook)], readers["embedding"]
@@ -102,11 +103,7 @@ class Probes(Evaluator):
 
 def permute_within(values: np.ndarray, groups: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """`values` shuffled among the entries of the same group."""
-    out = values.copy()
-    for group in np.unique(groups):
-        mine = np.flatnonzero(groups == group)
-        out[mine] = rng.permutation(values[mine])
-    return out
+    return values[permutation_within(groups, rng)]
 
 
 Reader = Callable[[np.ndarray], Any]

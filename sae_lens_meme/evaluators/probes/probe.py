@@ -80,7 +80,12 @@ def fit_latent_probe(task: str, latents: Any, y: np.ndarray) -> Probe:
     Raises:
         DataError: `y` has fewer than two classes.
     """
-    return _fit(task, normalize(latents.astype(np.float64)), y, normalise=True)
+    return fit_latent_probes(task, latents, [y])[0]
+
+
+def fit_latent_probes(task: str, latents: Any, labels: Sequence[np.ndarray]) -> list[Probe]:
+    """The same for several labels of the same classes at once, such as draws of one permuted."""
+    return _fit(task, normalize(latents.astype(np.float64)), labels, normalise=True) if len(labels) else []
 
 
 def fit_embedding_probe(task: str, embeddings: Float[np.ndarray, "n d_in"], y: np.ndarray) -> Probe:
@@ -90,7 +95,7 @@ def fit_embedding_probe(task: str, embeddings: Float[np.ndarray, "n d_in"], y: n
         DataError: `y` has fewer than two classes.
     """
     scaler: Any = StandardScaler()
-    probe = _fit(task, scaler.fit_transform(embeddings.astype(np.float64)), y)
+    (probe,) = _fit(task, scaler.fit_transform(embeddings.astype(np.float64)), [y])
     coef = probe.coef / scaler.scale_
     return replace(probe, coef=coef, intercept=probe.intercept - coef @ scaler.mean_)
 
@@ -138,11 +143,12 @@ def thinned(rows: np.ndarray, values: np.ndarray, at_most: int, seed: int) -> np
     return rows[kept] if len(np.unique(values[rows[kept]])) == len(np.unique(values[rows])) else rows
 
 
-def _fit(task: str, x: Any, y: np.ndarray, normalise: bool = False) -> Probe:
-    classes = _classes(task, y)
+def _fit(task: str, x: Any, labels: Sequence[np.ndarray], normalise: bool = False) -> list[Probe]:
+    classes = _classes(task, labels[0])
     with threadpool_limits(1, user_api="blas"):  # two threads on these thin matrices wait for each other
-        fit = fit_logistic(x, y, classes)
-    return Probe(task, tuple(classes.tolist()), fit.coef, fit.intercept, normalise, fit.gradient_norm, len(y))
+        fits = fit_logistic(x, labels, classes)
+    names, n = tuple(classes.tolist()), x.shape[0]
+    return [Probe(task, names, fit.coef, fit.intercept, normalise, fit.gradient_norm, n) for fit in fits]
 
 
 def _classes(task: str, y: np.ndarray) -> np.ndarray:

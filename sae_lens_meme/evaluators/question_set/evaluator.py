@@ -17,7 +17,7 @@ from sae_lens_meme.evaluators.concept_alignment.directions import directions
 from sae_lens_meme.evaluators.latents import Latents, encode, hook_of
 from sae_lens_meme.evaluators.question_set.contrasts import Cells, Effects, effects
 from sae_lens_meme.evaluators.question_set.fusion import Fuse, fused_items, fusion_of
-from sae_lens_meme.evaluators.question_set.items import Items, Rows, held_out_rows, random_items, require_items
+from sae_lens_meme.evaluators.question_set.items import Items, Rows, random_items, require_items
 from sae_lens_meme.evaluators.question_set.numbers import (
     class_numbers,
     explain,
@@ -27,6 +27,7 @@ from sae_lens_meme.evaluators.question_set.numbers import (
 )
 from sae_lens_meme.evaluators.question_set.shares import TERMS
 from sae_lens_meme.evaluators.result import Result
+from sae_lens_meme.evaluators.rows import measured_rows, require_which
 from sae_lens_meme.hooks.names import FUSED
 
 
@@ -67,8 +68,7 @@ class QuestionSet(Evaluator):
         seed: int = 0,
     ):
         super().__init__(embeddings, hook=hook)
-        if rows not in ("held_out", "all"):
-            raise ConfigError(f"question set: rows={rows!r}; give 'held_out' or 'all'")
+        require_which(rows)
         if n_items < 2:
             raise ConfigError(f"question set: n_items is {n_items}; give 2 or more")
         self.n_items, self.items, self.fuse = n_items, items, fuse
@@ -100,7 +100,7 @@ class QuestionSet(Evaluator):
     def _items(self, embeddings: Embeddings) -> tuple[Items, str]:
         if self.items is not None:
             return require_items(self.items, len(embeddings)), "the pairs that were given"
-        rows, which = held_out_rows(embeddings) if self.rows == "held_out" else (np.arange(len(embeddings)), "all rows")
+        rows, which = measured_rows(embeddings, self.rows)
         items = random_items(embeddings, rows, self.n_items, within_source=self.within_source, seed=self.seed)
         return items, f"{which}, {'paired at random within source' if self.within_source else 'paired at random'}"
 

@@ -10,6 +10,7 @@ from jaxtyping import Int
 from sae_lens_meme.embeddings import Embeddings
 from sae_lens_meme.errors import DataError
 from sae_lens_meme.evaluators.concept_alignment.concepts import Concept
+from sae_lens_meme.evaluators.rows import measured_rows
 
 Rows = Sequence[int] | np.ndarray
 Items = tuple[Int[np.ndarray, " items"], Int[np.ndarray, " items"]]
@@ -56,7 +57,7 @@ def concept_items(
     """
     concept = concept if isinstance(concept, Concept) else Concept.parse(concept)
     known, true = concept.truth(embeddings.label(concept.label))
-    rows = held_out_rows(embeddings)[0] if rows is None else np.asarray(rows)
+    rows = measured_rows(embeddings)[0] if rows is None else np.asarray(rows)
     rng = np.random.default_rng(seed)
     pairs = []
     for group in _groups(embeddings, rows[known[rows]], within_source):
@@ -70,12 +71,6 @@ def concept_items(
             "give other rows or within_source=False"
         )
     return items
-
-
-def held_out_rows(embeddings: Embeddings) -> tuple[np.ndarray, str]:
-    """Test rows, else validation rows, else all, and their name."""
-    split, rows = embeddings.held_out()
-    return (rows, f"{split} rows") if split else (np.arange(len(embeddings)), "all rows (none are held out)")
 
 
 def require_items(items: tuple[Rows, Rows], n: int) -> Items:

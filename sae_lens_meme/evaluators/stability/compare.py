@@ -13,8 +13,9 @@ from jaxtyping import Int
 from sae_lens_meme.errors import ConfigError, DataError
 from sae_lens_meme.evaluators.latents import Latents
 from sae_lens_meme.evaluators.result import Number, defined, nullable
-from sae_lens_meme.evaluators.stability.firing import firing_agreement, permuted_memes
+from sae_lens_meme.evaluators.stability.firing import firing_agreement
 from sae_lens_meme.evaluators.stability.matching import Directions, Matching, match, random_like
+from sae_lens_meme.statistics.permutation import permutation_within
 
 FIRING = ("jaccard", "correlation")
 
@@ -83,7 +84,7 @@ def compare(
         everywhere = np.zeros(mine.n_samples, np.int64)
         memes = Memes(everywhere, np.arange(mine.n_samples)) if memes is None else memes
         firing = firing_agreement(mine, theirs, matching.partner)
-        handed = permuted_memes(theirs, memes.strata, memes.order, rng)
+        handed = theirs.rows(permutation_within(memes.strata, rng, memes.order))
         permuted = firing_agreement(mine, handed, matching.partner)
     return Comparison(name, matching, int(others.alive.sum()), random, firing, permuted)
 

@@ -31,21 +31,6 @@ def firing_agreement(
     }
 
 
-def permuted_memes(
-    latents: Latents, strata: Int[np.ndarray, " n"], order: Int[np.ndarray, " n"], rng: np.random.Generator
-) -> Latents:
-    """The latents of each meme handed to another meme of its stratum: firing rates stay, agreement is chance.
-
-    Args:
-        order: the memes in an order that does not depend on how they lie, such as by id.
-    """
-    places = np.arange(len(strata))
-    for stratum in np.unique(strata):
-        rows = order[strata[order] == stratum]
-        places[rows] = rng.permutation(rows)
-    return latents.rows(places)
-
-
 def _sums(matrix: Any) -> np.ndarray:
     return np.asarray(matrix.sum(axis=0), dtype=np.float64).ravel()
 
