@@ -91,6 +91,22 @@ def _probabilities(logits: np.ndarray) -> np.ndarray:
     return exponential / exponential.sum(axis=1, keepdims=True)
 
 
+def monosemanticity(z: np.ndarray, embeddings: np.ndarray, batch: int = 100) -> np.ndarray:
+    """MS of every latent: one meme against the later ones, a hundred at a time, as the released metric.py goes."""
+    low, high = z.min(axis=0), z.max(axis=0)
+    with np.errstate(invalid="ignore"):  # a latent that never fires is 0 / 0
+        a = (z - low) / (high - low)
+    norm = np.linalg.norm(embeddings, axis=1)
+    similar, weight = np.zeros(z.shape[1], z.dtype), np.zeros(z.shape[1], z.dtype)
+    for i in range(len(z)):
+        for j in range(i + 1, len(z), batch):
+            cosine = embeddings[j : j + batch] @ embeddings[i] / (norm[j : j + batch] * norm[i])
+            weights = a[i] * a[j : j + batch]
+            similar += (weights * cosine[:, None]).sum(axis=0)
+            weight += weights.sum(axis=0)
+    return np.divide(similar, weight, out=np.full_like(similar, np.nan), where=weight != 0)
+
+
 class Autoencoder(torch.nn.Module):
     """InterVLM's autoencoder as its paper gives it: z = ReLU(TopK(W_e x + b_e)), x^ = W_d z + b_d."""
 

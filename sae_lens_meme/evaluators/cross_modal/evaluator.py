@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
-
-from threadpoolctl import threadpool_limits
 
 from sae_lens_meme.embeddings import Embeddings
 from sae_lens_meme.errors import ConfigError
@@ -32,8 +29,7 @@ from sae_lens_meme.evaluators.cross_modal.weights import Weights, cross_modal_we
 from sae_lens_meme.evaluators.latents import Latents
 from sae_lens_meme.evaluators.probes.tasks import Task, tasks_of
 from sae_lens_meme.evaluators.result import Result
-
-THREADS = 2  # tasks at a time, one BLAS thread each
+from sae_lens_meme.statistics.threads import in_threads
 
 
 class CrossModal(Evaluator):
@@ -120,8 +116,7 @@ class CrossModal(Evaluator):
         def compared(task: Task) -> tuple[Numbers, Reasons]:
             return comparison_numbers(task.name, len(task.held_out), compare(task, latents, scores, self.settings))
 
-        with threadpool_limits(1, user_api="blas"), ThreadPoolExecutor(THREADS) as threads:
-            return list(threads.map(compared, tasks))
+        return in_threads(compared, tasks)
 
     def _undefined(self, why: str, tasks: list[Task], skipped: dict[str, str]) -> Result:
         keys = [*OF_WEIGHTS, *OF_SCORES]

@@ -17,6 +17,7 @@ from sae_lens_meme.evaluators.cross_modal.pairs import MemePairs, Sides
 from sae_lens_meme.evaluators.latents import Latents, require_latents_of
 from sae_lens_meme.evaluators.result import nullable
 from sae_lens_meme.statistics.bootstrap import bootstrap_weights, percentile_interval
+from sae_lens_meme.statistics.permutation import permutation_within
 from sae_lens_meme.statistics.ranking import Ranked
 
 CHUNK = 64
@@ -106,7 +107,9 @@ def cross_modal_weights(
     most = 3 * top + 10 if n_bootstrap else top
     support, memes = _strongest(latents.rows(pairs.train), delta, most)
     draws = _draws(pairs.sources, n_bootstrap, seed)
-    looked_up = _shuffled_within(pairs.sources, seed) if shuffled else np.arange(len(pairs.train))
+    looked_up = (
+        permutation_within(pairs.sources, np.random.default_rng([seed, 1])) if shuffled else np.arange(len(pairs.train))
+    )
     columns = np.full((4 + n_bootstrap, latents.d_sae), np.nan)
     measured = np.flatnonzero(support >= min_support)
     with threadpool_limits(1, user_api="blas"):  # many small products: threads would wait for each other
@@ -148,15 +151,6 @@ def _draws(sources: np.ndarray, n_bootstrap: int, seed: int) -> UInt8[np.ndarray
     for r, weights in enumerate(bootstrap_weights(sources, n_bootstrap, seed)):
         draws[:, r] = weights
     return draws
-
-
-def _shuffled_within(sources: np.ndarray, seed: int) -> Int[np.ndarray, " n_train"]:
-    rng = np.random.default_rng([seed, 1])
-    order = np.arange(len(sources))
-    for source in np.unique(sources):
-        mine = np.flatnonzero(sources == source)
-        order[mine] = rng.permutation(mine)
-    return order
 
 
 def _measured(
