@@ -21,7 +21,7 @@ from sae_lens_meme.evaluators.base import Evaluator
 from sae_lens_meme.evaluators.latents import Latents, encode
 from sae_lens_meme.evaluators.result import Result
 
-DRAWN = re.compile("_low|_high|permuted|random|matched|at_half|draw|gradient_norm")
+DRAWN = re.compile("_low|_high|permuted|random|matched|draw|gradient_norm")
 """Numbers that hang on random draws of memes (the same for the same seed and order), and where a fit stopped."""
 
 

@@ -79,7 +79,7 @@ def _answers(title: str, evaluation: dict[str, Any]) -> list[Row]:
 CONCEPTS = Section(
     "Concepts: latent x concept pairs with q < .05",
     "permuted: labels permuted within source, mean of 3 draws; shuffled: SAE trained on data shuffled per "
-    "dimension; neurons: raw dimensions, both signs, equal L0; 95 %: delete-half jackknife over memes",
+    "dimension; neurons: raw dimensions, both signs, equal L0; 95 %: delete-d jackknife over memes",
     _concepts,
 )
 BEST = Section(

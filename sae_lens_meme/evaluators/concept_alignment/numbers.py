@@ -29,10 +29,9 @@ EXPLAIN = {
     "*/n_latents_global*": "latents with at least one such pair; control: the same share of raw neurons",
     **dict.fromkeys(
         ("*/n_significant_*_low", "*/n_significant_*_high", "*/n_latents_*_low", "*/n_latents_*_high"),
-        "delete-half jackknife: the spread over random halves of the memes of each source, laid around the count; a "
+        "delete-d jackknife: twice the spread over random four fifths of the memes of each source, laid around the count; a "
         "bootstrap would take a repeated meme for independent evidence",
     ),
-    "*_at_half": "the median count over random halves of the memes",
     "*/best_latent": "the latent with the best F1 on the rows that choose its threshold",
     "*best_auroc": "of that latent's activation, DeLong interval in the table; a constant latent has .5",
     "*best_f1_validation": "on the rows that chose latent and threshold: too good; control: winners_curse",
@@ -74,7 +73,7 @@ def headline_counts(log_p: np.ndarray, concepts: tuple[str, ...], alpha: float) 
 def count_intervals(
     latents: Latents, targets: Targets, protocol: str, alpha: float, replicates: int, seed: int
 ) -> dict[str, Number]:
-    """`_low`, `_high` and `_at_half` of every headline count; nothing for 0 replicates."""
+    """`_low` and `_high` of every headline count; nothing for 0 replicates."""
     if replicates == 0:
         return {}
     counter = Counter(latents.csr(), targets.codes(protocol), targets.strata(protocol))
@@ -82,11 +81,11 @@ def count_intervals(
     def count(weights: np.ndarray | None = None) -> np.ndarray:
         return _totals(significant(association(counter.count(weights), protocol, alpha), alpha))
 
-    (low, high), half = count_interval(count, count(), targets.sources, replicates, seed)
+    low, high = count_interval(count, count(), targets.sources, replicates, seed)
     return {
         f"{name}{suffix}": float(values[i])
         for i, name in enumerate(HEADLINES)
-        for suffix, values in (("_low", low), ("_high", high), ("_at_half", half))
+        for suffix, values in (("_low", low), ("_high", high))
     }
 
 

@@ -22,7 +22,7 @@ from sae_lens_meme.evaluators.monosemanticity.kernels import first_kept, mean_co
 from sae_lens_meme.evaluators.monosemanticity.tree import Tree
 from sae_lens_meme.evaluators.monosemanticity.uniqueness import TOP, top_sets
 from sae_lens_meme.evaluators.result import Number, Result, nullable
-from sae_lens_meme.statistics.bootstrap import half_weights, percentile_interval
+from sae_lens_meme.statistics.bootstrap import percentile_interval, subset_weights
 from sae_lens_meme.statistics.ranking import Ranked
 from sae_lens_meme.storage import read_json
 
@@ -195,7 +195,7 @@ def _spread(
         return np.full((2, n_groups), np.nan)
     ranked = Ranked.of(memes.latents.csc())
     sets, found = np.empty((len(units), top), np.int64), np.full((n_halves, n_groups), np.nan)
-    for half, weights in zip(found, half_weights(memes.strata, n_halves, seed), strict=True):
+    for half, weights in zip(found, subset_weights(memes.strata, n_halves, seed), strict=True):
         first_kept(ranked.starts, ranked.rows, weights.astype(bool), units, sets)
         depth = mean_common_depth(sets, memes.paths)
         ok = np.isfinite(depth)

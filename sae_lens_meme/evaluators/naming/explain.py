@@ -39,7 +39,7 @@ def _of_numbers(settings: Settings) -> dict[str, str]:
         "*names/n_word": "latents named by a word",
         "*names/n_concept": "latents named by a concept",
         "*names/n_hold*": f"names with q < {settings.alpha:g} on held-out rows (Benjamini-Hochberg over the latents with a name)",
-        "*names/n_hold_low, *names/n_hold_high": "95 % interval: delete-half jackknife over held-out memes, the names as they are",
+        "*names/n_hold_low, *names/n_hold_high": "95 % interval: delete-d jackknife (four fifths) over held-out memes, the names as they are",
         "*names/share_named": "n_named over the latents that fire on a selection row",
         "*names/share_hold": "n_hold over n_named",
         "word/mean_*, concept/mean_*, permuted/word/mean_*, permuted/concept/mean_*": "mean over candidates",

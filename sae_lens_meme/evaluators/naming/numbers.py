@@ -41,7 +41,7 @@ def all_numbers(names: Names, permuted: Names, memes: Memes, alpha: float) -> tu
 def hold_interval(
     names: Names, latents: Latents, memes: Memes, alpha: float, replicates: int, seed: int
 ) -> dict[str, Number]:
-    """`names/n_hold_low` and `_high`: delete-half jackknife over the held-out memes, the names as they are."""
+    """`names/n_hold_low` and `_high`: delete-d jackknife (four fifths) over the held-out memes, the names as they are."""
     if replicates == 0 or memes.split is None or not (names.kind >= 0).any():
         return {}
     counters = [
@@ -55,7 +55,7 @@ def hold_interval(
         return np.array([rejected(_log_p(counters, of_meme), alpha).sum()])
 
     estimate = np.array([names.holds(alpha).sum()])
-    (low, high), _ = count_interval(count, estimate, memes.sources[memes.held_out], replicates, seed)
+    low, high = count_interval(count, estimate, memes.sources[memes.held_out], replicates, seed)
     return {"names/n_hold_low": float(low[0]), "names/n_hold_high": float(high[0])}
 
 
