@@ -15,6 +15,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import normalize
 from tiny_sae import tiny_sae
 
+from sae_lens_meme.embeddings import Embeddings
 from sae_lens_meme.errors import ConfigError, DataError
 from sae_lens_meme.evaluators.influence import Influence, published
 from sae_lens_meme.evaluators.influence.effects import Resampling, blocks, effects_of, firing_rate_matched
@@ -26,7 +27,7 @@ from sae_lens_meme.evaluators.influence.routes import (
     latent_route,
 )
 from sae_lens_meme.evaluators.influence.steering import head_of, steer_through_model
-from sae_lens_meme.evaluators.latents import encode
+from sae_lens_meme.evaluators.latents import Latents, encode
 from sae_lens_meme.evaluators.probes.probe import Probe, fit_embedding_probe, fit_latent_probe, probabilities
 
 N, D, MULTIPLIERS = 300, 24, (0.0, 5.0, 0.5, -2.0)
@@ -324,25 +325,42 @@ def test_table_is_the_contract(data, result, tmp_path):
     pd.testing.assert_frame_equal(pd.read_parquet(tmp_path / "influence.parquet"), table, check_dtype=False)
 
 
-def test_numbers_stand_beside_their_controls(result):
-    numbers = result.numbers
+def test_numbers_stand_beside_their_controls(data, result):
+    """The latent is the largest on validation memes, the numbers are its own on test memes."""
+    _, embeddings, sae = data
+    without_test = embeddings.dataset.select(np.flatnonzero(embeddings.splits != "test"))
+    chooser = Influence(Embeddings.from_dataset(without_test), multipliers=(0, 5), n_bootstrap=0).evaluate(sae)
+    numbers, key = result.numbers, ["latent", "class"]
     for group in ("ablation/latent/hate", "steering/x5/latent/stance", "ablation/embedding/hate"):
         assert numbers[f"{group}/attached_no_change"] == 0
-        assert numbers[f"{group}/largest"] > numbers[f"{group}/largest_matched"]
-        assert 0 <= numbers[f"{group}/largest_random"] <= numbers[f"{group}/random_maximum"]
         kind, *_, route, task = group.split("/")
-        table = result.table
-        mine = table[(table["kind"] == kind) & (table["route"] == route) & (table["task"] == task)]
-        assert numbers[f"{group}/random_maximum"] == mine["delta_random"].max()
-        best = mine.loc[mine["delta_all"].abs().idxmax()]
-        assert (numbers[f"{group}/largest"], numbers[f"{group}/largest_latent"]) == (
-            abs(best["delta_all"]),
-            best["latent"],
+        choice, mine = (
+            table[(table["kind"] == kind) & (table["route"] == route) & (table["task"] == task)].set_index(key)
+            for table in (chooser.table, result.table)
         )
-        ends = {numbers[f"{group}/largest_low"], numbers[f"{group}/largest_high"]}
-        assert ends == {abs(best["delta_all_low"]), abs(best["delta_all_high"])}
-        assert min(ends) < numbers[f"{group}/largest"] < max(ends)
+        first = choice["delta_all"].abs().idxmax()
+        best = mine.loc[first]
+        assert numbers[f"{group}/largest_latent"] == first[0]
+        assert numbers[f"{group}/largest"] == pytest.approx(abs(best["delta_all"]), rel=1e-9)
+        assert abs(numbers[f"{group}/largest_signed"]) == numbers[f"{group}/largest"]
+        assert numbers[f"{group}/largest_random"] == pytest.approx(best["delta_random"], rel=1e-9)
+        assert numbers[f"{group}/largest_matched"] == pytest.approx(best["delta_matched"], rel=1e-9)
+        assert numbers[f"{group}/random_maximum"] >= mine["delta_random"].max()
+        ends = sorted((abs(best["delta_all_low"]), abs(best["delta_all_high"])))
+        if best["delta_all_low"] * best["delta_all_high"] > 0:
+            assert [numbers[f"{group}/largest_low"], numbers[f"{group}/largest_high"]] == pytest.approx(ends)
     json.dumps(result.to_dict(), allow_nan=False)
+
+
+def test_silent_latents_are_null(data):
+    _, embeddings, sae = data
+    silent = Latents(
+        np.zeros((len(embeddings), 1), np.int32), np.zeros((len(embeddings), 1), np.float32), sae.cfg.d_sae
+    )
+    result = Influence(embeddings, tasks=["hate"], routes=["embedding"], n_bootstrap=5).evaluate(sae, latents=silent)
+    for key in ("largest", "largest_latent", "largest_low", "largest_matched", "random_maximum"):
+        assert result.numbers[f"ablation/embedding/hate/{key}"] is None
+    assert "no latent fires" in result.reasons["ablation/embedding/hate/largest"]
 
 
 def test_published_is_positive_class_or_signed_largest(result):

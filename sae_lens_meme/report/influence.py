@@ -61,9 +61,9 @@ PROBES = Section(
     _probes,
 )
 INFLUENCE = Section(
-    "Influence: largest mean change of a class's probability by one latent",
-    "the value is a maximum over latents; random maximum: the largest change by random directions of equal "
-    "norm, chosen alike; random: the mean of 4 for this latent; matched: 20 latents of equal firing rate; "
+    "Influence: mean change of a class's probability by one latent, held-out memes",
+    "of the latent that was largest on validation memes; random maximum: the largest change that any latent's step makes in a "
+    "random direction of equal norm; random: the same of this latent, mean of 4; matched: 20 latents of equal firing rate; "
     "attached: nothing edited",
     _influence,
 )

@@ -50,6 +50,7 @@ class Effects:
     delta_all_interval: Interval | None
     delta_active_interval: Interval | None
     delta_random: Float64[np.ndarray, "d_sae m outputs"] | None
+    random_maximum: Float64[np.ndarray, " m"] | None
     delta_matched: Float64[np.ndarray, "d_sae m outputs"]
     n_active: Int[np.ndarray, " d_sae"]
     n: int
@@ -62,7 +63,7 @@ def effects_of(
     """Mean change of each output probability over all rows of the route and over the rows where a latent fires.
 
     Exact; O(nnz x multipliers x outputs) a classifier. `delta_random` is the mean over `n_random`
-    fixed random directions of the absolute mean change; `delta_matched` is the mean absolute change of
+    fixed random directions of the absolute mean change, `random_maximum` that of the largest over latents and classes; `delta_matched` is the mean absolute change of
     the 20 other latents whose firing rates are nearest.
     """
     n, d_sae = route.latents.shape
@@ -90,6 +91,7 @@ def effects_of(
         np.where(n_active > 0, sums.T / np.maximum(n_active, 1), np.nan).T.reshape(shape),
         *intervals,
         (np.abs(random).mean(0) / n).reshape(shape) if n_random else None,
+        np.abs(random / n).reshape(n_random, *shape).max(axis=(1, 3)).mean(axis=0) if n_random else None,
         firing_rate_matched(np.abs(delta_all).reshape(d_sae, width), n_active).reshape(shape),
         n_active,
         n,

@@ -17,7 +17,8 @@ from scipy import sparse
 from sae_lens_meme.embeddings import Embeddings
 from sae_lens_meme.errors import ConfigError, DataError
 from sae_lens_meme.evaluators.base import Evaluator
-from sae_lens_meme.evaluators.influence.effects import Effects, Resampling, effects_of, table_of
+from sae_lens_meme.evaluators.influence.effects import Resampling, effects_of, table_of
+from sae_lens_meme.evaluators.influence.numbers import explain, largest_numbers
 from sae_lens_meme.evaluators.influence.routes import (
     CosineHead,
     CosineRoute,
@@ -74,27 +75,42 @@ class Influence(Evaluator):
 
     def measure(self, sae: Any, embeddings: Embeddings, latents: Latents) -> Result:
         rows, which = measured_rows(embeddings, self.rows)
-        z = sparse.csr_matrix(latents.rows(rows).csr(), dtype=np.float64)
+        choosing = self._choosing_rows(embeddings, rows)
         strata = np.unique(embeddings.sources[rows], return_inverse=True)[1]
+        z = latents.rows(rows).csr()
         resampling = Resampling.of(z, strata, self.n_bootstrap, self.seed) if self.n_bootstrap else None
-        numbers: dict[str, Number] = {"n": len(rows)}
+        numbers: dict[str, Number] = {"n": len(rows), "n_choosing": len(choosing)}
         reasons: dict[str, str] = {}
         tables = []
-        for head, route in self._all_routes(sae, embeddings, latents, rows, z, reasons):
+        for (head, route), (_, choice) in zip(
+            self._all_routes(sae, embeddings, latents, rows, reasons),
+            self._all_routes(sae, embeddings, latents, choosing, reasons),
+            strict=True,
+        ):
             effects = effects_of(route, self.multipliers, resampling, self.n_random)
+            chosen = np.abs(effects_of(choice, self.multipliers, n_random=0).delta_all)
             tables.append(table_of(route, effects, self.multipliers, head))
-            numbers |= _numbers(route, effects, self.multipliers, head)
+            numbers |= largest_numbers(route, effects, chosen, self.multipliers, head)
+        silent = "no latent fires on these rows, or none on the rows that choose it"
+        reasons |= {key: silent for key, value in numbers.items() if value is None}
         numbers |= dict.fromkeys(reasons)
         table = pd.concat(tables, ignore_index=True) if tables else None
-        return Result(self.name, numbers, reasons, table, _explain(which, len(rows), self))
+        return Result(self.name, numbers, reasons, table, explain(which, len(rows), len(choosing), self))
 
     def log_key(self, key: str) -> str:
         """`meme/ablation/...` and `meme/steering/...`."""
         return f"meme/{key}" if "/" in key else super().log_key(key)
 
+    def _choosing_rows(self, embeddings: Embeddings, rows: np.ndarray) -> np.ndarray:
+        """Validation rows choose the latents that are summed up, if others measure them; else the same rows do both."""
+        validation = embeddings.rows("validation")
+        apart = len(validation) > 0 and not np.isin(validation, rows).any()
+        return validation if apart else rows
+
     def _all_routes(
-        self, sae: Any, embeddings: Embeddings, latents: Latents, rows: np.ndarray, z: Any, reasons: dict[str, str]
+        self, sae: Any, embeddings: Embeddings, latents: Latents, rows: np.ndarray, reasons: dict[str, str]
     ) -> Iterator[tuple[str, Route]]:
+        z = sparse.csr_matrix(latents.rows(rows).csr(), dtype=np.float64)
         hook = hook_of(sae, embeddings, self.hook)
         tasks, skipped = tasks_of(embeddings, self.tasks)
         reasons |= {f"ablation/latent/{name}": reason for name, reason in skipped.items()}
@@ -141,55 +157,3 @@ def _require(routes: Sequence[str], rows: str, multipliers: Sequence[float]) -> 
 def _unit_directions(rng: np.random.Generator, n: int, d: int) -> Float64[np.ndarray, "n d"]:
     directions = rng.normal(size=(n, d))
     return directions / np.linalg.norm(directions, axis=1, keepdims=True)
-
-
-def _numbers(route: Route, effects: Effects, multipliers: Sequence[float], head: str) -> dict[str, Number]:
-    numbers: dict[str, Number] = {}
-    where = f"{route.name}/{route.task}" if head == "probe" else f"{route.name}/{head}/{route.task}"
-    for m, multiplier in enumerate(multipliers):
-        group = f"ablation/{where}" if multiplier == 0 else f"steering/x{multiplier:g}/{where}"
-        magnitude = np.abs(effects.delta_all[:, m]).max(1)
-        top = int(magnitude.argmax())
-        best = int(np.abs(effects.delta_all[top, m]).argmax())
-        numbers[f"{group}/largest"] = float(magnitude[top])
-        numbers[f"{group}/largest_signed"] = float(effects.delta_all[top, m, best])
-        numbers[f"{group}/largest_latent"] = top
-        if effects.delta_all_interval is not None:
-            ends = [end[top, m, best] for end in effects.delta_all_interval]
-            low, high = sorted(np.abs(ends)) if ends[0] * ends[1] > 0 else (0.0, np.abs(ends).max())
-            numbers |= {f"{group}/largest_low": float(low), f"{group}/largest_high": float(high)}
-        if effects.delta_random is not None:
-            numbers[f"{group}/largest_random"] = float(effects.delta_random[top, m, best])
-            numbers[f"{group}/random_maximum"] = float(effects.delta_random[:, m].max())
-        if np.isfinite(matched := effects.delta_matched[top, m, best]):
-            numbers[f"{group}/largest_matched"] = float(matched)
-        numbers[f"{group}/attached_no_change"] = effects.attached_no_change
-    numbers[f"ablation/{where}/all_latents"] = float(np.abs(route.all_ablated()).max())
-    return numbers
-
-
-def _explain(which: str, n: int, influence: Influence) -> dict[str, str]:
-    intervals = f"percentile bootstrap over memes within source, {influence.n_bootstrap} resamples, 95 %"
-    return {
-        "*": f"effects are means over {n} {which}; probes are fitted on known train rows",
-        "delta_all": f"mean over these {n} rows; intervals: {intervals if influence.n_bootstrap else 'not asked for'}",
-        "delta_active": "mean over the rows where the latent fires; null where it fires on none",
-        "delta_random": f"control: |mean change| for a step of equal norm on the same memes, mean over {influence.n_random} random directions",
-        "published": "true for InterVLM's one number a latent and edit: the positive class of two, else the class of largest "
-        "|delta_all|, probe on latents; their rows are the test rows",
-        "delta_matched": "control: mean |delta_all| of the 20 other latents nearest in firing rate",
-        "*/largest": "largest |delta_all| over latents and classes, of latent largest_latent: chosen and measured on the same "
-        "rows, so that random_maximum is its fair control; largest_random and largest_matched are those of this one latent",
-        "*/random_maximum": "control: the largest delta_random over latents and classes. A largest below it is no more than "
-        "what some latent's step does in a random direction",
-        **dict.fromkeys(
-            ("*/largest_low", "*/largest_high"),
-            f"the interval of delta_all of this latent and class ({intervals}); it does not count the choice",
-        ),
-        "*/largest_signed": "the same with its sign: what InterVLM publishes for this latent (`published` in the table)",
-        "*/largest_latent": "the latent with the largest |delta_all| over classes",
-        "*/largest_random": "control: |mean change| for a step of equal norm on the same memes",
-        "*/largest_matched": "control: mean |delta_all| of the 20 other latents nearest in firing rate",
-        "*/attached_no_change": "control: largest change of any probability of any meme under multiplier 1",
-        "*/all_latents": "largest |mean change| over classes when every active latent is ablated (zeros are decoded)",
-    }
