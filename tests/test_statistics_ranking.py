@@ -58,6 +58,7 @@ def test_auroc_within_strata_and_its_error_equal_a_loop_over_pairs(seed, levels)
     got = auroc(ranked(z), codes, strata)
     for i, c in np.ndindex(got.value.shape):
         pairs = wins = variance = 0.0
+        known = False
         for s in range(3):
             true, false = z[(codes[:, c] == 2) & (strata == s), i], z[(codes[:, c] == 1) & (strata == s), i]
             kernel = (true[:, None] > false) + 0.5 * (true[:, None] == false)
@@ -66,8 +67,20 @@ def test_auroc_within_strata_and_its_error_equal_a_loop_over_pairs(seed, levels)
                 of_true = kernel.mean(axis=1).var(ddof=1) / len(true) if len(true) > 1 else 0.0
                 of_false = kernel.mean(axis=0).var(ddof=1) / len(false) if len(false) > 1 else 0.0
                 variance += kernel.size**2 * (of_true + of_false)
+                known = known or min(kernel.shape) > 1
         assert got.value[i, c] == pytest.approx(wins / pairs, abs=1e-14)
-        assert got.standard_error[i, c] == pytest.approx(variance**0.5 / pairs, abs=1e-9)
+        error = variance**0.5 / pairs if known and variance > 1e-6 else np.nan
+        assert got.standard_error[i, c] == pytest.approx(error, abs=1e-9, nan_ok=True)
+
+
+def test_no_error_is_claimed_where_delong_has_none():
+    """One true meme above all others, and two kinds that are apart: the formula says 0, which nobody knows."""
+    z = np.arange(1, 51, dtype=np.float32)[:, None]
+    for n_true in (1, 25):
+        codes = np.where(np.arange(50) >= 50 - n_true, 2, 1).astype(np.uint8)[:, None]
+        found = auroc(ranked(z), codes, np.zeros(50, np.int64))
+        assert found.value[0, 0] == 1
+        assert np.isnan(found.standard_error[0, 0])
 
 
 def test_auroc_of_one_class_is_undefined():

@@ -202,8 +202,12 @@ def _placements(code, stratum, ends, totals, seen, moments, tied):
 
 @njit(cache=True, nogil=True)
 def _combined(totals, seen, moments):
-    """AUROC and DeLong's standard error from the active memes' placements and the silent tie."""
-    pairs, wins, variance = 0.0, 0.0, 0.0
+    """AUROC and DeLong's standard error from the active memes' placements and the silent tie.
+
+    The error is NaN where it is not known: no stratum has two memes of each kind, or all placements are alike (two
+    kinds that are apart, or a constant), of which DeLong's formula says 0.
+    """
+    pairs, wins, variance, known = 0.0, 0.0, 0.0, False
     for s in range(totals.shape[1]):
         n_false, n_true = totals[1, s], totals[2, s]
         if n_false == 0 or n_true == 0:
@@ -215,6 +219,7 @@ def _combined(totals, seen, moments):
         squares_false = moments[2, s] + silent_false * above * above
         pairs += n_true * n_false
         wins += sum_true
+        known = known or (n_true > 1 and n_false > 1)
         # sums of squared deviations of the placements, each still in units of a count of memes
         spread_true = squares_true - sum_true * sum_true / n_true
         spread_false = squares_false - sum_true * sum_true / n_false
@@ -224,4 +229,5 @@ def _combined(totals, seen, moments):
             variance += n_false * spread_false / (n_false - 1)
     if pairs == 0:
         return np.nan, np.nan
-    return wins / pairs, np.sqrt(max(variance, 0.0)) / pairs
+    error = np.sqrt(variance) / pairs if known and variance > 1e-6 else np.nan
+    return wins / pairs, error

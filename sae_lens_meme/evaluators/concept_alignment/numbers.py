@@ -45,7 +45,7 @@ EXPLAIN = {
     "chosen on the rows that choose the threshold); F1 pools the sources, so that a latent that only knows the source gets this",
     "*winners_curse": "f1_validation - f1_test of the latent chosen on validation rows",
     "odds_ratio*": "Mantel-Haenszel over sources, interval of Robins, Breslow and Greenland; null where b c = 0",
-    "auroc*": "DeLong interval",
+    "auroc*": "DeLong interval; null where it is not known: fewer than two memes of a kind, or kinds that are apart",
     "f1_ceiling": "2 min(r, p) / (r + p) at the firing rate r of the threshold and the prevalence p of the same rows",
 }
 
