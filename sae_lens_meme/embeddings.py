@@ -75,6 +75,8 @@ class Embeddings:
                 raise DataError(
                     f"embeddings cannot be joined: {', '.join(sorted(other)) or 'a column'} is not the same in all parts"
                 )
+            if part.facts != parts[0].facts:
+                raise DataError("embeddings cannot be joined: they were made by different models or options")
         joined = cls(
             concatenate_datasets([part.dataset for part in parts]),
             parts[0].facts,

@@ -47,7 +47,7 @@ def select_memes(
         raise StorageError(f"{out}: is there already; pass --overwrite to replace it, or another --out")
     dictionary, memes = load_sae(sae, hook), Embeddings.load(embeddings)
     latents = encode(dictionary, memes)
-    scores = item_scores(memes, latents, cross_modal_weights(memes, latents))
+    scores = item_scores(memes, latents, cross_modal_weights(memes, latents, n_bootstrap=0))
     whole: Any = load_corpus(corpus) if corpus is not None else memes.dataset
     filtered = filter_dataset(whole, scores, share, by=by, within_source=within_source)
     _save(filtered, out)

@@ -62,6 +62,7 @@ def test_numbers_agree_with_saelens_and_with_their_definitions(data, name, split
         "fvu": 1 - explained(x, x_hat),
         "fvu_per_sample": (error / ((x - train.mean(0)) ** 2).sum(1)).mean(),
         "cosine": cosine.mean(),
+        "cosine_mean_predictor": (x @ train.mean(0) / np.linalg.norm(x, axis=1)).mean() / np.linalg.norm(train.mean(0)),
         "l0": (acts != 0).sum(1).mean(),
         "dead_latents": ((acts != 0).sum(0) == 0).sum(),
     }

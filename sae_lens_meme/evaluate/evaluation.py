@@ -8,10 +8,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from sae_lens_meme.embeddings import Embeddings
-from sae_lens_meme.errors import ConfigError, ModelError, StorageError
+from sae_lens_meme.errors import ConfigError, DataError, ModelError, NonFiniteError, StorageError
 from sae_lens_meme.evaluate.content import EVALUATION, content_of, numbers_table
 from sae_lens_meme.evaluate.context import Context
 from sae_lens_meme.evaluate.options import Options, chosen, listed
@@ -78,6 +79,7 @@ def evaluate(
     options = Options(protocol, listed(concepts), listed(tasks), names, share, stability_seeds, bootstrap, seed)
     dictionary, memes = load_sae(sae, hook), Embeddings.load(embeddings)
     second = Embeddings.load(reference) if reference is not None else None
+    _require_same_memes(memes, second)
     others = _load_others(other_saes or ())
     fingerprint = {
         "sae": _weights(sae),
@@ -106,6 +108,7 @@ def evaluate(
 
 
 def _run(context: Context, progress: bool) -> None:
+    """What one evaluator cannot do on these memes is noted and takes nothing from the others."""
     reason = labels_missing(context.embeddings)
     with progress_bar("evaluate", len(context.options.evaluators), unit="evaluators", show=progress) as advance:
         for name in context.options.evaluators:
@@ -118,7 +121,14 @@ def _run(context: Context, progress: bool) -> None:
                     context.results[name] = step.run(context)
                 except Unavailable as error:
                     context.skipped[name] = str(error)
+                except (DataError, NonFiniteError) as error:
+                    if len(context.options.evaluators) == 1:
+                        raise
+                    context.skipped[name] = str(error)
             advance(1)
+    for name, result in context.results.items():
+        if result.numbers and all(value is None for value in result.numbers.values()):
+            context.skipped[name] = next(iter(result.reasons.values()))
 
 
 def _write(context: Context, folder: StepFolder) -> None:
@@ -163,6 +173,14 @@ def _load_others(folders: Collection[str]) -> dict[str, tuple[Path, Any]]:
     paths = [Path(folder) for folder in folders]
     names = [path.name if [p.name for p in paths].count(path.name) == 1 else str(path) for path in paths]
     return {name: (path, load_sae(path, None)) for name, path in zip(names, paths, strict=True)}
+
+
+def _require_same_memes(memes: Embeddings, reference: Embeddings | None) -> None:
+    """Before hours of work, not after them."""
+    if reference is not None and len(missing := np.setdiff1d(memes.ids, reference.ids)):
+        raise DataError(
+            f"meme {str(missing[0])!r} is not in the reference ({len(missing)} such memes); embed the same corpus"
+        )
 
 
 def _weights(sae: str | Path) -> dict[str, str]:

@@ -41,7 +41,11 @@ class Options:
     def __post_init__(self) -> None:
         if self.protocol not in ("corrected", "published", "both"):
             raise ConfigError(f"protocol {self.protocol!r} is none of corrected, published, both")
-        for name, value in (("stability_seeds", self.stability_seeds), ("bootstrap", self.bootstrap)):
+        for name, value in (
+            ("stability_seeds", self.stability_seeds),
+            ("bootstrap", self.bootstrap),
+            ("seed", self.seed),
+        ):
             if value < 0:
                 raise ConfigError(f"{name} is {value}; give 0 or more")
         if not 0 < self.share < 1:

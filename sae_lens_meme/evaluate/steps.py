@@ -18,7 +18,7 @@ from sae_lens_meme.evaluators.monosemanticity import Monosemanticity
 from sae_lens_meme.evaluators.naming import Naming
 from sae_lens_meme.evaluators.probes import Probes
 from sae_lens_meme.evaluators.probes.tasks import tasks_of
-from sae_lens_meme.evaluators.question_set import QuestionSet, fuse_through, score_classes
+from sae_lens_meme.evaluators.question_set import QuestionSet, fuse_through, score_classes, with_conjunctions
 from sae_lens_meme.evaluators.reconstruction import Reconstruction
 from sae_lens_meme.evaluators.result import Result
 from sae_lens_meme.evaluators.stability import Stability
@@ -121,6 +121,7 @@ def _stability(c: Context) -> Result:
     evaluator = Stability(
         c.embeddings,
         others | c.controls,
+        c.options.concepts,
         controls=list(c.controls),
         alignment=c.results.get("concept_alignment") if corrected else None,
         zscored=True,  # a few dimensions hold most of the variance: cosines of raw directions compare these alone
@@ -147,7 +148,11 @@ def _answer_key(c: Context) -> Result:
     classed = c.results.get("question_set")
     if classed is None or classed.table is None or found.table is None:
         return found
-    return found.joined("question_set", score_classes(classed.table, found.table))
+    # latents of a fused space often stand for a picture's factor together with a caption's
+    factors, kinds = with_conjunctions(key.factors, key.kinds)
+    pairs = AnswerKeyScores(c.embeddings, factors, kinds, seed=c.options.seed).evaluate(c.sae, latents=c.latents)
+    assert pairs.table is not None
+    return found.joined("question_set", score_classes(classed.table, pairs.table))
 
 
 STEPS: dict[str, Step] = {

@@ -6,6 +6,8 @@ from typing import Any
 
 from sae_lens_meme.report.section import Row, Section, numbers, row
 
+_SCORE = "auroc_within_source"
+
 
 def _question_set(title: str, evaluation: dict[str, Any]) -> list[Row]:
     n = numbers(evaluation, "question_set")
@@ -16,7 +18,9 @@ def _question_set(title: str, evaluation: dict[str, Any]) -> list[Row]:
             title,
             f"{kind.replace('_', '-')} ({n[f'n_{kind}']} latents)",
             n[f"share_{kind}"],
-            {"swaps permuted": n[f"permuted/share_{kind}"], "neurons": n.get(f"neurons/share_{kind}")},
+            # with permuted swaps neither side decides, and all that is left is called cross-modal: no control of that class
+            ({} if kind in ("cross_modal", "undecided") else {"swaps permuted": n[f"permuted/share_{kind}"]})
+            | {"neurons": n.get(f"neurons/share_{kind}")},
             n.get(f"share_{kind}_low"),
             n.get(f"share_{kind}_high"),
         )
@@ -25,7 +29,8 @@ def _question_set(title: str, evaluation: dict[str, Any]) -> list[Row]:
     key = numbers(evaluation, "answer_key")
     if key.get("question_set/agreement") is not None:
         chance = {"swaps permuted": key["question_set/agreement_permuted"]}
-        measure = f"agreement with the planted kind ({key['question_set/n_values']} latents)"
+        decided = key["question_set/n_values"] - key["question_set/n_undecided"]
+        measure = f"agreement with the planted kind ({decided} latents)"
         rows.append(row(title, measure, key["question_set/agreement"], chance))
     return rows
 
@@ -60,17 +65,17 @@ def _filter(title: str, evaluation: dict[str, Any]) -> list[Row]:
         row(
             title,
             f"{group.split('/')[0]}, best {float(group.split('keep_')[1]):.0%}",
-            n[f"{group}/sum/auroc_minus_random"],
+            n[f"{group}/sum/{_SCORE}_minus_random"],
             {
-                "sum": n[f"{group}/sum/auroc"],
-                "normalised": n[f"{group}/mean/auroc"],
-                "random": n[f"{group}/random/auroc"],
-                "CLIP score": n[f"{group}/clip/auroc"],
-                "L0": n[f"{group}/l0/auroc"],
-                "all memes": n[f"{group.split('/')[0]}/all/auroc"],
+                "sum": n[f"{group}/sum/{_SCORE}"],
+                "normalised": n[f"{group}/mean/{_SCORE}"],
+                "random": n[f"{group}/random/{_SCORE}"],
+                "CLIP score": n[f"{group}/clip/{_SCORE}"],
+                "L0": n[f"{group}/l0/{_SCORE}"],
+                "all memes": n[f"{group.split('/')[0]}/all/{_SCORE}"],
             },
-            n.get(f"{group}/sum/auroc_minus_random_low"),
-            n.get(f"{group}/sum/auroc_minus_random_high"),
+            n.get(f"{group}/sum/{_SCORE}_minus_random_low"),
+            n.get(f"{group}/sum/{_SCORE}_minus_random_high"),
         )
         for group in groups
     ]
@@ -82,8 +87,8 @@ CROSS_MODAL = Section(
     _cross_modal,
 )
 FILTER = Section(
-    "SAE-V's filter: AUROC of a probe trained on the best memes minus one trained on as many random memes",
-    "AUROC on held-out memes of probes trained on: the best by the sum of weights, by their mean (normalised), random memes, "
+    "SAE-V's filter: AUROC within source of a probe trained on the best memes minus one trained on as many random memes",
+    "AUROC within source on held-out memes of probes trained on: the best by the sum of weights, by their mean (normalised), random memes, "
     "the best by CLIP score, by L0, and all memes",
     _filter,
 )

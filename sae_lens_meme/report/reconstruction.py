@@ -21,7 +21,7 @@ def _reconstruction(title: str, evaluation: dict[str, Any]) -> list[Row]:
                 "explained_variance_without_outliers",
                 _mean(n, "explained_variance_without_outliers"),
             ),
-            ("cosine of input and output", "cosine", {}),
+            ("cosine of input and output", "cosine", _mean(n, "cosine")),
             ("L0", "l0", {}),
             (f"latents that never fire, of {evaluation['sae']['d_sae']}", "dead_latents", {}),
         )

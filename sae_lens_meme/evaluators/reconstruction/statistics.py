@@ -55,7 +55,7 @@ class Statistics:
         d_in = len(reference.mean)
         self.reference = reference
         self.n = self.l0 = self.n_cosine = self.n_fvu = 0
-        self.cosine = self.fvu = 0.0
+        self.cosine = self.fvu = self.cosine_mean = 0.0
         self.x, self.x2, self.error2 = np.zeros(d_in), np.zeros(d_in), np.zeros(d_in)  # x is taken from the train mean
         self.fired = np.zeros(d_sae, dtype=np.int64)
 
@@ -75,7 +75,7 @@ class Statistics:
 
     def merge(self, other: Statistics) -> Statistics:
         """Add the sums of other rows (of the same reference)."""
-        for name in ("n", "l0", "n_cosine", "n_fvu", "cosine", "fvu", "x", "x2", "error2", "fired"):
+        for name in ("n", "l0", "n_cosine", "n_fvu", "cosine", "cosine_mean", "fvu", "x", "x2", "error2", "fired"):
             setattr(self, name, getattr(self, name) + getattr(other, name))
         return self
 
@@ -98,6 +98,7 @@ class Statistics:
         numbers["fvu"] = None if explained is None else 1 - explained
         numbers["fvu_per_sample"] = self.fvu / self.n_fvu if self.n_fvu else None
         numbers["cosine"] = self.cosine / self.n_cosine if self.n_cosine else None
+        numbers["cosine_mean_predictor"] = self.cosine_mean / self.n_cosine if self.n_cosine else None
         numbers["l0"] = self.l0 / self.n
         numbers["dead_latents"] = int((self.fired == 0).sum())
         numbers["dead_share"] = float((self.fired == 0).mean())
@@ -114,6 +115,11 @@ class Statistics:
         dots = np.einsum("nd,nd->n", x.astype(np.float64), x_hat.astype(np.float64))
         self.cosine += float((dots[norms > 0] / norms[norms > 0]).sum())
         self.n_cosine += int((norms > 0).sum())
+        of_mean = x @ self.reference.mean
+        lengths = np.linalg.norm(x, axis=1) * np.linalg.norm(self.reference.mean)
+        self.cosine_mean += float(
+            np.divide(of_mean, lengths, out=np.zeros_like(of_mean), where=lengths > 0)[norms > 0].sum()
+        )
         self.fvu += float((error[variance > 0] / variance[variance > 0]).sum())
         self.n_fvu += int((variance > 0).sum())
 
@@ -142,6 +148,7 @@ _KEYS = [
     "fvu",
     "fvu_per_sample",
     "cosine",
+    "cosine_mean_predictor",
     "l0",
     "dead_latents",
     "dead_share",

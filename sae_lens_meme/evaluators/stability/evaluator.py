@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -13,7 +13,7 @@ from jaxtyping import Float
 from sae_lens_meme.embeddings import Embeddings
 from sae_lens_meme.errors import ConfigError
 from sae_lens_meme.evaluators.base import Evaluator
-from sae_lens_meme.evaluators.concept_alignment.concepts import concepts_of
+from sae_lens_meme.evaluators.concept_alignment.concepts import Concept, concepts_of
 from sae_lens_meme.evaluators.concept_alignment.pairs import association
 from sae_lens_meme.evaluators.concept_alignment.targets import Targets
 from sae_lens_meme.evaluators.latents import Latents, encode, hook_of
@@ -31,6 +31,7 @@ class Stability(Evaluator):
     Args:
         embeddings: the memes.
         others: SAEs of other seeds on the same hook, by name.
+        concepts: of which latents are significant, where there is no `alignment`; default `concepts.default_concepts`.
         controls: names in `others` that are no other seed, such as an SAE trained on shuffled data.
         alignment: result or table of concept alignment of the SAE that is measured; default: measured here, if
             there are labels.
@@ -45,6 +46,7 @@ class Stability(Evaluator):
         self,
         embeddings: Embeddings,
         others: Mapping[str, Any],
+        concepts: Iterable[str | Concept] | None = None,
         *,
         controls: Collection[str] = (),
         alignment: Result | pd.DataFrame | None = None,
@@ -58,6 +60,7 @@ class Stability(Evaluator):
     ):
         super().__init__(embeddings, hook=hook)
         require_others(others, controls, threshold, thresholds)
+        self.concepts = None if concepts is None else concepts_of(embeddings, concepts)
         self.others, self.controls, self.alignment, self.zscored = dict(others), tuple(controls), alignment, zscored
         self.options: dict[str, Any] = {"threshold": threshold, "thresholds": thresholds, "alpha": alpha}
         self.options |= {"n_bootstrap": n_bootstrap, "seed": seed}
@@ -69,7 +72,7 @@ class Stability(Evaluator):
         strata = np.unique(embeddings.sources, return_inverse=True)[1]
         alignment = self.alignment
         if alignment is None:
-            alignment = _significance(embeddings, latents)
+            alignment = _significance(embeddings, latents, self.concepts)
         return stability(
             sae,
             self.others,
@@ -95,10 +98,12 @@ class Stability(Evaluator):
         return np.where(deviation > 0, deviation, 1.0)
 
 
-def _significance(embeddings: Embeddings, latents: Latents) -> pd.DataFrame | None:
+def _significance(
+    embeddings: Embeddings, latents: Latents, concepts: tuple[Concept, ...] | None
+) -> pd.DataFrame | None:
     """As concept alignment has it under the corrected protocol, without what is not needed here."""
     try:
-        targets = Targets.of(embeddings, concepts_of(embeddings))
+        targets = Targets.of(embeddings, concepts_of(embeddings, concepts))
     except ConfigError:
         return None
     log_p = association(Counter(latents.csc(), targets.known, targets.sources).count(), "corrected")
