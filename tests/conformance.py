@@ -32,7 +32,9 @@ class Untouchable(Iterator[torch.Tensor]):
         raise AssertionError("the evaluator took a batch from training")
 
 
-def check_evaluator(make: Callable[[Embeddings], Evaluator], sae: Any, embeddings: Embeddings) -> Result:
+def check_evaluator(
+    make: Callable[[Embeddings], Evaluator], sae: Any, embeddings: Embeddings, rel: float = 1e-6
+) -> Result:
     """Same result twice, inputs unmodified, mode restored, strict JSON, flat fresh dict, scaled as plain; returns the result."""
     evaluator = make(embeddings)
     before = _state(sae, embeddings)
@@ -47,8 +49,8 @@ def check_evaluator(make: Callable[[Embeddings], Evaluator], sae: Any, embedding
     json.dumps(result.to_dict(), allow_nan=False)
     unexplained = [key for key in result.numbers if not result.explanation(key)]
     assert not unexplained, f"no explain line says the rows, split and control of {unexplained}"
-    check_parts(evaluator, sae, embeddings, result)
-    check_order(evaluator, sae, embeddings, result)
+    check_parts(evaluator, sae, embeddings, result, rel)
+    check_order(evaluator, sae, embeddings, result, rel)
     _check_callable(evaluator, sae, result)
     check_scaled(evaluator, sae, embeddings)
     _check_mode_after_exception(evaluator, sae, embeddings)
@@ -62,7 +64,7 @@ def check_evaluator(make: Callable[[Embeddings], Evaluator], sae: Any, embedding
     return result
 
 
-def check_parts(evaluator: Evaluator, sae: Any, embeddings: Embeddings, whole: Result) -> None:
+def check_parts(evaluator: Evaluator, sae: Any, embeddings: Embeddings, whole: Result, rel: float) -> None:
     """Memes in parts, encoded apart and merged, give what one run gives."""
     parts = [
         Embeddings.from_dataset(embeddings.dataset.select(rows), **embeddings.facts)
@@ -74,10 +76,10 @@ def check_parts(evaluator: Evaluator, sae: Any, embeddings: Embeddings, whole: R
     merged = one.merge(other).finish()
     assert merged.numbers.keys() == whole.numbers.keys()
     for key, value in whole.numbers.items():
-        assert merged.numbers[key] == (None if value is None else pytest.approx(value, rel=1e-6, abs=1e-9)), key
+        assert merged.numbers[key] == (None if value is None else pytest.approx(value, rel=rel, abs=1e-9)), key
 
 
-def check_order(evaluator: Evaluator, sae: Any, embeddings: Embeddings, result: Result) -> None:
+def check_order(evaluator: Evaluator, sae: Any, embeddings: Embeddings, result: Result, rel: float) -> None:
     """The order of the memes changes nothing but what is drawn by seed."""
     order = np.random.default_rng(1).permutation(len(embeddings))
     shuffled = Embeddings.from_dataset(embeddings.dataset.select(order), **embeddings.facts)
@@ -85,7 +87,7 @@ def check_order(evaluator: Evaluator, sae: Any, embeddings: Embeddings, result: 
     assert found.keys() == result.numbers.keys()
     for key, value in result.numbers.items():
         if not DRAWN.search(key):
-            assert found[key] == (None if value is None else pytest.approx(value, rel=1e-6, abs=1e-9)), key
+            assert found[key] == (None if value is None else pytest.approx(value, rel=rel, abs=1e-9)), key
 
 
 def _check_callable(evaluator: Evaluator, sae: Any, result: Result) -> None:

@@ -22,9 +22,11 @@ from sae_lens_meme.evaluators.probes import Probes
 from sae_lens_meme.evaluators.question_set import QuestionSet
 from sae_lens_meme.evaluators.reconstruction import Reconstruction
 from sae_lens_meme.evaluators.stability import Stability
+from sae_lens_meme.evaluators.stock import StockEvals
 
 EVALUATORS = {
     "reconstruction": Reconstruction,
+    "stock_evals": StockEvals,
     "concept_alignment": lambda e: ConceptAlignment(e, n_bootstrap=5),
     "probes": Probes,
     "influence": lambda e: Influence(e, n_bootstrap=5),
@@ -70,7 +72,8 @@ def unit(x: np.ndarray) -> np.ndarray:
 @pytest.mark.parametrize("name", EVALUATORS)
 def test_it_conforms(name, data):
     x, embeddings = data
-    result = check_evaluator(EVALUATORS[name], tiny_sae(x, d_sae=24, k=4), embeddings)
+    rel = 1e-3 if name == "stock_evals" else 1e-6  # SAELens sums in float32
+    result = check_evaluator(EVALUATORS[name], tiny_sae(x, d_sae=24, k=4), embeddings, rel)
     assert result.name == name
 
 

@@ -9,7 +9,9 @@ import torch.nn.functional as F
 from arrays import anisotropic, make_embeddings
 from hooks_models import topk_sae
 
-from sae_lens_meme.evaluators.stock import stock_evals
+from sae_lens_meme.evaluators.probes.probe import SharedProbes
+from sae_lens_meme.evaluators.probes.tasks import tasks_of
+from sae_lens_meme.evaluators.stock import classifiers, stock_evals
 from sae_lens_meme.hooks import HookedMemeCLIP
 
 N, D = 300, 12
@@ -60,3 +62,26 @@ def test_batches_of_equal_size_leave_no_row_out(embeddings, monkeypatch):
     batched = stock_evals(topk_sae(D), [model]).numbers
     for key in ("ce_loss_with_sae", "ce_loss_without_sae", "kl_div_with_sae"):
         assert batched[f"hate/{key}"] == pytest.approx(whole[f"hate/{key}"], rel=1e-4)
+
+
+def test_the_shared_probes_are_the_heads_that_the_model_fits(embeddings):
+    tasks, _ = tasks_of(embeddings)
+    probes = SharedProbes()
+    models = list(classifiers(embeddings, tasks, probes))
+    assert [(model.task, model.classes) for model in models] == [("hate", [0, 1]), ("untested", [0, 1])]
+    rows = torch.arange(N)[:, None]
+    for model, task in zip(models, tasks, strict=True):
+        logits = HookedMemeCLIP.from_embeddings(embeddings, task.name)(rows, return_type="logits")
+        assert (model(rows, return_type="logits") - logits).abs().max() < 1e-3 * logits.abs().max()
+        shared = probes.of(task, embeddings, "hook_fused").predict_proba(embeddings.take("hook_fused", np.arange(N)))
+        np.testing.assert_allclose(model(rows, return_type="logits").softmax(-1)[:, 0].detach(), shared, atol=1e-5)
+
+
+def test_without_fused_vectors_each_model_fits_its_own_head():
+    rng = np.random.default_rng(1)
+    image, text = anisotropic(N, D, rng), anisotropic(N, D, rng)
+    hate = [int(v > 0) for v in image[:, 4] * text[:, 4]]
+    both = make_embeddings({"hook_image_embed": image, "hook_text_embed": text}, labels={"hate": hate})
+    (model,) = classifiers(both, tasks_of(both)[0], SharedProbes())
+    assert model.linear_head is not None
+    assert stock_evals(topk_sae(D), [model]).numbers["hate/ce_loss_score"] is not None

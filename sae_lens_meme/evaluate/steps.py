@@ -17,12 +17,11 @@ from sae_lens_meme.evaluators.influence import Influence
 from sae_lens_meme.evaluators.monosemanticity import Monosemanticity
 from sae_lens_meme.evaluators.naming import Naming
 from sae_lens_meme.evaluators.probes import Probes
-from sae_lens_meme.evaluators.probes.tasks import tasks_of
 from sae_lens_meme.evaluators.question_set import QuestionSet, fuse_through, score_classes, with_conjunctions
 from sae_lens_meme.evaluators.reconstruction import Reconstruction
 from sae_lens_meme.evaluators.result import Result
 from sae_lens_meme.evaluators.stability import Stability
-from sae_lens_meme.evaluators.stock import classifiers, stock_evals
+from sae_lens_meme.evaluators.stock import StockEvals
 from sae_lens_meme.hooks.checkpoint import read_memeclip_checkpoint
 
 SHUFFLED = "shuffled_data"
@@ -46,8 +45,8 @@ def _reconstruction(c: Context) -> Result:
 
 
 def _stock_evals(c: Context) -> Result:
-    tasks, _ = tasks_of(c.embeddings, c.options.tasks)
-    return stock_evals(c.sae, classifiers(c.embeddings, tasks, c.embedding_probes))
+    evaluator = StockEvals(c.embeddings, tasks=c.options.tasks, fitted=c.embedding_probes)
+    return evaluator.evaluate(c.sae, latents=c.latents)
 
 
 def _concept_alignment(c: Context) -> Result:

@@ -10,8 +10,10 @@ import torch
 
 from sae_lens_meme.embeddings import Embeddings
 from sae_lens_meme.errors import DataError
+from sae_lens_meme.evaluators.base import Evaluator
+from sae_lens_meme.evaluators.latents import Latents
 from sae_lens_meme.evaluators.probes.probe import SharedProbes
-from sae_lens_meme.evaluators.probes.tasks import Task
+from sae_lens_meme.evaluators.probes.tasks import Task, tasks_of
 from sae_lens_meme.evaluators.result import Number, Result, defined
 from sae_lens_meme.hooks.names import FUSED
 
@@ -31,6 +33,33 @@ EXPLAIN = {
     "*/kl_div_*": "the same of the KL divergence from the unchanged classifier's probabilities",
     "*": "test rows with a known label (fewer than one a batch of 2,048 left out, so that batches are equal); the classifier is fitted on known train rows",
 }
+
+
+class StockEvals(Evaluator):
+    """`stock_evals` with a linear classifier for each label, fitted on the embedding.
+
+    Args:
+        tasks: labels, default every label with 2 to 20 classes.
+        fitted: the probes; give other evaluators the same ones and they are fitted once.
+    """
+
+    name = "stock_evals"
+
+    def __init__(
+        self,
+        embeddings: Embeddings,
+        *,
+        tasks: Sequence[str] | None = None,
+        fitted: SharedProbes | None = None,
+        seed: int = 0,
+        hook: str | None = None,
+    ):
+        super().__init__(embeddings, hook=hook)
+        self.tasks, self.fitted = tasks, fitted or SharedProbes(seed=seed)
+
+    def measure(self, sae: Any, embeddings: Embeddings, latents: Latents) -> Result:
+        tasks, _ = tasks_of(embeddings, self.tasks)
+        return stock_evals(sae, classifiers(embeddings, tasks, self.fitted))
 
 
 def stock_evals(sae: Any, models: Iterable[Any]) -> Result:
@@ -100,7 +129,7 @@ def _run(sae: Any, model: Any) -> dict[str, dict[str, float]]:
         device=sae.device,
         dtype="float32",
     )
-    store.dataset.reset_format()  # it asks for tensors row by row, which takes longer than all that follows
+    rows.reset_format()  # the store asks for a tensor a row, which takes longer than all that follows
     config = EvalConfig(
         batch_size_prompts=batch,
         n_eval_reconstruction_batches=n_batches,
