@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import statistics
+import subprocess
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -18,7 +20,8 @@ class Row:
     """One job, both ways. Seconds are of the whole job; `part` says what the loop was really run on."""
 
     job: str
-    naive_s: float
+    naive_s: float | None
+    """None where there is no loop to compare with: `agreement` is then empty."""
     ours_s: float
     goal: str
     met: bool | None
@@ -28,8 +31,8 @@ class Row:
     warm_up_s: float = 0.0
 
     @property
-    def ratio(self) -> float:
-        return self.naive_s / self.ours_s
+    def ratio(self) -> float | None:
+        return None if self.naive_s is None else self.naive_s / self.ours_s
 
 
 def timed(function: Callable[[], Result]) -> tuple[float, Result]:
@@ -49,6 +52,14 @@ def interleaved(functions: Sequence[Callable[[], Any]], repeats: int) -> list[fl
     """Median seconds of each, called in turn: a change of load meets all of them."""
     rounds = [[timed(function)[0] for function in functions] for _ in range(repeats)]
     return [statistics.median(column) for column in zip(*rounds, strict=True)]
+
+
+def waited(child: subprocess.Popen[bytes]) -> tuple[float, float]:
+    """Seconds from now to the end of a process that was just started, and its peak memory in bytes."""
+    start = time.perf_counter()
+    _, status, used = os.wait4(child.pid, 0)
+    child.returncode = os.waitstatus_to_exitcode(status)
+    return time.perf_counter() - start, used.ru_maxrss * 1024.0  # Linux counts in kB
 
 
 def require_close(what: str, ours: Any, naive: Any, *, rtol: float = 0.0, atol: float = 0.0) -> str:
@@ -71,3 +82,7 @@ def seconds(value: float) -> str:
     if value < 1e-3:
         return f"{value * 1e6:.3g} µs"
     return f"{value * 1e3:.3g} ms" if value < 1 else f"{value:,.1f} s" if value < 100 else f"{value:,.0f} s"
+
+
+def megabytes(value: float) -> str:
+    return f"{value / 1e6:,.0f} MB" if value < 1e9 else f"{value / 1e9:.2f} GB"

@@ -213,6 +213,10 @@ def test_evaluation_json_is_of_its_schema(results: Path):
         (("evaluate", "--sae", "S", "--embeddings", "S", "--out", "o"), "holds the result of 'train', not of 'embed'"),
         (("evaluate", "--sae", "S", "--embeddings", "E", "--out", "o", "--only", "probe"), "unknown key 'probe'; did you mean 'probes'?"),
         (("evaluate", "--sae", "S", "--embeddings", "E", "--out", "o", "--concept", "hat=1"), "'hat=1'"),
+        (("evaluate", "--sae", "S", "--embeddings", "E", "--out", "o", "--seed", "-1"), "seed is -1; give 0 or more"),
+        (("evaluate", "--sae", "S", "--embeddings", "E", "--out", "o", "--share", "1.5"), "share is 1.5; give the share"),
+        (("select", "--sae", "S", "--embeddings", "E", "--out", "V"), "V: is there already; pass --overwrite"),
+        (("explain", "S"), "holds the result of 'train', not of 'evaluate'"),
     ],
 )  # fmt: skip
 def test_a_mistake_gives_one_line(

@@ -11,7 +11,7 @@ from tiny_sae import tiny_sae
 from sae_lens_meme.errors import ConfigError, DataError
 from sae_lens_meme.evaluators.concept_alignment import ConceptAlignment
 from sae_lens_meme.evaluators.concept_alignment.baselines import baselines
-from sae_lens_meme.evaluators.concept_alignment.directions import directions
+from sae_lens_meme.evaluators.concept_alignment.directions import directions, fit_directions
 
 
 @pytest.fixture(scope="module")
@@ -44,7 +44,13 @@ def test_the_counts_are_those_of_the_evaluator(corpus):
         assert result.numbers[f"{protocol}/sae/share_of_latents_concept"] == next(both) / next(both)
     assert result.numbers["published/other/n_latents"] == 24
     assert result.table is not None
-    assert set(result.table.baseline) == {"sae", "neurons", "copy", "other", "permuted_labels", "permuted_labels_max"}
+    untrained, permuted = {"neurons", "pca", "ica", "random_topk"}, {"permuted_labels", "permuted_labels_max"}
+    assert set(result.table.baseline) == {"sae", "copy", "other"} | untrained | permuted
+    widths = {name: result.numbers[f"published/{name}/n_latents"] for name in untrained}
+    assert widths == {"neurons": 16, "pca": 16, "ica": 16, "random_topk": latents.d_sae}
+    assert result.numbers["ica/steps"] >= 1
+    assert result.numbers["ica/converged"] in (0, 1)
+    assert all(result.explanation(key) for key in result.numbers)
 
 
 @pytest.fixture(scope="module")
@@ -74,9 +80,56 @@ def test_components_are_orthogonal_directions_of_unit_variance(x, kind):
     np.testing.assert_allclose(np.cov(signed.T), np.eye(12), atol=0.02)
 
 
+def test_random_topk_is_a_topk_of_random_projections_of_zscored_embeddings(x):
+    embeddings, l0 = make_embeddings({"hook_fused": x}), np.random.default_rng(1).integers(0, 9, 200)
+    got = directions(embeddings, "hook_fused", l0, "random_topk", seed=3, width=40)
+    assert (got.n_samples, got.d_sae) == (200, 40)
+    train = x[embeddings.rows("train")].astype(np.float64)
+    encoder = np.random.default_rng(3).standard_normal((12, 40), np.float32).astype(np.float64)
+    pre = (x - train.mean(0)) / train.std(0) @ (encoder / np.linalg.norm(encoder, axis=0))
+    expected = np.zeros_like(pre)
+    for row in range(200):
+        top = np.argsort(-pre[row])[: l0[row]]
+        expected[row, top] = np.maximum(pre[row, top], 0)
+    np.testing.assert_allclose(got.csr().toarray(), expected, rtol=1e-4, atol=1e-5)
+    other = directions(embeddings, "hook_fused", l0, "random_topk", seed=4, width=40)
+    assert not np.array_equal(got.csr().toarray(), other.csr().toarray())
+
+
+def test_no_more_units_fire_than_are_above_zero(x):
+    dense = directions(make_embeddings({"hook_fused": x}), "hook_fused", np.full(200, 24), "random_topk", width=24)
+    fires = dense.csr().toarray() > 0
+    assert 0.4 < fires.mean() < 0.6
+
+
+def test_ica_finds_the_sources_that_pca_mixes():
+    """Independent sparse sources under a random mixing: ICA's directions are the sources, PCA's are not."""
+    rng = np.random.default_rng(0)
+    sources = rng.laplace(size=(2000, 6)) ** 3
+    x = (sources @ rng.standard_normal((6, 6))).astype(np.float32)
+    embeddings = make_embeddings({"hook_fused": x})
+    agreement = {}
+    for kind in ("pca", "ica"):
+        dense = directions(embeddings, "hook_fused", np.full(2000, 6), kind).csr().toarray()
+        signed = dense[:, :6] - dense[:, 6:]
+        agreement[kind] = np.abs(np.corrcoef(signed.T, sources.T)[:6, 6:]).max(axis=0).min()
+    assert agreement["ica"] > 0.99
+    assert agreement["pca"] < 0.9
+
+
+def test_ica_is_bounded(monkeypatch):
+    """Wide embeddings: the leading principal components, few rows, few steps; still of unit variance and uncorrelated."""
+    for name, value in {"ICA_COMPONENTS": 5, "ICA_ROWS": 100, "ICA_WORK": 3 * 5**2}.items():
+        monkeypatch.setattr(f"sae_lens_meme.evaluators.concept_alignment.directions.{name}", value)
+    x = anisotropic(400, 12, np.random.default_rng(2))
+    fitted = fit_directions(make_embeddings({"hook_fused": x}), "hook_fused", "ica")
+    assert (fitted.steps, fitted.converged) == (3, False)
+    np.testing.assert_allclose(np.cov(fitted.transform(x).T), np.eye(5), atol=0.4)
+
+
 def test_errors(corpus, x):
     sae, embeddings, latents = corpus
-    with pytest.raises(ConfigError, match="'tsne' are none of neurons, pca, ica"):
+    with pytest.raises(ConfigError, match="'tsne' are none of neurons, pca, ica, random_topk"):
         directions(embeddings, "hook_fused", latents.l0, "tsne")
     with pytest.raises(ConfigError, match="n_permutations is 0"):
         baselines(sae, embeddings, latents, n_permutations=0)

@@ -11,9 +11,11 @@ from sae_lens import TopKSAE
 from tiny_sae import tiny_sae
 
 from sae_lens_meme.embeddings import Embeddings
+from sae_lens_meme.errors import ConfigError
 from sae_lens_meme.evaluators.answer_key import AnswerKeyScores
 from sae_lens_meme.evaluators.base import Evaluator
 from sae_lens_meme.evaluators.concept_alignment import ConceptAlignment
+from sae_lens_meme.evaluators.concept_alignment.baselines import Baselines
 from sae_lens_meme.evaluators.cross_modal import CrossModal
 from sae_lens_meme.evaluators.influence import Influence
 from sae_lens_meme.evaluators.monosemanticity import Monosemanticity
@@ -28,6 +30,7 @@ EVALUATORS = {
     "reconstruction": Reconstruction,
     "stock_evals": StockEvals,
     "concept_alignment": lambda e: ConceptAlignment(e, n_bootstrap=5),
+    "baselines": lambda e: Baselines(e, raw=("neurons", "pca", "random_topk"), n_permutations=1),
     "probes": Probes,
     "influence": lambda e: Influence(e, n_bootstrap=5),
     "question_set": lambda e: QuestionSet(e, n_bootstrap=5),
@@ -79,3 +82,18 @@ def test_it_conforms(name, data):
 
 def test_every_evaluator_is_tested():
     assert {cls.name for cls in Evaluator.__subclasses__()} == EVALUATORS.keys()
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda e: ConceptAlignment(e, n_bootstrap=-1), "concept_alignment: n_bootstrap is -1; give a whole number"),
+        (lambda e: Influence(e, seed=-1), "influence: seed is -1"),
+        (lambda e: Influence(e, routes=()), "influence: no route is given"),
+        (lambda e: Probes(e, n_permutations=-4), "probes: n_permutations is -4"),
+        (lambda e: Naming(e, min_support=-3), "naming: min_support is -3"),
+    ],
+)
+def test_counts_that_are_none_are_refused(make, message, data):
+    with pytest.raises(ConfigError, match=message):
+        make(data[1])

@@ -136,6 +136,21 @@ def test_one_stratum_is_fisher(table):
         assert split[0, 0] == pytest.approx(plain[0, 0], abs=1e-11)
 
 
+@settings(max_examples=300, deadline=None)
+@given(st.lists(stratum(largest=60), min_size=1, max_size=3))
+def test_p_up_to_alpha_are_exact_and_the_others_never_below_it(strata):
+    """What counts of significant pairs need; that P(A >= a) is at least 1/2 up to the mean is what saves the time."""
+    for test in (fisher_greater, stratified_greater):
+        exact, quick = test(one(strata))[0, 0], test(one(strata), alpha=0.05)[0, 0]
+        if exact <= math.log(0.05) or math.isnan(exact):
+            assert quick == exact or math.isnan(quick)
+        else:
+            assert quick > math.log(0.05)
+    informative = [(a, f, t, n) for a, f, t, n in strata if 0 < f < n and 0 < t < n]
+    if sum(a for a, *_ in informative) <= sum(Fraction(f * t, n) for _, f, t, n in informative):
+        assert math.isnan(exact) or math.exp(exact) >= 0.5 - 1e-12
+
+
 def statsmodels_of(strata: list[tuple[int, int, int, int]]) -> StratifiedTable:
     return StratifiedTable([np.array([[a, f - a], [t - a, n - f - t + a]]) for a, f, t, n in strata])
 
@@ -192,6 +207,18 @@ def test_counts_equal_a_loop(seed):
     assert (np.sum(tables.pooled, axis=0) == np.array([weights[codes[:, c] != UNKNOWN].sum() for c in range(4)])).all()
 
 
+def test_stored_zeros_do_not_fire_and_the_order_of_storage_does_not_matter():
+    z = np.array([[1.0, 0, 2], [0, 3, 0], [4, 0, 5], [0, 0, 6]], np.float32)
+    stored = sparse.csr_matrix(z + 1)
+    stored.data = (stored.toarray() - 1).ravel()
+    codes, strata = np.array([[1, 2], [2, 2], [2, 0], [1, 1]], np.uint8), np.array([0, 1, 1, 0])
+    for active in (stored, sparse.csc_matrix(z), sparse.csr_matrix(z)[:, [2, 0, 1]][:, [1, 2, 0]]):
+        tables = Counter(active, codes, strata).count()
+        assert tables.fires[:, 0].tolist() == [[1, 1], [0, 1], [2, 1]]
+        assert tables.fires_true[:, 0].tolist() == [[0, 1], [0, 1], [0, 1]]
+        assert (tables.n.tolist(), tables.true.tolist()) == ([[2, 2], [2, 1]], [[0, 2], [1, 1]])
+
+
 def test_firing_rate_difference_of_one_source_is_the_plain_one():
     assert firing_rate_difference(one([(30, 80, 200, 700)]))[0, 0] == pytest.approx(30 / 200 - 50 / 500)
     only_true = firing_rate_difference(one([(3, 3, 9, 9)]))
@@ -212,6 +239,8 @@ def test_benjamini_hochberg_equals_statsmodels_and_skips_what_was_not_tested():
     assert np.isnan(q[~tested]).all()
     np.testing.assert_allclose(q[tested], multipletests(p[tested], method="fdr_bh")[1], rtol=1e-12)
     np.testing.assert_array_equal(rejected(log_p, 0.05), q < 0.05)
+    above_as_1 = np.where(log_p > np.log(0.05), 0.0, log_p)
+    np.testing.assert_array_equal(rejected(above_as_1, 0.05), q < 0.05)
     by_concept = benjamini_hochberg_by_concept(log_p.reshape(100, 4))
     np.testing.assert_array_equal(by_concept[:, 2], benjamini_hochberg(log_p.reshape(100, 4)[:, 2]))
 

@@ -11,7 +11,7 @@ from sae_lens_meme.evaluate.context import Context
 from sae_lens_meme.evaluate.others import CONTROL, Unavailable, train_control, train_seed
 from sae_lens_meme.evaluators.answer_key import AnswerKeyScores
 from sae_lens_meme.evaluators.concept_alignment import ConceptAlignment
-from sae_lens_meme.evaluators.concept_alignment.baselines import baselines
+from sae_lens_meme.evaluators.concept_alignment.baselines import Baselines
 from sae_lens_meme.evaluators.cross_modal import CrossModal
 from sae_lens_meme.evaluators.influence import Influence
 from sae_lens_meme.evaluators.monosemanticity import Monosemanticity
@@ -66,9 +66,8 @@ def _baselines(c: Context) -> Result:
         c.controls[SHUFFLED] = train_control(c.sae_path, c.embeddings, c.folder / CONTROL)
     except Unavailable as error:
         c.skipped[f"baselines/{SHUFFLED}"] = str(error)
-    return baselines(
-        c.sae, c.embeddings, c.latents, concepts=c.options.concepts, others=c.controls, seed=c.options.seed
-    )
+    evaluator = Baselines(c.embeddings, c.options.concepts, others=c.controls, seed=c.options.seed)
+    return evaluator.evaluate(c.sae, latents=c.latents)
 
 
 def _probes(c: Context) -> Result:

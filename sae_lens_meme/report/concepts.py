@@ -14,6 +14,9 @@ def _concepts(title: str, evaluation: dict[str, Any]) -> list[Row]:
         "permuted_labels": "permuted",
         "shuffled_data": "shuffled",
         "neurons": "neurons",
+        "pca": "PCA",
+        "ica": "ICA",
+        "random_topk": "random TopK",
     }
     rows = []
     for protocol, family, what in (
@@ -79,7 +82,7 @@ def _answers(title: str, evaluation: dict[str, Any]) -> list[Row]:
 CONCEPTS = Section(
     "Concepts: latent x concept pairs with q < .05",
     "permuted: labels permuted within source, mean of 3 draws; shuffled: SAE trained on data shuffled per "
-    "dimension; neurons: raw dimensions, both signs, equal L0; 95 %: delete-d jackknife over memes",
+    "dimension; neurons, PCA, ICA: directions of the embedding, both signs, random TopK: random directions, all at equal L0; 95 %: delete-d jackknife over memes",
     _concepts,
 )
 BEST = Section(

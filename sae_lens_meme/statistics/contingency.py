@@ -78,5 +78,6 @@ def _count(starts, latents, flags, strata, weights, counts):
         for c in range(flags.shape[1]):
             counts[s, always, c] += weight * flags[row, c]
         for j in range(starts[row], starts[row + 1]):
+            latent = latents[j]  # outside the innermost loop, which then runs eight at a time
             for c in range(flags.shape[1]):
-                counts[s, latents[j], c] += weight * flags[row, c]
+                counts[s, latent, c] += weight * flags[row, c]

@@ -8,7 +8,8 @@ from typing import TypeVar
 
 from threadpoolctl import threadpool_limits
 
-Item, Found = TypeVar("Item"), TypeVar("Found")
+Item = TypeVar("Item")
+Found = TypeVar("Found")
 
 
 def in_threads(function: Callable[[Item], Found], items: Iterable[Item]) -> list[Found]:

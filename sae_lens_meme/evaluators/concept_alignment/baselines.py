@@ -13,8 +13,9 @@ import pandas as pd
 
 from sae_lens_meme.embeddings import Embeddings
 from sae_lens_meme.errors import ConfigError
+from sae_lens_meme.evaluators.base import Evaluator
 from sae_lens_meme.evaluators.concept_alignment.concepts import Concept, concepts_of
-from sae_lens_meme.evaluators.concept_alignment.directions import directions
+from sae_lens_meme.evaluators.concept_alignment.directions import FITS, activations, fit_directions
 from sae_lens_meme.evaluators.concept_alignment.numbers import HEADLINES, headline_counts
 from sae_lens_meme.evaluators.concept_alignment.pairs import PROTOCOLS, association
 from sae_lens_meme.evaluators.concept_alignment.targets import Targets
@@ -31,6 +32,10 @@ EXPLAIN = {
     "*/sae/*": "the SAE on the true labels, all rows with a known label (corrected) or all rows (published)",
     "*/permuted_labels*": "the SAE, with all labels of a meme handed to another meme of its source; mean and largest over the "
     "draws. What is found here is found where no latent knows any label",
+    "*/random_topk/*": "as many random directions of the z-scored embedding as the SAE has latents; of each meme the largest "
+    "fire, as many as the SAE has latents that fire on it",
+    "ica/*": "steps of FastICA (which unmixes the 256 leading principal components on some 8,000 train rows) and whether "
+    "they converged (1) or met their limit (0); the directions have unit variance either way",
     **dict.fromkeys(
         ("*/neurons/*", "*/pca/*", "*/ica/*"),
         "directions of the embedding scaled to unit variance, each as two units (positive and negative part); of each meme "
@@ -42,13 +47,39 @@ EXPLAIN = {
 }
 
 
+class Baselines(Evaluator):
+    """`baselines` of an SAE; the arguments are those of the function."""
+
+    name = "baselines"
+
+    def __init__(
+        self,
+        embeddings: Embeddings,
+        concepts: Iterable[str | Concept] | None = None,
+        *,
+        raw: Iterable[str] = tuple(FITS),
+        others: Mapping[str, Any] | None = None,
+        n_permutations: int = 3,
+        alpha: float = 0.05,
+        seed: int = 0,
+        hook: str | None = None,
+    ):
+        super().__init__(embeddings, hook=hook)
+        self.concepts = concepts_of(embeddings, concepts)
+        self.options: dict[str, Any] = {"raw": tuple(raw), "others": others, "n_permutations": n_permutations}
+        self.options |= {"alpha": alpha, "seed": seed}
+
+    def measure(self, sae: Any, embeddings: Embeddings, latents: Latents) -> Result:
+        return baselines(sae, embeddings, latents, concepts=self.concepts, hook=self.hook, **self.options)
+
+
 def baselines(
     sae: Any,
     embeddings: Embeddings,
     latents: Latents | None = None,
     *,
     concepts: Iterable[str | Concept] | None = None,
-    raw: Iterable[str] = ("neurons",),
+    raw: Iterable[str] = tuple(FITS),
     others: Mapping[str, Any] | None = None,
     n_permutations: int = 3,
     alpha: float = 0.05,
@@ -58,9 +89,9 @@ def baselines(
     """Counts of significant pairs under both protocols for the SAE and for each baseline.
 
     Args:
-        raw: untrained units to compare with, of `directions.FITS`: neurons, pca, ica.
+        raw: untrained units to compare with, of `directions.FITS`: neurons, pca, ica, random_topk.
         others: more dictionaries by name, each an SAE or `Latents` of the same memes, such as an SAE trained on
-            embeddings shuffled per dimension or one with random weights.
+            embeddings shuffled per dimension.
         n_permutations: draws of permuted labels, at least 1.
 
     Returns:
@@ -71,7 +102,8 @@ def baselines(
     hook = hook_of(sae, embeddings, hook)
     latents = encode(sae, embeddings, hook) if latents is None else latents
     require_latents_of(latents, embeddings)
-    units = {"sae": latents, **{name: directions(embeddings, hook, latents.l0, name, seed) for name in raw}}
+    fitted = {name: fit_directions(embeddings, hook, name, seed, latents.d_sae) for name in raw}
+    units = {"sae": latents, **{name: activations(f, embeddings, hook, latents.l0) for name, f in fitted.items()}}
     for name, other in (others or {}).items():
         units[name] = other if isinstance(other, Latents) else encode(other, embeddings, hook)
         require_latents_of(units[name], embeddings)
@@ -84,6 +116,9 @@ def baselines(
     for protocol in PROTOCOLS:
         rows += permuted_labels(latents, targets, protocol, n_permutations, alpha, seed)
     numbers = {f"{r['protocol']}/{r['baseline']}/{k}": r[k] for r in rows for k in _COUNTS}
+    for name, fit in fitted.items():
+        if fit.steps is not None:
+            numbers |= {f"{name}/steps": fit.steps, f"{name}/converged": int(bool(fit.converged))}
     return Result("baselines", numbers, table=pd.DataFrame(rows), explain=dict(EXPLAIN))
 
 

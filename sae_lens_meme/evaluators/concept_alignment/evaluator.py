@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from sae_lens_meme.config import check_counts
 from sae_lens_meme.embeddings import Embeddings
 from sae_lens_meme.errors import ConfigError, DataError
 from sae_lens_meme.evaluators.base import Evaluator
@@ -57,6 +58,7 @@ class ConceptAlignment(Evaluator):
         self.protocols = _protocols(protocol)
         if not 0 < alpha < 1:
             raise ConfigError(f"alpha is {alpha}; give a false-discovery rate between 0 and 1")
+        check_counts("concept_alignment", n_bootstrap=n_bootstrap, seed=seed)
         self.alpha, self.n_bootstrap, self.seed = alpha, n_bootstrap, seed
 
     def measure(self, sae: Any, embeddings: Embeddings, latents: Latents) -> Result:

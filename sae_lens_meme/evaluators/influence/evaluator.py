@@ -14,6 +14,7 @@ import pandas as pd
 from jaxtyping import Float64
 from scipy import sparse
 
+from sae_lens_meme.config import check_counts
 from sae_lens_meme.embeddings import Embeddings
 from sae_lens_meme.errors import ConfigError, DataError
 from sae_lens_meme.evaluators.base import Evaluator
@@ -69,6 +70,7 @@ class Influence(Evaluator):
     ):
         super().__init__(embeddings, hook=hook)
         _require(routes, rows, multipliers)
+        check_counts("influence", n_bootstrap=n_bootstrap, n_random=n_random, seed=seed)
         self.tasks, self.multipliers, self.routes, self.heads = tasks, tuple(multipliers), tuple(routes), tuple(heads)
         self.rows, self.n_bootstrap, self.n_random = rows, n_bootstrap, n_random
         self.fitted, self.seed = fitted or SharedProbes(seed=seed), seed
@@ -147,6 +149,8 @@ def published(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def _require(routes: Sequence[str], rows: str, multipliers: Sequence[float]) -> None:
+    if not routes:
+        raise ConfigError(f"influence: no route is given; give some of {', '.join(ROUTES)}")
     if unknown := set(routes) - set(ROUTES):
         raise ConfigError(f"influence: route {min(unknown)!r} is none of {', '.join(ROUTES)}")
     require_which(rows)

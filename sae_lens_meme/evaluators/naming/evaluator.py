@@ -10,6 +10,7 @@ from typing import Any
 
 import pandas as pd
 
+from sae_lens_meme.config import check_counts
 from sae_lens_meme.embeddings import Embeddings
 from sae_lens_meme.errors import ConfigError, DataError
 from sae_lens_meme.evaluators.base import Evaluator
@@ -75,6 +76,7 @@ class Naming(Evaluator):
         super().__init__(embeddings, hook=hook)
         self.concepts = None if concepts is None else concepts_of(embeddings, concepts)
         _require(alpha, alpha_0, min_df, n_words, stop_words)
+        check_counts("naming", min_support=min_support, n_bootstrap=n_bootstrap, seed=seed)
         if (namer is not None or judge is not None) and not len(external):
             raise ConfigError("naming: give external=[latents], those that the namer names or the judge scores")
         self.settings = Settings(alpha, alpha_0, min_support, n_words)

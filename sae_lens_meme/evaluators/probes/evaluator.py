@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float64
 
+from sae_lens_meme.config import check_counts
 from sae_lens_meme.embeddings import Embeddings
 from sae_lens_meme.errors import DataError
 from sae_lens_meme.evaluators.base import Evaluator
@@ -54,6 +55,7 @@ class Probes(Evaluator):
         super().__init__(embeddings, hook=hook)
         if unknown := set(spaces) - set(SPACES):
             raise DataError(f"probes: space {min(unknown)!r} is none of {', '.join(SPACES)}")
+        check_counts("probes", n_permutations=n_permutations, seed=seed)
         self.tasks, self.spaces, self.n_permutations = tasks, tuple(spaces), n_permutations
         self.fitted, self.seed = fitted or SharedProbes(seed=seed), seed
 
