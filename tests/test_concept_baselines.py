@@ -37,7 +37,13 @@ def test_the_counts_are_those_of_the_evaluator(corpus):
     result = baselines(sae, embeddings, latents, concepts=CONCEPTS, others={"copy": latents, "other": sae})
     numbers = ConceptAlignment(embeddings, CONCEPTS, n_bootstrap=0).measure_latents(embeddings, latents).numbers
     for protocol in ("corrected", "published"):
-        for count in ("n_significant_global", "n_significant_concept", "n_latents_global", "n_pairs_tested"):
+        for count in (
+            "n_significant_global",
+            "n_significant_concept",
+            "n_latents_global",
+            "n_pairs_tested",
+            "n_f1_above_0.35",
+        ):
             assert result.numbers[f"{protocol}/sae/{count}"] == numbers[f"{protocol}/{count}"]
             assert result.numbers[f"{protocol}/copy/{count}"] == numbers[f"{protocol}/{count}"]
         both = (result.numbers[f"{protocol}/sae/{c}"] for c in ("n_latents_concept", "n_latents"))

@@ -30,6 +30,12 @@ def _concepts(title: str, evaluation: dict[str, Any]) -> list[Row]:
         beside = {label: controls.get(f"{protocol}/{name}/n_significant_{family}") for name, label in names.items()}
         shown = {label: value for label, value in beside.items() if value is not None}
         rows.append(row(title, what, found[key], shown, found.get(f"{key}_low"), found.get(f"{key}_high")))
+    for protocol in ("corrected", "published"):
+        key = f"{protocol}/n_f1_above_0.35"
+        if key in found:
+            beside = {label: controls.get(f"{protocol}/{name}/n_f1_above_0.35") for name, label in names.items()}
+            shown = {label: value for label, value in beside.items() if value is not None}
+            rows.append(row(title, f"pairs with F1 above .35, {protocol}", found[key], shown))
     for protocol, family in (("corrected", "global"), ("published", "concept")):
         shares = {name: controls.get(f"{protocol}/{name}/share_of_latents_{family}") for name in ("sae", *names)}
         if shares["sae"] is not None:

@@ -16,15 +16,15 @@ from sae_lens_meme.errors import ConfigError
 from sae_lens_meme.evaluators.base import Evaluator
 from sae_lens_meme.evaluators.concept_alignment.concepts import Concept, concepts_of
 from sae_lens_meme.evaluators.concept_alignment.directions import FITS, activations, fit_directions
-from sae_lens_meme.evaluators.concept_alignment.numbers import HEADLINES, headline_counts
-from sae_lens_meme.evaluators.concept_alignment.pairs import PROTOCOLS, association
+from sae_lens_meme.evaluators.concept_alignment.numbers import HEADLINES, INTERVLM_F1, headline_counts
+from sae_lens_meme.evaluators.concept_alignment.pairs import PROTOCOLS, association, measured_f1
 from sae_lens_meme.evaluators.concept_alignment.targets import Targets
 from sae_lens_meme.evaluators.latents import Latents, encode, hook_of, require_latents_of
 from sae_lens_meme.evaluators.result import Number, Result
 from sae_lens_meme.statistics.contingency import Counter
 
 _COUNTS = (
-    *(*HEADLINES, "n_latents", "n_pairs_tested"),
+    *(*HEADLINES, "n_latents", "n_pairs_tested", "n_f1_above_0.35"),
     *(f"share_of_{unit}_{family}" for unit in ("latents", "tests") for family in ("global", "concept")),
 )
 
@@ -43,6 +43,7 @@ EXPLAIN = {
     ),
     "*": "pairs with q < alpha: n_significant; latents with at least one: n_latents; q over all pairs: _global, within each "
     "concept: _concept",
+    "*/n_f1_above_0.35": "pairs whose F1 is above InterVLM's threshold: on test memes (corrected), the best on all memes (published)",
     "*/share_of_*": "per unit and per test: the rows have different numbers of units",
 }
 
@@ -138,4 +139,5 @@ def permuted_labels(
 def _counts(latents: Latents, targets: Targets, protocol: str, alpha: float) -> dict[str, Number]:
     counter = Counter(latents.csr(), targets.codes(protocol), targets.strata(protocol))
     numbers = headline_counts(association(counter.count(), protocol, alpha), targets.names, alpha)
+    numbers["n_f1_above_0.35"] = int((measured_f1(latents, targets, protocol) > INTERVLM_F1).sum())
     return {key: numbers[key] for key in _COUNTS}

@@ -25,7 +25,7 @@ from sae_lens_meme.statistics.effect_sizes import (
 )
 from sae_lens_meme.statistics.fisher import fisher_greater, stratified_greater
 from sae_lens_meme.statistics.multiple_testing import benjamini_hochberg, benjamini_hochberg_by_concept, rejected
-from sae_lens_meme.statistics.ranking import Ranked, auroc, best_f1, confusion
+from sae_lens_meme.statistics.ranking import BestF1, Ranked, auroc, best_f1, confusion
 
 PROTOCOLS = ("corrected", "published")
 COLUMNS = (
@@ -100,15 +100,30 @@ def significant(log_p: Float[np.ndarray, "latents concepts"], alpha: float) -> d
     return {"global": rejected(log_p, alpha), "concept": by_concept}
 
 
+def measured_f1(latents: Latents, targets: Targets, protocol: str) -> Float[np.ndarray, "latents concepts"]:
+    """F1 as the protocol measures it: the best on all rows (published), or on test rows (corrected); NaN where undefined."""
+    ranked = Ranked.of(latents.csc())
+    if protocol == "corrected":
+        return _on_test_rows(ranked, targets, best_f1(ranked, targets.threshold_codes()[0]))[2]
+    return np.where((targets.published == TRUE).any(axis=0), best_f1(ranked, targets.published).f1, np.nan)
+
+
+def _on_test_rows(ranked: Ranked, targets: Targets, best: BestF1) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """True memes that reach the threshold, memes that do, and the F1 of it: [latents, concepts] each."""
+    test = targets.test_codes()
+    true_fired, fired = confusion(ranked, test, best.threshold)
+    f1 = f1_score(true_fired, fired, (test == TRUE).sum(axis=0))
+    return true_fired, fired, np.where(np.isnan(best.threshold), np.nan, f1)
+
+
 def _held_out(ranked: Ranked, targets: Targets) -> tuple[dict[str, np.ndarray], list[str | None]]:
     choose, splits = targets.threshold_codes()
     test = targets.test_codes()
     best = best_f1(ranked, choose)
-    true_fired, fired = confusion(ranked, test, best.threshold)
+    true_fired, fired, f1_test = _on_test_rows(ranked, targets, best)
     true, n = (test == TRUE).sum(axis=0), (test >= FALSE).sum(axis=0)
     chosen = ~np.isnan(best.threshold)
     f1_validation = np.where(chosen, best.f1, np.nan)
-    f1_test = np.where(chosen, f1_score(true_fired, fired, true), np.nan)
     return {
         **_auroc_columns(ranked, test, targets.strata("corrected")),
         "threshold": best.threshold,
