@@ -429,7 +429,7 @@ def test_the_numbers_sum_up_the_table(trained, result):
 def test_the_control_is_raw_neurons_at_equal_l0(trained, result):
     embeddings, sae = trained
     neurons = directions(embeddings, "hook_fused", encode(sae, embeddings).l0)
-    measured = Measurement.of(Units.of(neurons), panel_of(embeddings), 10.0, 99, seed=0)
+    measured = Measurement.of(Units.of(neurons), panel_of(embeddings), 10.0, 0, seed=0)
     expected, _ = measured.numbers(IMAGE)
     assert {key: result.numbers[f"{IMAGE}/neurons/{key}"] for key in expected} == expected
     without = Monosemanticity(embeddings, rows="all", n_permutations=0, neurons=False).evaluate(sae)

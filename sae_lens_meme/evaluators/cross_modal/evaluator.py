@@ -64,7 +64,7 @@ class CrossModal(Evaluator):
         top: int = 5,
         min_support: int | None = None,
         delta: float = 0.0,
-        n_random: int = 5,
+        n_random: int = 3,
         max_rows: int = 5_000,
         n_bootstrap: int = 200,
         sides: Sides | None = None,

@@ -41,7 +41,7 @@ class Monosemanticity(Evaluator):
             that hangs on a few memes has a high MS by chance.
         n_permutations: draws of the test; 0 for none. No p is below 1 / (1 + n_permutations). Each costs what the scores
             cost, and all hold the rows' unit vectors in float32: with rows="all" give fewer.
-        neurons: measure raw neurons at equal L0 too.
+        neurons: measure raw neurons at equal L0 too (without permutations).
         top: size of the top sets whose overlap is the uniqueness.
     """
 
@@ -77,9 +77,10 @@ class Monosemanticity(Evaluator):
         rows, which = measured_rows(embeddings, self.rows)
         hooks = reference_hooks(embeddings if self.reference is None else self.reference, hook, self.reference_hooks)
         panel = Panel.of(embeddings, rows, self.reference, hooks)
-        measured = {"sae": self._measured(latents, panel)}
+        measured = {"sae": self._measured(latents, panel, self.n_permutations)}
         if self.neurons:
-            measured["neurons"] = self._measured(directions(embeddings, hook, latents.l0, "neurons", self.seed), panel)
+            neurons = directions(embeddings, hook, latents.l0, "neurons", self.seed)
+            measured["neurons"] = self._measured(neurons, panel, 0)
         numbers, reasons = headline(measured)
         numbers["reference_is_independent"], why = independent(embeddings, self.reference)
         reasons |= {"reference_is_independent": why} if why else {}
@@ -93,9 +94,9 @@ class Monosemanticity(Evaluator):
         lines |= {f"uniqueness/{key}": line for key, line in unique.explain.items()}
         return Result(self.name, numbers, reasons, table, lines)
 
-    def _measured(self, latents: Latents, panel: Panel) -> Measurement:
+    def _measured(self, latents: Latents, panel: Panel, n_permutations: int) -> Measurement:
         units = Units.of(latents.rows(panel.rows))
-        return Measurement.of(units, panel, self.min_support, self.n_permutations, self.seed)
+        return Measurement.of(units, panel, self.min_support, n_permutations, self.seed)
 
 
 def cross_modal_monosemanticity(

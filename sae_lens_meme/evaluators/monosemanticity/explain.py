@@ -61,7 +61,12 @@ def explain(
         "*corrected": "(MS - chance) / (1 - chance), chance being the mean cosine of all pairs",
         "*corrected_within_source": "(MS - chance) / (1 - chance), chance being the expected MS when the activations are "
         "handed to random memes of the same source (closed form): what the source alone gives is gone",
-        "*/share_significant": f"share with q < .05, Benjamini-Hochberg over {counted}; {test}",
+        "*/share_significant": f"share with q < .05, Benjamini-Hochberg over {counted}; {test}"
+        + (
+            f"; no p is below 1/{n_permutations + 1}, so that a share under {20 / (n_permutations + 1):.0%} shows as 0"
+            if n_permutations
+            else ""
+        ),
         "*/permuted/share_significant": "of draws that are tested as if observed: what the test finds where nothing is",
         "*/best": f"largest MS over {counted}: chosen and measured on the same memes, so that permuted/best (mean over "
         "draws of the best latent) and permuted/best_max (largest over draws) are its fair controls",
