@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from numba import njit
 
 from sae_lens_meme.evaluators.latents import Latents
 
@@ -37,6 +38,31 @@ def make_latents(shape: Shape, seed: int = 0) -> Latents:
         indices[rows] = np.sort(np.argpartition(-noisy, shape.k, axis=1)[:, : shape.k], axis=1)
     values = rng.exponential(1.0, size=indices.shape).astype(np.float32) + 1e-3
     return Latents(indices, values, shape.d_sae)
+
+
+def make_many_latents(n: int, d_sae: int, k: int, seed: int = 0) -> Latents:
+    """The same skew at any size: rates are drawn from until k latents of a meme differ, O(n k)."""
+    cumulative = np.cumsum((1 + np.arange(d_sae)) ** -0.7)
+    indices = _draw_distinct(cumulative / cumulative[-1], n, k, seed)
+    values = np.random.default_rng(seed).exponential(1.0, indices.shape).astype(np.float32)
+    return Latents(indices, values + np.float32(1e-3), d_sae)
+
+
+@njit(cache=True)
+def _draw_distinct(cumulative, n, k, seed):
+    np.random.seed(seed)
+    last = len(cumulative) - 1
+    indices, drawn_by = np.empty((n, k), np.int32), np.full(len(cumulative), -1)
+    for row in range(n):
+        found = 0
+        while found < k:
+            latent = min(np.searchsorted(cumulative, np.random.random()), last)
+            if drawn_by[latent] != row:
+                drawn_by[latent] = row
+                indices[row, found] = latent
+                found += 1
+        indices[row].sort()
+    return indices
 
 
 def make_concepts(shape: Shape, seed: int = 1) -> np.ndarray:

@@ -44,6 +44,7 @@ def _evaluate(folder: Path, shape: Shape) -> tuple[float, float, list[tuple[str,
     subprocess.run([sys.executable, "-m", __name__, "write", str(folder), json.dumps(vars(shape))], check=True)
     command = [sys.executable, "-m", __name__, "evaluate", str(folder), repr(time.time())]
     environment = os.environ | {"OMP_WAIT_POLICY": "PASSIVE"}  # as the command line sets it
+    environment.pop("PYTHONDONTWRITEBYTECODE", None)  # an installed package is compiled once, not at each import
     with open(folder / "log.txt", "w") as log:
         child = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, env=environment)
         seconds, memory = waited(child)

@@ -17,6 +17,7 @@ import yaml
 from safetensors.numpy import load_file
 from scipy.stats import fisher_exact
 from sklearn.metrics import f1_score, roc_auc_score
+from test_evaluation_schema import check_evaluation
 
 ROOT = Path(__file__).parents[1]
 
@@ -83,13 +84,34 @@ def test_the_contrast_is_in_the_printed_table(demo: Path):
 def test_the_answer_key_agrees(numbers):
     """Every factor has a latent that beats chance on memes it was not chosen on; cross-modal ones too."""
     key = numbers["answer_key"]
-    for factor in {name.split("/")[0] for name in key}:
+    for factor in {name.removesuffix("/auroc") for name in key if name.endswith("/auroc")}:
         # DISTANCE is a sum of many cells of topic and object: the weakest factor, and still above chance
         assert key[f"{factor}/auroc"] > key[f"{factor}/auroc_permuted"] + 0.04, factor
     for factor in ("scene", "object", "topic", "sign", "pairing"):
         assert key[f"{factor}/auroc"] > 0.8, factor
     assert key["clash/auroc"] > 0.7
     assert key["clash/f1"] > key["clash/f1_always_on"]
+
+
+def test_the_evaluation_is_of_its_schema_and_every_number_explained(demo: Path):
+    check_evaluation((demo / "evaluation" / "evaluation.json").read_text())
+
+
+def test_every_evaluator_finds_more_than_its_control(numbers):
+    n = numbers["monosemanticity"]
+    assert n["hook_image_embed/sae/mean_low"] > n["hook_image_embed/chance"]
+    assert n["hook_image_embed/permuted/share_significant"] < 0.05 < n["hook_image_embed/sae/share_significant"]
+    assert numbers["cross_modal"]["omega/above_chance"] > numbers["cross_modal"]["omega/above_chance_permuted"]
+    n = numbers["naming"]
+    assert n["names/n_hold"] > 40 > 5 >= n["permuted/names/n_named"]
+    n = numbers["stability"]
+    assert n["mean/share_above_0.7"] > 0.2 > n["mean/share_above_0.7_random"]
+    assert n["shuffled_data/share_above_0.7"] < 0.1
+    n = numbers["answer_key"]
+    assert n["question_set/agreement"] > n["question_set/agreement_permuted"] + 0.25
+    n = numbers["baselines"]
+    units = {"sae": 128, "neurons": 256, "pca": 256, "ica": 256, "random_topk": 128, "shuffled_data": 128}
+    assert {name: n[f"corrected/{name}/n_latents"] for name in units} == units
 
 
 def test_answer_key_equals_scikit_learn(demo: Path, memes: pd.DataFrame, z: np.ndarray):

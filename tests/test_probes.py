@@ -266,11 +266,11 @@ def test_probes_on_the_embedding_are_shared_and_fitted_once(data, monkeypatch):
     fitted, tasks = SharedProbes(), ["hate", "stance"]
     shared = Influence(embeddings, tasks=tasks, fitted=fitted, n_bootstrap=0)
     numbers = [Probes(embeddings, tasks=tasks, fitted=fitted).evaluate(sae).numbers, shared.evaluate(sae).numbers]
-    assert asked == tasks
+    assert sorted(asked) == tasks
     alone = [Probes(embeddings, tasks=tasks), Influence(embeddings, tasks=tasks, n_bootstrap=0)]
     assert numbers == [evaluator.evaluate(sae).numbers for evaluator in alone]
     shared.evaluate(sae, make_embeddings({"hook_fused": x + 1}, labels={t: [0, 1] * (N // 2) for t in tasks}))
-    assert asked == tasks * 4, "other memes have probes of their own"
+    assert sorted(asked) == sorted(tasks * 4), "other memes have probes of their own"
 
 
 def test_thinning_never_loses_a_class():

@@ -62,8 +62,8 @@ class Counter:
         weights = np.ones(len(self._flags)) if weights is None else weights
         counts = np.zeros((self._n_strata, self._n_latents + 1, self._flags.shape[1]), np.int32)
         _count(self._starts, self._latents, self._flags, self._strata, weights.astype(np.int32), counts)
-        last = np.ascontiguousarray(counts.transpose(1, 2, 0), dtype=np.int64)  # strata last, as in Tables
-        fires_true, fires = (np.ascontiguousarray(half) for half in np.split(last, 2, axis=1))
+        halves = np.split(counts, 2, axis=2)
+        fires_true, fires = (np.ascontiguousarray(half.transpose(1, 2, 0), dtype=np.int64) for half in halves)
         return Tables(fires_true[:-1], fires[:-1], fires_true[-1], fires[-1])
 
 
