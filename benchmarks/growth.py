@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from matplotlib.ticker import LogLocator
 from rich.console import Console
 from rich.progress import track
 
@@ -35,7 +36,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.growth", description=__doc__)
     parser.add_argument("--quick", action="store_true", help="four small cells; nothing is drawn or written")
     parser.add_argument("--json", type=Path, help="also write the rows here")
+    parser.add_argument("--redraw", type=Path, help="rows that --json wrote: only draw them again")
     arguments = parser.parse_args()
+    if arguments.redraw:
+        draw(json.loads(arguments.redraw.read_text()), ROOT / "docs/growth.png")
+        return
     cells = QUICK if arguments.quick else [*(Cell(n, d_sae) for n in MEMES for d_sae in LATENTS), LARGE]
     rows = [run(cell) for cell in track(cells, description="growth", transient=True)]
     Console().print(markdown_of(rows), markup=False, highlight=False, soft_wrap=True)
@@ -86,7 +91,7 @@ def draw(rows: list[CellRow], path: Path) -> None:
 
     grid = [row for row in rows if row["n"] in MEMES and row["d_sae"] in LATENTS]
     middle_n, middle_d = MEMES[len(MEMES) // 2], LATENTS[len(LATENTS) // 2]
-    figure = Figure(figsize=(14, 4.6), layout="constrained")
+    figure = Figure(figsize=(14, 4.8), layout="constrained")
     FigureCanvasAgg(figure)
     by_memes, by_latents, memory = figure.subplots(1, 3)
     for name in ANALYSES:
@@ -97,20 +102,28 @@ def draw(rows: list[CellRow], path: Path) -> None:
     for d_sae in LATENTS:
         of_memes = [(r["n"], r["memory"] / 1e9) for r in grid if r["d_sae"] == d_sae]
         memory.plot(*zip(*of_memes, strict=True), "o-", label=f"{d_sae:,} latents")
-    dense = 4e-9 * np.array(MEMES) * middle_d
-    memory.plot(MEMES, dense, "k:", label=f"a dense matrix of {middle_d:,} latents alone")
+    dense = 4e-9 * np.array(MEMES) * LATENTS[-1]
+    memory.plot(MEMES, dense, "k:", label=f"a dense matrix of {LATENTS[-1]:,} latents alone")
+    memory.axhline(grid[0]["libraries"] / 1e9, color="gray", lw=1, label="libraries, before any data")
     k = grid[0]["k"]
-    _label(by_memes, f"time, {middle_d:,} latents, k {k}", "memes", "seconds")
-    _label(by_latents, f"time, {middle_n:,} memes, k {k}", "latents", "seconds")
-    _label(memory, f"peak memory of the process, k {k}", "memes", "GB")
+    _label(by_memes, f"time, {middle_d:,} latents, k {k}, {CORES} cores", ("memes", MEMES), "seconds")
+    _label(by_latents, f"time, {middle_n:,} memes, k {k}, {CORES} cores", ("latents", LATENTS), "seconds")
+    _label(memory, f"peak memory of the process, k {k}", ("memes", MEMES), "GB")
     by_memes.legend(frameon=False, fontsize=8)
     memory.legend(frameon=False, fontsize=8)
-    figure.suptitle(f"{CORES} cores; two neighbouring ticks are a factor of 10 apart", x=0.01, ha="left", fontsize=9)
     figure.savefig(path, dpi=110, metadata={"Software": None})
 
 
-def _label(axes: Any, title: str, x: str, y: str) -> None:
-    axes.set(title=title, xlabel=f"{x} (log scale)", ylabel=f"{y} (log scale)", xscale="log", yscale="log")
+def _label(axes: Any, title: str, x: tuple[str, tuple[int, ...]], y: str) -> None:
+    """Ticks where there are points, and plain numbers in place of powers of ten."""
+    name, places = x
+    axes.set_title(title, loc="left", fontsize=10)
+    axes.set(xlabel=f"{name} (log scale)", ylabel=f"{y} (log scale)", xscale="log", yscale="log")
+    axes.set_xticks(places, [f"{place:,}" for place in places])
+    axes.xaxis.set_minor_formatter(lambda *_: "")
+    axes.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+    axes.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
+    axes.yaxis.set_minor_formatter(lambda *_: "")
     axes.grid(alpha=0.3)
     axes.spines[["top", "right"]].set_visible(False)
 
