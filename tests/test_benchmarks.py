@@ -55,6 +55,38 @@ def test_the_whole_evaluate_is_measured(tmp_path):
     assert 0 < sum(part["ours_s"] for part in parts) <= 1.01 * whole["ours_s"]
 
 
+@pytest.mark.slow
+def test_growth_measures_each_cell_in_a_process_of_its_own(tmp_path):
+    run("benchmarks.growth", "--json", str(tmp_path / "rows.json"))
+    rows = json.loads((tmp_path / "rows.json").read_text())
+    assert [(row["n"], row["d_sae"]) for row in rows] == [(300, 64), (300, 128), (900, 64), (900, 128)]
+    assert all(row["memory"] >= row["libraries"] > 0 and len(row["seconds"]) == 6 for row in rows)
+
+
+def test_the_growth_table_goes_between_its_marks(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(str(ROOT))
+    growth, readme = importlib.import_module("benchmarks.growth"), tmp_path / "README.md"
+    cell = {"n": 2000, "d_sae": 64, "k": 8, "memory": 2e9, "libraries": 5e8, "seconds": {"AUROC": 0.002}}
+    readme.write_text(f"before\n{growth.START}\nold\n{growth.END}\nafter\n")
+    for _ in range(2):
+        growth.replace_table(readme, growth.markdown_of([cell]))
+    lines = readme.read_text().splitlines()
+    assert (lines[0], lines[1], lines[-2], lines[-1], len(lines)) == ("before", growth.START, growth.END, "after", 7)
+    assert lines[4].replace(" ", "") == "|2,000|64|-|-|-|2ms|-|-|2.00GB|500MB|"
+    readme.write_text("no place")
+    with pytest.raises(ValueError, match="has no place for the table"):
+        growth.replace_table(readme, "table")
+
+
+def test_many_latents_have_k_different_ones_with_falling_rates(monkeypatch):
+    monkeypatch.syspath_prepend(str(ROOT))
+    latents = importlib.import_module("benchmarks.data").make_many_latents(500, 40, 6)
+    assert (np.diff(latents.indices, axis=1) > 0).all()
+    fired = np.bincount(latents.indices.ravel(), minlength=40)
+    assert fired[:5].sum() > 2 * fired[-5:].sum() > 0
+    assert (latents.values > 0).all()
+
+
 def test_the_sweep_runs(tmp_path):
     run("benchmarks.sweep", "--json", str(tmp_path / "rows.json"))
     rows = json.loads((tmp_path / "rows.json").read_text())

@@ -151,6 +151,20 @@ def test_p_up_to_alpha_are_exact_and_the_others_never_below_it(strata):
         assert math.isnan(exact) or math.exp(exact) >= 0.5 - 1e-12
 
 
+def test_no_small_p_is_taken_for_1_at_any_count():
+    """Every total of two strata with random margins: only the total decides the test."""
+    rng = np.random.default_rng(0)
+    for _ in range(60):
+        n = rng.integers(5, 40, 2)
+        fires, true = rng.integers(1, n), rng.integers(1, n)
+        low, high = np.maximum(0, fires + true - n), np.minimum(fires, true)
+        for total in range(low.sum(), high.sum() + 1):
+            first = min(high[0], total - low[1])
+            tables = one([(a, fires[i], true[i], n[i]) for i, a in enumerate((first, total - first))])
+            exact, quick = stratified_greater(tables)[0, 0], stratified_greater(tables, alpha=0.05)[0, 0]
+            assert quick == exact if exact <= math.log(0.05) else quick > math.log(0.05)
+
+
 def statsmodels_of(strata: list[tuple[int, int, int, int]]) -> StratifiedTable:
     return StratifiedTable([np.array([[a, f - a], [t - a, n - f - t + a]]) for a, f, t, n in strata])
 
