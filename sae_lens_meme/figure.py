@@ -105,5 +105,5 @@ def _aurocs(axes: Any, rows: list[Row]) -> None:
     axes.axvline(0.5, color=CHANCE, lw=0.8, zorder=0)
     axes.set_yticks(range(len(rows)), [row["measure"] for row in reversed(rows)], fontsize=8)
     axes.set_xlim(0.35, 1.02)
-    what = "best latent for each planted factor" if rows[0]["section"] == ANSWERS else "probe on latents"
+    what = "best latent for each planted factor" if rows[0]["section"] == ANSWERS.title else "probe on latents"
     axes.set_title(f"{what}:\nAUROC on test memes (| = permuted within source)", loc="left", fontsize=10)
