@@ -10,7 +10,7 @@ from tiny_sae import tiny_sae
 
 from sae_lens_meme.errors import ConfigError, DataError
 from sae_lens_meme.evaluators.concept_alignment import ConceptAlignment
-from sae_lens_meme.evaluators.concept_alignment.baselines import baselines
+from sae_lens_meme.evaluators.concept_alignment.baselines import Baselines
 from sae_lens_meme.evaluators.concept_alignment.directions import directions, fit_directions
 
 
@@ -23,7 +23,7 @@ def corpus():
 def test_the_contrast_of_the_two_protocols(corpus):
     """The corrected test finds the planted pairs and next to nothing on permuted labels; the published one finds many on both."""
     sae, embeddings, latents = corpus
-    result = baselines(sae, embeddings, latents, concepts=CONCEPTS)
+    result = Baselines(embeddings, concepts=CONCEPTS).evaluate(sae, latents=latents)
     found = {key: result.numbers[key] for key in result.numbers if key.endswith("n_significant_concept")}
     corrected, on_noise = (result.numbers[f"corrected/{b}/n_significant_global"] for b in ("sae", "permuted_labels"))
     assert corrected >= 10
@@ -34,7 +34,9 @@ def test_the_contrast_of_the_two_protocols(corpus):
 
 def test_the_counts_are_those_of_the_evaluator(corpus):
     sae, embeddings, latents = corpus
-    result = baselines(sae, embeddings, latents, concepts=CONCEPTS, others={"copy": latents, "other": sae})
+    result = Baselines(embeddings, concepts=CONCEPTS, others={"copy": latents, "other": sae}).evaluate(
+        sae, latents=latents
+    )
     numbers = ConceptAlignment(embeddings, CONCEPTS, n_bootstrap=0).measure_latents(embeddings, latents).numbers
     for protocol in ("corrected", "published"):
         for count in (
@@ -138,6 +140,6 @@ def test_errors(corpus, x):
     with pytest.raises(ConfigError, match="'tsne' are none of neurons, pca, ica, random_topk"):
         directions(embeddings, "hook_fused", latents.l0, "tsne")
     with pytest.raises(ConfigError, match="n_permutations is 0"):
-        baselines(sae, embeddings, latents, n_permutations=0)
+        Baselines(embeddings, n_permutations=0).evaluate(sae, latents=latents)
     with pytest.raises(DataError, match="the latents are of 10 memes, the embeddings of 3000"):
-        baselines(sae, embeddings, latents, others={"short": latents.rows(np.arange(10))})
+        Baselines(embeddings, others={"short": latents.rows(np.arange(10))}).evaluate(sae, latents=latents)

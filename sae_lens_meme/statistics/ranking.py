@@ -59,6 +59,12 @@ def auroc(ranked: Ranked, codes: UInt8[np.ndarray, "n concepts"], strata: Int[np
     return Auroc(*_auroc(*ranked.known_in(codes), codes, strata, int(strata.max(initial=0)) + 1))
 
 
+def delong_interval(value: Any, error: Any) -> tuple[Any, Any]:
+    """95 % interval of an AUROC with this standard error, within 0 to 1; NaN stays NaN."""
+    half = 1.959963984540054 * error
+    return np.maximum(value - half, 0), np.minimum(value + half, 1)
+
+
 def best_f1(ranked: Ranked, codes: UInt8[np.ndarray, "n concepts"]) -> BestF1:
     """Over every threshold above 0 (every activation that occurs)."""
     return BestF1(*_best_f1(*ranked.known_in(codes), codes, (codes == 2).sum(axis=0)))

@@ -49,7 +49,16 @@ EXPLAIN = {
 
 
 class Baselines(Evaluator):
-    """`baselines` of an SAE; the arguments are those of the function."""
+    """Counts of significant pairs under both protocols for the SAE and for each baseline.
+
+    The result has a table of one row a baseline x protocol, and `{protocol}/{baseline}/{count}` as numbers.
+
+    Args:
+        raw: untrained units to compare with, of `directions.FITS`: neurons, pca, ica, random_topk.
+        others: more dictionaries by name, each an SAE or `Latents` of the same memes, such as an SAE trained on
+            embeddings shuffled per dimension.
+        n_permutations: draws of permuted labels, at least 1.
+    """
 
     name = "baselines"
 
@@ -66,61 +75,32 @@ class Baselines(Evaluator):
         hook: str | None = None,
     ):
         super().__init__(embeddings, hook=hook)
+        if n_permutations < 1:
+            raise ConfigError(f"n_permutations is {n_permutations}; give 1 or more")
         self.concepts = concepts_of(embeddings, concepts)
-        self.options: dict[str, Any] = {"raw": tuple(raw), "others": others, "n_permutations": n_permutations}
-        self.options |= {"alpha": alpha, "seed": seed}
+        self.raw, self.others, self.n_permutations = tuple(raw), dict(others or {}), n_permutations
+        self.alpha, self.seed = alpha, seed
 
     def measure(self, sae: Any, embeddings: Embeddings, latents: Latents) -> Result:
-        return baselines(sae, embeddings, latents, concepts=self.concepts, hook=self.hook, **self.options)
-
-
-def baselines(
-    sae: Any,
-    embeddings: Embeddings,
-    latents: Latents | None = None,
-    *,
-    concepts: Iterable[str | Concept] | None = None,
-    raw: Iterable[str] = tuple(FITS),
-    others: Mapping[str, Any] | None = None,
-    n_permutations: int = 3,
-    alpha: float = 0.05,
-    seed: int = 0,
-    hook: str | None = None,
-) -> Result:
-    """Counts of significant pairs under both protocols for the SAE and for each baseline.
-
-    Args:
-        raw: untrained units to compare with, of `directions.FITS`: neurons, pca, ica, random_topk.
-        others: more dictionaries by name, each an SAE or `Latents` of the same memes, such as an SAE trained on
-            embeddings shuffled per dimension.
-        n_permutations: draws of permuted labels, at least 1.
-
-    Returns:
-        A table of one row a baseline x protocol, and `{protocol}/{baseline}/{count}` as numbers.
-    """
-    if n_permutations < 1:
-        raise ConfigError(f"n_permutations is {n_permutations}; give 1 or more")
-    hook = hook_of(sae, embeddings, hook)
-    latents = encode(sae, embeddings, hook) if latents is None else latents
-    require_latents_of(latents, embeddings)
-    fitted = {name: fit_directions(embeddings, hook, name, seed, latents.d_sae) for name in raw}
-    units = {"sae": latents, **{name: activations(f, embeddings, hook, latents.l0) for name, f in fitted.items()}}
-    for name, other in (others or {}).items():
-        units[name] = other if isinstance(other, Latents) else encode(other, embeddings, hook)
-        require_latents_of(units[name], embeddings)
-    targets = Targets.of(embeddings, concepts_of(embeddings, concepts))
-    rows = [
-        {"baseline": name, "protocol": protocol, **_counts(active, targets, protocol, alpha)}
-        for name, active in units.items()
-        for protocol in PROTOCOLS
-    ]
-    for protocol in PROTOCOLS:
-        rows += permuted_labels(latents, targets, protocol, n_permutations, alpha, seed)
-    numbers = {f"{r['protocol']}/{r['baseline']}/{k}": r[k] for r in rows for k in _COUNTS}
-    for name, fit in fitted.items():
-        if fit.steps is not None:
-            numbers |= {f"{name}/steps": fit.steps, f"{name}/converged": int(bool(fit.converged))}
-    return Result("baselines", numbers, table=pd.DataFrame(rows), explain=dict(EXPLAIN))
+        hook = hook_of(sae, embeddings, self.hook)
+        fitted = {name: fit_directions(embeddings, hook, name, self.seed, latents.d_sae) for name in self.raw}
+        units = {"sae": latents, **{name: activations(f, embeddings, hook, latents.l0) for name, f in fitted.items()}}
+        for name, other in self.others.items():
+            units[name] = other if isinstance(other, Latents) else encode(other, embeddings, hook)
+            require_latents_of(units[name], embeddings)
+        targets = Targets.of(embeddings, concepts_of(embeddings, self.concepts))
+        rows = [
+            {"baseline": name, "protocol": protocol, **_counts(active, targets, protocol, self.alpha)}
+            for name, active in units.items()
+            for protocol in PROTOCOLS
+        ]
+        for protocol in PROTOCOLS:
+            rows += permuted_labels(latents, targets, protocol, self.n_permutations, self.alpha, self.seed)
+        numbers = {f"{r['protocol']}/{r['baseline']}/{k}": r[k] for r in rows for k in _COUNTS}
+        for name, fit in fitted.items():
+            if fit.steps is not None:
+                numbers |= {f"{name}/steps": fit.steps, f"{name}/converged": int(bool(fit.converged))}
+        return Result(self.name, numbers, table=pd.DataFrame(rows), explain=dict(EXPLAIN))
 
 
 def permuted_labels(

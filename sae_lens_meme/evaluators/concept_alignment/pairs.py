@@ -25,7 +25,7 @@ from sae_lens_meme.statistics.effect_sizes import (
 )
 from sae_lens_meme.statistics.fisher import fisher_greater, stratified_greater
 from sae_lens_meme.statistics.multiple_testing import benjamini_hochberg, benjamini_hochberg_by_concept, rejected
-from sae_lens_meme.statistics.ranking import BestF1, Ranked, auroc, best_f1, confusion
+from sae_lens_meme.statistics.ranking import BestF1, Ranked, auroc, best_f1, confusion, delong_interval
 
 PROTOCOLS = ("corrected", "published")
 COLUMNS = (
@@ -157,5 +157,5 @@ def _published_scores(ranked: Ranked, targets: Targets) -> tuple[dict[str, np.nd
 
 def _auroc_columns(ranked: Ranked, codes: np.ndarray, strata: np.ndarray) -> dict[str, np.ndarray]:
     value, error = auroc(ranked, codes, strata)
-    half = 1.959963984540054 * error
-    return {"auroc": value, "auroc_low": np.maximum(value - half, 0), "auroc_high": np.minimum(value + half, 1)}
+    low, high = delong_interval(value, error)
+    return {"auroc": value, "auroc_low": low, "auroc_high": high}

@@ -16,7 +16,7 @@ from sae_lens_meme.evaluators.naming.external import by_id, generator_of, matche
 from sae_lens_meme.evaluators.naming.memes import Memes
 from sae_lens_meme.evaluators.result import nullable
 from sae_lens_meme.statistics.contingency import FALSE, TRUE
-from sae_lens_meme.statistics.ranking import Ranked, auroc
+from sae_lens_meme.statistics.ranking import Ranked, auroc, delong_interval
 
 N_JUDGED = 20
 """Memes of each kind that a judge is asked about, at most."""
@@ -86,4 +86,5 @@ def judged(
     codes = np.where(fires, np.uint8(TRUE), np.uint8(FALSE))[:, None]
     strata = np.unique(embeddings.sources[rows], return_inverse=True)[1]
     value, error = (float(part[0, 0]) for part in auroc(Ranked.of(ranks), codes, strata))
-    return value, max(value - 1.96 * error, 0.0), min(value + 1.96 * error, 1.0)
+    low, high = delong_interval(value, error)
+    return value, float(low), float(high)

@@ -17,14 +17,13 @@ from scipy import sparse
 from sae_lens_meme.statistics.contingency import FALSE, TRUE, UNKNOWN, Tables
 from sae_lens_meme.statistics.effect_sizes import f1_always_on, f1_score, precision, recall
 from sae_lens_meme.statistics.fisher import stratified_greater
-from sae_lens_meme.statistics.ranking import Ranked, auroc
+from sae_lens_meme.statistics.ranking import Ranked, auroc, delong_interval
 
 Values = Float[np.ndarray, " latents"]
 SCORES = (
     *("n", "support", "n_true", "auroc", "auroc_low", "auroc_high", "correlation"),
     *("f1", "f1_always_on", "precision", "recall", "log_p"),
 )
-_NORMAL_975 = 1.959963984540054
 
 
 @dataclass(frozen=True, eq=False)
@@ -92,10 +91,10 @@ def scores(tables: Tables) -> dict[str, Values]:
     fires, true, n = (a + b).sum(1), (a + c).sum(1), tables.n.sum(1)
     counts = {"n": n, "support": fires, "n_true": true}
     value, error = _auroc_of_indicator(a, b, c, d)
-    half = _NORMAL_975 * error
+    low, high = delong_interval(value, error)
     return {
         **{name: np.where(n > 0, count, np.nan) for name, count in counts.items()},
-        **{"auroc": value, "auroc_low": np.maximum(value - half, 0), "auroc_high": np.minimum(value + half, 1)},
+        **{"auroc": value, "auroc_low": low, "auroc_high": high},
         "correlation": correlation(tables)[0],
         **{"f1": f1_score(a.sum(1), true, fires), "f1_always_on": np.where(fires > 0, f1_always_on(fires, n), np.nan)},
         **{"precision": precision(a.sum(1), true), "recall": recall(a.sum(1), fires)},
@@ -126,8 +125,8 @@ def activation_auroc(
         found = auroc(mine, statements.codes(int(chosen[order[group[0]]])), statements.sources)
         value[order[group]], error[order[group]] = (part[:, 0] for part in found)
     silent = np.diff(active.indptr) == 0
-    value, half = np.where(silent, np.nan, value), _NORMAL_975 * error
-    return value, np.maximum(value - half, 0), np.minimum(value + half, 1)
+    value = np.where(silent, np.nan, value)
+    return value, *delong_interval(value, error)
 
 
 def _auroc_of_indicator(a: np.ndarray, b: np.ndarray, c: np.ndarray, d: np.ndarray) -> tuple[Values, Values]:

@@ -17,8 +17,6 @@ from sae_lens_meme.evaluators.stability.firing import firing_agreement
 from sae_lens_meme.evaluators.stability.matching import Directions, Matching, match, random_like
 from sae_lens_meme.statistics.permutation import permutation_within
 
-FIRING = ("jaccard", "correlation")
-
 
 @dataclass(frozen=True, eq=False)
 class Memes:
