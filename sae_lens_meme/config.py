@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable
 from importlib.resources import files
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 import yaml
 
 from sae_lens_meme.errors import ConfigError
+from sae_lens_meme.options import check_keys
 
 
 def read_yaml(path: str | Path) -> dict[str, Any]:
@@ -62,17 +62,6 @@ def recipe_path(path: str | Path) -> Path:
     raise ConfigError(
         f"{path}: {'is a folder' if given.is_dir() else 'no such file'}; recipes that come with the package: {', '.join(names)}"
     )
-
-
-def check_keys(where: str, given: Iterable[str], known: Iterable[str]) -> None:
-    """Refuse an unknown key and name the nearest known one."""
-    known = list(known)
-    for key in given:
-        if key in known:
-            continue
-        near = difflib.get_close_matches(str(key), known, n=1, cutoff=0.5)
-        hint = f"did you mean {near[0]!r}?" if near else f"known keys: {', '.join(sorted(known))}"
-        raise ConfigError(f"{where}: unknown key {key!r}; {hint}")
 
 
 def check_counts(where: str, **counts: int) -> None:

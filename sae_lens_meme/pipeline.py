@@ -15,9 +15,10 @@ from rich.markup import escape
 from rich.padding import Padding
 from rich.text import Text
 
-from sae_lens_meme.config import apply_overrides, check_keys, read_yaml
+from sae_lens_meme.config import apply_overrides, read_yaml
 from sae_lens_meme.embeddings import Embeddings
 from sae_lens_meme.errors import ConfigError
+from sae_lens_meme.options import check_keys
 from sae_lens_meme.storage import read_finished, read_json, read_manifest
 
 if TYPE_CHECKING:

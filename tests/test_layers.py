@@ -10,7 +10,8 @@ import pytest
 ROOT = Path(__file__).parents[1]
 LAYERS = [
     {"errors", "labels", "__init__", "progress", "statistics"},
-    {"storage", "images", "config", "device"},
+    {"storage", "images", "options", "device"},
+    {"config"},
     {"shards", "embeddings", "hooks"},
     {"corpus", "planted"},
     {"embed"},

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Collection
 from dataclasses import dataclass
 
-from sae_lens_meme.config import check_keys
 from sae_lens_meme.errors import ConfigError
+from sae_lens_meme.options import check_keys
 
 EVALUATORS = (
     "reconstruction",

@@ -17,10 +17,11 @@ from typing import Any
 from sae_lens import LanguageModelSAERunnerConfig, LoggingConfig
 from sae_lens.registry import SAE_TRAINING_CLASS_REGISTRY
 
-from sae_lens_meme.config import apply_overrides, check_keys, read_yaml
+from sae_lens_meme.config import apply_overrides, read_yaml
 from sae_lens_meme.device import pick_device
 from sae_lens_meme.errors import ConfigError
 from sae_lens_meme.hooks.names import FUSED
+from sae_lens_meme.options import check_keys
 from sae_lens_meme.train.values import check_value, field_types
 
 RUNNER_DEFAULTS: dict[str, Any] = {
