@@ -8,9 +8,9 @@ from benchmarks import naive
 from benchmarks.data import Shape, make_concepts, make_latents
 from benchmarks.measure import Row, median_time, require_close, seconds, timed
 from sae_lens_meme.evaluators.latents import Latents
-from sae_lens_meme.statistics.contingency import Counter
-from sae_lens_meme.statistics.fisher import fisher_greater, stratified_greater
-from sae_lens_meme.statistics.multiple_testing import benjamini_hochberg_by_concept
+from sae_lens_meme.metrics.contingency import Counter
+from sae_lens_meme.metrics.fisher import fisher_greater, stratified_greater
+from sae_lens_meme.metrics.multiple_testing import benjamini_hochberg_by_concept
 
 GOAL_RATIO, GOAL_SECONDS = 1_000, 3 * 0.0085
 

@@ -13,7 +13,7 @@ from sae_lens_meme.evaluators.cross_modal import ItemScores, Weights, cross_moda
 from sae_lens_meme.evaluators.cross_modal.pairs import MemePairs
 from sae_lens_meme.evaluators.latents import Latents
 from sae_lens_meme.hooks.names import IMAGE_EMBED, TEXT_EMBED
-from sae_lens_meme.statistics.bootstrap import bootstrap_weights
+from sae_lens_meme.metrics.bootstrap import bootstrap_weights
 
 TOP, RESAMPLES, GOAL_RATIO = 5, 200, 1_000
 

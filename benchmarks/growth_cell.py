@@ -27,11 +27,11 @@ from sae_lens_meme.evaluators.monosemanticity.scores import score
 from sae_lens_meme.evaluators.monosemanticity.units import Units
 from sae_lens_meme.evaluators.probes.probe import Probe
 from sae_lens_meme.hooks.names import FUSED
+from sae_lens_meme.metrics.contingency import Counter
+from sae_lens_meme.metrics.fisher import stratified_greater
+from sae_lens_meme.metrics.multiple_testing import benjamini_hochberg, benjamini_hochberg_by_concept
+from sae_lens_meme.metrics.ranking import Ranked, auroc, best_f1
 from sae_lens_meme.shards import write_dataset
-from sae_lens_meme.statistics.contingency import Counter
-from sae_lens_meme.statistics.fisher import stratified_greater
-from sae_lens_meme.statistics.multiple_testing import benjamini_hochberg, benjamini_hochberg_by_concept
-from sae_lens_meme.statistics.ranking import Ranked, auroc, best_f1
 from sae_lens_meme.storage import StepFolder
 
 CORES, CONCEPTS, SOURCES, MULTIPLIERS = 2, 13, 3, (0.0, 5.0)

@@ -7,7 +7,7 @@ import numpy as np
 from benchmarks import naive
 from benchmarks.data import Shape, make_concepts, make_latents
 from benchmarks.measure import Row, median_time, require_close, seconds, timed
-from sae_lens_meme.statistics.ranking import Ranked, best_f1
+from sae_lens_meme.metrics.ranking import Ranked, best_f1
 
 GOAL_RATIO, GOAL_SECONDS = 10_000, 3 * 0.058
 

@@ -25,7 +25,7 @@ from sae_lens_meme.evaluators.concept_alignment.pairs import association, measur
 from sae_lens_meme.evaluators.concept_alignment.pairs import significant as significant_pairs
 from sae_lens_meme.evaluators.concept_alignment.targets import Targets
 from sae_lens_meme.evaluators.latents import Latents, encode
-from sae_lens_meme.statistics.contingency import Counter
+from sae_lens_meme.metrics.contingency import Counter
 
 CONTRACT = [
     "latent",

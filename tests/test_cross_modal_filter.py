@@ -32,7 +32,7 @@ from sae_lens_meme.evaluators.latents import Latents
 from sae_lens_meme.evaluators.probes.probe import fit_latent_probe
 from sae_lens_meme.evaluators.probes.scores import scores as probe_scores
 from sae_lens_meme.evaluators.probes.tasks import tasks_of
-from sae_lens_meme.statistics.bootstrap import bootstrap_weights
+from sae_lens_meme.metrics.bootstrap import bootstrap_weights
 
 N, D, D_SAE, SHARE = 400, 12, 30, 0.4
 

@@ -9,7 +9,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 LAYERS = [
-    {"errors", "labels", "__init__", "progress", "statistics"},
+    {"errors", "labels", "__init__", "progress", "metrics"},
     {"storage", "images", "options", "device"},
     {"config"},
     {"shards", "embeddings", "hooks"},

@@ -22,8 +22,8 @@ from sae_lens_meme.evaluators.naming import Evidence, Naming, word_log_odds
 from sae_lens_meme.evaluators.naming.paired import PairCounter, Statements, activation_auroc, correlation, scores
 from sae_lens_meme.evaluators.naming.words import read_words
 from sae_lens_meme.evaluators.result import Result
-from sae_lens_meme.statistics.contingency import Counter
-from sae_lens_meme.statistics.ranking import Ranked, auroc
+from sae_lens_meme.metrics.contingency import Counter
+from sae_lens_meme.metrics.ranking import Ranked, auroc
 
 SOURCES = np.array(["alpha", "beta", "gamma"])
 ON_CAT, ON_HATE, ON_SOURCE, SILENT, RARE, NOISE = 0, 1, 2, 3, 4, range(5, 40)

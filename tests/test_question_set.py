@@ -36,7 +36,7 @@ from sae_lens_meme.evaluators.question_set.items import random_items
 from sae_lens_meme.evaluators.question_set.numbers import number_names, table_of
 from sae_lens_meme.evaluators.question_set.shares import CLASSES, class_codes, variance_shares
 from sae_lens_meme.hooks.memeclip import MemeCLIPHeads
-from sae_lens_meme.statistics.bootstrap import bootstrap_weights
+from sae_lens_meme.metrics.bootstrap import bootstrap_weights
 
 Z = Callable[[np.ndarray, np.ndarray], np.ndarray]
 

@@ -27,7 +27,7 @@ from sae_lens_meme.evaluators.stability import Stability, seed_agreement, stabil
 from sae_lens_meme.evaluators.stability.firing import firing_agreement
 from sae_lens_meme.evaluators.stability.matching import Directions, largest_sum, match, random_like
 from sae_lens_meme.evaluators.stability.significance import rate_groups, significance_numbers
-from sae_lens_meme.statistics.permutation import permutation_within
+from sae_lens_meme.metrics.permutation import permutation_within
 
 D_IN = 24
 SPREAD = np.sqrt(np.array([0.406, 0.205, 0.031, *[0.358 / 21] * 21])).astype(np.float32)

@@ -7,10 +7,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from sae_lens_meme.config import read_yaml
 from sae_lens_meme.corpus.tables import Table
 from sae_lens_meme.errors import BadTableError, ConfigError
 from sae_lens_meme.labels import LABELS, NOT_LABELS
-from sae_lens_meme.config import read_yaml
 from sae_lens_meme.options import check_keys
 
 FIELDS = ("id", "image", "text", "split", "source")

@@ -14,9 +14,9 @@ from sae_lens_meme.evaluators.base import Evaluator
 from sae_lens_meme.evaluators.concept_alignment.targets import Targets
 from sae_lens_meme.evaluators.latents import Latents, require_latents_of
 from sae_lens_meme.evaluators.result import Number, Result, defined
-from sae_lens_meme.statistics.contingency import FALSE, TRUE, UNKNOWN
-from sae_lens_meme.statistics.effect_sizes import f1_always_on, f1_score
-from sae_lens_meme.statistics.ranking import Ranked, auroc, best_f1, confusion
+from sae_lens_meme.metrics.contingency import FALSE, TRUE, UNKNOWN
+from sae_lens_meme.metrics.effect_sizes import f1_always_on, f1_score
+from sae_lens_meme.metrics.ranking import Ranked, auroc, best_f1, confusion
 
 SCORES = ("auroc", "f1", "f1_always_on", "auroc_permuted")
 

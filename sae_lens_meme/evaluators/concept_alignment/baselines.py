@@ -21,7 +21,7 @@ from sae_lens_meme.evaluators.concept_alignment.pairs import PROTOCOLS, associat
 from sae_lens_meme.evaluators.concept_alignment.targets import Targets
 from sae_lens_meme.evaluators.latents import Latents, encode, hook_of, require_latents_of
 from sae_lens_meme.evaluators.result import Number, Result
-from sae_lens_meme.statistics.contingency import Counter
+from sae_lens_meme.metrics.contingency import Counter
 
 _COUNTS = (
     *(*HEADLINES, "n_latents", "n_pairs_tested", "n_f1_above_0.35"),

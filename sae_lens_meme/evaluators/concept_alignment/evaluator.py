@@ -23,7 +23,7 @@ from sae_lens_meme.evaluators.concept_alignment.pairs import PROTOCOLS, measure_
 from sae_lens_meme.evaluators.concept_alignment.targets import Targets
 from sae_lens_meme.evaluators.latents import Latents, encode, require_latents_of
 from sae_lens_meme.evaluators.result import Number, Result, defined
-from sae_lens_meme.statistics.ranking import Ranked
+from sae_lens_meme.metrics.ranking import Ranked
 
 
 class ConceptAlignment(Evaluator):

@@ -9,9 +9,9 @@ from sae_lens_meme.evaluators.concept_alignment.pairs import Pairs, association,
 from sae_lens_meme.evaluators.concept_alignment.targets import Targets
 from sae_lens_meme.evaluators.latents import Latents
 from sae_lens_meme.evaluators.result import Number, defined
-from sae_lens_meme.statistics.bootstrap import bootstrap_weights, count_interval, percentile_interval
-from sae_lens_meme.statistics.contingency import FALSE, TRUE, Counter
-from sae_lens_meme.statistics.effect_sizes import f1_score
+from sae_lens_meme.metrics.bootstrap import bootstrap_weights, count_interval, percentile_interval
+from sae_lens_meme.metrics.contingency import FALSE, TRUE, Counter
+from sae_lens_meme.metrics.effect_sizes import f1_score
 
 HEADLINES = ("n_significant_global", "n_significant_concept", "n_latents_global", "n_latents_concept")
 INTERVLM_F1 = 0.35

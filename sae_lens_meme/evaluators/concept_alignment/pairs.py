@@ -13,8 +13,8 @@ from jaxtyping import Bool, Float
 from sae_lens_meme.evaluators.concept_alignment.targets import Targets
 from sae_lens_meme.evaluators.latents import Latents
 from sae_lens_meme.evaluators.result import nullable
-from sae_lens_meme.statistics.contingency import FALSE, TRUE, Counter, Tables
-from sae_lens_meme.statistics.effect_sizes import (
+from sae_lens_meme.metrics.contingency import FALSE, TRUE, Counter, Tables
+from sae_lens_meme.metrics.effect_sizes import (
     common_odds_ratio,
     f1_always_on,
     f1_ceiling,
@@ -23,9 +23,9 @@ from sae_lens_meme.statistics.effect_sizes import (
     precision,
     recall,
 )
-from sae_lens_meme.statistics.fisher import fisher_greater, stratified_greater
-from sae_lens_meme.statistics.multiple_testing import benjamini_hochberg, benjamini_hochberg_by_concept, rejected
-from sae_lens_meme.statistics.ranking import BestF1, Ranked, auroc, best_f1, confusion, delong_interval
+from sae_lens_meme.metrics.fisher import fisher_greater, stratified_greater
+from sae_lens_meme.metrics.multiple_testing import benjamini_hochberg, benjamini_hochberg_by_concept, rejected
+from sae_lens_meme.metrics.ranking import BestF1, Ranked, auroc, best_f1, confusion, delong_interval
 
 PROTOCOLS = ("corrected", "published")
 COLUMNS = (

@@ -10,8 +10,8 @@ from jaxtyping import Int, UInt8
 from sae_lens_meme.embeddings import Embeddings
 from sae_lens_meme.errors import DataError
 from sae_lens_meme.evaluators.concept_alignment.concepts import Concept
-from sae_lens_meme.statistics.contingency import FALSE, TRUE, UNKNOWN
-from sae_lens_meme.statistics.permutation import permutation_within
+from sae_lens_meme.metrics.contingency import FALSE, TRUE, UNKNOWN
+from sae_lens_meme.metrics.permutation import permutation_within
 
 Codes = UInt8[np.ndarray, "n concepts"]
 

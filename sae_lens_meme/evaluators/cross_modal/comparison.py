@@ -15,7 +15,7 @@ from sae_lens_meme.evaluators.cross_modal.selection import best
 from sae_lens_meme.evaluators.latents import Latents
 from sae_lens_meme.evaluators.probes.probe import Probe, fit_latent_probe, thinned
 from sae_lens_meme.evaluators.probes.tasks import Task
-from sae_lens_meme.statistics.bootstrap import bootstrap_weights
+from sae_lens_meme.metrics.bootstrap import bootstrap_weights
 
 Aurocs = Float64[np.ndarray, "2 resamples"]
 """Pooled and within source; on the held-out memes themselves, then on each resample of them."""

@@ -29,7 +29,7 @@ from sae_lens_meme.evaluators.cross_modal.weights import Weights, cross_modal_we
 from sae_lens_meme.evaluators.latents import Latents
 from sae_lens_meme.evaluators.probes.tasks import Task, tasks_of
 from sae_lens_meme.evaluators.result import Result
-from sae_lens_meme.statistics.threads import in_threads
+from sae_lens_meme.metrics.threads import in_threads
 
 
 class CrossModal(Evaluator):

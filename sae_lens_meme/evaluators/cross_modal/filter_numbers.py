@@ -10,7 +10,7 @@ import numpy as np
 from sae_lens_meme.evaluators.cross_modal.comparison import Aurocs, Comparison
 from sae_lens_meme.evaluators.cross_modal.numbers import Numbers, Reasons, with_reasons
 from sae_lens_meme.evaluators.cross_modal.scores import CRITERIA
-from sae_lens_meme.statistics.bootstrap import percentile_interval
+from sae_lens_meme.metrics.bootstrap import percentile_interval
 
 LEVELS = ("auroc", "auroc_within_source")
 NO_DRAWS = "there is no random selection to compare with: n_random is 0, or none has every class"

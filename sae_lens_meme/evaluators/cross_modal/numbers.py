@@ -11,7 +11,7 @@ from sae_lens_meme.evaluators.cross_modal.scores import ItemScores, rank_correla
 from sae_lens_meme.evaluators.cross_modal.stability import jaccard
 from sae_lens_meme.evaluators.cross_modal.weights import Weights
 from sae_lens_meme.evaluators.result import Number, defined
-from sae_lens_meme.statistics.bootstrap import percentile_interval
+from sae_lens_meme.metrics.bootstrap import percentile_interval
 
 Numbers = dict[str, Number]
 Reasons = dict[str, str]

@@ -12,7 +12,7 @@ from sae_lens_meme.evaluators.cross_modal.scores import ItemScores, active, sums
 from sae_lens_meme.evaluators.cross_modal.selection import best, n_kept
 from sae_lens_meme.evaluators.cross_modal.weights import Weights
 from sae_lens_meme.evaluators.latents import Latents
-from sae_lens_meme.statistics.hypergeometric import log_pmf
+from sae_lens_meme.metrics.hypergeometric import log_pmf
 
 BLOCK = 16
 """Resamples whose scores are held in memory at once."""

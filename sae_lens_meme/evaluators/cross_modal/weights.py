@@ -16,9 +16,9 @@ from sae_lens_meme.evaluators.cross_modal.kernels import resampled_weights
 from sae_lens_meme.evaluators.cross_modal.pairs import MemePairs, Sides
 from sae_lens_meme.evaluators.latents import Latents, require_latents_of
 from sae_lens_meme.evaluators.result import nullable
-from sae_lens_meme.statistics.bootstrap import bootstrap_weights, percentile_interval
-from sae_lens_meme.statistics.permutation import permutation_within
-from sae_lens_meme.statistics.ranking import Ranked
+from sae_lens_meme.metrics.bootstrap import bootstrap_weights, percentile_interval
+from sae_lens_meme.metrics.permutation import permutation_within
+from sae_lens_meme.metrics.ranking import Ranked
 
 CHUNK = 64
 """Latents whose strongest memes are held in memory at once."""

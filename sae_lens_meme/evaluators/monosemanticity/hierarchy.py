@@ -22,8 +22,8 @@ from sae_lens_meme.evaluators.monosemanticity.kernels import first_kept, mean_co
 from sae_lens_meme.evaluators.monosemanticity.tree import Tree
 from sae_lens_meme.evaluators.monosemanticity.uniqueness import TOP, top_sets
 from sae_lens_meme.evaluators.result import Number, Result, nullable
-from sae_lens_meme.statistics.bootstrap import percentile_interval, subset_weights
-from sae_lens_meme.statistics.ranking import Ranked
+from sae_lens_meme.metrics.bootstrap import percentile_interval, subset_weights
+from sae_lens_meme.metrics.ranking import Ranked
 from sae_lens_meme.storage import read_json
 
 _DEPTHS = ("depth", "depth_low", "depth_high", "depth_random", "depth_random_within_source", "depth_published")

@@ -10,8 +10,8 @@ from jaxtyping import Float, Float32, Int
 from sae_lens_meme.evaluators.monosemanticity.kernels import permuted_pair_sums
 from sae_lens_meme.evaluators.monosemanticity.panel import Panel
 from sae_lens_meme.evaluators.monosemanticity.units import Units
-from sae_lens_meme.statistics.multiple_testing import benjamini_hochberg
-from sae_lens_meme.statistics.permutation import permutation_within
+from sae_lens_meme.metrics.multiple_testing import benjamini_hochberg
+from sae_lens_meme.metrics.permutation import permutation_within
 
 BLOCK = 32  # draws at a time
 TIE = 1e-5

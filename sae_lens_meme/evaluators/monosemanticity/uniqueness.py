@@ -13,7 +13,7 @@ from sae_lens_meme.errors import ConfigError, DataError
 from sae_lens_meme.evaluators.latents import Latents
 from sae_lens_meme.evaluators.monosemanticity.kernels import overlaps, random_sets
 from sae_lens_meme.evaluators.result import Number, Result, nullable
-from sae_lens_meme.statistics.ranking import Ranked
+from sae_lens_meme.metrics.ranking import Ranked
 
 TOP = 16
 DRAWS = 5

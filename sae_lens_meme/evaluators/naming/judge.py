@@ -15,8 +15,8 @@ from sae_lens_meme.evaluators.latents import Latents
 from sae_lens_meme.evaluators.naming.external import by_id, generator_of, matched_rows, texts_of
 from sae_lens_meme.evaluators.naming.memes import Memes
 from sae_lens_meme.evaluators.result import nullable
-from sae_lens_meme.statistics.contingency import FALSE, TRUE
-from sae_lens_meme.statistics.ranking import Ranked, auroc, delong_interval
+from sae_lens_meme.metrics.contingency import FALSE, TRUE
+from sae_lens_meme.metrics.ranking import Ranked, auroc, delong_interval
 
 N_JUDGED = 20
 """Memes of each kind that a judge is asked about, at most."""

@@ -17,8 +17,8 @@ from sae_lens_meme.evaluators.concept_alignment.targets import Targets
 from sae_lens_meme.evaluators.latents import Latents
 from sae_lens_meme.evaluators.naming.paired import Statements
 from sae_lens_meme.evaluators.naming.words import read_words
-from sae_lens_meme.statistics.contingency import TRUE, UNKNOWN
-from sae_lens_meme.statistics.permutation import permutation_within
+from sae_lens_meme.metrics.contingency import TRUE, UNKNOWN
+from sae_lens_meme.metrics.permutation import permutation_within
 
 
 @dataclass(frozen=True, eq=False)

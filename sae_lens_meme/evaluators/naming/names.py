@@ -13,9 +13,9 @@ from sae_lens_meme.evaluators.latents import Latents
 from sae_lens_meme.evaluators.naming.log_odds import WordOdds, word_log_odds
 from sae_lens_meme.evaluators.naming.memes import Family, Memes
 from sae_lens_meme.evaluators.naming.paired import SCORES, PairCounter, Statements, activation_auroc, scores
-from sae_lens_meme.statistics.contingency import Counter, Tables
-from sae_lens_meme.statistics.fisher import stratified_greater
-from sae_lens_meme.statistics.multiple_testing import benjamini_hochberg
+from sae_lens_meme.metrics.contingency import Counter, Tables
+from sae_lens_meme.metrics.fisher import stratified_greater
+from sae_lens_meme.metrics.multiple_testing import benjamini_hochberg
 
 KINDS = ("word", "concept")
 ACTIVATION = ("auroc_activation", "auroc_activation_low", "auroc_activation_high")

@@ -12,9 +12,9 @@ from sae_lens_meme.evaluators.naming.memes import Memes
 from sae_lens_meme.evaluators.naming.names import KINDS, Candidates, Names
 from sae_lens_meme.evaluators.naming.paired import PairCounter
 from sae_lens_meme.evaluators.result import Number, defined
-from sae_lens_meme.statistics.bootstrap import count_interval
-from sae_lens_meme.statistics.fisher import stratified_greater
-from sae_lens_meme.statistics.multiple_testing import rejected
+from sae_lens_meme.metrics.bootstrap import count_interval
+from sae_lens_meme.metrics.fisher import stratified_greater
+from sae_lens_meme.metrics.multiple_testing import rejected
 
 MEANS = ("auroc", "auroc_activation", "f1", "f1_always_on", "precision", "recall", "correlation")
 

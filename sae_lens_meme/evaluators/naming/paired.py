@@ -14,10 +14,10 @@ from jaxtyping import Float, Int, Real, UInt8
 from numba import njit
 from scipy import sparse
 
-from sae_lens_meme.statistics.contingency import FALSE, TRUE, UNKNOWN, Tables
-from sae_lens_meme.statistics.effect_sizes import f1_always_on, f1_score, precision, recall
-from sae_lens_meme.statistics.fisher import stratified_greater
-from sae_lens_meme.statistics.ranking import Ranked, auroc, delong_interval
+from sae_lens_meme.metrics.contingency import FALSE, TRUE, UNKNOWN, Tables
+from sae_lens_meme.metrics.effect_sizes import f1_always_on, f1_score, precision, recall
+from sae_lens_meme.metrics.fisher import stratified_greater
+from sae_lens_meme.metrics.ranking import Ranked, auroc, delong_interval
 
 Values = Float[np.ndarray, " latents"]
 SCORES = (

@@ -23,8 +23,8 @@ from sae_lens_meme.evaluators.probes.scores import SCORES, scores
 from sae_lens_meme.evaluators.probes.tasks import Task, tasks_of
 from sae_lens_meme.evaluators.reconstruction import reconstructed
 from sae_lens_meme.evaluators.result import Result
-from sae_lens_meme.statistics.permutation import permutation_within
-from sae_lens_meme.statistics.threads import in_threads
+from sae_lens_meme.metrics.permutation import permutation_within
+from sae_lens_meme.metrics.threads import in_threads
 
 SPACES = ("latents", "embedding", "reconstruction")
 

@@ -16,8 +16,8 @@ from sae_lens_meme.embeddings import Embeddings
 from sae_lens_meme.errors import DataError
 from sae_lens_meme.evaluators.latents import Latents
 from sae_lens_meme.evaluators.probes.tasks import Task
-from sae_lens_meme.statistics.logistic import fit_logistic
-from sae_lens_meme.statistics.threads import in_threads
+from sae_lens_meme.metrics.logistic import fit_logistic
+from sae_lens_meme.metrics.threads import in_threads
 
 CONVERGED = 1e-4
 """Largest gradient norm that counts as converged. The summed objective is 1-strongly convex in the weights

@@ -15,7 +15,7 @@ from jaxtyping import Float64, Int
 from sae_lens_meme.errors import ConfigError, DataError
 from sae_lens_meme.evaluators.latents import Latents
 from sae_lens_meme.evaluators.question_set.shares import TERMS, class_codes, class_counts, variance_shares
-from sae_lens_meme.statistics.bootstrap import bootstrap_weights
+from sae_lens_meme.metrics.bootstrap import bootstrap_weights
 
 SIGNS = np.array([[1, 1, -1, -1], [1, -1, 1, -1], [1, -1, -1, 1]]) / 2
 """Contrasts of the cells aa, ab, ba, bb. The half makes a main effect a difference of two means of two cells, and

@@ -15,7 +15,7 @@ from sae_lens_meme.evaluators.latents import Latents
 from sae_lens_meme.evaluators.result import Number, defined, nullable
 from sae_lens_meme.evaluators.stability.firing import firing_agreement
 from sae_lens_meme.evaluators.stability.matching import Directions, Matching, match, random_like
-from sae_lens_meme.statistics.permutation import permutation_within
+from sae_lens_meme.metrics.permutation import permutation_within
 
 
 @dataclass(frozen=True, eq=False)

@@ -21,8 +21,8 @@ from sae_lens_meme.evaluators.reconstruction.statistics import Reference
 from sae_lens_meme.evaluators.result import Result
 from sae_lens_meme.evaluators.stability.compare import Memes, require_comparable
 from sae_lens_meme.evaluators.stability.seeds import THRESHOLDS, require_others, stability
-from sae_lens_meme.statistics.contingency import Counter
-from sae_lens_meme.statistics.multiple_testing import benjamini_hochberg
+from sae_lens_meme.metrics.contingency import Counter
+from sae_lens_meme.metrics.multiple_testing import benjamini_hochberg
 
 
 class Stability(Evaluator):

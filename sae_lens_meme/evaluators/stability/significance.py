@@ -13,7 +13,7 @@ from statsmodels.stats.contingency_tables import StratifiedTable
 
 from sae_lens_meme.errors import DataError
 from sae_lens_meme.evaluators.result import Number, Result, defined
-from sae_lens_meme.statistics.bootstrap import bootstrap_weights, percentile_interval
+from sae_lens_meme.metrics.bootstrap import bootstrap_weights, percentile_interval
 
 N_RATES = 5
 """Groups of latents of about equal firing rate."""

@@ -10,8 +10,8 @@ from scipy import sparse
 from scipy.special import softmax
 from sklearn.linear_model import LogisticRegression
 
-from sae_lens_meme.statistics import logistic
-from sae_lens_meme.statistics.logistic import fit_logistic
+from sae_lens_meme.metrics import logistic
+from sae_lens_meme.metrics.logistic import fit_logistic
 
 
 def draw(n: int, d: int, classes: int, seed: int, density: float = 1.0) -> tuple[np.ndarray, np.ndarray]:

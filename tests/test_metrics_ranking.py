@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from scipy import sparse
 from sklearn.metrics import f1_score, roc_auc_score
 
-from sae_lens_meme.statistics.ranking import Ranked, auroc, best_f1, confusion
+from sae_lens_meme.metrics.ranking import Ranked, auroc, best_f1, confusion
 
 
 def draw(seed: int, n: int = 80, latents: int = 7, concepts: int = 5, levels: int = 0, unknown: float = 0.2):

@@ -11,8 +11,8 @@ from jaxtyping import Float
 from numba import njit
 from scipy.special import log_ndtr
 
-from sae_lens_meme.statistics.contingency import Tables
-from sae_lens_meme.statistics.hypergeometric import MEDIAN_RULE, log_tail, log_tail_of_sum
+from sae_lens_meme.metrics.contingency import Tables
+from sae_lens_meme.metrics.hypergeometric import MEDIAN_RULE, log_tail, log_tail_of_sum
 
 
 def fisher_greater(tables: Tables, alpha: float = 1.0) -> Float[np.ndarray, "latents concepts"]:

@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Float, Real
 from scipy.stats import norm
 
-from sae_lens_meme.statistics.contingency import Tables
+from sae_lens_meme.metrics.contingency import Tables
 
 Matrix = Float[np.ndarray, "latents concepts"]
 Counts = Real[np.ndarray, "..."]  # bootstrap means of counts are not whole

@@ -14,16 +14,16 @@ from scipy import sparse, stats
 from statsmodels.stats.contingency_tables import StratifiedTable
 from statsmodels.stats.multitest import multipletests
 
-from sae_lens_meme.statistics.contingency import FALSE, TRUE, UNKNOWN, Counter, Tables
-from sae_lens_meme.statistics.effect_sizes import (
+from sae_lens_meme.metrics.contingency import FALSE, TRUE, UNKNOWN, Counter, Tables
+from sae_lens_meme.metrics.effect_sizes import (
     common_odds_ratio,
     f1_always_on,
     f1_ceiling,
     f1_score,
     firing_rate_difference,
 )
-from sae_lens_meme.statistics.fisher import cmh_greater, fisher_greater, stratified_greater
-from sae_lens_meme.statistics.multiple_testing import benjamini_hochberg, benjamini_hochberg_by_concept, rejected
+from sae_lens_meme.metrics.fisher import cmh_greater, fisher_greater, stratified_greater
+from sae_lens_meme.metrics.multiple_testing import benjamini_hochberg, benjamini_hochberg_by_concept, rejected
 
 
 def one(strata: list[tuple[int, int, int, int]]) -> Tables:
