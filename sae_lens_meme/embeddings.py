@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 from datasets import Array2D, Dataset, concatenate_datasets, load_from_disk
 
-from sae_lens_meme.errors import DataError
+from sae_lens_meme.errors import DataError, NonFiniteError
 from sae_lens_meme.labels import NOT_LABELS, SPLITS
 from sae_lens_meme.storage import read_finished, sha256_json
 
@@ -109,6 +109,16 @@ class Embeddings:
         return self._strings("source") if "source" in self.dataset.column_names else np.full(len(self), "all")
 
     @cached_property
+    def strata(self) -> np.ndarray:
+        """The source of each meme as a code 0, 1, ..., int64 [n_samples]: memes are compared within these."""
+        return np.unique(self.sources, return_inverse=True)[1].astype(np.int64)
+
+    @cached_property
+    def by_id(self) -> np.ndarray:
+        """Row numbers in the order of the ids, int64 [n_samples]: a result that uses it ignores the order of rows."""
+        return np.argsort(self.ids, kind="stable")
+
+    @cached_property
     def splits(self) -> np.ndarray:
         return self._strings("split") if "split" in self.dataset.column_names else np.full(len(self), "train")
 
@@ -173,6 +183,15 @@ class Embeddings:
             part = rows[start : start + batch_size]
             yield part, self.take(hook, part)
 
+    def require_finite(self, hook: str, rows: np.ndarray | None = None) -> None:
+        """Check the embeddings of these rows (default all).
+
+        Raises:
+            NonFiniteError: one is NaN or infinite; the message names the first such meme.
+        """
+        for part, batch in self.batches(hook, rows):
+            require_finite(batch, hook, self.ids, part)
+
     @cached_property
     def _chunks(self) -> dict[str, list[np.ndarray]]:
         return {hook: [_matrix(chunk, self.d_in(hook)) for chunk in self._column(hook).chunks] for hook in self.hooks}
@@ -194,6 +213,21 @@ class Embeddings:
     def _require_hook(self, hook: str) -> None:
         if hook not in self.hooks:
             raise DataError(f"hook {hook!r} is not in these embeddings; they have {', '.join(self.hooks) or 'none'}")
+
+
+def require_finite(x: np.ndarray, hook: str, ids: Sequence[str] | np.ndarray, rows: np.ndarray | None = None) -> None:
+    """As `Embeddings.require_finite`, for vectors at hand; `rows` are their numbers, default 0, 1, ..."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        if np.isfinite(x.sum()):  # one pass without a copy; only a suspicious sum is looked at again
+            return
+    bad = np.flatnonzero(~np.isfinite(x).all(axis=1))
+    if bad.size:
+        row = int(bad[0] if rows is None else rows[bad[0]])
+        value = x[bad[0]][~np.isfinite(x[bad[0]])][0]
+        raise NonFiniteError(
+            f"{hook}, row {row} (id {str(ids[row])!r}): holds {value} ({bad.size} such rows here); "
+            "remove the meme or embed it again"
+        )
 
 
 def _matrix(chunk: Any, d: int) -> np.ndarray:

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sae_lens_meme.embeddings import Embeddings
-from sae_lens_meme.errors import DataError
+from sae_lens_meme.errors import DataError, NonFiniteError
 
 X = np.arange(60, dtype=np.float32).reshape(20, 3)
 LABELS = {"hate": [None if i % 3 == 0 else i % 2 for i in range(20)]}
@@ -58,3 +58,30 @@ def test_splits_partition_the_rows():
 def test_what_is_not_there_is_named(ask, message: str):
     with pytest.raises(DataError, match=message):
         ask(WHOLE)
+
+
+@given(order=st.permutations(range(20)))
+def test_strata_and_order_by_id_follow_the_memes_not_the_rows(order: list[int]):
+    sources = [("b", "a", "c")[i % 3] for i in range(20)]
+    whole = make_embeddings({"hook_fused": X}, sources=sources)
+    shuffled = Embeddings.from_dataset(whole.dataset.select(order))
+    assert shuffled.strata.tolist() == [(1, 0, 2)[i % 3] for i in order]
+    assert shuffled.strata.dtype == np.int64
+    assert shuffled.ids[shuffled.by_id].tolist() == sorted(whole.ids.tolist())
+    np.testing.assert_array_equal(shuffled.take("hook_fused", shuffled.by_id), whole.take("hook_fused", whole.by_id))
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_a_row_that_is_not_finite_is_named_where_it_is_asked_for(value: float):
+    x = X.copy()
+    x[13, 2] = value
+    embeddings = make_embeddings({"hook_fused": x})
+    with pytest.raises(NonFiniteError, match=rf"hook_fused, row 13 \(id 'meme-13'\): holds {value}"):
+        embeddings.require_finite("hook_fused")
+    with pytest.raises(NonFiniteError, match="row 13 "):
+        embeddings.require_finite("hook_fused", np.array([2, 13, 1]))
+    embeddings.require_finite("hook_fused", np.array([2, 14]))
+
+
+def test_large_finite_embeddings_are_finite():
+    make_embeddings({"hook_fused": np.full((4, 3), 3e38, np.float32)}).require_finite("hook_fused")

@@ -8,7 +8,8 @@ import numpy as np
 from datasets import Array2D, Features, Value
 from jaxtyping import Float
 
-from sae_lens_meme.errors import DataError, NonFiniteError
+from sae_lens_meme.embeddings import require_finite
+from sae_lens_meme.errors import DataError
 from sae_lens_meme.hooks.names import FUSED, IMAGE_EMBED, TEXT_EMBED
 
 
@@ -41,16 +42,6 @@ def unit(x: Float[np.ndarray, "n d"], hook: str, ids: Sequence[str]) -> Float[np
             f"{hook}, row {zero[0]} (id {ids[zero[0]]!r}): the vector has norm 0 and cannot be normalised; remove the row"
         )
     return x / norm
-
-
-def require_finite(x: np.ndarray, hook: str, ids: Sequence[str]) -> None:
-    bad = np.flatnonzero(~np.isfinite(x).all(axis=1))
-    if bad.size:
-        row = bad[0]
-        value = x[row][~np.isfinite(x[row])][0]
-        raise NonFiniteError(
-            f"{hook}, row {row} (id {ids[row]!r}): holds {value} ({bad.size} such rows); remove or repair them"
-        )
 
 
 __all__ = ["FUSED", "IMAGE_EMBED", "TEXT_EMBED", "embedding_features", "fuse", "require_finite", "unit"]
