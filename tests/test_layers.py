@@ -13,7 +13,7 @@ LAYERS = [
     {"storage", "images", "options", "device"},
     {"config"},
     {"shards", "embeddings", "hooks"},
-    {"corpus", "planted"},
+    {"corpus", "planted", "standardize"},
     {"embed"},
     {"train"},
     {"evaluators"},
