@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from numba import njit
 
 from sae_lens_meme.evaluators.latents import Latents
+from sae_lens_meme.jit import njit
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ def make_many_latents(n: int, d_sae: int, k: int, seed: int = 0) -> Latents:
     return Latents(indices, values + np.float32(1e-3), d_sae)
 
 
-@njit(cache=True)
+@njit()
 def _draw_distinct(cumulative, n, k, seed):
     np.random.seed(seed)
     last = len(cumulative) - 1

@@ -9,6 +9,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 LAYERS = [
+    {"jit"},
     {"errors", "labels", "__init__", "progress", "metrics"},
     {"storage", "images", "options", "device"},
     {"config"},

@@ -11,8 +11,9 @@ from typing import Any
 
 import numpy as np
 from jaxtyping import Int, Real, UInt8
-from numba import njit
 from scipy import sparse
+
+from sae_lens_meme.jit import njit
 
 UNKNOWN, FALSE, TRUE = 0, 1, 2
 """Codes of a meme under a concept. Unknown memes are in no table."""
@@ -67,7 +68,7 @@ class Counter:
         return Tables(fires_true[:-1], fires[:-1], fires_true[-1], fires[-1])
 
 
-@njit(cache=True, nogil=True)
+@njit(nogil=True)
 def _count(starts, latents, flags, strata, weights, counts):
     """counts[stratum, latent, flag]; the last latent fires on every meme: the margins."""
     always = counts.shape[1] - 1

@@ -8,9 +8,9 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 from jaxtyping import Float
-from numba import njit
 from scipy.special import log_ndtr
 
+from sae_lens_meme.jit import njit
 from sae_lens_meme.metrics.contingency import Tables
 from sae_lens_meme.metrics.hypergeometric import MEDIAN_RULE, log_tail, log_tail_of_sum
 
@@ -70,14 +70,14 @@ def _on_two_cores(fill: Callable[[int], None]) -> None:
         other.result()
 
 
-@njit(cache=True, nogil=True)
+@njit(nogil=True)
 def _fisher(a, fires, true, n, bound, first, out):
     for i in range(first, a.shape[0], 2):
         for c in range(a.shape[1]):
             out[i, c] = log_tail(a[i, c], fires[i, c], true[c], n[c], bound)
 
 
-@njit(cache=True, nogil=True)
+@njit(nogil=True)
 def _stratified(a, fires, true, n, support, bound, first, out):
     latents, concepts, strata = a.shape
     work = np.empty((3, support))

@@ -8,7 +8,8 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from numba import njit
+
+from sae_lens_meme.jit import njit
 
 MAX_TERMS = 4_000_000
 """A convolution of more terms than this is not done: `log_tail_of_sum` returns NaN (about 4 ms)."""
@@ -24,7 +25,7 @@ _STIRLING_ERROR = np.array(
 )
 
 
-@njit(cache=True, nogil=True)
+@njit(nogil=True)
 def log_tail(a, fires, true, n, bound=0.0):
     """Natural log of P(A >= a), A the true ones among `fires` draws of `n` of which `true` are true.
 
@@ -42,7 +43,7 @@ def log_tail(a, fires, true, n, bound=0.0):
     return math.log1p(-below)
 
 
-@njit(cache=True, nogil=True)
+@njit(nogil=True)
 def log_tail_of_sum(a, fires, true, n, work):
     """Natural log of P(A_1 + ... + A_S >= a) for independent hypergeometrics A_s.
 
@@ -73,14 +74,14 @@ def log_tail_of_sum(a, fires, true, n, work):
     return math.nan
 
 
-@njit(cache=True, nogil=True)
+@njit(nogil=True)
 def log_pmf(x, fires, true, n):
     """Natural log of P(A = x), by Loader's saddle-point form (2000), which subtracts no large numbers."""
     rate = fires / n
     return _log_binomial(x, true, rate) + _log_binomial(fires - x, n - true, rate) - _log_binomial(fires, n, rate)
 
 
-@njit(cache=True, nogil=True)
+@njit(nogil=True)
 def _sum_up(x, fires, true, n):
     """P(A >= x) / P(A = x), for x above the mode."""
     total = term = 1.0
@@ -92,7 +93,7 @@ def _sum_up(x, fires, true, n):
     return total
 
 
-@njit(cache=True, nogil=True)
+@njit(nogil=True)
 def _sum_down(x, fires, true, n):
     """P(A <= x) / P(A = x), for x below the mode."""
     total = term = 1.0
@@ -104,13 +105,13 @@ def _sum_down(x, fires, true, n):
     return total
 
 
-@njit(cache=True, nogil=True, inline="always")
+@njit(nogil=True, inline="always")
 def _ratio(x, fires, true, n):
     """P(A = x) / P(A = x - 1)."""
     return (true - x + 1.0) * (fires - x + 1.0) / (float(x) * (n - fires - true + x))
 
 
-@njit(cache=True, nogil=True)
+@njit(nogil=True)
 def _window(mode, log_odds, fires, true, n, out):
     """Tilted terms over the one at the mode, from the first to the last that counts: (first, how many)."""
     low, high, odds = max(0, fires + true - n), min(fires, true), math.exp(log_odds)
@@ -128,7 +129,7 @@ def _window(mode, log_odds, fires, true, n, out):
     return mode - below, below + x - mode + 1
 
 
-@njit(cache=True, nogil=True)
+@njit(nogil=True)
 def _convolve(product, size, factor, length, spare):
     new = size + length - 1
     spare[:new] = 0.0
@@ -139,7 +140,7 @@ def _convolve(product, size, factor, length, spare):
     return new
 
 
-@njit(cache=True, nogil=True)
+@njit(nogil=True)
 def _tail_product(a, product, size, factor, length, tails, log_odds):
     """Sum over x + y >= a of product[x] factor[y] odds^(a - x - y), by suffix sums of the factor."""
     decay = math.exp(-log_odds)
@@ -156,7 +157,7 @@ def _tail_product(a, product, size, factor, length, tails, log_odds):
     return total
 
 
-@njit(cache=True, nogil=True)
+@njit(nogil=True)
 def _tilt(a, fires, true, n):
     """A log odds ratio, 0 or more, at which the modes sum to about `a`: a guess, brackets, then bisection.
 
@@ -181,7 +182,7 @@ def _tilt(a, fires, true, n):
     return min(high, 60.0)
 
 
-@njit(cache=True, nogil=True)
+@njit(nogil=True)
 def _sum_of_modes(log_odds, fires, true, n):
     total = 0
     for s in range(len(n)):
@@ -189,7 +190,7 @@ def _sum_of_modes(log_odds, fires, true, n):
     return total
 
 
-@njit(cache=True, nogil=True)
+@njit(nogil=True)
 def _mode(log_odds, fires, true, n):
     """Mode of Fisher's noncentral hypergeometric (McCullagh and Nelder)."""
     odds = math.exp(log_odds)
@@ -199,7 +200,7 @@ def _mode(log_odds, fires, true, n):
     return min(max(int(2.0 * c / (b + root)), 0, fires + true - n), min(fires, true))
 
 
-@njit(cache=True, nogil=True)
+@njit(nogil=True)
 def _log_binomial(x, n, p):
     if x == 0:
         return n * math.log1p(-p) if n > 0 else 0.0
@@ -210,7 +211,7 @@ def _log_binomial(x, n, p):
     return error - _deviance(x, n * p) - _deviance(n - x, n * q) - 0.5 * (_LOG_2PI + math.log(x * (n - x) / n))
 
 
-@njit(cache=True, nogil=True)
+@njit(nogil=True)
 def _stirling_error(n):
     """log n! minus Stirling's formula."""
     if n < 16:
@@ -220,7 +221,7 @@ def _stirling_error(n):
     return (1 / 12 - (1 / 360 - (1 / 1260 - series / square) / square) / square) / n
 
 
-@njit(cache=True, nogil=True)
+@njit(nogil=True)
 def _deviance(x, mean):
     """x log(x / mean) + mean - x, without cancellation near x = mean."""
     if abs(x - mean) >= 0.1 * (x + mean):

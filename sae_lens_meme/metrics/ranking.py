@@ -9,7 +9,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Float, Int, UInt8
-from numba import njit
+
+from sae_lens_meme.jit import njit
 
 Matrix = Float[np.ndarray, "latents concepts"]
 
@@ -77,7 +78,7 @@ def confusion(
     return _confusion(*ranked.known_in(codes), codes, threshold)
 
 
-@njit(cache=True, nogil=True)
+@njit(nogil=True)
 def _descending(starts, rows, values):
     """Sort each latent's activations through one integer key: the bits of a positive float32 rise with it."""
     out_rows, out_values = np.empty_like(rows), np.empty_like(values)
@@ -94,7 +95,7 @@ def _descending(starts, rows, values):
     return out_rows, out_values
 
 
-@njit(cache=True, nogil=True)
+@njit(nogil=True)
 def _best_f1(starts, rows, values, codes, n_true):
     latents, concepts = len(starts) - 1, codes.shape[1]
     f1, threshold = np.zeros((latents, concepts)), np.full((latents, concepts), np.nan)
@@ -108,7 +109,7 @@ def _best_f1(starts, rows, values, codes, n_true):
     return f1, threshold
 
 
-@njit(cache=True, nogil=True)
+@njit(nogil=True)
 def _best_cut(code, ends, n_true):
     """Where to cut the ranked memes for the largest F1 = 2 true / (fired + n_true), and that F1."""
     true, size, best_true, best_size, position = 0, n_true, -1, 1, -1  # whole numbers add up faster than floats
@@ -120,7 +121,7 @@ def _best_cut(code, ends, n_true):
     return position, max(2.0 * best_true / best_size, 0.0)
 
 
-@njit(cache=True, nogil=True)
+@njit(nogil=True)
 def _by_concept(rows, codes):
     """The codes of these memes, one contiguous row a concept: the sweeps then run in registers."""
     local = np.empty((codes.shape[1], len(rows)), np.uint8)
@@ -130,7 +131,7 @@ def _by_concept(rows, codes):
     return local
 
 
-@njit(cache=True, nogil=True)
+@njit(nogil=True)
 def _ends_of_ties(values):
     """For each place in descending order, one past the last place with the same activation."""
     ends = np.empty(len(values), np.int64)
@@ -142,7 +143,7 @@ def _ends_of_ties(values):
     return ends
 
 
-@njit(cache=True, nogil=True)
+@njit(nogil=True)
 def _confusion(starts, rows, values, codes, threshold):
     true, fired = np.zeros(threshold.shape, np.int64), np.zeros(threshold.shape, np.int64)
     for i in range(len(starts) - 1):
@@ -155,7 +156,7 @@ def _confusion(starts, rows, values, codes, threshold):
     return true, fired
 
 
-@njit(cache=True, nogil=True)
+@njit(nogil=True)
 def _auroc(starts, rows, values, codes, strata, n_strata):
     latents, concepts = len(starts) - 1, codes.shape[1]
     totals = np.zeros((concepts, 3, n_strata))  # of unknown, false and true memes
@@ -177,7 +178,7 @@ def _auroc(starts, rows, values, codes, strata, n_strata):
     return value, error
 
 
-@njit(cache=True, nogil=True)
+@njit(nogil=True)
 def _placements(code, stratum, ends, totals, seen, moments, tied):
     """How many active memes of each code there are, and sums over their placements.
 
@@ -206,7 +207,7 @@ def _placements(code, stratum, ends, totals, seen, moments, tied):
         j = ends[j]
 
 
-@njit(cache=True, nogil=True)
+@njit(nogil=True)
 def _combined(totals, seen, moments):
     """AUROC and DeLong's standard error from the active memes' placements and the silent tie.
 

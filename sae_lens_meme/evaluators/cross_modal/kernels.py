@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
+
+from sae_lens_meme.jit import njit
 
 
-@njit(cache=True, nogil=True)
+@njit(nogil=True)
 def resampled_weights(cosines, memes, n_memes, weights, top):
     """omega of each latent and resample, float64 [replicates, latents]; NaN where fewer than `top` memes are drawn.
 
@@ -29,7 +30,7 @@ def resampled_weights(cosines, memes, n_memes, weights, top):
     return out
 
 
-@njit(cache=True, nogil=True)
+@njit(nogil=True)
 def _omega(cosines, drawn, top):
     """A meme that is drawn twice is never paired with itself: its own cosine counts among the paired ones alone."""
     paired, unpaired, pairs = 0.0, 0.0, float(top * top)
@@ -45,7 +46,7 @@ def _omega(cosines, drawn, top):
     return paired / (top * top) + (top - 1) / top * unpaired / pairs
 
 
-@njit(cache=True, nogil=True)
+@njit(nogil=True)
 def resampled_auroc(scores, true, strata, n_strata, weights):
     """AUROC within strata of each resample, float64 [replicates]; NaN where no stratum has both classes.
 
@@ -72,7 +73,7 @@ def resampled_auroc(scores, true, strata, n_strata, weights):
     return np.where(pairs > 0, won / np.maximum(pairs, 1.0), np.nan)
 
 
-@njit(cache=True, nogil=True)
+@njit(nogil=True)
 def _add_half_of(n_false, start, stop, true, strata, weights, won):
     for k in range(start, stop):
         if true[k]:

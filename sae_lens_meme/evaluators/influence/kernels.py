@@ -8,13 +8,15 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from numba import njit, prange
+from numba import prange
+
+from sae_lens_meme.jit import njit
 
 CANCELLED = 1e-4
 """Below this share of the squared norm, what a subtraction leaves is summed again over the other latents."""
 
 
-@njit(cache=True, inline="always")
+@njit(inline="always")
 def _to_probabilities(logits, out):
     """Softmax; one logit is a sigmoid."""
     if len(logits) == 1:
@@ -33,7 +35,7 @@ def _to_probabilities(logits, out):
             out[c] *= inverse
 
 
-@njit(cache=True)
+@njit()
 def _sum_without(latents, z, start, stop, j, gain, scores):
     """Scores (set) and squared norm (returned) of a row without its pair j, summed afresh."""
     norm2 = 0.0
@@ -46,7 +48,7 @@ def _sum_without(latents, z, start, stop, j, gain, scores):
     return norm2
 
 
-@njit(cache=True, parallel=True)
+@njit(parallel=True)
 def linear_deltas(indptr, latents, z, gain_of, scores, square, tilt, gain, bias, step, quadratic, out):
     """Linear head: out[pair, m, c] = p_c(changed) - p_c(as it is).
 
@@ -83,7 +85,7 @@ def linear_deltas(indptr, latents, z, gain_of, scores, square, tilt, gain, bias,
                     out[j, m, c] = after[c] - before[c]
 
 
-@njit(cache=True, fastmath={"reassoc", "contract"})
+@njit(fastmath={"reassoc", "contract"})
 def _set_cosine_logits(pre, shift, gain, classes, hidden, out):
     """classes @ relu(pre + shift * gain) / its norm; a zero vector has logits 0."""
     norm2 = 0.0
@@ -98,7 +100,7 @@ def _set_cosine_logits(pre, shift, gain, classes, hidden, out):
         out[c] = dot * inverse
 
 
-@njit(cache=True, parallel=True)
+@njit(parallel=True)
 def cosine_deltas(indptr, z, gain_of, pre, gain, classes, step, out):
     """Linear -> ReLU -> cosine head: out[pair, m, c], the pre-activation moved by step z gain."""
     for i in prange(len(indptr) - 1):
@@ -116,7 +118,7 @@ def cosine_deltas(indptr, z, gain_of, pre, gain, classes, step, out):
                     out[j, m, c] = after[c] - before[c]
 
 
-@njit(cache=True)
+@njit()
 def add_by_latent(latents, deltas, sums):
     """sums[latent, q] += deltas[pair, q]."""
     for j in range(len(latents)):
@@ -124,7 +126,7 @@ def add_by_latent(latents, deltas, sums):
             sums[latents[j], q] += deltas[j, q]
 
 
-@njit(cache=True, parallel=True)
+@njit(parallel=True)
 def add_resampled(indptr, latents, deltas, weights, sums):
     """sums[q, latent, b] += deltas[pair, q] * weights[row, b]."""
     for q in prange(deltas.shape[1]):

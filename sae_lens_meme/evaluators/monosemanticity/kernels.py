@@ -9,7 +9,9 @@ from __future__ import annotations
 import numba
 import numpy as np
 from jaxtyping import Int
-from numba import njit, prange
+from numba import prange
+
+from sae_lens_meme.jit import njit
 
 
 def balanced(size: Int[np.ndarray, " latents"]) -> Int[np.ndarray, " latents"]:
@@ -19,7 +21,7 @@ def balanced(size: Int[np.ndarray, " latents"]) -> Int[np.ndarray, " latents"]:
     return np.concatenate([descending[i::threads] for i in range(threads)])
 
 
-@njit(cache=True)
+@njit()
 def advance(begin, stop_at, rows, stop_row):
     """For each latent the first place from `begin` on whose row is `stop_row` or later."""
     out = np.empty_like(begin)
@@ -31,7 +33,7 @@ def advance(begin, stop_at, rows, stop_row):
     return out
 
 
-@njit(cache=True, parallel=True, fastmath={"reassoc", "contract"})
+@njit(parallel=True, fastmath={"reassoc", "contract"})
 def row_products(x, y, out):
     """out[i] = x_i . y_i."""
     for i in prange(len(x)):
@@ -41,7 +43,7 @@ def row_products(x, y, out):
         out[i] = total
 
 
-@njit(cache=True)
+@njit()
 def add_by_stratum(x, scale, strata, out):
     """out[strata[i]] += scale[i] x_i."""
     for i in range(len(x)):
@@ -49,7 +51,7 @@ def add_by_stratum(x, scale, strata, out):
             out[strata[i], q] += scale[i] * x[i, q]
 
 
-@njit(cache=True)
+@njit()
 def pair_weights(indptr, left, right, out):
     """out[f] = sum over n != m of left_n right_m, from running sums: nothing is subtracted."""
     for f in range(len(indptr) - 1):
@@ -61,7 +63,7 @@ def pair_weights(indptr, left, right, out):
         out[f] = total
 
 
-@njit(cache=True, inline="always")
+@njit(inline="always")
 def _add_rows(rows, weights, begin, end, x, first, v):
     """v += sum of weights_j x_j; four rows at a time, so that v is loaded and stored a quarter as often."""
     j = begin
@@ -78,7 +80,7 @@ def _add_rows(rows, weights, begin, end, x, first, v):
         j += 1
 
 
-@njit(cache=True, parallel=True)
+@njit(parallel=True)
 def add_weighted(order, begin, end, rows, weights, x, first, sums):
     """sums[f] += weights_j x[rows_j - first] over j in begin[f] : end[f]."""
     for i in prange(len(order)):
@@ -86,7 +88,7 @@ def add_weighted(order, begin, end, rows, weights, x, first, sums):
         _add_rows(rows, weights, begin[f], end[f], x, first, sums[f])
 
 
-@njit(cache=True, parallel=True, fastmath={"reassoc", "contract"})
+@njit(parallel=True, fastmath={"reassoc", "contract"})
 def products(order, begin, end, rows, x, first, sums, out):
     """out[j] = x[rows_j - first] . sums[f] over j in begin[f] : end[f]."""
     for i in prange(len(order)):
@@ -100,7 +102,7 @@ def products(order, begin, end, rows, x, first, sums, out):
             out[j] = total
 
 
-@njit(cache=True, parallel=True, fastmath={"reassoc", "contract"})
+@njit(parallel=True, fastmath={"reassoc", "contract"})
 def permuted_pair_sums(latents, indptr, rows, weights, side, units, pairs, diagonal, to, out):
     """out[draw, p, i]: sum over n != m of a_n b_m e_n . e_m of latent latents[i] after rows move by `to[draw]`.
 
@@ -128,7 +130,7 @@ def permuted_pair_sums(latents, indptr, rows, weights, side, units, pairs, diago
                 out[draw, p, i] = total
 
 
-@njit(cache=True)
+@njit()
 def overlaps(top, meme_starts, meme_units):
     """How many members each two top sets share: a histogram over pairs, and each set's nearest with its overlap.
 
@@ -156,7 +158,7 @@ def overlaps(top, meme_starts, meme_units):
     return histogram, nearest, largest
 
 
-@njit(cache=True)
+@njit()
 def random_sets(strata, members, starts, uniform, out):
     """out[u, k]: a random member of stratum strata[u, k], none twice in a set.
 
@@ -175,7 +177,7 @@ def random_sets(strata, members, starts, uniform, out):
             taken[s] += 1
 
 
-@njit(cache=True)
+@njit()
 def first_kept(starts, rows, keep, units, out):
     """out[u]: the first rows of unit units[u] that are kept, as many as fit or as there are; -1 in the rest."""
     out[:] = -1
@@ -189,7 +191,7 @@ def first_kept(starts, rows, keep, units, out):
                     break
 
 
-@njit(cache=True)
+@njit()
 def mean_common_depth(sets, paths):
     """Mean over pairs of members of a set of the length of what their paths begin with in common; NaN without a pair.
 

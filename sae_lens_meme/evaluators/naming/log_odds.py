@@ -11,7 +11,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Float, Int
-from numba import njit
+
+from sae_lens_meme.jit import njit
 
 
 class WordOdds(NamedTuple):
@@ -50,7 +51,7 @@ def word_log_odds(
     return WordOdds(*_top_words(*pairs, strata, totals, float(alpha_0), top))
 
 
-@njit(cache=True, nogil=True)
+@njit(nogil=True)
 def _top_words(starts, rows, word_starts, words, strata, totals, alpha_0, top):
     latents, (n_words, n_strata) = len(starts) - 1, totals.shape
     best, odds, best_z = np.full((latents, top), -1), np.full((latents, top), np.nan), np.full((latents, top), np.nan)
@@ -81,7 +82,7 @@ def _top_words(starts, rows, word_starts, words, strata, totals, alpha_0, top):
     return best, odds, best_z
 
 
-@njit(cache=True, nogil=True)
+@njit(nogil=True)
 def _combined(count, fired, total, sizes, alpha_0):
     """delta and z of one word over the strata; 0 and 0 where no stratum says anything."""
     weighted, weights = 0.0, 0.0
@@ -102,7 +103,7 @@ def _combined(count, fired, total, sizes, alpha_0):
     return weighted / weights, weighted / math.sqrt(weights)
 
 
-@njit(cache=True, nogil=True)
+@njit(nogil=True)
 def _insert(words, odds, zs, word, delta, z):
     """Keep the largest z, of equal ones the first word: the order of the memes must not matter."""
     place = len(zs)

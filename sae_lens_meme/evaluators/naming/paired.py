@@ -11,9 +11,9 @@ from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Int, Real, UInt8
-from numba import njit
 from scipy import sparse
 
+from sae_lens_meme.jit import njit
 from sae_lens_meme.metrics.contingency import FALSE, TRUE, UNKNOWN, Tables
 from sae_lens_meme.metrics.effect_sizes import f1_always_on, f1_score, precision, recall
 from sae_lens_meme.metrics.fisher import stratified_greater
@@ -154,7 +154,7 @@ def _columns_sum(flags: Any, strata: np.ndarray) -> np.ndarray:
     return ones @ strata
 
 
-@njit(cache=True, nogil=True)
+@njit(nogil=True)
 def _both(starts, rows, flag_starts, flag_rows, chosen, strata):
     """Sum of the weights of the memes that are in the column of the latent and in that of its statement."""
     out = np.zeros((len(chosen), strata.shape[1]))
