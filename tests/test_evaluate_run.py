@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 import pytest
 from arrays import make_embeddings
-
-from sae_lens_meme.errors import DataError, NonFiniteError
 from sae_lens_meme.evaluate import evaluation
 from sae_lens_meme.evaluate.others import Unavailable
 from sae_lens_meme.evaluate.steps import Step
+
+from sae_lens_meme.errors import DataError, NonFiniteError
 from sae_lens_meme.evaluators.result import Result
 
 MEMES = make_embeddings({"hook_fused": np.ones((4, 2))}, labels={"hate": [0, 1, 0, 1]})

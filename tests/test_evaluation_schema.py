@@ -9,8 +9,8 @@ from pathlib import Path
 
 import jsonschema
 import pytest
-
 from sae_lens_meme.evaluate import EVALUATORS, SCHEMA
+
 from sae_lens_meme.evaluators.result import explanation
 
 TEXT = (files("sae_lens_meme") / "evaluate" / "evaluation.schema.json").read_text(encoding="utf-8")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pytest
 from matplotlib.axes import Axes
-
 from sae_lens_meme.figure import draw_figure
 from sae_lens_meme.report.concepts import ANSWERS
 from sae_lens_meme.report.influence import PROBES

@@ -1,4 +1,4 @@
-"""From an SAE folder and embeddings to a folder of results."""
+"""The `evaluate` step: from an SAE folder and embeddings to a folder of results."""
 
 from __future__ import annotations
 
@@ -11,124 +11,123 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from sae_lens_meme.embed.memeclip import HEADS
 from sae_lens_meme.embeddings import Embeddings
 from sae_lens_meme.errors import ConfigError, DataError, ModelError, NonFiniteError, StorageError
-from sae_lens_meme.evaluate.content import EVALUATION, content_of, numbers_table
-from sae_lens_meme.evaluate.context import Context
-from sae_lens_meme.evaluate.options import Options, chosen, listed
-from sae_lens_meme.evaluate.others import CONTROL, Unavailable
-from sae_lens_meme.evaluate.steps import STEPS, labels_missing
+from sae_lens_meme.evaluators import registry
+from sae_lens_meme.evaluators.base import Unavailable
+from sae_lens_meme.evaluators.content import EVALUATION, content_of, numbers_table
+from sae_lens_meme.evaluators.context import Context
 from sae_lens_meme.evaluators.latents import Latents, encode
-from sae_lens_meme.figure import draw_figure
+from sae_lens_meme.evaluators.options import EvaluateOptions
+from sae_lens_meme.evaluators.retrain import CONTROL, train_control, train_seed
 from sae_lens_meme.hooks.names import FUSED
 from sae_lens_meme.planted import read_answer_key
 from sae_lens_meme.progress import progress_bar
-from sae_lens_meme.report import report_html
+from sae_lens_meme.report import draw_figure, report_html, report_text
 from sae_lens_meme.storage import StepFolder, read_json, sha256_file, to_json
 
-LATENTS, PAGE, FIGURE = "latents.safetensors", "evaluation.html", "evaluation.png"
+LATENTS, PAGE, TEXT, FIGURE = "latents.safetensors", "evaluation.html", "evaluation.txt", "evaluation.png"
 
 
 def evaluate(
     sae: str | Path,
     embeddings: str | Path,
+    options: EvaluateOptions | None = None,
     *,
     out: str | Path,
-    protocol: str = "both",
-    concepts: Collection[str] | None = None,
-    tasks: Collection[str] | None = None,
-    only: Collection[str] | None = None,
-    skip: Collection[str] | None = None,
-    hook: str | None = None,
-    reference: str | Path | None = None,
-    other_saes: Collection[str] | None = None,
-    stability_seeds: int = 0,
-    share: float = 0.5,
-    answer_key: str | Path | None = None,
-    bootstrap: int = 200,
-    seed: int = 0,
     overwrite: bool = False,
     progress: bool = True,
+    **given: Any,
 ) -> dict[str, Any]:
     """Evaluate an SAE on embeddings; what is done is not done again.
 
     The folder holds `evaluation.json` (every number with its control), the same tables as a page
-    (`evaluation.html`), a figure of it (`evaluation.png`), `latents.safetensors`, `numbers.parquet` (every number with
-    its explanation), and one Parquet file an evaluator with a table (`concept_alignment.parquet`, ...).
+    (`evaluation.html`) and as text (`evaluation.txt`), a figure of it (`evaluation.png`), `latents.safetensors`,
+    `numbers.parquet` (every number with its meaning), and one Parquet file an evaluator with a table.
 
     Args:
         sae: an SAE folder, ours or any that `sae_lens.SAE.load_from_disk` reads.
         embeddings: the result of `embed`.
+        options: or its fields as keywords, see `EvaluateOptions`.
         out: the result folder.
-        protocol: `corrected`, `published` or `both`.
-        concepts: such as `hate=1` or `hateful: hate=1`; default InterVLM's thirteen, or every class of every label.
-        tasks: labels for probes and influence; default every label with two classes or more.
-        only, skip: names of evaluators.
-        hook: the hook to read, for an SAE whose metadata names none.
-        reference: embeddings of the same memes by an independent encoder, for monosemanticity.
-        other_saes: folders of SAEs of the same recipe with other seeds, for stability.
-        stability_seeds: how many such SAEs to train (each takes as long as `train`); they are kept.
-        share: of the memes that SAE-V's filter keeps.
-        answer_key: the folder with the factors of planted memes.
-        bootstrap: resamples of the memes for intervals.
 
     Returns:
         The content of `evaluation.json`.
     """
-    names = chosen(only, skip, answer_key is not None)
-    options = Options(protocol, listed(concepts), listed(tasks), names, share, stability_seeds, bootstrap, seed)
-    dictionary, memes = load_sae(sae, hook), Embeddings.load(embeddings)
-    second = Embeddings.load(reference) if reference is not None else None
-    _require_same_memes(memes, second)
-    others = _load_others(other_saes or ())
+    options = options if options is not None else EvaluateOptions(**given)
+    names = options.names()
+    for name in names:
+        cls = registry.find(name)
+        cls.Options(**options.evaluators.get(name, {}))
+    dictionary, memes = load_sae(sae, options.hook), Embeddings.load(embeddings)
+    reference = Embeddings.load(options.reference) if options.reference is not None else None
+    _require_same_memes(memes, reference)
+    others = _load_others(options.other_saes or ())
+    key_folder = options.answer_key
     fingerprint = {
         "sae": _weights(sae),
         "embeddings": memes.fingerprint,
-        "reference": second.fingerprint if second else None,
+        "reference": reference.fingerprint if reference else None,
         "other_saes": {name: _weights(path) for name, (path, _) in others.items()},
-        "options": vars(options),
+        "options": options.recorded(),
         "hook": dictionary.cfg.metadata.hook_name,
-        "answer_key": sha256_file(Path(answer_key) / "factors.parquet") if answer_key else None,
+        "answer_key": sha256_file(key_folder / "factors.parquet") if key_folder else None,
     }
-    key = read_answer_key(answer_key) if answer_key is not None else None
-    kept = (CONTROL, *(f"seed_{i}" for i in range(1, stability_seeds + 1)))
+    key = read_answer_key(key_folder) if key_folder is not None else None
+    kept = (CONTROL, *(f"seed_{i}" for i in range(1, options.stability_seeds + 1)))
     with StepFolder(out, "evaluate", fingerprint, overwrite=overwrite, keep=kept) as folder:
         if not folder.complete:
             file = folder.write(LATENTS, lambda path: encode(dictionary, memes).save(path))
-            loaded = {name: other for name, (_, other) in others.items()}
+            heads = memes.path / HEADS if memes.path else None
             context = Context(
-                *(dictionary, Path(sae), memes, Latents.load(file), options, folder.path),
-                reference=second,
-                other_saes=loaded,
+                *(dictionary, memes, Latents.load(file), options),
+                reference=reference,
+                other_saes={name: other for name, (_, other) in others.items()},
+                train_shuffled=lambda: train_control(Path(sae), memes, folder.path / CONTROL),
+                train_seed=lambda i: train_seed(Path(sae), memes, folder.path / f"seed_{i}", i),
                 answer_key=key,
+                heads=heads if heads is not None and heads.is_file() else None,
             )
-            _run(context, progress)
+            run_evaluators(context, names, progress)
             _write(context, folder)
     return read_json(Path(out) / EVALUATION)
 
 
-def _run(context: Context, progress: bool) -> None:
-    """What one evaluator cannot do on these memes is noted and takes nothing from the others."""
-    reason = labels_missing(context.embeddings)
-    with progress_bar("evaluate", len(context.options.evaluators), unit="evaluators", show=progress) as advance:
-        for name in context.options.evaluators:
-            step = STEPS[name]
+def run_evaluators(context: Context, names: list[str], progress: bool = False) -> None:
+    """What one evaluator cannot do on these memes is noted and takes nothing from the others.
+
+    Raises:
+        DataError, NonFiniteError: of an evaluator that was asked for alone.
+    """
+    unlabelled = labels_missing(context.embeddings)
+    with progress_bar("evaluate", len(names), unit="evaluators", show=progress) as advance:
+        for name in names:
+            evaluator = registry.find(name)
             advance(0, name.replace("_", " "))
-            if reason and step.needs_labels:
-                context.skipped[name] = reason
+            if unlabelled and evaluator.needs_labels:
+                context.skipped[name] = unlabelled
             else:
                 try:
-                    context.results[name] = step.run(context)
+                    made = evaluator.from_context(context)
+                    context.results[name] = made.evaluate(context.sae, context.embeddings, context.latents)
                 except Unavailable as error:
                     context.skipped[name] = str(error)
                 except (DataError, NonFiniteError) as error:
-                    if len(context.options.evaluators) == 1:
+                    if len(names) == 1:
                         raise
                     context.skipped[name] = str(error)
             advance(1)
     for name, result in context.results.items():
-        if result.numbers and all(value is None for value in result.numbers.values()):
-            context.skipped[name] = next(iter(result.reasons.values()))
+        if result.measures and all(measure.value is None for measure in result.measures):
+            context.skipped[name] = str(result.measures[0].reason)
+
+
+def labels_missing(embeddings: Embeddings) -> str | None:
+    """Why evaluators of labels cannot run, or None."""
+    if any(len(embeddings.label(name).classes) > 1 for name in embeddings.label_names):
+        return None
+    return "no label has two classes; add label columns to the corpus or to the table"
 
 
 def _write(context: Context, folder: StepFolder) -> None:
@@ -138,6 +137,7 @@ def _write(context: Context, folder: StepFolder) -> None:
         folder.write(f"{name}.parquet", partial(_write_table, table))
     folder.write(EVALUATION, lambda path: path.write_text(to_json(content), encoding="utf-8"))
     folder.write(PAGE, lambda path: path.write_text(report_html(content), encoding="utf-8"))
+    folder.write(TEXT, lambda path: path.write_text(report_text(content), encoding="utf-8"))
     with tempfile.TemporaryDirectory() as drawn:
         picture = Path(drawn) / FIGURE
         if draw_figure(content, picture):

@@ -6,13 +6,11 @@ from typing import Any
 
 import pandas as pd
 
-from sae_lens_meme.evaluate.context import Context
-from sae_lens_meme.evaluators.result import explanation
+from sae_lens_meme.evaluators.context import Context
 from sae_lens_meme.labels import SPLITS
-from sae_lens_meme.report import report_rows
 
 SCHEMA = 2
-"""Raised when a key of `evaluation.json` changes its meaning or goes; new keys do not raise it."""
+"""The version of `evaluation.json`: bumped when a key changes meaning or is removed, not when one is added."""
 EVALUATION = "evaluation.json"
 
 
@@ -35,19 +33,24 @@ def content_of(context: Context) -> dict[str, Any]:
             "splits": {split: len(memes.rows(split)) for split in SPLITS},
             "fingerprint": memes.fingerprint,
         },
-        "options": vars(context.options),
+        "options": context.options.recorded(),
         "skipped": context.skipped,
         "results": {name: result.to_dict() for name, result in context.results.items()},
     }
     if context.answer_key is not None:
         content["answer_key"] = dict(context.answer_key.kinds)
-    return {**content, "table": report_rows(content)}
+    results = context.results.values()
+    return {
+        **content,
+        "table": [row for result in results for row in result.rows()],
+        "sections": [section for result in results for section in result.sections()],
+    }
 
 
 def numbers_table(content: dict[str, Any]) -> pd.DataFrame:
-    """Tidy: every number of the evaluation with its reason or its explanation, a row each."""
+    """Tidy: every number of the evaluation with its reason and its meaning, a row each."""
     rows = [
-        (name, key, value, result["reasons"].get(key), explanation(result["explain"], key))
+        (name, key, value, result["reasons"].get(key), result["explain"][key])
         for name, result in content["results"].items()
         for key, value in result["numbers"].items()
     ]

@@ -8,13 +8,10 @@ from typing import Any
 
 from sae_lens_meme.embeddings import Embeddings
 from sae_lens_meme.errors import StorageError
+from sae_lens_meme.evaluators.base import Unavailable
 from sae_lens_meme.storage import read_finished
 
 CONTROL = "control_shuffled"
-
-
-class Unavailable(Exception):
-    """An evaluator cannot run on what is there; the message says why."""
 
 
 def train_control(sae: Path, embeddings: Embeddings, out: Path) -> Any:
