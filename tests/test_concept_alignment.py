@@ -20,10 +20,9 @@ from tiny_sae import tiny_sae
 from sae_lens_meme.embeddings import Embeddings
 from sae_lens_meme.errors import ConfigError, DataError
 from sae_lens_meme.evaluators.concept_alignment import ConceptAlignment, concept_alignment
-from sae_lens_meme.evaluators.concept_alignment.concepts import Concept
 from sae_lens_meme.evaluators.concept_alignment.pairs import association, measure_pairs
 from sae_lens_meme.evaluators.concept_alignment.pairs import significant as significant_pairs
-from sae_lens_meme.evaluators.concept_alignment.targets import Targets
+from sae_lens_meme.evaluators.concepts import Concept, ConceptLabels
 from sae_lens_meme.evaluators.latents import Latents, encode
 from sae_lens_meme.metrics.contingency import Counter
 
@@ -158,7 +157,7 @@ def test_a_latent_that_follows_a_concept_is_found(table):
 @pytest.mark.parametrize("seed", [1, 2, 3])
 def test_labels_that_mean_nothing(corpus, seed):
     embeddings, latents = corpus
-    targets = Targets.of(embeddings, tuple(Concept.parse(c) for c in CONCEPTS))
+    targets = ConceptLabels.of(embeddings, tuple(Concept.parse(c) for c in CONCEPTS))
     shuffled = targets.permuted(np.random.default_rng(seed))
     q = {p: measure_pairs(latents, shuffled, p).columns for p in ("corrected", "published")}
     assert (q["corrected"]["q_global"] < 0.05).sum() <= 1
@@ -168,7 +167,7 @@ def test_labels_that_mean_nothing(corpus, seed):
 def test_labels_that_mean_nothing_are_seldom_called_significant(corpus):
     """With nothing to find, a false-discovery rate is the share of draws with any discovery; the p-values are not idle."""
     embeddings, latents = corpus
-    targets, rng = Targets.of(embeddings, tuple(Concept.parse(c) for c in CONCEPTS)), np.random.default_rng(0)
+    targets, rng = ConceptLabels.of(embeddings, tuple(Concept.parse(c) for c in CONCEPTS)), np.random.default_rng(0)
     any_global, any_concept, below = [], [], []
     for _ in range(100):
         shuffled = targets.permuted(rng)
@@ -201,7 +200,7 @@ def test_f1_of_a_rule_that_reads_the_source_alone(corpus):
 
 
 def test_permuting_keeps_every_margin_within_its_source(corpus):
-    targets = Targets.of(corpus[0], tuple(Concept.parse(c) for c in CONCEPTS))
+    targets = ConceptLabels.of(corpus[0], tuple(Concept.parse(c) for c in CONCEPTS))
     shuffled = targets.permuted(np.random.default_rng(0))
     for source in range(3):
         here = targets.sources == source

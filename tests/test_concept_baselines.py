@@ -9,9 +9,9 @@ from source_corpus import CONCEPTS, source_corpus
 from tiny_sae import tiny_sae
 
 from sae_lens_meme.errors import ConfigError, DataError
+from sae_lens_meme.evaluators.baselines import Baselines
 from sae_lens_meme.evaluators.concept_alignment import ConceptAlignment
-from sae_lens_meme.evaluators.concept_alignment.baselines import Baselines
-from sae_lens_meme.evaluators.concept_alignment.directions import directions, fit_directions
+from sae_lens_meme.evaluators.controls import directions, fit_directions
 
 
 @pytest.fixture(scope="module")
@@ -128,7 +128,7 @@ def test_ica_finds_the_sources_that_pca_mixes():
 def test_ica_is_bounded(monkeypatch):
     """Wide embeddings: the leading principal components, few rows, few steps; still of unit variance and uncorrelated."""
     for name, value in {"ICA_COMPONENTS": 5, "ICA_ROWS": 100, "ICA_WORK": 3 * 5**2}.items():
-        monkeypatch.setattr(f"sae_lens_meme.evaluators.concept_alignment.directions.{name}", value)
+        monkeypatch.setattr(f"sae_lens_meme.evaluators.controls.{name}", value)
     x = anisotropic(400, 12, np.random.default_rng(2))
     fitted = fit_directions(make_embeddings({"hook_fused": x}), "hook_fused", "ica")
     assert (fitted.steps, fitted.converged) == (3, False)

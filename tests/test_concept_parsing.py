@@ -8,7 +8,7 @@ from datasets import Array2D, Dataset, Features, Value
 from sae_lens_meme.config import read_concepts
 from sae_lens_meme.embeddings import Embeddings, Label
 from sae_lens_meme.errors import ConfigError
-from sae_lens_meme.evaluators.concept_alignment.concepts import DEFAULT_CONCEPTS, Concept, concepts_of, default_concepts
+from sae_lens_meme.evaluators.concepts import DEFAULT_CONCEPTS, Concept, concepts_of, default_concepts
 
 SENTIMENT = Label("sentiment", np.array([True, True, True, False]), np.array([-2, 0, 1, 0]))
 STANCE = Label("stance", np.array([True, True, False, True]), np.array([1, 2, 0, 0]))

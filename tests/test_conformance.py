@@ -14,8 +14,8 @@ from sae_lens_meme.embeddings import Embeddings
 from sae_lens_meme.errors import ConfigError
 from sae_lens_meme.evaluators.answer_key import AnswerKeyScores
 from sae_lens_meme.evaluators.base import Evaluator
+from sae_lens_meme.evaluators.baselines import Baselines
 from sae_lens_meme.evaluators.concept_alignment import ConceptAlignment
-from sae_lens_meme.evaluators.concept_alignment.baselines import Baselines
 from sae_lens_meme.evaluators.cross_modal import CrossModal
 from sae_lens_meme.evaluators.influence import Influence
 from sae_lens_meme.evaluators.monosemanticity import Monosemanticity
@@ -24,7 +24,7 @@ from sae_lens_meme.evaluators.probes import Probes
 from sae_lens_meme.evaluators.question_set import QuestionSet
 from sae_lens_meme.evaluators.reconstruction import Reconstruction
 from sae_lens_meme.evaluators.stability import Stability
-from sae_lens_meme.evaluators.stock import StockEvals
+from sae_lens_meme.evaluators.stock_evals import StockEvals
 
 EVALUATORS = {
     "reconstruction": Reconstruction,

@@ -16,6 +16,7 @@ from sklearn.metrics import roc_auc_score
 
 from sae_lens_meme.embeddings import Embeddings
 from sae_lens_meme.errors import ConfigError, DataError
+from sae_lens_meme.evaluators.classifiers import fit_latent_probe, tasks_of
 from sae_lens_meme.evaluators.cross_modal import (
     CrossModal,
     ItemScores,
@@ -29,9 +30,7 @@ from sae_lens_meme.evaluators.cross_modal.kernels import resampled_auroc
 from sae_lens_meme.evaluators.cross_modal.selection import best
 from sae_lens_meme.evaluators.cross_modal.stability import kept_again, random_overlap
 from sae_lens_meme.evaluators.latents import Latents
-from sae_lens_meme.evaluators.probes.probe import fit_latent_probe
 from sae_lens_meme.evaluators.probes.scores import scores as probe_scores
-from sae_lens_meme.evaluators.probes.tasks import tasks_of
 from sae_lens_meme.metrics.bootstrap import bootstrap_weights
 
 N, D, D_SAE, SHARE = 400, 12, 30, 0.4

@@ -17,6 +17,7 @@ from tiny_sae import tiny_sae
 
 from sae_lens_meme.embeddings import Embeddings
 from sae_lens_meme.errors import ConfigError, DataError
+from sae_lens_meme.evaluators.classifiers import Probe, fit_embedding_probe, fit_latent_probe, probabilities
 from sae_lens_meme.evaluators.influence import Influence, published
 from sae_lens_meme.evaluators.influence.effects import Resampling, blocks, effects_of, firing_rate_matched
 from sae_lens_meme.evaluators.influence.routes import (
@@ -28,7 +29,6 @@ from sae_lens_meme.evaluators.influence.routes import (
 )
 from sae_lens_meme.evaluators.influence.steering import head_of, steer_through_model
 from sae_lens_meme.evaluators.latents import Latents, encode
-from sae_lens_meme.evaluators.probes.probe import Probe, fit_embedding_probe, fit_latent_probe, probabilities
 
 N, D, MULTIPLIERS = 300, 24, (0.0, 5.0, 0.5, -2.0)
 

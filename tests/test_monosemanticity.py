@@ -15,7 +15,7 @@ from tiny_sae import tiny_sae
 
 from sae_lens_meme.embeddings import Embeddings
 from sae_lens_meme.errors import ConfigError, DataError, NonFiniteError
-from sae_lens_meme.evaluators.concept_alignment.directions import directions
+from sae_lens_meme.evaluators.controls import directions
 from sae_lens_meme.evaluators.latents import Latents, encode
 from sae_lens_meme.evaluators.monosemanticity import Monosemanticity, cross_modal_monosemanticity, scores
 from sae_lens_meme.evaluators.monosemanticity import panel as panels

@@ -17,11 +17,17 @@ from sklearn.preprocessing import StandardScaler, normalize
 from tiny_sae import tiny_sae
 
 from sae_lens_meme.errors import DataError
+from sae_lens_meme.evaluators.classifiers import (
+    Probe,
+    SharedProbes,
+    fit_embedding_probe,
+    fit_latent_probe,
+    tasks_of,
+    thinned,
+)
 from sae_lens_meme.evaluators.latents import encode
 from sae_lens_meme.evaluators.probes import Probes, permute_within
-from sae_lens_meme.evaluators.probes.probe import Probe, SharedProbes, fit_embedding_probe, fit_latent_probe, thinned
 from sae_lens_meme.evaluators.probes.scores import scores
-from sae_lens_meme.evaluators.probes.tasks import tasks_of
 
 N, D = 600, 32
 

@@ -9,9 +9,8 @@ import torch.nn.functional as F
 from arrays import anisotropic, make_embeddings
 from hooks_models import topk_sae
 
-from sae_lens_meme.evaluators.probes.probe import SharedProbes
-from sae_lens_meme.evaluators.probes.tasks import tasks_of
-from sae_lens_meme.evaluators.stock import classifiers, stock_evals
+from sae_lens_meme.evaluators.classifiers import SharedProbes, tasks_of
+from sae_lens_meme.evaluators.stock_evals import classifiers, stock_evals
 from sae_lens_meme.hooks import HookedMemeCLIP
 
 N, D = 300, 12

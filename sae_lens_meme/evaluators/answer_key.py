@@ -11,7 +11,7 @@ import pandas as pd
 from sae_lens_meme.embeddings import Embeddings
 from sae_lens_meme.errors import DataError
 from sae_lens_meme.evaluators.base import Evaluator
-from sae_lens_meme.evaluators.concept_alignment.targets import Targets
+from sae_lens_meme.evaluators.concepts import ConceptLabels
 from sae_lens_meme.evaluators.latents import Latents, require_latents_of
 from sae_lens_meme.evaluators.result import Number, Result, defined
 from sae_lens_meme.metrics.contingency import FALSE, TRUE, UNKNOWN
@@ -96,7 +96,7 @@ def _varies_within_a_source(embeddings: Embeddings, factors: pd.DataFrame, facto
 
 def _targets(
     embeddings: Embeddings, factors: pd.DataFrame, kinds: Mapping[str, str]
-) -> tuple[Targets, list[tuple[str, Any]]]:
+) -> tuple[ConceptLabels, list[tuple[str, Any]]]:
     """One concept for each value of each factor; a true-or-false factor is one concept."""
     mine: Any = factors.set_index("id").reindex(embeddings.ids)
     lacking = mine.index[mine[next(iter(kinds))].isna()]
@@ -115,10 +115,10 @@ def _targets(
     codes = np.where(truth, np.uint8(TRUE), np.uint8(FALSE))
     sources = np.unique(embeddings.sources, return_inverse=True)[1]
     names = tuple(f"{factor}={value}" for factor, value in columns)
-    return Targets(names, codes, codes, sources, embeddings.splits), columns
+    return ConceptLabels(names, codes, codes, sources, embeddings.splits), columns
 
 
-def _best(ranked: Ranked, targets: Targets) -> dict[str, np.ndarray]:
+def _best(ranked: Ranked, targets: ConceptLabels) -> dict[str, np.ndarray]:
     test, choose = targets.test_codes(), targets.threshold_codes()[0]
     select = np.where((targets.splits == "test")[:, None], np.uint8(UNKNOWN), targets.known)
     strata = targets.strata("corrected")

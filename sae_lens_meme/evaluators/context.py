@@ -15,7 +15,7 @@ from sae_lens_meme.evaluators.result import Result
 
 if TYPE_CHECKING:
     from sae_lens_meme.evaluators.base import Evaluator
-    from sae_lens_meme.evaluators.probes import SharedProbes
+    from sae_lens_meme.evaluators.classifiers import SharedProbes
     from sae_lens_meme.planted import AnswerKey
 
 
@@ -54,6 +54,6 @@ class Context:
     @cached_property
     def embedding_probes(self) -> SharedProbes:
         """Fitted once for all evaluators."""
-        from sae_lens_meme.evaluators.probes import SharedProbes
+        from sae_lens_meme.evaluators.classifiers import SharedProbes
 
         return SharedProbes(seed=self.options.seed)

@@ -84,9 +84,41 @@ class Measure:
         """This measure as the control of another."""
         return Control(name, self.value, self.what)
 
+    def row(self, label: str, *controls: Control, section: Section | None = None) -> Measure:
+        """The same, shown in the printed table with these controls beside it."""
+        return replace(self, shown=label, controls=controls, section=section)
+
     def under(self, prefix: str) -> Measure:
         """The same with `prefix/` before its key."""
         return replace(self, key=f"{prefix}/{self.key}")
+
+
+@dataclass(frozen=True)
+class Quantity:
+    """What a number is, wherever it is measured: declared once, made a `Measure` by a call with its value."""
+
+    key: str
+    what: str
+    undefined: str = "there are no such rows"
+    """Why it is None, where a call says nothing else."""
+
+    def __call__(
+        self,
+        value: Any,
+        group: str = "",
+        *,
+        rows: str = "",
+        interval: Interval | None = None,
+        reason: str | None = None,
+    ) -> Measure:
+        """
+        Args:
+            group: goes before the key, with a slash.
+            rows: which rows, added to `what`.
+        """
+        key = f"{group}/{self.key}" if group else self.key
+        what = f"{self.what}; {rows}" if rows else self.what
+        return Measure(key, value, what, interval=interval, reason=reason or self.undefined)
 
 
 @dataclass(frozen=True, eq=False)

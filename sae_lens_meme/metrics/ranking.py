@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 import numpy as np
-from jaxtyping import Float, Int, UInt8
+from jaxtyping import Bool, Float, Int, UInt8
 
 from sae_lens_meme.jit import njit
 
@@ -58,6 +58,25 @@ def auroc(ranked: Ranked, codes: UInt8[np.ndarray, "n concepts"], strata: Int[np
     Strata weigh by their number of (true, false) pairs.
     """
     return Auroc(*_auroc(*ranked.known_in(codes), codes, strata, int(strata.max(initial=0)) + 1))
+
+
+def auroc_of_scores(
+    scores: Float[np.ndarray, " n"],
+    true: Bool[np.ndarray, " n"],
+    strata: Int[np.ndarray, " n"],
+    weights: Int[np.ndarray, "n replicates"] | None = None,
+) -> Float[np.ndarray, " replicates"]:
+    """The same of one score, also of resampled memes.
+
+    Args:
+        weights: how often each meme is drawn (uint8 or wider); default once, one replicate.
+
+    Returns:
+        NaN where no stratum has both classes.
+    """
+    weights = np.ones((len(scores), 1), np.uint8) if weights is None else weights
+    order, n_strata = np.argsort(scores, kind="stable"), int(strata.max(initial=0)) + 1
+    return _weighted_auroc(scores[order], np.asarray(true)[order], strata[order], n_strata, weights[order])
 
 
 def delong_interval(value: Any, error: Any) -> tuple[Any, Any]:
@@ -238,3 +257,35 @@ def _combined(totals, seen, moments):
         return np.nan, np.nan
     error = np.sqrt(variance) / pairs if known and variance > 1e-6 else np.nan
     return wins / pairs, error
+
+
+@njit(nogil=True)
+def _weighted_auroc(scores, true, strata, n_strata, weights):
+    """float64 [replicates]; memes are in ascending order of score."""
+    replicates = weights.shape[1]
+    n_false, n_true = np.zeros((n_strata, replicates)), np.zeros((n_strata, replicates))
+    won, start = np.zeros(replicates), 0
+    while start < len(scores):
+        stop = start + 1
+        while stop < len(scores) and scores[stop] == scores[start]:
+            stop += 1
+        # A true meme beats the false ones below it and half of those it ties with: the mean of the counts before
+        # and after the tied ones are added.
+        _add_half_of(n_false, start, stop, true, strata, weights, won)
+        for k in range(start, stop):
+            counts = n_true[strata[k]] if true[k] else n_false[strata[k]]
+            for r in range(replicates):
+                counts[r] += weights[k, r]
+        _add_half_of(n_false, start, stop, true, strata, weights, won)
+        start = stop
+    pairs = (n_false * n_true).sum(axis=0)
+    return np.where(pairs > 0, won / np.maximum(pairs, 1.0), np.nan)
+
+
+@njit(nogil=True)
+def _add_half_of(n_false, start, stop, true, strata, weights, won):
+    for k in range(start, stop):
+        if true[k]:
+            below = n_false[strata[k]]
+            for r in range(len(won)):
+                won[r] += 0.5 * weights[k, r] * below[r]

@@ -17,10 +17,9 @@ from sae_lens_meme.config import check_counts
 from sae_lens_meme.embeddings import Embeddings
 from sae_lens_meme.errors import ConfigError, DataError
 from sae_lens_meme.evaluators.base import Evaluator
-from sae_lens_meme.evaluators.concept_alignment.concepts import Concept, concepts_of
 from sae_lens_meme.evaluators.concept_alignment.numbers import EXPLAIN, count_intervals, headline_counts, score_numbers
 from sae_lens_meme.evaluators.concept_alignment.pairs import PROTOCOLS, measure_pairs
-from sae_lens_meme.evaluators.concept_alignment.targets import Targets
+from sae_lens_meme.evaluators.concepts import Concept, ConceptLabels, concepts_of
 from sae_lens_meme.evaluators.latents import Latents, encode, require_latents_of
 from sae_lens_meme.evaluators.result import Number, Result, defined
 from sae_lens_meme.metrics.ranking import Ranked
@@ -67,7 +66,7 @@ class ConceptAlignment(Evaluator):
     def measure_latents(self, embeddings: Embeddings, latents: Latents) -> Result:
         """The same for any units that come as `Latents` (raw neurons, other dictionaries)."""
         require_latents_of(latents, embeddings)
-        targets = Targets.of(embeddings, concepts_of(embeddings, self.concepts))
+        targets = ConceptLabels.of(embeddings, concepts_of(embeddings, self.concepts))
         ranked = Ranked.of(latents.csc())
         numbers: dict[str, Number] = {}
         reasons: dict[str, str] = {}
@@ -135,7 +134,7 @@ def concept_alignment(
     latents = encode(sae, embeddings) if latents is None else latents
     require_latents_of(latents, embeddings)
     family = [c for c in concepts_of(embeddings) if c.name != concept.name]
-    pairs = measure_pairs(latents, Targets.of(embeddings, (concept, *family)), "corrected")
+    pairs = measure_pairs(latents, ConceptLabels.of(embeddings, (concept, *family)), "corrected")
     row = {name: column[latent, 0] for name, column in pairs.columns.items()}
     names = {"f1": "f1_test", "precision": "precision_test", "recall": "recall_test", "q": "q_global"}
     fields = ("f1", "f1_always_on", "precision", "recall", "p", "q", "odds_ratio", "auroc")

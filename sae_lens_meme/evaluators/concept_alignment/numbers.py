@@ -6,7 +6,7 @@ import numpy as np
 from jaxtyping import Float
 
 from sae_lens_meme.evaluators.concept_alignment.pairs import Pairs, association, significant
-from sae_lens_meme.evaluators.concept_alignment.targets import Targets
+from sae_lens_meme.evaluators.concepts import ConceptLabels
 from sae_lens_meme.evaluators.latents import Latents
 from sae_lens_meme.evaluators.result import Number, defined
 from sae_lens_meme.metrics.bootstrap import bootstrap_weights, count_interval, percentile_interval
@@ -71,7 +71,7 @@ def headline_counts(log_p: np.ndarray, concepts: tuple[str, ...], alpha: float) 
 
 
 def count_intervals(
-    latents: Latents, targets: Targets, protocol: str, alpha: float, replicates: int, seed: int
+    latents: Latents, targets: ConceptLabels, protocol: str, alpha: float, replicates: int, seed: int
 ) -> dict[str, Number]:
     """`_low` and `_high` of every headline count; nothing for 0 replicates."""
     if replicates == 0:
@@ -90,7 +90,7 @@ def count_intervals(
 
 
 def score_numbers(
-    pairs: Pairs, latents: Latents, targets: Targets, replicates: int, seed: int
+    pairs: Pairs, latents: Latents, targets: ConceptLabels, replicates: int, seed: int
 ) -> tuple[dict[str, Number], dict[str, str]]:
     """For each concept the latent with the best F1 where the threshold is chosen, and its scores; then the medians."""
     f1 = pairs.columns["f1_validation"]
@@ -116,7 +116,7 @@ def score_numbers(
     return numbers, {key: _reason(key, pairs.protocol) for key, value in numbers.items() if value is None}
 
 
-def f1_source_only(targets: Targets) -> Float[np.ndarray, " concepts"]:
+def f1_source_only(targets: ConceptLabels) -> Float[np.ndarray, " concepts"]:
     """F1 on test memes of the best rule that fires on whole sources; NaN without a true test meme or rows to choose on.
 
     The rule with the best F1 fires on the sources of the highest prevalence; how many is chosen, as every
@@ -145,7 +145,7 @@ def _totals(found: dict[str, np.ndarray]) -> np.ndarray:
 
 
 def _f1_interval(
-    pairs: Pairs, latents: Latents, targets: Targets, best: np.ndarray, replicates: int, seed: int
+    pairs: Pairs, latents: Latents, targets: ConceptLabels, best: np.ndarray, replicates: int, seed: int
 ) -> np.ndarray:
     """Bootstrap over test memes of the F1 of the chosen latents: [2, concepts]."""
     rows = np.flatnonzero(targets.splits == "test")

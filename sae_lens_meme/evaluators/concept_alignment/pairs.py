@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Bool, Float
 
-from sae_lens_meme.evaluators.concept_alignment.targets import Targets
+from sae_lens_meme.evaluators.concepts import ConceptLabels
 from sae_lens_meme.evaluators.latents import Latents
 from sae_lens_meme.evaluators.result import nullable
 from sae_lens_meme.metrics.contingency import FALSE, TRUE, Counter, Tables
@@ -60,7 +60,7 @@ class Pairs:
         return pd.DataFrame({c: fixed[c] if c in fixed else nullable(self.columns[c]) for c in COLUMNS})
 
 
-def measure_pairs(latents: Latents, targets: Targets, protocol: str, ranked: Ranked | None = None) -> Pairs:
+def measure_pairs(latents: Latents, targets: ConceptLabels, protocol: str, ranked: Ranked | None = None) -> Pairs:
     """All pairs under `protocol`.
 
     corrected: the test of association on all memes with a known label, within source; the threshold on the
@@ -100,7 +100,7 @@ def significant(log_p: Float[np.ndarray, "latents concepts"], alpha: float) -> d
     return {"global": rejected(log_p, alpha), "concept": by_concept}
 
 
-def measured_f1(latents: Latents, targets: Targets, protocol: str) -> Float[np.ndarray, "latents concepts"]:
+def measured_f1(latents: Latents, targets: ConceptLabels, protocol: str) -> Float[np.ndarray, "latents concepts"]:
     """F1 as the protocol measures it: the best on all rows (published), or on test rows (corrected); NaN where undefined."""
     ranked = Ranked.of(latents.csc())
     if protocol == "corrected":
@@ -108,7 +108,7 @@ def measured_f1(latents: Latents, targets: Targets, protocol: str) -> Float[np.n
     return np.where((targets.published == TRUE).any(axis=0), best_f1(ranked, targets.published).f1, np.nan)
 
 
-def _on_test_rows(ranked: Ranked, targets: Targets, best: BestF1) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _on_test_rows(ranked: Ranked, targets: ConceptLabels, best: BestF1) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """True memes that reach the threshold, memes that do, and the F1 of it: [latents, concepts] each."""
     test = targets.test_codes()
     true_fired, fired = confusion(ranked, test, best.threshold)
@@ -116,7 +116,7 @@ def _on_test_rows(ranked: Ranked, targets: Targets, best: BestF1) -> tuple[np.nd
     return true_fired, fired, np.where(np.isnan(best.threshold), np.nan, f1)
 
 
-def _held_out(ranked: Ranked, targets: Targets) -> tuple[dict[str, np.ndarray], list[str | None]]:
+def _held_out(ranked: Ranked, targets: ConceptLabels) -> tuple[dict[str, np.ndarray], list[str | None]]:
     choose, splits = targets.threshold_codes()
     test = targets.test_codes()
     best = best_f1(ranked, choose)
@@ -138,7 +138,7 @@ def _held_out(ranked: Ranked, targets: Targets) -> tuple[dict[str, np.ndarray], 
     }, splits
 
 
-def _published_scores(ranked: Ranked, targets: Targets) -> tuple[dict[str, np.ndarray], list[str | None]]:
+def _published_scores(ranked: Ranked, targets: ConceptLabels) -> tuple[dict[str, np.ndarray], list[str | None]]:
     codes = targets.published
     best = best_f1(ranked, codes)
     _, fired = confusion(ranked, codes, best.threshold)

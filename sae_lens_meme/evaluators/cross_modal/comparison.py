@@ -9,13 +9,12 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float64, Int
 
-from sae_lens_meme.evaluators.cross_modal.kernels import resampled_auroc
+from sae_lens_meme.evaluators.classifiers import Probe, Task, fit_latent_probe, thinned
 from sae_lens_meme.evaluators.cross_modal.scores import CRITERIA, ItemScores
 from sae_lens_meme.evaluators.cross_modal.selection import best
 from sae_lens_meme.evaluators.latents import Latents
-from sae_lens_meme.evaluators.probes.probe import Probe, fit_latent_probe, thinned
-from sae_lens_meme.evaluators.probes.tasks import Task
 from sae_lens_meme.metrics.bootstrap import bootstrap_weights
+from sae_lens_meme.metrics.ranking import auroc_of_scores
 
 Aurocs = Float64[np.ndarray, "2 resamples"]
 """Pooled and within source; on the held-out memes themselves, then on each resample of them."""
@@ -114,11 +113,8 @@ class _Measured:
         return np.divide(total, count, out=np.full_like(total, np.nan), where=count > 0)
 
     def _aurocs_of(self, score: np.ndarray, true: np.ndarray) -> Aurocs:
-        order = np.argsort(score, kind="stable")
-        score, true, sources, weights = score[order], true[order], self.sources[order], self.weights[order]
-        strata = (np.zeros_like(sources), sources)
-        n_sources = int(sources.max()) + 1
-        return np.array([resampled_auroc(score, true, stratum, n_sources, weights) for stratum in strata])
+        strata = (np.zeros_like(self.sources), self.sources)
+        return np.array([auroc_of_scores(score, true, stratum, self.weights) for stratum in strata])
 
 
 def _random(n: int, share: float, groups: np.ndarray | None, settings: Settings) -> Iterator[np.ndarray]:

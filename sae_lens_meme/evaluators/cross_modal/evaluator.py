@@ -8,6 +8,7 @@ from typing import Any
 from sae_lens_meme.embeddings import Embeddings
 from sae_lens_meme.errors import ConfigError
 from sae_lens_meme.evaluators.base import Evaluator
+from sae_lens_meme.evaluators.classifiers import Task, tasks_of
 from sae_lens_meme.evaluators.cross_modal.comparison import Settings, compare
 from sae_lens_meme.evaluators.cross_modal.explain import explain
 from sae_lens_meme.evaluators.cross_modal.filter_numbers import comparison_keys, comparison_numbers
@@ -27,7 +28,6 @@ from sae_lens_meme.evaluators.cross_modal.selection import require_share
 from sae_lens_meme.evaluators.cross_modal.stability import kept_again, random_overlap
 from sae_lens_meme.evaluators.cross_modal.weights import Weights, cross_modal_weights
 from sae_lens_meme.evaluators.latents import Latents
-from sae_lens_meme.evaluators.probes.tasks import Task, tasks_of
 from sae_lens_meme.evaluators.result import Result
 from sae_lens_meme.metrics.threads import in_threads
 

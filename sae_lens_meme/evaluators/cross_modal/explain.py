@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from sae_lens_meme.evaluators.classifiers import Task
 from sae_lens_meme.evaluators.cross_modal.comparison import Settings
-from sae_lens_meme.evaluators.probes.tasks import Task
 
 
 def explain(

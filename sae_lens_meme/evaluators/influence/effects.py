@@ -14,12 +14,11 @@ from scipy import sparse
 from sae_lens_meme.evaluators.influence.kernels import add_by_latent, add_resampled
 from sae_lens_meme.evaluators.influence.routes import Route
 from sae_lens_meme.evaluators.result import nullable
-from sae_lens_meme.metrics.bootstrap import bootstrap_weights
+from sae_lens_meme.metrics.bootstrap import bootstrap_weights, percentile_interval
 
 PAIRS_PER_BLOCK = 131_072  # some 8 MB of deltas a class and multiplier
 CONTROL_BLOCKS = 1  # "attached, no change" is looked at in so many blocks: it holds bit for bit or not at all
 MATCHED_ON_EACH_SIDE = 10
-LEVEL = 0.95
 
 Interval = tuple[np.ndarray, np.ndarray]
 
@@ -183,28 +182,12 @@ def _unsigned(route: Route, values: np.ndarray) -> np.ndarray:
 def _intervals(resampled: Any, resampling: Resampling, n: int, shape: tuple[int, ...]) -> tuple[Interval, Interval]:
     every, active = [], []
     for sums in resampled:  # one multiplier and class at a time: no second copy of all
-        every.append(_percentiles(sums / n))
+        every.append(percentile_interval((sums / n).T))
         with np.errstate(invalid="ignore"):
-            active.append(_percentiles(sums / resampling.n_active))
+            active.append(percentile_interval((sums / resampling.n_active).T))
     return _stacked(every, shape), _stacked(active, shape)
 
 
 def _stacked(parts: list[np.ndarray], shape: tuple[int, ...]) -> Interval:
     both = np.stack(parts, axis=2).astype(np.float64)
     return both[0].reshape(shape), both[1].reshape(shape)
-
-
-def _percentiles(replicates: Float[np.ndarray, "d_sae b"]) -> Float[np.ndarray, "2 d_sae"]:
-    """Percentile interval over the replicates that are defined (NaN: the latent fires on no drawn meme).
-
-    As `statistics.bootstrap.percentile_interval`, 50 times faster: numpy's nanquantile goes row by row.
-    """
-    ordered = np.sort(replicates, axis=1)  # NaN goes last
-    defined = replicates.shape[1] - np.isnan(ordered).sum(1)
-    tails = np.array([(1 - LEVEL) / 2, (1 + LEVEL) / 2])[:, None]
-    place = tails * np.maximum(defined - 1, 0)
-    below = np.floor(place).astype(int)
-    latent = np.arange(len(ordered))
-    low = ordered[latent, below]
-    high = ordered[latent, np.minimum(below + 1, np.maximum(defined - 1, 0))]
-    return low + (place - below) * (high - low)

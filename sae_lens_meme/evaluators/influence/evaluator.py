@@ -18,6 +18,7 @@ from sae_lens_meme.config import check_counts
 from sae_lens_meme.embeddings import Embeddings
 from sae_lens_meme.errors import ConfigError, DataError
 from sae_lens_meme.evaluators.base import Evaluator
+from sae_lens_meme.evaluators.classifiers import Probe, SharedProbes, tasks_of
 from sae_lens_meme.evaluators.influence.effects import Resampling, effects_of, table_of
 from sae_lens_meme.evaluators.influence.numbers import explain, largest_numbers
 from sae_lens_meme.evaluators.influence.routes import (
@@ -29,8 +30,6 @@ from sae_lens_meme.evaluators.influence.routes import (
     latent_route,
 )
 from sae_lens_meme.evaluators.latents import Latents, hook_of
-from sae_lens_meme.evaluators.probes.probe import Probe, SharedProbes
-from sae_lens_meme.evaluators.probes.tasks import tasks_of
 from sae_lens_meme.evaluators.result import Number, Result
 from sae_lens_meme.evaluators.rows import measured_rows, require_which
 

@@ -17,9 +17,9 @@ from scipy.special import softmax
 
 from sae_lens_meme.embeddings import Embeddings
 from sae_lens_meme.errors import DataError
+from sae_lens_meme.evaluators.classifiers import Probe, probabilities
 from sae_lens_meme.evaluators.influence.kernels import cosine_deltas, linear_deltas
-from sae_lens_meme.evaluators.probes.probe import Probe, probabilities
-from sae_lens_meme.evaluators.reconstruction import normalises_at_run_time
+from sae_lens_meme.evaluators.latents import normalises_at_run_time
 
 
 @dataclass(frozen=True, eq=False)

@@ -12,8 +12,8 @@ from jaxtyping import Float, Float64
 from torch import Tensor
 
 from sae_lens_meme.errors import DataError
+from sae_lens_meme.evaluators.classifiers import Probe
 from sae_lens_meme.evaluators.influence.routes import CosineHead
-from sae_lens_meme.evaluators.probes.probe import Probe
 
 
 @torch.no_grad()

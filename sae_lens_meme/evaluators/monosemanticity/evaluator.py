@@ -14,7 +14,7 @@ import numpy as np
 from sae_lens_meme.embeddings import Embeddings
 from sae_lens_meme.errors import ConfigError, DataError
 from sae_lens_meme.evaluators.base import Evaluator
-from sae_lens_meme.evaluators.concept_alignment.directions import directions
+from sae_lens_meme.evaluators.controls import directions
 from sae_lens_meme.evaluators.latents import Latents, hook_of
 from sae_lens_meme.evaluators.monosemanticity.explain import explain, independent
 from sae_lens_meme.evaluators.monosemanticity.measurement import Measurement, headline

@@ -14,7 +14,7 @@ from sae_lens_meme.config import check_counts
 from sae_lens_meme.embeddings import Embeddings
 from sae_lens_meme.errors import ConfigError, DataError
 from sae_lens_meme.evaluators.base import Evaluator
-from sae_lens_meme.evaluators.concept_alignment.concepts import Concept, concepts_of
+from sae_lens_meme.evaluators.concepts import Concept, concepts_of
 from sae_lens_meme.evaluators.latents import Latents, require_latents_of
 from sae_lens_meme.evaluators.naming.explain import explain
 from sae_lens_meme.evaluators.naming.external import Evidence, Namer, evidence_of, external_name

@@ -12,8 +12,7 @@ from scipy import sparse
 
 from sae_lens_meme.embeddings import Embeddings
 from sae_lens_meme.errors import ConfigError, DataError
-from sae_lens_meme.evaluators.concept_alignment.concepts import Concept, concepts_of
-from sae_lens_meme.evaluators.concept_alignment.targets import Targets
+from sae_lens_meme.evaluators.concepts import Concept, ConceptLabels, concepts_of
 from sae_lens_meme.evaluators.latents import Latents
 from sae_lens_meme.evaluators.naming.paired import Statements
 from sae_lens_meme.evaluators.naming.words import read_words
@@ -93,7 +92,7 @@ def _words(
 def _concepts(
     embeddings: Embeddings, selection: np.ndarray, held_out: np.ndarray, concepts: tuple[Concept, ...]
 ) -> Family:
-    targets = Targets.of(embeddings, concepts)
+    targets = ConceptLabels.of(embeddings, concepts)
 
     def side(rows: np.ndarray) -> Statements:
         codes = targets.known[rows]

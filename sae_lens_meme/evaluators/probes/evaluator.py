@@ -17,11 +17,16 @@ from sae_lens_meme.config import check_counts
 from sae_lens_meme.embeddings import Embeddings
 from sae_lens_meme.errors import DataError
 from sae_lens_meme.evaluators.base import Evaluator
-from sae_lens_meme.evaluators.latents import Latents, hook_of
-from sae_lens_meme.evaluators.probes.probe import Probe, SharedProbes, fit_embedding_probe, fit_latent_probes
+from sae_lens_meme.evaluators.classifiers import (
+    Probe,
+    SharedProbes,
+    Task,
+    fit_embedding_probe,
+    fit_latent_probes,
+    tasks_of,
+)
+from sae_lens_meme.evaluators.latents import Latents, hook_of, reconstructed
 from sae_lens_meme.evaluators.probes.scores import SCORES, scores
-from sae_lens_meme.evaluators.probes.tasks import Task, tasks_of
-from sae_lens_meme.evaluators.reconstruction import reconstructed
 from sae_lens_meme.evaluators.result import Result
 from sae_lens_meme.metrics.permutation import permutation_within
 from sae_lens_meme.metrics.threads import in_threads

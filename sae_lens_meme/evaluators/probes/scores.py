@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from jaxtyping import Float64
-from sklearn.metrics import log_loss, roc_auc_score
+from sklearn.metrics import log_loss
 
 from sae_lens_meme.evaluators.result import Number
+from sae_lens_meme.metrics.ranking import auroc_of_scores
 
 SCORES = ("auroc", "auroc_within_source", "balanced_accuracy", "accuracy", "log_loss")
 
@@ -42,16 +44,7 @@ def scores(
 
 def _auroc(is_class: np.ndarray, probabilities: np.ndarray, groups: np.ndarray) -> float | None:
     columns = [1] if is_class.shape[1] == 2 else range(is_class.shape[1])
-    each = [_auroc_within(is_class[:, c], probabilities[:, c], groups) for c in columns]
-    found = [value for value in each if value is not None]
+    strata = np.unique(groups, return_inverse=True)[1]
+    each = [float(auroc_of_scores(probabilities[:, c], is_class[:, c], strata)[0]) for c in columns]
+    found = [value for value in each if not math.isnan(value)]
     return float(np.mean(found)) if found else None
-
-
-def _auroc_within(true: np.ndarray, score: np.ndarray, groups: np.ndarray) -> float | None:
-    wins = pairs = 0.0
-    for group in np.unique(groups):
-        mine = groups == group
-        if n_pairs := int(true[mine].sum()) * int((~true[mine]).sum()):
-            wins += n_pairs * float(roc_auc_score(true[mine], score[mine]))
-            pairs += n_pairs
-    return wins / pairs if pairs else None

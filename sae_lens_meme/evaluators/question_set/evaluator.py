@@ -13,7 +13,7 @@ import numpy as np
 from sae_lens_meme.embeddings import Embeddings
 from sae_lens_meme.errors import ConfigError
 from sae_lens_meme.evaluators.base import Evaluator
-from sae_lens_meme.evaluators.concept_alignment.directions import directions
+from sae_lens_meme.evaluators.controls import directions
 from sae_lens_meme.evaluators.latents import Latents, encode, hook_of
 from sae_lens_meme.evaluators.question_set.contrasts import Cells, Effects, effects
 from sae_lens_meme.evaluators.question_set.fusion import Fuse, fused_items, fusion_of

@@ -9,7 +9,7 @@ from jaxtyping import Int
 
 from sae_lens_meme.embeddings import Embeddings
 from sae_lens_meme.errors import DataError
-from sae_lens_meme.evaluators.concept_alignment.concepts import Concept
+from sae_lens_meme.evaluators.concepts import Concept
 from sae_lens_meme.evaluators.rows import measured_rows
 
 Rows = Sequence[int] | np.ndarray

@@ -13,9 +13,8 @@ from jaxtyping import Float
 from sae_lens_meme.embeddings import Embeddings
 from sae_lens_meme.errors import ConfigError
 from sae_lens_meme.evaluators.base import Evaluator
-from sae_lens_meme.evaluators.concept_alignment.concepts import Concept, concepts_of
 from sae_lens_meme.evaluators.concept_alignment.pairs import association
-from sae_lens_meme.evaluators.concept_alignment.targets import Targets
+from sae_lens_meme.evaluators.concepts import Concept, ConceptLabels, concepts_of
 from sae_lens_meme.evaluators.latents import Latents, encode, hook_of
 from sae_lens_meme.evaluators.reconstruction.statistics import Reference
 from sae_lens_meme.evaluators.result import Result
@@ -103,7 +102,7 @@ def _significance(
 ) -> pd.DataFrame | None:
     """As concept alignment has it under the corrected protocol, without what is not needed here."""
     try:
-        targets = Targets.of(embeddings, concepts_of(embeddings, concepts))
+        targets = ConceptLabels.of(embeddings, concepts_of(embeddings, concepts))
     except ConfigError:
         return None
     log_p = association(Counter(latents.csc(), targets.known, targets.sources).count(), "corrected")

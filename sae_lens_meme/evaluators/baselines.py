@@ -14,11 +14,10 @@ import pandas as pd
 from sae_lens_meme.embeddings import Embeddings
 from sae_lens_meme.errors import ConfigError
 from sae_lens_meme.evaluators.base import Evaluator
-from sae_lens_meme.evaluators.concept_alignment.concepts import Concept, concepts_of
-from sae_lens_meme.evaluators.concept_alignment.directions import FITS, activations, fit_directions
 from sae_lens_meme.evaluators.concept_alignment.numbers import HEADLINES, INTERVLM_F1, headline_counts
 from sae_lens_meme.evaluators.concept_alignment.pairs import PROTOCOLS, association, measured_f1
-from sae_lens_meme.evaluators.concept_alignment.targets import Targets
+from sae_lens_meme.evaluators.concepts import Concept, ConceptLabels, concepts_of
+from sae_lens_meme.evaluators.controls import FITS, activations, fit_directions
 from sae_lens_meme.evaluators.latents import Latents, encode, hook_of, require_latents_of
 from sae_lens_meme.evaluators.result import Number, Result
 from sae_lens_meme.metrics.contingency import Counter
@@ -88,7 +87,7 @@ class Baselines(Evaluator):
         for name, other in self.others.items():
             units[name] = other if isinstance(other, Latents) else encode(other, embeddings, hook)
             require_latents_of(units[name], embeddings)
-        targets = Targets.of(embeddings, concepts_of(embeddings, self.concepts))
+        targets = ConceptLabels.of(embeddings, concepts_of(embeddings, self.concepts))
         rows = [
             {"baseline": name, "protocol": protocol, **_counts(active, targets, protocol, self.alpha)}
             for name, active in units.items()
@@ -104,7 +103,7 @@ class Baselines(Evaluator):
 
 
 def permuted_labels(
-    latents: Latents, targets: Targets, protocol: str, n_permutations: int, alpha: float, seed: int
+    latents: Latents, targets: ConceptLabels, protocol: str, n_permutations: int, alpha: float, seed: int
 ) -> list[dict[str, Any]]:
     """Counts on labels permuted within source: two rows, the mean and the largest over the draws."""
     generator = np.random.default_rng(seed)
@@ -116,7 +115,7 @@ def permuted_labels(
     ]
 
 
-def _counts(latents: Latents, targets: Targets, protocol: str, alpha: float) -> dict[str, Number]:
+def _counts(latents: Latents, targets: ConceptLabels, protocol: str, alpha: float) -> dict[str, Number]:
     counter = Counter(latents.csr(), targets.codes(protocol), targets.strata(protocol))
     numbers = headline_counts(association(counter.count(), protocol, alpha), targets.names, alpha)
     numbers["n_f1_above_0.35"] = int((measured_f1(latents, targets, protocol) > INTERVLM_F1).sum())

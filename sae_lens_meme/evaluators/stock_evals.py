@@ -11,9 +11,8 @@ import torch
 from sae_lens_meme.embeddings import Embeddings
 from sae_lens_meme.errors import DataError
 from sae_lens_meme.evaluators.base import Evaluator
+from sae_lens_meme.evaluators.classifiers import SharedProbes, Task, tasks_of
 from sae_lens_meme.evaluators.latents import Latents
-from sae_lens_meme.evaluators.probes.probe import SharedProbes
-from sae_lens_meme.evaluators.probes.tasks import Task, tasks_of
 from sae_lens_meme.evaluators.result import Number, Result, defined
 from sae_lens_meme.hooks.names import FUSED
 
