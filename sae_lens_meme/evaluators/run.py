@@ -57,9 +57,7 @@ def evaluate(
     """
     options = options if options is not None else EvaluateOptions(**given)
     names = options.names()
-    for name in names:
-        cls = registry.find(name)
-        cls.Options(**options.evaluators.get(name, {}))
+    options.check()
     dictionary, memes = load_sae(sae, options.hook), Embeddings.load(embeddings)
     reference = Embeddings.load(options.reference) if options.reference is not None else None
     _require_same_memes(memes, reference)
