@@ -41,6 +41,8 @@ class Context:
     controls: dict[str, Any] = field(default_factory=dict)
     """SAEs that learned from nothing, by name."""
     results: dict[str, Result] = field(default_factory=dict)
+    warnings: list[str] = field(default_factory=list)
+    """What to distrust, in sentences."""
     skipped: dict[str, str] = field(default_factory=dict)
     """Evaluators, and controls as `evaluator/control`, that could not run -> why."""
 

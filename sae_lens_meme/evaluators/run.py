@@ -16,6 +16,7 @@ from sae_lens_meme.embeddings import Embeddings
 from sae_lens_meme.errors import ConfigError, DataError, ModelError, NonFiniteError, StorageError
 from sae_lens_meme.evaluators import registry
 from sae_lens_meme.evaluators.base import Unavailable
+from sae_lens_meme.evaluators.cautions import cautions
 from sae_lens_meme.evaluators.content import EVALUATION, content_of, numbers_table
 from sae_lens_meme.evaluators.context import Context
 from sae_lens_meme.evaluators.latents import Latents, encode
@@ -86,6 +87,7 @@ def evaluate(
                 train_seed=lambda i: train_seed(Path(sae), memes, folder.path / f"seed_{i}", i),
                 answer_key=key,
                 heads=heads if heads is not None and heads.is_file() else None,
+                warnings=cautions(dictionary, memes),
             )
             run_evaluators(context, names, progress)
             _write(context, folder)
