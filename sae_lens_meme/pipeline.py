@@ -59,7 +59,7 @@ def run(
     started = time.perf_counter()
     training, options = _check_sections(recipe, base)
     base.mkdir(parents=True, exist_ok=True)
-    answer_key = _corpus_section(recipe.get("corpus"), base, overwrite)
+    answer_key = corpus_section(recipe.get("corpus"), base, overwrite)
     embedding = recipe.get("embed") or {}
     embed_step(
         embedding,
@@ -99,7 +99,7 @@ def embed_step(section: dict[str, Any], *, corpus: Path | None, out: Path, overw
     console.print(Text(f"  {out}: {len(result):,} memes, {hooks}"))
 
 
-def _corpus_section(section: dict[str, Any] | None, base: Path, overwrite: bool) -> Path | None:
+def corpus_section(section: dict[str, Any] | None, base: Path, overwrite: bool) -> Path | None:
     """Build the corpus of a recipe; returns the answer key if the memes are planted."""
     if section is None:
         return None  # the embed section brings arrays

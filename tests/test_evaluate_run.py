@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import Any
 
 import numpy as np
@@ -53,10 +54,8 @@ def context():
     sae = tiny_sae(VECTORS, d_sae=6, k=2)
     yield Context(sae, MEMES, encode(sae, MEMES), EvaluateOptions())
     for name in ("a", "b"):
-        try:
+        with contextlib.suppress(KeyError):
             unregister(name)
-        except KeyError:
-            pass
 
 
 @pytest.mark.parametrize("error", [DataError("no such rows"), NonFiniteError("row 3"), Unavailable("no other SAE")])
