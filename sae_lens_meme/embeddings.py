@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 from datasets import Array2D, ClassLabel, Dataset, concatenate_datasets, load_from_disk
 
 from sae_lens_meme.errors import DataError, NonFiniteError
-from sae_lens_meme.labels import SPLITS, is_label_column, is_missing, label_values, missing_code, read_split
+from sae_lens_meme.labels import SPLITS, is_label_column, label_values, missing_code, read_split
 from sae_lens_meme.storage import read_finished, sha256_json
 
 
@@ -178,7 +178,9 @@ class Embeddings:
         values = label_values(name, cells, kind.names if isinstance(kind, ClassLabel) else None)
         if (code := missing_code(name, values)) is not None:
             rows = int((place == values.index(code)).sum())
-            raise DataError(f"{name} is {code} in {rows:,} rows, which is no level of it; write null where it is missing")
+            raise DataError(
+                f"{name} is {code} in {rows:,} rows, which is no level of it; write null where it is missing"
+            )
         text = any(isinstance(value, str) for value in values)
         known = np.array([value is not None for value in values], dtype=bool)
         filled = [("" if text else 0) if value is None else value for value in values]
@@ -246,7 +248,7 @@ def _distinct(column: pa.ChunkedArray) -> tuple[list[Any], np.ndarray]:
     """The distinct cells of a column, and for each row the place of its own among them, int64 [rows]."""
     try:
         cells = column.unique()
-        place = pc.index_in(column, cells)
+        place = pc.index_in(column, cells)  # pyright: ignore[reportAttributeAccessIssue]
     except pa.ArrowNotImplementedError:  # lists and structs
         return [None if cell is None else str(cell) for cell in column.to_pylist()], np.arange(len(column))
     return cells.to_pylist(), np.asarray(place, dtype=np.int64)

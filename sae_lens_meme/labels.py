@@ -22,7 +22,7 @@ LEVELS: dict[str, dict[int, str]] = {
 }
 LABELS = tuple(LEVELS)
 
-MISSING = frozenset("|na|n/a|n.a.|#na|#n/a|<na>|nan|-nan|nat|null|none".split("|"))
+MISSING = frozenset(["", "na", "n/a", "n.a.", "#na", "#n/a", "<na>", "nan", "-nan", "nat", "null", "none"])
 """Spellings of a missing value in lower case; the first is the empty cell."""
 
 SPLITS = ("train", "validation", "test")

@@ -69,6 +69,7 @@ def corpus_section(section: dict[str, Any] | None, base: Path, overwrite: bool) 
     if section is None:
         return None  # the embed section brings arrays
     from sae_lens_meme.corpus import build_corpus
+    from sae_lens_meme.corpus.options import corpus_options
 
     section, answer_key = dict(section), None
     if planted := section.pop("planted", None):
@@ -79,9 +80,9 @@ def corpus_section(section: dict[str, Any] | None, base: Path, overwrite: bool) 
             paths = write_planted(base / "planted", overwrite=overwrite, **planted)
         section |= {"pridemm": paths.pridemm, "hmc": paths.hmc, "memotion": paths.memotion}
         answer_key = paths.answer_key
-    _check_arguments("corpus", section, build_corpus)
+    options = corpus_options().from_mapping(section)
     with _timed("corpus"):
-        build_corpus(base / "corpus", overwrite=overwrite, **section)
+        build_corpus(base / "corpus", options, overwrite=overwrite)
     return answer_key
 
 
