@@ -39,7 +39,11 @@ class ColumnMap:
     pictures: str | None = None  # the folder of the pictures
 
     def used(self) -> list[str]:
-        fields = [self.image, self.id, *self.text, self.split, self.source]
+        return [self.image, *self.read()]
+
+    def read(self) -> list[str]:
+        """All columns but that of the picture."""
+        fields = [self.id, *self.text, self.split, self.source]
         return [name for name in fields if name is not None] + [label.column for label in self.labels.values()]
 
 
@@ -73,8 +77,8 @@ def column_map(columns: Columns, table: Table) -> ColumnMap:
         **{name: column for name, column in fields.items() if column is not None},
     )
     table.require(result.used())
-    for name in result.used():
-        if name in table.pictures and name != result.image:
+    for name in result.read():
+        if name in table.pictures:
             raise BadTableError(
                 f"{table.path.name}: column {name!r} holds pictures, not text; map it with image: {name}"
             )

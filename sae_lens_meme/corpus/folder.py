@@ -40,7 +40,8 @@ def read_folder(path: str | Path, columns: Columns = None, bad: BadRows | None =
     for (split, table), mapping, images in zip(tables, maps, names, strict=True):
         layout = replace(_layout(table, root, mapping, images), split=split)
         if table.pictures and not unique:  # embedded pictures need no name
-            layout = replace(layout, ids=tuple(f"{table.path.stem}/{i + 1}" for i in range(len(images))))
+            name = table.path.relative_to(root).with_suffix("").as_posix()
+            layout = replace(layout, ids=tuple(f"{name}/{i + 1}" for i in range(len(images))))
         rows += table_rows(table, layout, bad or BadRows())
     return rows
 

@@ -85,14 +85,16 @@ def _metadata(root: Path) -> list[Found]:
     return [(None, file) for file in files[:1]]
 
 
-def _saved(root: Path, split: str | None = None) -> list[Found]:
+def _saved(root: Path) -> list[Found]:
     """The files of a `Dataset` or `DatasetDict` on disk."""
+    folders: dict[str | None, Path] = {None: root} if (root / "state.json").is_file() else {}
     if (root / "dataset_dict.json").is_file():
-        splits = _json(root / "dataset_dict.json", "splits")
-        return [table for name in splits for table in _saved(root / Path(name).name, name)]
-    if not (root / "state.json").is_file():
-        return []
-    return [(split, root / Path(file["filename"]).name) for file in _json(root / "state.json", "_data_files")]
+        folders = {name: root / Path(name).name for name in _json(root / "dataset_dict.json", "splits")}
+    return [
+        (split, folder / Path(file["filename"]).name)
+        for split, folder in folders.items()
+        for file in _json(folder / "state.json", "_data_files")
+    ]
 
 
 def _json(path: Path, key: str) -> list:
