@@ -39,7 +39,7 @@ def corpus_card(splits: Mapping[str, Sequence[Row]], facts: Mapping[str, Any]) -
         template_path=str(_TEMPLATE),
         n=f"{len(rows):,}",
         rows=_rows_table(splits, sources),
-        captions=f"{facts['without_caption']:,} memes have no caption: `text` is empty and `text_origin` is `none`.",
+        captions=f"Memes without a caption (`text` is empty, `text_origin` is `none`): {facts['without_caption']:,}.",
         labels=_labels_table(rows, facts["labels"]),
         missing=_missing_table(rows, sources, facts["labels"]),
         left_out=_list(
