@@ -78,12 +78,15 @@ def run(
 
 def corpus_step(section: dict[str, Any], *, out: Path, overwrite: bool = False) -> None:
     """Build a corpus and say what is in it, and what was left out and why."""
-    from sae_lens_meme.corpus import build_corpus, summary
+    from sae_lens_meme.corpus import build_corpus, corpus_notes
 
+    options = corpus_options().from_mapping(section)
     with _timed("corpus"):
-        build_corpus(out, corpus_options().from_mapping(section), overwrite=overwrite)
-    for line in summary(out):
-        console.print(Text(f"  {line}"))
+        built = build_corpus(out, options, overwrite=overwrite)
+    memes = ", ".join(f"{len(rows):,} {split}" for split, rows in built.items())
+    console.print(Text(f"  {out}: {memes} memes"), soft_wrap=True)
+    for note in corpus_notes(out):
+        console.print(Text(f"  {visible(note)}"), soft_wrap=True)
 
 
 def embed_step(section: dict[str, Any], *, corpus: Path | None, out: Path, overwrite: bool = False) -> None:
