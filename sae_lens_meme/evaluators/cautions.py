@@ -19,7 +19,11 @@ def cautions(sae: Any, embeddings: Embeddings) -> list[str]:
     of_corpus = embeddings.facts.get("corpus_notes")  # where `embed` read a corpus
     found = [
         *_of_splits(embeddings),
-        *([f"{line[:1].upper()}{line[1:]}." for line in of_corpus] if of_corpus is not None else _of_captions(embeddings)),
+        *(
+            [f"{line[:1].upper()}{line[1:]}." for line in of_corpus]
+            if of_corpus is not None
+            else _of_captions(embeddings)
+        ),
         *_of_labels(embeddings),
     ]
     return found + ([unknown] if (unknown := training_rows_known(sae, embeddings)) else [])
