@@ -179,7 +179,7 @@ class Embeddings:
         if (code := missing_code(name, values)) is not None:
             rows = int((place == values.index(code)).sum())
             raise DataError(
-                f"{name} is {code} in {rows:,} rows, which is no level of it; write null where it is missing"
+                f"{name} is {code} in {rows:,} of {len(self):,} rows, which is no level of it; write null where it is missing"
             )
         text = any(isinstance(value, str) for value in values)
         known = np.array([value is not None for value in values], dtype=bool)
