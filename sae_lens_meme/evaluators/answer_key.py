@@ -19,7 +19,7 @@ from sae_lens_meme.evaluators.base import Evaluator, Unavailable
 from sae_lens_meme.evaluators.concepts import ConceptLabels
 from sae_lens_meme.evaluators.context import Context
 from sae_lens_meme.evaluators.latents import Latents, require_latents_of
-from sae_lens_meme.evaluators.result import Quantity, Result, Section, nullable
+from sae_lens_meme.evaluators.result import Measure, Number, Quantity, Result, Section, nullable
 from sae_lens_meme.metrics.contingency import FALSE, TRUE, UNKNOWN
 from sae_lens_meme.metrics.effect_sizes import f1_always_on, f1_score
 from sae_lens_meme.metrics.ranking import Ranked, auroc, best_f1, confusion
@@ -166,18 +166,19 @@ def score_answer_key(
         "latent": pd.arrays.IntegerArray(found["latent"], np.isnan(found["auroc_selection"])),
     }
     table = pd.DataFrame({name: named.get(name, nullable(found[name]) if name in found else None) for name in COLUMNS})
-    measures, means = [], []
+    measures: list[Measure] = []
+    ranked_by: dict[str, tuple[Number, Number]] = {}
     for factor, kind in kinds.items():
         rows = np.flatnonzero(table["factor"] == factor)
         mean = {name: _mean(found[name][rows]) for name in SCORES}
         of = {name: quantity(mean[name], factor) for name, quantity in SCORES.items()}
         if of["auroc"].value is not None:
-            means.append((of["auroc"].value, factor, of["auroc_permuted"].value))
+            ranked_by[factor] = (of["auroc"].value, of["auroc_permuted"].value)
             beside = {"auroc_permuted": "permuted", "f1": "F1", "f1_always_on": "F1 always on"}
             controls = [of[name].control(heading) for name, heading in beside.items()]
             of["auroc"] = of["auroc"].row(f"{factor} ({kind})", *controls, section=FACTORS)
         measures += of.values()
-    return Result("answer_key", FACTORS, tuple(measures), table, COLUMNS, _verdict(means))
+    return Result("answer_key", FACTORS, tuple(measures), table, COLUMNS, _verdict(ranked_by))
 
 
 def score_classes(classes: pd.DataFrame, answer_key: pd.DataFrame, *, min_auroc: float = MIN_AUROC) -> Result:
@@ -247,24 +248,25 @@ def with_conjunctions(factors: pd.DataFrame, kinds: Mapping[str, str]) -> tuple[
     return factors.assign(**pairs), {**kinds, **dict.fromkeys(pairs, "cross-modal")}
 
 
-def _verdict(means: list[tuple[float, str, float | None]]) -> str | None:
-    """From AUROC, name and permuted AUROC of each factor that has one."""
-    if not means:
+def _verdict(found: dict[str, tuple[Number, Number]]) -> str | None:
+    """From AUROC and permuted AUROC of each factor that has one."""
+    if not found:
         return None
-    value, permuted = (np.mean([m[i] for m in means if m[i] is not None]) for i in (0, 2))
-    worst, factor, _ = min(means)
+    value, permuted = np.nanmean(np.array([*found.values()], np.float64), axis=0)
+    worst = min(found, key=lambda factor: found[factor][0] or 0)
     return (
-        f"The best latents rank {len(means)} planted factors with a mean AUROC of {value:.2f} on test memes "
-        f"({permuted:.2f} permuted), the worst, {factor}, {worst:.2f}."
+        f"The best latents rank {len(found)} planted factors with a mean AUROC of {value:.2f} on test memes "
+        f"({permuted:.2f} permuted), the worst, {worst}, {found[worst][0]:.2f}."
     )
 
 
 def _of_memes(embeddings: Embeddings, factors: pd.DataFrame, kinds: Mapping[str, str]) -> Any:
     """The rows of the key in the order of the memes."""
     _require_columns("answer key", factors, ("id", *kinds))
-    if (twice := factors["id"].duplicated()).any():
-        raise DataError(f"id {factors['id'][twice].iloc[0]!r} is in the answer key twice; give the key of this corpus")
-    if len(lacking := embeddings.ids[~np.isin(embeddings.ids, factors["id"].to_numpy(str))]):
+    ids: Any = factors["id"]
+    if len(twice := ids[ids.duplicated()]):
+        raise DataError(f"id {twice.iloc[0]!r} is in the answer key twice; give the key of this corpus")
+    if len(lacking := embeddings.ids[~np.isin(embeddings.ids, ids.to_numpy(str))]):
         raise DataError(
             f"id {str(lacking[0])!r} is not in the answer key ({len(lacking)} such memes); give the key of this corpus"
         )

@@ -230,7 +230,7 @@ def _show(counts: Counts, alpha: float) -> list[Section]:
         f"{heading}: {what}" + ("" if there[name] is None else f" ({there[name]:,.0f} units)")
         for name, (heading, what) in headings.items()
     )
-    below = f"q < {f'{alpha:g}'.lstrip('0')}"
+    below = f"q < {alpha:g}"
     sections = [
         Section(f"Baselines: latent x concept pairs with {below}", f"{note}. {NO_QUALITY}", "latent x concept pairs"),
         Section(f"Baselines: share of units with a pair of {below}", f"{note}. {NO_QUALITY}"),
@@ -245,7 +245,9 @@ def _show(counts: Counts, alpha: float) -> list[Section]:
 
 def _verdict(counts: Counts) -> str | None:
     """Per test, as the controls have other numbers of units."""
-    share = {name: c["share_of_tests_global"].value for (protocol, name), c in counts.items() if protocol == "corrected"}
+    share = {
+        name: c["share_of_tests_global"].value for (protocol, name), c in counts.items() if protocol == "corrected"
+    }
     if (sae := share.pop("sae")) is None:
         return None
     permuted, _ = share.pop("permuted_labels") or 0, share.pop("permuted_labels_max")

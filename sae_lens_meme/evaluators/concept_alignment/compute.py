@@ -145,8 +145,10 @@ def best_latents(pairs: Pairs) -> BestLatents:
 
 def best_f1_interval(
     pairs: Pairs, best: BestLatents, latents: Latents, labels: ConceptLabels, replicates: int, seed: int
-) -> Float[np.ndarray, "2 concepts"]:
-    """95 % interval of the F1 of the best latents on test memes."""
+) -> Float[np.ndarray, "2 concepts"] | None:
+    """95 % interval of the F1 of the best latents on test memes; None for 0 replicates."""
+    if replicates == 0:
+        return None
     rows, concepts = np.flatnonzero(labels.splits == "test"), np.arange(len(best.latent))
     threshold = np.where(best.latent < 0, np.nan, pairs.columns["threshold"][best.latent, concepts])
     fires = latents.csc()[:, best.latent][rows].toarray() >= threshold  # NaN fires nowhere
@@ -167,7 +169,8 @@ def f1_interval(
     flags = np.hstack([fires & (codes == TRUE), fires & (codes != UNKNOWN), codes == TRUE]).astype(np.float64)
     weights = np.array(list(bootstrap_weights(strata, replicates, seed)))
     drawn = percentile_interval(f1_score(*np.split(weights @ flags, 3, axis=1)))
-    at_ends = np.array(f1_bounds_at_ends(*np.split(flags.sum(axis=0), 3)))
+    true_fired, fired, true = np.split(flags.sum(axis=0), 3)
+    at_ends = np.array(f1_bounds_at_ends(true_fired, fired, true))
     return np.where(np.isnan(at_ends), drawn, at_ends)
 
 

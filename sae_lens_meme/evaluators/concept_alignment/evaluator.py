@@ -114,7 +114,7 @@ class ConceptAlignment(Evaluator):
         pairs = [measure_pairs(latents, labels, p, ranked) for p in (PROTOCOLS if wanted == "both" else (wanted,))]
         measures = [measure for found in pairs for measure in self._of_protocol(found, latents, labels)]
         section = Section(
-            f"Concepts: latent x concept pairs with q < {f'{self.options.alpha:g}'.lstrip('0')}",
+            f"Concepts: latent x concept pairs with q < {self.options.alpha:g}",
             "95 %: delete-d jackknife over memes. Beside each count the size of the effects: the median AUROC of these pairs, "
             "how many of them have an AUROC with an interval above .5, and how many concepts have a latent with a larger F1 "
             "than firing always: on test memes, but on all memes where the protocol is the published one. "
@@ -167,12 +167,9 @@ class ConceptAlignment(Evaluator):
 
     def _best(self, pairs: Pairs, best: BestLatents, latents: Latents, labels: ConceptLabels) -> Iterator[Measure]:
         """Of each concept's best latent; the corrected protocol's scores have an interval, controls and a row."""
-        corrected, replicates = pairs.protocol == "corrected", self.options.n_bootstrap
-        ends = alone = None
-        if corrected:
-            alone = f1_source_only(labels)
-        if corrected and replicates:
-            ends = best_f1_interval(pairs, best, latents, labels, replicates, self.options.seed)
+        corrected, given = pairs.protocol == "corrected", self.options
+        ends = best_f1_interval(pairs, best, latents, labels, given.n_bootstrap, given.seed) if corrected else None
+        alone = f1_source_only(labels) if corrected else None
         hidden = (best.latent < 0) & ~(labels.test_codes() == TRUE).any(axis=0)
         section = _section_of_best(pairs, [concept for concept, h in zip(pairs.concepts, hidden, strict=True) if h])
         for c, concept in enumerate(pairs.concepts):
@@ -236,12 +233,10 @@ def _why_undefined(pairs: Pairs, labels: ConceptLabels, c: int) -> dict[str, str
     needs = {
         "f1_validation": "a threshold needs a true validation or train meme, and a latent that fires on one with a label",
         "f1_always_on": "a test score needs true test memes",
-        "auroc": "it needs true and false test memes of one source, and a latent that has a threshold",
+        "auroc": "an AUROC needs true and false test memes of one source, and a latent that has a threshold",
     }
-    return {
-        name: f"{counts}: {needs.get(name, 'it needs true test memes, and a latent that has a threshold')}"
-        for name in BEST
-    }
+    f1 = "a test score needs true test memes, and a latent that has a threshold"
+    return {name: f"{counts}: {needs.get(name, f1)}" for name in BEST}
 
 
 def _by_split(rows: np.ndarray, labels: ConceptLabels) -> str:
@@ -256,10 +251,8 @@ def _listed(names: Iterable[str], most: int = 5) -> str:
 def _jackknife(ends: tuple[float, float] | None) -> Interval | None:
     if ends is None:
         return None
-    low, high = (None, None) if ends[0] == ends[1] else ends
-    return Interval(
-        low, high, JACKKNIFE, "every four fifths of the memes give this count, so that its spread is not known"
-    )
+    low, high = ends if any(ends) else (None, None)
+    return Interval(low, high, JACKKNIFE, "no four fifths of the memes give any: the spread of 0 is not known")
 
 
 def _verdict(measures: list[Measure]) -> str | None:

@@ -150,15 +150,17 @@ def _measures(
             reason = "there are no held-out rows (test or validation)"
         return quantity(value, group, rows=rows, interval=interval, reason=reason)
 
-    for kind, found in names.candidates.items():
-        for key, value in _of_candidates(found, alpha).items():
-            yield made(CANDIDATES[key], value, kind, "candidate")
     for key, value in _of_names(names, alpha).items():
         interval = None
         if key == "n_hold" and ends is not None:
-            low, high = (None, None) if ends[0] == ends[1] else ends
-            interval = Interval(low, high, JACKKNIFE, "every four fifths of the memes give this number of names")
+            low, high = ends if any(ends) else (None, None)
+            interval = Interval(
+                low, high, JACKKNIFE, "no four fifths of the memes give any: the spread of 0 is not known"
+            )
         yield made(NAMES[key], value, "names", "name", interval)
+    for kind, found in names.candidates.items():
+        for key, value in _of_candidates(found, alpha).items():
+            yield made(CANDIDATES[key], value, kind, "candidate")
 
 
 def _of_candidates(found: Candidates, alpha: float) -> dict[str, Number]:
@@ -198,7 +200,7 @@ def _labels(measures: Mapping[str, Measure], alive: int, split: str | None, alph
     """Key -> label of the rows that are printed: those that are defined."""
     n = {key: measure.value for key, measure in measures.items()}
     kinds = ", ".join(f"{n[f'names/n_{kind}']} by a {kind}" for kind in KINDS)
-    below = f"q < {f'{alpha:g}'.lstrip('0')}"
+    below = f"q < {alpha:g}"
     labels = {
         "names/n_named": f"latents with a name, of {alive} that fire ({kinds})",
         "names/n_hold": f"names that hold on {split} memes, {below} (of {n['names/n_named']})",
@@ -256,9 +258,10 @@ def names_table(names: Names, memes: NamingMemes, rule: NamingRule) -> pd.DataFr
 def _word_columns(found: Candidates) -> dict[str, Any]:
     assert found.odds is not None
     none = found.chosen < 0
-    words = [", ".join(found.family.names[word[word >= 0]]) or None for word in found.odds.word]
+    names, best = found.family.names, found.odds.word
+    words = [None if n else ", ".join(names[word[word >= 0]]) for n, word in zip(none, best, strict=True)]
     return {
-        "words": pd.array(np.where(none, None, words), dtype="string"),
+        "words": pd.array(words, dtype="string"),
         "word_z": nullable(np.where(none, np.nan, found.odds.z[:, 0])),
         "word_log_odds": nullable(np.where(none, np.nan, found.odds.log_odds[:, 0])),
     }
