@@ -25,7 +25,7 @@ from sae_lens_meme.evaluators.concept_alignment.compute import (
     pair_counts,
 )
 from sae_lens_meme.evaluators.concept_alignment.quantities import COUNTS, N_F1, NO_QUALITY, TESTED
-from sae_lens_meme.evaluators.concepts import Concept, ConceptLabels, Concepts, concepts_of
+from sae_lens_meme.evaluators.concepts import Concept, ConceptLabels, Concepts, concepts_of, require_concepts
 from sae_lens_meme.evaluators.context import Context
 from sae_lens_meme.evaluators.controls import Fitted, activations, fit_directions
 from sae_lens_meme.evaluators.latents import Latents, encode, hook_of, require_latents_of
@@ -133,6 +133,7 @@ class Baselines(Evaluator):
 
     @classmethod
     def from_context(cls, context: Context) -> Self:
+        require_concepts(context.embeddings, context.options.concepts)
         if context.train_shuffled is not None:
             try:
                 context.controls[SHUFFLED] = context.train_shuffled()
@@ -235,11 +236,12 @@ def _show(counts: Counts, alpha: float) -> list[Section]:
         Section(f"Baselines: latent x concept pairs with {below}", f"{note}. {NO_QUALITY}", "latent x concept pairs"),
         Section(f"Baselines: share of units with a pair of {below}", f"{note}. {NO_QUALITY}"),
     ]
-    for section, shown, n in zip(sections, (PAIRS, SHARES), ("n_pairs_tested", "n_latents"), strict=True):
+    of = (("n_pairs_tested", "pairs"), ("n_latents", "latents"))
+    for section, shown, (n, unit) in zip(sections, (PAIRS, SHARES), of, strict=True):
         for (protocol, key), label in shown.items():
             sae = counts[protocol, "sae"]
             beside = [counts[protocol, name][key].control(headings[name][0]) for name in names]
-            sae[key] = sae[key].row(f"{label} (SAE: of {sae[n].value:,})", *beside, section=section)
+            sae[key] = sae[key].row(f"{label} (SAE: of {sae[n].value:,} {unit})", *beside, section=section)
     return sections
 
 

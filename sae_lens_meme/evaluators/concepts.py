@@ -14,6 +14,7 @@ from pydantic import Field
 
 from sae_lens_meme.embeddings import Embeddings, Label
 from sae_lens_meme.errors import ConfigError, DataError
+from sae_lens_meme.evaluators.base import Unavailable
 from sae_lens_meme.labels import LEVELS, level
 from sae_lens_meme.metrics.contingency import FALSE, TRUE, UNKNOWN
 from sae_lens_meme.metrics.permutation import permutation_within
@@ -165,6 +166,15 @@ def default_concepts(embeddings: Embeddings) -> tuple[Concept, ...]:
         there = ", ".join(embeddings.label_names) or "none"
         raise ConfigError(f"no label has 2 to {MAX_CLASSES} classes (labels: {there}); give embeddings with labels")
     return concepts
+
+
+def require_concepts(embeddings: Embeddings, concepts: Iterable[str | Concept] | None) -> None:
+    """Raises Unavailable where none are asked for and no label allows one: that is no fault of the user's."""
+    if concepts is None:
+        try:
+            default_concepts(embeddings)
+        except ConfigError as error:
+            raise Unavailable(str(error)) from None
 
 
 def _fits(concept: Concept, embeddings: Embeddings) -> bool:

@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
+from typing_extensions import Self
 
 from sae_lens_meme import options
 from sae_lens_meme.embeddings import Embeddings
@@ -50,7 +51,8 @@ from sae_lens_meme.evaluators.concept_alignment.quantities import (
     SOURCE_ONLY,
     TESTED,
 )
-from sae_lens_meme.evaluators.concepts import Concept, ConceptLabels, Concepts, concepts_of
+from sae_lens_meme.evaluators.concepts import Concept, ConceptLabels, Concepts, concepts_of, require_concepts
+from sae_lens_meme.evaluators.context import Context
 from sae_lens_meme.evaluators.latents import Latents, require_latents_of
 from sae_lens_meme.evaluators.result import Interval, Measure, Result, Section, nullable
 from sae_lens_meme.labels import SPLITS
@@ -102,6 +104,11 @@ class ConceptAlignment(Evaluator):
     def __init__(self, embeddings: Embeddings, concepts: Iterable[str | Concept] | None = None, **given: Any):
         super().__init__(embeddings, concepts=concepts, **given)
         self.concepts = concepts_of(embeddings, self.options.concepts)
+
+    @classmethod
+    def from_context(cls, context: Context) -> Self:
+        require_concepts(context.embeddings, context.options.concepts)
+        return super().from_context(context)
 
     def measure(self, sae: Any, embeddings: Embeddings, latents: Latents) -> Result:
         return self.measure_latents(embeddings, latents)
@@ -170,7 +177,9 @@ class ConceptAlignment(Evaluator):
         corrected, given = pairs.protocol == "corrected", self.options
         ends = best_f1_interval(pairs, best, latents, labels, given.n_bootstrap, given.seed) if corrected else None
         alone = f1_source_only(labels) if corrected else None
-        hidden = (best.latent < 0) & ~(labels.test_codes() == TRUE).any(axis=0)
+        hidden = np.ones(len(best.latent), dtype=bool)
+        if alone is not None and (labels.splits == "test").any():
+            hidden = np.isnan(alone) & (best.latent < 0)
         section = _section_of_best(pairs, [concept for concept, h in zip(pairs.concepts, hidden, strict=True) if h])
         for c, concept in enumerate(pairs.concepts):
             group, rows, why = f"{pairs.protocol}/{concept}", SCORED[pairs.protocol], _why_undefined(pairs, labels, c)
@@ -182,7 +191,7 @@ class ConceptAlignment(Evaluator):
                 made["f1_test"] = replace(made["f1_test"], interval=Interval(*ends[:, c], what=F1_INTERVAL))
             if alone is not None:
                 made["source_only"] = SOURCE_ONLY(alone[c], group, reason=why["f1_test"])
-            if alone is not None and not hidden[c]:
+            if not hidden[c]:
                 beside = [made[name].control(column) for name, column in BESIDE.items()]
                 made["f1_test"] = made["f1_test"].row(_label(concept, latent, labels, c), *beside, section=section)
             yield BEST_LATENT(latent, group, rows=rows, reason=why["f1_validation"])
@@ -214,7 +223,7 @@ def _section_of_best(pairs: Pairs, hidden: list[str]) -> Section:
         f"latent and threshold chosen on {chosen}; always on: a latent that fires on every meme; source only: the best rule "
         "that reads nothing but the source; chosen: F1 on the memes that chose; AUROC: of that latent, within source"
     )
-    note += f". Not shown: {_listed(hidden)}, true of no meme that could choose or test" if hidden else ""
+    note += f". Not shown, as no latent can be chosen: {_listed(hidden)}" if hidden else ""
     return Section("Concepts: F1 on test memes of the best latent of each concept", note, "F1, test memes")
 
 
@@ -270,12 +279,10 @@ def _verdict(measures: list[Measure]) -> str | None:
     if not tested:
         return None
     if not n:
-        return f"None of the {tested:,} latent x concept pairs is significant."
+        return f"Not one of {tested:,} latent x concept pairs is significant."
     if median is None or above is None:
-        return (
-            f"{n:,} of {tested:,} latent x concept pairs are significant; no test memes say how large the effects are."
-        )
+        return f"Significant: {n:,} of {tested:,} latent x concept pairs; no test memes say how large the effects are."
     return (
-        f"{n:,} of {tested:,} latent x concept pairs are significant, with a median AUROC of {median:.2f} on test memes; "
-        f"{above} of {number['corrected/n_concepts']} concepts have a latent better than always-on."
+        f"Significant: {n:,} of {tested:,} latent x concept pairs, with a median AUROC of {median:.2f} on test memes; the "
+        f"best latent beats always-on for {above} of {number['corrected/n_concepts']} concepts."
     )

@@ -150,7 +150,7 @@ def _measures(
             reason = "there are no held-out rows (test or validation)"
         return quantity(value, group, rows=rows, interval=interval, reason=reason)
 
-    for key, value in _of_names(names, alpha).items():
+    for key, value in _of_names(names, alpha, memes.split).items():
         interval = None
         if key == "n_hold" and ends is not None:
             low, high = ends if any(ends) else (None, None)
@@ -173,9 +173,9 @@ def _of_candidates(found: Candidates, alpha: float) -> dict[str, Number]:
     }
 
 
-def _of_names(names: Names, alpha: float) -> dict[str, Number]:
+def _of_names(names: Names, alpha: float, split: str | None) -> dict[str, Number]:
     alive, n_named = int((names.fires > 0).sum()), int((names.kind >= 0).sum())
-    n_hold = _count(names.q, alpha, names.kind >= 0)
+    n_hold = _count(names.q, alpha, names.kind >= 0) if split else None
     return {
         "n_named": n_named,
         **{f"n_{kind}": int((names.kind == k).sum()) for k, kind in enumerate(KINDS)},
@@ -201,10 +201,9 @@ def _labels(measures: Mapping[str, Measure], alive: int, split: str | None, alph
     n = {key: measure.value for key, measure in measures.items()}
     kinds = ", ".join(f"{n[f'names/n_{kind}']} by a {kind}" for kind in KINDS)
     below = f"q < {alpha:g}"
-    labels = {
-        "names/n_named": f"latents with a name, of {alive} that fire ({kinds})",
-        "names/n_hold": f"names that hold on {split} memes, {below} (of {n['names/n_named']})",
-    }
+    labels = {"names/n_named": f"latents with a name, of {alive} that fire ({kinds})"}
+    if n["names/n_named"]:
+        labels["names/n_hold"] = f"names that hold on {split} memes, {below} (of {n['names/n_named']})"
     for kind in KINDS:
         candidates = n.get(f"{kind}/n_candidates")
         labels[f"{kind}/mean_auroc"] = (
@@ -221,12 +220,12 @@ def _verdict(
     if not alive or not any(f"{kind}/n_candidates" in measures for kind in KINDS):
         return None
     if not named:
-        return f"None of {alive} latents has a name: no word and no concept is associated with one."
+        return f"Not one of {alive} latents has a name: no word and no concept is associated with its firing."
     first = f"{named} of {alive} latents have a name ({permuted} of permuted latents)"
     if hold is None:
-        return f"{first}; no held-out memes test them."
-    tells = "" if auroc is None else f"; knowing it tells firing with a mean AUROC of {auroc:.2f}"
-    return f"{first}, {hold} names hold on {split} memes{tells}."
+        return f"{first}; no held-out memes test it."
+    tells = "" if auroc is None else f", and tell firing with a mean AUROC of {auroc:.2f}"
+    return f"{first}; {hold} of {named} names hold on {split} memes{tells}."
 
 
 def names_table(names: Names, memes: NamingMemes, rule: NamingRule) -> pd.DataFrame:
