@@ -59,7 +59,7 @@ def run(
     started = time.perf_counter()
     training, options = _check_sections(recipe, base)
     base.mkdir(parents=True, exist_ok=True)
-    answer_key = _corpus_section(recipe.get("corpus"), base, overwrite)
+    answer_key = corpus_section(recipe.get("corpus"), base, overwrite)
     embedding = recipe.get("embed") or {}
     embed_step(
         embedding,
@@ -78,12 +78,15 @@ def run(
 
 def corpus_step(section: dict[str, Any], *, out: Path, overwrite: bool = False) -> None:
     """Build a corpus and say what is in it, and what was left out and why."""
-    from sae_lens_meme.corpus import build_corpus, summary
+    from sae_lens_meme.corpus import build_corpus, corpus_notes
 
+    options = corpus_options().from_mapping(section)
     with _timed("corpus"):
-        build_corpus(out, corpus_options().from_mapping(section), overwrite=overwrite)
-    for line in summary(out):
-        console.print(Text(f"  {line}"))
+        built = build_corpus(out, options, overwrite=overwrite)
+    memes = ", ".join(f"{len(rows):,} {split}" for split, rows in built.items())
+    console.print(Text(f"  {out}: {memes} memes"), soft_wrap=True)
+    for note in corpus_notes(out):
+        console.print(Text(f"  {visible(note)}"), soft_wrap=True)
 
 
 def embed_step(section: dict[str, Any], *, corpus: Path | None, out: Path, overwrite: bool = False) -> None:
@@ -99,7 +102,7 @@ def embed_step(section: dict[str, Any], *, corpus: Path | None, out: Path, overw
     console.print(Text(f"  {out}: {len(result):,} memes, {hooks}"))
 
 
-def _corpus_section(section: dict[str, Any] | None, base: Path, overwrite: bool) -> Path | None:
+def corpus_section(section: dict[str, Any] | None, base: Path, overwrite: bool) -> Path | None:
     """Build the corpus of a recipe; returns the answer key if the memes are planted."""
     if section is None:
         return None  # the embed section brings arrays

@@ -16,7 +16,6 @@ from sae_lens_meme.evaluators.result import Result
 if TYPE_CHECKING:
     from sae_lens_meme.evaluators.base import Evaluator
     from sae_lens_meme.evaluators.classifiers import SharedProbes
-    from sae_lens_meme.planted import AnswerKey
 
 
 @dataclass
@@ -35,7 +34,8 @@ class Context:
     """Trains the same recipe on embeddings shuffled per dimension. Raises Unavailable."""
     train_seed: Callable[[int], Any] | None = None
     """Trains the same recipe with its seed raised by so much. Raises Unavailable."""
-    answer_key: AnswerKey | None = None
+    answer_key: Any = None
+    """`planted.AnswerKey` of planted memes."""
     heads: Path | None = None
     """MemeCLIP's own heads, where the embeddings were made with them."""
     controls: dict[str, Any] = field(default_factory=dict)

@@ -61,7 +61,7 @@ def evaluate(
     options.check()
     dictionary, memes = load_sae(sae, options.hook), Embeddings.load(embeddings)
     reference = Embeddings.load(options.reference) if options.reference is not None else None
-    _require_same_memes(memes, reference)
+    require_same_memes(memes, reference)
     others = _load_others(options.other_saes or ())
     key_folder = options.answer_key
     fingerprint = {
@@ -175,7 +175,7 @@ def _load_others(folders: Collection[str]) -> dict[str, tuple[Path, Any]]:
     return {name: (path, load_sae(path, None)) for name, path in zip(names, paths, strict=True)}
 
 
-def _require_same_memes(memes: Embeddings, reference: Embeddings | None) -> None:
+def require_same_memes(memes: Embeddings, reference: Embeddings | None) -> None:
     """Before hours of work, not after them."""
     if reference is not None and len(missing := np.setdiff1d(memes.ids, reference.ids)):
         raise DataError(
