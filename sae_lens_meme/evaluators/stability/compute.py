@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
+import torch
 from jaxtyping import Bool, Float, Int
 from scipy import sparse
 from scipy.optimize import linear_sum_assignment
@@ -61,13 +62,15 @@ def directions_of(sae: Any, latents: Latents, scale: Float[np.ndarray, " d_in"] 
         DataError: the latents are of another SAE.
         NonFiniteError: a decoder row is NaN or infinite.
     """
+    if (bad := torch.nonzero(~sae.W_dec.isfinite().all(dim=1))).numel():
+        raise NonFiniteError(
+            f"decoder row {int(bad[0])} holds NaN or infinity ({len(bad)} such rows); train the SAE again"
+        )
     rows = decoder_rows(sae)
     if latents.d_sae != len(rows):
         raise DataError(
             f"these are latents of an SAE with d_sae {latents.d_sae}, not {len(rows)}; encode with this SAE"
         )
-    if (bad := np.flatnonzero(~np.isfinite(rows).all(axis=1))).size:
-        raise NonFiniteError(f"decoder row {bad[0]} holds NaN or infinity ({bad.size} such rows); train the SAE again")
     rows = rows / scale
     return Directions(_unit(rows).astype(np.float32), rows.any(axis=1) & (np.diff(latents.csc().indptr) > 0))
 

@@ -6,7 +6,6 @@ Firing and significance come from the memes; nothing is fitted, so no rows are h
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from functools import cached_property
 from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
@@ -51,6 +50,7 @@ from sae_lens_meme.standardize import train_moments
 if TYPE_CHECKING:
     from sae_lens_meme.evaluators.context import Context
 
+Scale = Float[np.ndarray, " d_in"] | float
 Cosine = Annotated[float, Field(gt=0, le=1)]
 SHUFFLED = "shuffled_data"
 """The control that `Baselines` trains."""
@@ -133,12 +133,12 @@ class Stability(Evaluator):
         )
 
     def measure(self, sae: Any, embeddings: Embeddings, latents: Latents) -> Result:
+        for name, other in self.others.items():
+            _require_comparable(sae, name, other)
         o, scale = self.options, self._scale(sae, embeddings)
         these = directions_of(sae, latents, scale)
-        encoded = self._encoded if embeddings is self.embeddings else self._encode(embeddings)
         found = {
-            name: self._counterpart(name, sae, these, (latents, encoded[name]), embeddings, scale)
-            for name in self.others
+            name: self._counterpart(other, these, latents, embeddings, scale) for name, other in self.others.items()
         }
         matched = Matched(
             these.alive,
@@ -161,22 +161,15 @@ class Stability(Evaluator):
         return Result(self.name, self._section(), measures, table, columns, _verdict(matched, seeds, significance))
 
     def _counterpart(
-        self,
-        name: str,
-        sae: Any,
-        these: Directions,
-        latents: tuple[Latents, Latents],
-        embeddings: Embeddings,
-        scale: Float[np.ndarray, " d_in"] | float,
+        self, other: Any, these: Directions, latents: Latents, embeddings: Embeddings, scale: Scale
     ) -> Counterpart:
         """Match, and look at the memes that matched latents fire on."""
-        mine, theirs = latents
-        _require_comparable(sae, name, self.others[name])
-        others = directions_of(self.others[name], theirs, scale)
+        active = encode(other, embeddings, self.hook)
+        others = directions_of(other, active, scale)
         rng = np.random.default_rng([self.options.seed, 1])  # not the stream that somebody has drawn weights from
         matching, random = match(these, others), match(these, random_like(others, rng))
-        handed = theirs.rows(permutation_within(embeddings.strata, rng, embeddings.by_id))
-        firing, permuted = (firing_agreement(mine, part, matching.partner) for part in (theirs, handed))
+        handed = active.rows(permutation_within(embeddings.strata, rng, embeddings.by_id))
+        firing, permuted = (firing_agreement(latents, part, matching.partner) for part in (active, handed))
         return Counterpart(int(others.alive.sum()), matching, random, firing, permuted)
 
     def _significant(self, embeddings: Embeddings, latents: Latents, alive: np.ndarray) -> np.ndarray | None:
@@ -186,14 +179,7 @@ class Stability(Evaluator):
             return None
         return np.where(alive, significant_latents(found, latents.d_sae, self.options.alpha), np.nan)
 
-    @cached_property
-    def _encoded(self) -> dict[str, Latents]:
-        return self._encode(self.embeddings)
-
-    def _encode(self, embeddings: Embeddings) -> dict[str, Latents]:
-        return {name: encode(other, embeddings, self.hook) for name, other in self.others.items()}
-
-    def _scale(self, sae: Any, embeddings: Embeddings) -> Float[np.ndarray, " d_in"] | float:
+    def _scale(self, sae: Any, embeddings: Embeddings) -> Scale:
         return train_moments(embeddings, hook_of(sae, embeddings, self.hook)).std if self.options.zscored else 1.0
 
     def _section(self) -> Section:
