@@ -1,4 +1,4 @@
-"""Monosemanticity scores in time linear in the non-zeros: point values, exact jackknife, chance in closed form.
+"""Monosemanticity scores in time linear in the non-zeros: point values, exact jackknife, chance, permutation tests.
 
 MS_f = sum_{n<m} a_n a_m cos(e_n, e_m) / sum_{n<m} a_n a_m (Pach et al. 2025, arXiv:2504.02821, their metric.py). With
 unit e and V_f = sum a_n e_n the numerator is (|V_f|^2 - sum a^2) / 2; across sides it is V_f . W_f - sum a_n b_n i_n . t_n.
@@ -7,20 +7,34 @@ unit e and V_f = sum a_n e_n the numerator is (|V_f|^2 - sum a^2) / 2; across si
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 import numpy as np
-from jaxtyping import Bool, Float64, Int
+import pandas as pd
+from jaxtyping import Bool, Float, Float32, Float64, Int
 
-from sae_lens_meme.evaluators.monosemanticity.kernels import add_weighted, advance, balanced, products
-from sae_lens_meme.evaluators.monosemanticity.panel import Pair, Panel
-from sae_lens_meme.evaluators.monosemanticity.units import Units
+from sae_lens_meme.evaluators.monosemanticity.kernels import (
+    add_weighted,
+    advance,
+    balanced,
+    permuted_pair_sums,
+    products,
+)
+from sae_lens_meme.evaluators.monosemanticity.panel import Pair, Panel, Units
+from sae_lens_meme.evaluators.result import nullable
+from sae_lens_meme.metrics.multiple_testing import benjamini_hochberg
+from sae_lens_meme.metrics.permutation import permutation_within
 
 SUMS_BYTES = 2**28
 """Weighted sums are held for as many latents at a time as fit in this."""
 Z = 1.959964  # 95 %
 LOST = 1e-12
 """A denominator below this share of what it was is rounding: the pair sum without that meme is 0."""
+BLOCK = 32  # draws at a time
+TIE = 1e-5
+"""Draws are float32: a draw this little below the observed score counts as reaching it."""
+NULL_TESTS = 20
+"""So many draws are tested as if they had been observed, for what the test finds where there is nothing."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,7 +66,9 @@ class Scores:
         return _corrected(self.ms, self.chance_within_source)
 
     def mean_interval(self, counted: Bool[np.ndarray, " latents"]) -> tuple[float, float]:
-        """Of the mean MS over the counted latents, by the same jackknife."""
+        """Of the mean MS over the counted latents, by the same jackknife; NaN where none is counted."""
+        if not counted.any():
+            return np.nan, np.nan
         mean = float(self.ms[counted].mean())
         error = float(_jackknife_error(self.influence.sum(), (self.influence**2).sum(), len(self.influence)))
         return mean - Z * error / counted.sum(), mean + Z * error / counted.sum()
@@ -179,3 +195,153 @@ def _joined(parts: list[Scores]) -> Scores:
 def _corrected(ms: np.ndarray, chance: np.ndarray) -> np.ndarray:
     room = 1 - chance
     return np.divide(ms - chance, room, out=np.full_like(ms, np.nan), where=room > LOST)
+
+
+@dataclass(frozen=True, eq=False)
+class Draws:
+    """MS of the tested latents under one reference: observed, and in every draw."""
+
+    observed: Float[np.ndarray, " tested"]
+    permuted: Float32[np.ndarray, "draws tested"]
+
+    @property
+    def p(self) -> Float[np.ndarray, " tested"]:
+        """One-sided: (1 + draws that reach the observed score) / (1 + draws)."""
+        return (1 + (self.permuted >= self.observed - TIE).sum(axis=0)) / (1 + len(self.permuted))
+
+    @property
+    def p_best(self) -> float:
+        """The best of the tested latents against the best of each draw: holds for the choice among all of them."""
+        reached = self.permuted.max(axis=1) >= self.observed.max() - TIE
+        return float((1 + reached.sum()) / (1 + len(self.permuted)))
+
+    def share_significant(self, alpha: float) -> float:
+        return float((self.q < alpha).mean())
+
+    @property
+    def q(self) -> Float[np.ndarray, " tested"]:
+        """Benjamini-Hochberg over the tested latents."""
+        return benjamini_hochberg(np.log(self.p))
+
+    def null_share_significant(self, alpha: float) -> float:
+        """The mean share over draws that are each tested against all draws."""
+        shares = []
+        for draw in self.permuted[:NULL_TESTS]:
+            p = (self.permuted >= draw - TIE).mean(axis=0)
+            shares.append((benjamini_hochberg(np.log(p)) < alpha).mean())
+        return float(np.mean(shares))
+
+
+def permutation_draws(
+    units: Units,
+    panel: Panel,
+    observed: dict[str, np.ndarray],
+    tested: Int[np.ndarray, " tested"],
+    n_draws: int,
+    seed: int,
+    side: tuple[int, ...] | None = None,
+) -> dict[str, Draws]:
+    """Draws of each reference of the panel, the same permutations for all latents and references.
+
+    A meme's permutation depends on the sorted ids of its source, not on the order of the rows. Memory: the unit
+    vectors in float32, and 4 bytes a draw, tested latent and reference.
+
+    Args:
+        observed: MS of all latents, by reference.
+        tested: latents with a score.
+    """
+    side = (0,) * len(panel.hooks) if side is None else side
+    vectors, weights = panel.units(), units.values.astype(np.float32)
+    pairs, diagonal = np.array(list(panel.pairs.values())), panel.diagonal.astype(np.float32)
+    sums = np.empty((n_draws, len(pairs), len(tested)), np.float32)
+    generator = np.random.default_rng(seed)
+    for start in range(0, n_draws, BLOCK):
+        out = sums[start : start + BLOCK]
+        to = moves(panel, len(out), generator)
+        permuted_pair_sums(tested, units.indptr, units.rows, weights, np.array(side), vectors, pairs, diagonal, to, out)
+    found = {}
+    for p, (name, (i, j)) in enumerate(panel.pairs.items()):
+        permuted = sums[:, p] / units.pair_weight(side[i], side[j])[tested].astype(np.float32)
+        found[name] = Draws(observed[name][tested], permuted)
+    return found
+
+
+def moves(panel: Panel, n_draws: int, generator: np.random.Generator) -> Int[np.ndarray, "draws n"]:
+    """Random permutations of the memes within their source, independent of the order of the rows."""
+    by_id = np.argsort(panel.ids, kind="stable")
+    to = [permutation_within(panel.strata, generator, by_id) for _ in range(n_draws)]
+    return np.array(to, dtype=np.int32).reshape(n_draws, len(panel))
+
+
+@dataclass(frozen=True, eq=False)
+class Measurement:
+    """Scores of every latent under every reference; those that count have enough support, and are tested."""
+
+    units: Units
+    panel: Panel
+    min_support: float
+    scores: dict[str, Scores]
+    counted: Bool[np.ndarray, " latents"]
+    draws: dict[str, Draws] = field(default_factory=dict)
+    """By reference; empty without permutations or where nothing is counted."""
+
+    @classmethod
+    def of(
+        cls,
+        units: Units,
+        panel: Panel,
+        min_support: float,
+        n_draws: int,
+        seed: int,
+        side: tuple[int, ...] | None = None,
+    ) -> Measurement:
+        counted = (units.effective_support >= min_support) & ~units.constant
+        scores = score(units, panel, counted, side)
+        counted &= np.logical_and.reduce([np.isfinite(found.ms) for found in scores.values()])
+        found = cls(units, panel, min_support, scores, counted)
+        if not n_draws or not counted.any():
+            return found
+        observed = {name: found.ms for name, found in scores.items()}
+        draws = permutation_draws(units, panel, observed, np.flatnonzero(counted), n_draws, seed, side)
+        return replace(found, draws=draws)
+
+    def best(self, name: str) -> int | None:
+        """The latent that counts with the largest score."""
+        counted = np.flatnonzero(self.counted)
+        return int(counted[self.scores[name].ms[counted].argmax()]) if len(counted) else None
+
+    def table(self) -> pd.DataFrame:
+        """One row a latent and reference; null where undefined, and `reason` says why MS or its test is."""
+        return pd.concat([self._table(name) for name in self.panel.pairs], ignore_index=True)
+
+    def _table(self, name: str) -> pd.DataFrame:
+        scores, units = self.scores[name], self.units
+        low, high = scores.interval
+        p, q = (np.full(units.n_latents, np.nan) for _ in range(2))
+        if name in self.draws:
+            p[self.counted], q[self.counted] = self.draws[name].p, self.draws[name].q
+        columns = {
+            **{"ms": scores.ms, "low": low, "high": high, "chance": np.full(units.n_latents, scores.chance)},
+            **{"ms_corrected": scores.corrected, "chance_within_source": scores.chance_within_source},
+            **{"ms_corrected_within_source": scores.corrected_within_source, "p": p, "q": q},
+        }
+        return pd.DataFrame(
+            {
+                "latent": np.arange(units.n_latents),
+                "reference": np.full(units.n_latents, name, dtype=object),
+                "support": units.support,
+                "effective_support": units.effective_support,
+                **{key: nullable(np.where(np.isfinite(column), column, np.nan)) for key, column in columns.items()},
+                "reason": self._why(scores),
+            }
+        )
+
+    def _why(self, scores: Scores) -> np.ndarray:
+        units = self.units
+        reason = np.full(units.n_latents, None, dtype=object)
+        reason[~self.counted] = f"effective support below {self.min_support:g}: not tested"
+        reason[~np.isfinite(scores.ms)] = "no two different memes have weight in it"
+        reason[units.constant] = "the same activation on every meme"
+        reason[units.support == 1] = "fires on one meme only"
+        reason[units.support == 0] = "fires on no meme"
+        return reason
