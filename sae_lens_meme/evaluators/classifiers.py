@@ -158,9 +158,9 @@ def fit_embedding_probe(task: str, embeddings: Float[np.ndarray, "n d_in"], y: n
         DataError: `y` has fewer than two classes.
     """
     x, scaler = embeddings.astype(np.float64), StandardScaler()
-    z = np.where(moments([x]).dead, 0, scaler.fit_transform(x))
-    (probe,) = _fit(task, z, [y])
-    coef = probe.coef / np.asarray(scaler.scale_)
+    dead = moments([x]).dead
+    (probe,) = _fit(task, np.where(dead, 0, scaler.fit_transform(x)), [y])
+    coef = np.where(dead, 0, probe.coef / np.asarray(scaler.scale_))
     return replace(probe, coef=coef, intercept=probe.intercept - coef @ np.asarray(scaler.mean_))
 
 
