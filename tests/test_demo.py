@@ -75,10 +75,18 @@ def test_corrected_finds_twenty_times_as_many_pairs_as_chance_and_published_does
     assert permuted > 0.5 * true, "the published protocol should be fooled by the sources"
 
 
-def test_the_contrast_is_in_the_printed_table(demo: Path):
-    printed = (demo.parent / "stdout.txt").read_text()
+def test_the_terminal_says_in_twenty_five_lines_what_was_found(demo: Path):
+    printed = (demo.parent / "stdout.txt").read_text().splitlines()
+    report = printed[next(i for i, line in enumerate(printed) if "latents" in line and "memes:" in line) :]
+    assert len(report) <= 25, "\n".join(report)
+    assert any("What to distrust" in line for line in report)
+    assert any("meme-demo/evaluation/evaluation.html" in line for line in report)
+
+
+def test_the_contrast_of_the_protocols_is_in_the_full_table(demo: Path):
+    printed = (demo / "evaluation" / "evaluation.txt").read_text()
     for protocol in ("corrected protocol", "published protocol"):
-        assert re.search(rf"{protocol} +[\d,]+ +[\d,]+ to [\d,]+ +[\d,]+", printed), printed
+        assert re.search(rf"{protocol} +[\d,]+ +[\d,]+ to [\d,]+", printed), printed
 
 
 def test_the_answer_key_agrees(numbers):

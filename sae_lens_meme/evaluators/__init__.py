@@ -16,6 +16,7 @@ _SHARED = {
     "Control": "result",
     "Interval": "result",
     "Measure": "result",
+    "Quantity": "result",
     "Result": "result",
     "Section": "result",
     "EvaluateOptions": "options",

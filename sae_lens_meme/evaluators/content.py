@@ -42,6 +42,7 @@ def content_of(context: Context) -> dict[str, Any]:
     results = context.results.values()
     return {
         **content,
+        "warnings": context.warnings,
         "table": [row for result in results for row in result.rows()],
         "sections": [section for result in results for section in result.sections()],
     }

@@ -16,7 +16,6 @@ from sae_lens_meme.evaluators.result import Result
 if TYPE_CHECKING:
     from sae_lens_meme.evaluators.base import Evaluator
     from sae_lens_meme.evaluators.classifiers import SharedProbes
-    from sae_lens_meme.planted import AnswerKey
 
 
 @dataclass
@@ -35,12 +34,15 @@ class Context:
     """Trains the same recipe on embeddings shuffled per dimension. Raises Unavailable."""
     train_seed: Callable[[int], Any] | None = None
     """Trains the same recipe with its seed raised by so much. Raises Unavailable."""
-    answer_key: AnswerKey | None = None
+    answer_key: Any = None
+    """`planted.AnswerKey` of planted memes."""
     heads: Path | None = None
     """MemeCLIP's own heads, where the embeddings were made with them."""
     controls: dict[str, Any] = field(default_factory=dict)
     """SAEs that learned from nothing, by name."""
     results: dict[str, Result] = field(default_factory=dict)
+    warnings: list[str] = field(default_factory=list)
+    """What to distrust, in sentences."""
     skipped: dict[str, str] = field(default_factory=dict)
     """Evaluators, and controls as `evaluator/control`, that could not run -> why."""
 

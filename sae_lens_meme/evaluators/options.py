@@ -25,7 +25,7 @@ class EvaluateOptions(Options):
     tasks: Annotated[list[str] | None, Flag("--task")] = None
     """A label for probes and influence; repeat. Default: every label with two classes or more."""
     only: list[str] | None = None
-    """Run only this evaluator; repeat."""
+    """Run only this evaluator (all are listed above); repeat."""
     skip: list[str] | None = None
     """Leave this evaluator out; repeat."""
     hook: str | None = None
@@ -71,6 +71,15 @@ class EvaluateOptions(Options):
             raise ConfigError(f"no evaluator is left; there are {', '.join(registry.names())}")
         return names
 
+    def check(self) -> None:
+        """Also the options of single evaluators.
+
+        Raises:
+            ConfigError: one is wrong; the message names it.
+        """
+        for name in self.names():
+            registry.find(name).Options(**self.evaluators.get(name, {}))
+
     def recorded(self) -> dict[str, Any]:
         """What `evaluation.json` and the fingerprint hold; paths are known by their content."""
         kept = ("protocol", "concepts", "tasks", "share", "stability_seeds", "bootstrap", "seed")
@@ -78,3 +87,8 @@ class EvaluateOptions(Options):
             key: getattr(self, key) or None if key in ("concepts", "tasks") else getattr(self, key) for key in kept
         }
         return {**found, "evaluators": self.names(), **({"options": self.evaluators} if self.evaluators else {})}
+
+
+def evaluators_help() -> str:
+    """The names that `only` and `skip` take."""
+    return ", ".join(registry.names())

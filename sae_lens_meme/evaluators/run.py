@@ -16,6 +16,7 @@ from sae_lens_meme.embeddings import Embeddings
 from sae_lens_meme.errors import ConfigError, DataError, ModelError, NonFiniteError, StorageError
 from sae_lens_meme.evaluators import registry
 from sae_lens_meme.evaluators.base import Unavailable
+from sae_lens_meme.evaluators.cautions import cautions
 from sae_lens_meme.evaluators.content import EVALUATION, content_of, numbers_table
 from sae_lens_meme.evaluators.context import Context
 from sae_lens_meme.evaluators.latents import Latents, encode
@@ -57,12 +58,10 @@ def evaluate(
     """
     options = options if options is not None else EvaluateOptions(**given)
     names = options.names()
-    for name in names:
-        cls = registry.find(name)
-        cls.Options(**options.evaluators.get(name, {}))
+    options.check()
     dictionary, memes = load_sae(sae, options.hook), Embeddings.load(embeddings)
     reference = Embeddings.load(options.reference) if options.reference is not None else None
-    _require_same_memes(memes, reference)
+    require_same_memes(memes, reference)
     others = _load_others(options.other_saes or ())
     key_folder = options.answer_key
     fingerprint = {
@@ -88,6 +87,7 @@ def evaluate(
                 train_seed=lambda i: train_seed(Path(sae), memes, folder.path / f"seed_{i}", i),
                 answer_key=key,
                 heads=heads if heads is not None and heads.is_file() else None,
+                warnings=cautions(dictionary, memes),
             )
             run_evaluators(context, names, progress)
             _write(context, folder)
@@ -175,7 +175,7 @@ def _load_others(folders: Collection[str]) -> dict[str, tuple[Path, Any]]:
     return {name: (path, load_sae(path, None)) for name, path in zip(names, paths, strict=True)}
 
 
-def _require_same_memes(memes: Embeddings, reference: Embeddings | None) -> None:
+def require_same_memes(memes: Embeddings, reference: Embeddings | None) -> None:
     """Before hours of work, not after them."""
     if reference is not None and len(missing := np.setdiff1d(memes.ids, reference.ids)):
         raise DataError(
