@@ -18,7 +18,7 @@ from rich.text import Text
 from sae_lens_meme.config import apply_overrides, read_yaml
 from sae_lens_meme.embeddings import Embeddings
 from sae_lens_meme.errors import ConfigError
-from sae_lens_meme.options import check_keys
+from sae_lens_meme.options import check_keys, check_value
 from sae_lens_meme.storage import read_finished, read_json, read_manifest
 
 if TYPE_CHECKING:
@@ -180,7 +180,7 @@ def explain_numbers(evaluation: str | Path, pattern: str) -> None:
 
 
 def trained_saes(folder: str | Path) -> dict[Path, str]:
-    """Folder and held-out numbers of each SAE of a `train` result; of any other folder only itself."""
+    """Folder and validation numbers of each SAE of a `train` result; of any other folder only itself."""
     folder = Path(folder)
     if not (folder / "manifest.json").is_file():
         return {folder: ""}
@@ -192,11 +192,12 @@ def trained_saes(folder: str | Path) -> dict[Path, str]:
 
 
 def _numbers(facts: dict[str, Any]) -> str:
-    if facts.get("heldout_explained_variance") is None:
-        return f"no held-out numbers ({facts.get('heldout_reason', 'the held-out memes are all alike')})"
+    if facts.get("validation_explained_variance") is None:
+        return f"no validation numbers ({facts.get('validation_reason', 'an earlier release trained it')})"
     return (
-        f"held-out explained variance {facts['heldout_explained_variance']:.3f}, L0 {facts['heldout_l0']:.1f}, "
-        f"{facts['heldout_never_fired']} of {facts['d_sae']} latents never fire there"
+        f"validation explained variance {facts['validation_explained_variance']:.3f}, "
+        f"L0 {facts['validation_l0']:.1f}, {facts['validation_never_fired']} of {facts['d_sae']} latents never fire "
+        f"on the {facts['validation_n']:,} validation memes"
     )
 
 
@@ -218,8 +219,6 @@ def _check_sections(recipe: dict[str, Any], base: Path) -> tuple[dict[str, Any],
 
 
 def _check_arguments(where: str, given: Any, function: Callable[..., Any]) -> None:
-    from sae_lens_meme.train.values import check_value
-
     if not isinstance(given, dict):
         raise ConfigError(f"{where}: is {type(given).__name__}, not a mapping of options")
     internal = {"out", "overwrite", "progress", "sae", "embeddings", "corpus"}

@@ -14,7 +14,7 @@ LAYERS = [
     {"storage", "images", "options", "device"},
     {"config"},
     {"shards", "embeddings", "hooks"},
-    {"corpus", "planted", "standardize"},
+    {"corpus", "planted", "standardize", "provenance"},
     {"embed"},
     {"train"},
     {"evaluators"},

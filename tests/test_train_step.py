@@ -13,6 +13,7 @@ from test_train_data import embeddings_of
 
 from sae_lens_meme.errors import ConfigError, NonFiniteError
 from sae_lens_meme.hooks import HookedMemeCLIP
+from sae_lens_meme.pipeline import trained_saes
 from sae_lens_meme.train import MemeSAETrainingRunner, load_sae, load_train_config, train
 
 EMBEDDINGS = embeddings_of(n=640, d=24, hooks=("hook_fused", "hook_image_embed", "hook_text_embed"))
@@ -54,7 +55,7 @@ def test_the_saved_sae_does_what_the_trained_one_did(tmp_path, architecture: str
     train(SECTION | {"sae": sae}, out=tmp_path, embeddings=EMBEDDINGS, progress=False)
     saved, trained = facts(tmp_path), log(tmp_path)[-1]
     for key in ("explained_variance", "explained_variance_zscored", "l0"):
-        assert saved[f"heldout_{key}"] == pytest.approx(trained[f"heldout_{key}"], rel=2e-3, abs=1e-3)
+        assert saved[f"validation_{key}"] == pytest.approx(trained[f"validation_{key}"], rel=2e-3, abs=1e-3)
 
 
 def test_facts_equal_a_plain_computation(tmp_path):
@@ -68,11 +69,11 @@ def test_facts_equal_a_plain_computation(tmp_path):
     spread = (x.astype(np.float64) - x.mean(0, dtype=np.float64)) ** 2
     std = train_x.std(0, ddof=1)
     result = facts(tmp_path)
-    assert result["heldout_explained_variance"] == pytest.approx(1 - error.sum() / spread.sum(), rel=1e-6)
+    assert result["validation_explained_variance"] == pytest.approx(1 - error.sum() / spread.sum(), rel=1e-6)
     zscored = 1 - (error / std**2).sum() / (spread / std**2).sum()
-    assert result["heldout_explained_variance_zscored"] == pytest.approx(zscored, rel=1e-6)
-    assert result["heldout_never_fired"] == int((acts <= 0).all(0).sum())
-    assert result["heldout_split"] == "validation"
+    assert result["validation_explained_variance_zscored"] == pytest.approx(zscored, rel=1e-6)
+    assert result["validation_never_fired"] == int((acts <= 0).all(0).sum())
+    assert result["validation_n"] == len(x)
 
 
 def test_live_training_equals_cached_training(tmp_path):
@@ -92,7 +93,8 @@ def test_live_training_equals_cached_training(tmp_path):
     assert not isinstance(cached, dict)
     for name, value in cached.state_dict().items():
         torch.testing.assert_close(live.state_dict()[name], value, rtol=1e-4, atol=1e-6)
-    assert "embedded a second time" in facts(tmp_path / "live")["train_reason"]
+    for key, value in facts(tmp_path / "image").items():
+        assert facts(tmp_path / "live")[key] == pytest.approx(value, rel=1e-3), key
 
 
 def test_hooks_in_one_run_equal_hooks_one_by_one(tmp_path):
@@ -116,11 +118,11 @@ def test_early_stopping_keeps_the_best_epoch(tmp_path):
     section = SECTION | {"epochs": 60, "lr": 0.02, "early_stopping_epochs": 3}
     train(section, out=tmp_path, embeddings=EMBEDDINGS, progress=False)
     records, result = log(tmp_path), facts(tmp_path)
-    curve = [record["heldout_explained_variance_zscored"] for record in records]
+    curve = [record["validation_explained_variance_zscored"] for record in records]
     best = int(np.argmax(curve))
     assert len(records) == best + 1 + 3 < 60
     assert result["best_epoch"] == best + 1
-    assert result["heldout_explained_variance_zscored"] == pytest.approx(max(curve), rel=1e-3)
+    assert result["validation_explained_variance_zscored"] == pytest.approx(max(curve), rel=1e-3)
 
 
 def test_early_stopping_never_looks_at_test_rows(tmp_path):
@@ -130,12 +132,14 @@ def test_early_stopping_never_looks_at_test_rows(tmp_path):
         )
 
 
-def test_without_heldout_rows_the_numbers_are_null_with_a_reason(tmp_path):
-    train(SECTION, out=tmp_path, embeddings=embeddings_of(splits="t"), progress=False)
+@pytest.mark.parametrize("splits", ["t", "te"])
+def test_without_validation_rows_the_numbers_are_null_with_a_reason(tmp_path, splits: str):
+    train(SECTION, out=tmp_path, embeddings=embeddings_of(splits=splits), progress=False)
     result = facts(tmp_path)
-    assert result["heldout_explained_variance"] is None
-    assert result["heldout_reason"] == "no validation or test rows"
-    assert log(tmp_path)[-1]["heldout_explained_variance"] is None
+    assert result["validation_explained_variance"] is None
+    assert result["validation_reason"] == "no rows of this split"
+    assert log(tmp_path)[-1]["validation_explained_variance"] is None
+    assert trained_saes(tmp_path) == {tmp_path: "no validation numbers (no rows of this split)"}
 
 
 def test_the_shuffled_control_explains_less(tmp_path):
@@ -144,7 +148,7 @@ def test_the_shuffled_control_explains_less(tmp_path):
     train(SECTION | {"epochs": 30}, out=tmp_path / "control", embeddings=EMBEDDINGS, shuffled=True, progress=False)
     real, control = facts(tmp_path / "real"), facts(tmp_path / "control")
     assert control["shuffled"] is True
-    assert control["heldout_explained_variance_zscored"] < real["heldout_explained_variance_zscored"]
+    assert control["validation_explained_variance_zscored"] < real["validation_explained_variance_zscored"]
     assert SAE.load_from_disk(tmp_path / "control").cfg.metadata.shuffled_control is True
 
 
@@ -163,7 +167,7 @@ def test_wandb_goes_through_saelens(tmp_path, monkeypatch):
     monkeypatch.setattr(wandb, "log", lambda values, step: logged.update(values))
     section = SECTION | {"logger": {"log_to_wandb": True, "wandb_log_frequency": 5, "log_weights_to_wandb": False}}
     train(section, out=tmp_path, embeddings=EMBEDDINGS, progress=False)
-    assert {"losses/mse_loss", "metrics/l0", "epochs/heldout_explained_variance"} <= logged.keys()
+    assert {"losses/mse_loss", "metrics/l0", "epochs/validation_explained_variance"} <= logged.keys()
 
 
 def test_the_runner_works_as_a_stock_one(tmp_path):
