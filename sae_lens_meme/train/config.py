@@ -24,7 +24,7 @@ from sae_lens_meme.device import pick_device
 from sae_lens_meme.errors import ConfigError
 from sae_lens_meme.hooks.names import FUSED
 from sae_lens_meme.options import Count, Options, Positive, check_keys, check_value
-from sae_lens_meme.train.saelens import quiet, refused_by_saelens, try_out
+from sae_lens_meme.train.saelens import quiet, refused_by_saelens, seeded, try_out
 
 RUNNER_DEFAULTS: dict[str, Any] = {
     "model_class_name": "HookedMemeCLIP",
@@ -212,8 +212,8 @@ def _try_small(section: Mapping[str, Any], *, standardize: bool) -> None:
     """The SAE of the section, narrow, for one step: before hours of embedding, not after them."""
     device = pick_device(section.get("device", "auto"), mps=False)
     small = {"d_in": 8, **copy.deepcopy(section["sae"]), "device": device}
-    # the SAE that is trained is built again, and SAELens says again what it thinks of it
-    with warnings.catch_warnings(action="ignore"), quiet(False), refused_by_saelens("train.sae"):
+    with seeded(0), quiet(False), refused_by_saelens("train.sae"):
+        warnings.simplefilter("ignore")  # until `quiet` ends: the SAE that is trained is built again, and warned of
         sae = TrainingSAE.from_dict(small)
     try_out(sae, standardize=standardize)
 

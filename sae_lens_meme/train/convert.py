@@ -80,7 +80,7 @@ def intervlm_loader(
         "W_dec": W_d.T * std,
         "b_dec": b_d * std + mean,
     }
-    k = k or _number(checkpoint, ("k", "topk", "top_k"), weights_path) or 64
+    k = k or _number(checkpoint, ("k", "topk", "top_k"), weights_path) or min(64, len(b_e))
     return _stock(weights_path, weights, device, cfg_overrides, k=k, apply_b_dec_to_input=False)
 
 
