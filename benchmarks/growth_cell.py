@@ -15,6 +15,8 @@ from typing import Any
 
 import numpy as np
 from datasets import Array2D, Dataset, Features, Value
+from sae_lens_meme.evaluators.monosemanticity.scores import score
+from sae_lens_meme.evaluators.monosemanticity.units import Units
 from scipy import sparse
 
 from benchmarks.data import make_many_latents
@@ -23,8 +25,6 @@ from sae_lens_meme.evaluators.classifiers import Probe
 from sae_lens_meme.evaluators.influence import effects_of, latent_route
 from sae_lens_meme.evaluators.latents import Latents
 from sae_lens_meme.evaluators.monosemanticity.panel import Panel
-from sae_lens_meme.evaluators.monosemanticity.scores import score
-from sae_lens_meme.evaluators.monosemanticity.units import Units
 from sae_lens_meme.hooks.names import FUSED
 from sae_lens_meme.metrics.contingency import Counter
 from sae_lens_meme.metrics.fisher import stratified_greater
