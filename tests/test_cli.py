@@ -204,7 +204,7 @@ def test_evaluation_json_is_of_its_schema(results: Path):
         (("train", "demo.yaml", "--embeddings", "E", "--out", "V", "--overwrite"), "V: holds the result of 'evaluate', not of 'train'"),
         (("run", "demo.yaml", "--out", "o", "train.sae.k=[1"), "the value is not plain YAML"),
         (("run", "demo.yaml", "--out", "o", "embed=5"), "embed: is int, not a mapping of options"),
-        (("run", "demo.yaml", "--out", "o", "embed.batch_size=foo"), "embed.batch_size is 'foo', expected int"),
+        (("run", "demo.yaml", "--out", "o", "embed.batch_size=foo"), "embed.batch_size is 'foo', it must be an integer"),
         (("run", "demo.yaml", "--out", "o", "evaluate.protocol=foo"), "evaluate.protocol is 'foo', it must be one of"),
         (("run", "demo.yaml", "--out", "o", "corpus="), "corpus: the section is missing"),
         (("embed", "--out", "/proc/nowhere", "--fused-embeds", "A.npy", "--table", "rows.csv"), "/proc/nowhere: No such file or directory"),
