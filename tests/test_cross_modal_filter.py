@@ -26,12 +26,11 @@ from sae_lens_meme.evaluators.cross_modal import (
     select,
 )
 from sae_lens_meme.evaluators.cross_modal.comparison import Settings, compare
-from sae_lens_meme.evaluators.cross_modal.kernels import resampled_auroc
-from sae_lens_meme.evaluators.cross_modal.selection import best
-from sae_lens_meme.evaluators.cross_modal.stability import kept_again, random_overlap
+from sae_lens_meme.evaluators.cross_modal.selection import best, kept_again, random_overlap
 from sae_lens_meme.evaluators.latents import Latents
 from sae_lens_meme.evaluators.probes import scores as probe_scores
 from sae_lens_meme.metrics.bootstrap import bootstrap_weights
+from sae_lens_meme.metrics.ranking import auroc_of_scores
 
 N, D, D_SAE, SHARE = 400, 12, 30, 0.4
 
@@ -191,7 +190,7 @@ def test_resampled_auroc_is_scikit_learns_on_the_drawn_memes(seed, ties):
     true, strata = rng.random(40) < 0.4, rng.integers(0, 3, 40)
     draws = np.array([np.ones(40), *bootstrap_weights(strata, 4, seed)], np.uint8)
     for groups in (np.zeros(40, int), strata):
-        found = resampled_auroc(score, true, groups, 3, draws.T.copy())
+        found = auroc_of_scores(score, true, groups, draws.T.copy())
         for value, times in zip(found, draws, strict=True):
             s, t, g = (np.repeat(x, times) for x in (score, true, groups))
             pairs = [(t[g == k].sum() * (~t[g == k]).sum(), k) for k in np.unique(g)]
