@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from datasets import Array2D, ClassLabel, Dataset, concatenate_datasets, load_from_disk
 
-from sae_lens_meme.errors import DataError, NonFiniteError
+from sae_lens_meme.errors import DataError, NonFiniteError, StorageError
 from sae_lens_meme.labels import SPLITS, is_label_column, label_values, missing_code, read_split
 from sae_lens_meme.storage import read_finished, sha256_json
 
@@ -159,6 +160,26 @@ class Embeddings:
                 return split, rows
         return None, np.empty(0, dtype=np.int64)
 
+    def export_cached(self, folder: str | Path, split: str = "train") -> Path:
+        """Write the rows of one split as a folder for SAELens' own runners: their `cached_activations_path`.
+
+        The folder that `embed` writes holds every split; a stock runner that reads it trains on the test memes as well.
+
+        Raises:
+            DataError: there are no such rows.
+            StorageError: there is something at `folder`.
+        """
+        folder, rows = Path(folder), self.rows(split)
+        if not len(rows):
+            raise DataError(f"{self.path or 'embeddings'}: no rows of split {split!r} to export")
+        if folder.exists():
+            raise StorageError(f"{folder}: is there already; choose another folder")
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with TemporaryDirectory(dir=folder.parent) as made:
+            self.dataset.select(rows).save_to_disk(Path(made) / "split")
+            (Path(made) / "split").rename(folder)
+        return folder
+
     @cached_property
     def label_names(self) -> tuple[str, ...]:
         return tuple(n for n in self.dataset.column_names if is_label_column(n) and n not in self.hooks)
@@ -179,7 +200,7 @@ class Embeddings:
         if (code := missing_code(name, values)) is not None:
             rows = int((place == values.index(code)).sum())
             raise DataError(
-                f"{name} is {code} in {rows:,} rows, which is no level of it; write null where it is missing"
+                f"{name} is {code} in {rows:,} of {len(self):,} rows, which is no level of it; write null where it is missing"
             )
         text = any(isinstance(value, str) for value in values)
         known = np.array([value is not None for value in values], dtype=bool)

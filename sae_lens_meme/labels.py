@@ -74,11 +74,12 @@ def whole_number(label: str, cell: Any) -> int | None:
     return names.get(word, int(word.split(".")[0]) if _WHOLE.fullmatch(word) else None)
 
 
-def class_values(label: str, names: Sequence[str]) -> list[int]:
-    """What the codes 0, 1, ... of a `ClassLabel` stand for: what their names say, or where one says nothing the code."""
-    values = [whole_number(label, name) for name in names]
-    known = [value for value in values if value is not None]
-    return known if len(set(known)) == len(names) else list(range(len(names)))
+def class_values(label: str, names: Sequence[str]) -> list[int | None]:
+    """What the codes 0, 1, ... of a `ClassLabel` stand for: what their names say, or, if one says nothing, the code."""
+    said = {name: whole_number(label, name) for name in names if not is_missing(name)}
+    if None in said.values() or len(set(said.values())) < len(said):
+        said = {name: code for code, name in enumerate(names) if name in said}
+    return [said.get(name) for name in names]
 
 
 def label_values(label: str, cells: Sequence[Any], classes: Sequence[str] | None = None) -> list[int | str | None]:
@@ -91,7 +92,8 @@ def label_values(label: str, cells: Sequence[Any], classes: Sequence[str] | None
         values = class_values(label, classes)
         return [values[code] if code is not None and 0 <= code < len(values) else None for code in cells]
     known = [None if is_missing(cell) else cell for cell in cells]
-    numbers = [None if cell is None else whole_number(label, cell) for cell in known]
+    # not by the names of levels: a table of someone else may call a label `hate` and fill it with words of its own
+    numbers = [None if cell is None else whole_number("", cell) for cell in known]
     if all(number is not None for number, cell in zip(numbers, known, strict=True) if cell is not None):
         return [*numbers]
     return [None if cell is None else str(cell) for cell in known]

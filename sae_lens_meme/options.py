@@ -111,6 +111,8 @@ def _message(where: str, error: ValidationError, depth: int) -> str:
 
 def _wanted(message: str) -> str:
     message = re.sub(r"^Input should be( a valid)? ", lambda m: "a " if m[1] else "", message)
+    message = re.sub(r"^Value error, ", "", message)
+    message = re.sub(r"^\w+ should have at least (\d+) items? .*", r"a list of \1 or more", message)
     message = "a path" if "not a valid path" in message else message
     message = re.sub(r"^a (integer|object|array)\b", r"an \1", message)
     message = re.sub(r"greater than or equal to (\S+)", r"\1 or more", message)

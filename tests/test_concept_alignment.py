@@ -19,9 +19,8 @@ from tiny_sae import tiny_sae
 
 from sae_lens_meme.embeddings import Embeddings
 from sae_lens_meme.errors import ConfigError, DataError
-from sae_lens_meme.evaluators.concept_alignment import ConceptAlignment, concept_alignment
-from sae_lens_meme.evaluators.concept_alignment.pairs import association, measure_pairs
-from sae_lens_meme.evaluators.concept_alignment.pairs import significant as significant_pairs
+from sae_lens_meme.evaluators.concept_alignment import ConceptAlignment, association, concept_alignment, measure_pairs
+from sae_lens_meme.evaluators.concept_alignment import significant as significant_pairs
 from sae_lens_meme.evaluators.concepts import Concept, ConceptLabels
 from sae_lens_meme.evaluators.latents import Latents, encode
 from sae_lens_meme.metrics.contingency import Counter
@@ -359,7 +358,7 @@ def test_bad_questions():
         concept_alignment(latent=0, concept="stance=support", sae=sae, embeddings=embeddings)
     with pytest.raises(DataError, match=r"latent 24 is outside 0..23 of this SAE"):
         concept_alignment(latent=24, concept="hate=1", sae=sae, embeddings=embeddings)
-    with pytest.raises(ConfigError, match="protocol 'right' is none of corrected, published, both"):
+    with pytest.raises(ConfigError, match="protocol is 'right', it must be 'corrected', 'published' or 'both'"):
         ConceptAlignment(embeddings, protocol="right")
     with pytest.raises(ConfigError, match="alpha is 5"):
         ConceptAlignment(embeddings, alpha=5.0)

@@ -278,7 +278,7 @@ def test_the_card_holds_no_foreign_markup(tmp_path):
         ({"folder": ".", "holdout": 0.5}, ConfigError, "holdout is 0.5, it must be less than 0.5"),
         ({"folder": ".", "preset": "al"}, ConfigError, "preset is 'al', it must be 'all' or 'intervlm'"),
         ({"fodler": "."}, ConfigError, "unknown key 'fodler'; did you mean 'folder'"),
-        ({"folder": ".", "shard_size": 0}, ConfigError, "shard_size is 0, it must be greater"),
+        ({"folder": ".", "shard_size": 0}, ConfigError, "shard_size is 0, it must be 1 or more"),
     ],
 )
 def test_refuses_options(options, error, message, tmp_path):

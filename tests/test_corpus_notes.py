@@ -172,7 +172,7 @@ def test_pictures_and_captions_that_given_splits_share_are_counted(tmp_path):
     assert notes == [
         "2 of 4 validation pictures are also in train",
         "3 of 5 test pictures are also in train",
-        "1 of 4 validation captions are also in train",
+        "1 of 4 validation captions is also in train",
         "2 of 3 test captions are also in train",
         "no test rows with hate: scores of these have no held-out test",
     ]

@@ -30,7 +30,7 @@ from sae_lens_meme.evaluators.cross_modal.kernels import resampled_auroc
 from sae_lens_meme.evaluators.cross_modal.selection import best
 from sae_lens_meme.evaluators.cross_modal.stability import kept_again, random_overlap
 from sae_lens_meme.evaluators.latents import Latents
-from sae_lens_meme.evaluators.probes.scores import scores as probe_scores
+from sae_lens_meme.evaluators.probes import scores as probe_scores
 from sae_lens_meme.metrics.bootstrap import bootstrap_weights
 
 N, D, D_SAE, SHARE = 400, 12, 30, 0.4
@@ -324,7 +324,7 @@ def test_what_cannot_be_compared_is_null_with_the_reason(data):
     changed = make_embeddings(hooks, labels=labels)
     result = CrossModal(changed, n_bootstrap=0, n_random=0).measure(None, changed, flat)
     reasons = result.reasons
-    assert reasons["always/all/auroc"].startswith("1 classes among")
+    assert reasons["always/all/auroc"].startswith("label 'always' has 1 class among")
     assert reasons["only_train/all/auroc"] == "no known test or validation rows"
     assert reasons["rare/all/auroc"] == "all 60 held-out rows are of one class"
     assert reasons["rare/keep_0.5/l0/auroc"] == "the score is the same for all 280 train memes: it has no best share"

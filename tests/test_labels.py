@@ -62,8 +62,9 @@ KINDS = {
         [-1 if g else 1 - v for g, v in zip(GAPS, TRUE, strict=True)],
         ClassLabel(names=["yes", "no"]),
     ),
+    "class called NA": (with_gaps(2, int), ClassLabel(names=["no", "yes", "NA"])),
     "class None": (with_gaps(None, int), ClassLabel(num_classes=2)),
-    "levels": ([None if g else ("no", "yes")[v] for g, v in zip(GAPS, TRUE, strict=True)], Value("string")),
+    "truth": ([None if g else ("False", "true")[v] for g, v in zip(GAPS, TRUE, strict=True)], Value("string")),
     **{f"text {spelling!r}": (with_gaps(spelling, str), Value("string")) for spelling in SPELLINGS},
 }
 
@@ -103,7 +104,7 @@ def test_a_negative_level_is_a_level_and_a_negative_code_is_an_error():
     assert (sentiment.classes, sentiment.known.sum()) == ([-2, -1, 0, 2], 4)
     assert in_memory("topic", [-1, 3], Value("int64")).label("topic").classes == [-1, 3]
     for name, code in (("hate", -1), ("hate", -99), ("sentiment", -99)):
-        with pytest.raises(DataError, match=f"{name} is {code} in 2 rows, which is no level of it; write null"):
+        with pytest.raises(DataError, match=f"{name} is {code} in 2 of 4 rows, which is no level of it; write null"):
             in_memory(name, [0, 1, code, code], Value("int64")).label(name)
 
 

@@ -210,7 +210,7 @@ def test_a_checkpoint_cannot_run_code(tmp_path, monkeypatch):
 def test_a_non_finite_loss_stops_training_with_good_weights(tmp_path, monkeypatch):
     from safetensors.torch import load_file
 
-    from sae_lens_meme.train.provider import EpochShuffle
+    from sae_lens_meme.train.data import EpochShuffle
 
     original = EpochShuffle.__next__
 

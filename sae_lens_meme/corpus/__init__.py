@@ -18,7 +18,6 @@ _NAMES = {
     "reader": ("Reader",),
     "readers": ("READERS",),
     "rows": ("Row", "parse_label", "safe_path"),
-    "schema": ("corpus_features",),
     "skipped": ("BadRow", "BadRows"),
     "tables": ("Table", "read_table"),
 }

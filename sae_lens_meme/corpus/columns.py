@@ -137,4 +137,6 @@ def _label(name: Any, value: Any, table: Table) -> LabelColumn:
 def _class_values(label: str, column: str, table: Table) -> Mapping[str, int] | None:
     """What the names of a column of classes stand for; None for any other column."""
     names = table.classes.get(column)
-    return None if names is None else dict(zip(names, class_values(label, names), strict=True))
+    if names is None:
+        return None
+    return {name: value for name, value in zip(names, class_values(label, names), strict=True) if value is not None}

@@ -28,7 +28,7 @@ def corpus_notes(corpus: str | Path | Mapping[str, Any]) -> list[str]:
     for what in ("pictures", "captions"):
         for split, (shared, n) in facts[f"shared_{what}"].items():
             if shared:
-                notes.append(f"{shared:,} of {n:,} {split} {what} are also in train")
+                notes.append(f"{shared:,} of {n:,} {split} {what} {'is' if shared == 1 else 'are'} also in train")
     if facts["labels_without_test"]:
         notes.append(
             f"no test rows with {', '.join(facts['labels_without_test'])}: scores of these have no held-out test"

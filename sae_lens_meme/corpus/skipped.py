@@ -88,8 +88,9 @@ def require_every_class(kept: Iterable[Row], skipped: Iterable[BadRow]) -> None:
     for (source, name, value), rows in lost.items():
         if isinstance(value, int) or len(rows) > max(1, _SYSTEMATIC * sizes[source]):
             shown = f"{value} ({LEVELS[name][value]})" if value in LEVELS.get(name, ()) else repr(value)[:100]
+            count = "the only row" if len(rows) == 1 else f"all {len(rows):,} rows"
             raise BadTableError(
-                f"{source}: skipping would lose all {len(rows):,} rows with {name} {shown}; the first is {rows[0].where}: "
+                f"{source}: skipping would lose {count} with {name} {shown}; the first is {rows[0].where}: "
                 f"{rows[0].reason}; a class that goes missing whole is a fault of the table, not of a row"
             )
 

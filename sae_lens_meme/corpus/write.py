@@ -12,14 +12,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from datasets import Dataset, load_from_disk
+from datasets import Dataset, Features, Image, Value, load_from_disk
 
 from sae_lens_meme.corpus.card import corpus_card
 from sae_lens_meme.corpus.merge import Merged
 from sae_lens_meme.corpus.notes import corpus_facts
 from sae_lens_meme.corpus.pictures import picture_size, read_picture
 from sae_lens_meme.corpus.rows import Row
-from sae_lens_meme.corpus.schema import corpus_features
 from sae_lens_meme.corpus.skipped import BadRow, BadRows, count_skipped, require_every_class
 from sae_lens_meme.errors import BadImageError, StorageError
 from sae_lens_meme.images import open_image
@@ -45,6 +44,14 @@ class Plan:
     def extra_labels(self) -> list[str]:
         names = {name for rows in self.merged.splits.values() for row in rows for name in row.labels}
         return sorted(names - set(LABELS))
+
+
+def corpus_features(extra_labels: Sequence[str] = ()) -> Features:
+    """The columns of a corpus: what a meme is, the eight labels, then labels that only this corpus has."""
+    strings = {name: Value("string") for name in ("id", "source", "split", "text", "text_origin", "image_sha256")}
+    labels = {name: Value("int64") for name in (*LABELS, *extra_labels)}
+    order = ("id", "source", "split", "image", "text", "text_origin", "image_sha256")
+    return Features({name: Image() if name == "image" else strings[name] for name in order} | labels)
 
 
 def write_corpus(step: StepFolder, plan: Plan, *, progress: bool) -> None:

@@ -1,4 +1,4 @@
-"""Words that are more frequent in the captions of the memes that fire a latent than in those of other memes.
+"""Words that are more frequent in the captions of memes that fire a latent, and counts of memes that two columns share.
 
 Log-odds with an informative Dirichlet prior (Monroe, Colaresi and Quinn 2008, "Fightin' Words", section 3.4), taken
 within each source, so that a latent that follows a source is not named after its vocabulary.
@@ -113,3 +113,24 @@ def _insert(words, odds, zs, word, delta, z):
         words[j], odds[j], zs[j] = words[j - 1], odds[j - 1], zs[j - 1]
     if place < len(zs):
         words[place], odds[place], zs[place] = word, delta, z
+
+
+@njit(nogil=True)
+def counts_in_both(starts, rows, flag_starts, flag_rows, chosen, strata):
+    """Sum of the weights of the memes that are in the column of the latent and in that of its statement."""
+    out = np.zeros((len(chosen), strata.shape[1]))
+    for i in range(len(chosen)):
+        if chosen[i] < 0:
+            continue
+        j, k = starts[i], flag_starts[chosen[i]]
+        while j < starts[i + 1] and k < flag_starts[chosen[i] + 1]:
+            if rows[j] == flag_rows[k]:
+                for s in range(strata.shape[1]):
+                    out[i, s] += strata[rows[j], s]
+                j += 1
+                k += 1
+            elif rows[j] < flag_rows[k]:
+                j += 1
+            else:
+                k += 1
+    return out

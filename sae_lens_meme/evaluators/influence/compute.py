@@ -17,10 +17,11 @@ from sae_lens_meme.evaluators.result import nullable
 from sae_lens_meme.metrics.bootstrap import bootstrap_weights, percentile_interval
 
 PAIRS_PER_BLOCK = 131_072  # some 8 MB of deltas a class and multiplier
-CONTROL_BLOCKS = 1  # "attached, no change" is looked at in so many blocks: it holds bit for bit or not at all
+CONTROL_BLOCKS = 1  # the edit that changes nothing is checked on the first block only: it is exact or broken
 MATCHED_ON_EACH_SIDE = 10
 
-Interval = tuple[np.ndarray, np.ndarray]
+Ends = tuple[np.ndarray, np.ndarray]
+"""Low and high ends of intervals, each of the shape of what they are of."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,8 +47,8 @@ class Effects:
 
     delta_all: Float64[np.ndarray, "d_sae m outputs"]
     delta_active: Float64[np.ndarray, "d_sae m outputs"]
-    delta_all_interval: Interval | None
-    delta_active_interval: Interval | None
+    delta_all_interval: Ends | None
+    delta_active_interval: Ends | None
     delta_random: Float64[np.ndarray, "d_sae m outputs"] | None
     random_maximum: Float64[np.ndarray, " m"] | None
     delta_matched: Float64[np.ndarray, "d_sae m outputs"]
@@ -61,9 +62,9 @@ def effects_of(
 ) -> Effects:
     """Mean change of each output probability over all rows of the route and over the rows where a latent fires.
 
-    Exact; O(nnz x multipliers x outputs) a classifier. `delta_random` is the mean over `n_random`
-    fixed random directions of the absolute mean change, `random_maximum` that of the largest over latents and classes; `delta_matched` is the mean absolute change of
-    the 20 other latents whose firing rates are nearest.
+    Exact; O(nnz x multipliers x outputs) a classifier. `delta_random` is the absolute mean change by a random
+    direction, `random_maximum` the largest of these over latents and classes, both means over `n_random` directions;
+    `delta_matched` is the mean absolute change of the 20 other latents whose firing rates are nearest.
     """
     n, d_sae = route.latents.shape
     m = np.asarray(multipliers, dtype=np.float64)
@@ -179,7 +180,7 @@ def _unsigned(route: Route, values: np.ndarray) -> np.ndarray:
     return np.repeat(values, len(route.classes) // route.n_outputs, axis=2).ravel()
 
 
-def _intervals(resampled: Any, resampling: Resampling, n: int, shape: tuple[int, ...]) -> tuple[Interval, Interval]:
+def _intervals(resampled: Any, resampling: Resampling, n: int, shape: tuple[int, ...]) -> tuple[Ends, Ends]:
     every, active = [], []
     for sums in resampled:  # one multiplier and class at a time: no second copy of all
         every.append(percentile_interval((sums / n).T))
@@ -188,6 +189,6 @@ def _intervals(resampled: Any, resampling: Resampling, n: int, shape: tuple[int,
     return _stacked(every, shape), _stacked(active, shape)
 
 
-def _stacked(parts: list[np.ndarray], shape: tuple[int, ...]) -> Interval:
+def _stacked(parts: list[np.ndarray], shape: tuple[int, ...]) -> Ends:
     both = np.stack(parts, axis=2).astype(np.float64)
     return both[0].reshape(shape), both[1].reshape(shape)
