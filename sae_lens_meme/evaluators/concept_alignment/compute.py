@@ -72,7 +72,9 @@ def measure_pairs(latents: Latents, labels: ConceptLabels, protocol: str, ranked
         "firing_rate_difference": np.where(silent, np.nan, firing_rate_difference(tables)),
     }
     scores = _scores(ranked, labels, protocol)
-    splits = ["all"] * len(labels.names) if protocol == "published" else labels.threshold_codes()[1]
+    splits: list[str | None] = (
+        [*labels.threshold_codes()[1]] if protocol == "corrected" else ["all"] * len(labels.names)
+    )
     of_latent = scores.keys() - {"n_test", "f1_always_on"}  # these two hold of the concept, whatever the latent does
     scores |= {name: np.where(silent, np.nan, scores[name]) for name in of_latent}
     return Pairs(protocol, labels.names, log_p, {**columns, **scores}, splits)
