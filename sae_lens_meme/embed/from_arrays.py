@@ -11,13 +11,13 @@ import numpy as np
 from datasets import Value
 
 from sae_lens_meme.corpus.tables import read_table
-from sae_lens_meme.embed.arrays import read_array
+from sae_lens_meme.embed.arrays import read_array, split_key
 from sae_lens_meme.embed.layout import FUSED, IMAGE_EMBED, TEXT_EMBED, embedding_features, fuse, require_finite
 from sae_lens_meme.embeddings import Embeddings
 from sae_lens_meme.errors import BadTableError, DataError
 from sae_lens_meme.labels import NOT_LABELS, SPLITS
 from sae_lens_meme.shards import write_dataset
-from sae_lens_meme.storage import StepFolder, sha256_file
+from sae_lens_meme.storage import StepFolder, sha256_file, sha256_json
 
 SHARD_SIZE = 4096
 _SPLIT_NAMES = {"val": "validation", "valid": "validation", "dev": "validation", **{s: s for s in SPLITS}}
@@ -156,8 +156,9 @@ def _existing(path: str | Path) -> Path:
     return Path(path)
 
 
-def _identity(path: Path) -> str:
-    file = Path(str(path).partition(":")[0])
+def _identity(source: Path) -> str:
+    """Hash of the numbers at `source` and of the key that picks them."""
+    file, key = split_key(source)
     if file.is_dir():
-        return file.name + ":" + sha256_file(next(iter(sorted(file.glob("*.arrow"))), file / "state.json"))
-    return sha256_file(file) if file.is_file() else "missing"
+        return sha256_json([key, {part.name: sha256_file(part) for part in sorted(file.glob("*.arrow"))}])
+    return sha256_file(file) + (f":{key}" if key else "") if file.is_file() else "missing"
