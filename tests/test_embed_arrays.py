@@ -160,7 +160,7 @@ def test_a_file_that_would_run_code_is_refused(tmp_path: Path, kind: str, monkey
         torch.save({"x": Evil()}, path)
     else:
         np.save(path, np.array([Evil()], dtype=object), allow_pickle=True)
-    with pytest.raises(DataError, match="holds more than plain numbers"):
+    with pytest.raises(DataError, match=r"cannot be read as tensors only|holds more than plain numbers"):
         read_array(path)
     assert not Path("/tmp/sae-lens-meme-was-here").exists()
     path.write_bytes(pickle.dumps(Evil()))

@@ -67,7 +67,9 @@ def _read_safetensors(file: Path, key: str) -> np.ndarray:
 def _read_pt(file: Path, key: str) -> np.ndarray:
     import torch
 
-    loaded = torch.load(file, map_location="cpu", weights_only=True)
+    from sae_lens_meme.hooks.untrusted import unpickled
+
+    loaded = unpickled(file, DataError)
     if isinstance(loaded, torch.Tensor):
         return _numbers(loaded, file)
     if not isinstance(loaded, dict):

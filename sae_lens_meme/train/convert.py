@@ -6,14 +6,13 @@ Their files are pickles: they are opened with `weights_only=True`, so that nothi
 from __future__ import annotations
 
 import json
-import pickle
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from sae_lens_meme.errors import ModelError
+from sae_lens_meme.hooks.untrusted import unpickled
 
 Loaded = tuple[dict[str, Any], dict[str, Tensor]]
 
@@ -83,13 +82,9 @@ def load_tensors(path: Path) -> dict[str, Any]:
     Raises:
         ModelError: no such file, damaged, or it holds more than tensors and plain values.
     """
-    try:
-        value = torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError:
-        raise ModelError(f"{path}: no such file") from None
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise ModelError(f"{path}: is damaged or holds more than tensors, it was not opened ({reason})") from None
+    if not path.is_file():
+        raise ModelError(f"{path}: no such file")
+    value = unpickled(path)
     if not isinstance(value, dict):
         raise ModelError(f"{path}: holds {type(value).__name__}, not a dictionary of tensors")
     return value
