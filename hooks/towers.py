@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from dataclasses import replace as replaced
 from difflib import get_close_matches
@@ -16,16 +15,18 @@ from typing import Any, Literal
 
 import open_clip
 import torch
-from jaxtyping import Int
+from einops import rearrange
+from jaxtyping import Float, Int
 from open_clip import factory
 from open_clip.pretrained import get_pretrained_cfg, list_pretrained_tags_by_model
 from open_clip.tokenizer import SimpleTokenizer
 from open_clip.transform import PreprocessCfg, image_transform_v2
+from open_clip.transformer import text_global_pool
 from torch import Tensor, nn
 
 from sae_lens_meme.errors import MemeError, ModelError
 from sae_lens_meme.hooks import untrusted
-from sae_lens_meme.hooks.encode import require_unprojected_text
+from sae_lens_meme.hooks.base import state_sha256
 
 Fusion = Literal["clip", "memeclip"]
 DEMO_ENCODER = "demo-encoder"
@@ -126,16 +127,6 @@ def load_local_towers(folder: str | Path, fusion: Fusion = "clip") -> Towers:
         return _own_towers(folder, name, fusion)
 
 
-def state_sha256(module: nn.Module) -> str:
-    """Hash of the names, types, shapes and bytes of a module's state."""
-    digest = hashlib.sha256()
-    for key, value in sorted(module.state_dict().items()):
-        value = value.detach().cpu().contiguous()
-        digest.update(f"{key} {value.dtype} {tuple(value.shape)}\n".encode())
-        digest.update(value.flatten().view(torch.uint8).numpy())
-    return digest.hexdigest()
-
-
 def _open_clip_towers(
     config: dict[str, Any], weights: Path | None, folder: Path | None, name: str, fusion: Fusion, seed: int = 0
 ) -> Towers:
@@ -228,3 +219,57 @@ def _split(name: str) -> tuple[str, str]:
     if tag not in tags:
         raise ModelError(f"model {name!r}: {architecture} has no weights {tag!r}; it has {', '.join(tags)}")
     return architecture, tag
+
+
+def unprojected_text(clip: Any, tokens: Int[Tensor, "batch n_ctx"]) -> Float[Tensor, "batch width"]:
+    """The feature at the end token after `ln_final`, which `open_clip.CLIP.encode_text` goes on to project."""
+    seen: list[Tensor] = []
+    handle = clip.ln_final.register_forward_hook(lambda _module, _inputs, output: seen.append(output))
+    try:
+        clip.encode_text(tokens)
+    finally:
+        handle.remove()
+    return text_global_pool(seen[-1], tokens, clip.text_pool_type, eos_token_id=clip.text_eos_id)
+
+
+def require_unprojected_text(clip: Any, name: str) -> None:
+    if not isinstance(clip, open_clip.CLIP):
+        raise ModelError(
+            f"model {name!r}: fusion memeclip reads the text feature before CLIP's projection, which a "
+            f"{type(clip).__name__} does not show; take an architecture such as ViT-L-14"
+        )
+
+
+def image_transformer(clip: Any) -> Any | None:
+    """The image tower's transformer, or None where it is a ResNet or timm's."""
+    transformer = getattr(clip.visual, "transformer", None)
+    return transformer if hasattr(transformer, "resblocks") else None
+
+
+def text_transformer(clip: Any) -> Any | None:
+    transformer = getattr(getattr(clip, "text", clip), "transformer", None)
+    return transformer if hasattr(transformer, "resblocks") else None
+
+
+@contextmanager
+def tapped(transformer: Any | None, tap: Callable[[int, Tensor], Tensor]) -> Iterator[None]:
+    """Pass the residual stream after each block through `tap(layer, x)`, x always (batch, tokens, width)."""
+    if transformer is None:
+        yield
+        return
+    with ExitStack() as stack:
+        for layer, block in enumerate(transformer.resblocks):
+            hook = _batch_first_hook(layer, tap, transformer.batch_first)
+            stack.callback(block.register_forward_hook(hook).remove)
+        yield
+
+
+def _batch_first_hook(layer: int, tap: Callable[[int, Tensor], Tensor], batch_first: bool) -> Callable[..., Tensor]:
+    def hook(_module: Any, _inputs: Any, output: Tensor) -> Tensor:
+        if batch_first:
+            return tap(layer, output)
+        return rearrange(
+            tap(layer, rearrange(output, "token batch d -> batch token d")), "batch token d -> token batch d"
+        )
+
+    return hook

@@ -155,7 +155,7 @@ def embed(
             table=table,
             image_embeds=image_embeds,
             text_embeds=text_embeds,
-            fused=fused_embeds,
+            fused_embeds=fused_embeds,
             overwrite=overwrite,
         )
     _done(out, f"{len(result):,} memes, " + ", ".join(f"{hook} {result.d_in(hook)}" for hook in result.hooks))

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-from datasets import Array2D, Dataset, concatenate_datasets, load_from_disk
+from datasets import Array2D, Dataset, Features, Value, concatenate_datasets, load_from_disk
 
 from sae_lens_meme.errors import DataError, NonFiniteError
 from sae_lens_meme.labels import NOT_LABELS, SPLITS
@@ -213,6 +213,14 @@ class Embeddings:
     def _require_hook(self, hook: str) -> None:
         if hook not in self.hooks:
             raise DataError(f"hook {hook!r} is not in these embeddings; they have {', '.join(self.hooks) or 'none'}")
+
+
+def embedding_features(described: dict[str, Value], widths: dict[str, int]) -> Features:
+    """The columns of embeddings on disk: what describes the memes, then one `Array2D((1, d), "float32")` a hook.
+
+    The shape is the one that SAELens' cached-activations reader asks for, with a context of one.
+    """
+    return Features({**described, **{hook: Array2D((1, d), "float32") for hook, d in widths.items()}})
 
 
 def require_finite(x: np.ndarray, hook: str, ids: Sequence[str] | np.ndarray, rows: np.ndarray | None = None) -> None:

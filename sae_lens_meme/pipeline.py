@@ -202,13 +202,13 @@ def _numbers(facts: dict[str, Any]) -> str:
 
 def _check_sections(recipe: dict[str, Any], base: Path) -> tuple[dict[str, Any], TrainConfig]:
     """The last sections, and the others looked at: a mistake in one is told before the long steps."""
-    from sae_lens_meme.embed import embed_arrays, embed_corpus
+    from sae_lens_meme.embed import ArrayOptions, EmbedOptions
     from sae_lens_meme.evaluate import evaluate
     from sae_lens_meme.train import load_train_config
 
     embedding, options = recipe.get("embed") or {}, recipe.get("evaluate") or {}
     arrays = isinstance(embedding, dict) and "table" in embedding
-    _check_arguments("embed", embedding, embed_arrays if arrays else embed_corpus)
+    (ArrayOptions if arrays else EmbedOptions).from_mapping(embedding)
     _check_arguments("evaluate", options, evaluate)
     if recipe.get("corpus") is None and not arrays and not (base / "corpus").is_dir():
         raise ConfigError("corpus: the section is missing; give one, or arrays with embed: {table: rows.csv, ...}")

@@ -114,9 +114,9 @@ def test_the_key_follows_the_last_colon_of_what_is_no_file(tmp_path: Path):
 
 def test_another_key_of_the_same_file_is_another_result(files: dict[str, Path], tmp_path: Path):
     save_tensors({"a": torch.from_numpy(IMAGE), "b": torch.from_numpy(TEXT)}, tmp_path / "x.safetensors")
-    embed_arrays(out=tmp_path / "e", fused=f"{tmp_path}/x.safetensors:a", table=files["table"])
+    embed_arrays(out=tmp_path / "e", fused_embeds=f"{tmp_path}/x.safetensors:a", table=files["table"])
     with pytest.raises(MemeError, match="holds a different result"):
-        embed_arrays(out=tmp_path / "e", fused=f"{tmp_path}/x.safetensors:b", table=files["table"])
+        embed_arrays(out=tmp_path / "e", fused_embeds=f"{tmp_path}/x.safetensors:b", table=files["table"])
 
 
 @pytest.mark.parametrize(
@@ -201,7 +201,7 @@ def test_bad_input_is_named(files: dict[str, Path], tmp_path: Path, change: dict
 
 
 def test_only_fused_vectors_are_enough(files: dict[str, Path], tmp_path: Path):
-    embeddings = embed_arrays(out=tmp_path / "e", fused=files["image_embeds"], table=files["table"])
+    embeddings = embed_arrays(out=tmp_path / "e", fused_embeds=files["image_embeds"], table=files["table"])
     assert embeddings.hooks == ("hook_fused",)
 
 

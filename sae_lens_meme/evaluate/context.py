@@ -7,7 +7,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from sae_lens_meme.embed.memeclip import HEADS
+from sae_lens_meme.embed.options import HEADS
 from sae_lens_meme.embeddings import Embeddings
 from sae_lens_meme.evaluate.options import Options
 from sae_lens_meme.evaluators.latents import Latents
