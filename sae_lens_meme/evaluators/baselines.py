@@ -72,12 +72,12 @@ COLUMNS = {"baseline": "sae, or the name of a control", "protocol": "corrected o
 }
 
 
-Counts = dict[tuple[str, str], dict[str, Measure]]
+ByBaseline = dict[tuple[str, str], dict[str, Measure]]
 """By protocol and baseline, then by key of COUNTS."""
 
 
 class Baselines(Evaluator):
-    """Counts of significant pairs under both protocols for the SAE and for each baseline.
+    """ByBaseline of significant pairs under both protocols for the SAE and for each baseline.
 
     The result has a table of one row a baseline x protocol, and `{protocol}/{baseline}/{count}` as numbers.
 
@@ -176,7 +176,7 @@ class Baselines(Evaluator):
 def permuted_labels(
     latents: Latents, labels: ConceptLabels, protocol: str, n_permutations: int, alpha: float, seed: int
 ) -> list[dict[str, Any]]:
-    """Counts on labels permuted within source: two rows, the mean and the largest over the draws."""
+    """ByBaseline on labels permuted within source: two rows, the mean and the largest over the draws."""
     generator = np.random.default_rng(seed)
     draws = [_counts(latents, labels.permuted(generator), protocol, alpha) for _ in range(n_permutations)]
 
@@ -211,7 +211,7 @@ def _measures(row: dict[str, Any], unfit: Mapping[str, str], alpha: float) -> di
     return {key: quantity(row[key], group, rows=rows, reason=reason) for key, quantity in COUNTS.items()}
 
 
-def _show(counts: Counts, alpha: float) -> list[Section]:
+def _show(counts: ByBaseline, alpha: float) -> list[Section]:
     """Make rows of the SAE's shown counts, with the same count of every control beside them."""
     there = {name: found["n_latents"].value for (protocol, name), found in counts.items() if protocol == "corrected"}
     shown = sorted(there.keys() - {"sae", "permuted_labels_max"}, key=[*UNITS, *there].index)
@@ -232,7 +232,7 @@ def _show(counts: Counts, alpha: float) -> list[Section]:
     return sections
 
 
-def _verdict(counts: Counts) -> str | None:
+def _verdict(counts: ByBaseline) -> str | None:
     """Per test, as the controls have other numbers of units."""
     share = {
         name: c["share_of_tests_global"].value for (protocol, name), c in counts.items() if protocol == "corrected"
