@@ -77,7 +77,7 @@ ByBaseline = dict[tuple[str, str], dict[str, Measure]]
 
 
 class Baselines(Evaluator):
-    """ByBaseline of significant pairs under both protocols for the SAE and for each baseline.
+    """Counts of significant pairs under both protocols for the SAE and for each baseline.
 
     The result has a table of one row a baseline x protocol, and `{protocol}/{baseline}/{count}` as numbers.
 
@@ -176,7 +176,7 @@ class Baselines(Evaluator):
 def permuted_labels(
     latents: Latents, labels: ConceptLabels, protocol: str, n_permutations: int, alpha: float, seed: int
 ) -> list[dict[str, Any]]:
-    """ByBaseline on labels permuted within source: two rows, the mean and the largest over the draws."""
+    """Counts on labels permuted within source: two rows, the mean and the largest over the draws."""
     generator = np.random.default_rng(seed)
     draws = [_counts(latents, labels.permuted(generator), protocol, alpha) for _ in range(n_permutations)]
 
