@@ -209,7 +209,7 @@ def permuted_labels(
 def _counts(latents: Latents, labels: ConceptLabels, protocol: str, alpha: float) -> dict[str, Number]:
     """In the order of COUNTS."""
     counter = Counter(latents.csr(), labels.codes(protocol), labels.strata(protocol))
-    numbers = pair_counts(association(counter.count(), protocol, alpha), alpha)
+    numbers = pair_counts(association(counter.count, labels, protocol, alpha), alpha)
     numbers[N_F1] = int((measured_f1(latents, labels, protocol) > INTERVLM_F1).sum())
     return {key: numbers[key] for key in COUNTS}
 
