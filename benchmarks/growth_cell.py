@@ -15,8 +15,6 @@ from typing import Any
 
 import numpy as np
 from datasets import Array2D, Dataset, Features, Value
-from sae_lens_meme.evaluators.monosemanticity.scores import score
-from sae_lens_meme.evaluators.monosemanticity.units import Units
 from scipy import sparse
 
 from benchmarks.data import make_many_latents
@@ -24,7 +22,7 @@ from sae_lens_meme.embeddings import Embeddings
 from sae_lens_meme.evaluators.classifiers import Probe
 from sae_lens_meme.evaluators.influence import effects_of, latent_route
 from sae_lens_meme.evaluators.latents import Latents
-from sae_lens_meme.evaluators.monosemanticity.panel import Panel
+from sae_lens_meme.evaluators.monosemanticity import Panel, Units, score
 from sae_lens_meme.hooks.names import FUSED
 from sae_lens_meme.metrics.contingency import Counter
 from sae_lens_meme.metrics.fisher import stratified_greater

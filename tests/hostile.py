@@ -68,7 +68,7 @@ VECTORS: dict[str, Callable[[], np.ndarray]] = {
 
 def _labels(**more: list[Any]) -> dict[str, list[Any]]:
     i = np.arange(N)
-    return {"hate": [int(v) if v % 5 else None for v in i % 3], "humor": (i % 4 - 1).tolist(), **more}
+    return {"hate": [int(v) if v % 5 else None for v in i % 3], "humor": (i % 4).tolist(), **more}
 
 
 def _only(rows: np.ndarray) -> dict[str, list[Any]]:

@@ -61,11 +61,11 @@ def memes(n: int = N, seed: int = 0, d: int = 12, **columns) -> Embeddings:
 
 
 def numbers_of(measured: Measurement, name: str = IMAGE) -> dict[str, float | None]:
-    return {q.key: measure.value for q, measure in measures_of(measured, name, "sae", "rows", 1).items()}
+    return {q.key: measure.value for q, measure in measures_of(measured, name, "sae", "rows", 99).items()}
 
 
 def permuted_numbers_of(measured: Measurement, name: str = IMAGE) -> dict[str, float | None]:
-    return {q.key: measure.value for q, measure in measures_of_draws(measured, name, "permuted", "rows").items()}
+    return {q.key: measure.value for q, measure in measures_of_draws(measured, name, "permuted", "rows", 99).items()}
 
 
 def panel_of(embeddings: Embeddings, hooks=(IMAGE, TEXT)) -> Panel:
@@ -444,6 +444,47 @@ def test_the_numbers_sum_up_the_table(trained, result):
     assert numbers[f"{IMAGE}/permuted/share_significant"] < 0.05
 
 
+def test_a_share_says_of_how_many_latents_it_is(trained, result):
+    embeddings, sae = trained
+    n = result.numbers[f"{IMAGE}/sae/n_latents"]
+    rows = {row["measure"]: row for row in result.rows()}
+    share = rows[f"image embeddings: share of latents with q < .05 (of {n} tested, 24 in all)"]
+    assert share["value"] == result.numbers[f"{IMAGE}/sae/share_significant"]
+    assert share["controls"] == {"permuted": result.numbers[f"{IMAGE}/permuted/share_significant"]}
+    mean = rows[f"text embeddings: mean of {result.numbers[f'{TEXT}/sae/n_latents']} latents"]
+    controls = {name: f"{TEXT}/{key}" for name, key in (("chance", "chance"), ("permuted", "permuted/mean"))}
+    controls["neurons"] = f"{TEXT}/neurons/mean"
+    assert mean["controls"] == {name: result.numbers[key] for name, key in controls.items()}
+    pairs = result.numbers["uniqueness/n_pairs"]
+    top = rows[f"share of pairs of latents with a common top-16 meme (of {pairs:,} pairs)"]
+    assert top["controls"] == {"permuted": result.numbers["uniqueness/share_overlapping_permuted"]}
+    few = Monosemanticity(embeddings, min_support=15, n_permutations=20, neurons=False).evaluate(sae)
+    n = few.numbers[f"{IMAGE}/sae/n_latents"]
+    assert 0 < n < 10
+    assert f"of {n} tested latents (of 24)" in few.verdict
+
+
+def test_the_verdict_says_who_judges_and_what_raw_neurons_do(trained, result):
+    embeddings, sae = trained
+    share, n = (result.numbers[f"{IMAGE}/sae/{key}"] for key in ("share_significant", "n_latents"))
+    assert result.verdict.startswith(
+        f"{share:.0%} of {n} tested latents (of 24) fire on memes alike in image embeddings"
+    )
+    low, high = (result.numbers[f"{IMAGE}/sae/mean_{end}"] for end in ("low", "high"))
+    other_low, other_high = (result.numbers[f"{IMAGE}/neurons/mean_{end}"] for end in ("low", "high"))
+    how = "less so" if other_high < low else "more so" if other_low > high else "no less so"
+    assert f"raw neurons {how};" in result.verdict
+    assert result.verdict.endswith("the judge is the SAE's own encoder: no independent evidence.")
+    given = {"n_permutations": 20, "min_support": 3, "neurons": False}
+    other = Embeddings.from_dataset(embeddings.dataset, model="two")
+    judged = Monosemanticity(embeddings, reference=other, **given).evaluate(sae)
+    assert judged.verdict.endswith("; the judge, two, is an encoder that the SAE does not read.")
+    assert "neurons" not in judged.verdict
+    few = Monosemanticity(embeddings, **given | {"n_permutations": 19}).evaluate(sae)
+    assert few.verdict is few.numbers[f"{IMAGE}/sae/share_significant"] is None
+    assert few.reasons[f"{IMAGE}/sae/share_significant"] == "with 19 permutations no p is below 0.05"
+
+
 def test_the_control_is_raw_neurons_at_equal_l0(trained, result):
     embeddings, sae = trained
     neurons = directions(embeddings, "hook_fused", encode(sae, embeddings).l0)
@@ -591,7 +632,7 @@ def test_embeddings_that_are_all_alike_leave_no_room_above_chance(trained):
     rng = np.random.default_rng(0)
     same = np.ones((400, 16), np.float32)
     embeddings = make_embeddings({"hook_fused": anisotropic(400, 16, rng), IMAGE: same}, sources=["a"] * 400)
-    result = Monosemanticity(embeddings, min_support=3, n_permutations=9).evaluate(sae)
+    result = Monosemanticity(embeddings, min_support=3, n_permutations=20).evaluate(sae)
     numbers = result.numbers
     assert numbers[f"{IMAGE}/sae/mean"] == pytest.approx(1)
     assert numbers[f"{IMAGE}/sae/mean_corrected"] is numbers[f"{IMAGE}/sae/mean_corrected_within_source"] is None

@@ -329,6 +329,43 @@ def test_controls_are_in_no_mean():
     assert 0 < numbers["shuffled/mean_cosine"] < 1
 
 
+@pytest.mark.parametrize(
+    ("significant", "said"),
+    [
+        (range(22), "significant ones more often (odds ratio "),
+        (range(18, 40), "significant ones less often (odds ratio 0.0"),
+        (range(0, 40, 2), "significant ones no more often than others (odds ratio 1.00, 0."),
+        (range(20), "significant ones more often (odds ratio 49.15 or more)."),
+        ([], "whether the significant ones do is not known."),
+    ],
+)
+def test_the_verdict_says_whether_significant_latents_are_the_stable_ones(significant, said):
+    """The first 20 of 40 latents have the same direction in the other SAE."""
+    rows = rows_of(40, 0)
+    other = np.vstack([rows[:20], rows_of(20, 1)])
+    alignment = pd.DataFrame({"latent": range(40), "q_global": np.where(np.isin(range(40), significant), 0.001, 0.9)})
+    result = stability(sae_of(rows), {"one": sae_of(other)}, alignment=alignment, threshold=0.999)
+    assert result.verdict is not None
+    assert result.verdict.startswith("50% of 40 latents come again with another seed (random directions: 0%)")
+    assert said in result.verdict
+    labels = [row["measure"] for row in result.rows()]
+    assert labels[0] == "stable latents (of 40): cosine of 0.999 or more"
+    if len(significant):
+        n = len(significant)
+        assert f"stable of {n} significant latents (others: {40 - n})" in labels
+
+
+def test_labels_that_cannot_be_used_leave_the_rest():
+    labelled = make_embeddings({"hook_fused": MEMES.take("hook_fused", np.arange(600))}, labels={"always": [1] * 600})
+    result = stability(sae_of(rows_of(8, 0)), {"one": sae_of(rows_of(8, 1))}, labelled)
+    assert result.numbers["significance/odds_ratio"] is None
+    assert result.reasons["significance/odds_ratio"].startswith(
+        "no table of concept alignment is given, and no label has 2 to 10 classes (labels: always)"
+    )
+    assert result.numbers["one/mean_cosine"] is not None
+    assert table_of(result)["significant"].isna().all()
+
+
 WRONG = [
     (lambda: stability(sae_of(rows_of(4, 0)), {}), ConfigError, "there is no SAE of another seed"),
     (lambda: stability(sae_of(rows_of(4, 0)), {"mean": sae_of(rows_of(4, 0))}), ConfigError, "cannot be called 'mean'"),
@@ -432,6 +469,36 @@ def test_zscored_directions(data):
     alive = np.ix_(*((encode(s, embeddings).csr().toarray() > 0).any(axis=0) for s in (sae, other)))
     rows, columns = linear_sum_assignment(cosines[alive], maximize=True)
     assert result.numbers["one/mean_cosine"] == pytest.approx(cosines[alive][rows, columns].mean(), rel=1e-4)
+
+
+@pytest.mark.parametrize("value", [0.3, 1e30, 4e-33])
+def test_a_dimension_that_does_not_vary_counts_nothing(data, value):
+    """Divided by a standard deviation of almost 0 it would be all of every direction, and all latents the same."""
+    x, _ = data
+    flat, narrow = x.copy(), np.delete(x, 7, axis=1)
+    flat[:, 7] = value
+    results = []
+    for memes_, part in ((flat, slice(None)), (narrow, np.arange(D_IN) != 7)):
+        saes = [sae_of(rows_of(30, seed)[:, part]) for seed in (0, 1)]
+        for sae in saes:
+            sae.W_enc.data[...] = torch.from_numpy(np.random.default_rng(3).standard_normal((D_IN, 30))[part])
+            if memes_ is flat:
+                sae.W_enc.data[7] = 0
+        results.append(Stability(make_embeddings({"hook_fused": memes_}), {"one": saes[1]}).evaluate(saes[0]))
+    with_it, without = (result.numbers for result in results)
+    for key in ("share_above_0.5", "mean_cosine", "mean_nearest_cosine", "mean_jaccard"):
+        assert with_it[f"one/{key}"] == pytest.approx(without[f"one/{key}"], abs=1e-5), key
+    assert with_it["one/mean_cosine"] < 0.6
+
+
+def test_memes_that_are_all_alike_have_no_stable_latents():
+    alike = make_embeddings({"hook_fused": np.ones((40, D_IN))})
+    result = stability(sae_of(rows_of(8, 0)), {"one": sae_of(rows_of(8, 1))}, alike, zscored=True)
+    assert result.numbers["n_alive"] == 0
+    assert result.numbers["mean/share_above_0.7"] is result.verdict is None
+    raw = stability(sae_of(rows_of(8, 0)), {"one": sae_of(rows_of(8, 1))}, alike)
+    assert raw.numbers["one/mean_correlation"] is None, "constant activations have no correlation"
+    assert raw.numbers["one/mean_jaccard"] is not None
 
 
 def test_it_conforms_without_labels(data):

@@ -17,7 +17,7 @@ from sklearn.metrics import log_loss
 from typing_extensions import Self
 
 from sae_lens_meme import options
-from sae_lens_meme.embeddings import Embeddings, require_finite
+from sae_lens_meme.embeddings import Embeddings
 from sae_lens_meme.evaluators.base import Evaluator
 from sae_lens_meme.evaluators.classifiers import (
     Probe,
@@ -169,7 +169,6 @@ class Probes(Evaluator):
         )
         parts = [x_hat for _, _, x_hat in reconstructed(sae, embeddings, latents, hook, needed)]
         x_hat = np.concatenate(parts) if parts else np.empty((0, embeddings.d_in(hook)), np.float32)
-        require_finite(x_hat, "reconstruction", embeddings.ids, needed)
         return {
             "majority": lambda rows: rows,
             "latents": lambda rows: latents.csr()[rows],

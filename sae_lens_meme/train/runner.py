@@ -86,7 +86,7 @@ class _EpochRunner:
         # SAELens wants tokens and a model to run them through; the batches come from `data`, whatever these are
         rows = Dataset.from_dict({"input_ids": data.train_rows[:, None].tolist()})
         with self._in_saelens(cfg):
-            super().__init__(cfg, rows, model or HookedRootModule(), given)  # type: ignore[call-arg]
+            super().__init__(cfg, rows, HookedRootModule() if model is None else model, given)  # type: ignore[call-arg]
         store: Any = self.activations_store  # type: ignore[attr-defined]
         store.load_from_checkpoint = lambda checkpoint_path: None  # nothing is read from it
         for name, sae in self._saes().items():

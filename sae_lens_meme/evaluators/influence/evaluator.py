@@ -64,7 +64,7 @@ RANDOM_MAXIMUM = Quantity(
     "all latents share; a maximum on the measured rows themselves, so it errs on the high side",
     _SILENT,
 )
-OF_MATCHED = Quantity("largest_matched", _MATCHED, _SILENT)
+OF_MATCHED = Quantity("largest_matched", _MATCHED, f"no other latent fires, or {_SILENT}")
 UNCHANGED = Quantity(
     "attached_no_change",
     "control: largest change of any probability under multiplier 1, on the first "
@@ -323,7 +323,6 @@ def _verdict(measures: Sequence[Measure], flattered: bool) -> str | None:
     if not beats:
         return None
     found = ", ".join(f"{edit} for {sum(won)} of {len(won)} labels" for edit, won in beats.items())
-    return (
-        f"One latent, by the lower end of its interval, beats the largest random step of equal norm: {found}"
-        f"{'; it was chosen on the same memes' if flattered else ''}."
-    )
+    by = " (lower end of 95 %)" if any(measure.interval for measure in measures) else ""
+    same = "; chosen on the same memes" if flattered else ""
+    return f"One latent beats the largest random step of equal norm{by}: {found}{same}."

@@ -151,7 +151,7 @@ class Monosemanticity(Evaluator):
                 who: measures_of(one, name, f"{name}/{who}", f"{DICTIONARIES[who]}; {memes}", n_draws)
                 for who, one in found.items()
             },
-            measures_of_draws(sae, name, f"{name}/permuted", f"{DICTIONARIES['permuted']}; {n_draws} draws; {memes}"),
+            measures_of_draws(sae, name, f"{name}/permuted", f"{DICTIONARIES['permuted']}; {memes}", n_draws),
         )
 
     def _parts(self, sae: Any, embeddings: Embeddings, latents: Latents, panel: Panel) -> Iterator[Result]:

@@ -242,7 +242,7 @@ class Units:
 
     def summed(self, values: Float64[np.ndarray, " active"]) -> Float64[np.ndarray, " latents"]:
         """One value a weight, summed by latent."""
-        return np.bincount(self.column, values, minlength=self.n_latents)
+        return _counted(self.column, values, self.n_latents)
 
     def pair_weight(self, left: int, right: int) -> Float64[np.ndarray, " latents"]:
         """sum over n != m of a_n b_m, the denominator."""
@@ -255,13 +255,18 @@ class Units:
     ) -> Float64[np.ndarray, "latents strata"]:
         """The same summed by latent and stratum of the row."""
         cell = self.column * n_strata + strata[self.rows]
-        return np.bincount(cell, values, minlength=self.n_latents * n_strata).reshape(self.n_latents, n_strata)
+        return _counted(cell, values, self.n_latents * n_strata).reshape(self.n_latents, n_strata)
 
     def part(self, start: int, stop: int) -> Units:
         """The latents start : stop."""
         low, high = self.indptr[start], self.indptr[stop]
         active = (self.indptr[start : stop + 1] - low, self.rows[low:high], self.values[:, low:high])
         return Units(*active, self.support[start:stop], self.constant[start:stop], self.n)
+
+
+def _counted(places: Int[np.ndarray, " n"], values: np.ndarray, size: int) -> Float64[np.ndarray, " size"]:
+    """numpy counts nothing at all in whole numbers."""
+    return np.bincount(places, values, minlength=size).astype(np.float64, copy=False)
 
 
 def _scaled(active: Any) -> tuple[Any, Bool[np.ndarray, " latents"]]:

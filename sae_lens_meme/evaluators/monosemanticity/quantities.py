@@ -132,7 +132,7 @@ def measures_of(found: Measurement, name: str, group: str, rows: str, n_draws: i
     scores, best, draws = found.scores[name], found.best(name), found.draws.get(name)
     ms, every = scores.ms[found.counted], scores.ms[np.isfinite(scores.ms)]
     corrected, within = scores.corrected[found.counted], scores.corrected_within_source[found.counted]
-    (low, high), units = scores.interval, found.units
+    (low, high), units, few = scores.interval, found.units, _too_few(n_draws)
 
     def of_best(values: np.ndarray) -> Number:
         return None if best is None else values[best]
@@ -146,7 +146,7 @@ def measures_of(found: Measurement, name: str, group: str, rows: str, n_draws: i
         MEDIAN_CORRECTED: _median(corrected),
         MEAN_WITHIN: _mean(within),
         MEDIAN_WITHIN: _median(within),
-        SIGNIFICANT: draws.share_significant(ALPHA) if draws else None,
+        SIGNIFICANT: draws.share_significant(ALPHA) if draws and not few else None,
         P_BEST: draws.p_best if draws else None,
         BEST: of_best(scores.ms),
         BEST_LATENT: best,
@@ -166,7 +166,8 @@ def measures_of(found: Measurement, name: str, group: str, rows: str, n_draws: i
     }
     reasons = {
         **dict.fromkeys((MEAN_UNFILTERED, BEST_UNFILTERED), None),
-        **dict.fromkeys((SIGNIFICANT, P_BEST), nothing or NO_DRAWS),
+        SIGNIFICANT: nothing or few,
+        P_BEST: nothing or NO_DRAWS,
     }
     tests = {quantity: f"{rows}; {_test(n_draws)}" for quantity in (SIGNIFICANT, P_BEST)}
     return {
@@ -175,19 +176,21 @@ def measures_of(found: Measurement, name: str, group: str, rows: str, n_draws: i
     }
 
 
-def measures_of_draws(found: Measurement, name: str, group: str, rows: str) -> Found:
+def measures_of_draws(found: Measurement, name: str, group: str, rows: str, n_draws: int) -> Found:
     """The same of latents permuted within source."""
-    draws = found.draws.get(name)
+    draws, few = found.draws.get(name), _too_few(n_draws)
     best = np.empty(0) if draws is None else draws.permuted.max(axis=1)
     values = {
         PERMUTED_MEAN: draws and float(draws.permuted.mean(dtype=np.float64)),
         PERMUTED_MEDIAN: draws and float(np.median(draws.permuted, axis=1).mean()),
-        PERMUTED_SIGNIFICANT: draws and draws.null_share_significant(ALPHA),
+        PERMUTED_SIGNIFICANT: None if few or not draws else draws.null_share_significant(ALPHA),
         PERMUTED_BEST: draws and float(best.mean()),
         PERMUTED_BEST_MAX: draws and float(best.max()),
     }
-    why = NO_DRAWS if found.counted.any() else _nothing(found)
-    return {q: q(v, group, rows=rows, reason=why) for q, v in values.items()}
+    nothing = None if found.counted.any() else _nothing(found)
+    reasons = {PERMUTED_SIGNIFICANT: nothing or few}
+    rows = f"{rows}; {n_draws} draws"
+    return {q: q(v, group, rows=rows, reason=reasons.get(q, nothing or NO_DRAWS)) for q, v in values.items()}
 
 
 class OfReference(NamedTuple):
@@ -253,12 +256,17 @@ def _nothing(found: Measurement) -> str:
     return f"no latent has an effective support of {found.min_support:g} on these {len(found.panel)} memes"
 
 
-def _test(n_draws: int) -> str:
+def _too_few(n_draws: int) -> str | None:
+    """Why no test can be significant."""
     if not n_draws:
-        return "no permutations asked for"
+        return NO_DRAWS
+    return None if (n_draws + 1) * ALPHA > 1 else f"with {n_draws} permutations no p is below {ALPHA:g}"
+
+
+def _test(n_draws: int) -> str:
     return (
         f"{n_draws} permutations of the activations within source, so that no p is below 1/{n_draws + 1} and a share under "
-        f"{20 / (n_draws + 1):.0%} shows as 0"
+        f"{1 / ALPHA / (n_draws + 1):.0%} shows as 0"
     )
 
 

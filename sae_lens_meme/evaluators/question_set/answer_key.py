@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from sae_lens_meme.errors import ConfigError, DataError
-from sae_lens_meme.evaluators.question_set.shares import CLASSES
+from sae_lens_meme.evaluators.question_set.compute import CLASSES
 from sae_lens_meme.evaluators.result import Number, Result
 
 NAME = "question_set_answer_key"

@@ -172,15 +172,22 @@ class Stability(Evaluator):
         firing, permuted = (firing_agreement(latents, part, matching.partner) for part in (active, handed))
         return Counterpart(int(others.alive.sum()), matching, random, firing, permuted)
 
-    def _significant(self, embeddings: Embeddings, latents: Latents, alive: np.ndarray) -> np.ndarray | None:
-        """1 for alive latents with a significant concept, 0 for those without, NaN where none was tested."""
+    def _significant(self, embeddings: Embeddings, latents: Latents, alive: np.ndarray) -> np.ndarray | str:
+        """1 for alive latents with a significant concept, 0 for those without, NaN where none was tested; or why not."""
         found = self.alignment.table if isinstance(self.alignment, Result) else self.alignment
-        if self.alignment is None and (found := _tested(embeddings, latents, self.concepts)) is None:
-            return None
+        if self.alignment is None:
+            try:
+                found = _tested(embeddings, latents, self.concepts)
+            except (ConfigError, DataError) as error:
+                return f"no table of concept alignment is given, and {error}"
         return np.where(alive, significant_latents(found, latents.d_sae, self.options.alpha), np.nan)
 
     def _scale(self, sae: Any, embeddings: Embeddings) -> Scale:
-        return train_moments(embeddings, hook_of(sae, embeddings, self.hook)).std if self.options.zscored else 1.0
+        """Infinite in a dimension that does not vary: what a decoder row has there says nothing."""
+        if not self.options.zscored:
+            return 1.0
+        moments = train_moments(embeddings, hook_of(sae, embeddings, self.hook))
+        return np.where(moments.dead, np.inf, moments.std)
 
     def _section(self) -> Section:
         controls = {
@@ -197,12 +204,13 @@ class Stability(Evaluator):
         )
 
 
-def _tested(embeddings: Embeddings, latents: Latents, concepts: tuple[Concept, ...] | None) -> pd.DataFrame | None:
-    """As concept alignment has it under the corrected protocol, without what is not needed here; None without labels."""
-    try:
-        targets = ConceptLabels.of(embeddings, concepts_of(embeddings, concepts))
-    except ConfigError:
-        return None
+def _tested(embeddings: Embeddings, latents: Latents, concepts: tuple[Concept, ...] | None) -> pd.DataFrame:
+    """As concept alignment has it under the corrected protocol, without what is not needed here.
+
+    Raises:
+        ConfigError, DataError: there are no labels for it.
+    """
+    targets = ConceptLabels.of(embeddings, concepts_of(embeddings, concepts))
     q = benjamini_hochberg(stratified_greater(Counter(latents.csc(), targets.known, targets.sources).count()))
     return pd.DataFrame({"latent": np.repeat(np.arange(len(q)), q.shape[1]), "q_global": q.ravel()})
 
@@ -225,9 +233,9 @@ def _verdict(matched: Matched, seeds: Found, significance: Found) -> str | None:
     seeds_ = "another seed" if len(matched.seeds) == 1 else f"{len(matched.seeds)} other seeds"
     said = f"{share.value:.0%} of {n} latents come again with {seeds_} (random directions: {rival.value:.0%})"
     odds = significance["significance", ODDS]
-    if odds.value is None or odds.interval is None or odds.interval.low is None:
+    if odds.interval is None or odds.interval.low is None:
         return f"{said}; whether the significant ones do is not known."
     low, high = odds.interval.low, odds.interval.high
     how = "less often" if high is not None and high < 1 else "more often" if low > 1 else "no more often than others"
-    ends = f"{low:.2f} to {'infinity' if high is None else f'{high:.2f}'}"
-    return f"{said}, significant ones {how} (odds ratio {odds.value:.2f}, {ends})."
+    ratio = f"{low:.2f} or more" if high is None else f"{odds.value:.2f}, {low:.2f} to {high:.2f}"
+    return f"{said}, significant ones {how} (odds ratio {ratio})."

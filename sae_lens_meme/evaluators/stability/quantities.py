@@ -117,8 +117,8 @@ class Matched:
     seeds: dict[str, Counterpart]
     controls: dict[str, Counterpart]
     """SAEs that are no other seed: in no mean."""
-    significant: Float[np.ndarray, " latents"] | None
-    """1 or 0, NaN where no concept was tested; None without labels."""
+    significant: Float[np.ndarray, " latents"] | str
+    """1 or 0, NaN where no concept was tested; or why it is not known."""
     threshold: float
 
     @cached_property
@@ -190,7 +190,7 @@ def heading(control: str) -> str:
 
 
 def of_significance(
-    significant: Float[np.ndarray, " latents"] | None,
+    significant: Float[np.ndarray, " latents"] | str,
     stable: Bool[np.ndarray, " latents"],
     cosine: Float[np.ndarray, " latents"],
     rate: Float[np.ndarray, " latents"],
@@ -199,9 +199,8 @@ def of_significance(
 ) -> Found:
     """Significant against other latents (NaN in `significant` is left out), as they are and within firing rate."""
     at, within = "significance", "significance/within_rate"
-    if significant is None:
-        why = "no table of concept alignment is given, and there are no labels"
-        return {(at, ODDS): ODDS(None, at, reason=why)}
+    if isinstance(significant, str):
+        return {(at, ODDS): ODDS(None, at, reason=significant)}
     known = ~np.isnan(significant)
     yes, stable, cosine = significant[known] == 1, stable[known], cosine[known]
     group, everywhere = rate_groups(rate[known]), np.zeros(len(yes), int)
@@ -239,7 +238,7 @@ def of_significance(
 def table_of(matched: Matched, alpha: float) -> tuple[pd.DataFrame, dict[str, str]]:
     """One row a latent, and what each column is."""
     dead, n = ~matched.alive, len(matched.alive)
-    significant = np.full(n, np.nan) if matched.significant is None else matched.significant
+    significant = np.full(n, np.nan) if isinstance(matched.significant, str) else matched.significant
     n_stable, at_least = (matched.cosines >= matched.threshold).sum(axis=1), f"at least {matched.threshold:g}"
     columns = {
         "latent": (np.arange(n), "of this SAE"),
