@@ -163,7 +163,7 @@ class Monosemanticity(Evaluator):
             yield hierarchy(
                 *(active, Label(label.name, label.known[rows], label.values[rows]), self._tree(embeddings)),
                 list(o.widths) if o.widths else matryoshka_widths(sae),
-                **{"sources": panel.strata, "ids": panel.ids, "top": max(o.top, 2), "seed": o.seed},
+                **{"sources": panel.strata, "ids": panel.ids, "families": panel.groups, "top": max(o.top, 2), "seed": o.seed},
             )
 
     def _tree(self, embeddings: Embeddings) -> Mapping[Any, Any]:
@@ -174,7 +174,7 @@ class Monosemanticity(Evaluator):
     def _section(self, which: str, judge: Judge) -> Section:
         return Section(
             f"Monosemanticity: cosine of memes that fire the same latent, {which}",
-            "chance: all pairs of memes; permuted: activations handed to other memes of the same source (best: of every draw "
+            "chance: all pairs of memes; permuted: activations handed to other memes of the same source, groups whole (best: of every draw "
             "the best latent, mean); neurons: raw dimensions, both signs, equal L0. Latents with an effective support below "
             f"{self.options.min_support:g} memes are left out; {judge.said}",
         )
