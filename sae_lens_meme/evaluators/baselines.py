@@ -33,7 +33,7 @@ from sae_lens_meme.evaluators.result import Measure, Number, Quantity, Result, S
 from sae_lens_meme.metrics.contingency import Counter
 
 SHUFFLED = "shuffled_data"
-_PERMUTED = "all labels of a meme given to another meme of its source, so that no latent knows any;"
+_PERMUTED = "all labels of a meme given to another meme of its source, groups whole, so that no latent knows any;"
 UNITS = {
     "sae": ("SAE", "the SAE on the true labels"),
     "permuted_labels": ("permuted", f"{_PERMUTED} mean over the draws"),

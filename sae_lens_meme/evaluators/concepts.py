@@ -232,7 +232,9 @@ class ConceptLabels:
             published[:, c] = np.where(concept.published_truth(label), TRUE, FALSE)
         if len(embeddings) == 0:
             raise DataError("these embeddings have no memes")
-        return cls(tuple(c.name for c in concepts), known, published, embeddings.strata, embeddings.splits, embeddings.groups)
+        return cls(
+            tuple(c.name for c in concepts), known, published, embeddings.strata, embeddings.splits, embeddings.groups
+        )
 
     def codes(self, protocol: str) -> Codes:
         return self.published if protocol == "published" else self.known

@@ -72,7 +72,9 @@ def greater_one_a_group(
     """
 
     def of(draw: Any) -> np.ndarray:
-        return stratified_greater(count(draw if weights is None else weights if draw is None else draw * weights), alpha)
+        return stratified_greater(
+            count(draw if weights is None else weights if draw is None else draw * weights), alpha
+        )
 
     return of(draws[0]) if len(draws) == 1 else median_p(np.stack([of(draw) for draw in draws]))
 

@@ -95,7 +95,13 @@ class _Measured:
     """The held-out memes of a task, and their resamples within source, groups whole."""
 
     def __init__(
-        self, task: Task, latents: Latents, held_out: np.ndarray, sources: np.ndarray, groups: np.ndarray, settings: Settings
+        self,
+        task: Task,
+        latents: Latents,
+        held_out: np.ndarray,
+        sources: np.ndarray,
+        groups: np.ndarray,
+        settings: Settings,
     ):
         self.z, self.y = latents.csr()[held_out], task.label.values[held_out]
         self.sources = np.unique(sources, return_inverse=True)[1]

@@ -158,7 +158,9 @@ def measures_of(found: Measurement, name: str, group: str, rows: str, n_draws: i
     nothing = None if len(ms) else _nothing(found)
     intervals = {
         MEAN: Interval(
-            *scores.mean_interval(found.counted), "delete-one jackknife over the memes, groups whole", nothing or _NO_PAIR
+            *scores.mean_interval(found.counted),
+            "delete-one jackknife over the memes, groups whole",
+            nothing or _NO_PAIR,
         ),
         BEST: Interval(
             of_best(low), of_best(high), "jackknife of this latent, the choice not counted", nothing or _NO_PAIR

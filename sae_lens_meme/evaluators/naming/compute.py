@@ -163,7 +163,9 @@ def hold_interval(
         return np.array([rejected(log_p, alpha).sum()])
 
     estimate = np.array([names.holds(alpha).sum()])
-    low, high = count_interval(count, estimate, memes.sources[memes.held_out], replicates, seed, memes.groups[memes.held_out])
+    low, high = count_interval(
+        count, estimate, memes.sources[memes.held_out], replicates, seed, memes.groups[memes.held_out]
+    )
     return float(low[0]), float(high[0])
 
 

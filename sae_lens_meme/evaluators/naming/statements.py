@@ -122,7 +122,9 @@ def _words(
     words = read_words(embeddings.texts, selection, held_out, min_df=min_df, stop_words=stop_words)
     sides = ((words.selection_rows, words.selection), (words.held_out_rows, words.held_out))
     strata, groups = embeddings.strata, embeddings.groups
-    statements = (Statements(rows, sparse.csc_matrix(occurs), None, strata[rows], groups[rows]) for rows, occurs in sides)
+    statements = (
+        Statements(rows, sparse.csc_matrix(occurs), None, strata[rows], groups[rows]) for rows, occurs in sides
+    )
     return Family(words.vocabulary, *statements)
 
 
