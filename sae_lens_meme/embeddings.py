@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
-from datasets import Array2D, ClassLabel, Dataset, concatenate_datasets, load_from_disk
+from datasets import Array2D, ClassLabel, Dataset, Features, Value, concatenate_datasets, load_from_disk
 
 from sae_lens_meme.errors import DataError, NonFiniteError, StorageError
 from sae_lens_meme.labels import SPLITS, is_label_column, is_missing, label_values, missing_code, read_split
@@ -287,6 +287,14 @@ def _distinct(column: pa.ChunkedArray) -> tuple[list[Any], np.ndarray]:
     except pa.ArrowNotImplementedError:  # lists and structs
         return [None if cell is None else str(cell) for cell in column.to_pylist()], np.arange(len(column))
     return cells.to_pylist(), np.asarray(place, dtype=np.int64)
+
+
+def embedding_features(described: dict[str, Value], widths: dict[str, int]) -> Features:
+    """The columns of embeddings on disk: what describes the memes, then one `Array2D((1, d), "float32")` a hook.
+
+    The shape is the one that SAELens' cached-activations reader asks for, with a context of one.
+    """
+    return Features({**described, **{hook: Array2D((1, d), "float32") for hook, d in widths.items()}})
 
 
 def require_finite(x: np.ndarray, hook: str, ids: Sequence[str] | np.ndarray, rows: np.ndarray | None = None) -> None:
