@@ -83,7 +83,8 @@ class CrossModal(Evaluator):
 
     @classmethod
     def from_context(cls, context: Context) -> Self:
-        return cls(context.embeddings, **{"shares": (context.options.share,)} | context.options_of(cls))
+        options: dict[str, Any] = {"shares": (context.options.share,)} | context.options_of(cls)
+        return cls(context.embeddings, **options)
 
     @property
     def settings(self) -> Settings:
@@ -119,7 +120,8 @@ class CrossModal(Evaluator):
     def _kept_again(self, share: float, latents: Latents, scores: ItemScores, weights: Weights) -> Iterator[Measure]:
         """Mean over resamples of the weights and their spread, beside two random selections."""
         within = self.options.within_source
-        expected = dict(zip(("kept_again", "jaccard"), random_overlap(scores, share, within), strict=True))
+        overlap, both = random_overlap(scores, share, within)
+        expected: dict[str, float] = {"kept_again": overlap, "jaccard": both}
         for by, kept in kept_again(latents, scores, weights, share, within).items():
             for name, replicates in (("kept_again", kept), ("jaccard", jaccard(kept))):
                 group = f"stability/keep_{share:g}/{by}"
@@ -271,7 +273,7 @@ def _spread(replicates: np.ndarray, what: str) -> Interval:
 def _undefined(n_held_out: int) -> tuple[str, str]:
     """Why an AUROC is undefined: pooled, and within source."""
     if not n_held_out:
-        return ("no known test or validation rows",) * 2
+        return "no known test or validation rows", "no known test or validation rows"
     return (
         f"all {n_held_out} held-out rows are of one class",
         f"the {n_held_out} held-out rows of each source are of one class",
