@@ -33,7 +33,7 @@ from sae_lens_meme.evaluators.result import Measure, Number, Quantity, Result, S
 from sae_lens_meme.metrics.contingency import Counter
 
 SHUFFLED = "shuffled_data"
-_PERMUTED = "all labels of a meme given to another meme of its source, so that no latent knows any;"
+_PERMUTED = "all labels of a meme given to another meme of its source, groups whole, so that no latent knows any;"
 UNITS = {
     "sae": ("SAE", "the SAE on the true labels"),
     "permuted_labels": ("permuted", f"{_PERMUTED} mean over the draws"),
@@ -197,7 +197,7 @@ def permuted_labels(
 def _counts(latents: Latents, labels: ConceptLabels, protocol: str, alpha: float) -> dict[str, Number]:
     """In the order of COUNTS."""
     counter = Counter(latents.csr(), labels.codes(protocol), labels.strata(protocol))
-    numbers = pair_counts(association(counter.count(), protocol, alpha), alpha)
+    numbers = pair_counts(association(counter.count, labels, protocol, alpha), alpha)
     numbers[N_F1] = int((measured_f1(latents, labels, protocol) > INTERVLM_F1).sum())
     return {key: numbers[key] for key in COUNTS}
 

@@ -122,7 +122,7 @@ class ConceptAlignment(Evaluator):
         measures = [measure for found in pairs for measure in self._of_protocol(found, latents, labels)]
         section = Section(
             f"Concepts: latent x concept pairs with q < {self.options.alpha:g}",
-            "95 %: delete-d jackknife over memes. Beside each count the size of the effects: the median AUROC of these pairs, "
+            "95 %: delete-d jackknife over memes, groups whole. Beside each count the size of the effects: the median AUROC of these pairs, "
             "how many of them have an AUROC with an interval above .5, and how many concepts have a latent with a larger F1 "
             "than firing always: on test memes, but on all memes where the protocol is the published one. "
             f"{NO_QUALITY}",

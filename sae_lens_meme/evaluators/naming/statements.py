@@ -6,7 +6,7 @@ import unicodedata
 import warnings
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, cached_property
 from typing import Any
 
 import numpy as np
@@ -19,6 +19,7 @@ from sae_lens_meme.errors import ConfigError, DataError
 from sae_lens_meme.evaluators.concepts import Concept, ConceptLabels, concepts_of
 from sae_lens_meme.evaluators.latents import Latents
 from sae_lens_meme.metrics.contingency import FALSE, TRUE, UNKNOWN
+from sae_lens_meme.metrics.fisher import one_a_group
 from sae_lens_meme.metrics.permutation import permutation_within
 
 _APOSTROPHES = str.maketrans({"\u2019": "'", "\u02bc": "'", "\uff07": "'"})
@@ -35,6 +36,13 @@ class Statements:
     known: sparse.csc_matrix | None
     """[n, statements]; None where all are known."""
     sources: Int[np.ndarray, " n"]
+    groups: Int[np.ndarray, " n"] | None = None
+    """As `Embeddings.groups`; None: every meme its own."""
+
+    @cached_property
+    def one_a_group(self) -> list[Int[np.ndarray, " n"] | None]:
+        """Weights of draws of one meme a group."""
+        return one_a_group(self.groups)
 
     def codes(self, statement: int) -> UInt8[np.ndarray, "n 1"]:
         """UNKNOWN, FALSE or TRUE of each meme."""
@@ -69,6 +77,7 @@ class NamingMemes:
     """The test rows, else the validation rows, else none."""
     split: str | None
     sources: Int[np.ndarray, " n"]
+    groups: Int[np.ndarray, " n"]
     families: dict[str, Family]
     """Under `word` and `concept`."""
     reasons: dict[str, str]
@@ -83,10 +92,11 @@ class NamingMemes:
             raise DataError(f"naming: all memes are {split} rows; it needs train rows to choose names on")
         families: dict[str, Family] = {}
         reasons: dict[str, str] = {}
-        sources = embeddings.strata
         try:
             families["word"] = words_of(
-                *(embeddings.texts, selection, held_out, sources), min_df=min_df, stop_words=stop_words
+                *(embeddings.texts, selection, held_out, embeddings.strata, embeddings.groups),
+                min_df=min_df,
+                stop_words=stop_words,
             )
         except DataError as error:
             reasons["word"] = str(error)
@@ -96,14 +106,14 @@ class NamingMemes:
             if concepts is not None:
                 raise
             reasons["concept"] = str(error)
-        return cls(selection, held_out, split, sources, families, reasons)
+        return cls(selection, held_out, split, embeddings.strata, embeddings.groups, families, reasons)
 
 
 def permuted_within_source(latents: Latents, embeddings: Embeddings, seed: int) -> Latents:
     """The latents of each meme given to another one of its source and split; the order of the memes does not matter."""
     splits, split = np.unique(embeddings.splits, return_inverse=True)
-    groups = embeddings.strata * len(splits) + split
-    return latents.rows(permutation_within(groups, np.random.default_rng(seed), embeddings.by_id))
+    strata = embeddings.strata * len(splits) + split
+    return latents.rows(permutation_within(strata, np.random.default_rng(seed), embeddings.by_id, embeddings.groups))
 
 
 def _concepts(
@@ -114,7 +124,7 @@ def _concepts(
     def side(rows: np.ndarray) -> Statements:
         codes = targets.known[rows]
         true, known = sparse.csc_matrix(codes == TRUE), sparse.csc_matrix(codes != UNKNOWN)
-        return Statements(rows, true, known, targets.sources[rows])
+        return Statements(rows, true, known, targets.sources[rows], embeddings.groups[rows])
 
     return Family(np.array(targets.names, dtype=object), side(selection), side(held_out))
 
@@ -124,6 +134,7 @@ def words_of(
     selection: Int[np.ndarray, " s"],
     held_out: Int[np.ndarray, " h"],
     strata: Int[np.ndarray, " n"],
+    groups: Int[np.ndarray, " n"] | None = None,
     *,
     min_df: int = 5,
     stop_words: str | Collection[str] | None = None,
@@ -160,7 +171,8 @@ def words_of(
         raise DataError(f"no word is in {min_df} captions of the selection rows ({error})") from None
     other = vectorizer.transform(texts[held_out]) if len(held_out) else occurs[:0]
     sides = ((selection, occurs), (held_out, other))
-    statements = (Statements(rows, sparse.csc_matrix(found), None, strata[rows]) for rows, found in sides)
+    groups = np.arange(len(texts)) if groups is None else groups
+    statements = (Statements(rows, sparse.csc_matrix(x), None, strata[rows], groups[rows]) for rows, x in sides)
     return Family(np.array(vectorizer.get_feature_names_out(), dtype=object), *statements)
 
 
