@@ -12,7 +12,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from sae_lens_meme.embeddings import Embeddings
-from sae_lens_meme.errors import DataError, NonFiniteError
+from sae_lens_meme.errors import ConfigError, DataError, NonFiniteError
 from sae_lens_meme.progress import progress_bar
 
 Source = Callable[[np.ndarray], Tensor]
@@ -37,10 +37,20 @@ def live(model: Any, hook: str, chunk: int = 64) -> Source:
         for start in range(0, len(rows), chunk):
             tokens = torch.from_numpy(np.asarray(rows[start : start + chunk], dtype=np.int64))[:, None]
             _, cache = model.run_with_cache(tokens, names_filter=[hook], return_type=None)
-            parts.append(cache[hook][:, 0].float().cpu())
+            parts.append(_one_position(cache[hook], hook).float().cpu())
         return torch.cat(parts)
 
     return activations
+
+
+def _one_position(x: Float[Tensor, "batch positions d"], hook: str) -> Float[Tensor, "batch d"]:
+    """An SAE of one position of several would be spliced into all of them."""
+    if x.shape[1] != 1:
+        raise ConfigError(
+            f"train.hook_name is {hook!r}, which has {x.shape[1]} positions a meme (patches or tokens); "
+            "SAEs are trained on hooks with one, such as hook_image_embed, hook_text_embed and hook_fused"
+        )
+    return x[:, 0]
 
 
 def in_memory(source: Source, rows: Int[np.ndarray, "n"]) -> Source:
