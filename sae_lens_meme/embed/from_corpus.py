@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -185,22 +185,32 @@ def _loader(rows: Dataset, shards: list[range], encoder: _Encoder) -> DataLoader
     )
 
 
-class _Memes(TorchDataset[tuple[torch.Tensor, torch.Tensor]]):
-    """Decoded, preprocessed pictures and tokenised captions of a corpus."""
+class Pictures(Sequence[Any]):
+    """The pictures of a corpus by row number, opened by `open_image` when they are asked for."""
 
-    def __init__(self, rows: Dataset, preprocess: Callable[..., Any], tokenize: Callable[..., Any]):
-        self._rows = rows.select_columns(["id", "image", "text", "text_origin"]).cast_column(
-            "image", Image(decode=False)
-        )
-        self._preprocess, self._tokenize = preprocess, tokenize
+    def __init__(self, rows: Dataset):
+        self._rows = rows.select_columns(["id", "image"]).cast_column("image", Image(decode=False))
 
     def __len__(self) -> int:
         return len(self._rows)
 
-    def __getitem__(self, row: int) -> tuple[torch.Tensor, torch.Tensor]:
+    def __getitem__(self, row: Any) -> Any:
         meme = self._rows[row]
-        picture = open_image(meme["image"]["bytes"], name=meme["id"])
-        return self._preprocess(picture), self._tokenize([caption_of(meme)])[0]
+        return open_image(meme["image"]["bytes"], name=meme["id"])
+
+
+class _Memes(TorchDataset[tuple[torch.Tensor, torch.Tensor]]):
+    """Decoded, preprocessed pictures and tokenised captions of a corpus."""
+
+    def __init__(self, rows: Dataset, preprocess: Callable[..., Any], tokenize: Callable[..., Any]):
+        self._captions, self._pictures = rows.select_columns(["text", "text_origin"]), Pictures(rows)
+        self._preprocess, self._tokenize = preprocess, tokenize
+
+    def __len__(self) -> int:
+        return len(self._pictures)
+
+    def __getitem__(self, row: int) -> tuple[torch.Tensor, torch.Tensor]:
+        return self._preprocess(self._pictures[row]), self._tokenize([caption_of(self._captions[row])])[0]
 
 
 def _stack(items: list[tuple[torch.Tensor, torch.Tensor]]) -> tuple[torch.Tensor, torch.Tensor]:
