@@ -532,7 +532,7 @@ def known_sae(d_in: int = 8, k: int = 10) -> TopKSAE:
 @pytest.mark.parametrize("noise", [0.0, 0.1])
 def test_known_latents_are_classed_right(noise: float):
     embeddings, _ = known_memes(noise=noise)
-    result = QuestionSet(embeddings, rows="all").evaluate(known_sae())
+    result = QuestionSet(embeddings, rows="all", n_crossed=1000).evaluate(known_sae())
     assert result.numbers["n_items"] == 600
     assert result.numbers["n_latents_fired"] == 9
     found = dict(zip(result.table["latent"], result.table["class"], strict=True))
@@ -547,7 +547,7 @@ def test_known_latents_are_classed_right(noise: float):
 
 def test_numbers_follow_from_the_table():
     embeddings, _ = known_memes(noise=0.1)
-    result = QuestionSet(embeddings, rows="all").evaluate(known_sae())
+    result = QuestionSet(embeddings, rows="all", n_crossed=1000).evaluate(known_sae())
     table, numbers = result.table, result.numbers
     for name, label in (("visual", "visual"), ("textual", "textual"), ("cross_modal", "cross-modal")):
         count = int((table["class"] == label).sum())
@@ -587,7 +587,7 @@ def test_neurons_are_classed_beside_the_latents():
     sae = known_sae()
     with torch.no_grad():
         sae.b_enc.fill_(10)  # every latent fires on every meme, so that every neuron does
-    numbers = QuestionSet(embeddings, rows="all").evaluate(sae).numbers
+    numbers = QuestionSet(embeddings, rows="all", n_crossed=1000).evaluate(sae).numbers
     # a, not a: the part above and the part below the mean, all visual; likewise the others; the constant one never fires
     assert numbers["neurons/n_visual"] == numbers["neurons/n_textual"] == 4
     assert numbers["neurons/n_cross_modal"] == 6
@@ -607,7 +607,7 @@ def test_memeclips_fusion_goes_through_its_heads():
     embeddings = Embeddings.from_dataset(plain.dataset, fusion="memeclip")
     sae = tiny_sae(fused)
     with pytest.raises(Unavailable, match="fusion memeclip needs its heads"):
-        QuestionSet(embeddings, rows="all").evaluate(sae)
+        QuestionSet(embeddings, rows="all", n_crossed=1000).evaluate(sae)
     through = QuestionSet(embeddings, rows="all", fuse=fuse).evaluate(sae)
     assert through.numbers["n_items"] == 100
 
@@ -632,7 +632,7 @@ def test_vectors_that_cannot_be_fused_are_named():
     for value in (0.0, np.nan):
         columns["hook_text_embed"][33] = value
         with pytest.raises(NonFiniteError, match=r"row 33 \(id 'meme-33'\)"):
-            QuestionSet(make_embeddings(columns), rows="all").evaluate(known_sae())
+            QuestionSet(make_embeddings(columns), rows="all", n_crossed=1000).evaluate(known_sae())
 
 
 @pytest.mark.parametrize(
