@@ -78,12 +78,15 @@ def run(
 
 def corpus_step(section: dict[str, Any], *, out: Path, overwrite: bool = False) -> None:
     """Build a corpus and say what is in it, and what was left out and why."""
-    from sae_lens_meme.corpus import build_corpus, summary
+    from sae_lens_meme.corpus import build_corpus, corpus_notes
 
+    options = corpus_options().from_mapping(section)
     with _timed("corpus"):
-        build_corpus(out, corpus_options().from_mapping(section), overwrite=overwrite)
-    for line in summary(out):
-        console.print(Text(f"  {line}"))
+        built = build_corpus(out, options, overwrite=overwrite)
+    memes = ", ".join(f"{len(rows):,} {split}" for split, rows in built.items())
+    console.print(Text(f"  {out}: {memes} memes"), soft_wrap=True)
+    for note in corpus_notes(out):
+        console.print(Text(f"  {visible(note)}"), soft_wrap=True)
 
 
 def embed_step(section: dict[str, Any], *, corpus: Path | None, out: Path, overwrite: bool = False) -> None:
@@ -225,7 +228,7 @@ def _print_index(evaluation: str | Path, names: Any) -> None:
 
 
 def trained_saes(folder: str | Path) -> dict[Path, str]:
-    """Folder and held-out numbers of each SAE of a `train` result; of any other folder only itself."""
+    """Folder and validation numbers of each SAE of a `train` result; of any other folder only itself."""
     folder = Path(folder)
     if not (folder / "manifest.json").is_file():
         return {folder: ""}
@@ -237,11 +240,12 @@ def trained_saes(folder: str | Path) -> dict[Path, str]:
 
 
 def _numbers(facts: dict[str, Any]) -> str:
-    if facts.get("heldout_explained_variance") is None:
-        return f"no held-out numbers ({facts.get('heldout_reason', 'the held-out memes are all alike')})"
+    if facts.get("validation_explained_variance") is None:
+        return f"no validation numbers ({facts.get('validation_reason', 'an earlier release trained it')})"
     return (
-        f"held-out explained variance {facts['heldout_explained_variance']:.3f}, L0 {facts['heldout_l0']:.1f}, "
-        f"{facts['heldout_never_fired']} of {facts['d_sae']} latents never fire there"
+        f"validation explained variance {facts['validation_explained_variance']:.3f}, "
+        f"L0 {facts['validation_l0']:.1f}, {facts['validation_never_fired']} of {facts['d_sae']} latents never fire "
+        f"on the {facts['validation_n']:,} validation memes"
     )
 
 

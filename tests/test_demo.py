@@ -232,9 +232,9 @@ def test_the_question_set_knows_the_planted_kinds(demo: Path):
     from sae_lens import SAE
 
     from sae_lens_meme.embeddings import Embeddings
-    from sae_lens_meme.evaluators.answer_key import score_answer_key
+    from sae_lens_meme.evaluators.answer_key import score_answer_key, score_classes, with_conjunctions
     from sae_lens_meme.evaluators.latents import Latents
-    from sae_lens_meme.evaluators.question_set import QuestionSet, score_classes, with_conjunctions
+    from sae_lens_meme.evaluators.question_set import QuestionSet
     from sae_lens_meme.planted import read_answer_key
 
     embeddings = Embeddings.load(demo / "embeddings")

@@ -141,9 +141,9 @@ def test_memeclip_trains_its_heads_and_fuses_with_them(corpus: Path, tmp_path: P
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"fusion": "late"}, "fusion 'late' is none of clip, memeclip"),
+        ({"fusion": "late"}, "embed.fusion is 'late', it must be 'clip' or 'memeclip'"),
         ({"heads": "x.ckpt"}, "belong to fusion memeclip"),
-        ({"dtype": "int8"}, "dtype 'int8' is none of auto, float32"),
+        ({"dtype": "int8"}, "embed.dtype is 'int8', it must be 'auto', 'float32'"),
     ],
 )
 def test_options_are_checked(corpus: Path, tmp_path: Path, options: dict, message: str):

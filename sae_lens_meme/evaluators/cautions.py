@@ -16,10 +16,14 @@ FEW_TEST_MEMES = 500
 
 def cautions(sae: Any, embeddings: Embeddings) -> list[str]:
     """Of the memes and of the SAE; none where nothing is to be said."""
+    of_corpus = embeddings.facts.get("corpus_notes")  # where `embed` read a corpus
     found = [
-        *(str(line) for line in embeddings.facts.get("cautions", ())),
         *_of_splits(embeddings),
-        *_of_captions(embeddings),
+        *(
+            [f"{line[:1].upper()}{line[1:]}." for line in of_corpus]
+            if of_corpus is not None
+            else _of_captions(embeddings)
+        ),
         *_of_labels(embeddings),
     ]
     return found + ([unknown] if (unknown := training_rows_known(sae, embeddings)) else [])

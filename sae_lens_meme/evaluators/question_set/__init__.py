@@ -1,6 +1,5 @@
 """What decides a latent, the picture or the caption: a 2x2 of two pictures and two texts (Eric He's Standard Question Set)."""
 
-from sae_lens_meme.evaluators.question_set.answer_key import score_classes, with_conjunctions
 from sae_lens_meme.evaluators.question_set.binding import (
     Binding,
     Concentration,
@@ -38,8 +37,6 @@ __all__ = [
     "fused_items",
     "permuted_within_items",
     "random_items",
-    "score_classes",
     "table_of",
     "variance_shares",
-    "with_conjunctions",
 ]
