@@ -18,7 +18,7 @@ from sae_lens_meme.evaluators.latents import Latents
 from sae_lens_meme.evaluators.naming.kernels import WordOdds, counts_in_both, word_log_odds
 from sae_lens_meme.evaluators.naming.statements import Family, NamingMemes, Statements
 from sae_lens_meme.metrics.bootstrap import count_interval
-from sae_lens_meme.metrics.contingency import Counter, Tables
+from sae_lens_meme.metrics.contingency import FALSE, TRUE, UNKNOWN, Counter, Tables
 from sae_lens_meme.metrics.effect_sizes import f1_always_on, f1_score, precision, recall
 from sae_lens_meme.metrics.fisher import greater_one_a_group, stratified_greater
 from sae_lens_meme.metrics.multiple_testing import benjamini_hochberg, rejected
@@ -136,8 +136,24 @@ def _measured(
 
 
 def _scores(latents: Latents, side: Statements, chosen: np.ndarray) -> dict[str, Values]:
-    count = PairCounter(_active(latents, side.rows), side, chosen).count
-    return scores(count(), greater_one_a_group(count, side.one_a_group)[0])
+    active = _active(latents, side.rows)
+    count = PairCounter(active, side, chosen).count
+    found = scores(count(), greater_one_a_group(count, side.one_a_group)[0])
+    if len(side.one_a_group) > 1:
+        found["auroc_low"], found["auroc_high"] = _interval_over_groups(active, side, chosen)
+    return found
+
+
+def _interval_over_groups(active: Any, side: Statements, chosen: np.ndarray) -> tuple[Values, Values]:
+    """Of `auroc` of `scores`, where memes of one group are no independent evidence."""
+    value, error = np.full((2, len(chosen)), np.nan)
+    for statement in np.unique(chosen[chosen >= 0]):
+        mine, says = np.flatnonzero(chosen == statement), side.codes(statement)
+        indicator = Ranked.of(sparse.csc_matrix((says == TRUE).astype(np.float32)))
+        fires = np.where(says == UNKNOWN, UNKNOWN, np.where(active[:, mine].toarray() > 0, TRUE, FALSE))
+        found = auroc(indicator, fires.astype(np.uint8), side.sources, side.groups)
+        value[mine], error[mine] = found.value[0], found.standard_error[0]
+    return delong_interval(value, error)
 
 
 def hold_interval(
@@ -260,7 +276,7 @@ def activation_auroc(
             continue
         starts = ranked.starts[group[0] : group[-1] + 2]
         mine = Ranked(starts - starts[0], *(part[starts[0] : starts[-1]] for part in ranked[1:]))
-        found = auroc(mine, statements.codes(int(chosen[order[group[0]]])), statements.sources)
+        found = auroc(mine, statements.codes(int(chosen[order[group[0]]])), statements.sources, statements.groups)
         value[order[group]], error[order[group]] = (part[:, 0] for part in found)
     silent = np.diff(active.indptr) == 0
     value = np.where(silent, np.nan, value)
