@@ -50,8 +50,10 @@ def _is_mapping(kind: Any) -> bool:
 def _parameter(name: str, field: Any) -> inspect.Parameter:
     flag = next((m.name for m in field.metadata if isinstance(m, Flag)), None)
     option = typer.Option(*([flag] if flag else []), help=field.description)
-    annotation = Annotated[_plain(field.annotation), option]
-    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=field.default, annotation=annotation)
+    kind, default = _plain(field.annotation), field.default
+    if field.is_required():  # the class says that it is missing, where the other flags ask for it
+        kind, default = kind | None, None
+    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=Annotated[kind, option])
 
 
 def _plain(annotation: Any) -> Any:

@@ -54,6 +54,19 @@ class Options(BaseModel):
             raise ConfigError(_message(self.section, error, depth=1)) from None
 
     @classmethod
+    def of(cls, options: Self | None, given: Mapping[str, Any]) -> Self:
+        """The options of a function that takes them as one object or by keyword.
+
+        Raises:
+            ConfigError: both are given, or as for the class.
+        """
+        if options is not None and given:
+            raise ConfigError(
+                f"{cls.section}: {', '.join(given)}: give the options as one object or by keyword, not both"
+            )
+        return options or cls(**given)
+
+    @classmethod
     def from_mapping(cls, given: Any) -> Self:
         """From a section of a recipe.
 

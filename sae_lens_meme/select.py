@@ -12,7 +12,7 @@ from datasets import Dataset, DatasetDict
 from sae_lens_meme.corpus import load_corpus
 from sae_lens_meme.embeddings import Embeddings
 from sae_lens_meme.errors import StorageError
-from sae_lens_meme.evaluate import load_sae
+from sae_lens_meme.evaluators import load_sae
 from sae_lens_meme.evaluators.cross_modal import cross_modal_weights, filter_dataset, item_scores
 from sae_lens_meme.evaluators.latents import encode
 

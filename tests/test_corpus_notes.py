@@ -141,7 +141,7 @@ def test_a_copy_follows_the_split_that_its_source_gives(tmp_path):
     folder = tmp_path / "sources"
     given = [{"image": f"{i}.png", "seed": i, "split": ("train", "dev", "test")[i % 3]} for i in range(12)]
     make(folder / "given", given)
-    lines = "".join(f"0,{i}.jpg,a,a,funny,general,slight,motivational,positive\n" for i in range(12))
+    lines = "".join(f"0,{i}.jpg,a,meme {i},funny,general,slight,motivational,positive\n" for i in range(12))
     for i in range(12):
         (folder / "given" / f"{i}.png").read_bytes()
         (folder / "memotion").mkdir(exist_ok=True)

@@ -490,11 +490,21 @@ def test_the_verdict_counts_what_beats_random_steps(data, result):
         low, rival = ([result.numbers[f"{g}/{key}"] for g in groups] for key in ("largest_low", "random_maximum"))
         counts.append(sum(a > b for a, b in zip(low, rival, strict=True)))
     assert result.verdict == (
-        "One latent, by the lower end of its interval, beats the largest random step of equal norm: "
+        "One latent beats the largest random step of equal norm (lower end of 95 %): "
         f"ablation for {counts[0]} of 2 labels, steering x5 for {counts[1]} of 2 labels."
     )
     _, embeddings, sae = data
     assert Influence(embeddings, n_bootstrap=0, n_random=0).evaluate(sae).verdict is None
+    assert "lower end" not in Influence(embeddings, n_bootstrap=0).evaluate(sae).verdict
+
+
+def test_a_latent_that_fires_alone_has_no_other_of_its_rate(data):
+    _, embeddings, sae = data
+    alone = Latents(np.full((N, 1), 5, np.int32), np.ones((N, 1), np.float32), sae.cfg.d_sae)
+    result = Influence(embeddings, tasks=["hate"], routes=["embedding"], n_bootstrap=0).evaluate(sae, latents=alone)
+    assert result.numbers["ablation/embedding/hate/largest_latent"] == 5
+    assert result.numbers["ablation/embedding/hate/largest_matched"] is None
+    assert "no other latent fires" in result.reasons["ablation/embedding/hate/largest_matched"]
 
 
 def test_a_latent_chosen_on_the_rows_that_measure_it_is_said_to_be(data):
@@ -505,7 +515,7 @@ def test_a_latent_chosen_on_the_rows_that_measure_it_is_said_to_be(data):
     result = Influence(only, n_bootstrap=5).evaluate(sae)
     assert "validation" not in result.section.note
     assert "largest on the same rows, which flatters it" in result.section.note
-    assert result.verdict.endswith("it was chosen on the same memes.")
+    assert result.verdict.endswith("; chosen on the same memes.")
 
 
 @pytest.mark.parametrize("case", hostile.CASES)

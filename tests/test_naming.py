@@ -18,7 +18,7 @@ from sae_lens_meme.errors import ConfigError, DataError
 from sae_lens_meme.evaluators import Latents, Naming, Result
 from sae_lens_meme.evaluators.naming import word_log_odds
 from sae_lens_meme.evaluators.naming.compute import PairCounter, activation_auroc, correlation, scores
-from sae_lens_meme.evaluators.naming.statements import Statements, read_words
+from sae_lens_meme.evaluators.naming.statements import Statements, words_of
 from sae_lens_meme.metrics.contingency import Counter
 from sae_lens_meme.metrics.ranking import Ranked, auroc
 
@@ -87,11 +87,11 @@ def reordered(embeddings: Embeddings, latents: Latents, order: np.ndarray) -> tu
 
 def test_log_odds_are_the_papers(corpus):
     embeddings, latents = corpus
-    words = read_words(embeddings.texts, embeddings.rows("train"), embeddings.rows("test"))
-    rows, occurs = words.selection_rows, words.selection.toarray().astype(float)
+    words = words_of(embeddings.texts, embeddings.rows("train"), embeddings.rows("test"), embeddings.strata)
+    rows, occurs = words.selection.rows, words.selection.true.toarray().astype(float)
     strata = np.unique(embeddings.sources[rows], return_inverse=True)[1]
     active = latents.csr()[rows].tocsc()
-    found = word_log_odds(active, words.selection, strata, alpha_0=300.0, top=4)
+    found = word_log_odds(active, words.selection.true.tocsr(), strata, alpha_0=300.0, top=4)
     for latent in (ON_CAT, ON_HATE, ON_SOURCE, NOISE[0]):
         fires = active[:, [latent]].toarray().ravel() > 0
         delta, z = naive_log_odds(occurs, fires, strata, 300.0)
@@ -262,6 +262,39 @@ def test_order_of_memes_and_scale_of_latents_do_not_matter(seed, scale):
     pd.testing.assert_frame_equal(rows_of(first), rows_of(name(embeddings, scaled, min_df=3)))
 
 
+def test_the_printed_rows_say_of_how_many_and_on_which_memes(result):
+    rows = {row["measure"]: row for row in result.rows()}
+    assert "latents with a name, of 39 that fire (1 by a word, 1 by a concept)" in rows
+    hold = rows["names that hold on test memes, q < 0.05 (of 2)"]
+    assert (hold["value"], hold["low"]) == (2, pytest.approx(2, abs=1))
+    candidates = result.numbers["word/n_candidates"]
+    word = rows[f"AUROC of firing by the best word, test memes, mean of {candidates} latents"]
+    assert word["controls"] == {"permuted": result.numbers["permuted/word/mean_auroc"]}
+    named, auroc = (result.numbers[key] for key in ("permuted/names/n_named", "names/mean_auroc"))
+    assert result.verdict == (
+        f"2 of 39 latents have a name ({named} of permuted latents); 2 of 2 names hold on test memes, and tell firing with a "
+        f"mean AUROC of {auroc:.2f}."
+    )
+
+
+def test_where_there_is_no_test_split_the_rows_say_validation(corpus):
+    embeddings, latents = corpus
+    rows = np.flatnonzero(embeddings.splits != "test")
+    found = name(*reordered(embeddings, latents, rows))
+    assert any("names that hold on validation memes" in row["measure"] for row in found.rows())
+    assert "validation memes" in (found.verdict or "")
+
+
+def test_a_word_that_all_firing_memes_hold_has_no_interval_of_no_width():
+    """Kinds that are apart: DeLong's error is 0, which is not known and not certain."""
+    active = sparse.csc_matrix(np.array([[1.0], [1], [0], [0]]))
+    statements = Statements(np.arange(4), sparse.csc_matrix([[1], [1], [0], [0]]), None, np.zeros(4, int))
+    found = scores(PairCounter(active, statements, np.array([0])).count())
+    assert found["auroc"][0] == 1
+    assert np.isnan(found["auroc_low"][0])
+    assert np.isnan(found["auroc_high"][0])
+
+
 def test_without_captions_or_labels_the_other_part_works(corpus):
     embeddings, latents = corpus
     without = name(Embeddings.from_dataset(embeddings.dataset.remove_columns("text")), latents)
@@ -288,6 +321,8 @@ def test_without_held_out_rows_there_are_names_and_no_scores(corpus):
     assert rows_of(result).loc[ON_CAT, ["auroc", "holds", "q", "word_auroc"]].isna().all()
     assert result.numbers["names/n_hold"] is None
     assert result.reasons["names/n_hold"] == "there are no held-out rows (test or validation)"
+    assert [row["measure"][:19] for row in result.rows()] == ["latents with a name"], "no rows of dashes"
+    assert (result.verdict or "").endswith("no held-out memes test it.")
 
 
 def test_held_out_rows_choose_nothing(corpus):
@@ -305,12 +340,14 @@ def test_held_out_rows_choose_nothing(corpus):
 
 def test_words_of_any_script():
     texts = np.array(["Don’t STOP हिन्दी_2020 Ｆｏｏ", "don't stop हिन्दी foo", None, ""], dtype=object)
-    words = read_words(texts, np.arange(4), np.array([1]), min_df=2)
-    assert words.vocabulary.tolist() == ["don't", "foo", "stop", "हिन्दी"]
-    assert words.selection_rows.tolist() == [0, 1, 3]
-    assert words.selection.toarray().tolist() == [[1] * 4, [1] * 4, [0] * 4]
-    left = read_words(texts, np.arange(4), np.array([1]), min_df=2, stop_words={"stop"})
-    assert left.vocabulary.tolist() == ["don't", "foo", "हिन्दी"]
+    rows = (np.arange(4), np.array([1]), np.zeros(4, int))
+    words = words_of(texts, *rows, min_df=2)
+    assert words.names.tolist() == ["don't", "foo", "stop", "हिन्दी"]
+    assert words.selection.rows.tolist() == [0, 1, 3]
+    assert words.selection.true.toarray().tolist() == [[1] * 4, [1] * 4, [0] * 4]
+    assert words.held_out.true.toarray().tolist() == [[1] * 4]
+    left = words_of(texts, *rows, min_df=2, stop_words={"stop"})
+    assert left.names.tolist() == ["don't", "foo", "हिन्दी"]
 
 
 @pytest.mark.parametrize(

@@ -43,7 +43,7 @@ def data():
     stance = np.digitize(z[:, 7] + 0.5 * rng.standard_normal(N), [-0.5, 0.5])
     labels = {
         "hate": [int(v) if s == "a" or i % 3 else None for i, (v, s) in enumerate(zip(hate, sources, strict=True))],
-        "stance": [int(v) - 1 for v in stance],
+        "stance": [int(v) for v in stance],
         "shade": [int(v) for v in np.where(sources == "a", rng.random(N) < 0.9, rng.random(N) < 0.1)],
         "always": [1] * N,
         "number": list(range(N)),

@@ -14,7 +14,7 @@ from sae_lens.evals import ExplainedVarianceCalculator
 from sae_lens.training.activation_scaler import ActivationScaler
 from tiny_sae import tiny_sae
 
-from sae_lens_meme.errors import DataError
+from sae_lens_meme.errors import DataError, NonFiniteError
 from sae_lens_meme.evaluators import Reconstruction
 from sae_lens_meme.evaluators.latents import Latents, encode, reconstructed
 from sae_lens_meme.evaluators.reconstruction import Reference, Sums, density_histogram
@@ -237,3 +237,12 @@ def test_rows_stand_beside_train_memes_and_the_mean(data):
         "mean": result.numbers["held_out/explained_variance_zscored_mean_predictor"],
     }
     assert shown["L0"]["controls"] == {"train memes": result.numbers["train/l0"]}
+
+
+def test_a_damaged_decoder_is_no_variance_of_zero(data):
+    x, embeddings, _ = data
+    sae = tiny_sae(x)
+    with torch.no_grad():
+        sae.W_dec[5, 3] = float("nan")
+    with pytest.raises(NonFiniteError, match=r"the reconstruction of hook_fused, row 0 \(id 'meme-0'\): holds nan"):
+        Reconstruction(embeddings).evaluate(sae)

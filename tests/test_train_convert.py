@@ -187,7 +187,7 @@ def test_a_malicious_file_is_not_opened(tmp_path, monkeypatch, loader):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD", "1")
     torch.save({"encoder.weight": Malicious()}, "ae.pt")
-    with pytest.raises(ModelError, match="holds more than tensors, it was not opened"):
+    with pytest.raises(ModelError, match="cannot be read as tensors only"):
         loader(tmp_path / "ae.pt")
     assert not (tmp_path / "pwned").exists()
 

@@ -46,7 +46,7 @@ SCORES = {
     "f1_always_on": Quantity("f1_always_on", f"control: F1 of a latent that fires on every meme; {_MEAN}", _UNDEFINED),
     "auroc_permuted": Quantity(
         "auroc_permuted",
-        f"control: the same choice and score with the factor permuted within source (about .5); {_MEAN}",
+        f"control: the same choice and score with the factor permuted within source, groups whole (about .5); {_MEAN}",
         _UNDEFINED,
     ),
 }
@@ -65,7 +65,7 @@ COLUMNS = {
 FACTORS = Section(
     "Answer key: AUROC on test memes of the best latent for each planted factor",
     "permuted: the factor permuted within source; F1: of the same latent; always on: a latent that fires on every meme",
-    "AUROC, test memes",
+    "AUROC, test memes (F1: of the same latent)",
 )
 
 N_VALUES = Quantity("n_values", "latents compared: those that stand for a planted value")
@@ -202,7 +202,7 @@ def score_classes(classes: pd.DataFrame, answer_key: pd.DataFrame, *, min_auroc:
     decided = table[table["class"].notna()]
     rows = f"latents with a value that they rank at an AUROC of {min_auroc:g} or more on test memes, each once"
     reason = f"no latent with a class stands for such a factor at an AUROC of {min_auroc:g} or more"
-    agreement = AGREEMENT(_share(decided["agrees"]), rows=rows, reason=reason)
+    agreement = AGREEMENT(_mean(decided["agrees"].to_numpy(float)), rows=rows, reason=reason)
     chance = BY_CHANCE(_by_chance(decided["kind"], decided["class"]), rows=rows, reason=reason)
     if agreement.value is not None:
         label = f"agreement with the planted kind (of {len(decided)} latents)"
@@ -217,7 +217,7 @@ def score_classes(classes: pd.DataFrame, answer_key: pd.DataFrame, *, min_auroc:
         mine = decided[decided["kind"] == kind]
         measures += [
             N_VALUES(len(mine), kind, rows=f"of this kind, with a class; {rows}"),
-            AGREEMENT(_share(mine["agrees"]), kind, rows=f"of this kind; {rows}", reason=reason),
+            AGREEMENT(_mean(mine["agrees"].to_numpy(float)), kind, rows=f"of this kind; {rows}", reason=reason),
         ]
     shares = {c: f"{c} of the question set" for c in table.columns if c not in CLASSES_COLUMNS}
     return Result("question_set_answer_key", CLASSES, tuple(measures), table, CLASSES_COLUMNS | shares)
@@ -282,7 +282,7 @@ def _labels(
     known = np.stack([mine[factor].notna().to_numpy(bool) for factor, _ in columns], axis=1)
     codes = np.where(known, np.where(true, TRUE, FALSE), UNKNOWN).astype(np.uint8)
     names = tuple(f"{factor}={value}" for factor, value in columns)
-    return ConceptLabels(names, codes, codes, embeddings.strata, embeddings.splits), columns
+    return ConceptLabels(names, codes, codes, embeddings.strata, embeddings.splits, embeddings.groups), columns
 
 
 def _values(factor: pd.Series) -> list[Any]:
@@ -328,15 +328,10 @@ def _compared(classes: pd.DataFrame, answer_key: pd.DataFrame, min_auroc: float)
     return table.reset_index(drop=True)
 
 
-def _share(agrees: pd.Series) -> float | None:
-    return float(agrees.astype(float).mean()) if len(agrees) else None
-
-
 def _by_chance(kinds: pd.Series, classes: pd.Series) -> float | None:
     """Mean agreement over all ways of dealing the classes out to these latents."""
-    n = len(kinds)
-    counts: list[Mapping[str, int]] = [column.value_counts().to_dict() for column in (kinds, classes)]
-    return float(sum(counts[0].get(k, 0) * counts[1].get(k, 0) for k in KINDS) / n**2) if n else None
+    alike = sum(int((kinds == kind).sum()) * int((classes == kind).sum()) for kind in KINDS)
+    return alike / len(kinds) ** 2 if len(kinds) else None
 
 
 def _require(classes: pd.DataFrame, answer_key: pd.DataFrame, min_auroc: float) -> None:

@@ -27,40 +27,28 @@ from sae_lens_meme.evaluators.concept_alignment.compute import (
 from sae_lens_meme.evaluators.concept_alignment.quantities import COUNTS, N_F1, NO_QUALITY, TESTED
 from sae_lens_meme.evaluators.concepts import Concept, ConceptLabels, Concepts, concepts_of, require_concepts
 from sae_lens_meme.evaluators.context import Context
-from sae_lens_meme.evaluators.controls import Fitted, activations, fit_directions
+from sae_lens_meme.evaluators.controls import FITS, Fitted, activations, fit_directions
 from sae_lens_meme.evaluators.latents import Latents, encode, hook_of, require_latents_of
 from sae_lens_meme.evaluators.result import Measure, Number, Quantity, Result, Section
 from sae_lens_meme.metrics.contingency import Counter
 
 SHUFFLED = "shuffled_data"
-_DIRECTIONS = (
-    "directions of the embedding scaled to unit variance, each as two units (positive and negative part); of each meme the "
-    "units with the largest |value| fire, as many as the SAE has latents that fire on it"
-)
-_PERMUTED = (
-    "control: the SAE, with all labels of a meme given to another meme of its source; what is found here is found where no "
-    "latent knows any label"
-)
+_PERMUTED = "all labels of a meme given to another meme of its source, groups whole, so that no latent knows any;"
 UNITS = {
-    "sae": "the SAE on the true labels",
-    "permuted_labels": f"{_PERMUTED}; mean over the draws",
-    "permuted_labels_max": f"{_PERMUTED}; largest over the draws",
-    SHUFFLED: "control: an SAE of the same recipe, trained on embeddings shuffled per dimension",
-    "neurons": f"control: raw dimensions, {_DIRECTIONS}",
-    "pca": f"control: principal components, {_DIRECTIONS}",
-    "ica": f"control: independent components, {_DIRECTIONS}",
-    "random_topk": "control: as many random directions of the z-scored embedding as the SAE has latents; of each meme the "
-    "largest fire, as many as the SAE has latents that fire on it",
+    "sae": ("SAE", "the SAE on the true labels"),
+    "permuted_labels": ("permuted", f"{_PERMUTED} mean over the draws"),
+    "permuted_labels_max": ("permuted, largest", f"{_PERMUTED} largest over the draws"),
+    SHUFFLED: ("shuffled", "an SAE of the same recipe trained on embeddings shuffled per dimension"),
+    "neurons": ("neurons", "raw dimensions of the embedding"),
+    "pca": ("PCA", "principal components of the embedding"),
+    "ica": ("ICA", "independent components of the embedding"),
+    "random_topk": ("random TopK", "random directions of the z-scored embedding"),
 }
-CONTROLS = {
-    "permuted_labels": ("permuted", "labels permuted within source, mean of the draws"),
-    SHUFFLED: ("shuffled", "an SAE trained on data shuffled per dimension"),
-    "neurons": ("neurons", "raw dimensions, both signs"),
-    "pca": ("PCA", "principal components, both signs"),
-    "ica": ("ICA", "independent components, both signs"),
-    "random_topk": ("random TopK", "random directions"),
-}
-"""Columns of the printed table, in their order: heading, and what it is."""
+"""Heading in the printed table, and what it is."""
+EQUAL_L0 = (
+    "dimensions and components have unit variance and are two units each (positive and negative part); of untrained units as "
+    "many fire on a meme as latents of the SAE, the largest"
+)
 PAIRS = {
     ("corrected", "n_significant_global"): "corrected protocol",
     ("corrected", "n_significant_concept"): "corrected protocol, q within each concept",
@@ -84,7 +72,7 @@ COLUMNS = {"baseline": "sae, or the name of a control", "protocol": "corrected o
 }
 
 
-Counts = dict[tuple[str, str], dict[str, Measure]]
+ByBaseline = dict[tuple[str, str], dict[str, Measure]]
 """By protocol and baseline, then by key of COUNTS."""
 
 
@@ -209,7 +197,7 @@ def permuted_labels(
 def _counts(latents: Latents, labels: ConceptLabels, protocol: str, alpha: float) -> dict[str, Number]:
     """In the order of COUNTS."""
     counter = Counter(latents.csr(), labels.codes(protocol), labels.strata(protocol))
-    numbers = pair_counts(association(counter.count(), protocol, alpha), alpha)
+    numbers = pair_counts(association(counter.count, labels, protocol, alpha), alpha)
     numbers[N_F1] = int((measured_f1(latents, labels, protocol) > INTERVLM_F1).sum())
     return {key: numbers[key] for key in COUNTS}
 
@@ -217,35 +205,34 @@ def _counts(latents: Latents, labels: ConceptLabels, protocol: str, alpha: float
 def _measures(row: dict[str, Any], unfit: Mapping[str, str], alpha: float) -> dict[str, Measure]:
     """The counts of one baseline under one protocol."""
     protocol, name = row["protocol"], row["baseline"]
-    rows = f"{UNITS.get(name, f'control: {name}')}; {TESTED[protocol]}; alpha = {alpha:g}"
+    what = "; ".join([UNITS.get(name, (name, f"the dictionary {name!r}"))[1], *([EQUAL_L0] if name in FITS else [])])
+    rows = f"{what}; {TESTED[protocol]}; alpha = {alpha:g}"
     group, reason = f"{protocol}/{name}", unfit.get(name)
     return {key: quantity(row[key], group, rows=rows, reason=reason) for key, quantity in COUNTS.items()}
 
 
-def _show(counts: Counts, alpha: float) -> list[Section]:
+def _show(counts: ByBaseline, alpha: float) -> list[Section]:
     """Make rows of the SAE's shown counts, with the same count of every control beside them."""
     there = {name: found["n_latents"].value for (protocol, name), found in counts.items() if protocol == "corrected"}
-    names = [name for name in CONTROLS if name in there] + [name for name in there if name not in UNITS]
-    headings = {name: CONTROLS.get(name, (name, "another dictionary")) for name in names}
-    note = "; ".join(
-        f"{heading}: {what}" + ("" if there[name] is None else f" ({there[name]:,.0f} units)")
-        for name, (heading, what) in headings.items()
-    )
+    shown = sorted(there.keys() - {"sae", "permuted_labels_max"}, key=[*UNITS, *there].index)
+    units = {name: UNITS.get(name, (name, "another dictionary")) for name in shown}
+    note = "; ".join(f"{heading}: {what} ({there[name] or 0:,.0f} units)" for name, (heading, what) in units.items())
+    note = f"{note}; {EQUAL_L0}. {NO_QUALITY}"
     below = f"q < {alpha:g}"
     sections = [
-        Section(f"Baselines: latent x concept pairs with {below}", f"{note}. {NO_QUALITY}", "latent x concept pairs"),
-        Section(f"Baselines: share of units with a pair of {below}", f"{note}. {NO_QUALITY}"),
+        Section(f"Baselines: latent x concept pairs with {below}", note, "latent x concept pairs"),
+        Section(f"Baselines: share of units with a pair of {below}", "columns as above"),
     ]
     of = (("n_pairs_tested", "pairs"), ("n_latents", "latents"))
-    for section, shown, (n, unit) in zip(sections, (PAIRS, SHARES), of, strict=True):
-        for (protocol, key), label in shown.items():
+    for section, rows, (n, unit) in zip(sections, (PAIRS, SHARES), of, strict=True):
+        for (protocol, key), label in rows.items():
             sae = counts[protocol, "sae"]
-            beside = [counts[protocol, name][key].control(headings[name][0]) for name in names]
+            beside = [counts[protocol, name][key].control(heading) for name, (heading, _) in units.items()]
             sae[key] = sae[key].row(f"{label} (SAE: of {sae[n].value:,} {unit})", *beside, section=section)
     return sections
 
 
-def _verdict(counts: Counts) -> str | None:
+def _verdict(counts: ByBaseline) -> str | None:
     """Per test, as the controls have other numbers of units."""
     share = {
         name: c["share_of_tests_global"].value for (protocol, name), c in counts.items() if protocol == "corrected"
@@ -253,7 +240,7 @@ def _verdict(counts: Counts) -> str | None:
     if (sae := share.pop("sae")) is None:
         return None
     permuted, _ = share.pop("permuted_labels") or 0, share.pop("permuted_labels_max")
-    rivals = {CONTROLS.get(name, (name,))[0]: value for name, value in share.items() if value is not None}
+    rivals = {UNITS.get(name, (name,))[0]: value for name, value in share.items() if value is not None}
     first = f"Significant are {sae:.1%} of the SAE's pairs, with permuted labels {permuted:.1%}"
     if not rivals:
         return f"{first}."

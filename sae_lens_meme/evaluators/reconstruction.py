@@ -18,7 +18,7 @@ from sae_lens_meme.embeddings import Embeddings
 from sae_lens_meme.evaluators.base import Evaluator
 from sae_lens_meme.evaluators.latents import Latents, hook_of, reconstructed
 from sae_lens_meme.evaluators.result import Measure, Number, Quantity, Result, Section
-from sae_lens_meme.evaluators.rows import named
+from sae_lens_meme.evaluators.rows import name_of_held_out
 from sae_lens_meme.standardize import Moments, train_moments
 
 OUTLIER_SHARE, OUTLIER_RATIO = 0.01, 10
@@ -105,10 +105,10 @@ class Reconstruction(Evaluator):
         shown = _shown(found, reference, latents.d_sae)
         measures = [*found["train"].values(), *shown.values(), *_of_outliers(reference)]
         table = pd.concat([density_histogram(part.fired, part.n, name) for name, part in sums.items()])
-        section = Section(f"Reconstruction, {named(split)}", "mean: the mean of the train memes in place of the SAE")
-        return Result(
-            self.name, section, tuple(measures), table.reset_index(drop=True), COLUMNS, _verdict(found, named(split))
-        )
+        memes = name_of_held_out(split)
+        section = Section(f"Reconstruction, {memes}", "mean: the mean of the train memes in place of the SAE")
+        table = table.reset_index(drop=True)
+        return Result(self.name, section, tuple(measures), table, COLUMNS, _verdict(found, memes))
 
     def log_key(self, key: str) -> str:
         """SAELens' own names where a number means the same."""

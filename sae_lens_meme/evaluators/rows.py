@@ -28,7 +28,7 @@ def require_which(which: str) -> None:
         raise ConfigError(f"rows={which!r}; give 'held_out' or 'all'")
 
 
-def named(split: str | None) -> str:
+def name_of_held_out(split: str | None) -> str:
     """What printed text calls the rows of `Embeddings.held_out` and of tasks."""
     if split == "test":
         return "held-out memes"

@@ -114,8 +114,10 @@ def _measured(sae: Any, model: Any) -> dict[str, Measure]:
     losses = found["ce_loss_with_ablation"].value, found["ce_loss_without_sae"].value
     gain = None if None in losses else losses[0] - losses[1]  # type: ignore[operator]
     for score, lost in ((CE_SCORE, gain), (KL_SCORE, found["kl_div_with_ablation"].value)):
-        value = metrics[score.key] if lost is not None and lost >= LEAST_GAIN else None
-        found[score.key] = score(value, model.task, rows=what, reason=_too_little(lost))
+        reason = _too_little(lost) if lost is not None and lost < LEAST_GAIN else None
+        found[score.key] = score(
+            None if reason else metrics[score.key], model.task, rows=what, reason=reason or NOT_FINITE
+        )
     found[N.key] = N(len(rows), model.task, rows=f"known {split} rows")
     if losses[1] is not None:
         found[CE_SCORE.key] = found[CE_SCORE.key].row(
@@ -132,26 +134,25 @@ def _undefined(task: str, reason: str) -> dict[str, Measure]:
     return {CE_SCORE.key: CE_SCORE(None, task, reason=reason)}
 
 
-def _too_little(lost: float | None) -> str:
-    if lost is None or not math.isfinite(lost):
-        return NOT_FINITE
+def _too_little(lost: float) -> str:
     return (
         f"zeros in place of the embedding cost the classifier {lost:.2g} nats; below {LEAST_GAIN} no share is defined"
     )
 
 
 def _verdict(found: dict[str, dict[str, Measure]]) -> str | None:
-    rows = [(float(m[CE_SCORE.key].value), task) for task, m in found.items() if m[CE_SCORE.key].value is not None]  # type: ignore[arg-type]
+    if not any(N.key in measures for measures in found.values()):
+        return None
+    scores: dict[str, Any] = {task: measures[CE_SCORE.key].value for task, measures in found.items()}
+    rows = sorted((score, task) for task, score in scores.items() if score is not None)
     if not rows:
-        measured = any(N.key in measures for measures in found.values())
-        return (
-            "No classifier loses anything to zeros in place of the embedding, so nothing says what splicing costs."
-            if measured
-            else None
-        )
-    (worst, task), (best, _) = min(rows), max(rows)
+        return "No classifier loses anything to zeros in place of the embedding, so nothing says what splicing costs."
+    (worst, task), (best, _) = rows[0], rows[-1]
     kept = f"{worst:.0%} ({task})" if len(rows) == 1 else f"{worst:.0%} ({task}) to {best:.0%}"
-    return f"Splicing the SAE in keeps {kept} of what linear classifiers gain over zeros, a weak rival ({len(rows)} of {len(found)} labels)."
+    return (
+        f"Splicing the SAE in keeps {kept} of what linear classifiers gain over zeros, a weak rival "
+        f"({len(rows)} of {len(found)} labels)."
+    )
 
 
 def classifiers(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import pickle
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,7 +12,8 @@ import torch
 from sae_lens.constants import TRAINER_STATE_FILENAME
 from safetensors.torch import load_file, save_file
 
-from sae_lens_meme.errors import StorageError
+from sae_lens_meme.errors import ModelError, StorageError
+from sae_lens_meme.hooks.untrusted import unpickled
 from sae_lens_meme.storage import read_json, sha256_file, sync, to_json
 from sae_lens_meme.train.data import EpochShuffle
 from sae_lens_meme.train.monitor import EpochMonitor, Trainers
@@ -105,9 +105,6 @@ def _intact(folder: Path) -> bool:
 def refuse_code(path: Path) -> None:
     """SAELens loads this file without the flag, and an environment variable can turn its default off."""
     try:
-        torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise StorageError(
-            f"{path}: is not a checkpoint of ours ({reason}); remove its folder to start again"
-        ) from None
+        unpickled(path)
+    except ModelError as error:
+        raise StorageError(f"{error}; remove {path.parent} to start again") from None

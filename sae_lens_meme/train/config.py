@@ -75,7 +75,7 @@ class Recipe(Options):
     dead_feature_window_epochs: Epochs = 5
     """A latent that has not fired for so long is dead; used where `dead_feature_window` is not given."""
     feature_sampling_window_epochs: Epochs = 10
-    """Span of the sparsity statistics; used where `feature_sampling_window` is not given."""
+    """Span of the sparsity that wandb shows while training; used where `feature_sampling_window` is not given."""
     hook_names: dict[str, str] | None = None
     """Names of SAEs and their hooks, to train one a hook in one run with SAELens' MultiSAETrainingRunner."""
 

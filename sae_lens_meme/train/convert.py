@@ -20,6 +20,7 @@ from torch import Tensor
 
 from sae_lens_meme.errors import ModelError, StorageError
 from sae_lens_meme.hooks.names import FUSED
+from sae_lens_meme.hooks.untrusted import unpickled
 
 Loaded = tuple[dict[str, Any], dict[str, Tensor]]
 
@@ -148,15 +149,14 @@ def load_tensors(path: Path) -> dict[str, Any]:
     Raises:
         ModelError: no such file, damaged, or it holds more than tensors and plain values.
     """
-    try:
-        if path.suffix == ".safetensors":
+    if not path.is_file():
+        raise ModelError(f"{path}: no such file")
+    if path.suffix == ".safetensors":
+        try:
             return load_file(path)
-        value = torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError:
-        raise ModelError(f"{path}: no such file") from None
-    except Exception as error:  # on damaged files torch and safetensors raise whatever they come upon
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise ModelError(f"{path}: is damaged or holds more than tensors, it was not opened ({reason})") from None
+        except Exception as error:  # on damaged files safetensors raises whatever it comes upon
+            raise ModelError(f"{path}: is damaged ({' '.join(str(error).split())[:160]}); fetch it again") from None
+    value = unpickled(path)
     if not isinstance(value, dict):
         raise ModelError(f"{path}: holds {type(value).__name__}, not a dictionary of tensors")
     return value

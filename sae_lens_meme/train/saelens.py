@@ -81,6 +81,8 @@ def refused_by_saelens(where: str = "train") -> Iterator[None]:
         reason = " ".join(str(error).split()) or type(error).__name__
         if isinstance(error, RuntimeError):  # torch's, NotImplementedError among them, go on for pages
             reason = re.split(r"(?<=\.) ", reason)[0]
+        elif not isinstance(error, (AssertionError, TypeError, ValueError)):
+            reason = f"{type(error).__name__}: {reason}"
         raise ConfigError(f"{where}: {who} refuses this config: {reason}") from error
 
 

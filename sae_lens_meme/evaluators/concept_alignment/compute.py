@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -24,9 +25,9 @@ from sae_lens_meme.metrics.effect_sizes import (
     precision,
     recall,
 )
-from sae_lens_meme.metrics.fisher import fisher_greater, stratified_greater
+from sae_lens_meme.metrics.fisher import fisher_greater, greater_one_a_group
 from sae_lens_meme.metrics.multiple_testing import benjamini_hochberg, benjamini_hochberg_by_concept, rejected
-from sae_lens_meme.metrics.ranking import BestF1, Ranked, auroc, best_f1, confusion, delong_interval
+from sae_lens_meme.metrics.ranking import Ranked, auroc, best_f1, confusion, delong_interval
 
 PROTOCOLS = ("corrected", "published")
 FAMILIES = ("global", "concept")
@@ -54,13 +55,13 @@ class Pairs:
 def measure_pairs(latents: Latents, labels: ConceptLabels, protocol: str, ranked: Ranked | None = None) -> Pairs:
     """All pairs under `protocol`.
 
-    corrected: the test of association on all memes with a known label, within source; the threshold on the
+    corrected: the test of association on all memes with a known label (one a group), within source; the threshold on the
     validation rows; F1, precision, recall and AUROC (within source) on the test rows.
     published: everything on all rows at once, a missing label counted as negative.
     """
     ranked = Ranked.of(latents.csc()) if ranked is None else ranked
-    tables = Counter(latents.csr(), labels.codes(protocol), labels.strata(protocol)).count()
-    log_p = association(tables, protocol)
+    counter = Counter(latents.csr(), labels.codes(protocol), labels.strata(protocol))
+    tables, log_p = counter.count(), association(counter.count, labels, protocol)
     a, b, c, d = tables.pooled
     odds = common_odds_ratio(tables)
     silent = a + b == 0
@@ -71,18 +72,28 @@ def measure_pairs(latents: Latents, labels: ConceptLabels, protocol: str, ranked
         **{"q_concept": benjamini_hochberg_by_concept(log_p), "q_global": benjamini_hochberg(log_p)},
         "firing_rate_difference": np.where(silent, np.nan, firing_rate_difference(tables)),
     }
-    scores, splits = _published_scores(ranked, labels) if protocol == "published" else _held_out(ranked, labels)
+    scores = _scores(ranked, labels, protocol)
+    splits: list[str | None] = (
+        [*labels.threshold_codes()[1]] if protocol == "corrected" else ["all"] * len(labels.names)
+    )
     of_latent = scores.keys() - {"n_test", "f1_always_on"}  # these two hold of the concept, whatever the latent does
     scores |= {name: np.where(silent, np.nan, scores[name]) for name in of_latent}
     return Pairs(protocol, labels.names, log_p, {**columns, **scores}, splits)
 
 
-def association(tables: Tables, protocol: str, alpha: float = 1.0) -> Float[np.ndarray, "latents concepts"]:
+def association(
+    count: Callable[[Any], Tables], labels: ConceptLabels, protocol: str, alpha: float = 1.0, weights: Any = None
+) -> Float[np.ndarray, "latents concepts"]:
     """Natural logs of the one-sided p of the protocol's test; NaN where it cannot be done.
 
-    A p above `alpha` may come out as 1: for counts of significant pairs it need not be known.
+    Args:
+        count: from weights of the memes to tables, as `Counter.count`.
+        alpha: a p above it may come out as 1: for counts of significant pairs it need not be known.
+        weights: of the memes, 0 or 1; default all.
     """
-    return fisher_greater(tables, alpha) if protocol == "published" else stratified_greater(tables, alpha)
+    if protocol == "published":
+        return fisher_greater(count(weights), alpha)
+    return greater_one_a_group(count, labels.one_a_group, alpha, weights)
 
 
 def significant(log_p: Float[np.ndarray, "latents concepts"], alpha: float) -> dict[str, Bool[np.ndarray, "l c"]]:
@@ -113,10 +124,11 @@ def count_intervals(
     keys = [f"n_{what}_{family}" for what in ("significant", "latents") for family in FAMILIES]
 
     def count(weights: np.ndarray | None = None) -> np.ndarray:
-        counts = pair_counts(association(counter.count(weights), protocol, alpha), alpha)
+        counts = pair_counts(association(counter.count, labels, protocol, alpha, weights), alpha)
         return np.array([counts[key] for key in keys])
 
-    return dict(zip(keys, count_interval(count, count(), labels.sources, replicates, seed).T.tolist(), strict=True))
+    ends = count_interval(count, count(), labels.sources, replicates, seed, labels.groups)
+    return dict(zip(keys, ends.T.tolist(), strict=True))
 
 
 def effect_of(pairs: Pairs, chosen: Bool[np.ndarray, "latents concepts"]) -> tuple[float, int]:
@@ -152,7 +164,8 @@ def best_f1_interval(
     rows, concepts = np.flatnonzero(labels.splits == "test"), np.arange(len(best.latent))
     threshold = np.where(best.latent < 0, np.nan, pairs.columns["threshold"][best.latent, concepts])
     fires = latents.csc()[:, best.latent][rows].toarray() >= threshold  # NaN fires nowhere
-    interval = f1_interval(fires, labels.known[rows], labels.sources[rows], replicates, seed)
+    groups = None if labels.groups is None else labels.groups[rows]
+    interval = f1_interval(fires, labels.known[rows], labels.sources[rows], replicates, seed, groups)
     return np.where(np.isnan(threshold), np.nan, interval)
 
 
@@ -162,12 +175,13 @@ def f1_interval(
     strata: Int[np.ndarray, " n"],
     replicates: int,
     seed: int,
+    groups: Int[np.ndarray, " n"] | None = None,
 ) -> Float[np.ndarray, "2 concepts"]:
-    """95 % interval of an F1: bootstrap over memes within stratum; the binomial bounds of an F1 of 0 or 1."""
+    """95 % interval of an F1: bootstrap over groups within stratum; the binomial bounds of an F1 of 0 or 1."""
     if not len(fires):
         return np.full((2, fires.shape[1]), np.nan)
     flags = np.hstack([fires & (codes == TRUE), fires & (codes != UNKNOWN), codes == TRUE]).astype(np.float64)
-    weights = np.array(list(bootstrap_weights(strata, replicates, seed)))
+    weights = np.array(list(bootstrap_weights(strata, replicates, seed, groups)))
     drawn = percentile_interval(f1_score(*np.split(weights @ flags, 3, axis=1)))
     true_fired, fired, true = np.split(flags.sum(axis=0), 3)
     at_ends = np.array(f1_bounds_at_ends(true_fired, fired, true))
@@ -202,60 +216,45 @@ def f1_source_only(labels: ConceptLabels) -> Float[np.ndarray, " concepts"]:
 
 def measured_f1(latents: Latents, labels: ConceptLabels, protocol: str) -> Float[np.ndarray, "latents concepts"]:
     """F1 as the protocol measures it: the best on all rows (published), or on test rows (corrected); NaN where undefined."""
-    ranked = Ranked.of(latents.csc())
-    if protocol == "corrected":
-        return _on_test_rows(ranked, labels, best_f1(ranked, labels.threshold_codes()[0]))[2]
-    return np.where((labels.published == TRUE).any(axis=0), best_f1(ranked, labels.published).f1, np.nan)
+    found = _thresholds(Ranked.of(latents.csc()), labels, protocol)
+    return found["f1_validation" if protocol == "published" else "f1_test"]
 
 
-def _on_test_rows(ranked: Ranked, labels: ConceptLabels, best: BestF1) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """True memes that reach the threshold, memes that do, and the F1 of it: [latents, concepts] each."""
-    test = labels.test_codes()
-    true_fired, fired = confusion(ranked, test, best.threshold)
-    f1 = f1_score(true_fired, fired, (test == TRUE).sum(axis=0))
-    return true_fired, fired, np.where(np.isnan(best.threshold), np.nan, f1)
-
-
-def _held_out(ranked: Ranked, labels: ConceptLabels) -> tuple[dict[str, np.ndarray], list[str | None]]:
-    choose, splits = labels.threshold_codes()
-    test = labels.test_codes()
-    best = best_f1(ranked, choose)
-    true_fired, fired, f1_test = _on_test_rows(ranked, labels, best)
-    true, n = (test == TRUE).sum(axis=0), (test >= FALSE).sum(axis=0)
-    chosen = ~np.isnan(best.threshold)
-    f1_validation = np.where(chosen, best.f1, np.nan)
-    return {
-        **_auroc_columns(ranked, test, labels.strata("corrected")),
-        "threshold": best.threshold,
-        "f1_validation": f1_validation,
-        "f1_test": f1_test,
-        "winners_curse": f1_validation - f1_test,
-        "precision_test": np.where(chosen, precision(true_fired, fired), np.nan),
-        "recall_test": np.where(chosen, recall(true_fired, true), np.nan),
-        "f1_always_on": np.broadcast_to(f1_always_on(true, n), fired.shape),
-        "f1_ceiling": np.where(chosen, f1_ceiling(fired, true), np.nan),
-        "n_test": np.broadcast_to(n, fired.shape),
-    }, splits
-
-
-def _published_scores(ranked: Ranked, labels: ConceptLabels) -> tuple[dict[str, np.ndarray], list[str | None]]:
-    codes = labels.published
-    best = best_f1(ranked, codes)
-    _, fired = confusion(ranked, codes, best.threshold)
-    true, n = (codes == TRUE).sum(axis=0), (codes >= FALSE).sum(axis=0)
-    nothing = np.full(fired.shape, np.nan)
-    return {
-        **_auroc_columns(ranked, codes, labels.strata("published")),
-        **dict.fromkeys(("f1_test", "precision_test", "recall_test", "winners_curse"), nothing),
-        "threshold": best.threshold,
-        "f1_validation": np.where(true > 0, best.f1, np.nan),
-        "f1_always_on": np.broadcast_to(f1_always_on(true, n), fired.shape),
-        "f1_ceiling": f1_ceiling(fired, true),
-        "n_test": np.zeros(fired.shape, np.int64),
-    }, ["all"] * len(labels.names)
-
-
-def _auroc_columns(ranked: Ranked, codes: np.ndarray, strata: np.ndarray) -> dict[str, np.ndarray]:
-    value, error = auroc(ranked, codes, strata)
+def _scores(ranked: Ranked, labels: ConceptLabels, protocol: str) -> dict[str, np.ndarray]:
+    scored = _scored_codes(labels, protocol)
+    value, error = auroc(ranked, scored, labels.strata(protocol))
     low, high = delong_interval(value, error)
-    return {"auroc": value, "auroc_low": low, "auroc_high": high}
+    true, n = (scored == TRUE).sum(axis=0), (scored != UNKNOWN).sum(axis=0)
+    found = _thresholds(ranked, labels, protocol)
+    return {
+        **found,
+        **{"auroc": value, "auroc_low": low, "auroc_high": high},
+        "winners_curse": found["f1_validation"] - found["f1_test"],
+        "f1_always_on": np.broadcast_to(f1_always_on(true, n), value.shape),
+        "n_test": np.broadcast_to(0 if protocol == "published" else n, value.shape),
+    }
+
+
+def _thresholds(ranked: Ranked, labels: ConceptLabels, protocol: str) -> dict[str, np.ndarray]:
+    """The threshold with the best F1 on the rows that choose it, and its scores there and on test rows."""
+    published, scored = protocol == "published", _scored_codes(labels, protocol)
+    choose = scored if published else labels.threshold_codes()[0]
+    best = best_f1(ranked, choose)
+    true_fired, fired = confusion(ranked, scored, best.threshold)
+    true = (scored == TRUE).sum(axis=0)
+    on_test = {
+        "f1_test": f1_score(true_fired, fired, true),
+        "precision_test": precision(true_fired, fired),
+        "recall_test": recall(true_fired, true),
+    }
+    chosen = ~np.isnan(best.threshold)
+    return {
+        "threshold": best.threshold,
+        "f1_validation": np.where(chosen & (choose == TRUE).any(axis=0), best.f1, np.nan),
+        "f1_ceiling": np.where(chosen, f1_ceiling(fired, true), np.nan),
+        **{name: np.where(chosen & (not published), values, np.nan) for name, values in on_test.items()},
+    }
+
+
+def _scored_codes(labels: ConceptLabels, protocol: str) -> np.ndarray:
+    return labels.published if protocol == "published" else labels.test_codes()

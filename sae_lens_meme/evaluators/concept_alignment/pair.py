@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 
 from sae_lens_meme.embeddings import Embeddings
-from sae_lens_meme.errors import DataError
+from sae_lens_meme.errors import ConfigError, DataError
 from sae_lens_meme.evaluators.concept_alignment.compute import measure_pairs
-from sae_lens_meme.evaluators.concepts import Concept, ConceptLabels, concepts_of
+from sae_lens_meme.evaluators.concepts import Concept, ConceptLabels, concepts_of, default_concepts
 from sae_lens_meme.evaluators.latents import Latents, encode, require_latents_of
 from sae_lens_meme.evaluators.result import defined
 
@@ -28,7 +28,7 @@ class LatentConcept:
     precision: float | None
     recall: float | None
     p: float | None
-    """One-sided exact test of association within source, on all memes with a known label."""
+    """One-sided exact test of association within source, on all memes with a known label (one a group)."""
     q: float | None
     """Benjamini-Hochberg over all latents and all concepts."""
     odds_ratio: float | None
@@ -68,8 +68,7 @@ def concept_alignment(
         raise DataError(f"latent {latent} is outside 0..{sae.cfg.d_sae - 1} of this SAE")
     latents = encode(sae, embeddings) if latents is None else latents
     require_latents_of(latents, embeddings)
-    family = [c for c in concepts_of(embeddings) if c.name != concept.name]
-    pairs = measure_pairs(latents, ConceptLabels.of(embeddings, (concept, *family)), "corrected")
+    pairs = measure_pairs(latents, ConceptLabels.of(embeddings, _family(embeddings, concept)), "corrected")
     row = {name: column[latent, 0] for name, column in pairs.columns.items()}
     names = {"f1": "f1_test", "precision": "precision_test", "recall": "recall_test", "q": "q_global"}
     fields = ("f1", "f1_always_on", "precision", "recall", "p", "q", "odds_ratio", "auroc")
@@ -78,6 +77,14 @@ def concept_alignment(
     top_memes = _top_memes(latents, latent, embeddings, top)
     facts = {"n": int(row["n"]), "threshold_split": pairs.threshold_splits[0], "top_memes": top_memes}
     return LatentConcept(latent, concept.name, reasons=reasons, **facts, **values)
+
+
+def _family(embeddings: Embeddings, concept: Concept) -> tuple[Concept, ...]:
+    """It, then the default ones, if there are any."""
+    try:
+        return concept, *(c for c in default_concepts(embeddings) if c.name != concept.name)
+    except ConfigError:
+        return (concept,)
 
 
 def _top_memes(latents: Latents, latent: int, embeddings: Embeddings, top: int) -> tuple[tuple[str, float], ...]:
@@ -96,9 +103,7 @@ def _why_undefined(name: str, row: dict[str, Any]) -> str:
     if row["n_test"] == 0:
         return "no test meme has a known label"
     if np.isnan(row["threshold"]):
-        return (
-            "no threshold: the latent fires on no meme with a label among those that choose it, or none of them is true"
-        )
+        return "no threshold: none of the memes that choose it fires the latent, or none is true"
     if name == "precision":
         return "no test meme reaches the threshold"
     return "the test memes with a known label are of one class"

@@ -163,7 +163,13 @@ class Monosemanticity(Evaluator):
             yield hierarchy(
                 *(active, Label(label.name, label.known[rows], label.values[rows]), self._tree(embeddings)),
                 list(o.widths) if o.widths else matryoshka_widths(sae),
-                **{"sources": panel.strata, "ids": panel.ids, "top": max(o.top, 2), "seed": o.seed},
+                **{
+                    "sources": panel.strata,
+                    "ids": panel.ids,
+                    "families": panel.groups,
+                    "top": max(o.top, 2),
+                    "seed": o.seed,
+                },
             )
 
     def _tree(self, embeddings: Embeddings) -> Mapping[Any, Any]:

@@ -58,6 +58,7 @@ class _Labelled:
     latents: Latents
     paths: Int[np.ndarray, "n depth"]
     strata: Int[np.ndarray, " n"]
+    families: Int[np.ndarray, " n"]
 
 
 def hierarchy(
@@ -68,6 +69,7 @@ def hierarchy(
     *,
     sources: Sequence[str] | np.ndarray | None = None,
     ids: Sequence[str] | np.ndarray | None = None,
+    families: Int[np.ndarray, " n"] | None = None,
     top: int = TOP,
     n_halves: int = 200,
     seed: int = 0,
@@ -81,6 +83,7 @@ def hierarchy(
         groups: the widths at which groups end, such as [256, 1024, 4096], or an SAE or its folder (`matryoshka_widths`).
         sources: of the memes, for the control that keeps the sources of the top memes; default one source.
         ids: of the memes; they decide between equal activations. Default the order of the rows.
+        families: memes of one family (`Embeddings.groups`) are in a half together; default each meme is its own.
         top: size of the top sets, 2 or more; latents that fire on fewer labelled memes are left out.
         n_halves: random halves of the memes for the 95 % intervals; 0 for none.
 
@@ -94,7 +97,7 @@ def hierarchy(
     if top < 2 or n_halves < 0:
         raise ConfigError(f"hierarchy: top is {top} and n_halves {n_halves}; they must be 2 or more and 0 or more")
     edges = _edges(groups, latents.d_sae)
-    memes = _labelled(latents, leaves, tree, sources, ids)
+    memes = _labelled(latents, leaves, tree, sources, ids, families)
     units, sets = top_sets(memes.latents, np.arange(memes.latents.n_samples), top)
     depth = mean_common_depth(sets, memes.paths)
     overall, within = _random_depths(memes, sets)
@@ -125,7 +128,7 @@ def _of_group(
     low, high = depth.mean() + spread if len(depth) else spread
     interval = Interval(
         *(low, high),
-        f"delete-half jackknife over memes within source, {n_halves} halves, the latents held fixed",
+        f"delete-half jackknife over memes within source, families whole, {n_halves} halves, the latents held fixed",
         why or no_halves,
     )
 
@@ -176,11 +179,13 @@ def _names(edges: np.ndarray) -> list[str]:
     return [f"{start}-{stop - 1}" for start, stop in zip([0, *edges[:-1]], edges, strict=True)]
 
 
-def _labelled(latents: Latents, leaves: Any, tree: Mapping[Any, Any], sources: Any, ids: Any) -> _Labelled:
+def _labelled(
+    latents: Latents, leaves: Any, tree: Mapping[Any, Any], sources: Any, ids: Any, families: Any
+) -> _Labelled:
     if isinstance(leaves, Label):
         leaves = [value if known else None for value, known in zip(leaves.values.tolist(), leaves.known, strict=True)]
     n = latents.n_samples
-    given = {"labels": leaves, "sources": sources, "ids": ids}
+    given = {"labels": leaves, "sources": sources, "ids": ids, "families": families}
     for name, column in given.items():
         if column is not None and len(column) != n:
             raise DataError(f"hierarchy: {len(column)} {name} for {n} memes; give one each")
@@ -190,7 +195,8 @@ def _labelled(latents: Latents, leaves: Any, tree: Mapping[Any, Any], sources: A
         raise DataError("hierarchy: no meme has a known label")
     paths = tree_paths(tree, [leaves[i] for i in known])
     strata = np.zeros(n, np.int64) if sources is None else np.unique(np.asarray(sources), return_inverse=True)[1]
-    return _Labelled(latents.rows(known), paths, strata[known])
+    families = np.arange(n) if families is None else np.asarray(families)
+    return _Labelled(latents.rows(known), paths, strata[known], families[known])
 
 
 def _random_depths(memes: _Labelled, sets: Int[np.ndarray, "units top"]) -> tuple[float, Float64[np.ndarray, " units"]]:
@@ -226,7 +232,7 @@ def _spread(
         return np.full((2, n_groups), np.nan)
     ranked = Ranked.of(memes.latents.csc())
     sets, found = np.empty((len(units), top), np.int64), np.full((n_halves, n_groups), np.nan)
-    for half, weights in zip(found, subset_weights(memes.strata, n_halves, seed), strict=True):
+    for half, weights in zip(found, subset_weights(memes.strata, n_halves, seed, groups=memes.families), strict=True):
         first_kept(ranked.starts, ranked.rows, weights.astype(bool), units, sets)
         depth = mean_common_depth(sets, memes.paths)
         ok = np.isfinite(depth)

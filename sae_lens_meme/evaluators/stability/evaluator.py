@@ -42,7 +42,7 @@ from sae_lens_meme.evaluators.stability.quantities import (
     table_of,
 )
 from sae_lens_meme.metrics.contingency import Counter
-from sae_lens_meme.metrics.fisher import stratified_greater
+from sae_lens_meme.metrics.fisher import greater_one_a_group
 from sae_lens_meme.metrics.multiple_testing import benjamini_hochberg
 from sae_lens_meme.metrics.permutation import permutation_within
 from sae_lens_meme.options import Count, Options, Share
@@ -174,7 +174,7 @@ class Stability(Evaluator):
         others = directions_of(other, active, scale)
         rng = np.random.default_rng([self.options.seed, 1])  # not the stream that somebody has drawn weights from
         matching, random = match(these, others), match(these, random_like(others, rng))
-        handed = active.rows(permutation_within(embeddings.strata, rng, embeddings.by_id))
+        handed = active.rows(permutation_within(embeddings.strata, rng, embeddings.by_id, embeddings.groups))
         firing, permuted = (firing_agreement(latents, part, matching.partner) for part in (active, handed))
         return Counterpart(int(others.alive.sum()), matching, random, firing, permuted)
 
@@ -220,7 +220,8 @@ def _tested(embeddings: Embeddings, latents: Latents, concepts: tuple[Concept, .
         ConfigError, DataError: there are no labels for it.
     """
     targets = ConceptLabels.of(embeddings, concepts_of(embeddings, concepts))
-    q = benjamini_hochberg(stratified_greater(Counter(latents.csc(), targets.known, targets.sources).count()))
+    count = Counter(latents.csc(), targets.known, targets.sources).count
+    q = benjamini_hochberg(greater_one_a_group(count, targets.one_a_group))
     return pd.DataFrame({"latent": np.repeat(np.arange(len(q)), q.shape[1]), "q_global": q.ravel()})
 
 

@@ -1,4 +1,4 @@
-"""The core of the question set: four cells of latents in, effects, shares, classes and their intervals out.
+"""The 2x2 design: four cells of latents in; effects, variance shares, classes and their intervals out.
 
 It knows nothing of memes: cells may be fused memes with swapped captions, or a captioner's latents under two prompts.
 """
@@ -14,14 +14,16 @@ from jaxtyping import Float64, Int
 
 from sae_lens_meme.errors import ConfigError, DataError
 from sae_lens_meme.evaluators.latents import Latents
-from sae_lens_meme.evaluators.question_set.shares import TERMS, class_codes, class_counts, variance_shares
-from sae_lens_meme.metrics.bootstrap import bootstrap_weights
+from sae_lens_meme.metrics.bootstrap import bootstrap_weights, percentile_interval
 
+TERMS = ("image", "text", "interaction")
+CLASSES = ("visual", "textual", "cross-modal")
+UNDECIDED = len(CLASSES)
+"""The code of a latent without a class."""
+MAJORITY = 0.5
 SIGNS = np.array([[1, 1, -1, -1], [1, -1, 1, -1], [1, -1, -1, 1]]) / 2
 """Contrasts of the cells aa, ab, ba, bb. The half makes a main effect a difference of two means of two cells, and
 the three contrasts orthonormal: their squares are the sums of squares of the 2x2 analysis of variance."""
-TAILS = (0.025, 0.975)
-LATENTS_PER_BLOCK = 4096
 
 
 class Cells(NamedTuple):
@@ -35,7 +37,7 @@ class Cells(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class Effects:
-    """What `effects` found; columns go over `latents`, rows of three over (image, text, interaction)."""
+    """What `effects` found; columns are `latents`, rows of three are (image, text, interaction)."""
 
     n_items: int
     n_fired: int  # latents that fire in any cell of any item
@@ -60,6 +62,7 @@ def effects(
     n_bootstrap: int = 200,
     strata: Int[np.ndarray, " items"] | None = None,
     seed: int = 0,
+    block: int = 4096,
 ) -> Effects:
     """Main effect of picture, of text and interaction for every latent, signed and sign-free, with 95 % intervals.
 
@@ -75,6 +78,7 @@ def effects(
         n_bootstrap: resamples of the items, which must be independent of each other; 0 gives no intervals, and
             classes of the shares as they are.
         strata: items are resampled within these.
+        block: latents whose resamples are in memory at once.
 
     Raises:
         DataError: the cells do not hold the same items of one SAE, or fewer than two.
@@ -86,10 +90,8 @@ def effects(
     n_active = np.diff(total.indptr)  # activations are not negative: none of these sums cancels to 0
     latents = np.flatnonzero(n_active >= min_items)
     weights = _weights(np.zeros(n_items, np.int64) if strata is None else strata, n_bootstrap, seed)
-    starts = range(0, max(len(latents), 1), LATENTS_PER_BLOCK)
-    *columns, resampled = zip(
-        *[_block(z, latents[s : s + LATENTS_PER_BLOCK], weights, drawn) for s in starts], strict=True
-    )
+    starts = range(0, max(len(latents), 1), block)
+    *columns, resampled = zip(*[_block(z, latents[s : s + block], weights, drawn) for s in starts], strict=True)
     means, signed, squares, shares, signed_ends, share_ends, classes = (np.concatenate(c, axis=-1) for c in columns)
     counts, resampled_counts = class_counts(classes), np.sum(resampled, axis=0)
     some = n_bootstrap > 0
@@ -108,6 +110,66 @@ def effects(
         counts,
         _count_interval(counts, resampled_counts, len(latents)) if some else None,
     )
+
+
+def variance_shares(
+    squares: Float64[np.ndarray, "3 *latents"], drawn: Collection[str] = TERMS[:2]
+) -> Float64[np.ndarray, "3 *latents"]:
+    """Shares of image, text and interaction in the variance of an activation over all pictures x texts.
+
+    They are Sobol' indices of order one and two (Sobol' 1993): the image share is the largest R^2 that any
+    prediction from the picture alone can reach where texts are dealt out to pictures at random. Estimated by
+    the method of moments (ANOVA estimators; Searle, Casella and McCulloch 1992, chapter 4): with two pictures
+    and two texts drawn for each item, E[image^2] = 2 V_image + V_interaction and E[interaction^2] = V_interaction,
+    because two texts do not average an interaction out. The mean squares themselves would therefore give a pure
+    interaction (z = a XOR b of random pairs) one third to each term, and interaction never more than a third.
+    Texts that are not drawn but are two fixed conditions (two prompts) are all the texts there are: an interaction does
+    average out over them, so that nothing is subtracted from the image's square. Negative estimates are taken for 0.
+
+    Args:
+        squares: mean over items of each squared contrast, in the order of TERMS.
+        drawn: the sides, "image" and "text", of which A and B are two draws from one population.
+
+    Returns:
+        Shares that add up to 1; NaN where the activation does not differ between cells.
+    """
+    image, text, interaction = squares
+    of_image, of_text = (1.0 if side in drawn else 0.5 for side in TERMS[:2])
+    variances = np.stack(
+        [
+            of_image / 2 * np.maximum(image - (interaction if "text" in drawn else 0), 0),
+            of_text / 2 * np.maximum(text - (interaction if "image" in drawn else 0), 0),
+            of_image * of_text * interaction,
+        ]
+    )
+    total = variances.sum(axis=0)
+    return np.divide(variances, total, out=np.full_like(variances, np.nan), where=total > 0)
+
+
+def class_codes(
+    low: Float64[np.ndarray, "sides *latents"], high: Float64[np.ndarray, "sides *latents"]
+) -> Int[np.ndarray, " *latents"]:
+    """Index into CLASSES, or UNDECIDED, from the interval of the image share and of the text share.
+
+    visual: the image share lies above one half: the picture alone tells more of the activation than all that needs the
+    text. textual: the text share does. cross-modal: both lie below one half: neither alone tells as much
+    as it leaves open. Undecided: an interval holds one half, or the shares are undefined. One half is no tuned bar:
+    two shares cannot both be above it, and without an interaction one of them is not below it. So a sum of a visual
+    and a textual part is never cross-modal (it has the class of its larger part, and none where they are equal), while
+    z = a AND b of fair independent a, b (a third each) and z = a XOR b (all interaction) are. In general a AND b with
+    odds o_a, o_b has the image share o_b / (1 + o_a + o_b): visual only where b is nearly always true.
+
+    Where the embedding is a product of both sides, almost any direction of it is cross-modal in this sense, also of
+    noise: read it beside random directions, and with `binding.concentration`.
+    """
+    alone = low > MAJORITY
+    neither = (high < MAJORITY).all(axis=0)
+    return np.select([alone[0], alone[1], neither], range(len(CLASSES)), UNDECIDED)
+
+
+def class_counts(codes: Int[np.ndarray, "latents *resamples"]) -> Int[np.ndarray, "classes *resamples"]:
+    """How many latents are of each class, and the undecided ones last."""
+    return np.stack([(codes == code).sum(axis=0) for code in range(UNDECIDED + 1)])
 
 
 def _block(
@@ -134,13 +196,14 @@ def _block(
 
 def _interval(values: Float64[np.ndarray, "3 latents replicates_1"]) -> Float64[np.ndarray, "2 3 latents"]:
     """Percentiles of the resamples; without any, the estimate (first on the last axis) twice."""
-    return np.quantile(values[..., 1:] if values.shape[-1] > 1 else values, TAILS, axis=-1)
+    resampled = values[..., 1:] if values.shape[-1] > 1 else values
+    return percentile_interval(np.moveaxis(resampled, -1, 0))
 
 
 def _count_interval(counts: np.ndarray, resampled: Int[np.ndarray, "4 replicates"], m: int) -> np.ndarray:
     """The spread of the counts when each latent's interval moves with its resampled share, laid around the counts."""
     spread = resampled - np.median(resampled, axis=1, keepdims=True)
-    return np.clip(counts + np.quantile(spread, TAILS, axis=1), 0, m)
+    return np.clip(counts + percentile_interval(spread.T), 0, m)
 
 
 def _weights(strata: np.ndarray, replicates: int, seed: int) -> Float64[np.ndarray, "items replicates_1"]:
