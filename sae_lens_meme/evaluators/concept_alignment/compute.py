@@ -222,7 +222,7 @@ def measured_f1(latents: Latents, labels: ConceptLabels, protocol: str) -> Float
 
 def _scores(ranked: Ranked, labels: ConceptLabels, protocol: str) -> dict[str, np.ndarray]:
     scored = _scored_codes(labels, protocol)
-    value, error = auroc(ranked, scored, labels.strata(protocol))
+    value, error = auroc(ranked, scored, labels.strata(protocol), labels.groups if protocol == "corrected" else None)
     low, high = delong_interval(value, error)
     true, n = (scored == TRUE).sum(axis=0), (scored != UNKNOWN).sum(axis=0)
     found = _thresholds(ranked, labels, protocol)
