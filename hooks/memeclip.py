@@ -56,7 +56,7 @@ def fuse(
             row = int(zero[0])
             called = f"row {row}" if ids is None else f"row {row} (id {ids[row]!r})"
             raise DataError(f"{hook}, {called}: the vector has norm 0 and cannot be normalised; remove the row")
-    v, t = (torch.from_numpy(np.ascontiguousarray(x)) for x in (image, text))
+    v, t = (torch.from_numpy(np.array(x, order="C")) for x in (image, text))  # arrays on disk cannot be written to
     if heads is None:
         return unit_product(v.double(), t.double()).float().numpy()
     training, device = heads.training, heads.classifier.weight.device

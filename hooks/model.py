@@ -18,7 +18,7 @@ from sae_lens_meme.hooks.base import Hook, HookedModel
 from sae_lens_meme.hooks.checkpoint import MemeCLIPCheckpoint, read_memeclip_checkpoint
 from sae_lens_meme.hooks.fit import first_task, fit_linear_head, labelled_rows, linear_head
 from sae_lens_meme.hooks.memeclip import MemeCLIPHeads, prompt_classifier, unit_product
-from sae_lens_meme.hooks.sources import PIXELS, TOKENS, CachedEmbeddings, EmbeddingSource, MemeSource
+from sae_lens_meme.hooks.sources import PIXELS, TOKENS, CachedEmbeddings, EmbeddingSource
 from sae_lens_meme.hooks.towers import (
     Fusion,
     Towers,
@@ -167,15 +167,11 @@ class HookedMemeCLIP(HookedModel):
             )
         return self._towers
 
-    def attach_memes(
-        self,
-        images: Sequence[Any],
-        texts: Sequence[str | None],
-        labels: dict[str, Sequence[Any]] | None = None,
-        splits: Sequence[str] | None = None,
-    ) -> HookedMemeCLIP:
-        """Row i is `images[i]` (a PIL image) with the caption `texts[i]`, encoded live."""
-        return self.attach(MemeSource(images, texts, self.towers.preprocess, self.towers.tokenize, labels, splits))
+    def preprocess(self, image: Any) -> Float[Tensor, "3 h w"]:
+        return self.towers.preprocess(image)
+
+    def tokenize(self, texts: Sequence[str | None]) -> Int[Tensor, "batch n_ctx"]:
+        return self.towers.tokenize(texts)
 
     def encode(
         self, pixels: Float[Tensor, "batch 3 h w"], tokens: Int[Tensor, "batch n_ctx"]

@@ -65,7 +65,7 @@ COLUMNS = {
 FACTORS = Section(
     "Answer key: AUROC on test memes of the best latent for each planted factor",
     "permuted: the factor permuted within source; F1: of the same latent; always on: a latent that fires on every meme",
-    "AUROC, test memes",
+    "AUROC, test memes (F1: of the same latent)",
 )
 
 N_VALUES = Quantity("n_values", "latents compared: those that stand for a planted value")

@@ -224,7 +224,11 @@ def _section_of_best(pairs: Pairs, hidden: list[str]) -> Section:
         "that reads nothing but the source; chosen: F1 on the memes that chose; AUROC: of that latent, within source"
     )
     note += f". Not shown, as no latent can be chosen: {_listed(hidden)}" if hidden else ""
-    return Section("Concepts: F1 on test memes of the best latent of each concept", note, "F1, test memes")
+    return Section(
+        "Concepts: F1 on test memes of the best latent of each concept",
+        note,
+        "F1, test memes (AUROC: of the same latent)",
+    )
 
 
 def _label(concept: str, latent: int | None, labels: ConceptLabels, c: int) -> str:

@@ -214,7 +214,7 @@ class OfReference(NamedTuple):
                 {"chance": self.chance, "permuted": self.permuted[PERMUTED_MEAN], "neurons": neurons.get(MEAN)},
             ),
             SIGNIFICANT: (
-                f"{what}: share of latents with q < .05 (of {n} tested, {d_sae} in all)",
+                f"{what}: share of {n} (of {d_sae}) with q < .05",
                 {"permuted": self.permuted[PERMUTED_SIGNIFICANT]},
             ),
             BEST: (

@@ -93,7 +93,11 @@ class NamingMemes:
         families: dict[str, Family] = {}
         reasons: dict[str, str] = {}
         try:
-            families["word"] = _words(embeddings, selection, held_out, min_df, stop_words)
+            families["word"] = words_of(
+                *(embeddings.texts, selection, held_out, embeddings.strata, embeddings.groups),
+                min_df=min_df,
+                stop_words=stop_words,
+            )
         except DataError as error:
             reasons["word"] = str(error)
         try:
@@ -112,22 +116,6 @@ def permuted_within_source(latents: Latents, embeddings: Embeddings, seed: int) 
     return latents.rows(permutation_within(strata, np.random.default_rng(seed), embeddings.by_id, embeddings.groups))
 
 
-def _words(
-    embeddings: Embeddings,
-    selection: np.ndarray,
-    held_out: np.ndarray,
-    min_df: int,
-    stop_words: Any,
-) -> Family:
-    words = read_words(embeddings.texts, selection, held_out, min_df=min_df, stop_words=stop_words)
-    sides = ((words.selection_rows, words.selection), (words.held_out_rows, words.held_out))
-    strata, groups = embeddings.strata, embeddings.groups
-    statements = (
-        Statements(rows, sparse.csc_matrix(occurs), None, strata[rows], groups[rows]) for rows, occurs in sides
-    )
-    return Family(words.vocabulary, *statements)
-
-
 def _concepts(
     embeddings: Embeddings, selection: np.ndarray, held_out: np.ndarray, concepts: tuple[Concept, ...]
 ) -> Family:
@@ -141,28 +129,17 @@ def _concepts(
     return Family(np.array(targets.names, dtype=object), side(selection), side(held_out))
 
 
-@dataclass(frozen=True, eq=False)
-class Words:
-    """The words of the captions of the selection rows and of the held-out rows; memes without a caption are in neither."""
-
-    vocabulary: np.ndarray
-    """str [n_words], sorted; of the selection rows."""
-    selection_rows: Int[np.ndarray, " selection"]
-    selection: sparse.csr_matrix
-    """1 where the caption holds the word, [selection, n_words]."""
-    held_out_rows: Int[np.ndarray, " held_out"]
-    held_out: sparse.csr_matrix
-
-
-def read_words(
+def words_of(
     texts: np.ndarray | None,
     selection: Int[np.ndarray, " s"],
     held_out: Int[np.ndarray, " h"],
+    strata: Int[np.ndarray, " n"],
+    groups: Int[np.ndarray, " n"] | None = None,
     *,
     min_df: int = 5,
     stop_words: str | Collection[str] | None = None,
-) -> Words:
-    """The words of the captions `texts` (None where a meme has none); an empty caption holds no word.
+) -> Family:
+    """The words of the captions `texts` (None where a meme has none, which leaves it out); an empty one holds no word.
 
     Args:
         min_df: a word must be in as many captions of the selection rows.
@@ -173,7 +150,8 @@ def read_words(
     """
     if texts is None:
         raise DataError("these embeddings have no captions (no column 'text')")
-    selection, held_out = _captioned(texts, selection), _captioned(texts, held_out)
+    captioned = np.array([text is not None for text in texts], dtype=bool)
+    selection, held_out = selection[captioned[selection]], held_out[captioned[held_out]]
     if len(selection) == 0:
         raise DataError("no meme of the selection rows has a caption")
     options: dict[str, Any] = {"dtype": np.int8}  # its stubs know int64 only
@@ -188,12 +166,14 @@ def read_words(
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of stop words that its own tokenizer would cut
-            chosen = vectorizer.fit_transform(texts[selection])
+            occurs = vectorizer.fit_transform(texts[selection])
     except ValueError as error:  # an empty vocabulary, or fewer captions than min_df
         raise DataError(f"no word is in {min_df} captions of the selection rows ({error})") from None
-    other = vectorizer.transform(texts[held_out]) if len(held_out) else chosen[:0]
-    vocabulary = np.array(vectorizer.get_feature_names_out(), dtype=np.str_)
-    return Words(vocabulary, selection, _sorted(chosen), held_out, _sorted(other))
+    other = vectorizer.transform(texts[held_out]) if len(held_out) else occurs[:0]
+    sides = ((selection, occurs), (held_out, other))
+    groups = np.arange(len(texts)) if groups is None else groups
+    statements = (Statements(rows, sparse.csc_matrix(x), None, strata[rows], groups[rows]) for rows, x in sides)
+    return Family(np.array(vectorizer.get_feature_names_out(), dtype=object), *statements)
 
 
 def normalise(text: str) -> str:
@@ -206,13 +186,3 @@ def token_pattern() -> str:
     r"""A letter, then letters, marks and inner apostrophes. `\w` has no marks: it would cut words of Indic scripts."""
     marks = "".join(chr(c) for c in range(0x300, 0x20000) if unicodedata.category(chr(c))[0] == "M")
     return rf"[^\W\d_](?:[^\W\d_]|[{marks}]|'(?=[^\W\d_]))*"
-
-
-def _captioned(texts: np.ndarray, rows: np.ndarray) -> np.ndarray:
-    return rows[[text is not None for text in texts[rows]]]
-
-
-def _sorted(counts: Any) -> sparse.csr_matrix:
-    counts = sparse.csr_matrix(counts)
-    counts.sort_indices()
-    return counts

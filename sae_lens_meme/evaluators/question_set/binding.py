@@ -10,7 +10,8 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Bool, Float64, Int
+from jaxtyping import Bool, Float32, Float64, Int
+from threadpoolctl import threadpool_limits
 
 from sae_lens_meme.evaluators.latents import Latents
 from sae_lens_meme.evaluators.question_set.compute import CLASSES, MAJORITY, Effects
@@ -37,8 +38,8 @@ class Crossed(NamedTuple):
     """Table by table; in a table all texts of the first picture, then of the second, and so on."""
     shapes: Sequence[tuple[int, int]]
     """Pictures and texts of each table."""
-    dimensions: Latents
-    """The dimensions of the fused vector in the same cells."""
+    fused: Float32[np.ndarray, "cells d"]
+    """What they read there."""
 
 
 class Binding(NamedTuple):
@@ -48,7 +49,7 @@ class Binding(NamedTuple):
     copied: Float64[np.ndarray, " m"]
     """See `share_of_one_dimension`."""
     copies: Bool[np.ndarray, " m"]
-    """Concentrated, but mostly one dimension of the fused vector: the fusion itself has bound its two numbers."""
+    """Concentrated, but reading mostly one dimension of the fused vector, in which the fusion binds two numbers itself."""
     binds: Bool[np.ndarray, " m"]
     """Concentrated (the whole interval above one half) and no copy."""
 
@@ -56,7 +57,7 @@ class Binding(NamedTuple):
 def binding_of(crossed: Crossed, effects: Effects) -> Binding:
     """Of the latents that `effects` classed."""
     found = concentration(crossed.units, crossed.shapes, effects.latents)
-    copied = share_of_one_dimension(crossed.units, crossed.dimensions, effects.latents)
+    copied = share_of_one_dimension(crossed.units, crossed.fused, effects.latents)
     concentrated = (effects.classes == CLASSES.index("cross-modal")) & (found.low > MAJORITY)
     copies = concentrated & (copied > MAJORITY)
     return Binding(found, copied, copies, concentrated & ~copies)
@@ -94,24 +95,30 @@ def concentration(
     for start in range(0, len(latents), LATENTS_PER_BLOCK):
         z = columns[:, latents[start : start + LATENTS_PER_BLOCK]].toarray().astype(np.float64).T
         tables = [z[:, a:b].reshape(len(z), *shape) for a, b, shape in zip(ends[:-1], ends[1:], shapes, strict=True)]
-        found.append(_of_block(tables))
+        with threadpool_limits(1, user_api="blas"):  # many small products: threads would wait for each other
+            found.append(_of_block(tables))
     return Concentration(*np.concatenate(found, axis=1))
 
 
 def share_of_one_dimension(
-    units: Latents, dimensions: Latents, which: Int[np.ndarray, " m"]
+    units: Latents, fused: Float32[np.ndarray, "cells d"], which: Int[np.ndarray, " m"]
 ) -> Float64[np.ndarray, " m"]:
-    """The largest share of a unit's variance that one dimension explains, squared correlation; NaN for a constant one."""
-    z, x = units.csc()[:, which].astype(np.float64), dimensions.csc().astype(np.float64)
-    n = units.n_samples
-    (mean_z, square_z), (mean_x, square_x) = (
-        [np.asarray(power.mean(axis=0)).ravel() for power in (part, part.power(2))] for part in (z, x)
-    )
-    covariance = (z.T @ x).toarray() / n - np.outer(mean_z, mean_x)
-    variance = np.outer(square_z - mean_z**2, square_x - mean_x**2)
-    some = variance > ROUNDING * np.outer(square_z, square_x)
-    r2 = np.divide(covariance**2, variance, out=np.zeros_like(variance), where=some)
-    return np.where(some.any(axis=1), r2.max(axis=1, initial=0.0), np.nan)
+    """max w^2 / sum w^2 of the direction w that a unit reads: its least-squares weights on the z-scored dimensions.
+
+    For white noise sum w^4 / (sum w^2)^2 is at most this: where noise has a concentration above one half, a single
+    dimension has more than half of the direction.
+
+    Args:
+        fused: the vectors that the units read.
+    """
+    x = fused - fused.mean(axis=0, dtype=np.float64)
+    std = x.std(axis=0)
+    x /= np.where(std > ROUNDING, std, 1)
+    products = np.asarray(units.csc()[:, which].astype(np.float64).T @ x)
+    ridge = 1e-6 * len(x) * np.eye(x.shape[1])  # dimensions may be copies of each other
+    squares = np.linalg.solve(x.T @ x + ridge, products.T).T ** 2
+    total = squares.sum(axis=1)
+    return np.divide(squares.max(axis=1), total, out=np.full(len(which), np.nan), where=total > 0)
 
 
 def _of_block(tables: Sequence[Float64[np.ndarray, "m pictures texts"]]) -> Float64[np.ndarray, "3 m"]:

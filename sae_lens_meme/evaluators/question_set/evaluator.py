@@ -129,19 +129,18 @@ class QuestionSet(Evaluator):
         crossed = recombined(embeddings, *pairs, fuse)
         tables = encode(sae, crossed, FUSED)
 
-        def control(kind: str, times: int = 1) -> tuple[Latents, Latents]:
+        def control(kind: str, times: int = 1) -> list[Latents]:
             """In the items and in the tables, each unit active as often as a latent is on average."""
             units = fit_directions(fused, FUSED, kind, self.options.seed, times * cells.d_sae)
-            in_items = activations(units, fused, FUSED, times * cells.l0)
-            return in_items, activations(units, crossed, FUSED, times * tables.l0)
+            return [activations(units, at, FUSED, times * of.l0) for at, of in ((fused, cells), (crossed, tables))]
 
-        neurons, dimensions = control("neurons")
+        read = crossed.take(FUSED, np.arange(len(crossed)))
         random, random_tables = control("random_topk", ceil(RANDOM_UNITS / cells.d_sae))
         found = {
-            "": self._found(cells, strata, Crossed(tables, shapes, dimensions)),
+            "": self._found(cells, strata, Crossed(tables, shapes, read)),
             "permuted": self._found(permuted_within_items(cells, self.options.seed), strata),
-            "neurons": self._found(neurons, strata),
-            "random": self._found(random, strata, Crossed(random_tables, shapes, dimensions)),
+            "neurons": self._found(control("neurons")[0], strata),
+            "random": self._found(random, strata, Crossed(random_tables, shapes, read)),
         }
         return self._result(found, which)
 

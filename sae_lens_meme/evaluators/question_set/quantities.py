@@ -22,8 +22,8 @@ CLASS_WHAT = {
 BINDING_WHAT = {
     "binding": "cross-modal, concentration above one half (whole interval), and no copy of one dimension: a feature of the "
     "picture bound to a feature of the text makes most of the interaction",
-    "copying": "cross-modal and concentrated, but one dimension of the fused vector explains more than half of their "
-    "variance: the fusion itself multiplies its two numbers, also where they are noise",
+    "copying": "cross-modal and concentrated, but one dimension of the fused vector has more than half of the direction "
+    "that they read: the fusion itself multiplies its two numbers, also where they are noise",
 }
 LABELS = {
     "visual": "visual",
@@ -84,7 +84,8 @@ COLUMNS = {
     **{f"{t}_share": f"{t} {_SHARE}" for t in TERMS},
     "concentration": CONCENTRATION,
     "class": "visual, textual or cross-modal, by the intervals of the shares",
-    "dimension_share": "largest share of the latent's variance in these cells that one dimension of the fused vector explains",
+    "dimension_share": "largest share of one dimension of the fused vector in the direction that the latent reads (squared "
+    "least-squares weights on z-scored dimensions, in the cells of concentration)",
     "binds": "whether the latent is cross-modal, its concentration above one half (whole interval), dimension_share not",
     "reason": "why the latent has no class",
 }
