@@ -114,6 +114,13 @@ def test_a_draw_of_one_meme_a_group_takes_each_as_often():
     np.testing.assert_allclose(draws.mean(axis=0), 1 / sizes, atol=0.07)
 
 
+def test_one_draw_is_enough_where_few_memes_have_copies():
+    few = np.minimum(np.arange(200), 190)
+    (weights,) = one_a_group(few)
+    np.testing.assert_array_equal(np.bincount(few, weights), 1)
+    assert len(one_a_group(np.arange(200) // 2)) == 5
+
+
 def test_the_p_of_several_draws_is_valid_however_they_depend():
     rng = np.random.default_rng(0)
     for weight in (0.0, 0.7, 1.0):
@@ -222,10 +229,15 @@ def test_concept_alignment_reads_groups():
 
 def test_a_caution_counts_the_groups():
     embeddings, _ = labelled(5)
-    line = next(line for line in cautions(tiny_sae(np.eye(4), d_sae=6, k=2), embeddings) if "groups" in line)
+    line = next(
+        line for line in cautions(tiny_sae(np.eye(4, dtype=np.float32), d_sae=6, k=2), embeddings) if "groups" in line
+    )
     test = embeddings.rows("test")
     assert line.startswith(f"{len(test)} test memes are {len(test) // 5} groups")
-    assert not any("groups" in line for line in cautions(tiny_sae(np.eye(4), d_sae=6, k=2), source_corpus(200)[0]))
+    assert not any(
+        "groups" in line
+        for line in cautions(tiny_sae(np.eye(4, dtype=np.float32), d_sae=6, k=2), source_corpus(200)[0])
+    )
 
 
 def test_auroc_over_groups_has_the_error_of_a_bootstrap_of_groups():
