@@ -18,7 +18,9 @@ from sae_lens_meme.metrics.hypergeometric import MEDIAN_RULE, log_tail, log_tail
 from sae_lens_meme.metrics.multiple_testing import median_p
 
 DRAWS = 5
-"""Draws of one meme a group; the p of the median of five is multiplied by 5 / 3."""
+"""Draws of one meme a group; the median of the five p is multiplied by 5 / 3."""
+ONE_DRAW = 0.9
+"""With as many groups a meme, a single draw is made."""
 
 
 def fisher_greater(tables: Tables, alpha: float = 1.0) -> Float[np.ndarray, "latents concepts"]:
@@ -80,10 +82,14 @@ def greater_one_a_group(
 
 
 def one_a_group(groups: Int[np.ndarray, " n"] | None) -> list[Int[np.ndarray, " n"] | None]:
-    """Weights of the draws of `greater_one_a_group`; one draw of all memes where each is its own group."""
-    if groups is None or len(np.unique(groups)) == len(groups):
+    """Weights of the draws of `greater_one_a_group`; one draw of all memes where each is its own group.
+
+    Where a draw leaves out few memes one is enough: it is a valid test by itself, and the others would say the same.
+    """
+    n = 0 if groups is None else len(np.unique(groups))
+    if groups is None or n == len(groups):
         return [None]
-    return list(one_each(groups, DRAWS, seed=0))
+    return list(one_each(groups, 1 if n >= ONE_DRAW * len(groups) else DRAWS, seed=0))
 
 
 def cmh_greater(tables: Tables) -> Float[np.ndarray, "latents concepts"]:

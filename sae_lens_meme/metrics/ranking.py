@@ -66,14 +66,13 @@ def auroc(
         groups: memes of one are no independent evidence: their placements are summed before they are squared
             (Obuchowski 1997). Default each meme its own.
     """
-    of = (*ranked.known_in(codes), codes, strata)
-    found = Auroc(*_auroc(*of, int(strata.max(initial=0)) + 1))
+    of = (*ranked.known_in(codes), codes, strata, int(strata.max(initial=0)) + 1)
+    found = Auroc(*_auroc(*of))
     if groups is None or len(np.unique(groups)) == len(groups):
         return found
-    known = codes.any(axis=1)
-    group = np.zeros(len(groups), np.int64)
-    names, group[known] = np.unique(groups[known], return_inverse=True)
-    return found._replace(standard_error=_error_over_groups(*of, int(strata.max(initial=0)) + 1, group, len(names)))
+    known, group = np.flatnonzero(codes.any(axis=1)), np.zeros(len(groups), np.int64)
+    group[known] = np.unique(groups[known], return_inverse=True)[1]
+    return found._replace(standard_error=_error_over_groups(*of, group, known))
 
 
 def auroc_of_scores(
@@ -199,11 +198,8 @@ def _auroc(starts, rows, values, codes, strata, n_strata):
     seen, moments, tied = np.empty((3, n_strata)), np.empty((3, n_strata)), np.empty((3, n_strata))
     for i in range(latents):
         active = rows[starts[i] : starts[i + 1]]
-        local, ends, stratum = (
-            _by_concept(active, codes),
-            _ends_of_ties(values[starts[i] : starts[i + 1]]),
-            strata[active],
-        )
+        ends = _ends_of_ties(values[starts[i] : starts[i + 1]])
+        local, stratum = _by_concept(active, codes), strata[active]
         for c in range(concepts):
             _placements(local[c], stratum, ends, totals[c], seen, moments, tied)
             value[i, c], error[i, c] = _combined(totals[c], seen, moments)
@@ -283,10 +279,10 @@ def _combined(totals, seen, moments):
 
 
 @njit(nogil=True)
-def _error_over_groups(starts, rows, values, codes, strata, n_strata, groups, n_groups):
+def _error_over_groups(starts, rows, values, codes, strata, n_strata, groups, known):
     """NaN where fewer than two groups have true or false memes, or all placements are alike."""
     latents, concepts = len(starts) - 1, codes.shape[1]
-    error, n = np.empty((latents, concepts)), _totals(codes, strata, n_strata)
+    error, n = np.full((latents, concepts), np.nan), _totals(codes, strata, n_strata)
     seen, moments, tied = np.empty((3, n_strata)), np.empty((3, n_strata)), np.empty((3, n_strata))
     silent = np.empty((3, n_strata))
     for i in range(latents):
@@ -298,8 +294,8 @@ def _error_over_groups(starts, rows, values, codes, strata, n_strata, groups, n_
             silent[1] = seen[2] + 0.5 * (n[c, 2] - seen[2])
             wins, pairs = moments[0] + (n[c, 2] - seen[2]) * silent[2], n[c, 1] * n[c, 2]
             # how far each meme's placement is from the mean of its kind; at first as if all were silent
-            sums, kinds = np.zeros(n_groups), np.zeros((3, n_groups), np.bool_)
-            for row in range(len(codes)):
+            sums, kinds = np.zeros(groups.max() + 1), np.zeros((3, groups.max() + 1), np.bool_)
+            for row in known:
                 code, s = codes[row, c], strata[row]
                 if code and pairs[s] > 0:
                     sums[groups[row]] += silent[code, s] - wins[s] / n[c, code, s]
@@ -317,8 +313,8 @@ def _error_over_groups(starts, rows, values, codes, strata, n_strata, groups, n_
                     sums[groups[active[j]]] += (n[c, 1, s] - other if code == 2 else other) - silent[code, s]
             there = (kinds[1] | kinds[2]).sum()
             variance = (sums**2).sum() * there / max(there - 1, 1)
-            known = kinds[1].sum() > 1 and kinds[2].sum() > 1 and variance > 1e-6
-            error[i, c] = np.sqrt(variance) / pairs.sum() if known else np.nan
+            if kinds[1].sum() > 1 and kinds[2].sum() > 1 and variance > 1e-6:
+                error[i, c] = np.sqrt(variance) / pairs.sum()
     return error
 
 

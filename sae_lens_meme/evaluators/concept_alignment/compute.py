@@ -89,11 +89,12 @@ def association(
     Args:
         count: from weights of the memes to tables, as `Counter.count`.
         alpha: a p above it may come out as 1: for counts of significant pairs it need not be known.
-        weights: of the memes, 0 or 1; default all.
+        weights: 0 or 1 for each meme: a subset, of which one draw is tested, for its spread; default all.
     """
     if protocol == "published":
         return fisher_greater(count(weights), alpha)
-    return greater_one_a_group(count, labels.one_a_group, alpha, weights)
+    draws = labels.one_a_group if weights is None else labels.one_a_group[:1]
+    return greater_one_a_group(count, draws, alpha, weights)
 
 
 def significant(log_p: Float[np.ndarray, "latents concepts"], alpha: float) -> dict[str, Bool[np.ndarray, "l c"]]:
@@ -222,7 +223,7 @@ def measured_f1(latents: Latents, labels: ConceptLabels, protocol: str) -> Float
 
 def _scores(ranked: Ranked, labels: ConceptLabels, protocol: str) -> dict[str, np.ndarray]:
     scored = _scored_codes(labels, protocol)
-    value, error = auroc(ranked, scored, labels.strata(protocol))
+    value, error = auroc(ranked, scored, labels.strata(protocol), labels.groups if protocol == "corrected" else None)
     low, high = delong_interval(value, error)
     true, n = (scored == TRUE).sum(axis=0), (scored != UNKNOWN).sum(axis=0)
     found = _thresholds(ranked, labels, protocol)

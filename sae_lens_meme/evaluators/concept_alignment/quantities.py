@@ -6,8 +6,8 @@ from sae_lens_meme.evaluators.concept_alignment.compute import FAMILIES, INTERVL
 from sae_lens_meme.evaluators.result import Quantity
 
 TESTED = {
-    "corrected": "exact one-sided test within source, on all memes with a known label; where memes have groups, on one meme a group, 5 / 3 of "
-    "the median p of five draws",
+    "corrected": "exact one-sided test within source, on all memes with a known label; where memes have groups, on one meme a group (5 / 3 of "
+    "the median p of five draws where that leaves out more than a tenth of the memes)",
     "published": "InterVLM's procedure: one-sided Fisher test on all memes of all splits at once, where a missing label is a "
     "negative (and matches sentiment<=-1) and a latent that never fires is a test with p = 1",
 }

@@ -12,7 +12,6 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 import pandas as pd
 from jaxtyping import Bool, Float, Float32, Float64, Int
-from scipy import sparse
 
 from sae_lens_meme.evaluators.monosemanticity.kernels import (
     add_weighted,
@@ -118,7 +117,7 @@ def _score(
         if intervals:
             lost = a * (dots[i, j] - b * within) + b * (dots[j, i] - a * within)
             change = _without(units, a, b, numerator, denominator, lost) - ms[units.column]
-            squares = _squares_by_group(units, panel, change)
+            squares = units.summed_squares(change, panel.groups)
             error = _jackknife_error(units.summed(change), squares, panel.n_groups)
             ours = np.where((counted & np.isfinite(ms))[units.column], change, 0.0)
             influence = np.bincount(panel.groups[units.rows], ours, minlength=panel.n_groups)
@@ -154,16 +153,6 @@ def _without(
     weight = denominator[column] - others
     left = weight > LOST * denominator[column]
     return np.divide(numerator[column] - lost, weight, out=np.full(len(weight), np.nan), where=left)
-
-
-def _squares_by_group(units: Units, panel: Panel, change: np.ndarray) -> Float64[np.ndarray, " latents"]:
-    """Sum over groups of the square of a latent's change; that of a group is, to first order, the sum of its memes'."""
-    if panel.n_groups == len(panel):
-        return units.summed(change**2)
-    shape = (units.n_latents, panel.n_groups)
-    by_group = sparse.csr_matrix((change, (units.column, panel.groups[units.rows])), shape=shape)
-    by_group.sum_duplicates()
-    return np.asarray(by_group.power(2).sum(axis=1)).ravel()
 
 
 def _jackknife_error(total: np.ndarray, squares: np.ndarray, n: int) -> np.ndarray:

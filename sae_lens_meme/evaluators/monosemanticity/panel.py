@@ -252,6 +252,16 @@ class Units:
         """One value a weight, summed by latent."""
         return _counted(self.column, values, self.n_latents)
 
+    def summed_squares(
+        self, values: Float64[np.ndarray, " active"], groups: Int[np.ndarray, " n"]
+    ) -> Float64[np.ndarray, " latents"]:
+        """Sum over groups of memes of the square of the sum of their values."""
+        if len(np.unique(groups)) == len(groups):
+            return self.summed(values**2)
+        shape = (self.n_latents, int(groups.max()) + 1)
+        by_group = sparse.csr_matrix((values, (self.column, groups[self.rows])), shape=shape)  # adds up what meets
+        return np.asarray(by_group.power(2).sum(axis=1)).ravel()
+
     def pair_weight(self, left: int, right: int) -> Float64[np.ndarray, " latents"]:
         """sum over n != m of a_n b_m, the denominator."""
         out = np.empty(self.n_latents)

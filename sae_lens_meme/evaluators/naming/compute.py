@@ -139,7 +139,7 @@ def _scores(latents: Latents, side: Statements, chosen: np.ndarray) -> dict[str,
     active = _active(latents, side.rows)
     count = PairCounter(active, side, chosen).count
     found = scores(count(), greater_one_a_group(count, side.one_a_group)[0])
-    if len(side.one_a_group) > 1:
+    if side.one_a_group[0] is not None:
         found["auroc_low"], found["auroc_high"] = _interval_over_groups(active, side, chosen)
     return found
 
@@ -174,7 +174,7 @@ def hold_interval(
         of_meme[memes.held_out] = weights
         log_p = np.full(len(names.kind), np.nan)
         for mine, counter, side in counters:
-            found = greater_one_a_group(counter.count, side.one_a_group, weights=of_meme[side.rows])
+            found = greater_one_a_group(counter.count, side.one_a_group[:1], weights=of_meme[side.rows])
             log_p[mine] = found[0][mine]
         return np.array([rejected(log_p, alpha).sum()])
 
