@@ -20,6 +20,7 @@ from arrays import make_embeddings
 from hooks_models import write_encoder
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from sae_lens_meme.evaluate import load_sae
 from safetensors.torch import save_file
 from tiny_sae import tiny_sae
 
@@ -27,7 +28,6 @@ from sae_lens_meme.config import read_concepts, read_yaml
 from sae_lens_meme.corpus.tables import read_table
 from sae_lens_meme.embed.arrays import read_array
 from sae_lens_meme.errors import MemeError
-from sae_lens_meme.evaluate import load_sae
 from sae_lens_meme.evaluators.latents import Latents
 from sae_lens_meme.hooks import MemeCLIPHeads, load_local_towers, read_memeclip_checkpoint, save_memeclip_heads
 from sae_lens_meme.hooks.checkpoint import MemeCLIPCheckpoint
