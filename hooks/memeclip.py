@@ -159,6 +159,19 @@ class CosineClassifier(nn.Module):
         return self.SCALE * F.linear(F.normalize(x, dim=-1), F.normalize(self.weight, dim=-1))
 
 
+def new_heads(
+    towers: Any, n_classes: int, d_map: int, class_names: Sequence[str] | None = None, seed: int = 0
+) -> MemeCLIPHeads:
+    """Heads for these `Towers`, drawn from `seed`; the classifier from prompts where the classes have names."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        n_classes = len(class_names) if class_names else n_classes
+        heads = MemeCLIPHeads(towers.d_embed, towers.model.transformer.width, n_classes, d_map)
+    if class_names:
+        prompt_classifier(heads, towers.model, towers.tokenize, class_names)
+    return heads
+
+
 @torch.no_grad()
 def prompt_classifier(
     heads: MemeCLIPHeads, clip: Any, tokenize: Callable[[list[str]], Tensor], class_names: Sequence[str]
