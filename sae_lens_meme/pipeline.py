@@ -135,7 +135,7 @@ def train_step(
     Raises:
         ConfigError: neither embeddings nor a corpus, or both.
     """
-    from sae_lens_meme.train import load_train_config, train
+    from sae_lens_meme.train import TrainConfig, load_train_config, train
 
     if (embeddings is None) == (corpus is None):
         raise ConfigError("give --embeddings (cached) or --corpus (live), one of the two")
@@ -144,7 +144,7 @@ def train_step(
         train(source, out=out, overrides=overrides, embeddings=embeddings, overwrite=overwrite)
     else:
         assert corpus is not None
-        checked = load_train_config(source, overrides)
+        checked = source if isinstance(source, TrainConfig) else load_train_config(source, overrides)
         family = checked.section.get("model_class_name", "HookedMemeCLIP")
         rows, live = _live(corpus, family, model, fusion, heads)
         train(checked, out=out, embeddings=rows, model=live, overwrite=overwrite)

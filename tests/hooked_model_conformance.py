@@ -102,7 +102,7 @@ def check_splicing(model: HookedModel, rows: torch.Tensor) -> None:
     """With its error term an SAE changes nothing; without it, its reconstruction flows on."""
     _, cache = model.run_with_cache(rows)
     for name, shape in model.shapes.items():
-        sae = topk_sae(shape.width, name, context_size=None if shape.positions > 1 else 1)
+        sae = topk_sae(shape.width, name)
         exact = _seen(model, rows, sae=sae, error_term=True)
         assert all(torch.allclose(x, cache[other], rtol=1e-4, atol=1e-5) for other, x in exact.items())
         decoded = sae.decode(sae.encode(cache[name]))
@@ -113,7 +113,7 @@ def check_splicing(model: HookedModel, rows: torch.Tensor) -> None:
             model.add_sae(topk_sae(shape.width + 1, name))
         if shape.positions > 1:
             with pytest.raises(ModelError, match=f"some positions of {name} alone"):
-                model.add_sae(topk_sae(shape.width, name, context_size=1))
+                model.add_sae(topk_sae(shape.width, name, seqpos_slice=(0, 1)))
 
 
 def check_rows(model: HookedModel, rows: torch.Tensor) -> None:

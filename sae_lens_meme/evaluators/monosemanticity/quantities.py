@@ -236,7 +236,7 @@ class OfReference(NamedTuple):
             return None
         rival = f", raw neurons {how}" if neurons and (how := _compared(neurons[MEAN], sae[MEAN])) else ""
         what = REFERENCES.get(self.name, self.name)
-        return f"{share:.0%} of {n} tested latents (of {d_sae}) fire on memes alike in {what}{rival}; {judge.said}."
+        return f"{share:.0%} of {n} tested latents (of {d_sae}) fire on memes that are alike in {what}{rival}; {judge.said}."
 
 
 def _compared(one: Measure, other: Measure) -> str | None:

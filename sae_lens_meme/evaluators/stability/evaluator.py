@@ -248,4 +248,4 @@ def _verdict(matched: Matched, seeds: ByGroup, significance: ByGroup) -> str | N
     low, high = odds.interval.low, odds.interval.high
     how = "less often" if high is not None and high < 1 else "more often" if low > 1 else "no more often than others"
     ratio = f"{low:.2f} or more" if high is None else f"{odds.value:.2f}, {low:.2f} to {high:.2f}"
-    return f"{said}, significant ones {how} (odds ratio {ratio})."
+    return f"{said}, significant latents {how} (odds ratio {ratio})."
