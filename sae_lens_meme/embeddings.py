@@ -126,7 +126,8 @@ class Embeddings:
         if "group" not in self.dataset.column_names:
             return np.arange(len(self))
         cells, place = _distinct(self._column("group"))
-        alone = np.array([is_missing(cell) for cell in cells], dtype=bool)[place]
+        unnamed = -1 if isinstance(self.dataset.features["group"], ClassLabel) else None
+        alone = np.array([is_missing(cell) or cell == unnamed for cell in cells], dtype=bool)[place]
         return pd.factorize(np.where(alone, -1 - np.arange(len(self)), place))[0].astype(np.int64)
 
     @cached_property

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from arrays import make_embeddings
+from datasets import ClassLabel, Dataset, Features, concatenate_datasets
 from PIL import Image
 from scipy import sparse
 from scipy.stats import norm
@@ -184,7 +185,7 @@ def labelled(size: int, seed: int = 0) -> tuple[Embeddings, Latents]:
         sources=[f"source {s}" for s in strata],
         splits=np.array(["train", "validation", "test"])[
             np.random.default_rng(1).choice(3, 1000, p=[0.4, 0.2, 0.4])[groups]
-        ],
+        ].tolist(),
         labels={f"is_{c}": true[:, c].astype(int).tolist() for c in range(10)},
     )
     return with_groups(embeddings, [f"template {g}" for g in groups]), latents
@@ -271,6 +272,10 @@ def test_groups_are_read_from_any_column(tmp_path):
         np.testing.assert_array_equal(embeddings.groups, codes)
         assert "group" not in embeddings.label_names
     np.testing.assert_array_equal(make_embeddings(x).groups, np.arange(6))
+    classes = ClassLabel(names=["a", "b"])
+    column = Dataset.from_dict({"group": [1, -1, -1, 1, 0, 0]}, features=Features({"group": classes}))
+    both = concatenate_datasets([make_embeddings(x).dataset, column], axis=1)
+    np.testing.assert_array_equal(Embeddings.from_dataset(both).groups, [0, 1, 2, 0, 3, 3])
     np.save(tmp_path / "x.npy", np.random.default_rng(0).normal(size=(4, 8)).astype(np.float32))
     (tmp_path / "t.csv").write_text("id,group,hate\na,t1,0\nb,,1\nc,t1,1\nd,,0\n")
     embeddings = embed_arrays(out=tmp_path / "out", table=tmp_path / "t.csv", fused_embeds=tmp_path / "x.npy")

@@ -22,7 +22,7 @@ _ACTIVATION = (
     "probability that a meme of which the statement is true has the larger activation than one of its source of which it is "
     "false, ties half"
 )
-_DELONG = "95 % interval (DeLong; null where it is not known: one meme of a kind, or kinds that are apart)"
+_DELONG = "95 % interval (DeLong, over groups of memes; null where it is not known: one meme of a kind, or kinds that are apart)"
 SCORE = {
     "n": "memes with a caption, or with the label",
     "support": "of these, the ones that fire",
