@@ -36,10 +36,8 @@ from sae_lens_meme.evaluators.question_set import (
     fused_items,
     permuted_within_items,
     random_items,
-    score_classes,
     table_of,
     variance_shares,
-    with_conjunctions,
 )
 from sae_lens_meme.hooks.memeclip import MemeCLIPHeads
 from sae_lens_meme.metrics.bootstrap import bootstrap_weights
@@ -732,75 +730,3 @@ def test_fused_items_keep_the_embeddings_facts_and_name_both_memes():
     fused = fused_items(embeddings, (np.array([4, 5]), np.array([6, 7])), fuse_units)
     assert fused.ids.tolist()[2:4] == ["picture of meme-4, text of meme-6", "picture of meme-5, text of meme-7"]
     assert encode(known_sae(), fused, "hook_fused").n_samples == 8
-
-
-# -- the answer key
-
-
-def answer_key(rows: list[tuple[str, str, str, int, float]]) -> pd.DataFrame:
-    return pd.DataFrame(rows, columns=["factor", "kind", "value", "latent", "auroc"])
-
-
-def test_score_classes_counts_each_latent_once_for_what_it_ranks_best():
-    key = answer_key(
-        [
-            ("hat", "visual", "cap", 0, 0.99),
-            ("hat", "visual", "none", 1, 0.95),
-            ("topic", "textual", "rain", 2, 1.0),
-            ("mood", "textual", "gloomy", 3, 0.91),  # latent 3 is that of the pairing
-            ("pairing", "cross-modal", "gloomy, smile", 3, 1.0),
-            ("light", "visual", "dark", 4, 0.97),  # without a class
-            ("sign", "visual", "up", 9, 0.99),  # not in the table
-            ("scene", "visual", "city", 5, 0.89),  # below the bar
-        ]
-    )
-    classes = pd.DataFrame(
-        {"latent": range(6), "class": ["visual", "textual", "textual", "cross-modal", None, "textual"]}
-    )
-    result = score_classes(classes, key)
-    numbers = result.numbers
-    assert (numbers["n_values"], numbers["n_factors"], numbers["n_undecided"]) == (6, 5, 2)
-    assert numbers["agreement"] == 3 / 4
-    assert (numbers["visual/agreement"], numbers["textual/agreement"], numbers["cross-modal/agreement"]) == (0.5, 1, 1)
-    kinds, labels = ["visual", "visual", "textual", "cross-modal"], ["visual", "textual", "textual", "cross-modal"]
-    dealt = [np.mean([k == c for k, c in zip(kinds, p, strict=True)]) for p in permutations(labels)]
-    assert numbers["agreement_permuted"] == pytest.approx(np.mean(dealt))
-    assert all(result.explanation(number) for number in numbers)
-    assert set(result.table["latent"]) == {0, 1, 2, 3, 4, 9}
-
-
-def test_score_classes_without_any_latent_is_null_with_the_reason():
-    key = answer_key([("hat", "visual", "cap", 0, 0.6)])
-    result = score_classes(pd.DataFrame({"latent": [0], "class": ["visual"]}), key)
-    assert result.numbers["n_values"] == 0
-    assert result.numbers["agreement"] is None
-    assert "AUROC of 0.9 or more" in result.reasons["agreement"]
-
-
-def test_score_classes_refuses_other_tables():
-    classes, key = pd.DataFrame({"latent": [0], "class": ["visual"]}), answer_key([("h", "visual", "c", 0, 1.0)])
-    with pytest.raises(DataError, match=r"classes: has no column 'class'; give the table of QuestionSet"):
-        score_classes(classes.drop(columns="class"), key)
-    with pytest.raises(DataError, match="answer_key: has no column 'auroc'"):
-        score_classes(classes, key.drop(columns="auroc"))
-    with pytest.raises(DataError, match="kind 'audible'"):
-        score_classes(classes, key.assign(kind="audible"))
-    with pytest.raises(ConfigError, match=r"min_auroc is 0\.3"):
-        score_classes(classes, key, min_auroc=0.3)
-
-
-def test_conjunctions_pair_every_picture_with_every_caption_but_not_with_the_source():
-    factors = pd.DataFrame(
-        {
-            "id": list("wxyz"),
-            "source": ["s", "s", "t", "t"],
-            "hat": ["cap", "none", "cap", "none"],
-            "topic": ["rain", "rain", "cats", "rain"],
-            "style": ["s", "s", "t", "t"],
-        }
-    )
-    kinds = {"hat": "visual", "topic": "textual", "style": "textual"}
-    both, all_kinds = with_conjunctions(factors, kinds)
-    assert all_kinds == {**kinds, "hat & topic": "cross-modal"}
-    assert both["hat & topic"].tolist() == ["cap & rain", "none & rain", "cap & cats", "none & rain"]
-    assert list(factors) == ["id", "source", "hat", "topic", "style"], "the factors given were changed"
