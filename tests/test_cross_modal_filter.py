@@ -68,7 +68,7 @@ def made(values, ids=None, sources=None, train=None) -> ItemScores:
     sources = np.array(sources if sources is not None else ["one"] * len(values))
     by_id = train[np.argsort(ids[train])]
     groups = np.arange(len(values))
-    return ItemScores(ids, sources, groups, by_id, values, values, values, np.zeros(len(values), int))
+    return ItemScores(ids, sources, by_id, values, values, values, np.zeros(len(values), int), groups)
 
 
 # Selection
