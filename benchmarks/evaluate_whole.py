@@ -62,8 +62,9 @@ def _write(folder: Path, shape: Shape) -> None:
 def _timed_evaluate(folder: Path, started: float) -> None:
     """The command with a clock around each evaluator."""
     os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:CORES])
-    from sae_lens_meme.cli import main
     from sae_lens_meme.evaluate.steps import STEPS
+
+    from sae_lens_meme.cli import main
 
     laps: list[tuple[str, float]] = []
 

@@ -9,10 +9,9 @@ from threadpoolctl import threadpool_limits
 from benchmarks import naive
 from benchmarks.data import Shape, make_latents
 from benchmarks.measure import Row, median_time, require_close, seconds, timed
-from sae_lens_meme.evaluators.influence.effects import effects_of
-from sae_lens_meme.evaluators.influence.routes import latent_route
+from sae_lens_meme.evaluators.classifiers import Probe
+from sae_lens_meme.evaluators.influence import effects_of, latent_route
 from sae_lens_meme.evaluators.latents import Latents
-from sae_lens_meme.evaluators.probes.probe import Probe
 
 MULTIPLIERS = (0.0, 5.0)
 OUTPUTS = (1, 3, 1)  # hate, stance, humor: one output is a sigmoid

@@ -5,28 +5,50 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import typer
 
+from sae_lens_meme.corpus.options import corpus_options
+from sae_lens_meme.embed.options import ArrayOptions, EmbedOptions
 from sae_lens_meme.errors import MemeError
-
-app = typer.Typer(
-    name="sae-lens-meme",
-    help="Look inside multimodal meme models with sparse autoencoders: corpus -> embed -> train -> evaluate.",
-    no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-    rich_markup_mode="rich",
-)
+from sae_lens_meme.evaluators.options import EvaluateOptions, evaluators_help
+from sae_lens_meme.flags import flags_of, given_to
 
 Out = Annotated[Path, typer.Option("--out", help="Folder for the result.")]
-_INTERRUPTED = 130
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace a different result that is in the way.")]
+Full = Annotated[bool, typer.Option("--full", help="Print every row of the report, not only what was found.")]
+SAEFolder = Annotated[Path, typer.Option("--sae", help="An SAE folder: ours or any of SAELens'.")]
+EmbeddingsFolder = Annotated[Path, typer.Option("--embeddings", help="The result of 'embed'.")]
+Overrides = Annotated[list[str] | None, typer.Argument(help="KEY=VALUE ..., as in the recipe.")]
+_INTERRUPTED = 130
 
 
-@app.callback()
-def options(
+def build_app() -> typer.Typer:
+    """The commands, with a flag for every option, reader and evaluator that is registered now."""
+    app = typer.Typer(
+        name="sae-lens-meme",
+        help="Look inside multimodal meme models with sparse autoencoders: corpus -> embed -> train -> evaluate.",
+        no_args_is_help=True,
+        add_completion=False,
+        pretty_exceptions_enable=False,
+        rich_markup_mode="rich",
+    )
+    app.callback()(settings)
+    app.command()(demo)
+    app.command()(run)
+    app.command()(flags_of(corpus_options())(corpus))
+    app.command()(flags_of(EmbedOptions, ArrayOptions)(embed))
+    app.command()(train)
+    app.command(help=f"{evaluate.__doc__}\n\nEvaluators: {evaluators_help()}.")(flags_of(EvaluateOptions)(evaluate))
+    app.command()(explain)
+    app.command()(select)
+    app.command("import")(import_)
+    app.command("table")(table_)
+    return app
+
+
+def settings(
     debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
 ) -> None:
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
@@ -34,134 +56,58 @@ def options(
         os.environ["SAE_LENS_MEME_DEBUG"] = "1"
 
 
-@app.command()
-def demo(
-    out: Out = Path("meme-demo"),
-    overwrite: Overwrite = False,
-) -> None:
+def demo(out: Out = Path("meme-demo"), full: Full = False, overwrite: Overwrite = False) -> None:
     """Run everything on planted memes with the demo encoder: no download, no GPU, about a minute."""
     from sae_lens_meme.pipeline import run as run_all
 
-    run_all("demo.yaml", out=out, overwrite=overwrite)
+    run_all("demo.yaml", out=out, full=full, overwrite=overwrite)
 
 
-@app.command()
-def corpus(
-    out: Out,
-    pridemm: Annotated[Path | None, typer.Option(help="PrideMM: folder with PrideMM.csv and its images.")] = None,
-    hmc: Annotated[Path | None, typer.Option(help="Hateful Memes: folder with train.jsonl ... and img/.")] = None,
-    memotion: Annotated[Path | None, typer.Option(help="Memotion 7k: folder with labels.csv and images/.")] = None,
-    folder: Annotated[
-        Path | None,
-        typer.Option(help="Any other memes: an ImageFolder with metadata.*, or a table with an image column."),
-    ] = None,
-    columns: Annotated[
-        Path | None,
-        typer.Option(help="YAML that maps columns of --folder, e.g. {text: caption, labels: {hate: is_hateful}}."),
-    ] = None,
-    preset: Annotated[
-        Literal["all", "intervlm"],
-        typer.Option(help="'all' keeps every labelled row; 'intervlm' the published 19,820 + 1,007."),
-    ] = "all",
-    holdout: Annotated[
-        float, typer.Option(help="Share of validation and of test rows for a source that has no split of its own.")
-    ] = 0.1,
-    on_bad: Annotated[
-        Literal["raise", "skip"],
-        typer.Option(help="A missing or broken picture: 'raise' stops, 'skip' lists it in bad_rows.jsonl."),
-    ] = "raise",
+def run(
+    config: Annotated[
+        Path, typer.Argument(help="YAML with the sections corpus, embed, train, evaluate, or a shipped recipe.")
+    ],
+    overrides: Annotated[list[str] | None, typer.Argument(help="corpus.hmc=DIR train.sae.k=32 ...")] = None,
+    out: Annotated[Path | None, typer.Option("--out", help="Overrides the recipe's 'out'.")] = None,
+    full: Full = False,
     overwrite: Overwrite = False,
 ) -> None:
+    """Run every step of a recipe; resume where it was stopped, skip what is done."""
+    from sae_lens_meme.pipeline import run as run_all
+
+    run_all(config, out=out, overrides=overrides or [], full=full, overwrite=overwrite)
+
+
+def corpus(*, out: Out, overwrite: Overwrite = False, **given: Any) -> None:
     """Merge meme data sets into one Hugging Face DatasetDict: one row a meme, missing labels null."""
-    from sae_lens_meme.config import read_yaml
-    from sae_lens_meme.corpus import build_corpus
+    from sae_lens_meme.pipeline import corpus_step
 
-    built = build_corpus(
-        out,
-        pridemm=pridemm,
-        hmc=hmc,
-        memotion=memotion,
-        folder=folder,
-        columns=read_yaml(columns) if columns else None,
-        preset=preset,
-        holdout=holdout,
-        on_bad=on_bad,
-        overwrite=overwrite,
-    )
-    _done(out, ", ".join(f"{len(rows):,} {split}" for split, rows in built.items()) + " memes")
+    corpus_step(given_to(corpus_options(), given), out=out, overwrite=overwrite)
 
 
-@app.command()
 def embed(
-    out: Out,
+    *,
     corpus: Annotated[
         Path | None, typer.Argument(help="The result of 'corpus'; leave it out when you pass arrays.")
     ] = None,
-    model: Annotated[str, typer.Option(help="open_clip name, 'hf-hub:...', or 'demo-encoder'.")] = "ViT-L-14/openai",
-    fusion: Annotated[
-        Literal["clip", "memeclip"], typer.Option(help="'clip' (projected text) or 'memeclip' (un-projected text).")
-    ] = "clip",
-    heads: Annotated[
-        Path | None, typer.Option(help="memeclip: a trained checkpoint; without one the heads are trained on --task.")
-    ] = None,
-    task: Annotated[str, typer.Option(help="memeclip: the label that new heads are trained on.")] = "hate",
-    image_embeds: Annotated[
-        str | None, typer.Option(help="Array: .npy, .safetensors[:key], .pt[:key], dataset:column.")
-    ] = None,
-    text_embeds: Annotated[str | None, typer.Option(help="Array of the same width as --image-embeds.")] = None,
-    fused_embeds: Annotated[
-        str | None, typer.Option(help="Array of fused embeddings, where that is all there is.")
-    ] = None,
-    table: Annotated[Path | None, typer.Option(help="id, source, split, labels: row i describes vector i.")] = None,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, mps.")] = "auto",
-    dtype: Annotated[
-        Literal["auto", "float32", "bfloat16", "float16"],
-        typer.Option(help="auto (bfloat16 on CUDA, else float32), float32, bfloat16, float16."),
-    ] = "auto",
-    batch_size: Annotated[int, typer.Option(min=1)] = 64,
-    workers: Annotated[
-        int | None, typer.Option(min=0, help="Decoding processes; default one a core, at most 8.")
-    ] = None,
+    out: Out,
     overwrite: Overwrite = False,
+    **given: Any,
 ) -> None:
     """Embed a corpus with a model, or take arrays: one row a meme, one column a hook."""
-    from sae_lens_meme.embed import embed_arrays, embed_corpus
     from sae_lens_meme.errors import ConfigError
+    from sae_lens_meme.pipeline import embed_step
 
-    arrays = (image_embeds, text_embeds, fused_embeds)
-    if (corpus is None) == (not any(arrays)):
+    arrays = given_to(ArrayOptions, given)
+    if (corpus is None) == (not arrays):
         raise ConfigError("give either a CORPUS or arrays (--image-embeds, --text-embeds, --fused-embeds), not both")
-    if corpus is not None:
-        result = embed_corpus(
-            corpus,
-            out=out,
-            model=model,
-            fusion=fusion,
-            heads=heads,
-            task=task,
-            device=device,
-            dtype=dtype,
-            batch_size=batch_size,
-            workers=workers,
-            overwrite=overwrite,
+    if arrays and "table" not in arrays:
+        raise ConfigError(
+            "arrays need --table rows.csv with a column id and, where there are any, source, split, labels"
         )
-    else:
-        if table is None:
-            raise ConfigError(
-                "arrays need --table rows.csv with a column id and, where there are any, source, split, labels"
-            )
-        result = embed_arrays(
-            out=out,
-            table=table,
-            image_embeds=image_embeds,
-            text_embeds=text_embeds,
-            fused=fused_embeds,
-            overwrite=overwrite,
-        )
-    _done(out, f"{len(result):,} memes, " + ", ".join(f"{hook} {result.d_in(hook)}" for hook in result.hooks))
+    embed_step(given_to(EmbedOptions, given) if corpus else arrays, corpus=corpus, out=out, overwrite=overwrite)
 
 
-@app.command()
 def train(
     config: Annotated[
         Path, typer.Argument(help="YAML with a train: section (or one that is it), or a shipped recipe's name.")
@@ -195,78 +141,47 @@ def train(
         _done(folder, f"{numbers}; load it with sae_lens.SAE.load_from_disk")
 
 
-@app.command()
 def evaluate(
-    sae: Annotated[Path, typer.Option(help="An SAE folder: ours or any of SAELens'.")],
-    embeddings: Annotated[Path, typer.Option(help="The result of 'embed'.")],
+    *,
+    overrides: Annotated[
+        list[str] | None, typer.Argument(help="Options of single evaluators, e.g. influence.n_random=8 ...")
+    ] = None,
+    sae: SAEFolder,
+    embeddings: EmbeddingsFolder,
     out: Out,
-    protocol: Annotated[
-        Literal["corrected", "published", "both"],
-        typer.Option(help="corrected, published (InterVLM's, fault for fault), or both."),
-    ] = "both",
-    concept: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--concept",
-            help="e.g. 'hate=1', 'mocking: humor>=2'; repeat. Default: InterVLM's 13, any other label's classes.",
-        ),
+    concepts_file: Annotated[
+        Path | None, typer.Option("--concepts", help="YAML with a list or a mapping of concepts under 'concepts:'.")
     ] = None,
-    concepts: Annotated[
-        Path | None, typer.Option(help="YAML with a list or a mapping of such concepts under 'concepts:'.")
-    ] = None,
-    task: Annotated[
-        list[str] | None, typer.Option("--task", help="Label for probes and influence; repeat. Default: all.")
-    ] = None,
-    only: Annotated[list[str] | None, typer.Option(help="Only this evaluator; repeat.")] = None,
-    skip: Annotated[list[str] | None, typer.Option(help="Not this evaluator; repeat.")] = None,
-    hook: Annotated[str | None, typer.Option(help="The hook to read, for an SAE that names none.")] = None,
-    reference: Annotated[
-        Path | None, typer.Option(help="Embeddings of the same memes by another encoder, for monosemanticity.")
-    ] = None,
-    other_sae: Annotated[
-        list[str] | None, typer.Option(help="SAE of the same recipe and another seed, for stability; repeat.")
-    ] = None,
-    stability_seeds: Annotated[
-        int, typer.Option(min=0, help="Train so many such SAEs (each as long as 'train'); they are kept.")
-    ] = 0,
-    share: Annotated[float, typer.Option(help="Share of memes that SAE-V's filter keeps.")] = 0.5,
-    answer_key: Annotated[
-        Path | None, typer.Option(help="Planted factors (factors.parquet) to score latents against.")
-    ] = None,
-    bootstrap: Annotated[int, typer.Option(min=0, help="Bootstrap resamples of the memes for intervals.")] = 200,
-    seed: Annotated[int, typer.Option(help="Seed of permutations and resamples.")] = 0,
+    full: Full = False,
     overwrite: Overwrite = False,
+    **given: Any,
 ) -> None:
     """Measure an SAE on held-out memes, every number beside its control."""
-    from sae_lens_meme.config import read_concepts
+    from sae_lens_meme.config import apply_overrides, read_concepts
     from sae_lens_meme.pipeline import evaluate_step
 
-    listed = [*(concept or []), *(read_concepts(concepts) if concepts else [])]
-    evaluate_step(
-        sae,
-        embeddings,
-        out=out,
-        protocol=protocol,
-        concepts=listed or None,
-        tasks=task,
-        only=only,
-        skip=skip,
-        hook=hook,
-        reference=reference,
-        other_saes=other_sae,
-        stability_seeds=stability_seeds,
-        share=share,
-        answer_key=answer_key,
-        bootstrap=bootstrap,
-        seed=seed,
-        overwrite=overwrite,
-    )
+    section = apply_overrides(given_to(EvaluateOptions, given), overrides or [])
+    if concepts_file is not None:
+        section["concepts"] = [*section.get("concepts", []), *read_concepts(concepts_file)]
+    evaluate_step(sae, embeddings, section, out=out, full=full, overwrite=overwrite)
 
 
-@app.command()
+def explain(
+    evaluation: Annotated[Path, typer.Argument(help="The result of 'evaluate'.")],
+    pattern: Annotated[
+        str | None,
+        typer.Argument(help="Which numbers, e.g. '*best_f1_test' or 'probes/hate/*'; without one, an index."),
+    ] = None,
+) -> None:
+    """Say of each number what it is: rows used, split, control, or why it is undefined."""
+    from sae_lens_meme.pipeline import explain_numbers
+
+    explain_numbers(evaluation, pattern)
+
+
 def select(
-    sae: Annotated[Path, typer.Option(help="An SAE folder: ours or any of SAELens'.")],
-    embeddings: Annotated[Path, typer.Option(help="The result of 'embed'.")],
+    sae: SAEFolder,
+    embeddings: EmbeddingsFolder,
     out: Out,
     corpus: Annotated[Path | None, typer.Option(help="Filter this corpus; default the embeddings.")] = None,
     share: Annotated[float, typer.Option(help="Share of the train memes to keep.")] = 0.5,
@@ -292,36 +207,30 @@ def select(
         overwrite=overwrite,
     )
     sizes = {name: len(part) for name, part in kept.items()} if isinstance(kept, dict) else {"": len(kept)}
-    _done(
-        out,
-        ", ".join(f"{n:,} {name}".rstrip() for name, n in sizes.items()) + " memes; datasets.load_from_disk opens it",
-    )
+    memes = ", ".join(f"{n:,} {name}".rstrip() for name, n in sizes.items())
+    _done(out, f"{memes} memes; datasets.load_from_disk opens it")
 
 
-@app.command()
-def explain(
-    evaluation: Annotated[Path, typer.Argument(help="The result of 'evaluate'.")],
-    pattern: Annotated[str, typer.Argument(help="Which numbers, e.g. '*best_f1_test' or 'probes/hate/*'.")] = "*",
+def import_(
+    folder: Annotated[Path, typer.Argument(help="An SAE of another project, e.g. of dictionary_learning.")],
+    out: Out,
 ) -> None:
-    """Say of each number what it is: rows used, split, control, or why it is undefined."""
-    from sae_lens_meme.pipeline import explain_numbers
+    """Turn an SAE of another project into a stock SAELens SAE folder that computes the same."""
+    from sae_lens_meme.train import import_sae
 
-    explain_numbers(evaluation, pattern)
+    sae = import_sae(folder, out)
+    _done(out, f"{sae.cfg.architecture()}, d_in {sae.cfg.d_in}, d_sae {sae.cfg.d_sae}")
 
 
-@app.command()
-def run(
-    config: Annotated[
-        Path, typer.Argument(help="YAML with the sections corpus, embed, train, evaluate, or a shipped recipe.")
-    ],
-    overrides: Annotated[list[str] | None, typer.Argument(help="corpus.hmc=DIR train.sae.k=32 ...")] = None,
-    out: Annotated[Path | None, typer.Option("--out", help="Overrides the recipe's 'out'.")] = None,
-    overwrite: Overwrite = False,
+def table_(
+    corpus: Annotated[Path, typer.Argument(help="The result of 'corpus'.")],
+    out: Annotated[Path, typer.Argument(help="rows.csv or rows.parquet: what 'embed --table' reads.")],
 ) -> None:
-    """Run every step of a recipe; resume where it was stopped, skip what is done."""
-    from sae_lens_meme.pipeline import run as run_all
+    """Write a corpus as a table: id, source, split, caption and labels of each meme."""
+    from sae_lens_meme.corpus import export_table, load_corpus
 
-    run_all(config, out=out, overrides=overrides or [], overwrite=overwrite)
+    export_table(load_corpus(corpus), out)
+    _done(out, "a row for each meme, in the order of the corpus")
 
 
 def _done(out: Path, what: str) -> None:
@@ -341,7 +250,7 @@ def main() -> None:
     # libraries in the process. Measured on two cores: a small training step takes 10 ms instead of 200.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
-        status = app(standalone_mode=False) or 0
+        status = build_app()(standalone_mode=False) or 0
         if status == _INTERRUPTED:  # typer turns Ctrl-C into a status
             raise KeyboardInterrupt
         sys.exit(status)

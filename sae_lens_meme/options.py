@@ -54,6 +54,19 @@ class Options(BaseModel):
             raise ConfigError(_message(self.section, error, depth=1)) from None
 
     @classmethod
+    def of(cls, options: Self | None, given: Mapping[str, Any]) -> Self:
+        """The options of a function that takes them as one object or by keyword.
+
+        Raises:
+            ConfigError: both are given, or as for the class.
+        """
+        if options is not None and given:
+            raise ConfigError(
+                f"{cls.section}: {', '.join(given)}: give the options as one object or by keyword, not both"
+            )
+        return options or cls(**given)
+
+    @classmethod
     def from_mapping(cls, given: Any) -> Self:
         """From a section of a recipe.
 
@@ -111,6 +124,8 @@ def _message(where: str, error: ValidationError, depth: int) -> str:
 
 def _wanted(message: str) -> str:
     message = re.sub(r"^Input should be( a valid)? ", lambda m: "a " if m[1] else "", message)
+    message = re.sub(r"^Value error, ", "", message)
+    message = re.sub(r"^\w+ should have at least (\d+) items? .*", r"a list of \1 or more", message)
     message = "a path" if "not a valid path" in message else message
     message = re.sub(r"^a (integer|object|array)\b", r"an \1", message)
     message = re.sub(r"greater than or equal to (\S+)", r"\1 or more", message)

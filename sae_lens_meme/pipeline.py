@@ -4,21 +4,25 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import contextmanager
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, get_type_hints
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
-from rich.markup import escape
 from rich.padding import Padding
 from rich.text import Text
 
 from sae_lens_meme.config import apply_overrides, read_yaml
+from sae_lens_meme.corpus.options import corpus_options
+from sae_lens_meme.embed.options import ArrayOptions, EmbedOptions
 from sae_lens_meme.embeddings import Embeddings
 from sae_lens_meme.errors import ConfigError
+from sae_lens_meme.evaluators.options import EvaluateOptions
 from sae_lens_meme.options import check_keys
+from sae_lens_meme.planted.options import PlantedOptions
+from sae_lens_meme.report.blocks import visible
 from sae_lens_meme.storage import read_finished, read_json, read_manifest
 
 if TYPE_CHECKING:
@@ -33,6 +37,7 @@ def run(
     *,
     out: str | Path | None = None,
     overrides: Sequence[str] = (),
+    full: bool = False,
     overwrite: bool = False,
 ) -> None:
     """Run a recipe from corpus to evaluation; a step that is done is not done again.
@@ -42,6 +47,7 @@ def run(
             `out`, or the name of a recipe of this package.
         out: the folder for all results, instead of the recipe's `out`.
         overrides: `train.sae.k=32` and the like.
+        full: print every row of the report.
         overwrite: replace the result of an earlier recipe in the same folder.
 
     Raises:
@@ -50,51 +56,66 @@ def run(
     recipe = apply_overrides(read_yaml(config), overrides)
     check_keys(str(config), recipe, SECTIONS)
     base = Path(out or recipe.get("out") or "runs/" + Path(config).stem)
-    base.mkdir(parents=True, exist_ok=True)
     started = time.perf_counter()
-    options, training = _check_sections(recipe, base)
+    training, options = _check_sections(recipe, base)
+    base.mkdir(parents=True, exist_ok=True)
     answer_key = corpus_section(recipe.get("corpus"), base, overwrite)
-    options = {"answer_key": answer_key} | options
-    embed_section(recipe.get("embed") or {}, base, overwrite)
+    embedding = recipe.get("embed") or {}
+    embed_step(
+        embedding,
+        corpus=None if "table" in embedding else base / "corpus",
+        out=base / "embeddings",
+        overwrite=overwrite,
+    )
     with _timed("train"):
         train_step(training, out=base / "sae", embeddings=base / "embeddings", overwrite=overwrite)
+    options = {"answer_key": answer_key, **options} if answer_key else options
     for sae in trained_saes(base / "sae"):
         out_of_this = base / "evaluation" / sae.relative_to(base / "sae")  # one folder an SAE after multi-hook training
-        evaluate_step(sae, base / "embeddings", out=out_of_this, overwrite=overwrite, **options)
-    console.print(f"[dim]{time.perf_counter() - started:.0f} s in all; results in[/] {base}")
+        evaluate_step(sae, base / "embeddings", options, out=out_of_this, full=full, overwrite=overwrite)
+    console.print(Text(f"{time.perf_counter() - started:.0f} s in all; results in {base}", style="dim"), soft_wrap=True)
+
+
+def corpus_step(section: dict[str, Any], *, out: Path, overwrite: bool = False) -> None:
+    """Build a corpus and say what is in it, and what was left out and why."""
+    from sae_lens_meme.corpus import build_corpus, corpus_notes
+
+    options = corpus_options().from_mapping(section)
+    with _timed("corpus"):
+        built = build_corpus(out, options, overwrite=overwrite)
+    memes = ", ".join(f"{len(rows):,} {split}" for split, rows in built.items())
+    console.print(Text(f"  {out}: {memes} memes"), soft_wrap=True)
+    for note in corpus_notes(out):
+        console.print(Text(f"  {visible(note)}"), soft_wrap=True)
+
+
+def embed_step(section: dict[str, Any], *, corpus: Path | None, out: Path, overwrite: bool = False) -> None:
+    """Embed a corpus, or take the arrays that the section names."""
+    from sae_lens_meme.embed import embed_arrays, embed_corpus
+
+    with _timed("embed"):
+        if corpus is None:
+            result = embed_arrays(out, ArrayOptions.from_mapping(section), overwrite=overwrite)
+        else:
+            result = embed_corpus(corpus, out, EmbedOptions.from_mapping(section), overwrite=overwrite)
+    hooks = ", ".join(f"{hook} {result.d_in(hook)}" for hook in result.hooks)
+    console.print(Text(f"  {out}: {len(result):,} memes, {hooks}"))
 
 
 def corpus_section(section: dict[str, Any] | None, base: Path, overwrite: bool) -> Path | None:
     """Build the corpus of a recipe; returns the answer key if the memes are planted."""
     if section is None:
         return None  # the embed section brings arrays
-    from sae_lens_meme.corpus import build_corpus
-
     section, answer_key = dict(section), None
     if planted := section.pop("planted", None):
         from sae_lens_meme.planted import write_planted
 
-        _check_arguments("corpus.planted", planted, write_planted)
         with _timed("planted"):
-            paths = write_planted(base / "planted", overwrite=overwrite, **planted)
+            paths = write_planted(base / "planted", PlantedOptions.from_mapping(planted), overwrite=overwrite)
         section |= {"pridemm": paths.pridemm, "hmc": paths.hmc, "memotion": paths.memotion}
         answer_key = paths.answer_key
-    _check_arguments("corpus", section, build_corpus)
-    with _timed("corpus"):
-        build_corpus(base / "corpus", overwrite=overwrite, **section)
+    corpus_step(section, out=base / "corpus", overwrite=overwrite)
     return answer_key
-
-
-def embed_section(section: dict[str, Any], base: Path, overwrite: bool) -> None:
-    """Embed the corpus of a recipe, or the arrays that its `embed` section names."""
-    from sae_lens_meme.embed import embed_arrays, embed_corpus
-
-    arrays = "table" in section
-    with _timed("embed"):
-        if arrays:
-            embed_arrays(out=base / "embeddings", overwrite=overwrite, **section)
-        else:
-            embed_corpus(base / "corpus", out=base / "embeddings", overwrite=overwrite, **section)
 
 
 def train_step(
@@ -114,7 +135,7 @@ def train_step(
     Raises:
         ConfigError: neither embeddings nor a corpus, or both.
     """
-    from sae_lens_meme.train import train
+    from sae_lens_meme.train import TrainConfig, load_train_config, train
 
     if (embeddings is None) == (corpus is None):
         raise ConfigError("give --embeddings (cached) or --corpus (live), one of the two")
@@ -123,14 +144,17 @@ def train_step(
         train(source, out=out, overrides=overrides, embeddings=embeddings, overwrite=overwrite)
     else:
         assert corpus is not None
-        rows, live = _live(corpus, model, fusion, heads)
-        train(source, out=out, overrides=overrides, embeddings=rows, model=live, overwrite=overwrite)
+        checked = source if isinstance(source, TrainConfig) else load_train_config(source, overrides)
+        family = checked.section.get("model_class_name", "HookedMemeCLIP")
+        rows, live = _live(corpus, family, model, fusion, heads)
+        train(checked, out=out, embeddings=rows, model=live, overwrite=overwrite)
 
 
-def _live(corpus: str | Path, name: str, fusion: str, heads: str | Path | None) -> tuple[Embeddings, Any]:
-    """The rows of a corpus, and a model that encodes them when it is asked."""
+def _live(corpus: str | Path, family: str, name: str, fusion: str, heads: str | Path | None) -> tuple[Embeddings, Any]:
+    """The rows of a corpus, and a registered model that encodes them when it is asked."""
     from sae_lens_meme.corpus import caption_of, load_rows
-    from sae_lens_meme.hooks import HookedMemeCLIP
+    from sae_lens_meme.embed.from_corpus import Pictures
+    from sae_lens_meme.hooks import HookedMemeCLIP, find
 
     if (fusion == "memeclip") != (heads is not None):
         raise ConfigError(
@@ -139,48 +163,75 @@ def _live(corpus: str | Path, name: str, fusion: str, heads: str | Path | None) 
         )
     rows = load_rows(corpus)
     captions = [caption_of(meme) for meme in rows.select_columns(["text", "text_origin"]).to_list()]
-    model = HookedMemeCLIP.from_memeclip_checkpoint(heads, name) if heads else HookedMemeCLIP.from_pretrained(name)
-    model.attach_memes(rows["image"], captions, splits=rows["split"])
+    model = HookedMemeCLIP.from_memeclip_checkpoint(heads, name) if heads else find(family).from_pretrained(name)
+    model.attach_memes(Pictures(rows), captions, splits=rows["split"])
     described = rows.remove_columns(["image", "image_sha256"])
     return Embeddings.from_dataset(described, model=name, fusion=fusion), model
 
 
-def evaluate_step(sae: str | Path, embeddings: str | Path, **options: Any) -> None:
-    """Evaluate and print the table; the arguments are those of `evaluate.evaluate`."""
-    from sae_lens_meme.evaluate import evaluate
-    from sae_lens_meme.report import print_report
+def evaluate_step(
+    sae: str | Path,
+    embeddings: str | Path,
+    section: dict[str, Any],
+    *,
+    out: Path,
+    full: bool = False,
+    overwrite: bool = False,
+) -> None:
+    """Evaluate and print what was found; the section is that of `EvaluateOptions`."""
+    from sae_lens_meme.evaluators.run import PAGE, evaluate
+    from sae_lens_meme.report import print_report, print_summary
 
     if several := [folder for folder in trained_saes(sae) if folder != Path(sae)]:
         raise ConfigError(f"{sae}: holds several SAEs; give one of {', '.join(map(str, several))}")
+    options = EvaluateOptions.from_mapping(section)
     with _timed("evaluate"):
-        report = evaluate(sae, embeddings, **options)
-    print_report(report, console)
+        report = evaluate(sae, embeddings, options, out=out, overwrite=overwrite)
+    if full:
+        print_report(report, console)
+    print_summary(report, console, Path(out) / PAGE)
 
 
-def explain_numbers(evaluation: str | Path, pattern: str) -> None:
+def explain_numbers(evaluation: str | Path, pattern: str | None = None) -> None:
     """Print every number of an evaluation whose name (`evaluator/number`) matches a shell pattern, and what it is.
+
+    Without a pattern: how many numbers there are under which first parts of a name.
 
     Raises:
         ConfigError: none matches.
     """
     import pandas as pd
 
-    from sae_lens_meme.evaluate import EVALUATION, numbers_table
+    from sae_lens_meme.evaluators.content import EVALUATION, numbers_table
 
     read_finished(evaluation, "evaluate")
     table = numbers_table(read_json(Path(evaluation) / EVALUATION))
     table["name"] = table["evaluator"] + "/" + table["number"]
+    if pattern is None:
+        _print_index(evaluation, table["name"])
+        return
     table = table[[fnmatchcase(name, pattern) or fnmatchcase(name, f"*/{pattern}") for name in table["name"]]]
     if table.empty:
-        raise ConfigError(f"{evaluation}: no number matches {pattern!r}; '*' shows all")
+        raise ConfigError(f"{evaluation}: no number matches {pattern!r}; without a pattern an index is printed")
     for row in table.itertuples():
         value = f"undefined: {row.reason}" if pd.isna(row.value) else f"{row.value:.6g}"
-        console.print(f"[bold]{escape(row.name)}[/] {escape(value)}")
-        console.print(Padding(Text(str(row.explain), style="dim"), (0, 0, 0, 4)))
+        console.print(Text.assemble((visible(row.name), "bold"), f" {visible(value)}"), soft_wrap=True)
+        console.print(Padding(Text(visible(row.explain), style="dim"), (0, 0, 0, 4)))
+
+
+def _print_index(evaluation: str | Path, names: Any) -> None:
+    """A line an evaluator: how many numbers, and the first parts of their names."""
+    for evaluator, mine in names.str.partition("/").groupby(0, sort=False):
+        groups = mine[2].str.partition("/")[0].drop_duplicates()
+        shown = ", ".join(map(visible, groups[:8])) + (f", ... ({len(groups)})" if len(groups) > 8 else "")
+        console.print(Text.assemble((f"{evaluator}", "bold"), f"  {len(mine)} numbers: {shown}"))
+    console.print(
+        Text(f"sae-lens-meme explain {evaluation} 'PATTERN' prints them, e.g. 'reconstruction/*'", style="dim")
+    )
 
 
 def trained_saes(folder: str | Path) -> dict[Path, str]:
-    """Folder and held-out numbers of each SAE of a `train` result; of any other folder only itself."""
+    """Folder and validation numbers of each SAE of a `train` result; of any other folder only itself."""
     folder = Path(folder)
     if not (folder / "manifest.json").is_file():
         return {folder: ""}
@@ -192,45 +243,35 @@ def trained_saes(folder: str | Path) -> dict[Path, str]:
 
 
 def _numbers(facts: dict[str, Any]) -> str:
-    if facts.get("heldout_explained_variance") is None:
-        return f"no held-out numbers ({facts.get('heldout_reason', 'the held-out memes are all alike')})"
+    if facts.get("validation_explained_variance") is None:
+        return f"no validation numbers ({facts.get('validation_reason', 'an earlier release trained it')})"
     return (
-        f"held-out explained variance {facts['heldout_explained_variance']:.3f}, L0 {facts['heldout_l0']:.1f}, "
-        f"{facts['heldout_never_fired']} of {facts['d_sae']} latents never fire there"
+        f"validation explained variance {facts['validation_explained_variance']:.3f}, "
+        f"L0 {facts['validation_l0']:.1f}, {facts['validation_never_fired']} of {facts['d_sae']} latents never fire "
+        f"on the {facts['validation_n']:,} validation memes"
     )
 
 
-def _check_sections(recipe: dict[str, Any], base: Path) -> tuple[dict[str, Any], TrainConfig]:
-    """The last sections, and the others looked at: a mistake in one is told before the long steps."""
-    from sae_lens_meme.embed import embed_arrays, embed_corpus
-    from sae_lens_meme.evaluate import evaluate
+def _check_sections(recipe: dict[str, Any], base: Path) -> tuple[TrainConfig, dict[str, Any]]:
+    """Validate all sections before the first step runs; the last two come back."""
     from sae_lens_meme.train import load_train_config
 
-    embedding, options = recipe.get("embed") or {}, recipe.get("evaluate") or {}
+    embedding, options, corpus = recipe.get("embed") or {}, recipe.get("evaluate") or {}, recipe.get("corpus")
     arrays = isinstance(embedding, dict) and "table" in embedding
-    _check_arguments("embed", embedding, embed_arrays if arrays else embed_corpus)
-    _check_arguments("evaluate", options, evaluate)
-    if recipe.get("corpus") is None and not arrays and not (base / "corpus").is_dir():
+    (ArrayOptions if arrays else EmbedOptions).from_mapping(embedding)
+    if corpus is None and not arrays and not (base / "corpus").is_dir():
         raise ConfigError("corpus: the section is missing; give one, or arrays with embed: {table: rows.csv, ...}")
-    if options.get("protocol", "both") not in (protocols := ("corrected", "published", "both")):
-        raise ConfigError(f"evaluate.protocol is {options['protocol']!r}, it must be one of {', '.join(protocols)}")
-    return options, load_train_config({"train": recipe.get("train")})
-
-
-def _check_arguments(where: str, given: Any, function: Callable[..., Any]) -> None:
-    from sae_lens_meme.train.values import check_value
-
-    if not isinstance(given, dict):
-        raise ConfigError(f"{where}: is {type(given).__name__}, not a mapping of options")
-    internal = {"out", "overwrite", "progress", "sae", "embeddings", "corpus"}
-    types = {name: kind for name, kind in get_type_hints(function).items() if name not in {*internal, "return"}}
-    check_keys(where, given, types)
-    for key, value in given.items():
-        check_value(f"{where}.{key}", value, types[key])
+    if isinstance(corpus, dict):
+        PlantedOptions.from_mapping(corpus.get("planted") or {})
+        corpus = {key: value for key, value in corpus.items() if key != "planted"}
+    if corpus is not None:
+        corpus_options().from_mapping(corpus)
+    EvaluateOptions.from_mapping(options).check()
+    return load_train_config({"train": recipe.get("train")}), dict(options)
 
 
 @contextmanager
 def _timed(step: str):
     started = time.perf_counter()
     yield
-    console.print(f"[bold]{step:<10}[/] [dim]{time.perf_counter() - started:6.1f} s[/]")
+    console.print(Text.assemble((f"{step:<10}", "bold"), (f"{time.perf_counter() - started:6.1f} s", "dim")))

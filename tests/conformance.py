@@ -17,9 +17,7 @@ from sae_lens.training.activation_scaler import ActivationScaler
 
 from sae_lens_meme.embeddings import Embeddings
 from sae_lens_meme.errors import MemeError, NonFiniteError
-from sae_lens_meme.evaluators.base import Evaluator
-from sae_lens_meme.evaluators.latents import Latents, encode
-from sae_lens_meme.evaluators.result import Result
+from sae_lens_meme.evaluators import Evaluator, Latents, Result, encode
 
 DRAWN = re.compile("_low|_high|permuted|random|matched|draw|gradient_norm")
 """Numbers that hang on random draws of memes (the same for the same seed and order), and where a fit stopped."""
@@ -47,8 +45,9 @@ def check_evaluator(
         pd.testing.assert_frame_equal(result.table, again.table)
         assert not result.table.select_dtypes(np.number).map(_is_nan).any(axis=None), "NaN in the table: null is meant"
     json.dumps(result.to_dict(), allow_nan=False)
-    unexplained = [key for key in result.numbers if not result.explanation(key)]
-    assert not unexplained, f"no explain line says the rows, split and control of {unexplained}"
+    assert all(len(what) > 3 for what in result.explain.values()), "a measure does not say what it is"
+    assert not {key for row in result.rows() for key in row["controls"] if not key}, "a control without a name"
+    assert result.verdict is None or (result.verdict.endswith(".") and len(result.verdict) <= 240)
     check_parts(evaluator, sae, embeddings, result, rel)
     check_order(evaluator, sae, embeddings, result, rel)
     _check_callable(evaluator, sae, result)

@@ -11,6 +11,7 @@ import sys
 import time
 from pathlib import Path
 
+import filelock
 import numpy as np
 import pandas as pd
 import pytest
@@ -20,6 +21,8 @@ from datasets import load_from_disk
 from test_evaluation_schema import check_evaluation
 
 from sae_lens_meme.cli import main
+from sae_lens_meme.errors import StorageError
+from sae_lens_meme.select import select_memes
 
 CLI = [sys.executable, "-m", "sae_lens_meme.cli"]
 
@@ -120,8 +123,10 @@ def test_the_contract_on_arrays(results: Path):
 
 def test_every_number_of_the_table_is_in_the_json_with_a_control(results: Path):
     evaluation = json.loads((results / "V" / "evaluation.json").read_text())
+    numbers = {value for result in evaluation["results"].values() for value in result["numbers"].values()}
     for row in evaluation["table"]:
-        assert row["controls"], row["measure"]
+        assert row["value"] in numbers, row["measure"]
+        assert numbers.issuperset(row["controls"].values()), row["measure"]
     page = (results / "V" / "evaluation.html").read_text()
     assert "corrected protocol" in page
     assert "http" not in page.replace("http-equiv", ""), "the page must need no network"
@@ -135,7 +140,10 @@ def test_a_second_evaluate_does_nothing_and_prints_the_same(
     arguments = ("evaluate", "--sae", "S", "--embeddings", "E", "--out", "V", "--bootstrap", "20")
     status, printed, _ = here(arguments, capsys)
     assert status == 0
-    assert "corrected protocol" in printed
+    assert len(printed.splitlines()) <= 26
+    assert "Open V/evaluation.html" in printed
+    assert "corrected protocol" not in printed
+    assert "corrected protocol" in here((*arguments, "--full"), capsys)[1]
     assert {p: p.stat().st_mtime_ns for p in before} == before
 
 
@@ -159,8 +167,31 @@ def test_select_keeps_the_best_share_of_the_train_memes(
     all_scores = dict(zip(*(load_from_disk("K1")[name] for name in ("id", "cross_modal_score")), strict=True))
     lowest = min(scores[meme] for meme, split in zip(kept["id"], kept["split"], strict=True) if split == "train")
     assert max(all_scores[meme] for meme in dropped) <= lowest
-    status, _, error = here(arguments, capsys)
-    assert (status, "K: is there already; pass --overwrite" in error) == (2, True)
+    before = {p: p.stat().st_mtime_ns for p in Path("K").iterdir()}
+    assert here(arguments, capsys)[0] == 0
+    assert {p: p.stat().st_mtime_ns for p in Path("K").iterdir()} == before, "what is done is not done again"
+    status, _, error = here((*arguments, "--by", "clip"), capsys)
+    assert (status, "K: holds a different result (selection.by" in error) == (2, True)
+
+
+def test_a_selection_that_fails_or_runs_twice_leaves_nothing_half_written(
+    results: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    def full(*_: object, **__: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    sources = (results / "S", results / "E")
+    with monkeypatch.context() as patched:
+        patched.setattr("datasets.Dataset.save_to_disk", full)
+        with pytest.raises(OSError, match="No space left"):
+            select_memes(*sources, out=tmp_path / "K")
+    assert not [path for path in tmp_path.rglob("*") if ".writing" in path.name]
+    with (
+        filelock.FileLock(tmp_path / "K" / ".lock", timeout=0),
+        pytest.raises(StorageError, match="another process is writing this select result"),
+    ):
+        select_memes(*sources, out=tmp_path / "K")
+    assert len(select_memes(*sources, out=tmp_path / "K", share=0.25)) == 550
 
 
 def test_explain_says_what_a_number_is(
@@ -171,6 +202,10 @@ def test_explain_says_what_a_number_is(
     assert status == 0
     assert re.search(r"probes/hate/latents/auroc 0\.\d+", printed)
     assert "known test rows" in " ".join(printed.split())
+    status, printed, _ = here(("explain", "V"), capsys)
+    assert status == 0
+    assert len(printed.splitlines()) < 40, "without a pattern an index"
+    assert re.search(r"probes +\d+ numbers: .*hate", printed)
     status, _, error = here(("explain", "V", "hate/auroc"), capsys)
     assert (status, "no number matches 'hate/auroc'" in error) == (2, True)
 
@@ -204,8 +239,8 @@ def test_evaluation_json_is_of_its_schema(results: Path):
         (("train", "demo.yaml", "--embeddings", "E", "--out", "V", "--overwrite"), "V: holds the result of 'evaluate', not of 'train'"),
         (("run", "demo.yaml", "--out", "o", "train.sae.k=[1"), "the value is not plain YAML"),
         (("run", "demo.yaml", "--out", "o", "embed=5"), "embed: is int, not a mapping of options"),
-        (("run", "demo.yaml", "--out", "o", "embed.batch_size=foo"), "embed.batch_size is 'foo', expected int"),
-        (("run", "demo.yaml", "--out", "o", "evaluate.protocol=foo"), "evaluate.protocol is 'foo', it must be one of"),
+        (("run", "demo.yaml", "--out", "o", "embed.batch_size=foo"), "embed.batch_size is 'foo', it must be an integer"),
+        (("run", "demo.yaml", "--out", "o", "evaluate.protocol=foo"), "evaluate.protocol is 'foo', it must be 'corrected', 'published' or 'both'"),
         (("run", "demo.yaml", "--out", "o", "corpus="), "corpus: the section is missing"),
         (("embed", "--out", "/proc/nowhere", "--fused-embeds", "A.npy", "--table", "rows.csv"), "/proc/nowhere: No such file or directory"),
         (("embed", "--out", "o2", "--fused-embeds", "rows.npy", "--table", "rows.csv"), "rows.npy: is not a .npy file"),
@@ -213,9 +248,9 @@ def test_evaluation_json_is_of_its_schema(results: Path):
         (("evaluate", "--sae", "S", "--embeddings", "S", "--out", "o"), "holds the result of 'train', not of 'embed'"),
         (("evaluate", "--sae", "S", "--embeddings", "E", "--out", "o", "--only", "probe"), "unknown key 'probe'; did you mean 'probes'?"),
         (("evaluate", "--sae", "S", "--embeddings", "E", "--out", "o", "--concept", "hat=1"), "'hat=1'"),
-        (("evaluate", "--sae", "S", "--embeddings", "E", "--out", "o", "--seed", "-1"), "seed is -1; give 0 or more"),
-        (("evaluate", "--sae", "S", "--embeddings", "E", "--out", "o", "--share", "1.5"), "share is 1.5; give the share"),
-        (("select", "--sae", "S", "--embeddings", "E", "--out", "V"), "V: is there already; pass --overwrite"),
+        (("evaluate", "--sae", "S", "--embeddings", "E", "--out", "o", "--seed", "-1"), "evaluate.seed is -1, it must be 0 or more"),
+        (("evaluate", "--sae", "S", "--embeddings", "E", "--out", "o", "--share", "1.5"), "evaluate.share is 1.5, it must be less than 1"),
+        (("select", "--sae", "S", "--embeddings", "E", "--out", "V"), "V: holds the result of 'evaluate', not of 'select'"),
         (("explain", "S"), "holds the result of 'train', not of 'evaluate'"),
     ],
 )  # fmt: skip
@@ -336,11 +371,34 @@ def test_live_memeclip_without_trained_heads_is_refused(tmp_path: Path, capsys: 
     assert len(error.strip().splitlines()) == 1
 
 
-def test_overwrite_reaches_the_planted_memes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_overwrite_reaches_the_planted_memes(tmp_path: Path):
     from sae_lens_meme import pipeline
 
     for seed in (0, 1):
-        section = {"planted": {"seed": seed, "scale": 0.02, "progress": False}}
-        monkeypatch.setattr(pipeline, "_check_arguments", lambda *_: None)  # `progress` is no option of a recipe
+        section = {"planted": {"seed": seed, "scale": 0.02}}
         pipeline.corpus_section(section, tmp_path, overwrite=seed == 1)
     assert json.loads((tmp_path / "planted" / "manifest.json").read_text())["fingerprint"]["seed"] == 1
+
+
+def test_every_option_of_a_step_is_a_flag_with_its_help(capsys: pytest.CaptureFixture[str]):
+    from sae_lens_meme.evaluators import EvaluateOptions
+
+    printed = " ".join(here(("evaluate", "--help"), capsys)[1].split())
+    for name, field in EvaluateOptions.model_fields.items():
+        if name != "evaluators":
+            flag = next((m.name for m in field.metadata if hasattr(m, "name")), f"--{name.replace('_', '-')}")
+            assert flag in printed, name
+    for name in ("reconstruction", "answer_key"):
+        assert name in printed, "--only takes names that the help lists"
+
+
+def test_a_step_that_is_piped_shows_lines(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch):
+    from sae_lens_meme import progress
+
+    monkeypatch.setattr(progress, "SECONDS_BETWEEN_LINES", 0.0)
+    with progress.progress_bar("embed", 10) as advance:
+        advance(4)
+        advance(6, "the last")
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[0].startswith("embed: 4 of 10 memes, about")
+    assert "embed: 10 of 10 memes (the last)" in lines[1]

@@ -9,10 +9,11 @@ from arrays import make_embeddings
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import sparse
-from scipy.stats import rankdata
+from scipy.stats import false_discovery_control, rankdata
 
 from sae_lens_meme.embeddings import Embeddings
 from sae_lens_meme.errors import ConfigError, DataError, NonFiniteError
+from sae_lens_meme.evaluators import Unavailable
 from sae_lens_meme.evaluators.cross_modal import CrossModal, cross_modal_weights, item_scores
 from sae_lens_meme.evaluators.cross_modal.pairs import MemePairs, Sides
 from sae_lens_meme.evaluators.latents import Latents
@@ -230,8 +231,12 @@ def test_medians_and_counts(data, weights):
     assert list(table.columns[:5]) == ["latent", "support", "omega", "low", "high"]
     assert table["omega"].isna().tolist() == np.isnan(weights.omega).tolist()
     assert table["low"][DENSE] == pytest.approx(weights.interval[0, DENSE])
-    for column in table.columns:
-        assert result.explanation(column), column
+    assert set(result.columns) == set(table.columns)
+    measured = ~np.isnan(weights.omega)
+    p = (1 + (weights.replicates <= weights.chance).sum(axis=0)[measured]) / (
+        1 + (~np.isnan(weights.replicates)).sum(axis=0)[measured]
+    )
+    assert numbers["omega/significant"] == np.mean(false_discovery_control(p) < 0.05)
 
 
 def test_a_latent_of_aligned_memes_has_the_larger_weight():
@@ -345,16 +350,11 @@ def narrower(embeddings: Embeddings, hook: str) -> Embeddings:
         (lambda e: Embeddings.from_dataset(e.dataset, fusion="memeclip"), "of fusion memeclip is not projected"),
     ],
 )
-def test_sides_without_a_cosine_give_nulls_with_the_reason(data, change, why):
+def test_sides_without_a_cosine_cannot_be_measured_and_say_why(data, change, why):
     embeddings, z = data
-    evaluator = CrossModal(embeddings, n_bootstrap=3, shares=(0.25, 0.5))
-    whole = evaluator.measure(None, embeddings, latents_of(z))
     changed = change(embeddings)
-    result = evaluator.measure(None, changed, latents_of(z))
-    assert result.numbers.keys() == whole.numbers.keys()
-    assert set(result.numbers.values()) == {None}
-    assert all(why in reason for reason in result.reasons.values())
-    assert all(result.explanation(key) for key in result.numbers)
+    with pytest.raises(Unavailable, match=why):
+        CrossModal(embeddings, n_bootstrap=3, shares=(0.25, 0.5)).measure(None, changed, latents_of(z))
     with pytest.raises(DataError, match=why):
         cross_modal_weights(changed, latents_of(z))
 

@@ -75,10 +75,18 @@ def test_corrected_finds_twenty_times_as_many_pairs_as_chance_and_published_does
     assert permuted > 0.5 * true, "the published protocol should be fooled by the sources"
 
 
-def test_the_contrast_is_in_the_printed_table(demo: Path):
-    printed = (demo.parent / "stdout.txt").read_text()
+def test_the_terminal_says_in_twenty_five_lines_what_was_found(demo: Path):
+    printed = (demo.parent / "stdout.txt").read_text().splitlines()
+    report = printed[next(i for i, line in enumerate(printed) if "latents" in line and "memes:" in line) :]
+    assert len(report) <= 25, "\n".join(report)
+    assert any("What to distrust" in line for line in report)
+    assert any("meme-demo/evaluation/evaluation.html" in line for line in report)
+
+
+def test_the_contrast_of_the_protocols_is_in_the_full_table(demo: Path):
+    printed = (demo / "evaluation" / "evaluation.txt").read_text()
     for protocol in ("corrected protocol", "published protocol"):
-        assert re.search(rf"{protocol} +[\d,]+ +[\d,]+ to [\d,]+ +[\d,]+", printed), printed
+        assert re.search(rf"{protocol} +[\d,]+ +[\d,]+ to [\d,]+", printed), printed
 
 
 def test_the_answer_key_agrees(numbers):
@@ -224,9 +232,9 @@ def test_the_question_set_knows_the_planted_kinds(demo: Path):
     from sae_lens import SAE
 
     from sae_lens_meme.embeddings import Embeddings
-    from sae_lens_meme.evaluators.answer_key import score_answer_key
+    from sae_lens_meme.evaluators.answer_key import score_answer_key, score_classes, with_conjunctions
     from sae_lens_meme.evaluators.latents import Latents
-    from sae_lens_meme.evaluators.question_set import QuestionSet, score_classes, with_conjunctions
+    from sae_lens_meme.evaluators.question_set import QuestionSet
     from sae_lens_meme.planted import read_answer_key
 
     embeddings = Embeddings.load(demo / "embeddings")
@@ -242,3 +250,19 @@ def test_the_question_set_knows_the_planted_kinds(demo: Path):
         assert found[f"{kind}/n_values"] >= least
         assert found[f"{kind}/agreement"] >= 0.85
     assert found["agreement_permuted"] < 0.6
+
+
+def test_every_number_and_every_table_is_what_it_was(demo: Path):
+    """To 1e-12, where this processor trains the recorded SAE bit for bit."""
+    sys.path.insert(0, str(ROOT / "scripts"))
+    from golden import recorded
+
+    expected, found = json.loads((ROOT / "tests" / "golden" / "demo.json").read_text()), recorded(demo)
+    if found["sae"] != expected["sae"]:
+        pytest.skip("this processor or this torch trains another SAE, so that its numbers are not the recorded ones")
+    for part in ("numbers", "tables"):
+        assert found[part].keys() == expected[part].keys()
+        for name, values in expected[part].items():
+            assert found[part][name].keys() == values.keys(), name
+            for key, value in values.items():
+                assert found[part][name][key] == pytest.approx(value, rel=1e-12, abs=1e-12), f"{name}/{key}"

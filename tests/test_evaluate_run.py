@@ -1,64 +1,131 @@
-"""One evaluator that cannot run takes nothing from the others, and a wrong reference is told before the work."""
+"""One evaluator that cannot run takes nothing from the others, and a wrong reference is refused before the work."""
 
 from __future__ import annotations
 
-from types import SimpleNamespace
+import contextlib
 from typing import Any
 
 import numpy as np
 import pytest
 from arrays import make_embeddings
+from tiny_sae import tiny_sae
 
-from sae_lens_meme.errors import DataError, NonFiniteError
-from sae_lens_meme.evaluate import evaluation
-from sae_lens_meme.evaluate.others import Unavailable
-from sae_lens_meme.evaluate.steps import Step
-from sae_lens_meme.evaluators.result import Result
+from sae_lens_meme.errors import ConfigError, DataError, NonFiniteError
+from sae_lens_meme.evaluators import (
+    EvaluateOptions,
+    Evaluator,
+    Measure,
+    Result,
+    Section,
+    Unavailable,
+    encode,
+    register,
+    unregister,
+)
+from sae_lens_meme.evaluators.cautions import cautions
+from sae_lens_meme.evaluators.context import Context
+from sae_lens_meme.evaluators.run import require_same_memes, run_evaluators
 
-MEMES = make_embeddings({"hook_fused": np.ones((4, 2))}, labels={"hate": [0, 1, 0, 1]})
+VECTORS = np.random.default_rng(0).normal(size=(6, 4)).astype(np.float32)
+MEMES = make_embeddings({"hook_fused": VECTORS}, labels={"hate": [0, 1, 0, 1, 0, 1]})
 
 
-def raising(error: Exception) -> Any:
-    def run(context: Any) -> Result:
-        raise error
+class _Stand(Evaluator):
+    question = control = "none"
 
-    return run
+    def measure(self, sae: Any, embeddings: Any, latents: Any) -> Result:
+        raise NotImplementedError
 
 
-def context_of(*names: str) -> Any:
-    options = SimpleNamespace(evaluators=list(names))
-    return SimpleNamespace(embeddings=MEMES, options=options, results={}, skipped={})
+def stand_in(evaluator: str, *, error: Exception | None = None, value: float | None = 1.0) -> type[Evaluator]:
+    class StandIn(_Stand):
+        name = evaluator
+
+        def measure(self, sae: Any, embeddings: Any, latents: Any) -> Result:
+            if error:
+                raise error
+            return Result(self.name, Section("A", ""), (Measure("n", value, "rows", reason="no captions"),))
+
+    return register(StandIn)
+
+
+@pytest.fixture
+def context():
+    sae = tiny_sae(VECTORS, d_sae=6, k=2)
+    yield Context(sae, MEMES, encode(sae, MEMES), EvaluateOptions())
+    for name in ("a", "b"):
+        with contextlib.suppress(KeyError):
+            unregister(name)
 
 
 @pytest.mark.parametrize("error", [DataError("no such rows"), NonFiniteError("row 3"), Unavailable("no other SAE")])
-def test_the_others_go_on_and_the_reason_is_kept(error, monkeypatch):
-    found = Result("b", {"n": 1}, explain={"*": "rows"})
-    monkeypatch.setattr(evaluation, "STEPS", {"a": Step(raising(error)), "b": Step(lambda context: found)})
-    context = context_of("a", "b")
-    evaluation._run(context, progress=False)
-    assert context.results == {"b": found}
+def test_the_others_go_on_and_the_reason_is_kept(error, context):
+    stand_in("a", error=error), stand_in("b")
+    run_evaluators(context, ["a", "b"])
+    assert list(context.results) == ["b"]
     assert context.skipped == {"a": str(error)}
 
 
-def test_an_evaluator_that_was_asked_for_alone_says_why_it_cannot_run(monkeypatch):
-    monkeypatch.setattr(evaluation, "STEPS", {"a": Step(raising(DataError("no such rows")))})
+def test_an_evaluator_that_was_asked_for_alone_says_why_it_cannot_run(context):
+    stand_in("a", error=DataError("no such rows"))
     with pytest.raises(DataError, match="no such rows"):
-        evaluation._run(context_of("a"), progress=False)
+        run_evaluators(context, ["a"])
 
 
-def test_a_result_without_a_number_is_listed_with_its_reason(monkeypatch):
-    empty = Result("a", {"n": None}, {"n": "no captions"}, explain={"*": "rows"})
-    monkeypatch.setattr(evaluation, "STEPS", {"a": Step(lambda context: empty)})
-    context = context_of("a")
-    evaluation._run(context, progress=False)
+def test_a_result_without_a_number_is_listed_with_its_reason(context):
+    stand_in("a", value=None)
+    run_evaluators(context, ["a"])
     assert context.skipped == {"a": "no captions"}
 
 
 def test_a_reference_of_other_memes_is_refused():
-    evaluation._require_same_memes(MEMES, None)
-    evaluation._require_same_memes(MEMES, MEMES)
+    require_same_memes(MEMES, None)
+    require_same_memes(MEMES, MEMES)
     fewer = type(MEMES).from_dataset(MEMES.dataset.select([0, 2]))
     with pytest.raises(
-        DataError, match=r"meme 'meme-1' is not in the reference \(2 such memes\); embed the same corpus"
+        DataError, match=r"meme 'meme-1' is not in the reference \(4 such memes\); embed the same corpus"
     ):
-        evaluation._require_same_memes(MEMES, fewer)
+        require_same_memes(MEMES, fewer)
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"boostrap": 3}, "evaluate: unknown key 'boostrap'; did you mean 'bootstrap'"),
+        ({"bootstrap": -1}, "evaluate.bootstrap is -1, it must be 0 or more"),
+        ({"share": 1.0}, "evaluate.share is 1.0, it must be less than 1"),
+        ({"protocol": "both "}, "evaluate.protocol is 'both ', it must be 'corrected', 'published' or 'both'"),
+        ({"seed": "1e3"}, "evaluate.seed is '1e3', it must be an integer"),
+        ([], "evaluate: is list, not a mapping of options"),
+    ],
+)
+def test_wrong_options_are_one_line(given, message):
+    with pytest.raises(ConfigError, match=message):
+        EvaluateOptions.from_mapping(given)
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"only": ["probs"]}, "unknown key 'probs'; did you mean 'probes'"),
+        ({"only": ["answer_key"]}, "'answer_key' needs --answer-key FOLDER"),
+        ({"only": ["probes"], "skip": ["probes"]}, "no evaluator is left; there are reconstruction"),
+        ({"influence": {"n_randm": 3}}, "influence: unknown key 'n_randm'; did you mean 'n_random'"),
+    ],
+)
+def test_wrong_evaluators_are_refused_before_any_work(given, message):
+    with pytest.raises(ConfigError, match=message):
+        EvaluateOptions.from_mapping(given).check()
+
+
+def test_what_to_distrust_is_said():
+    splits = ["train", "train", "test", "test", "train", "train"]
+    labels = {"hate": [0, 1, 0, 1, 0, 1], "late": [0, 1, None, None, 1, 0]}
+    texts = ["a", "b", "a", "c", None, ""]
+    memes = make_embeddings({"hook_fused": VECTORS}, labels=labels, splits=splits, texts=texts)
+    said = " ".join(cautions(tiny_sae(VECTORS, d_sae=6, k=2), memes))
+    assert "2 test memes: intervals of rare latents do not hold" in said
+    assert "no validation memes: thresholds and latents were chosen on train memes" in said
+    assert "1 of 2 test captions are also in train" in said
+    assert "No test meme has a known label of late" in said
+    assert "training rows of this SAE are not known" in said

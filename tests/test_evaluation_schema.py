@@ -10,10 +10,10 @@ from pathlib import Path
 import jsonschema
 import pytest
 
-from sae_lens_meme.evaluate import EVALUATORS, SCHEMA
-from sae_lens_meme.evaluators.result import explanation
+from sae_lens_meme.evaluators import find, names
+from sae_lens_meme.evaluators.content import SCHEMA
 
-TEXT = (files("sae_lens_meme") / "evaluate" / "evaluation.schema.json").read_text(encoding="utf-8")
+TEXT = (files("sae_lens_meme") / "evaluators" / "evaluation.schema.json").read_text(encoding="utf-8")
 VALIDATOR = jsonschema.Draft202012Validator(json.loads(TEXT))
 
 
@@ -23,10 +23,10 @@ def check_evaluation(text: str) -> None:
     VALIDATOR.validate(content)
     assert content["schema"] == SCHEMA
     for name, result in content["results"].items():
-        assert name in EVALUATORS
+        assert name in names()
         for key, value in result["numbers"].items():
             assert (value is None) == (key in result["reasons"]), f"{name}: {key}"
-            assert explanation(result["explain"], key), f"{name}: {key} has no explain line"
+            assert result["explain"][key], f"{name}: nothing says what {key} is"
 
 
 def test_the_schema_is_one():
@@ -41,7 +41,7 @@ MINIMAL = {
     "options": {},
     "skipped": {},
     "results": {
-        "probes": {"name": "probes", "numbers": {"a": None}, "reasons": {"a": "why"}, "explain": {"*": "rows"}}
+        "probes": {"name": "probes", "numbers": {"a": None}, "reasons": {"a": "why"}, "explain": {"a": "rows"}}
     },
     "table": [],
 }
@@ -69,7 +69,9 @@ def test_it_refuses(path, value):
     assert not VALIDATOR.is_valid(wrong)
 
 
-def test_the_documentation_names_every_evaluator():
+def test_the_documentation_lists_every_evaluator_as_it_describes_itself():
+    """`python scripts/evaluator_table.py` writes the rows."""
     document = (Path(__file__).parents[1] / "docs" / "evaluation.md").read_text(encoding="utf-8")
-    assert not [name for name in EVALUATORS if f"`{name}`" not in document]
+    for name in names():
+        assert f"| `{name}` | {find(name).question} | {find(name).control} |" in document, name
     assert f"Schema {SCHEMA}" in document

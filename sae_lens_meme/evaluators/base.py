@@ -3,14 +3,23 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from torch import Tensor
+from typing_extensions import Self
 
+from sae_lens_meme import options
 from sae_lens_meme.embeddings import Embeddings
 from sae_lens_meme.evaluators.accumulator import Accumulator
 from sae_lens_meme.evaluators.latents import Latents, encode, eval_mode, require_latents_of
 from sae_lens_meme.evaluators.result import Result
+
+if TYPE_CHECKING:
+    from sae_lens_meme.evaluators.context import Context
+
+
+class Unavailable(Exception):
+    """An evaluator, or a control, cannot run on what is there; the message says why."""
 
 
 class Evaluator(ABC):
@@ -19,16 +28,44 @@ class Evaluator(ABC):
     An instance is what `SAETrainer(evaluator=...)`, `runner.evaluator` and
     `MultiSAETrainingRunnerConfig(evaluator=...)` take.
 
+    A new evaluator is one subclass and one `evaluators.register(...)`.
+
     Args:
         embeddings: the memes; `evaluate` may be given others.
         hook: the hook to read, default the one the SAE names.
+        options: fields of `Options`.
+
+    Raises:
+        ConfigError: an unknown option or a wrong value.
     """
 
-    name: str
+    name: ClassVar[str]
+    question: ClassVar[str]
+    """What it answers, in one line of the docs."""
+    control: ClassVar[str]
+    """What stands beside its numbers, in one line of the docs."""
+    needs_labels: ClassVar[bool] = False
 
-    def __init__(self, embeddings: Embeddings, *, hook: str | None = None):
-        self.embeddings = embeddings
-        self.hook = hook
+    class Options(options.Options):
+        """None of its own."""
+
+    def __init__(self, embeddings: Embeddings, *, hook: str | None = None, **options: Any):
+        self.embeddings, self.hook = embeddings, hook
+        self.options: Any = self.Options(**options)
+
+    def __init_subclass__(cls, **kwargs: Any):
+        super().__init_subclass__(**kwargs)
+        if "Options" in cls.__dict__ and "name" in cls.__dict__:
+            cls.Options.section = cls.name
+
+    @classmethod
+    def from_context(cls, context: Context) -> Self:
+        """Made for one evaluation, from its options and from what it has loaded.
+
+        Raises:
+            Unavailable: what it needs is not there.
+        """
+        return cls(context.embeddings, **context.options_of(cls))
 
     @abstractmethod
     def measure(self, sae: Any, embeddings: Embeddings, latents: Latents) -> Result:

@@ -1,13 +1,13 @@
-"""What an evaluator returns: flat numbers, a reason for each that is undefined, and a tidy table."""
+"""What an evaluator returns: measures, each declared once with its control and its meaning, and one tidy table."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from fnmatch import fnmatchcase
+from functools import cached_property
 from numbers import Integral
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -15,44 +15,189 @@ import pandas as pd
 Number = float | int | None
 
 
+class Control(NamedTuple):
+    """What the same measure gives where there is nothing to find, or for a trivial rival."""
+
+    name: str
+    """The heading of its column."""
+    value: Number
+    what: str
+
+
+class Interval(NamedTuple):
+    """The ends of a 95 % interval, `key_low` and `key_high` in the views of a result; None where undefined."""
+
+    low: Number
+    high: Number
+    what: str
+    """How it was made, and of what it is not."""
+    reason: str | None = None
+    """Why it is None; default the measure's own reason."""
+
+
+class Section(NamedTuple):
+    """A block of the printed table."""
+
+    title: str
+    note: str
+    """What the columns beside the value are, for all rows."""
+    axis: str | None = None
+    """What the values are, where the block is drawn in the figure."""
+
+
+@dataclass(frozen=True)
+class Measure:
+    """A number, declared once. NaN and infinity become None.
+
+    Raises:
+        ValueError: it has no `what`, or is None without a reason. That is a fault of the evaluator.
+    """
+
+    key: str
+    """Flat, `group/number`; unique within its result."""
+    value: Number
+    what: str
+    """Rows, split, definition."""
+    interval: Interval | None = None
+    controls: tuple[Control, ...] = ()
+    reason: str | None = None
+    """Why the value is None; not kept where it is defined."""
+    shown: str | None = None
+    """The label of its row in the printed table; None: JSON and Parquet only."""
+    section: Section | None = None
+    """The block of that row, where it is not the result's own."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "value", defined(self.value))
+        if self.interval is not None:
+            low, high = defined(self.interval.low), defined(self.interval.high)
+            object.__setattr__(self, "interval", self.interval._replace(low=low, high=high))
+        object.__setattr__(self, "controls", tuple(c._replace(value=defined(c.value)) for c in self.controls))
+        if self.value is not None:
+            object.__setattr__(self, "reason", None)
+        elif not self.reason:
+            raise ValueError(f"{self.key} is undefined and no reason is given")
+        if not self.what:
+            raise ValueError(f"{self.key}: nothing says what it is")
+
+    def control(self, name: str) -> Control:
+        """This measure as the control of another."""
+        return Control(name, self.value, self.what)
+
+    def row(self, label: str, *controls: Control, section: Section | None = None) -> Measure:
+        """The same, shown in the printed table with these controls beside it."""
+        return replace(self, shown=label, controls=controls, section=section)
+
+    def under(self, prefix: str) -> Measure:
+        """The same with `prefix/` before its key."""
+        return replace(self, key=f"{prefix}/{self.key}")
+
+
+@dataclass(frozen=True)
+class Quantity:
+    """What a number is, wherever it is measured: declared once, made a `Measure` by a call with its value."""
+
+    key: str
+    what: str
+    undefined: str = "there are no such rows"
+    """Why it is None, where a call says nothing else."""
+
+    def __call__(
+        self,
+        value: Any,
+        group: str = "",
+        *,
+        rows: str = "",
+        interval: Interval | None = None,
+        reason: str | None = None,
+    ) -> Measure:
+        """
+        Args:
+            group: goes before the key, with a slash.
+            rows: which rows, added to `what`.
+        """
+        key = f"{group}/{self.key}" if group else self.key
+        what = f"{self.what}; {rows}" if rows else self.what
+        return Measure(key, value, what, interval=interval, reason=reason or self.undefined)
+
+
 @dataclass(frozen=True, eq=False)
 class Result:
     """The result of one evaluator.
 
     Raises:
-        ValueError: a number is NaN or infinite, or None without a reason. That is a fault of the evaluator.
+        ValueError: two measures share a key, or a column of the table is not explained or not there.
     """
 
     name: str
     """The evaluator's name, and the first part of its keys."""
-    numbers: dict[str, Number]
-    """Flat: `group/number`; None where undefined."""
-    reasons: dict[str, str] = field(default_factory=dict)
-    """For every None in `numbers`: why."""
+    section: Section
+    """The block of the printed table for rows that name no other."""
+    measures: tuple[Measure, ...]
     table: pd.DataFrame | None = None
     """Tidy; null where undefined."""
-    explain: dict[str, str] = field(default_factory=dict)
-    """Pattern of keys or columns (`corrected/*`, `*_low`) -> rows used, split, control."""
+    columns: Mapping[str, str] = field(default_factory=dict)
+    """What each column of the table is."""
+    verdict: str | None = None
+    """One sentence that says what to conclude, made from the numbers."""
 
     def __post_init__(self) -> None:
-        for key, value in self.numbers.items():
-            if value is None and key not in self.reasons:
-                raise ValueError(f"{self.name}: {key} is undefined and no reason is given")
-            if value is not None and not math.isfinite(value):
-                raise ValueError(f"{self.name}: {key} is {value}; an undefined number is None with a reason")
+        object.__setattr__(self, "measures", tuple(self.measures))
+        keys = [key for measure in self.measures for key in _views(measure)]
+        if repeated := sorted({key for key in keys if keys.count(key) > 1} if len(set(keys)) < len(keys) else ()):
+            raise ValueError(f"{self.name}: {repeated[0]} is declared twice")
+        given = set() if self.table is None else set(self.table.columns)
+        if unlike := sorted(given ^ set(self.columns)):
+            raise ValueError(f"{self.name}: column {unlike[0]!r} is not both in the table and explained")
 
-    def explanation(self, key: str) -> str:
-        """Of a number or a column: every line of `explain` whose pattern matches it."""
-        return explanation(self.explain, key)
+    @cached_property
+    def by_key(self) -> dict[str, Measure]:
+        return {measure.key: measure for measure in self.measures}
 
-    def joined(self, prefix: str, other: Result) -> Result:
-        """This result with the numbers of another under `prefix/`; the table stays."""
-        return replace(
-            self,
-            numbers=self.numbers | {f"{prefix}/{key}": value for key, value in other.numbers.items()},
-            reasons=self.reasons | {f"{prefix}/{key}": reason for key, reason in other.reasons.items()},
-            explain=self.explain | {f"{prefix}/{pattern}": line for pattern, line in other.explain.items()},
-        )
+    @cached_property
+    def numbers(self) -> dict[str, Number]:
+        """Flat; the ends of an interval under `_low` and `_high`; None where undefined."""
+        return {key: value for measure in self.measures for key, (value, _, _) in _views(measure).items()}
+
+    @cached_property
+    def reasons(self) -> dict[str, str]:
+        """For every None in `numbers`: why."""
+        views = (item for measure in self.measures for item in _views(measure).items())
+        return {key: reason for key, (value, _, reason) in views if value is None and reason is not None}
+
+    @cached_property
+    def explain(self) -> dict[str, str]:
+        """For every key of `numbers`: rows, split, definition."""
+        return {key: what for measure in self.measures for key, (_, what, _) in _views(measure).items()}
+
+    def joined(self, prefix: str, measures: Iterable[Measure]) -> Result:
+        """This result with more measures under `prefix/`."""
+        return replace(self, measures=(*self.measures, *(measure.under(prefix) for measure in measures)))
+
+    @property
+    def _shown(self) -> list[Measure]:
+        """Without those that would be a row of dashes: `skipped` and the reasons say what is not there."""
+        rows = (measure for measure in self.measures if measure.shown is not None)
+        return [m for m in rows if m.value is not None or any(c.value is not None for c in m.controls)]
+
+    def rows(self) -> list[dict[str, Any]]:
+        """The rows of the printed table."""
+        return [
+            {
+                "section": (measure.section or self.section).title,
+                "measure": measure.shown,
+                "value": measure.value,
+                "low": measure.interval.low if measure.interval else None,
+                "high": measure.interval.high if measure.interval else None,
+                "controls": {control.name: control.value for control in measure.controls},
+            }
+            for measure in self._shown
+        ]
+
+    def sections(self) -> list[dict[str, Any]]:
+        """The blocks of its rows, in their order."""
+        found = dict.fromkeys(measure.section or self.section for measure in self._shown)
+        return [section._asdict() for section in found]
 
     def to_log_dict(self, prefix: str = "") -> dict[str, float]:
         """A fresh flat dict of floats for logging; undefined numbers are left out."""
@@ -62,22 +207,29 @@ class Result:
         """Strict JSON values; the table is left to Parquet."""
         return {
             "name": self.name,
-            "numbers": {key: _plain(value) for key, value in self.numbers.items()},
+            "numbers": dict(self.numbers),
             "reasons": dict(self.reasons),
             "explain": dict(self.explain),
+            "columns": dict(self.columns),
+            "verdict": self.verdict,
         }
 
 
-def explanation(explain: Mapping[str, str], key: str) -> str:
-    """The lines whose pattern (shell style, `*` matches anything) matches the key; what is said last is most specific."""
-    return "; ".join(line for pattern, line in reversed(list(explain.items())) if fnmatchcase(key, pattern))
+def _views(measure: Measure) -> dict[str, tuple[Number, str, str | None]]:
+    """key -> (value, what, reason) of the number and of the ends of its interval."""
+    found: dict[str, tuple[Number, str, str | None]] = {measure.key: (measure.value, measure.what, measure.reason)}
+    if (interval := measure.interval) is not None:
+        reason = interval.reason or measure.reason or "the resamples do not define it"
+        for end, value in (("low", interval.low), ("high", interval.high)):
+            found[f"{measure.key}_{end}"] = (value, f"{end} end of the 95 % interval: {interval.what}", reason)
+    return found
 
 
 def defined(value: Any) -> Number:
     """A Python number, or None for NaN and infinity (to go with a reason)."""
     if value is None or not math.isfinite(value):
         return None
-    return _plain(value)
+    return int(value) if isinstance(value, Integral) else float(value)
 
 
 def nullable(column: np.ndarray) -> Any:
@@ -86,10 +238,3 @@ def nullable(column: np.ndarray) -> Any:
     if flat.dtype.kind == "i":
         return flat
     return pd.arrays.FloatingArray(flat.astype(np.float64), np.isnan(flat))
-
-
-def _plain(value: Any) -> Number:
-    """numpy scalars are not JSON."""
-    if value is None:
-        return None
-    return int(value) if isinstance(value, Integral) else float(value)

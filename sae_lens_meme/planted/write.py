@@ -10,15 +10,17 @@ import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from sae_lens_meme.errors import ConfigError, StorageError
+from sae_lens_meme.errors import StorageError
 from sae_lens_meme.planted.answer_key import CAUSES_FILE, FACTORS, causes_as_json, write_factors
+from sae_lens_meme.planted.options import PlantedOptions
 from sae_lens_meme.planted.originals import original_tables
 from sae_lens_meme.planted.rows import PlantedMeme, planted_memes
 from sae_lens_meme.progress import progress_bar
 from sae_lens_meme.storage import StepFolder, read_json, sha256_file, to_json
 
-VERSION = 1  # of the drawings, the words and the shares: a change of any output raises it
+VERSION = 2  # of the drawings, the words and the shares: a change of any output raises it
 _BLOCK = 500
 _FORMATS = {".png": "PNG", ".bmp": "BMP"}  # any other extension is a JPEG
 
@@ -34,20 +36,25 @@ class PlantedPaths:
 
 
 def write_planted(
-    out: str | Path, *, seed: int = 0, scale: float = 1.0, progress: bool = True, overwrite: bool = False
+    out: str | Path,
+    options: PlantedOptions | None = None,
+    *,
+    progress: bool = True,
+    overwrite: bool = False,
+    **given: Any,
 ) -> PlantedPaths:
     """Write 6,035 memes times `scale` below `out`; what an earlier run has written well is kept.
+
+    Args:
+        options: or its fields as keywords, see `PlantedOptions`.
 
     Raises:
         ConfigError: `scale` or `seed` is out of range.
         StorageError: `out` holds something else, or another process writes it.
     """
-    if not 0 < scale <= 4:  # beyond it streams would share file names
-        raise ConfigError(f"scale is {scale}; choose a number above 0 and up to 4")
-    if seed < 0:
-        raise ConfigError(f"seed is {seed}; choose 0 or a positive integer")
-    memes = list(planted_memes(seed, scale))
-    fingerprint = {"seed": seed, "scale": scale, "version": VERSION}
+    options = options if options is not None else PlantedOptions(**given)
+    memes = list(planted_memes(options.seed, options.scale))
+    fingerprint = {"seed": options.seed, "scale": options.scale, "version": VERSION}
     with StepFolder(out, "planted", fingerprint, overwrite=overwrite) as step:
         # first, because it makes the manifest: without one a killed run would look like a stranger's folder
         step.write(f"answer_key/{CAUSES_FILE}", lambda path: _write_text(path, to_json(causes_as_json())))

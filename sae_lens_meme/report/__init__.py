@@ -1,6 +1,7 @@
-"""The table at the end of an evaluation: one row a number, its controls beside it."""
+"""An evaluation in a terminal, as a page, as text and as a figure. Nothing here knows what any number means."""
 
-from sae_lens_meme.report.console import print_report, report_html
-from sae_lens_meme.report.sections import report_rows
+from sae_lens_meme.report.figure import draw_figure
+from sae_lens_meme.report.page import report_html
+from sae_lens_meme.report.terminal import print_report, print_summary, report_text
 
-__all__ = ["print_report", "report_html", "report_rows"]
+__all__ = ["draw_figure", "print_report", "print_summary", "report_html", "report_text"]

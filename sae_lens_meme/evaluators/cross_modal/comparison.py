@@ -9,13 +9,12 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float64, Int
 
-from sae_lens_meme.evaluators.cross_modal.kernels import resampled_auroc
+from sae_lens_meme.evaluators.classifiers import Probe, Task, fit_latent_probe, thinned
 from sae_lens_meme.evaluators.cross_modal.scores import CRITERIA, ItemScores
 from sae_lens_meme.evaluators.cross_modal.selection import best
 from sae_lens_meme.evaluators.latents import Latents
-from sae_lens_meme.evaluators.probes.probe import Probe, fit_latent_probe, thinned
-from sae_lens_meme.evaluators.probes.tasks import Task
 from sae_lens_meme.metrics.bootstrap import bootstrap_weights
+from sae_lens_meme.metrics.ranking import auroc_of_scores
 
 Aurocs = Float64[np.ndarray, "2 resamples"]
 """Pooled and within source; on the held-out memes themselves, then on each resample of them."""
@@ -57,7 +56,7 @@ def compare(task: Task, latents: Latents, scores: ItemScores, settings: Settings
     train = thinned(train, task.label.values, settings.max_rows, settings.seed)
     groups = scores.sources[train] if settings.within_source else None
     probe = _OnPart(task, latents, train)
-    measured = _Measured(task, latents, held_out, scores.sources[held_out], settings)
+    measured = _Measured(task, latents, held_out, scores.sources[held_out], scores.groups[held_out], settings)
     everything = measured.aurocs(probe.on(np.arange(len(train))))
     n_kept, by_score, random = {}, {}, {}
     for share in settings.shares:
@@ -93,13 +92,21 @@ class _OnPart:
 
 
 class _Measured:
-    """The held-out memes of a task, and their resamples within source."""
+    """The held-out memes of a task, and their resamples within source, groups whole."""
 
-    def __init__(self, task: Task, latents: Latents, held_out: np.ndarray, sources: np.ndarray, settings: Settings):
+    def __init__(
+        self,
+        task: Task,
+        latents: Latents,
+        held_out: np.ndarray,
+        sources: np.ndarray,
+        groups: np.ndarray,
+        settings: Settings,
+    ):
         self.z, self.y = latents.csr()[held_out], task.label.values[held_out]
         self.sources = np.unique(sources, return_inverse=True)[1]
-        resamples = bootstrap_weights(self.sources, settings.n_bootstrap, settings.seed)
-        # a meme is drawn about once: 255 times is out of reach
+        resamples = bootstrap_weights(self.sources, settings.n_bootstrap, settings.seed, groups)
+        # a group is drawn about once: 255 times is out of reach
         self.weights = np.stack([np.ones(len(held_out), np.int64), *resamples], axis=1).astype(np.uint8)
 
     def aurocs(self, probe: Probe) -> Aurocs:
@@ -114,11 +121,8 @@ class _Measured:
         return np.divide(total, count, out=np.full_like(total, np.nan), where=count > 0)
 
     def _aurocs_of(self, score: np.ndarray, true: np.ndarray) -> Aurocs:
-        order = np.argsort(score, kind="stable")
-        score, true, sources, weights = score[order], true[order], self.sources[order], self.weights[order]
-        strata = (np.zeros_like(sources), sources)
-        n_sources = int(sources.max()) + 1
-        return np.array([resampled_auroc(score, true, stratum, n_sources, weights) for stratum in strata])
+        strata = (np.zeros_like(self.sources), self.sources)
+        return np.array([auroc_of_scores(score, true, stratum, self.weights) for stratum in strata])
 
 
 def _random(n: int, share: float, groups: np.ndarray | None, settings: Settings) -> Iterator[np.ndarray]:

@@ -44,39 +44,3 @@ def _omega(cosines, drawn, top):
     if pairs == 0:
         return np.nan
     return paired / (top * top) + (top - 1) / top * unpaired / pairs
-
-
-@njit(nogil=True)
-def resampled_auroc(scores, true, strata, n_strata, weights):
-    """AUROC within strata of each resample, float64 [replicates]; NaN where no stratum has both classes.
-
-    Probability that a true meme scores above a false one of its stratum, ties half. Memes are in ascending order of
-    score; `weights` [n, replicates] say how often each is drawn.
-    """
-    replicates = weights.shape[1]
-    n_false, n_true = np.zeros((n_strata, replicates)), np.zeros((n_strata, replicates))
-    won, start = np.zeros(replicates), 0
-    while start < len(scores):
-        stop = start + 1
-        while stop < len(scores) and scores[stop] == scores[start]:
-            stop += 1
-        # A true meme beats the false ones below it and half of those it ties with: the mean of the counts before
-        # and after the tied ones are added.
-        _add_half_of(n_false, start, stop, true, strata, weights, won)
-        for k in range(start, stop):
-            counts = n_true[strata[k]] if true[k] else n_false[strata[k]]
-            for r in range(replicates):
-                counts[r] += weights[k, r]
-        _add_half_of(n_false, start, stop, true, strata, weights, won)
-        start = stop
-    pairs = (n_false * n_true).sum(axis=0)
-    return np.where(pairs > 0, won / np.maximum(pairs, 1.0), np.nan)
-
-
-@njit(nogil=True)
-def _add_half_of(n_false, start, stop, true, strata, weights, won):
-    for k in range(start, stop):
-        if true[k]:
-            below = n_false[strata[k]]
-            for r in range(len(won)):
-                won[r] += 0.5 * weights[k, r] * below[r]

@@ -1,17 +1,21 @@
-"""The best share of the train memes, as rows or as a filtered Hugging Face dataset."""
+"""The best share of the train memes, as rows or as a dataset, and whether other train memes would keep the same."""
 
 from __future__ import annotations
 
 import copy
+from collections.abc import Iterator
 from typing import TypeVar
 
 import numpy as np
 import pyarrow as pa
 from datasets import Dataset, DatasetDict
 from jaxtyping import Float64, Int
+from scipy.stats import hypergeom
 
 from sae_lens_meme.errors import ConfigError, DataError
-from sae_lens_meme.evaluators.cross_modal.scores import ItemScores
+from sae_lens_meme.evaluators.cross_modal.scores import ItemScores, active, sums_of
+from sae_lens_meme.evaluators.cross_modal.weights import Weights
+from sae_lens_meme.evaluators.latents import Latents
 
 COLUMN = "cross_modal_score"
 AnyDataset = TypeVar("AnyDataset", Dataset, DatasetDict)
@@ -129,3 +133,55 @@ def _with_column(dataset: Dataset, column: str, values: np.ndarray, rows: np.nda
     full[places] = values
     nullable = pa.array(full, from_pandas=True)  # NaN is null
     return base.add_column(column, nullable).select(places[rows])  # type: ignore[arg-type]
+
+
+BLOCK = 16
+"""Resamples whose scores are held in memory at once."""
+NEGLIGIBLE = 1e-18
+"""A probability that does not count."""
+
+
+def kept_again(
+    latents: Latents, scores: ItemScores, weights: Weights, share: float, within_source: bool = False
+) -> dict[str, Float64[np.ndarray, " replicates"]]:
+    """For `sum` and `mean`: the share of the kept memes that is kept again with the weights of each resample.
+
+    The memes that are scored stay the same; their weights are those of resampled train memes.
+    """
+    groups = scores.sources[scores.train] if within_source else None
+    first = {by: np.zeros(len(scores.train), bool) for by in ("sum", "mean")}
+    for by, kept in first.items():
+        kept[best(scores.by(by)[scores.train], share, groups)] = True
+    again: dict[str, list[float]] = {by: [] for by in first}
+    for rescored in _rescored(latents, scores, weights):
+        for by, values in rescored.items():
+            again[by] += [float(first[by][best(column, share, groups)].mean()) for column in values.T]
+    return {by: np.array(found) for by, found in again.items()}
+
+
+def jaccard(share_kept: np.ndarray) -> np.ndarray:
+    """Of two selections of one size, from the share of either that is in both."""
+    return share_kept / (2 - share_kept)
+
+
+def random_overlap(scores: ItemScores, share: float, within_source: bool = False) -> tuple[float, float]:
+    """Expected share kept again and Jaccard index of two random selections of this size, exactly."""
+    sources = scores.sources[scores.train] if within_source else np.zeros(len(scores.train), np.int64)
+    sizes = np.unique(sources, return_counts=True)[1].tolist()
+    kept = [n_kept(n, share) for n in sizes]
+    both, first = np.ones(1), 0  # distribution of the number of memes in both selections, from its first value on
+    for n, k in zip(sizes, kept, strict=True):
+        place = np.arange(max(0, 2 * k - n), k + 1)
+        mass = hypergeom.pmf(place, n, k, k)
+        likely = mass > NEGLIGIBLE
+        both, first = np.convolve(both, mass[likely]), first + int(place[likely][0])
+    overlap = sum(k * k / n for n, k in zip(sizes, kept, strict=True)) / sum(kept)
+    shared = (first + np.arange(len(both))) / sum(kept)
+    return overlap, float(both @ jaccard(shared))
+
+
+def _rescored(latents: Latents, scores: ItemScores, weights: Weights) -> Iterator[dict[str, np.ndarray]]:
+    fires = active(latents, weights.delta)[scores.train]
+    for start in range(0, len(weights.replicates), BLOCK):
+        total, mean = sums_of(fires, weights.replicates[start : start + BLOCK].T.copy())
+        yield {"sum": total, "mean": mean}

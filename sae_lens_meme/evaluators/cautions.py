@@ -1,0 +1,71 @@
+"""What an evaluation has left out or assumed, in sentences: printed once, under "What to distrust"."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from sae_lens_meme.embeddings import Embeddings
+from sae_lens_meme.provenance import training_rows_known
+
+FEW_TEST_MEMES = 500
+"""With fewer, a latent that fires on 1 % of the memes has fewer than five test memes."""
+
+
+def cautions(sae: Any, embeddings: Embeddings) -> list[str]:
+    """Of the memes and of the SAE; none where nothing is to be said."""
+    of_corpus = embeddings.facts.get("corpus_notes")  # where `embed` read a corpus
+    found = [
+        *_of_splits(embeddings),
+        *_of_groups(embeddings),
+        *(
+            [f"{line[:1].upper()}{line[1:]}." for line in of_corpus]
+            if of_corpus is not None
+            else _of_captions(embeddings)
+        ),
+        *_of_labels(embeddings),
+    ]
+    return found + ([unknown] if (unknown := training_rows_known(sae, embeddings)) else [])
+
+
+def _of_splits(embeddings: Embeddings) -> Iterator[str]:
+    split, rows = embeddings.held_out()
+    if split is None:
+        yield "No memes are held out: every score is of memes that the SAE was trained on."
+        return
+    if split == "validation":
+        yield "There are no test memes: scores are of validation memes, some of which also chose latents and thresholds."
+    if len(rows) < FEW_TEST_MEMES:
+        yield f"{len(rows)} {split} memes: intervals of rare latents do not hold."
+    if split == "test" and not len(embeddings.rows("validation")):
+        yield "There are no validation memes: thresholds and latents were chosen on train memes."
+
+
+def _of_groups(embeddings: Embeddings) -> Iterator[str]:
+    """Of the memes on which scores are measured; of all where those are no groups but some others are."""
+    split, rows = embeddings.held_out()
+    for what, groups in ((f"{split} memes", embeddings.groups[rows]), ("memes", embeddings.groups)):
+        if (n := len(np.unique(groups))) < len(groups):
+            yield (
+                f"{len(groups):,} {what} are {n:,} groups (copies, templates, pairs): intervals and permutations are over "
+                "groups, tests of association over one meme a group."
+            )
+            return
+
+
+def _of_captions(embeddings: Embeddings) -> Iterator[str]:
+    if embeddings.texts is None:
+        return
+    test = [text for text in embeddings.texts[embeddings.rows("test")] if text]
+    shared = sum(text in set_of for set_of in [set(embeddings.texts[embeddings.rows("train")])] for text in test)
+    if shared:
+        yield f"{shared:,} of {len(test):,} test captions are also in train."
+
+
+def _of_labels(embeddings: Embeddings) -> Iterator[str]:
+    test = embeddings.rows("test")
+    untested = [name for name in embeddings.label_names if not np.any(embeddings.label(name).known[test])]
+    if len(test) and untested:
+        yield f"No test meme has a known label of {', '.join(untested)}: nothing held out can be said of {'it' if len(untested) == 1 else 'them'}."

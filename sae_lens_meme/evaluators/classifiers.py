@@ -1,0 +1,221 @@
+"""Linear classifiers on latents and embeddings: which labels allow one, and converged logistic regressions, frozen."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float, Float64
+from scipy.special import expit, softmax
+from sklearn.preprocessing import StandardScaler, normalize
+from threadpoolctl import threadpool_limits
+
+from sae_lens_meme.embeddings import Embeddings, Label
+from sae_lens_meme.errors import DataError
+from sae_lens_meme.evaluators.latents import Latents
+from sae_lens_meme.metrics.logistic import fit_logistic
+from sae_lens_meme.metrics.threads import in_threads
+from sae_lens_meme.standardize import moments
+
+MAX_CLASSES = 20
+"""A label with more classes is not taken unless it is named: it is an identifier rather than a label."""
+
+
+@dataclass(frozen=True, eq=False)
+class Task:
+    """A label with at least two classes among its known train rows, and the rows that measure it."""
+
+    label: Label
+    train: np.ndarray
+    held_out: np.ndarray
+    """Test rows, else validation rows, that are known and of a class that the train rows have."""
+    split: str | None
+    """Of `held_out`; None where there are no such rows."""
+    unmeasured: str = ""
+    """Why there are none."""
+
+    @property
+    def name(self) -> str:
+        return self.label.name
+
+
+def tasks_of(embeddings: Embeddings, names: Sequence[str] | None = None) -> tuple[list[Task], dict[str, str]]:
+    """The tasks, and for each label that cannot be one the reason.
+
+    Raises:
+        DataError: a named label does not exist or has fewer than two classes among the known train rows.
+    """
+    tasks, skipped = [], {}
+    for name in dict.fromkeys(embeddings.label_names if names is None else names):
+        label = embeddings.label(name)
+        train = _known(label, embeddings.rows("train"))
+        n_classes = len(np.unique(label.values[train]))
+        found = f"has {n_classes} class{'es' * (n_classes != 1)} among its {len(train)} known train rows"
+        if n_classes < 2 and names is not None:
+            raise DataError(f"task {name!r} {found}; a probe needs 2")
+        if n_classes < 2:
+            skipped[name] = f"label {name!r} {found}"
+        elif n_classes > MAX_CLASSES and names is None:
+            skipped[name] = f"label {name!r} {found}; name the task if it is one"
+        else:
+            tasks.append(_task(label, train, embeddings))
+    return tasks, skipped
+
+
+def _task(label: Label, train: np.ndarray, embeddings: Embeddings) -> Task:
+    classes, counts = np.unique(label.values[train]), []
+    for split in ("test", "validation"):
+        rows = _known(label, embeddings.rows(split))
+        rows = rows[np.isin(label.values[rows], classes)]
+        if len(rows):
+            return Task(label, train, rows, split)
+        counts.append(f"{len(embeddings.rows(split))} {split}")
+    found = f"none of {' and '.join(counts)} rows has a class that its {len(train)} known train rows have"
+    return Task(label, train, np.empty(0, dtype=np.int64), None, f"label {label.name!r}: {found}")
+
+
+def _known(label: Label, rows: np.ndarray) -> np.ndarray:
+    return rows[label.known[rows]]
+
+
+CONVERGED = 1e-4
+"""Largest gradient norm that counts as converged. The summed objective is 1-strongly convex in the weights
+(C = 1), so that weights, and logits on unit rows, are within this of the optimum. (scikit-learn's default
+tolerance leaves probabilities up to .026 from it, more than most effects being measured.)"""
+
+
+@dataclass(frozen=True, eq=False)
+class Probe:
+    """A linear classifier: softmax over classes, or a sigmoid for `classes[1]` where there is one output.
+
+    A linear head of a model is a Probe too: `Probe(task, classes, W, b)`.
+    """
+
+    task: str
+    classes: tuple[Any, ...]
+    coef: Float64[np.ndarray, "n_outputs d"]
+    intercept: Float64[np.ndarray, " n_outputs"]
+    normalise: bool = False
+    """Rows are divided by their L2 norm first (a zero row stays zero), as for latents."""
+    gradient_norm: float | None = None
+    """L2 norm of the gradient of |w|^2/2 + C sum(loss) where the fit stopped."""
+    n_train: int | None = None
+
+    def __post_init__(self) -> None:
+        outputs = 1 if len(self.classes) == 2 and len(self.coef) == 1 else len(self.classes)
+        if self.coef.shape[0] != outputs or self.intercept.shape != (outputs,):
+            raise DataError(
+                f"probe of {self.task!r}: {len(self.classes)} classes need {outputs} rows of weights and biases, "
+                f"got coef {self.coef.shape} and intercept {self.intercept.shape}"
+            )
+
+    @property
+    def converged(self) -> bool:
+        return self.gradient_norm is not None and self.gradient_norm <= CONVERGED
+
+    def logits(self, x: Any) -> Float64[np.ndarray, "n n_outputs"]:
+        """Of rows of latents or embeddings, dense or sparse [n, d]."""
+        x = x.astype(np.float64)
+        if self.normalise and x.shape[0]:  # scikit-learn refuses to normalise nothing
+            x = normalize(x)
+        return x @ self.coef.T + self.intercept
+
+    def predict_proba(self, x: Any) -> Float64[np.ndarray, "n n_classes"]:
+        """Probability of each class, as scikit-learn's."""
+        return probabilities(self.logits(x))
+
+
+def probabilities(logits: Float64[np.ndarray, "n n_outputs"]) -> Float64[np.ndarray, "n n_classes"]:
+    """Softmax of the logits; a single logit is that of the second class."""
+    if logits.shape[1] == 1:
+        positive = expit(logits)
+        return np.hstack([1 - positive, positive])
+    return softmax(logits, axis=1)
+
+
+def fit_latent_probe(task: str, latents: Any, y: np.ndarray) -> Probe:
+    """Logistic regression (C = 1) on L2-normalised latents, CSR [n, d_sae].
+
+    Raises:
+        DataError: `y` has fewer than two classes.
+    """
+    return fit_latent_probes(task, latents, [y])[0]
+
+
+def fit_latent_probes(task: str, latents: Any, labels: Sequence[np.ndarray]) -> list[Probe]:
+    """The same for several labels of the same classes at once, such as draws of one permuted."""
+    return _fit(task, normalize(latents.astype(np.float64)), labels, normalise=True) if len(labels) else []
+
+
+def fit_embedding_probe(task: str, embeddings: Float[np.ndarray, "n d_in"], y: np.ndarray) -> Probe:
+    """The same regression on z-scored embeddings; the z-score is folded into the weights.
+
+    A dimension that does not vary has weight 0.
+
+    Raises:
+        DataError: `y` has fewer than two classes.
+    """
+    x, scaler = embeddings.astype(np.float64), StandardScaler()
+    dead = moments([x]).dead
+    (probe,) = _fit(task, np.where(dead, 0, scaler.fit_transform(x)), [y])
+    coef = np.where(dead, 0, probe.coef / np.asarray(scaler.scale_))
+    return replace(probe, coef=coef, intercept=probe.intercept - coef @ np.asarray(scaler.mean_))
+
+
+class SharedProbes:
+    """Probes that several evaluators read, each fitted when it is first asked for.
+
+    Args:
+        max_rows: dense probes are fitted on at most so many train rows, drawn by `seed`.
+    """
+
+    def __init__(self, max_rows: int = 50_000, seed: int = 0):
+        self.max_rows, self.seed = max_rows, seed
+        self._fitted: dict[tuple[str, str, str], Probe] = {}
+        self._of_latents: dict[tuple[str, str], tuple[Latents, Probe]] = {}
+
+    def prepare(self, tasks: Sequence[Task], embeddings: Embeddings, hook: str) -> None:
+        """Fit those on the embedding that are not fitted yet, two at a time."""
+        in_threads(lambda task: self.of(task, embeddings, hook), tasks)
+
+    def of(self, task: Task, embeddings: Embeddings, hook: str) -> Probe:
+        """On the embedding at `hook`: the same for every SAE."""
+        key = (embeddings.fingerprint, hook, task.name)
+        if key not in self._fitted:
+            train = self.rows(task)
+            self._fitted[key] = fit_embedding_probe(task.name, embeddings.take(hook, train), task.label.values[train])
+        return self._fitted[key]
+
+    def of_latents(self, task: Task, embeddings: Embeddings, latents: Latents) -> Probe:
+        """On the latents of these memes; only those of the last SAE are kept."""
+        key = (embeddings.fingerprint, task.name)
+        last, probe = self._of_latents.get(key, (None, None))
+        if probe is None or last is not latents:
+            probe = fit_latent_probe(task.name, latents.csr()[task.train], task.label.values[task.train])
+            self._of_latents[key] = (latents, probe)
+        return probe
+
+    def rows(self, task: Task) -> np.ndarray:
+        return thinned(task.train, task.label.values, self.max_rows, self.seed)
+
+
+def thinned(rows: np.ndarray, values: np.ndarray, at_most: int, seed: int) -> np.ndarray:
+    """So many of the rows, drawn at random; all of them if a class would be lost."""
+    kept = np.sort(np.random.default_rng(seed).permutation(len(rows))[:at_most])
+    return rows[kept] if len(np.unique(values[rows[kept]])) == len(np.unique(values[rows])) else rows
+
+
+def _fit(task: str, x: Any, labels: Sequence[np.ndarray], normalise: bool = False) -> list[Probe]:
+    classes = _classes(task, labels[0])
+    with threadpool_limits(1, user_api="blas"):  # two threads on these thin matrices wait for each other
+        fits = fit_logistic(x, labels, classes)
+    names, n = tuple(classes.tolist()), x.shape[0]
+    return [Probe(task, names, fit.coef, fit.intercept, normalise, fit.gradient_norm, n) for fit in fits]
+
+
+def _classes(task: str, y: np.ndarray) -> np.ndarray:
+    if len(classes := np.unique(y)) < 2:
+        raise DataError(f"task {task!r}: a probe needs 2 classes among the known train rows, got {classes.tolist()}")
+    return classes

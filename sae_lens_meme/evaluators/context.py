@@ -1,0 +1,61 @@
+"""What the evaluators of one evaluation are made from."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from sae_lens_meme.embeddings import Embeddings
+from sae_lens_meme.evaluators.latents import Latents
+from sae_lens_meme.evaluators.options import EvaluateOptions
+from sae_lens_meme.evaluators.result import Result
+
+if TYPE_CHECKING:
+    from sae_lens_meme.evaluators.base import Evaluator
+    from sae_lens_meme.evaluators.classifiers import SharedProbes
+
+
+@dataclass
+class Context:
+    """An SAE, its memes and latents, what is compared with it, and the results so far."""
+
+    sae: Any
+    embeddings: Embeddings
+    latents: Latents
+    options: EvaluateOptions
+    reference: Embeddings | None = None
+    """The same memes by another encoder."""
+    other_saes: dict[str, Any] = field(default_factory=dict)
+    """SAEs of the same recipe with other seeds, by name."""
+    train_shuffled: Callable[[], Any] | None = None
+    """Trains the same recipe on embeddings shuffled per dimension. Raises Unavailable."""
+    train_seed: Callable[[int], Any] | None = None
+    """Trains the same recipe with its seed raised by so much. Raises Unavailable."""
+    answer_key: Any = None
+    """`planted.AnswerKey` of planted memes."""
+    heads: Path | None = None
+    """MemeCLIP's own heads, where the embeddings were made with them."""
+    controls: dict[str, Any] = field(default_factory=dict)
+    """SAEs that learned from nothing, by name."""
+    results: dict[str, Result] = field(default_factory=dict)
+    warnings: list[str] = field(default_factory=list)
+    """What to distrust, in sentences."""
+    skipped: dict[str, str] = field(default_factory=dict)
+    """Evaluators, and controls as `evaluator/control`, that could not run -> why."""
+
+    def options_of(self, evaluator: type[Evaluator]) -> dict[str, Any]:
+        """Of the evaluation's options those that this evaluator has, then its own."""
+        shared = {name: getattr(self.options, name) for name in ("protocol", "concepts", "tasks", "seed")}
+        shared["n_bootstrap"] = self.options.bootstrap
+        known = evaluator.Options.model_fields
+        return {k: v for k, v in shared.items() if k in known} | self.options.evaluators.get(evaluator.name, {})
+
+    @cached_property
+    def embedding_probes(self) -> SharedProbes:
+        """Fitted once for all evaluators."""
+        from sae_lens_meme.evaluators.classifiers import SharedProbes
+
+        return SharedProbes(seed=self.options.seed)

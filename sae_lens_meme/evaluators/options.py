@@ -1,0 +1,94 @@
+"""What an evaluation is asked for: declared here once, read from Python, recipes and the command line."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import Field
+from typing_extensions import Self
+
+from sae_lens_meme.errors import ConfigError
+from sae_lens_meme.evaluators import registry
+from sae_lens_meme.options import Count, File, Flag, Options, Share
+
+
+class EvaluateOptions(Options):
+    """The section `evaluate` of a recipe, the options of the command, the keywords of `evaluate`."""
+
+    section: ClassVar[str] = "evaluate"
+
+    protocol: Literal["corrected", "published", "both"] = "both"
+    """corrected, published (InterVLM's, fault for fault), or both."""
+    concepts: Annotated[list[str] | None, Flag("--concept")] = None
+    """A concept, e.g. 'hate=1', 'mocking: humor>=2'; repeat. Default: InterVLM's 13, and every class of any other label."""
+    tasks: Annotated[list[str] | None, Flag("--task")] = None
+    """A label for probes and influence; repeat. Default: every label with two classes or more."""
+    only: list[str] | None = None
+    """Run only this evaluator (all are listed above); repeat."""
+    skip: list[str] | None = None
+    """Leave this evaluator out; repeat."""
+    hook: str | None = None
+    """The hook to read, for an SAE whose metadata name none."""
+    reference: File | None = None
+    """Embeddings of the same memes by another encoder, for monosemanticity."""
+    other_saes: Annotated[list[str] | None, Flag("--other-sae")] = None
+    """Folder of an SAE of the same recipe with another seed, for stability; repeat."""
+    stability_seeds: Count = 0
+    """How many such SAEs to train (each takes as long as 'train'); they are kept."""
+    share: Share = 0.5
+    """Share of the memes that SAE-V's filter keeps."""
+    answer_key: File | None = None
+    """Folder with the factors of planted memes (factors.parquet), to score latents against."""
+    bootstrap: Count = 200
+    """Resamples of the memes for intervals; 0 leaves the intervals out."""
+    seed: Count = 0
+    """Seed of permutations and resamples."""
+    evaluators: Annotated[dict[str, dict[str, Any]], Field(default_factory=dict)]
+    """Options of single evaluators, e.g. {influence: {n_random: 8}}; on the command line influence.n_random=8."""
+
+    @classmethod
+    def from_mapping(cls, given: Any) -> Self:
+        """From a section of a recipe, in which a key may be an evaluator's name with options of its own."""
+        if not isinstance(given, Mapping):
+            return super().from_mapping(given)
+        known = set(registry.names())
+        own = {key: dict(value) for key, value in given.items() if key in known and isinstance(value, Mapping)}
+        rest = {key: value for key, value in given.items() if key not in own}
+        return super().from_mapping({**rest, **({"evaluators": own} if own else {})})
+
+    def names(self) -> list[str]:
+        """The evaluators that are left; `answer_key` only with a key.
+
+        Raises:
+            ConfigError: an unknown name, or none is left.
+        """
+        if "answer_key" in (self.only or ()) and self.answer_key is None:
+            raise ConfigError("evaluator 'answer_key' needs --answer-key FOLDER")
+        names = registry.chosen(self.only, self.skip)
+        names = [name for name in names if name != "answer_key" or self.answer_key is not None]
+        if not names:
+            raise ConfigError(f"no evaluator is left; there are {', '.join(registry.names())}")
+        return names
+
+    def check(self) -> None:
+        """Also the options of single evaluators.
+
+        Raises:
+            ConfigError: one is wrong; the message names it.
+        """
+        for name in self.names():
+            registry.find(name).Options(**self.evaluators.get(name, {}))
+
+    def recorded(self) -> dict[str, Any]:
+        """What `evaluation.json` and the fingerprint hold; paths are known by their content."""
+        kept = ("protocol", "concepts", "tasks", "share", "stability_seeds", "bootstrap", "seed")
+        found = {
+            key: getattr(self, key) or None if key in ("concepts", "tasks") else getattr(self, key) for key in kept
+        }
+        return {**found, "evaluators": self.names(), **({"options": self.evaluators} if self.evaluators else {})}
+
+
+def evaluators_help() -> str:
+    """The names that `only` and `skip` take."""
+    return ", ".join(registry.names())

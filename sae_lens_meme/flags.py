@@ -1,0 +1,73 @@
+"""Options as flags of a command: names, types, defaults and help come from the class that declares them."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import types
+import typing
+from collections.abc import Callable
+from typing import Annotated, Any
+
+import typer
+
+from sae_lens_meme.options import Flag, Options
+
+
+def flags_of(*classes: type[Options]) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Decorates a command that takes `**given`: each field of the classes becomes a flag of it.
+
+    Fields that are mappings are left out: on the command line these are `key.option=value` arguments.
+    """
+
+    def decorate(command: Callable[..., Any]) -> Callable[..., Any]:
+        signature = inspect.signature(command, eval_str=True)
+        own = [p for p in signature.parameters.values() if p.kind is not inspect.Parameter.VAR_KEYWORD]
+        added = [
+            _parameter(name, field) for cls in classes for name, field in cls.model_fields.items() if _is_flag(field)
+        ]
+        parameters = [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in [*own, *added]]
+
+        @functools.wraps(command)
+        def flagged(**values: Any) -> Any:
+            return command(**values)
+
+        flagged.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
+        flagged.__annotations__ = {p.name: p.annotation for p in parameters}
+        return flagged
+
+    return decorate
+
+
+def given_to(cls: type[Options], values: dict[str, Any]) -> dict[str, Any]:
+    """Of the values of a command those that belong to the class and were given; an empty list was not."""
+    kept = {name: value for name, value in values.items() if name in cls.model_fields}
+    return {name: value for name, value in kept.items() if value not in (None, [])}
+
+
+def _is_flag(field: Any) -> bool:
+    return not _is_mapping(_plain(field.annotation))
+
+
+def _is_mapping(kind: Any) -> bool:
+    return kind is dict or typing.get_origin(kind) is dict
+
+
+def _parameter(name: str, field: Any) -> inspect.Parameter:
+    flag = next((m.name for m in field.metadata if isinstance(m, Flag)), None)
+    option = typer.Option(*([flag] if flag else []), help=field.description)
+    kind, default = _plain(field.annotation), field.default
+    if field.is_required():  # the class says that it is missing, where the other flags ask for it
+        kind, default = kind | None, None
+    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=Annotated[kind, option])
+
+
+def _plain(annotation: Any) -> Any:
+    """Without the constraints: the class checks them, with its own message."""
+    origin = typing.get_origin(annotation)
+    if origin is Annotated:
+        return _plain(typing.get_args(annotation)[0])
+    if origin in (typing.Union, types.UnionType):
+        kinds = [_plain(kind) for kind in typing.get_args(annotation)]
+        return typing.Union[tuple(kind for kind in kinds if not _is_mapping(kind))]  # noqa: UP007
+    return annotation

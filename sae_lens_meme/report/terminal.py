@@ -1,0 +1,73 @@
+"""An evaluation in a terminal: what was found in a few sentences, or every row."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+from typing import Any
+
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from sae_lens_meme.report.blocks import Block, blocks, cautions, heading, verdicts
+
+MOST_LINES = 25
+MOST_CAUTIONS = 4
+
+
+def print_summary(evaluation: dict[str, Any], console: Console, page: Path) -> None:
+    """What was found, what to distrust, and the page to open, in at most 25 lines of 110 characters."""
+    console.print(Text(heading(evaluation), style="bold"))
+    doubts = _fitting(cautions(evaluation), console, MOST_CAUTIONS)
+    for line in _fitting(verdicts(evaluation), console, MOST_LINES - 4 - len(doubts)):
+        console.print(line)
+    if doubts:
+        console.print(Text("What to distrust", style="bold"))
+        for line in doubts:
+            line.stylize("dim")
+            console.print(line)
+    console.print(Text.assemble(("Open ", "bold"), str(page), "  (all rows in the terminal: --full)"), soft_wrap=True)
+
+
+def _fitting(sentences: list[str], console: Console, most: int) -> list[Text]:
+    """The first sentences, as lines that fit the terminal, and how many are left."""
+    lines: list[Text] = []
+    for i, sentence in enumerate(sentences):
+        wrapped = list(Text(f"- {sentence}").wrap(console, max(console.width, 110)))
+        if len(lines) + len(wrapped) > most - (i < len(sentences) - 1):
+            return [*lines, Text(f"- and {len(sentences) - i} more on the page")]
+        lines += wrapped
+    return lines
+
+
+def print_report(evaluation: dict[str, Any], console: Console) -> None:
+    """Every row of every section."""
+    console.print(Text(heading(evaluation), style="bold"))
+    for block in blocks(evaluation):
+        console.print(Text(f"\n{block.title}", style="bold"))
+        console.print(_table(block))
+        console.print(Text(block.note, style="dim"))
+    console.print()
+    for line in [*verdicts(evaluation), *cautions(evaluation)]:
+        console.print(Text(f"- {line}"))
+
+
+def report_text(evaluation: dict[str, Any]) -> str:
+    """The full report as plain text."""
+    file = io.StringIO()
+    print_report(evaluation, Console(file=file, width=110, highlight=False, force_jupyter=False))
+    return file.getvalue()
+
+
+def _table(block: Block) -> Table:
+    """Numbers are never cut: in a narrow terminal headings and labels wrap instead."""
+    table = Table(box=SIMPLE_HEAD, pad_edge=False, header_style="dim", show_edge=False, collapse_padding=True)
+    table.add_column("")
+    for i, name in enumerate(block.columns, start=1):
+        width = max((len(row[i]) for row in block.rows), default=0)
+        table.add_column(Text(name), justify="right", min_width=width, overflow="fold")
+    for row in block.rows:
+        table.add_row(*map(Text, row))
+    return table

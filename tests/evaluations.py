@@ -1,0 +1,57 @@
+"""Small memes, an SAE, and a context from which every registered evaluator is made."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pandas as pd
+from arrays import anisotropic, make_embeddings
+from tiny_sae import tiny_sae
+
+from sae_lens_meme.embeddings import Embeddings
+from sae_lens_meme.evaluators import EvaluateOptions, encode
+from sae_lens_meme.evaluators.context import Context
+
+FEW = {
+    "concept_alignment": {"n_bootstrap": 5},
+    "baselines": {"raw": ["neurons", "pca", "random_topk"], "n_permutations": 1},
+    "monosemanticity": {"min_support": 3, "n_permutations": 19},
+    "cross_modal": {"shares": [0.25, 0.5]},
+}
+"""Options with which the whole suite takes seconds."""
+
+
+def small_memes() -> tuple[np.ndarray, Embeddings]:
+    """Fused vectors, and memes with both modalities, captions, missing labels, two sources and three splits."""
+    rng = np.random.default_rng(0)
+    image, text = anisotropic(400, 16, rng), anisotropic(400, 16, rng)
+    x = _unit(image) * _unit(text)
+    hate = [int(v) if i % 5 else None for i, v in enumerate(x[:, 4] + x[:, 5] > x[:, 4].mean() + x[:, 5].mean())]
+    labels = {"hate": hate, "humor": rng.integers(0, 4, 400).tolist(), "always": [1] * 400}
+    words = np.array(["cat", "dog", "rain", "sun", "tea"])
+    texts = [
+        " ".join(words[row > np.median(text[:, 3:8], axis=0)]) if i % 9 else None for i, row in enumerate(text[:, 3:8])
+    ]
+    hooks = {"hook_image_embed": image, "hook_text_embed": text, "hook_fused": x}
+    return x, make_embeddings(hooks, labels=labels, sources=["a", "b"] * 200, texts=texts, fusion="clip")
+
+
+def small_context(x: np.ndarray, embeddings: Embeddings) -> Context:
+    """As `evaluate` makes it, with an SAE of another seed, a shuffled control and an answer key of one factor."""
+    sae = tiny_sae(x, d_sae=24, k=4)
+    hate = embeddings.label("hate")
+    factors = pd.DataFrame({"id": embeddings.ids, "hot": hate.known & (hate.values == 1)})
+    options = EvaluateOptions(bootstrap=5, stability_seeds=1, answer_key=Path("key"), evaluators=FEW)
+    shuffled = np.random.default_rng(1).permuted(x, axis=0)
+    return Context(
+        *(sae, embeddings, encode(sae, embeddings), options),
+        train_shuffled=lambda: tiny_sae(shuffled, d_sae=24, k=4),
+        train_seed=lambda i: tiny_sae(x, d_sae=24, k=4, seed=i),
+        answer_key=SimpleNamespace(factors=factors, kinds={"hot": "visual"}),
+    )
+
+
+def _unit(x: np.ndarray) -> np.ndarray:
+    return x / np.linalg.norm(x, axis=1, keepdims=True)
