@@ -52,6 +52,7 @@ __all__ = [
     "load_towers",
     "read_memeclip_checkpoint",
     "register",
+    "registered",
     "save_memeclip_heads",
     "train_memeclip_head",
     "unregister",
@@ -70,6 +71,11 @@ def register(model: Model) -> Model:
 def unregister(name: str) -> None:
     """Take out what `register` added."""
     del _models[name]
+
+
+def registered() -> list[str]:
+    """The names of all hooked models."""
+    return list(_models)
 
 
 def find(name: str) -> type[HookedModel]:

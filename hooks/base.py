@@ -7,7 +7,7 @@ a subclass of `HookedModel` that declares its hooks and writes `compute`, under 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -23,7 +23,7 @@ from typing_extensions import Self
 from sae_lens_meme.errors import DataError, ModelError
 from sae_lens_meme.hooks.lens import HookPoint, SAEAttachable
 from sae_lens_meme.hooks.names import LOGITS
-from sae_lens_meme.hooks.sources import RowSource, class_indices, require_rows
+from sae_lens_meme.hooks.sources import MemeSource, RowSource, class_indices, require_rows
 
 Input = Tensor | dict[str, Tensor]
 
@@ -92,6 +92,29 @@ class HookedModel(SAEAttachable):
     def fingerprint(self) -> str:
         """What everything that the model computes depends on: its class and its weights."""
         return f"{type(self).__name__} {self.model_name} {state_sha256(self)}"
+
+    @classmethod
+    def from_pretrained(cls, name: str) -> Self:
+        """A model with weights, by name; `train --corpus` loads it so."""
+        raise ModelError(f"a {cls.__name__} is not loaded by name ({name!r}); train on embeddings")
+
+    def preprocess(self, image: Any) -> Tensor:
+        """Pixels `(3, h, w)` of a PIL image."""
+        raise ModelError(f"a {type(self).__name__} has no image tower; give row numbers of embeddings")
+
+    def tokenize(self, texts: Sequence[str | None]) -> Int[Tensor, "batch n_ctx"]:
+        """Tokens of captions, None where one is missing."""
+        raise ModelError(f"a {type(self).__name__} has no text tower; give row numbers of embeddings")
+
+    def attach_memes(
+        self,
+        images: Sequence[Any],
+        texts: Sequence[str | None],
+        labels: dict[str, Sequence[Any]] | None = None,
+        splits: Sequence[str] | None = None,
+    ) -> Self:
+        """Row i is `images[i]` (a PIL image) with the caption `texts[i]`, encoded live."""
+        return self.attach(MemeSource(images, texts, self.preprocess, self.tokenize, labels, splits))
 
     def attach(self, source: RowSource) -> Self:
         """Say what row numbers stand for: an `EmbeddingSource` or a `MemeSource`."""

@@ -121,12 +121,10 @@ def _loss(model: MemeCLIPHeads, data: Batch) -> float:
     return float(F.cross_entropy(model(data.image, data.text), data.target))
 
 
-def fit_linear_head(x: Float[np.ndarray, "n d"], y: np.ndarray) -> nn.Linear:
-    """Logistic regression on standardised vectors, the standardisation folded into the layer.
-
-    Two classes get the logits -z/2 and z/2: their softmax is the regression's probability.
-    The order of the logits is that of the sorted classes of `y`.
-    """
+def logistic_regression(
+    x: Float[np.ndarray, "n d"], y: np.ndarray
+) -> tuple[Float[np.ndarray, "outputs d"], Float[np.ndarray, " outputs"]]:
+    """Weight and bias on standardised vectors, the standardisation folded in; outputs in the order of sorted classes."""
     scaler = StandardScaler().fit(x)
     # on these thin matrices BLAS threads wait for each other; the line search warns at the limit of float64
     with threadpool_limits(1, user_api="blas"), warnings.catch_warnings():
@@ -134,11 +132,14 @@ def fit_linear_head(x: Float[np.ndarray, "n d"], y: np.ndarray) -> nn.Linear:
         probe = LogisticRegression(solver="newton-cg", tol=1e-8, max_iter=200).fit(scaler.transform(x), y)
     mean, scale = np.asarray(scaler.mean_), np.asarray(scaler.scale_)
     weight = probe.coef_.astype(np.float64) / scale
-    return linear_head(weight, probe.intercept_ - weight @ mean)
+    return weight, probe.intercept_ - weight @ mean
 
 
 def linear_head(weight: Float[np.ndarray, "outputs d"], bias: Float[np.ndarray, " outputs"]) -> nn.Linear:
-    """A layer with one logit a class; a regression with one output z gets the logits -z/2 and z/2."""
+    """A layer with one logit a class; a regression with one output z gets the logits -z/2 and z/2.
+
+    Their softmax is the regression's probability.
+    """
     if len(weight) == 1:
         weight, bias = np.concatenate([-weight, weight]) / 2, np.concatenate([-bias, bias]) / 2
     head = nn.Linear(weight.shape[1], len(weight))

@@ -146,8 +146,7 @@ class SAEAttachable(HookedRootModule):
                 f"the SAE has d_in {sae.cfg.d_in}, {metadata.hook_name} of this model has width {shape.width}; "
                 "take an SAE that was trained on this model"
             )
-        sliced = any(bound is not None for bound in metadata.seqpos_slice or ())
-        if shape.positions > 1 and (sliced or metadata.context_size == 1):
+        if shape.positions > 1 and any(bound is not None for bound in metadata.seqpos_slice or ()):
             raise ModelError(
                 f"the SAE was trained on some positions of {metadata.hook_name} alone, and would replace all "
                 f"{shape.positions}; take one that was trained on all of them"

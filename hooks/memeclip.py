@@ -56,7 +56,7 @@ def fuse(
             row = int(zero[0])
             called = f"row {row}" if ids is None else f"row {row} (id {ids[row]!r})"
             raise DataError(f"{hook}, {called}: the vector has norm 0 and cannot be normalised; remove the row")
-    v, t = (torch.from_numpy(np.ascontiguousarray(x)) for x in (image, text))
+    v, t = (torch.from_numpy(np.array(x, order="C")) for x in (image, text))  # arrays on disk cannot be written to
     if heads is None:
         return unit_product(v.double(), t.double()).float().numpy()
     training, device = heads.training, heads.classifier.weight.device
@@ -157,6 +157,19 @@ class CosineClassifier(nn.Module):
 
     def forward(self, x: Float[Tensor, "*batch d"]) -> Float[Tensor, "*batch n_classes"]:
         return self.SCALE * F.linear(F.normalize(x, dim=-1), F.normalize(self.weight, dim=-1))
+
+
+def new_heads(
+    towers: Any, n_classes: int, d_map: int, class_names: Sequence[str] | None = None, seed: int = 0
+) -> MemeCLIPHeads:
+    """Heads for these `Towers`, drawn from `seed`; the classifier from prompts where the classes have names."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        n_classes = len(class_names) if class_names else n_classes
+        heads = MemeCLIPHeads(towers.d_embed, towers.model.transformer.width, n_classes, d_map)
+    if class_names:
+        prompt_classifier(heads, towers.model, towers.tokenize, class_names)
+    return heads
 
 
 @torch.no_grad()

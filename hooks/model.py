@@ -12,13 +12,13 @@ from einops import rearrange
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from sae_lens_meme.errors import ModelError
+from sae_lens_meme.errors import ModelError, NonFiniteError
 from sae_lens_meme.hooks import names, register
 from sae_lens_meme.hooks.base import Hook, HookedModel
 from sae_lens_meme.hooks.checkpoint import MemeCLIPCheckpoint, read_memeclip_checkpoint
-from sae_lens_meme.hooks.fit import first_task, fit_linear_head, labelled_rows, linear_head
-from sae_lens_meme.hooks.memeclip import MemeCLIPHeads, prompt_classifier, unit_product
-from sae_lens_meme.hooks.sources import PIXELS, TOKENS, CachedEmbeddings, EmbeddingSource, MemeSource
+from sae_lens_meme.hooks.fit import first_task, labelled_rows, linear_head, logistic_regression
+from sae_lens_meme.hooks.memeclip import MemeCLIPHeads, new_heads, unit_product
+from sae_lens_meme.hooks.sources import PIXELS, TOKENS, CachedEmbeddings, EmbeddingSource
 from sae_lens_meme.hooks.towers import (
     Fusion,
     Towers,
@@ -91,7 +91,7 @@ class HookedMemeCLIP(HookedModel):
             ModelError: no such model, or its weights cannot be had.
         """
         towers = load_towers(name, fusion, seed)
-        heads = _new_heads(towers, n_classes, d_map, class_names, seed) if fusion == "memeclip" else None
+        heads = new_heads(towers, n_classes, d_map, class_names, seed) if fusion == "memeclip" else None
         return cls(fusion, towers, heads).to(device, dtype)
 
     @classmethod
@@ -154,7 +154,7 @@ class HookedMemeCLIP(HookedModel):
         model.attach(source)
         if checkpoint:
             model._set_task(checkpoint, task, None)
-        elif fit_head and (task or model._has_what_a_head_reads) and (task := task or first_task(embeddings)):
+        elif fit_head and (task or model._can_have_a_head) and (task := task or first_task(embeddings)):
             model.fit_head(embeddings, task)
         return model
 
@@ -167,15 +167,11 @@ class HookedMemeCLIP(HookedModel):
             )
         return self._towers
 
-    def attach_memes(
-        self,
-        images: Sequence[Any],
-        texts: Sequence[str | None],
-        labels: dict[str, Sequence[Any]] | None = None,
-        splits: Sequence[str] | None = None,
-    ) -> HookedMemeCLIP:
-        """Row i is `images[i]` (a PIL image) with the caption `texts[i]`, encoded live."""
-        return self.attach(MemeSource(images, texts, self.towers.preprocess, self.towers.tokenize, labels, splits))
+    def preprocess(self, image: Any) -> Float[Tensor, "3 h w"]:
+        return self.towers.preprocess(image)
+
+    def tokenize(self, texts: Sequence[str | None]) -> Int[Tensor, "batch n_ctx"]:
+        return self.towers.tokenize(texts)
 
     def encode(
         self, pixels: Float[Tensor, "batch 3 h w"], tokens: Int[Tensor, "batch n_ctx"]
@@ -223,11 +219,12 @@ class HookedMemeCLIP(HookedModel):
 
         Raises:
             DataError: fewer than two classes among the labelled train rows.
+            NonFiniteError: a fused vector is not finite.
             ModelError: the model has MemeCLIP's own classifier, or both sides and nothing that fuses them.
         """
         if self.heads is not None:
             raise ModelError("fusion memeclip has its own classifier; train it with train_memeclip_head")
-        if not self._has_what_a_head_reads:
+        if not self._can_have_a_head:
             raise ModelError("there is nothing to fuse: un-projected text needs MemeCLIP's heads; pass heads=")
         source = EmbeddingSource(embeddings)
         rows, values = labelled_rows(embeddings, task, "train")
@@ -236,7 +233,11 @@ class HookedMemeCLIP(HookedModel):
             for start in range(0, len(rows), batch_size)
         ]
         x = rearrange(torch.cat(fused), "n 1 d -> n d").float().cpu().numpy()
-        return self._set_head(fit_linear_head(x, values), task, np.unique(values).tolist())
+        if len(bad := rows[~np.isfinite(x).all(axis=1)]):
+            raise NonFiniteError(
+                f"row {bad[0]}: its fused vector holds NaN or infinity (is one of its factors 0?); leave the meme out"
+            )
+        return self.set_head(*logistic_regression(x, values), task, np.unique(values).tolist())
 
     def set_head(
         self,
@@ -251,12 +252,9 @@ class HookedMemeCLIP(HookedModel):
             weight, bias: one output a class, or one for the second of two classes.
             task, classes: the label, and its value for each logit.
         """
-        return self._set_head(linear_head(weight, bias), task, list(classes))
-
-    def _set_head(self, head: nn.Linear, task: str, classes: list[Any]) -> HookedMemeCLIP:
-        self.classes, self.task = classes, task
-        self.linear_head = head.to(self.device, self.cfg.dtype)
-        self.shapes[names.LOGITS] = Hook(len(classes))
+        self.classes, self.task = list(classes), task
+        self.linear_head = linear_head(weight, bias).to(self.device, self.cfg.dtype)
+        self.shapes[names.LOGITS] = Hook(len(self.classes))
         return self
 
     def _set_task(self, checkpoint: MemeCLIPCheckpoint, task: str | None, classes: Sequence[Any] | None) -> None:
@@ -266,21 +264,8 @@ class HookedMemeCLIP(HookedModel):
             raise ModelError(f"{len(self.classes)} classes for heads with {checkpoint.heads.n_classes} logits")
 
     @property
-    def _has_what_a_head_reads(self) -> bool:
+    def _can_have_a_head(self) -> bool:
         return names.FUSED in self.shapes or not all(side in self.shapes for side in SIDES)
-
-
-def _new_heads(
-    towers: Towers, n_classes: int, d_map: int, class_names: Sequence[str] | None, seed: int
-) -> MemeCLIPHeads:
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        heads = MemeCLIPHeads(
-            towers.d_embed, towers.model.transformer.width, len(class_names) if class_names else n_classes, d_map
-        )
-    if class_names:
-        prompt_classifier(heads, towers.model, towers.tokenize, class_names)
-    return heads
 
 
 def _tower_hooks(towers: Towers, fusion: Fusion) -> dict[str, Hook]:

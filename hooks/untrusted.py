@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import re
+import warnings
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -40,8 +41,10 @@ def unpickled(path: Path, refuse: type[MemeError] = ModelError) -> Any:
         refuse: the file is damaged, or holds anything else; nothing of it has run.
     """
     try:
-        # said here: an environment variable can turn torch's default off
-        return torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():  # of other protocols and of sparse tensors
+            warnings.simplefilter("ignore")
+            # said here: an environment variable can turn torch's default off
+            return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # a damaged pickle raises whatever its instructions stumble over
         reason = " ".join(str(error).split("\n")[0].split())[:160] or type(error).__name__
         raise refuse(

@@ -10,12 +10,13 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 from datasets import Array2D, ClassLabel, Dataset, Features, Value, concatenate_datasets, load_from_disk
 
 from sae_lens_meme.errors import DataError, NonFiniteError, StorageError
-from sae_lens_meme.labels import SPLITS, is_label_column, label_values, missing_code, read_split
+from sae_lens_meme.labels import SPLITS, is_label_column, is_missing, label_values, missing_code, read_split
 from sae_lens_meme.storage import read_finished, sha256_json
 
 
@@ -114,6 +115,20 @@ class Embeddings:
     def strata(self) -> np.ndarray:
         """The source of each meme as a code 0, 1, ..., int64 [n_samples]: memes are compared within these."""
         return np.unique(self.sources, return_inverse=True)[1].astype(np.int64)
+
+    @cached_property
+    def groups(self) -> np.ndarray:
+        """The group of each meme as a code 0, 1, ..., int64 [n_samples], in the order of their first memes.
+
+        Memes of one group (copies of a picture, a template, a pair that differs in one thing) are no independent evidence:
+        they are drawn, moved and split together. From the column `group`; a meme without one is its own.
+        """
+        if "group" not in self.dataset.column_names:
+            return np.arange(len(self))
+        cells, place = _distinct(self._column("group"))
+        unnamed = -1 if isinstance(self.dataset.features["group"], ClassLabel) else None
+        alone = np.array([is_missing(cell) or cell == unnamed for cell in cells], dtype=bool)[place]
+        return pd.factorize(np.where(alone, -1 - np.arange(len(self)), place))[0].astype(np.int64)
 
     @cached_property
     def by_id(self) -> np.ndarray:

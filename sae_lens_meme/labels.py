@@ -32,7 +32,7 @@ SPLIT_NAMES = {
     **dict.fromkeys(("test", "testing", "test_seen", "test_unseen"), "test"),
 }
 
-NOT_LABELS = ("id", "source", "split", "text", "text_origin", "image", "file_name", "image_sha256")
+NOT_LABELS = ("id", "source", "split", "group", "text", "text_origin", "image", "file_name", "image_sha256")
 """Columns of a corpus, of embeddings or of a table that describe a meme and are never labels."""
 
 _TRUTH = {"false": 0, "true": 1}

@@ -135,7 +135,7 @@ def train_step(
     Raises:
         ConfigError: neither embeddings nor a corpus, or both.
     """
-    from sae_lens_meme.train import train
+    from sae_lens_meme.train import TrainConfig, load_train_config, train
 
     if (embeddings is None) == (corpus is None):
         raise ConfigError("give --embeddings (cached) or --corpus (live), one of the two")
@@ -144,14 +144,17 @@ def train_step(
         train(source, out=out, overrides=overrides, embeddings=embeddings, overwrite=overwrite)
     else:
         assert corpus is not None
-        rows, live = _live(corpus, model, fusion, heads)
-        train(source, out=out, overrides=overrides, embeddings=rows, model=live, overwrite=overwrite)
+        checked = source if isinstance(source, TrainConfig) else load_train_config(source, overrides)
+        family = checked.section.get("model_class_name", "HookedMemeCLIP")
+        rows, live = _live(corpus, family, model, fusion, heads)
+        train(checked, out=out, embeddings=rows, model=live, overwrite=overwrite)
 
 
-def _live(corpus: str | Path, name: str, fusion: str, heads: str | Path | None) -> tuple[Embeddings, Any]:
-    """The rows of a corpus, and a model that encodes them when it is asked."""
+def _live(corpus: str | Path, family: str, name: str, fusion: str, heads: str | Path | None) -> tuple[Embeddings, Any]:
+    """The rows of a corpus, and a registered model that encodes them when it is asked."""
     from sae_lens_meme.corpus import caption_of, load_rows
-    from sae_lens_meme.hooks import HookedMemeCLIP
+    from sae_lens_meme.embed.from_corpus import Pictures
+    from sae_lens_meme.hooks import HookedMemeCLIP, find
 
     if (fusion == "memeclip") != (heads is not None):
         raise ConfigError(
@@ -160,8 +163,8 @@ def _live(corpus: str | Path, name: str, fusion: str, heads: str | Path | None) 
         )
     rows = load_rows(corpus)
     captions = [caption_of(meme) for meme in rows.select_columns(["text", "text_origin"]).to_list()]
-    model = HookedMemeCLIP.from_memeclip_checkpoint(heads, name) if heads else HookedMemeCLIP.from_pretrained(name)
-    model.attach_memes(rows["image"], captions, splits=rows["split"])
+    model = HookedMemeCLIP.from_memeclip_checkpoint(heads, name) if heads else find(family).from_pretrained(name)
+    model.attach_memes(Pictures(rows), captions, splits=rows["split"])
     described = rows.remove_columns(["image", "image_sha256"])
     return Embeddings.from_dataset(described, model=name, fusion=fusion), model
 

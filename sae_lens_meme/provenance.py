@@ -20,7 +20,7 @@ def training_rows_known(sae: Any, embeddings: Embeddings) -> str | None:
     metadata = sae.cfg.metadata
     unknown = "the training rows of this SAE are not known, test memes may be among them"
     if metadata.embeddings_fingerprint is None or metadata.train_rows_fingerprint is None:
-        return f"{unknown}: it was not trained by `sae-lens-meme train`"
+        return f"{unknown}: it carries no record of them, as `sae-lens-meme train` writes"
     if metadata.weights_fingerprint != weights_fingerprint(sae):
         return f"{unknown}: its weights are not those that `sae-lens-meme train` made"
     if metadata.embeddings_fingerprint == embeddings.fingerprint:

@@ -67,7 +67,7 @@ def test_rows_and_verdict(planted):
     n = result.numbers
     controls = {"permuted": n["hat/auroc_permuted"], "F1": n["hat/f1"], "F1 always on": n["hat/f1_always_on"]}
     assert rows["hat (visual)"]["controls"] == controls
-    assert result.sections()[0]["axis"] == "AUROC, test memes"
+    assert result.sections()[0]["axis"] == "AUROC, test memes (F1: of the same latent)"
     mean, permuted = (np.mean([n[f"{f}/{s}"] for f in ("hat", "topic")]) for s in ("auroc", "auroc_permuted"))
     assert result.verdict == (
         f"The best latents rank 2 planted factors with a mean AUROC of {mean:.2f} on test memes ({permuted:.2f} permuted), "

@@ -175,7 +175,7 @@ def test_labels_that_mean_nothing_are_seldom_called_significant(corpus):
     any_global, any_concept, below = [], [], []
     for _ in range(100):
         shuffled = targets.permuted(rng)
-        log_p = association(Counter(latents.csc(), shuffled.known, shuffled.sources).count(), "corrected")
+        log_p = association(Counter(latents.csc(), shuffled.known, shuffled.sources).count, shuffled, "corrected")
         found = significant_pairs(log_p, 0.05)
         any_global.append(found["global"].any())
         any_concept.append(found["concept"].any(axis=0))

@@ -141,7 +141,7 @@ def test_a_copy_follows_the_split_that_its_source_gives(tmp_path):
     folder = tmp_path / "sources"
     given = [{"image": f"{i}.png", "seed": i, "split": ("train", "dev", "test")[i % 3]} for i in range(12)]
     make(folder / "given", given)
-    lines = "".join(f"0,{i}.jpg,a,a,funny,general,slight,motivational,positive\n" for i in range(12))
+    lines = "".join(f"0,{i}.jpg,a,meme {i},funny,general,slight,motivational,positive\n" for i in range(12))
     for i in range(12):
         (folder / "given" / f"{i}.png").read_bytes()
         (folder / "memotion").mkdir(exist_ok=True)
@@ -209,7 +209,7 @@ def test_an_exported_table_is_read_back_beside_arrays(suffix: str, tmp_path):
     table = tmp_path / "tables" / f"t.{suffix}"
     assert export_table(tmp_path / "out", table) == len(NASTY)
     np.save(tmp_path / "x.npy", np.ones((len(NASTY), 3), np.float32))
-    read = embed_arrays(out=tmp_path / "e", fused=tmp_path / "x.npy", table=table)
+    read = embed_arrays(out=tmp_path / "e", fused_embeds=tmp_path / "x.npy", table=table)
     corpus = load_rows(tmp_path / "out")
     assert read.texts is not None
     texts = dict(zip(read.ids, read.texts, strict=True))
@@ -217,6 +217,7 @@ def test_an_exported_table_is_read_back_beside_arrays(suffix: str, tmp_path):
     assert read.ids.tolist() == corpus["id"][:]
     assert read.splits.tolist() == corpus["split"][:]
     assert read.sources.tolist() == corpus["source"][:]
+    assert len(set(read.groups)) == len(set(corpus["group"][:])) < len(NASTY)
     for name in ("hate", "kind"):
         label = read.label(name)
         assert [int(v) if k else None for v, k in zip(label.values, label.known, strict=True)] == corpus[name][:]

@@ -12,6 +12,7 @@ from arrays import OUTLIER_SHARES, anisotropic, make_embeddings
 from datasets import Array2D, Dataset, Features, load_from_disk
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from sae_lens import SAE
 from safetensors.numpy import save_file
 from safetensors.torch import save_file as save_tensors
 
@@ -19,6 +20,7 @@ from sae_lens_meme.embed import embed_arrays
 from sae_lens_meme.embed.arrays import read_array
 from sae_lens_meme.embeddings import Embeddings
 from sae_lens_meme.errors import BadTableError, DataError, MemeError, NonFiniteError
+from sae_lens_meme.train import train
 
 N, D = 40, 6
 RNG = np.random.default_rng(0)
@@ -323,6 +325,14 @@ def test_a_folder_that_is_no_dataset_is_named(tmp_path: Path):
 def test_only_fused_vectors_are_enough(files: dict[str, Path], tmp_path: Path):
     embeddings = embed_arrays(out=tmp_path / "e", fused_embeds=files["image_embeds"], table=files["table"])
     assert embeddings.hooks == ("hook_fused",)
+
+
+def test_one_side_alone_is_enough_to_train_on(files: dict[str, Path], tmp_path: Path):
+    embed_arrays(tmp_path / "e", image_embeds=files["image_embeds"], table=files["table"])
+    section = {"hook_name": "hook_image_embed", "epochs": 2, "train_batch_size_tokens": 8, "sae": {"d_sae": 12, "k": 2}}
+    sae = train(section, out=tmp_path / "sae", embeddings=tmp_path / "e", progress=False)
+    assert isinstance(sae, SAE)
+    assert sae.cfg.metadata.hook_name == "hook_image_embed"
 
 
 def test_rerun_is_byte_identical_and_other_arrays_are_refused(files: dict[str, Path], tmp_path: Path):

@@ -15,7 +15,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from sae_lens_meme.embeddings import Embeddings
-from sae_lens_meme.errors import DataError, MissingHookError, ModelError
+from sae_lens_meme.errors import DataError, MissingHookError, ModelError, NonFiniteError
 from sae_lens_meme.hooks import HookedMemeCLIP
 
 ROOT = Path(__file__).parents[1]
@@ -181,3 +181,12 @@ def test_every_public_name_is_there():
     assert all(getattr(hooks, name).__name__ == name for name in hooks.__all__)
     with pytest.raises(AttributeError, match="nope"):
         _ = hooks.nope
+
+
+def test_a_head_is_not_fitted_to_vectors_without_a_direction():
+    x = np.random.default_rng(0).standard_normal((20, 4)).astype(np.float32)
+    y = x.copy()
+    y[3] = 0
+    hooks = {"hook_image_embed": x, "hook_text_embed": y}
+    with pytest.raises(NonFiniteError, match="row 3: its fused vector holds NaN"):
+        HookedMemeCLIP.from_embeddings(make_embeddings(hooks, labels={"hate": [0, 1] * 10}))

@@ -448,7 +448,7 @@ def test_a_share_says_of_how_many_latents_it_is(trained, result):
     embeddings, sae = trained
     n = result.numbers[f"{IMAGE}/sae/n_latents"]
     rows = {row["measure"]: row for row in result.rows()}
-    share = rows[f"image embeddings: share of latents with q < .05 (of {n} tested, 24 in all)"]
+    share = rows[f"image embeddings: share of {n} (of 24) with q < .05"]
     assert share["value"] == result.numbers[f"{IMAGE}/sae/share_significant"]
     assert share["controls"] == {"permuted": result.numbers[f"{IMAGE}/permuted/share_significant"]}
     mean = rows[f"text embeddings: mean of {result.numbers[f'{TEXT}/sae/n_latents']} latents"]
@@ -456,7 +456,7 @@ def test_a_share_says_of_how_many_latents_it_is(trained, result):
     controls["neurons"] = f"{TEXT}/neurons/mean"
     assert mean["controls"] == {name: result.numbers[key] for name, key in controls.items()}
     pairs = result.numbers["uniqueness/n_pairs"]
-    top = rows[f"share of pairs of latents with a common top-16 meme (of {pairs:,} pairs)"]
+    top = rows[f"share of {pairs:,} pairs of latents with a common top-16 meme"]
     assert top["controls"] == {"permuted": result.numbers["uniqueness/share_overlapping_permuted"]}
     few = Monosemanticity(embeddings, min_support=15, n_permutations=20, neurons=False).evaluate(sae)
     n = few.numbers[f"{IMAGE}/sae/n_latents"]
@@ -468,7 +468,7 @@ def test_the_verdict_says_who_judges_and_what_raw_neurons_do(trained, result):
     embeddings, sae = trained
     share, n = (result.numbers[f"{IMAGE}/sae/{key}"] for key in ("share_significant", "n_latents"))
     assert result.verdict.startswith(
-        f"{share:.0%} of {n} tested latents (of 24) fire on memes alike in image embeddings"
+        f"{share:.0%} of {n} tested latents (of 24) fire on memes that are alike in image embeddings"
     )
     low, high = (result.numbers[f"{IMAGE}/sae/mean_{end}"] for end in ("low", "high"))
     other_low, other_high = (result.numbers[f"{IMAGE}/neurons/mean_{end}"] for end in ("low", "high"))

@@ -18,7 +18,7 @@ from sae_lens_meme.errors import ConfigError, DataError
 from sae_lens_meme.evaluators import Latents, Naming, Result
 from sae_lens_meme.evaluators.naming import word_log_odds
 from sae_lens_meme.evaluators.naming.compute import PairCounter, activation_auroc, correlation, scores
-from sae_lens_meme.evaluators.naming.statements import Statements, read_words
+from sae_lens_meme.evaluators.naming.statements import Statements, words_of
 from sae_lens_meme.metrics.contingency import Counter
 from sae_lens_meme.metrics.ranking import Ranked, auroc
 
@@ -87,11 +87,11 @@ def reordered(embeddings: Embeddings, latents: Latents, order: np.ndarray) -> tu
 
 def test_log_odds_are_the_papers(corpus):
     embeddings, latents = corpus
-    words = read_words(embeddings.texts, embeddings.rows("train"), embeddings.rows("test"))
-    rows, occurs = words.selection_rows, words.selection.toarray().astype(float)
+    words = words_of(embeddings.texts, embeddings.rows("train"), embeddings.rows("test"), embeddings.strata)
+    rows, occurs = words.selection.rows, words.selection.true.toarray().astype(float)
     strata = np.unique(embeddings.sources[rows], return_inverse=True)[1]
     active = latents.csr()[rows].tocsc()
-    found = word_log_odds(active, words.selection, strata, alpha_0=300.0, top=4)
+    found = word_log_odds(active, words.selection.true.tocsr(), strata, alpha_0=300.0, top=4)
     for latent in (ON_CAT, ON_HATE, ON_SOURCE, NOISE[0]):
         fires = active[:, [latent]].toarray().ravel() > 0
         delta, z = naive_log_odds(occurs, fires, strata, 300.0)
@@ -340,12 +340,14 @@ def test_held_out_rows_choose_nothing(corpus):
 
 def test_words_of_any_script():
     texts = np.array(["Don’t STOP हिन्दी_2020 Ｆｏｏ", "don't stop हिन्दी foo", None, ""], dtype=object)
-    words = read_words(texts, np.arange(4), np.array([1]), min_df=2)
-    assert words.vocabulary.tolist() == ["don't", "foo", "stop", "हिन्दी"]
-    assert words.selection_rows.tolist() == [0, 1, 3]
-    assert words.selection.toarray().tolist() == [[1] * 4, [1] * 4, [0] * 4]
-    left = read_words(texts, np.arange(4), np.array([1]), min_df=2, stop_words={"stop"})
-    assert left.vocabulary.tolist() == ["don't", "foo", "हिन्दी"]
+    rows = (np.arange(4), np.array([1]), np.zeros(4, int))
+    words = words_of(texts, *rows, min_df=2)
+    assert words.names.tolist() == ["don't", "foo", "stop", "हिन्दी"]
+    assert words.selection.rows.tolist() == [0, 1, 3]
+    assert words.selection.true.toarray().tolist() == [[1] * 4, [1] * 4, [0] * 4]
+    assert words.held_out.true.toarray().tolist() == [[1] * 4]
+    left = words_of(texts, *rows, min_df=2, stop_words={"stop"})
+    assert left.names.tolist() == ["don't", "foo", "हिन्दी"]
 
 
 @pytest.mark.parametrize(

@@ -53,7 +53,7 @@ def test_another_split_is_not_known(ours: Path):
 
 
 def test_an_sae_that_says_nothing_is_not_known():
-    assert "was not trained by" in str(training_rows_known(tiny_sae(X), EMBEDDINGS))
+    assert "carries no record" in str(training_rows_known(tiny_sae(X), EMBEDDINGS))
 
 
 def test_weights_that_were_trained_further_are_not_known(ours: Path):

@@ -332,10 +332,10 @@ def test_controls_are_in_no_mean():
 @pytest.mark.parametrize(
     ("significant", "said"),
     [
-        (range(22), "significant ones more often (odds ratio "),
-        (range(18, 40), "significant ones less often (odds ratio 0.0"),
-        (range(0, 40, 2), "significant ones no more often than others (odds ratio 1.00, 0."),
-        (range(20), "significant ones more often (odds ratio 49.15 or more)."),
+        (range(22), "significant latents more often (odds ratio "),
+        (range(18, 40), "significant latents less often (odds ratio 0.0"),
+        (range(0, 40, 2), "significant latents no more often than others (odds ratio 1.00, 0."),
+        (range(20), "significant latents more often (odds ratio 49.15 or more)."),
         ([], "whether the significant ones do is not known."),
     ],
 )

@@ -24,7 +24,7 @@ from sae_lens_meme.storage import StepFolder, read_finished, read_manifest, sha2
 if TYPE_CHECKING:
     from sae_lens_meme.corpus.options import CorpusOptions
 
-_SCHEMA = 2  # raise it when the same input gives another corpus
+_SCHEMA = 3  # raise it when the same input gives another corpus
 
 
 def build_corpus(
@@ -116,7 +116,7 @@ def _fingerprint(plan: Plan, rows: Sequence[Row]) -> dict[str, Any]:
     digest = hashlib.sha256()
     placed = ((split, row) for split, members in plan.merged.splits.items() for row in members)
     for split, row in sorted(placed, key=lambda pair: pair[1].id):
-        read = [row.id, row.source, row.split, split, row.text, row.text_origin, dict(row.labels), row.image]
+        read = [row.id, row.source, row.split, split, row.text, row.text_origin, dict(row.labels), row.image, row.group]
         digest.update(json.dumps([*read, picture_size(row.picture)]).encode())
     tables = sorted({(row.source, row.file) for row in rows})
     return {

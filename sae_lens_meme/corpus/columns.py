@@ -15,7 +15,9 @@ from sae_lens_meme.options import check_keys
 
 Columns = Mapping[str, Any] | str | Path | None
 
-FIELDS = ("id", "image", "text", "split", "source")
+FIELDS = ("id", "image", "text", "split", "source", "group")
+ONLY_IF_NAMED = ("source", "group")
+"""In tables of memes `source` tends to be the address that a picture came from, and `group` the people it is about."""
 
 
 @dataclass(frozen=True)
@@ -35,6 +37,7 @@ class ColumnMap:
     text: tuple[str, ...] = ()  # the first that is not missing
     split: str | None = None
     source: str | None = None
+    group: str | None = None  # memes with one value belong together
     labels: Mapping[str, LabelColumn] = field(default_factory=dict)
     pictures: str | None = None  # the folder of the pictures
 
@@ -43,7 +46,7 @@ class ColumnMap:
 
     def read(self) -> list[str]:
         """All columns but that of the picture."""
-        fields = [self.id, *self.text, self.split, self.source]
+        fields = [self.id, *self.text, self.split, self.source, self.group]
         return [name for name in fields if name is not None] + [label.column for label in self.labels.values()]
 
 
@@ -51,10 +54,11 @@ def column_map(columns: Columns, table: Table) -> ColumnMap:
     """Turn the user's map into a `ColumnMap`; columns that have our names are used unless the map says otherwise.
 
     Args:
-        columns: `{id: ..., image: ..., text: ..., split: ..., source: ..., labels: {hate: column}}`, or the path of
+        columns: `{id: ..., image: ..., text: ..., split: ..., source: ..., group: ..., labels: {hate: column}}`, or the path of
             a YAML file that holds it; a label may also be `{column: ..., values: {spelling: integer}}`, and
             `pictures` names the folder of the pictures, from the table's own.
-            None (YAML `null`) leaves a column of our name unused; `source` is used only where the map names it.
+            None (YAML `null`) leaves a column of our name unused; `source` and `group` (memes
+            with one value belong together) are used only where the map names them.
 
     Raises:
         ConfigError: an unknown key (names the nearest one) or a wrong value.
@@ -86,8 +90,7 @@ def column_map(columns: Columns, table: Table) -> ColumnMap:
 
 
 def _own_fields(table: Table) -> dict[str, Any]:
-    # not `source`: in tables of memes it tends to be the address that a picture came from
-    fields: dict[str, Any] = {name: name for name in FIELDS if name in table.columns and name != "source"}
+    fields: dict[str, Any] = {name: name for name in FIELDS if name in table.columns and name not in ONLY_IF_NAMED}
     if "image" not in fields and "file_name" in table.columns:  # the ImageFolder convention
         fields["image"] = "file_name"
     if "image" not in fields and len(table.pictures) == 1:

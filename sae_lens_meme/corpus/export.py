@@ -15,7 +15,7 @@ from sae_lens_meme.storage import atomic_file
 
 
 def export_table(corpus: str | Path, path: str | Path, *, overwrite: bool = False) -> int:
-    """Write id, source, split, text and labels of every meme, in the order in which `embed` embeds them.
+    """Write id, source, split, group, text and labels of every meme, in the order in which `embed` embeds them.
 
     Args:
         corpus: the result of the `corpus` step.
@@ -36,12 +36,12 @@ def export_table(corpus: str | Path, path: str | Path, *, overwrite: bool = Fals
         raise StorageError(f"{path}: is there already; pass --overwrite to replace it, or another name")
     rows = load_rows(corpus)
     labels = [name for name in rows.column_names if is_label_column(name)]
-    table: pa.Table = rows.select_columns(["id", "source", "split", "text", "text_origin", *labels]).with_format(
-        "arrow"
-    )[:]
+    described = [name for name in ("id", "source", "split", "group") if name in rows.column_names]
+    columns = [*described, "text", "text_origin", *labels]
+    table: pa.Table = rows.select_columns(columns).with_format("arrow")[:]
     memes = zip(table["text"].to_pylist(), table["text_origin"].to_pylist(), strict=True)
     captions = pa.array([None if origin == "none" else text for text, origin in memes], pa.string())
-    table = table.set_column(3, "text", captions).drop_columns(["text_origin"])
+    table = table.set_column(len(described), "text", captions).drop_columns(["text_origin"])
     path.parent.mkdir(parents=True, exist_ok=True)
     with atomic_file(path) as temporary:
         write(table, temporary)

@@ -5,15 +5,14 @@ from __future__ import annotations
 import hashlib
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from itertools import chain
 
+from sae_lens_meme.corpus.groups import group_names, picture_hash
 from sae_lens_meme.corpus.options import Preset
-from sae_lens_meme.corpus.pictures import picture_size, read_picture
 from sae_lens_meme.corpus.rows import Row
 from sae_lens_meme.corpus.skipped import BadRows
-from sae_lens_meme.errors import BadImageError, BadTableError
+from sae_lens_meme.errors import BadTableError
 from sae_lens_meme.labels import SPLIT_NAMES, SPLITS, read_split
 
 # The published merge takes PrideMM's train and test (it never reads `val`), the challenge's train and
@@ -34,6 +33,8 @@ class Merged:
 
     splits: dict[str, list[Row]]
     dropped: dict[str, int] = field(default_factory=dict)
+    groups: dict[str, str] = field(default_factory=dict)
+    """Of each id the name of its group."""
 
     def rows(self) -> Iterator[Row]:
         yield from chain.from_iterable(self.splits.values())
@@ -43,8 +44,8 @@ def merge(rows: Sequence[Row], *, preset: Preset = "all", holdout: float = 0.1, 
     """Give every row its split.
 
     Args:
-        holdout: share of each of validation and test for sources without a split, by hash of the id; copies of a
-            picture get one split; 0 keeps all in train.
+        holdout: share of each of validation and test for sources without a split, by hash of the id; memes of one
+            group get one split; 0 keeps all in train.
 
     Raises:
         BadTableError: an id occurs twice, a split has an unknown name, no row is left.
@@ -58,12 +59,14 @@ def merge(rows: Sequence[Row], *, preset: Preset = "all", holdout: float = 0.1, 
             known = ", ".join(SPLIT_NAMES)
             bad.add(row.as_bad("unknown split", f"split is {row.split!r}, allowed: {known}; correct the split"))
     placed = {row: split for row, split in given.items() if split is not None or row.split is None}
-    placed |= _cut(placed, holdout)
+    groups = group_names(list(placed))
+    placed |= _cut(placed, groups, holdout)
     splits = {name: [row for row, split in placed.items() if split == name] for name in SPLITS}
     splits = {split: members for split, members in splits.items() if members}
     if not splits:
         raise BadTableError("no row is left after the merge; check the preset and the sources")
-    return Merged(splits, dict(sorted(dropped.items())))
+    names = {row.id: group for row, group in groups.items()}
+    return Merged(splits, dict(sorted(dropped.items())), names)
 
 
 def unique(rows: Iterable[Row], bad: BadRows | None = None) -> list[Row]:
@@ -98,13 +101,7 @@ def _equal(one: Row, other: Row) -> bool:
     """All but the place in the table is the same."""
     if replace(one, picture=other.picture, file=other.file, row=other.row) != other:
         return False
-    return one.picture == other.picture or _content(one) == _content(other) is not None
-
-
-def _content(row: Row) -> str | None:
-    """The hash of a picture, None where it cannot be read: that is said when it is written."""
-    with suppress(BadImageError):
-        return hashlib.sha256(read_picture(row.picture, row.image)).hexdigest()
+    return one.picture == other.picture or picture_hash(one) == picture_hash(other) is not None
 
 
 def _labelled(rows: Sequence[Row], dropped: Counter[str]) -> list[Row]:
@@ -135,29 +132,19 @@ def _given_split(row: Row, preset: Preset) -> str | None:
     return INTERVLM_SPLITS[row.source, row.split] if preset == "intervlm" else read_split(row.split)
 
 
-def _cut(given: Mapping[Row, str | None], holdout: float) -> dict[Row, str]:
-    """A split for the rows that have none: that of the copies of their picture, else by the hash of the id."""
-    cut = {row: _hashed_split(row.id, holdout) for row, split in given.items() if split is None}
-    for group in _copies(given) if cut and holdout else ():
-        splits = [split for row in group if (split := given[row])]
-        split = min(splits, key=SPLITS.index) if splits else cut[min(group, key=lambda row: row.id)]
-        cut |= {row: split for row in group if row in cut}
-    return cut
-
-
-def _copies(given: Mapping[Row, str | None]) -> Iterator[list[Row]]:
-    """Rows with the same picture, byte for byte, where a split is to be cut; only pictures of one size are read."""
-    sizes = {row: picture_size(row.picture) for row in given}
-    free = Counter(sizes[row] for row, split in given.items() if split is None)
-    every = Counter(sizes.values())
-    alike: defaultdict[str, list[Row]] = defaultdict(list)
-    for row, size in sizes.items():
-        if size and free[size] and every[size] > 1:
-            alike[_content(row) or row.id].append(row)
-    yield from (group for group in alike.values() if len(group) > 1)
+def _cut(given: Mapping[Row, str | None], groups: Mapping[Row, str], holdout: float) -> dict[Row, str]:
+    """A split for the rows that have none: that of the rest of their group, else by the hash of its name."""
+    if not holdout:
+        return {row: "train" for row, split in given.items() if split is None}
+    fixed: dict[str, str] = {}
+    for row, split in given.items():
+        if split is not None:
+            fixed[groups[row]] = min(split, fixed.get(groups[row], split), key=SPLITS.index)
+    free = ((row, groups[row]) for row, split in given.items() if split is None)
+    return {row: fixed.get(group) or _hashed_split(group, holdout) for row, group in free}
 
 
 def _hashed_split(identity: str, holdout: float) -> str:
-    """Test below `holdout`, validation below twice that: a picture's split never depends on the other pictures."""
+    """Test below `holdout`, validation below twice that: a meme's split depends on no meme outside its group."""
     position = int.from_bytes(hashlib.sha256(identity.encode()).digest()[:8], "big") / 2**64
     return "test" if position < holdout else "validation" if position < 2 * holdout else "train"

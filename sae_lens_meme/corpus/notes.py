@@ -29,6 +29,11 @@ def corpus_notes(corpus: str | Path | Mapping[str, Any]) -> list[str]:
         for split, (shared, n) in facts[f"shared_{what}"].items():
             if shared:
                 notes.append(f"{shared:,} of {n:,} {split} {what} {'is' if shared == 1 else 'are'} also in train")
+    for split, (shared, n) in facts.get("shared_groups", {}).items():
+        if shared > max(facts[f"shared_{what}"][split][0] for what in ("pictures", "captions")):
+            notes.append(
+                f"{shared:,} of {n:,} {split} memes are of a group (picture, caption or column) that is also in train"
+            )
     if facts["labels_without_test"]:
         notes.append(
             f"no test rows with {', '.join(facts['labels_without_test'])}: scores of these have no held-out test"
@@ -36,11 +41,11 @@ def corpus_notes(corpus: str | Path | Mapping[str, Any]) -> list[str]:
     return notes
 
 
-def corpus_facts(splits: Splits, hashes: Mapping[str, Mapping[str, str]]) -> dict[str, Any]:
+def corpus_facts(splits: Splits, hashes: Mapping[str, Mapping[str, str]], groups: Mapping[str, str]) -> dict[str, Any]:
     """Facts of the manifest that are counted over the rows that were written.
 
-    `shared_pictures` and `shared_captions` give for each other split how many of its rows have the picture (the
-    caption) of a train row, and how many have one at all.
+    `shared_pictures`, `shared_captions` and `shared_groups` give for each other split how many of its rows have the
+    picture (the caption, the group) of a train row, and how many have one at all.
     """
     captions = {split: [row.text for row in rows if row.text] for split, rows in splits.items()}
     known = {
@@ -52,6 +57,8 @@ def corpus_facts(splits: Splits, hashes: Mapping[str, Mapping[str, str]]) -> dic
         "sources": {split: dict(sorted(Counter(row.source for row in rows).items())) for split, rows in splits.items()},
         "shared_pictures": _shared({split: by_id.values() for split, by_id in hashes.items()}),
         "shared_captions": _shared(captions),
+        "shared_groups": _shared({split: [groups[row.id] for row in rows] for split, rows in splits.items()}),
+        "n_groups": len({groups[row.id] for rows in splits.values() for row in rows}),
         "without_caption": sum(row.text is None for rows in splits.values() for row in rows),
         "labels_without_test": sorted(known.get("train", set()) - known["test"]) if "test" in splits else [],
     }

@@ -30,6 +30,7 @@ class Row:
     image: str  # as the table spells it
     file: Path
     row: int  # 1 is the first row below the header
+    group: str | None = None  # the value of the column that the map calls `group`
 
     def __hash__(self) -> int:  # labels are a dict
         return hash((self.file, self.row))
@@ -108,6 +109,7 @@ def _row(table: Table, layout: Layout, number: int, image: str, labels: Mapping[
         image=image or identity,
         file=table.path,
         row=number,
+        group=None if columns.group is None or is_missing(cells[columns.group]) else cells[columns.group],
     )
 
 

@@ -48,10 +48,9 @@ class Plan:
 
 def corpus_features(extra_labels: Sequence[str] = ()) -> Features:
     """The columns of a corpus: what a meme is, the eight labels, then labels that only this corpus has."""
-    strings = {name: Value("string") for name in ("id", "source", "split", "text", "text_origin", "image_sha256")}
     labels = {name: Value("int64") for name in (*LABELS, *extra_labels)}
-    order = ("id", "source", "split", "image", "text", "text_origin", "image_sha256")
-    return Features({name: Image() if name == "image" else strings[name] for name in order} | labels)
+    order = ("id", "source", "split", "group", "image", "text", "text_origin", "image_sha256")
+    return Features({name: Image() if name == "image" else Value("string") for name in order} | labels)
 
 
 def write_corpus(step: StepFolder, plan: Plan, *, progress: bool) -> None:
@@ -95,7 +94,7 @@ def _columns(split: str, rows: list[Row], plan: Plan, advance: Callable[[int], N
     with ThreadPoolExecutor(_WORKERS) as pool:  # Pillow decodes outside the interpreter lock
         for row, image in zip(rows, pool.map(_verified_bytes, rows), strict=True):
             if isinstance(image, bytes):
-                records.append(_record(row, split, image))
+                records.append(_record(row, split, plan.merged.groups[row.id], image))
             elif plan.bad.on_bad == "raise":
                 raise BadImageError(f"{row.where}: {image} or pass --on-bad skip")
             advance(1)
@@ -111,11 +110,12 @@ def _verified_bytes(row: Row) -> bytes | BadImageError:
     return data
 
 
-def _record(row: Row, split: str, image: bytes) -> dict[str, Any]:
+def _record(row: Row, split: str, group: str, image: bytes) -> dict[str, Any]:
     return {
         "id": row.id,
         "source": row.source,
         "split": split,
+        "group": group,
         "image": {"bytes": image, "path": Path(row.image).name},
         "text": row.text or "",  # text_origin tells missing from empty; a tokenizer needs a string
         "text_origin": row.text_origin,
@@ -137,7 +137,7 @@ def _finish(step: StepFolder, plan: Plan) -> None:
         "labels": [*LABELS, *plan.extra_labels],
         "dropped": plan.merged.dropped,
         "skipped": count_skipped(bad),
-        **corpus_facts(kept, written),
+        **corpus_facts(kept, written, plan.merged.groups),
     }
     step.write("README.md", lambda path: _write_text(path, corpus_card(kept, facts)))
     step.finish(**facts)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -15,7 +15,7 @@ from datasets import Dataset, Image
 from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
 
-from sae_lens_meme.corpus import caption_of, load_corpus, load_rows
+from sae_lens_meme.corpus import caption_of, corpus_notes, load_corpus, load_rows
 from sae_lens_meme.device import pick_device
 from sae_lens_meme.embed.options import HEADS, EmbedOptions
 from sae_lens_meme.embeddings import Embeddings, embedding_features, require_finite
@@ -137,11 +137,11 @@ def _embed_towers(corpus: Path, out: Path, encoder: _Encoder, overwrite: bool, p
     source = sha256_json([manifest["fingerprint"], manifest["files"]])
     with StepFolder(out, "embed", {"corpus": source, **encoder.facts}, overwrite=overwrite) as folder:
         if not folder.complete:
-            _write(folder, rows, encoder, progress)
+            _write(folder, rows, encoder, corpus_notes(manifest["facts"]), progress)
     return Embeddings.load(out)
 
 
-def _write(folder: StepFolder, rows: Dataset, encoder: _Encoder, progress: bool) -> None:
+def _write(folder: StepFolder, rows: Dataset, encoder: _Encoder, notes: list[str], progress: bool) -> None:
     size = SHARD_BATCHES * encoder.batch_size
     shards = [range(start, min(start + size, len(rows))) for start in range(0, len(rows), size)]
     missing = [shard for name, shard in zip(shard_names(len(shards)), shards, strict=True) if not folder.has(name)]
@@ -153,7 +153,8 @@ def _write(folder: StepFolder, rows: Dataset, encoder: _Encoder, progress: bool)
         texts = rows.select_columns(list(described))
         columns = [partial(_columns, texts, shard, encoded, encoder.batch_size, fused) for shard in shards]
         write_dataset(folder, embedding_features(described, widths), columns)
-    folder.finish(**{k: encoder.facts[k] for k in ("model", "fusion", "dtype")}, n_samples=len(rows), d_in=widths)
+    facts = {key: encoder.facts[key] for key in ("model", "fusion", "dtype")}
+    folder.finish(**facts, n_samples=len(rows), d_in=widths, corpus_notes=notes)
 
 
 def _columns(
@@ -185,22 +186,32 @@ def _loader(rows: Dataset, shards: list[range], encoder: _Encoder) -> DataLoader
     )
 
 
-class _Memes(TorchDataset[tuple[torch.Tensor, torch.Tensor]]):
-    """Decoded, preprocessed pictures and tokenised captions of a corpus."""
+class Pictures(Sequence[Any]):
+    """The pictures of a corpus by row number, opened by `open_image` when they are asked for."""
 
-    def __init__(self, rows: Dataset, preprocess: Callable[..., Any], tokenize: Callable[..., Any]):
-        self._rows = rows.select_columns(["id", "image", "text", "text_origin"]).cast_column(
-            "image", Image(decode=False)
-        )
-        self._preprocess, self._tokenize = preprocess, tokenize
+    def __init__(self, rows: Dataset):
+        self._rows = rows.select_columns(["id", "image"]).cast_column("image", Image(decode=False))
 
     def __len__(self) -> int:
         return len(self._rows)
 
-    def __getitem__(self, row: int) -> tuple[torch.Tensor, torch.Tensor]:
+    def __getitem__(self, row: Any) -> Any:
         meme = self._rows[row]
-        picture = open_image(meme["image"]["bytes"], name=meme["id"])
-        return self._preprocess(picture), self._tokenize([caption_of(meme)])[0]
+        return open_image(meme["image"]["bytes"], name=meme["id"])
+
+
+class _Memes(TorchDataset[tuple[torch.Tensor, torch.Tensor]]):
+    """Decoded, preprocessed pictures and tokenised captions of a corpus."""
+
+    def __init__(self, rows: Dataset, preprocess: Callable[..., Any], tokenize: Callable[..., Any]):
+        self._captions, self._pictures = rows.select_columns(["text", "text_origin"]), Pictures(rows)
+        self._preprocess, self._tokenize = preprocess, tokenize
+
+    def __len__(self) -> int:
+        return len(self._pictures)
+
+    def __getitem__(self, row: int) -> tuple[torch.Tensor, torch.Tensor]:
+        return self._preprocess(self._pictures[row]), self._tokenize([caption_of(self._captions[row])])[0]
 
 
 def _stack(items: list[tuple[torch.Tensor, torch.Tensor]]) -> tuple[torch.Tensor, torch.Tensor]:

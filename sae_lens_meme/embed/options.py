@@ -45,4 +45,4 @@ class ArrayOptions(Options):
     fused_embeds: File | None = None
     """Array of fused embeddings, where that is all there is."""
     table: File
-    """CSV, TSV, JSONL or Parquet with id and, where there are any, source, split, text, labels: row i describes vector i."""
+    """CSV, TSV, JSONL or Parquet with id and, where there are any, source, split, group, text, labels: row i describes vector i."""

@@ -46,7 +46,7 @@ SCORES = {
     "f1_always_on": Quantity("f1_always_on", f"control: F1 of a latent that fires on every meme; {_MEAN}", _UNDEFINED),
     "auroc_permuted": Quantity(
         "auroc_permuted",
-        f"control: the same choice and score with the factor permuted within source (about .5); {_MEAN}",
+        f"control: the same choice and score with the factor permuted within source, groups whole (about .5); {_MEAN}",
         _UNDEFINED,
     ),
 }
@@ -65,7 +65,7 @@ COLUMNS = {
 FACTORS = Section(
     "Answer key: AUROC on test memes of the best latent for each planted factor",
     "permuted: the factor permuted within source; F1: of the same latent; always on: a latent that fires on every meme",
-    "AUROC, test memes",
+    "AUROC, test memes (F1: of the same latent)",
 )
 
 N_VALUES = Quantity("n_values", "latents compared: those that stand for a planted value")
@@ -282,7 +282,7 @@ def _labels(
     known = np.stack([mine[factor].notna().to_numpy(bool) for factor, _ in columns], axis=1)
     codes = np.where(known, np.where(true, TRUE, FALSE), UNKNOWN).astype(np.uint8)
     names = tuple(f"{factor}={value}" for factor, value in columns)
-    return ConceptLabels(names, codes, codes, embeddings.strata, embeddings.splits), columns
+    return ConceptLabels(names, codes, codes, embeddings.strata, embeddings.splits, embeddings.groups), columns
 
 
 def _values(factor: pd.Series) -> list[Any]:

@@ -27,22 +27,22 @@ from sae_lens_meme.evaluators.concept_alignment.compute import (
 from sae_lens_meme.evaluators.concept_alignment.quantities import COUNTS, N_F1, NO_QUALITY, TESTED
 from sae_lens_meme.evaluators.concepts import Concept, ConceptLabels, Concepts, concepts_of, require_concepts
 from sae_lens_meme.evaluators.context import Context
-from sae_lens_meme.evaluators.controls import Fitted, activations, fit_directions
+from sae_lens_meme.evaluators.controls import FITS, Fitted, activations, fit_directions
 from sae_lens_meme.evaluators.latents import Latents, encode, hook_of, require_latents_of
 from sae_lens_meme.evaluators.result import Measure, Number, Quantity, Result, Section
 from sae_lens_meme.metrics.contingency import Counter
 
 SHUFFLED = "shuffled_data"
-_PERMUTED = "all labels of a meme given to another meme of its source, so that no latent knows any;"
+_PERMUTED = "all labels of a meme given to another meme of its source, groups whole, so that no latent knows any;"
 UNITS = {
     "sae": ("SAE", "the SAE on the true labels"),
     "permuted_labels": ("permuted", f"{_PERMUTED} mean over the draws"),
     "permuted_labels_max": ("permuted, largest", f"{_PERMUTED} largest over the draws"),
     SHUFFLED: ("shuffled", "an SAE of the same recipe trained on embeddings shuffled per dimension"),
     "neurons": ("neurons", "raw dimensions of the embedding"),
-    "pca": ("PCA", "its principal components"),
-    "ica": ("ICA", "its independent components"),
-    "random_topk": ("random TopK", "random directions of it, z-scored"),
+    "pca": ("PCA", "principal components of the embedding"),
+    "ica": ("ICA", "independent components of the embedding"),
+    "random_topk": ("random TopK", "random directions of the z-scored embedding"),
 }
 """Heading in the printed table, and what it is."""
 EQUAL_L0 = (
@@ -72,7 +72,7 @@ COLUMNS = {"baseline": "sae, or the name of a control", "protocol": "corrected o
 }
 
 
-Counts = dict[tuple[str, str], dict[str, Measure]]
+ByBaseline = dict[tuple[str, str], dict[str, Measure]]
 """By protocol and baseline, then by key of COUNTS."""
 
 
@@ -197,7 +197,7 @@ def permuted_labels(
 def _counts(latents: Latents, labels: ConceptLabels, protocol: str, alpha: float) -> dict[str, Number]:
     """In the order of COUNTS."""
     counter = Counter(latents.csr(), labels.codes(protocol), labels.strata(protocol))
-    numbers = pair_counts(association(counter.count(), protocol, alpha), alpha)
+    numbers = pair_counts(association(counter.count, labels, protocol, alpha), alpha)
     numbers[N_F1] = int((measured_f1(latents, labels, protocol) > INTERVLM_F1).sum())
     return {key: numbers[key] for key in COUNTS}
 
@@ -205,12 +205,13 @@ def _counts(latents: Latents, labels: ConceptLabels, protocol: str, alpha: float
 def _measures(row: dict[str, Any], unfit: Mapping[str, str], alpha: float) -> dict[str, Measure]:
     """The counts of one baseline under one protocol."""
     protocol, name = row["protocol"], row["baseline"]
-    rows = f"{UNITS.get(name, (name, name))[1]}; {EQUAL_L0}; {TESTED[protocol]}; alpha = {alpha:g}"
+    what = "; ".join([UNITS.get(name, (name, f"the dictionary {name!r}"))[1], *([EQUAL_L0] if name in FITS else [])])
+    rows = f"{what}; {TESTED[protocol]}; alpha = {alpha:g}"
     group, reason = f"{protocol}/{name}", unfit.get(name)
     return {key: quantity(row[key], group, rows=rows, reason=reason) for key, quantity in COUNTS.items()}
 
 
-def _show(counts: Counts, alpha: float) -> list[Section]:
+def _show(counts: ByBaseline, alpha: float) -> list[Section]:
     """Make rows of the SAE's shown counts, with the same count of every control beside them."""
     there = {name: found["n_latents"].value for (protocol, name), found in counts.items() if protocol == "corrected"}
     shown = sorted(there.keys() - {"sae", "permuted_labels_max"}, key=[*UNITS, *there].index)
@@ -231,7 +232,7 @@ def _show(counts: Counts, alpha: float) -> list[Section]:
     return sections
 
 
-def _verdict(counts: Counts) -> str | None:
+def _verdict(counts: ByBaseline) -> str | None:
     """Per test, as the controls have other numbers of units."""
     share = {
         name: c["share_of_tests_global"].value for (protocol, name), c in counts.items() if protocol == "corrected"

@@ -19,6 +19,7 @@ def cautions(sae: Any, embeddings: Embeddings) -> list[str]:
     of_corpus = embeddings.facts.get("corpus_notes")  # where `embed` read a corpus
     found = [
         *_of_splits(embeddings),
+        *_of_groups(embeddings),
         *(
             [f"{line[:1].upper()}{line[1:]}." for line in of_corpus]
             if of_corpus is not None
@@ -40,6 +41,18 @@ def _of_splits(embeddings: Embeddings) -> Iterator[str]:
         yield f"{len(rows)} {split} memes: intervals of rare latents do not hold."
     if split == "test" and not len(embeddings.rows("validation")):
         yield "There are no validation memes: thresholds and latents were chosen on train memes."
+
+
+def _of_groups(embeddings: Embeddings) -> Iterator[str]:
+    """Of the memes on which scores are measured; of all where those are no groups but some others are."""
+    split, rows = embeddings.held_out()
+    for what, groups in ((f"{split} memes", embeddings.groups[rows]), ("memes", embeddings.groups)):
+        if (n := len(np.unique(groups))) < len(groups):
+            yield (
+                f"{len(groups):,} {what} are {n:,} groups (copies, templates, pairs): intervals and permutations are over "
+                "groups, tests of association over one meme a group."
+            )
+            return
 
 
 def _of_captions(embeddings: Embeddings) -> Iterator[str]:

@@ -6,6 +6,7 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Annotated, Any
 
 import numpy as np
@@ -17,6 +18,7 @@ from sae_lens_meme.errors import ConfigError, DataError
 from sae_lens_meme.evaluators.base import Unavailable
 from sae_lens_meme.labels import LEVELS, level
 from sae_lens_meme.metrics.contingency import FALSE, TRUE, UNKNOWN
+from sae_lens_meme.metrics.fisher import one_a_group
 from sae_lens_meme.metrics.permutation import permutation_within
 
 MAX_CLASSES = 10
@@ -216,6 +218,8 @@ class ConceptLabels:
     """FALSE or TRUE for every meme, as InterVLM's code counts them."""
     sources: Int[np.ndarray, " n"]
     splits: np.ndarray
+    groups: Int[np.ndarray, " n"] | None = None
+    """As `Embeddings.groups`; None: every meme its own."""
 
     @classmethod
     def of(cls, embeddings: Embeddings, concepts: tuple[Concept, ...]) -> ConceptLabels:
@@ -228,7 +232,9 @@ class ConceptLabels:
             published[:, c] = np.where(concept.published_truth(label), TRUE, FALSE)
         if len(embeddings) == 0:
             raise DataError("these embeddings have no memes")
-        return cls(tuple(c.name for c in concepts), known, published, embeddings.strata, embeddings.splits)
+        return cls(
+            tuple(c.name for c in concepts), known, published, embeddings.strata, embeddings.splits, embeddings.groups
+        )
 
     def codes(self, protocol: str) -> Codes:
         return self.published if protocol == "published" else self.known
@@ -238,9 +244,14 @@ class ConceptLabels:
         return np.zeros_like(self.sources) if protocol == "published" else self.sources
 
     def permuted(self, generator: np.random.Generator) -> ConceptLabels:
-        """All labels of a meme given to another meme of the same source: any association that remains is the source's."""
-        order = permutation_within(self.sources, generator)
+        """All labels of a group given to another of the same source: what association remains is the source's or chance."""
+        order = permutation_within(self.sources, generator, groups=self.groups)
         return replace(self, known=self.known[order], published=self.published[order])
+
+    @cached_property
+    def one_a_group(self) -> list[Int[np.ndarray, " n"] | None]:
+        """Weights of draws of one meme a group; one draw of all memes where each is its own."""
+        return one_a_group(self.groups)
 
     def test_codes(self) -> Codes:
         """UNKNOWN outside the test rows."""

@@ -41,7 +41,7 @@ _ZSCORED = "z-scored on the train rows, C = 1 (a weaker penalty than on L2-norma
 SPACES = {
     "majority": "control: class frequencies of the train rows, whatever the meme",
     "latents": "probe on L2-normalised latents, C = 1",
-    "latents_permuted": "control: probe on L2-normalised latents whose train labels are permuted within source, measured "
+    "latents_permuted": "control: probe on L2-normalised latents whose train labels are permuted within source (groups whole), measured "
     "on the true labels. Above 0.5 is what the source of a meme tells: latents show the source, and the classes differ in "
     "frequency between sources",
     "embedding": f"probe on the embedding, {_ZSCORED}",
@@ -145,7 +145,8 @@ class Probes(Evaluator):
         if "latents" in spaces:
             yield "latents", [self.fitted.of_latents(task, embeddings, latents)]
             rng, sources = np.random.default_rng(self.options.seed), embeddings.sources[task.train]
-            draws = [permute_within(y, sources, rng) for _ in range(self.options.n_permutations)]
+            groups = embeddings.groups[task.train]
+            draws = [permute_within(y, sources, rng, groups) for _ in range(self.options.n_permutations)]
             if controls := fit_latent_probes(task.name, readers["latents"](task.train), draws):
                 yield "latents_permuted", controls
         if "embedding" in spaces:
@@ -205,9 +206,11 @@ class Probes(Evaluator):
         return "; ".join(lines)
 
 
-def permute_within(values: np.ndarray, groups: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """`values` shuffled among the entries of the same group."""
-    return values[permutation_within(groups, rng)]
+def permute_within(
+    values: np.ndarray, strata: np.ndarray, rng: np.random.Generator, groups: np.ndarray | None = None
+) -> np.ndarray:
+    """`values` shuffled among the entries of the same stratum, those of a group together."""
+    return values[permutation_within(strata, rng, groups=groups)]
 
 
 Reader = Callable[[np.ndarray], Any]

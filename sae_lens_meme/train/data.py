@@ -8,7 +8,7 @@ from typing import Any, Generic, TypeVar
 
 import numpy as np
 import torch
-from jaxtyping import Int
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from sae_lens_meme.embeddings import Embeddings
@@ -34,6 +34,7 @@ class TrainingData:
     """Rows that are monitored and that early stopping looks at; may be none. Test rows are never read."""
     sources: dict[str, Source]  # by hook
     d_in: dict[str, int]  # by hook
+    live: bool
     moments: dict[str, Moments] = field(default_factory=dict)  # of the training rows by hook, filled by `prepare`
 
     def prepare(self, *, shuffle_seed: int | None = None, show: bool = True) -> None:
@@ -43,16 +44,18 @@ class TrainingData:
             NonFiniteError: names the first row with NaN or infinity.
             DataError: a value is too large for float32, or the training rows do not vary.
         """
-        for hook, source in self.sources.items():
+        for hook, source in dict(self.sources).items():
             with progress_bar("Statistics of the training rows", len(self.train_rows), show=show) as advance:
                 self.moments[hook] = moments(self._checked(hook, self.train_rows, advance))
             self._require_variation(hook)
-            for _ in self._checked(hook, self.validation_rows, lambda n: None):
-                pass
             if shuffle_seed is not None:
                 self.sources[hook] = shuffled(source, self.train_rows, shuffle_seed)
+            if self.live and len(rows := self.validation_rows):  # read at each epoch: not through the towers again
+                self.sources[hook] = _replaced(self.sources[hook], rows, source(rows))
+            for _ in self._checked(hook, self.validation_rows):
+                pass
 
-    def _checked(self, hook: str, rows: np.ndarray, advance: Callable[[int], None]) -> Iterator[np.ndarray]:
+    def _checked(self, hook: str, rows: np.ndarray, advance: Callable[[int], object] = int) -> Iterator[np.ndarray]:
         for start in range(0, len(rows), _CHUNK):
             part = rows[start : start + _CHUNK]
             values = self.sources[hook](part).numpy()
@@ -106,14 +109,13 @@ def open_data(embeddings: Embeddings, hooks: list[str], *, model: Any = None, ch
         )
     if model is not None:
         _require_hooks(hooks, [str(name) for name in model.hook_dict], "the model")
-        # validation rows are read at each epoch: not through the towers again
-        sources = {hook: remembered(live(model, hook, chunk), validation_rows) for hook in hooks}
+        sources = {hook: live(model, hook, chunk) for hook in hooks}
         d_in = {hook: source(train_rows[:1]).shape[-1] for hook, source in sources.items()}
     else:
         _require_hooks(hooks, embeddings.hooks, str(embeddings.path or "embeddings"))
         sources = {hook: stored(embeddings, hook) for hook in hooks}
         d_in = {hook: embeddings.d_in(hook) for hook in hooks}
-    return TrainingData(embeddings, train_rows, validation_rows, sources, d_in)
+    return TrainingData(embeddings, train_rows, validation_rows, sources, d_in, model is not None)
 
 
 def _require_hooks(hooks: list[str], known: Any, where: str) -> None:
@@ -136,29 +138,24 @@ def live(model: Any, hook: str, chunk: int = 64) -> Source:
         for start in range(0, len(rows), chunk):
             tokens = torch.from_numpy(np.asarray(rows[start : start + chunk], dtype=np.int64))[:, None]
             _, cache = model.run_with_cache(tokens, names_filter=[hook], return_type=None)
-            parts.append(cache[hook][:, 0].float().cpu())
+            parts.append(_one_position(cache[hook], hook).float().cpu())
         return torch.cat(parts)
 
     return activations
 
 
-def remembered(source: Source, rows: Int[np.ndarray, "n"]) -> Source:
-    """The source, read once for each of `rows`; a batch is of such rows only, or of others only."""
-    known: dict[int, Tensor] = {}
-    to_remember = set(rows.tolist())
-
-    def activations(wanted: np.ndarray) -> Tensor:
-        if not len(wanted) or not set(wanted.tolist()) <= to_remember:
-            return source(wanted)
-        if missing := [row for row in wanted.tolist() if row not in known]:
-            known.update(zip(missing, source(np.array(missing)), strict=True))
-        return torch.stack([known[row] for row in wanted.tolist()])
-
-    return activations
+def _one_position(x: Float[Tensor, "batch positions d"], hook: str) -> Float[Tensor, "batch d"]:
+    """An SAE of one position of several would be spliced into all of them."""
+    if x.shape[1] != 1:
+        raise ConfigError(
+            f"train.hook_name is {hook!r}, which has {x.shape[1]} positions a meme (patches or tokens); "
+            "SAEs are trained on hooks with one, such as hook_image_embed, hook_text_embed and hook_fused"
+        )
+    return x[:, 0]
 
 
 def shuffled(source: Source, rows: Int[np.ndarray, "n"], seed: int) -> Source:
-    """The control: each dimension of these rows permuted on its own, other rows as they are.
+    """The control: each dimension of these rows (ascending) permuted on its own, other rows as they are.
 
     Every dimension keeps its distribution and all dependence between dimensions is gone. Holds a copy
     of the rows in memory.
@@ -167,16 +164,20 @@ def shuffled(source: Source, rows: Int[np.ndarray, "n"], seed: int) -> Source:
     for dimension in range(values.shape[1]):
         order = np.random.Generator(np.random.PCG64([seed, dimension])).permutation(len(rows))
         values[:, dimension] = values[order, dimension]
-    position = np.full(int(rows.max()) + 1, -1)
-    position[rows] = np.arange(len(rows))
+    return _replaced(source, rows, torch.from_numpy(values))
+
+
+def _replaced(source: Source, rows: Int[np.ndarray, "n"], values: Tensor) -> Source:
+    """These values for these rows (ascending); a batch is of such rows or of others, which come from the source."""
 
     def activations(wanted: np.ndarray) -> Tensor:
-        at = np.where(wanted < len(position), position[np.minimum(wanted, len(position) - 1)], -1)
-        if (at >= 0).all():
-            return torch.from_numpy(values[at])
-        if (at < 0).all():
-            return source(wanted)
-        raise DataError("a batch mixes rows of the shuffled control with other rows")
+        at = np.minimum(np.searchsorted(rows, wanted), len(rows) - 1)
+        known = rows[at] == wanted
+        if known.all():
+            return values[at]
+        if known.any():
+            raise DataError("a batch mixes rows that were read before with other rows")
+        return source(wanted)
 
     return activations
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -57,6 +57,9 @@ class _EpochRunner:
     """
 
     cfg: Any
+    sae: Any
+    saes: Any
+    activations_store: Any
     hooks: dict[str, str]  # by name of the SAE; a single one has the empty name
     monitor: EpochMonitor  # of the latest run
     on_train_rows: dict[str, Reconstruction]  # of the saved weights
@@ -87,10 +90,13 @@ class _EpochRunner:
         rows = Dataset.from_dict({"input_ids": data.train_rows[:, None].tolist()})
         with self._in_saelens(cfg):
             super().__init__(cfg, rows, HookedRootModule() if model is None else model, given)  # type: ignore[call-arg]
-        store: Any = self.activations_store  # type: ignore[attr-defined]
-        store.load_from_checkpoint = lambda checkpoint_path: None  # nothing is read from it
-        for name, sae in self._saes().items():
-            _require_width(sae, self.hooks[name], data.d_in[self.hooks[name]])
+        self.activations_store.load_from_checkpoint = lambda checkpoint_path: None  # nothing is read from it
+        for name, sae in (self.saes if hasattr(self, "saes") else {"": self.sae}).items():
+            hook = self.hooks[name]
+            if sae.cfg.d_in != data.d_in[hook]:
+                raise ConfigError(
+                    f"cfg.sae.d_in is {sae.cfg.d_in}, the activations at {hook} have {data.d_in[hook]} dimensions"
+                )
             try_out(sae, standardize=standardize)
         if not data.moments:
             data.prepare(shuffle_seed=cfg.seed if shuffled else None, show=progress)
@@ -105,13 +111,8 @@ class _EpochRunner:
 
     @contextmanager
     def _in_saelens(self, cfg: Any) -> Iterator[None]:
-        with ExitStack() as stack:
-            for context in (seeded(cfg.seed), quiet(self._progress), refused_by_saelens()):
-                stack.enter_context(context)
+        with seeded(cfg.seed), quiet(self._progress), refused_by_saelens():
             yield
-
-    def _saes(self) -> dict[str, TrainingSAE[Any]]:
-        raise NotImplementedError
 
     def _fit(self, trainers: Trainers, coordinator: Any, provider: EpochShuffle[Any]) -> Any:
         """Train with `coordinator.fit`, then measure what is saved on all training rows."""
@@ -190,9 +191,6 @@ class MemeSAETrainingRunner(_EpochRunner, LanguageModelSAETrainingRunner):
         self.hooks = {"": cfg.hook_name}
         super().__init__(cfg, data, override_sae, **options)
 
-    def _saes(self) -> dict[str, TrainingSAE[Any]]:
-        return {"": self.sae}
-
     def run_trainer_with_interruption_handling(self, trainer: SAETrainer[Any, Any]) -> TrainingSAE[Any]:
         source, cfg = self.data.sources[self.cfg.hook_name], self.cfg
         provider = EpochShuffle(source, self.data.train_rows, cfg.train_batch_size_tokens, cfg.seed)
@@ -212,9 +210,6 @@ class MemeMultiSAETrainingRunner(_EpochRunner, MultiSAETrainingRunner):
     ):
         self.hooks = cfg.hook_names_per_sae
         super().__init__(cfg, data, override_saes, **options)
-
-    def _saes(self) -> dict[str, TrainingSAE[Any]]:
-        return self.saes
 
     def _run_with_interruption_handling(self, trainer: MultiSAETrainer) -> dict[str, TrainingSAE[Any]]:
         def fetch(rows: np.ndarray) -> dict[str, Tensor]:
@@ -266,8 +261,3 @@ class Standardizer(ActivationScaler):
         if self.whitening is None:
             return super().unscale(acts)
         return acts * self.whitening.inverse_matrix.diagonal().to(acts) + self.whitening.mean.to(acts)
-
-
-def _require_width(sae: TrainingSAE[Any], hook: str, d_in: int) -> None:
-    if sae.cfg.d_in != d_in:
-        raise ConfigError(f"cfg.sae.d_in is {sae.cfg.d_in}, the activations at {hook} have {d_in} dimensions")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -24,7 +25,7 @@ from sae_lens_meme.metrics.effect_sizes import (
     precision,
     recall,
 )
-from sae_lens_meme.metrics.fisher import fisher_greater, stratified_greater
+from sae_lens_meme.metrics.fisher import fisher_greater, greater_one_a_group
 from sae_lens_meme.metrics.multiple_testing import benjamini_hochberg, benjamini_hochberg_by_concept, rejected
 from sae_lens_meme.metrics.ranking import Ranked, auroc, best_f1, confusion, delong_interval
 
@@ -54,13 +55,13 @@ class Pairs:
 def measure_pairs(latents: Latents, labels: ConceptLabels, protocol: str, ranked: Ranked | None = None) -> Pairs:
     """All pairs under `protocol`.
 
-    corrected: the test of association on all memes with a known label, within source; the threshold on the
+    corrected: the test of association on all memes with a known label (one a group), within source; the threshold on the
     validation rows; F1, precision, recall and AUROC (within source) on the test rows.
     published: everything on all rows at once, a missing label counted as negative.
     """
     ranked = Ranked.of(latents.csc()) if ranked is None else ranked
-    tables = Counter(latents.csr(), labels.codes(protocol), labels.strata(protocol)).count()
-    log_p = association(tables, protocol)
+    counter = Counter(latents.csr(), labels.codes(protocol), labels.strata(protocol))
+    tables, log_p = counter.count(), association(counter.count, labels, protocol)
     a, b, c, d = tables.pooled
     odds = common_odds_ratio(tables)
     silent = a + b == 0
@@ -80,12 +81,20 @@ def measure_pairs(latents: Latents, labels: ConceptLabels, protocol: str, ranked
     return Pairs(protocol, labels.names, log_p, {**columns, **scores}, splits)
 
 
-def association(tables: Tables, protocol: str, alpha: float = 1.0) -> Float[np.ndarray, "latents concepts"]:
+def association(
+    count: Callable[[Any], Tables], labels: ConceptLabels, protocol: str, alpha: float = 1.0, weights: Any = None
+) -> Float[np.ndarray, "latents concepts"]:
     """Natural logs of the one-sided p of the protocol's test; NaN where it cannot be done.
 
-    A p above `alpha` may come out as 1: for counts of significant pairs it need not be known.
+    Args:
+        count: from weights of the memes to tables, as `Counter.count`.
+        alpha: a p above it may come out as 1: for counts of significant pairs it need not be known.
+        weights: 0 or 1 for each meme: a subset, of which one draw is tested, for its spread; default all.
     """
-    return fisher_greater(tables, alpha) if protocol == "published" else stratified_greater(tables, alpha)
+    if protocol == "published":
+        return fisher_greater(count(weights), alpha)
+    draws = labels.one_a_group if weights is None else labels.one_a_group[:1]
+    return greater_one_a_group(count, draws, alpha, weights)
 
 
 def significant(log_p: Float[np.ndarray, "latents concepts"], alpha: float) -> dict[str, Bool[np.ndarray, "l c"]]:
@@ -116,10 +125,11 @@ def count_intervals(
     keys = [f"n_{what}_{family}" for what in ("significant", "latents") for family in FAMILIES]
 
     def count(weights: np.ndarray | None = None) -> np.ndarray:
-        counts = pair_counts(association(counter.count(weights), protocol, alpha), alpha)
+        counts = pair_counts(association(counter.count, labels, protocol, alpha, weights), alpha)
         return np.array([counts[key] for key in keys])
 
-    return dict(zip(keys, count_interval(count, count(), labels.sources, replicates, seed).T.tolist(), strict=True))
+    ends = count_interval(count, count(), labels.sources, replicates, seed, labels.groups)
+    return dict(zip(keys, ends.T.tolist(), strict=True))
 
 
 def effect_of(pairs: Pairs, chosen: Bool[np.ndarray, "latents concepts"]) -> tuple[float, int]:
@@ -155,7 +165,8 @@ def best_f1_interval(
     rows, concepts = np.flatnonzero(labels.splits == "test"), np.arange(len(best.latent))
     threshold = np.where(best.latent < 0, np.nan, pairs.columns["threshold"][best.latent, concepts])
     fires = latents.csc()[:, best.latent][rows].toarray() >= threshold  # NaN fires nowhere
-    interval = f1_interval(fires, labels.known[rows], labels.sources[rows], replicates, seed)
+    groups = None if labels.groups is None else labels.groups[rows]
+    interval = f1_interval(fires, labels.known[rows], labels.sources[rows], replicates, seed, groups)
     return np.where(np.isnan(threshold), np.nan, interval)
 
 
@@ -165,12 +176,13 @@ def f1_interval(
     strata: Int[np.ndarray, " n"],
     replicates: int,
     seed: int,
+    groups: Int[np.ndarray, " n"] | None = None,
 ) -> Float[np.ndarray, "2 concepts"]:
-    """95 % interval of an F1: bootstrap over memes within stratum; the binomial bounds of an F1 of 0 or 1."""
+    """95 % interval of an F1: bootstrap over groups within stratum; the binomial bounds of an F1 of 0 or 1."""
     if not len(fires):
         return np.full((2, fires.shape[1]), np.nan)
     flags = np.hstack([fires & (codes == TRUE), fires & (codes != UNKNOWN), codes == TRUE]).astype(np.float64)
-    weights = np.array(list(bootstrap_weights(strata, replicates, seed)))
+    weights = np.array(list(bootstrap_weights(strata, replicates, seed, groups)))
     drawn = percentile_interval(f1_score(*np.split(weights @ flags, 3, axis=1)))
     true_fired, fired, true = np.split(flags.sum(axis=0), 3)
     at_ends = np.array(f1_bounds_at_ends(true_fired, fired, true))
@@ -211,7 +223,7 @@ def measured_f1(latents: Latents, labels: ConceptLabels, protocol: str) -> Float
 
 def _scores(ranked: Ranked, labels: ConceptLabels, protocol: str) -> dict[str, np.ndarray]:
     scored = _scored_codes(labels, protocol)
-    value, error = auroc(ranked, scored, labels.strata(protocol))
+    value, error = auroc(ranked, scored, labels.strata(protocol), labels.groups if protocol == "corrected" else None)
     low, high = delong_interval(value, error)
     true, n = (scored == TRUE).sum(axis=0), (scored != UNKNOWN).sum(axis=0)
     found = _thresholds(ranked, labels, protocol)

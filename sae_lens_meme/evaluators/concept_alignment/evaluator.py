@@ -122,7 +122,7 @@ class ConceptAlignment(Evaluator):
         measures = [measure for found in pairs for measure in self._of_protocol(found, latents, labels)]
         section = Section(
             f"Concepts: latent x concept pairs with q < {self.options.alpha:g}",
-            "95 %: delete-d jackknife over memes. Beside each count the size of the effects: the median AUROC of these pairs, "
+            "95 %: delete-d jackknife over memes, groups whole. Beside each count the size of the effects: the median AUROC of these pairs, "
             "how many of them have an AUROC with an interval above .5, and how many concepts have a latent with a larger F1 "
             "than firing always: on test memes, but on all memes where the protocol is the published one. "
             f"{NO_QUALITY}",
@@ -224,7 +224,11 @@ def _section_of_best(pairs: Pairs, hidden: list[str]) -> Section:
         "that reads nothing but the source; chosen: F1 on the memes that chose; AUROC: of that latent, within source"
     )
     note += f". Not shown, as no latent can be chosen: {_listed(hidden)}" if hidden else ""
-    return Section("Concepts: F1 on test memes of the best latent of each concept", note, "F1, test memes")
+    return Section(
+        "Concepts: F1 on test memes of the best latent of each concept",
+        note,
+        "F1, test memes (AUROC: of the same latent)",
+    )
 
 
 def _label(concept: str, latent: int | None, labels: ConceptLabels, c: int) -> str:

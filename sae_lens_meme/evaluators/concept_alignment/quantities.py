@@ -6,7 +6,8 @@ from sae_lens_meme.evaluators.concept_alignment.compute import FAMILIES, INTERVL
 from sae_lens_meme.evaluators.result import Quantity
 
 TESTED = {
-    "corrected": "exact one-sided test within source, on all memes with a known label",
+    "corrected": "exact one-sided test within source, on all memes with a known label; where memes have groups, on one meme a group (5 / 3 of "
+    "the median p of five draws where that leaves out more than a tenth of the memes)",
     "published": "InterVLM's procedure: one-sided Fisher test on all memes of all splits at once, where a missing label is a "
     "negative (and matches sentiment<=-1) and a latent that never fires is a test with p = 1",
 }
@@ -18,11 +19,11 @@ SCORED = {
 }
 """The rows of the scores of each protocol."""
 JACKKNIFE = (
-    "delete-d jackknife: twice the spread over random four fifths of the memes of each source, laid around the count; a "
+    "delete-d jackknife: twice the spread over random four fifths of the memes (groups whole) of each source, laid around the count; a "
     "bootstrap would take a repeated meme for independent evidence"
 )
 F1_INTERVAL = (
-    "bootstrap over test memes within source; of an F1 of 0 or 1, which is 0 or 1 in every resample, Clopper and Pearson's "
+    "bootstrap over test memes within source, groups whole; of an F1 of 0 or 1, which is 0 or 1 in every resample, Clopper and Pearson's "
     "bounds of tp / (tp + fp + fn), from which F1 follows (Lam, Gopal and Qian 2023)"
 )
 HELD_OUT = ("f1_test", "winners_curse")
@@ -108,7 +109,7 @@ COLUMNS = {
     "c": "silent, true",
     "d": "silent, false",
     "odds_ratio": "Mantel-Haenszel, common to the sources; null where b c = 0",
-    "p": "corrected: exact one-sided test within source; published: one-sided Fisher test, sources pooled",
+    "p": "corrected: exact one-sided test within source, of one meme a group; published: one-sided Fisher test, sources pooled",
     "q_concept": "Benjamini-Hochberg q, each concept a family of its own",
     "q_global": "Benjamini-Hochberg q over all latents and concepts",
     "auroc": "of the activation, on test memes within source (corrected) or on all memes (published)",
@@ -119,10 +120,10 @@ COLUMNS = {
     "recall_test": "recall on test memes",
     "f1_always_on": "control: F1 of a latent that fires on every meme",
     "log10_p": "base-10 logarithm of p, which may underflow",
-    "odds_ratio_low": "low end of the 95 % interval of Robins, Breslow and Greenland",
+    "odds_ratio_low": "low end of the 95 % interval of Robins, Breslow and Greenland, which takes each meme for its own group",
     "odds_ratio_high": "high end of that interval",
     "firing_rate_difference": "P(fires | true) - P(fires | false), within source",
-    "auroc_low": "low end of DeLong's 95 % interval; null with fewer than two memes of a kind, or kinds that are apart",
+    "auroc_low": "low end of DeLong's 95 % interval (corrected: over groups, Obuchowski's); null with fewer than two memes of a kind, or kinds that are apart",
     "auroc_high": "high end of that interval",
     "f1_ceiling": "2 min(r, p) / (r + p): the largest F1 at the firing rate r of the threshold and the prevalence p",
     "winners_curse": "f1_validation - f1_test",

@@ -56,7 +56,7 @@ def compare(task: Task, latents: Latents, scores: ItemScores, settings: Settings
     train = thinned(train, task.label.values, settings.max_rows, settings.seed)
     groups = scores.sources[train] if settings.within_source else None
     probe = _OnPart(task, latents, train)
-    measured = _Measured(task, latents, held_out, scores.sources[held_out], settings)
+    measured = _Measured(task, latents, held_out, scores.sources[held_out], scores.groups[held_out], settings)
     everything = measured.aurocs(probe.on(np.arange(len(train))))
     n_kept, by_score, random = {}, {}, {}
     for share in settings.shares:
@@ -92,13 +92,21 @@ class _OnPart:
 
 
 class _Measured:
-    """The held-out memes of a task, and their resamples within source."""
+    """The held-out memes of a task, and their resamples within source, groups whole."""
 
-    def __init__(self, task: Task, latents: Latents, held_out: np.ndarray, sources: np.ndarray, settings: Settings):
+    def __init__(
+        self,
+        task: Task,
+        latents: Latents,
+        held_out: np.ndarray,
+        sources: np.ndarray,
+        groups: np.ndarray,
+        settings: Settings,
+    ):
         self.z, self.y = latents.csr()[held_out], task.label.values[held_out]
         self.sources = np.unique(sources, return_inverse=True)[1]
-        resamples = bootstrap_weights(self.sources, settings.n_bootstrap, settings.seed)
-        # a meme is drawn about once: 255 times is out of reach
+        resamples = bootstrap_weights(self.sources, settings.n_bootstrap, settings.seed, groups)
+        # a group is drawn about once: 255 times is out of reach
         self.weights = np.stack([np.ones(len(held_out), np.int64), *resamples], axis=1).astype(np.uint8)
 
     def aurocs(self, probe: Probe) -> Aurocs:

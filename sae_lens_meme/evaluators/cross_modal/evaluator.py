@@ -257,7 +257,8 @@ def _differences(at: str, aurocs: Aurocs, draws: np.ndarray, why: Sequence[str],
     for i, level in enumerate(q.AUROC):
         reason = why[i] if np.isnan(aurocs[i, 0]) else _NO_DRAWS
         ends = _spread(
-            difference[i, 1:], "percentile bootstrap over held-out memes within source; the random selections stay"
+            difference[i, 1:],
+            "percentile bootstrap over held-out memes within source, groups whole; the random selections stay",
         )
         quantity = q.DIFFERENCE[f"{level}_minus_random"]
         found.append(quantity(difference[i, 0], at, rows=rows, interval=ends, reason=reason))

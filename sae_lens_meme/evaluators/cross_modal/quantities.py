@@ -94,7 +94,7 @@ DIFFERENCE = {
 
 def columns(weights: Weights) -> dict[str, str]:
     """Of the table of weights."""
-    ends = "95 % percentile interval of omega over resamples of the train memes within source; a meme drawn twice is not paired with itself"
+    ends = "95 % percentile interval of omega over resamples of the train memes within source, groups whole; a meme drawn twice is not paired with itself"
     return {
         "latent": "index of the latent",
         "support": f"train memes on which the latent exceeds {weights.delta:g}",

@@ -34,6 +34,8 @@ class ItemScores:
     """Cosine of the meme's own image and text embedding."""
     l0: Int[np.ndarray, " n_samples"]
     """Active latents of the meme."""
+    groups: Int[np.ndarray, " n_samples"]
+    """As `Embeddings.groups`."""
 
     def by(self, criterion: str) -> Float64[np.ndarray, " n_samples"]:
         """One of `CRITERIA`, the larger the better.
@@ -72,6 +74,7 @@ def item_scores(
         mean=mean[:, 0],
         clip=pairs.clip,
         l0=np.diff(fires.indptr),
+        groups=embeddings.groups,
     )
 
 

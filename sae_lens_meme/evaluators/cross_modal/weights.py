@@ -86,7 +86,7 @@ def cross_modal_weights(
     modalities at once, so here the two sides are the text embedding and the image embedding of the `top` memes that
     activate the latent most (ties to the smaller id); memes without a cosine (a zero vector) take no part.
 
-    Resamples draw train memes within source; a meme drawn twice is not paired with itself. Which latents have enough
+    Resamples draw train memes within source, groups whole; a meme drawn twice is not paired with itself. Which latents have enough
     support is decided on all train memes.
 
     Args:
@@ -106,10 +106,11 @@ def cross_modal_weights(
     pairs = pairs or MemePairs.of(embeddings, sides)
     most = 3 * top + 10 if n_bootstrap else top
     support, memes = _strongest(latents.rows(pairs.train), delta, most)
-    draws = _draws(pairs.sources, n_bootstrap, seed)
-    looked_up = (
-        permutation_within(pairs.sources, np.random.default_rng([seed, 1])) if shuffled else np.arange(len(pairs.train))
-    )
+    groups = embeddings.groups[pairs.train]
+    draws = _draws(pairs.sources, groups, n_bootstrap, seed)
+    looked_up = np.arange(len(pairs.train))
+    if shuffled:
+        looked_up = permutation_within(pairs.sources, np.random.default_rng([seed, 1]), groups=groups)
     columns = np.full((4 + n_bootstrap, latents.d_sae), np.nan)
     measured = np.flatnonzero(support >= min_support)
     with threadpool_limits(1, user_api="blas"):  # many small products: threads would wait for each other
@@ -146,9 +147,11 @@ def _strongest(latents: Latents, delta: float, most: int) -> tuple[np.ndarray, n
     return support, memes
 
 
-def _draws(sources: np.ndarray, n_bootstrap: int, seed: int) -> UInt8[np.ndarray, "n_train replicates"]:
-    draws = np.empty((len(sources), n_bootstrap), np.uint8)  # a meme is drawn about once: 255 times is out of reach
-    for r, weights in enumerate(bootstrap_weights(sources, n_bootstrap, seed)):
+def _draws(
+    sources: np.ndarray, groups: np.ndarray, n_bootstrap: int, seed: int
+) -> UInt8[np.ndarray, "n_train replicates"]:
+    draws = np.empty((len(sources), n_bootstrap), np.uint8)  # a group is drawn about once: 255 times is out of reach
+    for r, weights in enumerate(bootstrap_weights(sources, n_bootstrap, seed, groups)):
         draws[:, r] = weights
     return draws
 

@@ -32,10 +32,17 @@ class Resampling:
     n_active: Float[np.ndarray, "d_sae b"]
 
     @classmethod
-    def of(cls, latents: Any, strata: Int[np.ndarray, " n"], n_bootstrap: int, seed: int) -> Resampling:
-        """Memes are drawn with replacement within each stratum."""
+    def of(
+        cls,
+        latents: Any,
+        strata: Int[np.ndarray, " n"],
+        n_bootstrap: int,
+        seed: int,
+        groups: Int[np.ndarray, " n"] | None = None,
+    ) -> Resampling:
+        """Groups of memes (default each its own) are drawn with replacement within each stratum."""
         weights = np.empty((latents.shape[0], n_bootstrap), dtype=np.uint8)
-        for b, drawn in enumerate(bootstrap_weights(strata, n_bootstrap, seed)):
+        for b, drawn in enumerate(bootstrap_weights(strata, n_bootstrap, seed, groups)):
             weights[:, b] = drawn
         fires = sparse.csr_matrix((np.ones(latents.nnz, np.float32), latents.indices, latents.indptr), latents.shape)
         return cls(weights, fires.T @ weights.astype(np.float32))

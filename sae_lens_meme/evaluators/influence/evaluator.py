@@ -157,7 +157,8 @@ class Influence(Evaluator):
         resampling = None
         if self.options.n_bootstrap:
             z = latents.rows(rows).csr()
-            resampling = Resampling.of(z, embeddings.strata[rows], self.options.n_bootstrap, self.options.seed)
+            n_bootstrap, seed = self.options.n_bootstrap, self.options.seed
+            resampling = Resampling.of(z, embeddings.strata[rows], n_bootstrap, seed, embeddings.groups[rows])
         tables, multipliers = [], self.options.multipliers
         for (head, route), (_, choice) in zip(
             self._routes(hook, embeddings, latents, rows, tasks, decoder),
@@ -252,7 +253,7 @@ class Influence(Evaluator):
             ends = [end[top, m, best] for end in effects.delta_all_interval]
             low, high = sorted(np.abs(ends)) if ends[0] * ends[1] > 0 else (0.0, np.abs(ends).max())
             what = (
-                "of delta_all of this latent and class, percentile bootstrap over memes within source, "
+                "of delta_all of this latent and class, percentile bootstrap over memes within source, groups whole, "
                 f"{self.options.n_bootstrap} resamples; it does not count the choice"
             )
             interval = Interval(low if fires else None, high if fires else None, what)
@@ -284,7 +285,7 @@ COLUMNS = {
     "head": "probe, or model for a head that was given",
     "published": "true for InterVLM's one number a latent and edit: the positive class of two, else the class of largest "
     "|delta_all|, probe on latents; their rows are the test rows",
-    "delta_all_low": "low end of the 95 % interval of delta_all, percentile bootstrap over memes within source",
+    "delta_all_low": "low end of the 95 % interval of delta_all, percentile bootstrap over memes within source, groups whole",
     "delta_all_high": "high end of the same",
     "delta_active_low": "low end of the 95 % interval of delta_active; null where a resample never fires",
     "delta_active_high": "high end of the same",

@@ -43,13 +43,13 @@ class Scores:
 
     ms: Float64[np.ndarray, " latents"]
     error: Float64[np.ndarray, " latents"]
-    """Delete-one jackknife standard error over memes, the min-max scaling held fixed."""
+    """Delete-one jackknife standard error over groups of memes, the min-max scaling held fixed."""
     chance: float
     """Mean cosine of all pairs of different memes."""
     chance_within_source: Float64[np.ndarray, " latents"]
     """Expected MS when the activations are handed to random memes of the same source."""
-    influence: Float64[np.ndarray, " n"]
-    """Of each meme: sum over the counted latents of MS without it minus MS."""
+    influence: Float64[np.ndarray, " groups"]
+    """Of each group of memes: sum over the counted latents, and over its memes, of MS without the meme minus MS."""
 
     @property
     def interval(self) -> tuple[np.ndarray, np.ndarray]:
@@ -113,13 +113,14 @@ def _score(
         numerator = np.einsum("fd,fd->f", sums[i], sums[j]) - units.summed(a * b * within)
         denominator = units.pair_weight(side[i], side[j])
         ms = np.divide(numerator, denominator, out=np.full(units.n_latents, np.nan), where=denominator > 0)
-        error, influence = np.full(units.n_latents, np.nan), np.zeros(len(panel))
+        error, influence = np.full(units.n_latents, np.nan), np.zeros(panel.n_groups)
         if intervals:
             lost = a * (dots[i, j] - b * within) + b * (dots[j, i] - a * within)
             change = _without(units, a, b, numerator, denominator, lost) - ms[units.column]
-            error = _jackknife_error(units.summed(change), units.summed(change**2), len(panel))
+            squares = units.summed_squares(change, panel.groups)
+            error = _jackknife_error(units.summed(change), squares, panel.n_groups)
             ours = np.where((counted & np.isfinite(ms))[units.column], change, 0.0)
-            influence = np.bincount(units.rows, ours, minlength=len(panel))
+            influence = np.bincount(panel.groups[units.rows], ours, minlength=panel.n_groups)
         chance = _chance_within_source(units, panel, name, a, b, denominator)
         error[np.isnan(ms)] = np.nan
         found[name] = Scores(ms, error, panel.mean_cosine(name), chance, influence)
@@ -155,7 +156,7 @@ def _without(
 
 
 def _jackknife_error(total: np.ndarray, squares: np.ndarray, n: int) -> np.ndarray:
-    """From sums over memes of the changes; memes on which a latent is silent change nothing."""
+    """From sums over groups of memes of the changes; groups on which a latent is silent change nothing."""
     return np.sqrt(np.maximum(squares - total**2 / n, 0.0) * (n - 1) / n)
 
 
@@ -267,9 +268,9 @@ def permutation_draws(
 
 
 def moves(panel: Panel, n_draws: int, generator: np.random.Generator) -> Int[np.ndarray, "draws n"]:
-    """Random permutations of the memes within their source, independent of the order of the rows."""
+    """Random permutations of the memes within their source, groups whole, independent of the order of the rows."""
     by_id = np.argsort(panel.ids, kind="stable")
-    to = [permutation_within(panel.strata, generator, by_id) for _ in range(n_draws)]
+    to = [permutation_within(panel.strata, generator, by_id, panel.groups) for _ in range(n_draws)]
     return np.array(to, dtype=np.int32).reshape(n_draws, len(panel))
 
 

@@ -18,7 +18,7 @@ from sae_lens_meme.evaluators.base import Evaluator
 from sae_lens_meme.evaluators.controls import directions
 from sae_lens_meme.evaluators.latents import Latents, encode, hook_of
 from sae_lens_meme.evaluators.monosemanticity.compute import Measurement
-from sae_lens_meme.evaluators.monosemanticity.hierarchy import Tree, hierarchy, matryoshka_widths
+from sae_lens_meme.evaluators.monosemanticity.hierarchy import hierarchy, matryoshka_widths, tree_paths
 from sae_lens_meme.evaluators.monosemanticity.panel import CROSS_MODAL, Panel, Units, cross_modal_problem
 from sae_lens_meme.evaluators.monosemanticity.quantities import (
     CHANCE,
@@ -87,7 +87,7 @@ class Monosemanticity(Evaluator):
         super().__init__(embeddings, hook=hook, **options)
         self.reference = reference
         if (label := self.options.hierarchy) is not None:
-            Tree(self._tree(embeddings)).paths(embeddings.label(label).classes)
+            tree_paths(self._tree(embeddings), embeddings.label(label).classes)
 
     @classmethod
     def from_context(cls, context: Context) -> Self:
@@ -155,7 +155,7 @@ class Monosemanticity(Evaluator):
         )
 
     def _parts(self, sae: Any, embeddings: Embeddings, latents: Latents, panel: Panel) -> Iterator[Result]:
-        """What is measured on the same memes of the latents' largest activations alone."""
+        """What the top memes of each latent say: uniqueness, and hierarchy where it is asked for."""
         o, active = self.options, latents.rows(panel.rows)
         yield uniqueness(active, panel.ids, panel.strata, top=o.top)
         if o.hierarchy is not None:
@@ -163,7 +163,13 @@ class Monosemanticity(Evaluator):
             yield hierarchy(
                 *(active, Label(label.name, label.known[rows], label.values[rows]), self._tree(embeddings)),
                 list(o.widths) if o.widths else matryoshka_widths(sae),
-                **{"sources": panel.strata, "ids": panel.ids, "top": max(o.top, 2), "seed": o.seed},
+                **{
+                    "sources": panel.strata,
+                    "ids": panel.ids,
+                    "families": panel.groups,
+                    "top": max(o.top, 2),
+                    "seed": o.seed,
+                },
             )
 
     def _tree(self, embeddings: Embeddings) -> Mapping[Any, Any]:
@@ -172,11 +178,17 @@ class Monosemanticity(Evaluator):
         return self.options.tree or dict.fromkeys(embeddings.label(str(label)).classes, (label,))
 
     def _section(self, which: str, judge: Judge) -> Section:
+        o = self.options
+        legend = ["chance: all pairs of memes"]
+        if o.n_permutations:
+            legend.append(
+                "permuted: activations handed to other memes of the same source (best: of every draw the best, mean)"
+            )
+        if o.neurons:
+            legend.append("neurons: raw dimensions, both signs, equal L0")
         return Section(
             f"Monosemanticity: cosine of memes that fire the same latent, {which}",
-            "chance: all pairs of memes; permuted: activations handed to other memes of the same source (best: of every draw "
-            "the best latent, mean); neurons: raw dimensions, both signs, equal L0. Latents with an effective support below "
-            f"{self.options.min_support:g} memes are left out; {judge.said}",
+            f"{'; '.join(legend)}. Latents with an effective support below {o.min_support:g} memes are left out; {judge.said}",
         )
 
     def _reference_hooks(self, reference: Embeddings, hook: str) -> tuple[str, ...]:

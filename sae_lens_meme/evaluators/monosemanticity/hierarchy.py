@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 from typing import Any
 
@@ -57,6 +58,7 @@ class _Labelled:
     latents: Latents
     paths: Int[np.ndarray, "n depth"]
     strata: Int[np.ndarray, " n"]
+    families: Int[np.ndarray, " n"]
 
 
 def hierarchy(
@@ -67,6 +69,7 @@ def hierarchy(
     *,
     sources: Sequence[str] | np.ndarray | None = None,
     ids: Sequence[str] | np.ndarray | None = None,
+    families: Int[np.ndarray, " n"] | None = None,
     top: int = TOP,
     n_halves: int = 200,
     seed: int = 0,
@@ -80,6 +83,7 @@ def hierarchy(
         groups: the widths at which groups end, such as [256, 1024, 4096], or an SAE or its folder (`matryoshka_widths`).
         sources: of the memes, for the control that keeps the sources of the top memes; default one source.
         ids: of the memes; they decide between equal activations. Default the order of the rows.
+        families: memes of one family (`Embeddings.groups`) are in a half together; default each meme is its own.
         top: size of the top sets, 2 or more; latents that fire on fewer labelled memes are left out.
         n_halves: random halves of the memes for the 95 % intervals; 0 for none.
 
@@ -93,7 +97,7 @@ def hierarchy(
     if top < 2 or n_halves < 0:
         raise ConfigError(f"hierarchy: top is {top} and n_halves {n_halves}; they must be 2 or more and 0 or more")
     edges = _edges(groups, latents.d_sae)
-    memes = _labelled(latents, leaves, Tree(tree), sources, ids)
+    memes = _labelled(latents, leaves, tree, sources, ids, families)
     units, sets = top_sets(memes.latents, np.arange(memes.latents.n_samples), top)
     depth = mean_common_depth(sets, memes.paths)
     overall, within = _random_depths(memes, sets)
@@ -124,7 +128,7 @@ def _of_group(
     low, high = depth.mean() + spread if len(depth) else spread
     interval = Interval(
         *(low, high),
-        f"delete-half jackknife over memes within source, {n_halves} halves, the latents held fixed",
+        f"delete-half jackknife over memes within source, families whole, {n_halves} halves, the latents held fixed",
         why or no_halves,
     )
 
@@ -175,11 +179,13 @@ def _names(edges: np.ndarray) -> list[str]:
     return [f"{start}-{stop - 1}" for start, stop in zip([0, *edges[:-1]], edges, strict=True)]
 
 
-def _labelled(latents: Latents, leaves: Any, tree: Tree, sources: Any, ids: Any) -> _Labelled:
+def _labelled(
+    latents: Latents, leaves: Any, tree: Mapping[Any, Any], sources: Any, ids: Any, families: Any
+) -> _Labelled:
     if isinstance(leaves, Label):
         leaves = [value if known else None for value, known in zip(leaves.values.tolist(), leaves.known, strict=True)]
     n = latents.n_samples
-    given = {"labels": leaves, "sources": sources, "ids": ids}
+    given = {"labels": leaves, "sources": sources, "ids": ids, "families": families}
     for name, column in given.items():
         if column is not None and len(column) != n:
             raise DataError(f"hierarchy: {len(column)} {name} for {n} memes; give one each")
@@ -187,9 +193,10 @@ def _labelled(latents: Latents, leaves: Any, tree: Tree, sources: Any, ids: Any)
     known = np.array([i for i in order if leaves[i] is not None], dtype=np.int64)
     if not len(known):
         raise DataError("hierarchy: no meme has a known label")
-    paths = tree.paths([leaves[i] for i in known])
+    paths = tree_paths(tree, [leaves[i] for i in known])
     strata = np.zeros(n, np.int64) if sources is None else np.unique(np.asarray(sources), return_inverse=True)[1]
-    return _Labelled(latents.rows(known), paths, strata[known])
+    families = np.arange(n) if families is None else np.asarray(families)
+    return _Labelled(latents.rows(known), paths, strata[known], families[known])
 
 
 def _random_depths(memes: _Labelled, sets: Int[np.ndarray, "units top"]) -> tuple[float, Float64[np.ndarray, " units"]]:
@@ -225,7 +232,7 @@ def _spread(
         return np.full((2, n_groups), np.nan)
     ranked = Ranked.of(memes.latents.csc())
     sets, found = np.empty((len(units), top), np.int64), np.full((n_halves, n_groups), np.nan)
-    for half, weights in zip(found, subset_weights(memes.strata, n_halves, seed), strict=True):
+    for half, weights in zip(found, subset_weights(memes.strata, n_halves, seed, groups=memes.families), strict=True):
         first_kept(ranked.starts, ranked.rows, weights.astype(bool), units, sets)
         depth = mean_common_depth(sets, memes.paths)
         ok = np.isfinite(depth)
@@ -235,61 +242,39 @@ def _spread(
     return percentile_interval(found) - middle
 
 
-class Tree:
-    """A rooted tree of labels; the root's depth is 0.
+def tree_paths(parents: Mapping[Any, Any], leaves: Sequence[Node]) -> Int[np.ndarray, "leaves depth"]:
+    """Numbers of the nodes from below the root down to each leaf, -1 after its end.
 
     Args:
-        parents: the parent of every node but the root. A parent of None marks the root too.
+        parents: the parent of every node but the root, whose parent may be given as None.
 
     Raises:
-        ConfigError: it is empty, has a cycle, or more than one root; the message names the nodes.
+        ConfigError: there is no tree, it has a cycle or more than one root, or a leaf is not in it.
     """
-
-    def __init__(self, parents: Mapping[Node, Node | None]):
-        self.parents = {child: parent for child, parent in parents.items() if parent is not None}
-        self.nodes = list(dict.fromkeys([*parents, *self.parents.values()]))
-        if not self.parents:
-            raise ConfigError("tree: there is no child with a parent; give a mapping child -> parent")
-        roots = [node for node in self.nodes if node not in self.parents]
-        self._paths = {node: self._path(node) for node in self.nodes}
-        if len(roots) > 1:
-            names = ", ".join(repr(root) for root in roots[:5])
-            raise ConfigError(
-                f"tree: {len(roots)} roots ({names}{', ...' if len(roots) > 5 else ''}); give them one parent"
+    parents = {child: parent for child, parent in parents.items() if parent is not None}
+    if not parents:
+        raise ConfigError("tree: there is no child with a parent; give a mapping child -> parent")
+    try:
+        nodes = list(TopologicalSorter({child: [parent] for child, parent in parents.items()}).static_order())
+    except CycleError as error:
+        cycle = " -> ".join(repr(node) for node in reversed(error.args[1]))
+        raise ConfigError(f"tree: {cycle} is a cycle; remove one of these parents") from None
+    if len(roots := [node for node in nodes if node not in parents]) > 1:
+        names = ", ".join(repr(root) for root in roots[:5]) + (", ..." if len(roots) > 5 else "")
+        raise ConfigError(f"tree: {len(roots)} roots ({names}); give them one parent")
+    paths: dict[Node, list[int]] = {}
+    for number, node in enumerate(nodes):  # parents come first
+        paths[node] = [*paths[parents[node]], number] if node in parents else []
+    for leaf in dict.fromkeys(leaves):
+        if leaf not in paths:
+            near = get_close_matches(str(leaf), [str(node) for node in nodes], n=1)
+            known = (
+                f"did you mean {near[0]!r}?"
+                if near
+                else f"it has {', '.join(str(node) for node in [*parents][:8])}, ..."
             )
-
-    def path(self, node: Node) -> tuple[Node, ...]:
-        """From the child of the root down to the node itself; empty for the root.
-
-        Raises:
-            ConfigError: the tree has no such node; the message names the nearest.
-        """
-        if node not in self._paths:
-            near = get_close_matches(str(node), [str(known) for known in self.nodes], n=1)
-            raise ConfigError(
-                f"tree: label {node!r} is not in it; "
-                + (f"did you mean {near[0]!r}?" if near else f"it has {', '.join(str(n) for n in self.nodes[:8])}, ...")
-            )
-        return self._paths[node]
-
-    def paths(self, leaves: Sequence[Node]) -> Int[np.ndarray, "leaves depth"]:
-        """Numbers of the nodes on each path, -1 after its end."""
-        number = {node: i for i, node in enumerate(self.nodes)}
-        found = {leaf: [number[node] for node in self.path(leaf)] for leaf in dict.fromkeys(leaves)}
-        out = np.full((len(leaves), max(map(len, found.values()), default=0)), -1, np.int64)
-        for row, leaf in zip(out, leaves, strict=True):
-            row[: len(found[leaf])] = found[leaf]
-        return out
-
-    def _path(self, node: Node) -> tuple[Node, ...]:
-        path, seen = [node], {node}
-        while path[-1] in self.parents:
-            parent = self.parents[path[-1]]
-            if parent in seen:
-                cycle = [*path[path.index(parent) :], parent]
-                raise ConfigError(
-                    f"tree: {' -> '.join(repr(n) for n in cycle)} is a cycle; remove one of these parents"
-                )
-            path.append(parent)
-            seen.add(parent)
-        return tuple(path[-2::-1])
+            raise ConfigError(f"tree: label {leaf!r} is not in it; {known}")
+    out = np.full((len(leaves), max((len(paths[leaf]) for leaf in leaves), default=0)), -1, np.int64)
+    for row, leaf in zip(out, leaves, strict=True):
+        row[: len(paths[leaf])] = paths[leaf]
+    return out

@@ -40,6 +40,8 @@ class Panel:
     """Of the same memes in `reference`."""
     ids: np.ndarray
     strata: Int[np.ndarray, " n"]
+    groups: Int[np.ndarray, " n"]
+    """As `Embeddings.groups`, without gaps."""
     hooks: tuple[str, ...]
     pairs: dict[str, Pair]
     inverse_norm: Float64[np.ndarray, "hooks n"]
@@ -76,13 +78,15 @@ class Panel:
                 f"monosemanticity: {kept.sum()} of {len(rows)} memes have a vector that is not 0; 2 or more are needed"
             )
         rows, at = rows[kept], at[kept]
-        strata = np.unique(embeddings.strata[rows], return_inverse=True)[1]  # without gaps
+        strata, groups = (
+            np.unique(codes[rows], return_inverse=True)[1] for codes in (embeddings.strata, embeddings.groups)
+        )  # without gaps
         pairs = _pairs(reference, hooks)
         inverse = 1 / norm[:, kept]
         sums = [np.zeros((strata.max() + 1, reference.d_in(hook))) for hook in hooks]
         diagonal = np.ones((len(pairs), len(rows)))
         panel = cls(
-            *(reference, rows, at, embeddings.ids[rows], strata, tuple(hooks), pairs),
+            *(reference, rows, at, embeddings.ids[rows], strata, groups, tuple(hooks), pairs),
             *(inverse, sums, diagonal, int((~kept).sum())),
         )
         panel._fill()
@@ -94,6 +98,10 @@ class Panel:
     @property
     def n_strata(self) -> int:
         return len(self.sums[0])
+
+    @cached_property
+    def n_groups(self) -> int:
+        return int(self.groups.max()) + 1
 
     @cached_property
     def stratum_sizes(self) -> Int[np.ndarray, " strata"]:
@@ -243,6 +251,16 @@ class Units:
     def summed(self, values: Float64[np.ndarray, " active"]) -> Float64[np.ndarray, " latents"]:
         """One value a weight, summed by latent."""
         return _counted(self.column, values, self.n_latents)
+
+    def summed_squares(
+        self, values: Float64[np.ndarray, " active"], groups: Int[np.ndarray, " n"]
+    ) -> Float64[np.ndarray, " latents"]:
+        """Sum over groups of memes of the square of the sum of their values."""
+        if len(np.unique(groups)) == len(groups):
+            return self.summed(values**2)
+        shape = (self.n_latents, int(groups.max()) + 1)
+        by_group = sparse.csr_matrix((values, (self.column, groups[self.rows])), shape=shape)  # adds up what meets
+        return np.asarray(by_group.power(2).sum(axis=1)).ravel()
 
     def pair_weight(self, left: int, right: int) -> Float64[np.ndarray, " latents"]:
         """sum over n != m of a_n b_m, the denominator."""

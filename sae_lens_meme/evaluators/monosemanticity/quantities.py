@@ -65,7 +65,7 @@ DICTIONARIES = {
 }
 Found = dict[Quantity, Measure]
 
-_INTERVAL = "95 % interval: delete-one jackknife over memes, exact, the min-max scaling held fixed"
+_INTERVAL = "95 % interval: delete-one jackknife over memes (exact) or, where memes have groups, over groups (first order), the min-max scaling held fixed"
 COLUMNS = {
     "latent": "of the SAE; one row a latent and reference",
     "reference": "the hook whose embeddings say how alike two memes are, or cross_modal",
@@ -158,7 +158,9 @@ def measures_of(found: Measurement, name: str, group: str, rows: str, n_draws: i
     nothing = None if len(ms) else _nothing(found)
     intervals = {
         MEAN: Interval(
-            *scores.mean_interval(found.counted), "delete-one jackknife over the memes", nothing or _NO_PAIR
+            *scores.mean_interval(found.counted),
+            "delete-one jackknife over the memes, groups whole",
+            nothing or _NO_PAIR,
         ),
         BEST: Interval(
             of_best(low), of_best(high), "jackknife of this latent, the choice not counted", nothing or _NO_PAIR
@@ -212,7 +214,7 @@ class OfReference(NamedTuple):
                 {"chance": self.chance, "permuted": self.permuted[PERMUTED_MEAN], "neurons": neurons.get(MEAN)},
             ),
             SIGNIFICANT: (
-                f"{what}: share of latents with q < .05 (of {n} tested, {d_sae} in all)",
+                f"{what}: share of {n} (of {d_sae}) with q < .05",
                 {"permuted": self.permuted[PERMUTED_SIGNIFICANT]},
             ),
             BEST: (
@@ -234,7 +236,7 @@ class OfReference(NamedTuple):
             return None
         rival = f", raw neurons {how}" if neurons and (how := _compared(neurons[MEAN], sae[MEAN])) else ""
         what = REFERENCES.get(self.name, self.name)
-        return f"{share:.0%} of {n} tested latents (of {d_sae}) fire on memes alike in {what}{rival}; {judge.said}."
+        return f"{share:.0%} of {n} tested latents (of {d_sae}) fire on memes that are alike in {what}{rival}; {judge.said}."
 
 
 def _compared(one: Measure, other: Measure) -> str | None:
@@ -265,7 +267,7 @@ def _too_few(n_draws: int) -> str | None:
 
 def _test(n_draws: int) -> str:
     return (
-        f"{n_draws} permutations of the activations within source, so that no p is below 1/{n_draws + 1} and a share under "
+        f"{n_draws} permutations of the activations within source, groups whole, so that no p is below 1/{n_draws + 1} and a share under "
         f"{1 / ALPHA / (n_draws + 1):.0%} shows as 0"
     )
 

@@ -61,7 +61,7 @@ def uniqueness(latents: Latents, ids: np.ndarray, strata: np.ndarray, *, top: in
     random = [replace(q, key=f"{q.key}_permuted") for q in QUANTITIES]
     measures |= {q: q(value, rows=control, reason=why) for q, value in zip(random, expected, strict=True)}
     if expected[1] is not None:
-        label = f"share of pairs of latents with a common top-{top} meme (of {found.sum():,} pairs)"
+        label = f"share of {found.sum():,} pairs of latents with a common top-{top} meme"
         measures[OVERLAPPING] = measures[OVERLAPPING].row(label, measures[random[1]].control("permuted"))
     counts = [
         Measure("n_latents", len(units), f"latents that fire on at least {top} of the {latents.n_samples} memes"),

@@ -18,9 +18,9 @@ from sae_lens_meme.evaluators.latents import Latents
 from sae_lens_meme.evaluators.naming.kernels import WordOdds, counts_in_both, word_log_odds
 from sae_lens_meme.evaluators.naming.statements import Family, NamingMemes, Statements
 from sae_lens_meme.metrics.bootstrap import count_interval
-from sae_lens_meme.metrics.contingency import Counter, Tables
+from sae_lens_meme.metrics.contingency import FALSE, TRUE, UNKNOWN, Counter, Tables
 from sae_lens_meme.metrics.effect_sizes import f1_always_on, f1_score, precision, recall
-from sae_lens_meme.metrics.fisher import stratified_greater
+from sae_lens_meme.metrics.fisher import greater_one_a_group, stratified_greater
 from sae_lens_meme.metrics.multiple_testing import benjamini_hochberg, rejected
 from sae_lens_meme.metrics.ranking import Ranked, auroc, delong_interval
 
@@ -109,31 +109,51 @@ def _best_words(latents: Latents, family: Family, rule: NamingRule, n_families: 
 
 def _best_concepts(latents: Latents, family: Family, rule: NamingRule, n_families: int) -> Candidates:
     """By the exact test within source."""
-    tables = concept_tables(latents, family.selection)
-    log_p = np.where(tables.fires.sum(-1) >= rule.min_support, stratified_greater(tables), np.nan)
+    side = family.selection
+    count = concept_counter(latents, side).count
+    log_p = greater_one_a_group(count, side.one_a_group)
+    log_p = np.where(count().fires.sum(-1) >= rule.min_support, log_p, np.nan)
     chosen = np.where(np.isnan(log_p).all(1), -1, np.where(np.isnan(log_p), np.inf, log_p).argmin(1))
     return _measured(latents, family, chosen, n_families)
 
 
-def concept_tables(latents: Latents, side: Statements) -> Tables:
-    """Tables of all latents and all concepts."""
+def concept_counter(latents: Latents, side: Statements) -> Counter:
+    """Of all latents and all concepts."""
     _, n_statements = side.true.shape  # type: ignore[misc]
     codes = np.hstack([side.codes(c) for c in range(n_statements)])
-    return Counter(_active(latents, side.rows), codes, side.sources).count()
+    return Counter(_active(latents, side.rows), codes, side.sources)
 
 
 def _measured(
     latents: Latents, family: Family, chosen: np.ndarray, n_families: int, odds: WordOdds | None = None
 ) -> Candidates:
-    selection, held_out = (
-        scores(PairCounter(_active(latents, side.rows), side, chosen).count())
-        for side in (family.selection, family.held_out)
-    )
+    selection, held_out = (_scores(latents, side, chosen) for side in (family.selection, family.held_out))
     ranking = activation_auroc(_active(latents, family.held_out.rows), family.held_out, chosen)
     held_out |= dict(zip(ACTIVATION, ranking, strict=True))
     all_statements = np.minimum(selection["log_p"] + math.log(len(family.names) * n_families), 0)
     q_selection, q = benjamini_hochberg(all_statements), benjamini_hochberg(held_out["log_p"])
     return Candidates(family, chosen, selection, held_out, q_selection, q, odds)
+
+
+def _scores(latents: Latents, side: Statements, chosen: np.ndarray) -> dict[str, Values]:
+    active = _active(latents, side.rows)
+    count = PairCounter(active, side, chosen).count
+    found = scores(count(), greater_one_a_group(count, side.one_a_group)[0])
+    if side.one_a_group[0] is not None:
+        found["auroc_low"], found["auroc_high"] = _interval_over_groups(active, side, chosen)
+    return found
+
+
+def _interval_over_groups(active: Any, side: Statements, chosen: np.ndarray) -> tuple[Values, Values]:
+    """Of `auroc` of `scores`, where memes of one group are no independent evidence."""
+    value, error = np.full((2, len(chosen)), np.nan)
+    for statement in np.unique(chosen[chosen >= 0]):
+        mine, says = np.flatnonzero(chosen == statement), side.codes(statement)
+        indicator = Ranked.of(sparse.csc_matrix((says == TRUE).astype(np.float32)))
+        fires = np.where(says == UNKNOWN, UNKNOWN, np.where(active[:, mine].toarray() > 0, TRUE, FALSE))
+        found = auroc(indicator, fires.astype(np.uint8), side.sources, side.groups)
+        value[mine], error[mine] = found.value[0], found.standard_error[0]
+    return delong_interval(value, error)
 
 
 def hold_interval(
@@ -154,11 +174,14 @@ def hold_interval(
         of_meme[memes.held_out] = weights
         log_p = np.full(len(names.kind), np.nan)
         for mine, counter, side in counters:
-            log_p[mine] = stratified_greater(counter.count(of_meme[side.rows]))[0][mine]
+            found = greater_one_a_group(counter.count, side.one_a_group[:1], weights=of_meme[side.rows])
+            log_p[mine] = found[0][mine]
         return np.array([rejected(log_p, alpha).sum()])
 
     estimate = np.array([names.holds(alpha).sum()])
-    low, high = count_interval(count, estimate, memes.sources[memes.held_out], replicates, seed)
+    low, high = count_interval(
+        count, estimate, memes.sources[memes.held_out], replicates, seed, memes.groups[memes.held_out]
+    )
     return float(low[0]), float(high[0])
 
 
@@ -211,12 +234,12 @@ class PairCounter:
         return counts_in_both(active.indptr, active.indices, flags.indptr, flags.indices, self._chosen, strata)
 
 
-def scores(tables: Tables) -> dict[str, Values]:
+def scores(tables: Tables, log_p: Values | None = None) -> dict[str, Values]:
     """SCORES of every latent, NaN where undefined.
 
     `auroc` is the probability that the statement ranks a meme that fires above one that does not (of the same source,
     ties half), with DeLong's interval; `correlation` is Pearson's of the two indicators, each centred within source;
-    `log_p` the natural log of the exact one-sided p within source.
+    `log_p` the natural log of the exact one-sided p within source, where it is not given (as of one meme a group).
     """
     a, b, c, d = (part[0].astype(np.float64) for part in tables.abcd)
     fires, true, n = (a + b).sum(1), (a + c).sum(1), tables.n.sum(1)
@@ -229,7 +252,7 @@ def scores(tables: Tables) -> dict[str, Values]:
         "correlation": correlation(tables)[0],
         **{"f1": f1_score(a.sum(1), true, fires), "f1_always_on": np.where(fires > 0, f1_always_on(fires, n), np.nan)},
         **{"precision": precision(a.sum(1), true), "recall": recall(a.sum(1), fires)},
-        "log_p": stratified_greater(tables)[0],
+        "log_p": stratified_greater(tables)[0] if log_p is None else log_p,
     }
 
 
@@ -253,7 +276,7 @@ def activation_auroc(
             continue
         starts = ranked.starts[group[0] : group[-1] + 2]
         mine = Ranked(starts - starts[0], *(part[starts[0] : starts[-1]] for part in ranked[1:]))
-        found = auroc(mine, statements.codes(int(chosen[order[group[0]]])), statements.sources)
+        found = auroc(mine, statements.codes(int(chosen[order[group[0]]])), statements.sources, statements.groups)
         value[order[group]], error[order[group]] = (part[:, 0] for part in found)
     silent = np.diff(active.indptr) == 0
     value = np.where(silent, np.nan, value)

@@ -22,7 +22,7 @@ _ACTIVATION = (
     "probability that a meme of which the statement is true has the larger activation than one of its source of which it is "
     "false, ties half"
 )
-_DELONG = "95 % interval (DeLong; null where it is not known: one meme of a kind, or kinds that are apart)"
+_DELONG = "95 % interval (DeLong, over groups of memes; null where it is not known: one meme of a kind, or kinds that are apart)"
 SCORE = {
     "n": "memes with a caption, or with the label",
     "support": "of these, the ones that fire",
@@ -38,7 +38,7 @@ SCORE = {
     "auroc_activation": _ACTIVATION,
     "auroc_activation_low": f"low end of its {_DELONG}",
     "auroc_activation_high": f"high end of its {_DELONG}",
-    "p": "exact one-sided p of the association within source",
+    "p": "exact one-sided p of the association within source, of one meme a group",
 }
 
 N_SELECTION = Quantity("n_selection", "memes that choose names (words: those of them with a caption)")
@@ -79,7 +79,7 @@ NAMES = {
         *(Quantity(f"mean_{score}", f"mean over names: {SCORE[score]}") for score in MEANS),
     )
 }
-JACKKNIFE = "delete-d jackknife (four fifths) over held-out memes, the names as they are"
+JACKKNIFE = "delete-d jackknife (four fifths) over held-out memes, groups whole, the names as they are"
 PERMUTED = "control: the same choice and measurement with the latents of each meme given to another meme of its source and split"
 
 _OWN = {

@@ -6,7 +6,7 @@ import unicodedata
 import warnings
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, cached_property
 from typing import Any
 
 import numpy as np
@@ -19,6 +19,7 @@ from sae_lens_meme.errors import ConfigError, DataError
 from sae_lens_meme.evaluators.concepts import Concept, ConceptLabels, concepts_of
 from sae_lens_meme.evaluators.latents import Latents
 from sae_lens_meme.metrics.contingency import FALSE, TRUE, UNKNOWN
+from sae_lens_meme.metrics.fisher import one_a_group
 from sae_lens_meme.metrics.permutation import permutation_within
 
 _APOSTROPHES = str.maketrans({"\u2019": "'", "\u02bc": "'", "\uff07": "'"})
@@ -35,6 +36,13 @@ class Statements:
     known: sparse.csc_matrix | None
     """[n, statements]; None where all are known."""
     sources: Int[np.ndarray, " n"]
+    groups: Int[np.ndarray, " n"] | None = None
+    """As `Embeddings.groups`; None: every meme its own."""
+
+    @cached_property
+    def one_a_group(self) -> list[Int[np.ndarray, " n"] | None]:
+        """Weights of draws of one meme a group."""
+        return one_a_group(self.groups)
 
     def codes(self, statement: int) -> UInt8[np.ndarray, "n 1"]:
         """UNKNOWN, FALSE or TRUE of each meme."""
@@ -69,6 +77,7 @@ class NamingMemes:
     """The test rows, else the validation rows, else none."""
     split: str | None
     sources: Int[np.ndarray, " n"]
+    groups: Int[np.ndarray, " n"]
     families: dict[str, Family]
     """Under `word` and `concept`."""
     reasons: dict[str, str]
@@ -83,9 +92,12 @@ class NamingMemes:
             raise DataError(f"naming: all memes are {split} rows; it needs train rows to choose names on")
         families: dict[str, Family] = {}
         reasons: dict[str, str] = {}
-        sources = embeddings.strata
         try:
-            families["word"] = _words(embeddings, selection, held_out, sources, min_df, stop_words)
+            families["word"] = words_of(
+                *(embeddings.texts, selection, held_out, embeddings.strata, embeddings.groups),
+                min_df=min_df,
+                stop_words=stop_words,
+            )
         except DataError as error:
             reasons["word"] = str(error)
         try:
@@ -94,28 +106,14 @@ class NamingMemes:
             if concepts is not None:
                 raise
             reasons["concept"] = str(error)
-        return cls(selection, held_out, split, sources, families, reasons)
+        return cls(selection, held_out, split, embeddings.strata, embeddings.groups, families, reasons)
 
 
 def permuted_within_source(latents: Latents, embeddings: Embeddings, seed: int) -> Latents:
     """The latents of each meme given to another one of its source and split; the order of the memes does not matter."""
     splits, split = np.unique(embeddings.splits, return_inverse=True)
-    groups = embeddings.strata * len(splits) + split
-    return latents.rows(permutation_within(groups, np.random.default_rng(seed), embeddings.by_id))
-
-
-def _words(
-    embeddings: Embeddings,
-    selection: np.ndarray,
-    held_out: np.ndarray,
-    sources: np.ndarray,
-    min_df: int,
-    stop_words: Any,
-) -> Family:
-    words = read_words(embeddings.texts, selection, held_out, min_df=min_df, stop_words=stop_words)
-    sides = ((words.selection_rows, words.selection), (words.held_out_rows, words.held_out))
-    statements = (Statements(rows, sparse.csc_matrix(occurs), None, sources[rows]) for rows, occurs in sides)
-    return Family(words.vocabulary, *statements)
+    strata = embeddings.strata * len(splits) + split
+    return latents.rows(permutation_within(strata, np.random.default_rng(seed), embeddings.by_id, embeddings.groups))
 
 
 def _concepts(
@@ -126,33 +124,22 @@ def _concepts(
     def side(rows: np.ndarray) -> Statements:
         codes = targets.known[rows]
         true, known = sparse.csc_matrix(codes == TRUE), sparse.csc_matrix(codes != UNKNOWN)
-        return Statements(rows, true, known, targets.sources[rows])
+        return Statements(rows, true, known, targets.sources[rows], embeddings.groups[rows])
 
     return Family(np.array(targets.names, dtype=object), side(selection), side(held_out))
 
 
-@dataclass(frozen=True, eq=False)
-class Words:
-    """The words of the captions of the selection rows and of the held-out rows; memes without a caption are in neither."""
-
-    vocabulary: np.ndarray
-    """str [n_words], sorted; of the selection rows."""
-    selection_rows: Int[np.ndarray, " selection"]
-    selection: sparse.csr_matrix
-    """1 where the caption holds the word, [selection, n_words]."""
-    held_out_rows: Int[np.ndarray, " held_out"]
-    held_out: sparse.csr_matrix
-
-
-def read_words(
+def words_of(
     texts: np.ndarray | None,
     selection: Int[np.ndarray, " s"],
     held_out: Int[np.ndarray, " h"],
+    strata: Int[np.ndarray, " n"],
+    groups: Int[np.ndarray, " n"] | None = None,
     *,
     min_df: int = 5,
     stop_words: str | Collection[str] | None = None,
-) -> Words:
-    """The words of the captions `texts` (None where a meme has none); an empty caption holds no word.
+) -> Family:
+    """The words of the captions `texts` (None where a meme has none, which leaves it out); an empty one holds no word.
 
     Args:
         min_df: a word must be in as many captions of the selection rows.
@@ -163,7 +150,8 @@ def read_words(
     """
     if texts is None:
         raise DataError("these embeddings have no captions (no column 'text')")
-    selection, held_out = _captioned(texts, selection), _captioned(texts, held_out)
+    captioned = np.array([text is not None for text in texts], dtype=bool)
+    selection, held_out = selection[captioned[selection]], held_out[captioned[held_out]]
     if len(selection) == 0:
         raise DataError("no meme of the selection rows has a caption")
     options: dict[str, Any] = {"dtype": np.int8}  # its stubs know int64 only
@@ -178,12 +166,14 @@ def read_words(
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of stop words that its own tokenizer would cut
-            chosen = vectorizer.fit_transform(texts[selection])
+            occurs = vectorizer.fit_transform(texts[selection])
     except ValueError as error:  # an empty vocabulary, or fewer captions than min_df
         raise DataError(f"no word is in {min_df} captions of the selection rows ({error})") from None
-    other = vectorizer.transform(texts[held_out]) if len(held_out) else chosen[:0]
-    vocabulary = np.array(vectorizer.get_feature_names_out(), dtype=np.str_)
-    return Words(vocabulary, selection, _sorted(chosen), held_out, _sorted(other))
+    other = vectorizer.transform(texts[held_out]) if len(held_out) else occurs[:0]
+    sides = ((selection, occurs), (held_out, other))
+    groups = np.arange(len(texts)) if groups is None else groups
+    statements = (Statements(rows, sparse.csc_matrix(x), None, strata[rows], groups[rows]) for rows, x in sides)
+    return Family(np.array(vectorizer.get_feature_names_out(), dtype=object), *statements)
 
 
 def normalise(text: str) -> str:
@@ -196,13 +186,3 @@ def token_pattern() -> str:
     r"""A letter, then letters, marks and inner apostrophes. `\w` has no marks: it would cut words of Indic scripts."""
     marks = "".join(chr(c) for c in range(0x300, 0x20000) if unicodedata.category(chr(c))[0] == "M")
     return rf"[^\W\d_](?:[^\W\d_]|[{marks}]|'(?=[^\W\d_]))*"
-
-
-def _captioned(texts: np.ndarray, rows: np.ndarray) -> np.ndarray:
-    return rows[[text is not None for text in texts[rows]]]
-
-
-def _sorted(counts: Any) -> sparse.csr_matrix:
-    counts = sparse.csr_matrix(counts)
-    counts.sort_indices()
-    return counts

@@ -154,7 +154,7 @@ class QuestionSet(Evaluator):
             rows, split = measured_rows(embeddings, options.rows)
             within = options.within_source
             items = random_items(embeddings, rows, options.n_items, within_source=within, seed=options.seed)
-            which = f"{split}, paired at random{' within source' if within else ''}"
+            which = f"{split}, one a group, paired at random{' within source' if within else ''}"
         if len(items[0]) < 2:
             raise Unavailable(f"there are {len(items[0])} pairs of {which}; two are needed")
         return items, which

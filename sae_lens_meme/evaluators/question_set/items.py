@@ -30,7 +30,7 @@ TOLERANCE = 1e-4
 def random_items(
     embeddings: Embeddings, rows: np.ndarray, n_items: int, *, within_source: bool = True, seed: int = 0
 ) -> Items:
-    """Pairs of memes of `rows`, each meme in at most one: items that share no meme are independent of each other.
+    """Pairs of memes of `rows`, of each group one meme, in at most one pair: items are independent of each other.
 
     Args:
         n_items: at most so many; there are no more than half as many as memes.
@@ -38,8 +38,8 @@ def random_items(
     """
     rng = np.random.default_rng(seed)
     pairs = []
-    for group in _groups(embeddings, rows, within_source):
-        mixed, half = rng.permutation(group), len(group) // 2
+    for mine in _by_source(embeddings, rows, within_source, rng):
+        mixed, half = rng.permutation(mine), len(mine) // 2
         pairs.append((mixed[:half], mixed[half : 2 * half]))
     return _some(pairs, n_items, rng)
 
@@ -53,7 +53,7 @@ def concept_items(
     within_source: bool = True,
     seed: int = 0,
 ) -> Items:
-    """A: memes of which the concept is true; B: memes of the same source of which it is false; each meme in one item.
+    """A: memes of which the concept is true; B: memes of the same source of which it is false; of each group one meme.
 
     Memes whose label is missing are neither. With such items the signed effects mean something: which way, and
     by how much, picture or caption of the concept move a latent.
@@ -70,8 +70,8 @@ def concept_items(
     rows = measured_rows(embeddings)[0] if rows is None else np.asarray(rows)
     rng = np.random.default_rng(seed)
     pairs = []
-    for group in _groups(embeddings, rows[known[rows]], within_source):
-        a, b = rng.permutation(group[true[group]]), rng.permutation(group[~true[group]])
+    for mine in _by_source(embeddings, rows[known[rows]], within_source, rng):
+        a, b = rng.permutation(mine[true[mine]]), rng.permutation(mine[~true[mine]])
         half = min(len(a), len(b))
         pairs.append((a[:half], b[:half]))
     items = _some(pairs, n_items, rng)
@@ -184,9 +184,15 @@ def _require_stored(embeddings: Embeddings, rows: np.ndarray, found: np.ndarray)
         )
 
 
-def _groups(embeddings: Embeddings, rows: np.ndarray, within_source: bool) -> list[np.ndarray]:
-    """Rows by source, in the order of ids: what is drawn does not depend on the order of the memes."""
+def _by_source(
+    embeddings: Embeddings, rows: np.ndarray, within_source: bool, rng: np.random.Generator
+) -> list[np.ndarray]:
+    """One meme a group by source, in the order of ids: what is drawn does not depend on the order of the memes."""
     rows = rows[np.argsort(embeddings.ids[rows], kind="stable")]
+    groups = embeddings.groups[rows]
+    if len(np.unique(groups)) < len(groups):
+        drawn = rng.permutation(len(rows))
+        rows = rows[np.sort(drawn[np.unique(groups[drawn], return_index=True)[1]])]
     strata = embeddings.strata[rows]
     return [rows[strata == stratum] for stratum in np.unique(strata)] if within_source else [rows]
 

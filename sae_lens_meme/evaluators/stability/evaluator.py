@@ -19,7 +19,7 @@ from sae_lens_meme.errors import ConfigError, DataError
 from sae_lens_meme.evaluators.base import Evaluator, Unavailable
 from sae_lens_meme.evaluators.concepts import Concept, ConceptLabels, concepts_of
 from sae_lens_meme.evaluators.latents import Latents, encode, hook_of
-from sae_lens_meme.evaluators.result import Result, Section
+from sae_lens_meme.evaluators.result import Measure, Result, Section
 from sae_lens_meme.evaluators.stability.compute import (
     Directions,
     directions_of,
@@ -30,10 +30,11 @@ from sae_lens_meme.evaluators.stability.compute import (
 )
 from sae_lens_meme.evaluators.stability.quantities import (
     ODDS,
+    ByGroup,
     Counterpart,
-    Found,
     Matched,
     counts,
+    heading,
     of_seeds,
     of_significance,
     random,
@@ -41,7 +42,7 @@ from sae_lens_meme.evaluators.stability.quantities import (
     table_of,
 )
 from sae_lens_meme.metrics.contingency import Counter
-from sae_lens_meme.metrics.fisher import stratified_greater
+from sae_lens_meme.metrics.fisher import greater_one_a_group
 from sae_lens_meme.metrics.multiple_testing import benjamini_hochberg
 from sae_lens_meme.metrics.permutation import permutation_within
 from sae_lens_meme.options import Count, Options, Share
@@ -119,9 +120,13 @@ class Stability(Evaluator):
         """With the SAEs that are given, those of other seeds that are asked for, and as controls those of nothing."""
         others = dict(context.other_saes)
         for i in range(1, context.options.stability_seeds + 1):
-            if f"seed_{i}" in others or context.train_seed is None:
-                raise Unavailable(f"another SAE is called seed_{i}, or none can be trained; rename its folder")
-            others[f"seed_{i}"] = context.train_seed(i)
+            if context.train_seed is None:
+                raise Unavailable("SAEs of other seeds cannot be trained here; pass --other-sae FOLDER")
+            if (name := f"seed_{i}") in others:
+                raise Unavailable(
+                    f"the folder of an --other-sae is called {name}, as an SAE that is trained; rename it"
+                )
+            others[name] = context.train_seed(i)
         if not others:
             raise Unavailable("there is no SAE with another seed; pass --other-sae FOLDER or --stability-seeds 1")
         corrected = context.options.protocol != "published"
@@ -158,7 +163,8 @@ class Stability(Evaluator):
         )
         table, columns = table_of(matched, o.alpha)
         measures = (*counts(matched), *seeds.values(), *significance.values())
-        return Result(self.name, self._section(), measures, table, columns, _verdict(matched, seeds, significance))
+        verdict = _verdict(matched, seeds, significance)
+        return Result(self.name, self._section(measures), measures, table, columns, verdict)
 
     def _counterpart(
         self, other: Any, these: Directions, latents: Latents, embeddings: Embeddings, scale: Scale
@@ -168,7 +174,7 @@ class Stability(Evaluator):
         others = directions_of(other, active, scale)
         rng = np.random.default_rng([self.options.seed, 1])  # not the stream that somebody has drawn weights from
         matching, random = match(these, others), match(these, random_like(others, rng))
-        handed = active.rows(permutation_within(embeddings.strata, rng, embeddings.by_id))
+        handed = active.rows(permutation_within(embeddings.strata, rng, embeddings.by_id, embeddings.groups))
         firing, permuted = (firing_agreement(latents, part, matching.partner) for part in (active, handed))
         return Counterpart(int(others.alive.sum()), matching, random, firing, permuted)
 
@@ -189,18 +195,21 @@ class Stability(Evaluator):
         moments = train_moments(embeddings, hook_of(sae, embeddings, self.hook))
         return np.where(moments.dead, np.inf, moments.std)
 
-    def _section(self) -> Section:
-        controls = {
+    def _section(self, measures: Collection[Measure]) -> Section:
+        columns = {
             "random": "directions with the mean and covariance of the other SAE's",
-            "shuffled": "an SAE trained on data shuffled per dimension" if SHUFFLED in self.controls else "",
             "permuted": "the other SAE's activations handed to other memes of the same source",
-            "others": "latents that were tested and have no significant concept",
+            **{heading(name): f"the SAE {name}, a control" for name in self.controls},
+            heading(SHUFFLED): "an SAE trained on data shuffled per dimension",
+            "others": f"latents tested without a significant concept (q < {self.options.alpha:g} over all latents and "
+            "concepts, corrected protocol)",
         }
+        there = {control.name for measure in measures for control in measure.controls}
+        scaled = ", dimensions divided by their standard deviation" if self.options.zscored else ""
+        legend = (f"{name}: {what}" for name, what in columns.items() if name in there)
         return Section(
             "Stability: latents matched with those of SAEs trained with other seeds",
-            f"matched one to one by decoder cosine{', dimensions divided by their standard deviation' * self.options.zscored}; "
-            + "; ".join(f"{name}: {what}" for name, what in controls.items() if what)
-            + f"; significant: q < {self.options.alpha:g} over all latents and concepts, corrected protocol",
+            "; ".join((f"matched one to one by decoder cosine{scaled}", *legend)),
         )
 
 
@@ -211,7 +220,8 @@ def _tested(embeddings: Embeddings, latents: Latents, concepts: tuple[Concept, .
         ConfigError, DataError: there are no labels for it.
     """
     targets = ConceptLabels.of(embeddings, concepts_of(embeddings, concepts))
-    q = benjamini_hochberg(stratified_greater(Counter(latents.csc(), targets.known, targets.sources).count()))
+    count = Counter(latents.csc(), targets.known, targets.sources).count
+    q = benjamini_hochberg(greater_one_a_group(count, targets.one_a_group))
     return pd.DataFrame({"latent": np.repeat(np.arange(len(q)), q.shape[1]), "q_global": q.ravel()})
 
 
@@ -224,7 +234,7 @@ def _require_comparable(sae: Any, name: str, other: Any) -> None:
         raise DataError(f"stability: {name} was trained on {hook_of_other}, the SAE on {hook}; their directions differ")
 
 
-def _verdict(matched: Matched, seeds: Found, significance: Found) -> str | None:
+def _verdict(matched: Matched, seeds: ByGroup, significance: ByGroup) -> str | None:
     """None where no latent takes part."""
     share, n = seeds["mean", share_above(matched.threshold)], int(matched.alive.sum())
     rival = seeds["mean", random(share_above(matched.threshold))]
@@ -238,4 +248,4 @@ def _verdict(matched: Matched, seeds: Found, significance: Found) -> str | None:
     low, high = odds.interval.low, odds.interval.high
     how = "less often" if high is not None and high < 1 else "more often" if low > 1 else "no more often than others"
     ratio = f"{low:.2f} or more" if high is None else f"{odds.value:.2f}, {low:.2f} to {high:.2f}"
-    return f"{said}, significant ones {how} (odds ratio {ratio})."
+    return f"{said}, significant latents {how} (odds ratio {ratio})."

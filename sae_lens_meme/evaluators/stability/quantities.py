@@ -46,12 +46,13 @@ STABLE_OTHERS = Quantity("share_stable_other", "share of the latents tested with
 _ODDS = "odds of being stable, significant over other latents"
 ODDS = Quantity("odds_ratio", f"{_ODDS}: conditional maximum likelihood")
 ODDS_WITHIN = Quantity("odds_ratio", f"{_ODDS}: Mantel-Haenszel {_RATE}")
-P = Quantity("p", "Fisher's exact test of the same, two-sided")
-P_WITHIN = Quantity("p", f"Cochran-Mantel-Haenszel test of the same, two-sided, {_RATE}")
+_INDEPENDENT = "two-sided p of no association of being stable and being significant"
+P = Quantity("p", f"{_INDEPENDENT}: Fisher's exact test")
+P_WITHIN = Quantity("p", f"{_INDEPENDENT}: Cochran-Mantel-Haenszel test {_RATE}")
 DIFFERENCE = Quantity("cosine_difference", "mean cosine with the partners, significant minus other latents")
 DIFFERENCE_WITHIN = replace(DIFFERENCE, what=f"{DIFFERENCE.what}, {_RATE}")
 
-Found = dict[tuple[str, Quantity], Measure]
+ByGroup = dict[tuple[str, Quantity], Measure]
 """By group of keys and quantity."""
 
 
@@ -147,7 +148,7 @@ def counts(matched: Matched) -> list[Measure]:
     ]
 
 
-def of_seeds(matched: Matched, thresholds: Sequence[float], rows: str) -> Found:
+def of_seeds(matched: Matched, thresholds: Sequence[float], rows: str) -> ByGroup:
     """Of each SAE, then the mean over the seeds and with several seeds the least and the most, by group and quantity."""
     both = matched.seeds | matched.controls
     values = {name: one.values(matched.alive, thresholds) for name, one in both.items()}
@@ -168,7 +169,7 @@ def of_seeds(matched: Matched, thresholds: Sequence[float], rows: str) -> Found:
     return found | _rows_of_seeds(matched, found)
 
 
-def _rows_of_seeds(matched: Matched, found: Found) -> Found:
+def _rows_of_seeds(matched: Matched, found: ByGroup) -> ByGroup:
     above, n = share_above(matched.threshold), int(matched.alive.sum())
     rows = {
         above: (f"stable latents (of {n}): cosine of {matched.threshold:g} or more", random),
@@ -179,8 +180,9 @@ def _rows_of_seeds(matched: Matched, found: Found) -> Found:
     for quantity, (label, control) in rows.items():
         beside = {control.__name__: found["mean", control(quantity)]}
         beside |= {heading(name): found[name, quantity] for name in matched.controls}
+        controls = [m.control(name) for name, m in beside.items() if m.value is not None]
         if (measure := found["mean", quantity]).value is not None:
-            shown["mean", quantity] = measure.row(label, *(m.control(name) for name, m in beside.items()))
+            shown["mean", quantity] = measure.row(label, *controls)
     return shown
 
 
@@ -196,7 +198,7 @@ def of_significance(
     rate: Float[np.ndarray, " latents"],
     replicates: int,
     seed: int,
-) -> Found:
+) -> ByGroup:
     """Significant against other latents (NaN in `significant` is left out), as they are and within firing rate."""
     at, within = "significance", "significance/within_rate"
     if isinstance(significant, str):
@@ -254,9 +256,8 @@ def table_of(matched: Matched, alpha: float) -> tuple[pd.DataFrame, dict[str, st
     }
     for name, one in (matched.seeds | matched.controls).items():
         columns |= one.columns(name)
-    return pd.DataFrame({key: column for key, (column, _) in columns.items()}), {
-        k: what for k, (_, what) in columns.items()
-    }
+    table = pd.DataFrame({key: column for key, (column, _) in columns.items()})
+    return table, {key: what for key, (_, what) in columns.items()}
 
 
 def _estimated(quantity: Quantity, found: Estimate, group: str, interval: str | None, why: str) -> Measure:
