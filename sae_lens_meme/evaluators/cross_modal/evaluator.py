@@ -13,7 +13,7 @@ from sae_lens_meme.embeddings import Embeddings
 from sae_lens_meme.evaluators.base import Evaluator, Unavailable
 from sae_lens_meme.evaluators.classifiers import Task, tasks_of
 from sae_lens_meme.evaluators.cross_modal import quantities as q
-from sae_lens_meme.evaluators.cross_modal.comparison import Aurocs, Comparison, Settings, compare
+from sae_lens_meme.evaluators.cross_modal.comparison import Aurocs, Comparison, FilterOptions, compare
 from sae_lens_meme.evaluators.cross_modal.pairs import MemePairs, Sides
 from sae_lens_meme.evaluators.cross_modal.scores import CRITERIA, ItemScores, item_scores, rank_correlation
 from sae_lens_meme.evaluators.cross_modal.selection import jaccard, kept_again, random_overlap
@@ -23,7 +23,7 @@ from sae_lens_meme.evaluators.result import Interval, Measure, Number, Result, S
 from sae_lens_meme.metrics.bootstrap import percentile_interval
 from sae_lens_meme.metrics.multiple_testing import rejected
 from sae_lens_meme.metrics.threads import in_threads
-from sae_lens_meme.options import Count, Options, Positive
+from sae_lens_meme.options import Positive
 
 if TYPE_CHECKING:
     from sae_lens_meme.evaluators.context import Context
@@ -56,26 +56,15 @@ class CrossModal(Evaluator):
     question = "SAE-V's weight of each latent, and whether its filter keeps better training memes"
     control = "random memes, CLIP score, L0; permuted memes for the weights"
 
-    class Options(Options):
+    class Options(FilterOptions):
         tasks: list[str] | None = None
         """Labels to compare the filters on, default every label with 2 to 20 classes."""
-        shares: Annotated[tuple[Annotated[float, Field(gt=0, le=1)], ...], Field(strict=False)] = (0.5,)
-        """Of the train memes to keep."""
-        within_source: bool = False
-        """Keep these shares of each source."""
         top: Annotated[int, Field(ge=2)] = 5
         """Memes whose text and image are compared, for each latent."""
         min_support: Positive | None = None
         """Train memes on which a latent has to fire, default `top`."""
         delta: Annotated[float, Field(ge=0)] = 0.0
         """A latent fires where its activation is larger."""
-        n_random: Count = 3
-        """Random selections beside the filters."""
-        max_rows: Annotated[int, Field(ge=2)] = 5_000
-        """Train memes of a task that the compared probes choose from, drawn by seed where there are more."""
-        n_bootstrap: Count = 200
-        """Resamples of the memes for intervals and stability; 0 leaves both out."""
-        seed: Count = 0
 
     def __init__(self, embeddings: Embeddings, *, hook: str | None = None, sides: Sides | None = None, **options: Any):
         super().__init__(embeddings, hook=hook, **options)
@@ -85,11 +74,6 @@ class CrossModal(Evaluator):
     def from_context(cls, context: Context) -> Self:
         options: dict[str, Any] = {"shares": (context.options.share,)} | context.options_of(cls)
         return cls(context.embeddings, **options)
-
-    @property
-    def settings(self) -> Settings:
-        o = self.options
-        return Settings(o.shares, o.within_source, o.n_random, o.max_rows, o.n_bootstrap, o.seed)
 
     def measure(self, sae: Any, embeddings: Embeddings, latents: Latents) -> Result:
         """
@@ -109,7 +93,7 @@ class CrossModal(Evaluator):
             *_of_scores(scores),
             *(m for share in self.options.shares for m in self._kept_again(share, latents, scores, weights)),
         ]
-        compared = in_threads(lambda task: compare(task, latents, scores, self.settings), tasks)
+        compared = in_threads(lambda task: compare(task, latents, scores, self.options), tasks)
         for task, found in zip(tasks, compared, strict=True):
             measures += self._of_task(task, found)
         measures += [q.AUROC["auroc"](None, f"{task}/all", reason=why) for task, why in skipped.items()]
