@@ -67,7 +67,8 @@ def made(values, ids=None, sources=None, train=None) -> ItemScores:
     train = np.arange(len(values)) if train is None else np.asarray(train)
     sources = np.array(sources if sources is not None else ["one"] * len(values))
     by_id = train[np.argsort(ids[train])]
-    return ItemScores(ids, sources, by_id, values, values, values, np.zeros(len(values), int))
+    groups = np.arange(len(values))
+    return ItemScores(ids, sources, by_id, values, values, values, np.zeros(len(values), int), groups)
 
 
 # Selection

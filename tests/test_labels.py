@@ -113,7 +113,9 @@ def test_memory_arrays_and_readers_agree(spelling: str, tmp_path):
     cells = with_gaps(spelling, str)
     (tmp_path / "t.jsonl").write_text("".join(json.dumps({"id": i, "hate": c}) + "\n" for i, c in enumerate(cells)))
     np.save(tmp_path / "x.npy", np.ones((12, 2), np.float32))
-    from_table = embed_arrays(out=tmp_path / "e", fused=tmp_path / "x.npy", table=tmp_path / "t.jsonl").label("hate")
+    from_table = embed_arrays(out=tmp_path / "e", fused_embeds=tmp_path / "x.npy", table=tmp_path / "t.jsonl").label(
+        "hate"
+    )
     from_memory = in_memory("hate", cells, Value("string")).label("hate")
     read = [parse_label("hate", cell) for cell in cells]
     assert from_table.known.tolist() == from_memory.known.tolist() == [value is not None for value in read]

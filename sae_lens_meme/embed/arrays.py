@@ -81,15 +81,18 @@ def _read_pt(file: Path, key: str) -> np.ndarray:
 def _read_dataset(folder: Path, column: str) -> np.ndarray:
     from datasets import Dataset, load_from_disk
 
-    dataset = load_from_disk(str(folder))
+    try:
+        dataset = load_from_disk(str(folder))
+    except Exception as error:  # files of another kind, or damaged
+        reason = " ".join(str(error).split())[:200]
+        raise DataError(f"{folder}: is not a dataset that save_to_disk wrote ({reason}); save it again") from None
     if not isinstance(dataset, Dataset):
         raise DataError(
             f"{folder}: is a dataset of several splits; name one, as in {folder}/{next(iter(dataset))}:COLUMN"
         )
     if column not in dataset.column_names:
         raise DataError(f"{folder}: has no column {column!r}; write {folder}:COLUMN with one of {dataset.column_names}")
-    array = np.asarray(dataset.with_format("numpy")[column][:])
-    return array.reshape(len(array), -1) if array.ndim > 2 else array
+    return np.asarray(dataset.with_format("numpy")[column][:])
 
 
 _READERS = {
