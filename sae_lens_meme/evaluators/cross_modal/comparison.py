@@ -11,8 +11,7 @@ from jaxtyping import Float64, Int
 from pydantic import Field
 
 from sae_lens_meme.evaluators.classifiers import Probe, Task, fit_latent_probe, thinned
-from sae_lens_meme.evaluators.cross_modal.scores import CRITERIA, ItemScores
-from sae_lens_meme.evaluators.cross_modal.selection import best
+from sae_lens_meme.evaluators.cross_modal.selection import CRITERIA, ItemScores, best
 from sae_lens_meme.evaluators.latents import Latents
 from sae_lens_meme.metrics.bootstrap import bootstrap_weights
 from sae_lens_meme.metrics.ranking import auroc_of_scores

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
 from pydantic import Field
+from scipy.stats import norm
 from typing_extensions import Self
 
 from sae_lens_meme.embeddings import Embeddings
@@ -14,10 +15,16 @@ from sae_lens_meme.evaluators.base import Evaluator, Unavailable
 from sae_lens_meme.evaluators.classifiers import Task, tasks_of
 from sae_lens_meme.evaluators.cross_modal import quantities as q
 from sae_lens_meme.evaluators.cross_modal.comparison import Aurocs, Comparison, FilterOptions, compare
-from sae_lens_meme.evaluators.cross_modal.pairs import MemePairs, Sides
-from sae_lens_meme.evaluators.cross_modal.scores import CRITERIA, ItemScores, item_scores, rank_correlation
-from sae_lens_meme.evaluators.cross_modal.selection import jaccard, kept_again, random_overlap
-from sae_lens_meme.evaluators.cross_modal.weights import Weights, cross_modal_weights
+from sae_lens_meme.evaluators.cross_modal.selection import (
+    CRITERIA,
+    ItemScores,
+    item_scores,
+    jaccard,
+    kept_again,
+    random_overlap,
+    rank_correlation,
+)
+from sae_lens_meme.evaluators.cross_modal.weights import MemePairs, Sides, Weights, cross_modal_weights
 from sae_lens_meme.evaluators.latents import Latents
 from sae_lens_meme.evaluators.result import Interval, Measure, Number, Result, Section
 from sae_lens_meme.metrics.bootstrap import percentile_interval
@@ -38,6 +45,10 @@ FILTER = Section(
     "sum of weights, on random memes, on the best by CLIP score, on all; the interval leaves out the draw of the random memes",
 )
 ALPHA = 0.05
+MIN_RESAMPLES = 20
+"""For a standard error."""
+ROUNDING = 1e-9
+"""Cosines that differ by less are the same: where all memes are alike, none is above chance."""
 _NO_INTERVALS = "n_bootstrap is 0: no intervals"
 _NO_DRAWS = "there is no random selection to compare with: n_random is 0, or none has every class"
 
@@ -98,7 +109,12 @@ class CrossModal(Evaluator):
             measures += self._of_task(task, found)
         measures += [q.AUROC["auroc"](None, f"{task}/all", reason=why) for task, why in skipped.items()]
         return Result(
-            self.name, WEIGHTS, tuple(measures), weights.table(), q.columns(weights), _verdict(weights, measures)
+            self.name,
+            WEIGHTS,
+            tuple(measures),
+            weights.table(),
+            q.columns(weights),
+            _verdict(weights, measures, len(self.options.shares)),
         )
 
     def _kept_again(self, share: float, latents: Latents, scores: ItemScores, weights: Weights) -> Iterator[Measure]:
@@ -183,7 +199,11 @@ def _of_weights(weights: Weights, permuted: Weights, pairs: MemePairs, n_train: 
     found |= {key: q.OF_WEIGHTS[key](_median(values), reason=few) for key, values in medians.items()}
     no_share = _NO_INTERVALS if n and not len(weights.replicates) else few
     permuted_share = q.OF_WEIGHTS["omega/above_chance_permuted"](_above_chance(permuted), reason=no_share)
-    significant = q.OF_WEIGHTS["omega/significant"](_significant(weights), reason=no_share)
+    few_resamples = f"n_bootstrap is {len(weights.replicates)}: {MIN_RESAMPLES} give a standard error" if n else few
+    significant, significant_permuted = (
+        q.OF_WEIGHTS[f"omega/significant{suffix}"](_significant(of), reason=few_resamples)
+        for suffix, of in (("", weights), ("_permuted", permuted))
+    )
     median = q.OF_WEIGHTS["omega/median"](_median(weights.omega), reason=few)
     above = q.OF_WEIGHTS["omega/above_chance"](_above_chance(weights), reason=no_share)
     if median.value is not None:
@@ -192,7 +212,8 @@ def _of_weights(weights: Weights, permuted: Weights, pairs: MemePairs, n_train: 
     if above.value is not None:
         above = above.row(f"share of the {n} latents above chance", permuted_share.control("permuted"), section=WEIGHTS)
     if significant.value is not None:
-        significant = significant.row(f"share of the {n} latents above chance, q < .05", section=WEIGHTS)
+        label = f"share of the {n} latents above chance, q < .05"
+        significant = significant.row(label, significant_permuted.control("permuted"), section=WEIGHTS)
     cosines = {
         "cosine/same_meme": float(pairs.clip[pairs.train].mean()),
         "cosine/two_memes": pairs.any_pair,
@@ -201,7 +222,7 @@ def _of_weights(weights: Weights, permuted: Weights, pairs: MemePairs, n_train: 
     alone = "there are no two such train memes"
     return [
         *found.values(),
-        *(median, above, permuted_share, significant),
+        *(median, above, permuted_share, significant, significant_permuted),
         *(q.OF_WEIGHTS[key](value, reason=alone) for key, value in cosines.items()),
     ]
 
@@ -267,18 +288,24 @@ def _undefined(n_held_out: int) -> tuple[str, str]:
 def _above_chance(weights: Weights) -> Number:
     low = weights.interval[0]
     measured = ~np.isnan(low)
-    return float((low[measured] > weights.chance[measured]).mean()) if measured.any() else None
+    return float((low[measured] > weights.chance[measured] + ROUNDING).mean()) if measured.any() else None
 
 
 def _significant(weights: Weights) -> Number:
-    """Share with q < .05: one-sided bootstrap p of omega against chance, Benjamini-Hochberg over the latents."""
-    if not len(weights.replicates):
-        return None
-    drawn = ~np.isnan(weights.replicates)
-    below = (drawn & (weights.replicates <= weights.chance)).sum(axis=0)
+    """Share with q < .05: one-sided p of (omega - chance) / standard error, Benjamini-Hochberg over the latents.
+
+    The standard error is the spread of the resamples. Shares of resamples would not do: of 200 they are no smaller than
+    1 / 201, so that fewer than a tenth of the latents could never be found.
+    """
     measured = ~np.isnan(weights.omega)
-    p = (1 + below[measured]) / (1 + drawn.sum(axis=0)[measured])
-    return float(rejected(np.log(p), ALPHA).mean()) if measured.any() else None
+    if len(weights.replicates) < MIN_RESAMPLES or not measured.any():
+        return None
+    drawn = weights.replicates[:, measured]
+    known = (~np.isnan(drawn)).sum(axis=0) >= MIN_RESAMPLES
+    excess = (weights.omega - weights.chance)[measured][known]
+    error = np.nanstd(drawn[:, known], axis=0, ddof=1)
+    log_p = np.where(excess > ROUNDING, norm.logsf(excess / np.maximum(error, ROUNDING)), 0.0)
+    return float(rejected(log_p, ALPHA).sum() / measured.sum())
 
 
 def _median(values: np.ndarray) -> Number:
@@ -286,13 +313,16 @@ def _median(values: np.ndarray) -> Number:
     return float(np.median(values)) if len(values) else None
 
 
-def _verdict(weights: Weights, measures: Sequence[Measure]) -> str | None:
-    """Latents that bind picture and caption, and whether the filter made of them helps."""
-    shown = [m for m in measures if m.section is FILTER and m.shown]
-    better = sum(m.interval is not None and m.interval.low is not None and m.interval.low > 0 for m in shown)
-    share = _above_chance(weights)
+def _verdict(weights: Weights, measures: Sequence[Measure], n_shares: int) -> str | None:
+    """Latents whose memes have a caption near their picture, and whether the filter made of them helps or harms."""
+    share = _significant(weights)
     if share is None:
         return None
-    filtered = f"; SAE-V's filter beats random memes on {better} of {len(shown)} labels" if shown else ""
     n = int((~np.isnan(weights.omega)).sum())
-    return f"{share:.0%} of {n} latents bind picture and caption more than chance does{filtered}."
+    found = f"{round(share * n)} of {n} latents fire on memes with picture and caption closer than chance (q < .05)"
+    ends = [m.interval for m in measures if m.section is FILTER and m.interval and m.interval.low is not None]
+    if not ends:
+        return f"{found}."
+    better, worse = (sum(of(end) for end in ends) for of in (lambda e: e.low > 0, lambda e: e.high < 0))
+    what = "labels" if n_shares == 1 else "comparisons"
+    return f"{found}; SAE-V's filter beats random memes on {better} and loses on {worse} of {len(ends)} {what}."
