@@ -358,7 +358,9 @@ def test_an_sae_made_elsewhere_is_evaluated(
         arguments += ("--hook", "hook_fused")
     status, printed, error = here(arguments, capsys)
     assert status == 0, error
-    assert "baselines/shuffled_data: this SAE was not trained by `train`" in " ".join(printed.split())
+    assert "training rows of this SAE are not known" in " ".join(printed.split())
+    full = (results / f"V-{out}" / "evaluation.txt").read_text()
+    assert "baselines/shuffled_data: this SAE was not trained by `train`" in " ".join(full.split())
     numbers = json.loads((results / f"V-{out}" / "evaluation.json").read_text())["results"]["stock_evals"]["numbers"]
     assert numbers["hate/ce_loss_score"] is not None
 

@@ -25,7 +25,7 @@ from sae_lens_meme.evaluators.cross_modal import (
     item_scores,
     select,
 )
-from sae_lens_meme.evaluators.cross_modal.comparison import Settings, compare
+from sae_lens_meme.evaluators.cross_modal.comparison import FilterOptions, compare
 from sae_lens_meme.evaluators.cross_modal.selection import best, kept_again, random_overlap
 from sae_lens_meme.evaluators.latents import Latents
 from sae_lens_meme.evaluators.probes import scores as probe_scores
@@ -308,9 +308,9 @@ def test_selection_within_source_keeps_the_share_of_each(data, weights):
 def test_train_memes_to_choose_from_are_bounded(data, scores):
     embeddings, latents = data
     task = tasks_of(embeddings)[0][0]
-    found = compare(task, latents, scores, Settings(max_rows=100, n_bootstrap=0, n_random=1))
+    found = compare(task, latents, scores, FilterOptions(max_rows=100, n_bootstrap=0, n_random=1))
     assert (found.n_train, found.n_kept[0.5]) == (100, 50)
-    one = compare(task, latents, scores, Settings(n_bootstrap=0, n_random=1))
+    one = compare(task, latents, scores, FilterOptions(n_bootstrap=0, n_random=1))
     assert found.everything[0, 0] != one.everything[0, 0]
 
 

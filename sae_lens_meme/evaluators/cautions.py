@@ -10,6 +10,8 @@ import numpy as np
 from sae_lens_meme.embeddings import Embeddings
 from sae_lens_meme.provenance import training_rows_known
 
+FEW_COPIES = 0.99
+"""Fewer groups than this share of the memes are worth a sentence."""
 FEW_TEST_MEMES = 500
 """With fewer, a latent that fires on 1 % of the memes has fewer than five test memes."""
 
@@ -47,7 +49,7 @@ def _of_groups(embeddings: Embeddings) -> Iterator[str]:
     """Of the memes on which scores are measured; of all where those are no groups but some others are."""
     split, rows = embeddings.held_out()
     for what, groups in ((f"{split} memes", embeddings.groups[rows]), ("memes", embeddings.groups)):
-        if (n := len(np.unique(groups))) < len(groups):
+        if (n := len(np.unique(groups))) < FEW_COPIES * len(groups):
             yield (
                 f"{len(groups):,} {what} are {n:,} groups (copies, templates, pairs): intervals and permutations are over "
                 "groups, tests of association over one meme a group."

@@ -7,23 +7,30 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
 from pydantic import Field
+from scipy.stats import norm
 from typing_extensions import Self
 
 from sae_lens_meme.embeddings import Embeddings
 from sae_lens_meme.evaluators.base import Evaluator, Unavailable
 from sae_lens_meme.evaluators.classifiers import Task, tasks_of
 from sae_lens_meme.evaluators.cross_modal import quantities as q
-from sae_lens_meme.evaluators.cross_modal.comparison import Aurocs, Comparison, Settings, compare
-from sae_lens_meme.evaluators.cross_modal.pairs import MemePairs, Sides
-from sae_lens_meme.evaluators.cross_modal.scores import CRITERIA, ItemScores, item_scores, rank_correlation
-from sae_lens_meme.evaluators.cross_modal.selection import jaccard, kept_again, random_overlap
-from sae_lens_meme.evaluators.cross_modal.weights import Weights, cross_modal_weights
+from sae_lens_meme.evaluators.cross_modal.comparison import Aurocs, Comparison, FilterOptions, compare
+from sae_lens_meme.evaluators.cross_modal.selection import (
+    CRITERIA,
+    ItemScores,
+    item_scores,
+    jaccard,
+    kept_again,
+    random_overlap,
+    rank_correlation,
+)
+from sae_lens_meme.evaluators.cross_modal.weights import MemePairs, Sides, Weights, cross_modal_weights
 from sae_lens_meme.evaluators.latents import Latents
 from sae_lens_meme.evaluators.result import Interval, Measure, Number, Result, Section
 from sae_lens_meme.metrics.bootstrap import percentile_interval
 from sae_lens_meme.metrics.multiple_testing import rejected
 from sae_lens_meme.metrics.threads import in_threads
-from sae_lens_meme.options import Count, Options, Positive
+from sae_lens_meme.options import Positive
 
 if TYPE_CHECKING:
     from sae_lens_meme.evaluators.context import Context
@@ -38,6 +45,10 @@ FILTER = Section(
     "sum of weights, on random memes, on the best by CLIP score, on all; the interval leaves out the draw of the random memes",
 )
 ALPHA = 0.05
+MIN_RESAMPLES = 20
+"""For a standard error."""
+ROUNDING = 1e-9
+"""Cosines that differ by less are the same: where all memes are alike, none is above chance."""
 _NO_INTERVALS = "n_bootstrap is 0: no intervals"
 _NO_DRAWS = "there is no random selection to compare with: n_random is 0, or none has every class"
 
@@ -56,26 +67,15 @@ class CrossModal(Evaluator):
     question = "SAE-V's weight of each latent, and whether its filter keeps better training memes"
     control = "random memes, CLIP score, L0; permuted memes for the weights"
 
-    class Options(Options):
+    class Options(FilterOptions):
         tasks: list[str] | None = None
         """Labels to compare the filters on, default every label with 2 to 20 classes."""
-        shares: Annotated[tuple[Annotated[float, Field(gt=0, le=1)], ...], Field(strict=False)] = (0.5,)
-        """Of the train memes to keep."""
-        within_source: bool = False
-        """Keep these shares of each source."""
         top: Annotated[int, Field(ge=2)] = 5
         """Memes whose text and image are compared, for each latent."""
         min_support: Positive | None = None
         """Train memes on which a latent has to fire, default `top`."""
         delta: Annotated[float, Field(ge=0)] = 0.0
         """A latent fires where its activation is larger."""
-        n_random: Count = 3
-        """Random selections beside the filters."""
-        max_rows: Annotated[int, Field(ge=2)] = 5_000
-        """Train memes of a task that the compared probes choose from, drawn by seed where there are more."""
-        n_bootstrap: Count = 200
-        """Resamples of the memes for intervals and stability; 0 leaves both out."""
-        seed: Count = 0
 
     def __init__(self, embeddings: Embeddings, *, hook: str | None = None, sides: Sides | None = None, **options: Any):
         super().__init__(embeddings, hook=hook, **options)
@@ -85,11 +85,6 @@ class CrossModal(Evaluator):
     def from_context(cls, context: Context) -> Self:
         options: dict[str, Any] = {"shares": (context.options.share,)} | context.options_of(cls)
         return cls(context.embeddings, **options)
-
-    @property
-    def settings(self) -> Settings:
-        o = self.options
-        return Settings(o.shares, o.within_source, o.n_random, o.max_rows, o.n_bootstrap, o.seed)
 
     def measure(self, sae: Any, embeddings: Embeddings, latents: Latents) -> Result:
         """
@@ -109,12 +104,17 @@ class CrossModal(Evaluator):
             *_of_scores(scores),
             *(m for share in self.options.shares for m in self._kept_again(share, latents, scores, weights)),
         ]
-        compared = in_threads(lambda task: compare(task, latents, scores, self.settings), tasks)
+        compared = in_threads(lambda task: compare(task, latents, scores, self.options), tasks)
         for task, found in zip(tasks, compared, strict=True):
             measures += self._of_task(task, found)
         measures += [q.AUROC["auroc"](None, f"{task}/all", reason=why) for task, why in skipped.items()]
         return Result(
-            self.name, WEIGHTS, tuple(measures), weights.table(), q.columns(weights), _verdict(weights, measures)
+            self.name,
+            WEIGHTS,
+            tuple(measures),
+            weights.table(),
+            q.columns(weights),
+            _verdict(weights, measures, len(self.options.shares)),
         )
 
     def _kept_again(self, share: float, latents: Latents, scores: ItemScores, weights: Weights) -> Iterator[Measure]:
@@ -199,7 +199,11 @@ def _of_weights(weights: Weights, permuted: Weights, pairs: MemePairs, n_train: 
     found |= {key: q.OF_WEIGHTS[key](_median(values), reason=few) for key, values in medians.items()}
     no_share = _NO_INTERVALS if n and not len(weights.replicates) else few
     permuted_share = q.OF_WEIGHTS["omega/above_chance_permuted"](_above_chance(permuted), reason=no_share)
-    significant = q.OF_WEIGHTS["omega/significant"](_significant(weights), reason=no_share)
+    few_resamples = f"n_bootstrap is {len(weights.replicates)}: {MIN_RESAMPLES} give a standard error" if n else few
+    significant, significant_permuted = (
+        q.OF_WEIGHTS[f"omega/significant{suffix}"](_significant(of), reason=few_resamples)
+        for suffix, of in (("", weights), ("_permuted", permuted))
+    )
     median = q.OF_WEIGHTS["omega/median"](_median(weights.omega), reason=few)
     above = q.OF_WEIGHTS["omega/above_chance"](_above_chance(weights), reason=no_share)
     if median.value is not None:
@@ -208,7 +212,8 @@ def _of_weights(weights: Weights, permuted: Weights, pairs: MemePairs, n_train: 
     if above.value is not None:
         above = above.row(f"share of the {n} latents above chance", permuted_share.control("permuted"), section=WEIGHTS)
     if significant.value is not None:
-        significant = significant.row(f"share of the {n} latents above chance, q < .05", section=WEIGHTS)
+        label = f"share of the {n} latents above chance, q < .05"
+        significant = significant.row(label, significant_permuted.control("permuted"), section=WEIGHTS)
     cosines = {
         "cosine/same_meme": float(pairs.clip[pairs.train].mean()),
         "cosine/two_memes": pairs.any_pair,
@@ -217,7 +222,7 @@ def _of_weights(weights: Weights, permuted: Weights, pairs: MemePairs, n_train: 
     alone = "there are no two such train memes"
     return [
         *found.values(),
-        *(median, above, permuted_share, significant),
+        *(median, above, permuted_share, significant, significant_permuted),
         *(q.OF_WEIGHTS[key](value, reason=alone) for key, value in cosines.items()),
     ]
 
@@ -283,18 +288,24 @@ def _undefined(n_held_out: int) -> tuple[str, str]:
 def _above_chance(weights: Weights) -> Number:
     low = weights.interval[0]
     measured = ~np.isnan(low)
-    return float((low[measured] > weights.chance[measured]).mean()) if measured.any() else None
+    return float((low[measured] > weights.chance[measured] + ROUNDING).mean()) if measured.any() else None
 
 
 def _significant(weights: Weights) -> Number:
-    """Share with q < .05: one-sided bootstrap p of omega against chance, Benjamini-Hochberg over the latents."""
-    if not len(weights.replicates):
-        return None
-    drawn = ~np.isnan(weights.replicates)
-    below = (drawn & (weights.replicates <= weights.chance)).sum(axis=0)
+    """Share with q < .05: one-sided p of (omega - chance) / standard error, Benjamini-Hochberg over the latents.
+
+    The standard error is the spread of the resamples. Shares of resamples would not do: of 200 they are no smaller than
+    1 / 201, so that fewer than a tenth of the latents could never be found.
+    """
     measured = ~np.isnan(weights.omega)
-    p = (1 + below[measured]) / (1 + drawn.sum(axis=0)[measured])
-    return float(rejected(np.log(p), ALPHA).mean()) if measured.any() else None
+    if len(weights.replicates) < MIN_RESAMPLES or not measured.any():
+        return None
+    drawn = weights.replicates[:, measured]
+    known = (~np.isnan(drawn)).sum(axis=0) >= MIN_RESAMPLES
+    excess = (weights.omega - weights.chance)[measured][known]
+    error = np.nanstd(drawn[:, known], axis=0, ddof=1)
+    log_p = np.where(excess > ROUNDING, norm.logsf(excess / np.maximum(error, ROUNDING)), 0.0)
+    return float(rejected(log_p, ALPHA).sum() / measured.sum())
 
 
 def _median(values: np.ndarray) -> Number:
@@ -302,13 +313,16 @@ def _median(values: np.ndarray) -> Number:
     return float(np.median(values)) if len(values) else None
 
 
-def _verdict(weights: Weights, measures: Sequence[Measure]) -> str | None:
-    """Latents that bind picture and caption, and whether the filter made of them helps."""
-    shown = [m for m in measures if m.section is FILTER and m.shown]
-    better = sum(m.interval is not None and m.interval.low is not None and m.interval.low > 0 for m in shown)
-    share = _above_chance(weights)
+def _verdict(weights: Weights, measures: Sequence[Measure], n_shares: int) -> str | None:
+    """Latents whose memes have a caption near their picture, and whether the filter made of them helps or harms."""
+    share = _significant(weights)
     if share is None:
         return None
-    filtered = f"; SAE-V's filter beats random memes on {better} of {len(shown)} labels" if shown else ""
     n = int((~np.isnan(weights.omega)).sum())
-    return f"{share:.0%} of {n} latents bind picture and caption more than chance does{filtered}."
+    found = f"{round(share * n)} of {n} latents fire on memes with picture and caption closer than chance (q < .05)"
+    ends = [m.interval for m in measures if m.section is FILTER and m.interval and m.interval.low is not None]
+    if not ends:
+        return f"{found}."
+    better, worse = (sum(of(end) for end in ends) for of in (lambda e: e.low > 0, lambda e: e.high < 0))
+    what = "labels" if n_shares == 1 else "comparisons"
+    return f"{found}; SAE-V's filter beats random memes on {better} and loses on {worse} of {len(ends)} {what}."

@@ -38,8 +38,10 @@ OF_WEIGHTS = {
         Quantity("omega/above_chance_permuted", "control: the same share for permuted memes, that is, by chance alone"),
         Quantity(
             "omega/significant",
-            f"share of latents above chance with q < .05: one-sided bootstrap p, Benjamini-Hochberg, {_OVER}",
+            f"share of latents above chance with q < .05: one-sided p from the bootstrap standard error, "
+            f"Benjamini-Hochberg over the latents, {_OVER}",
         ),
+        Quantity("omega/significant_permuted", "control: the same share for permuted memes"),
         Quantity("cosine/same_meme", "mean cosine of text and image of the same train meme; control: two_memes"),
         Quantity("cosine/two_memes", "control: mean cosine of the text of one train meme and the image of another"),
         Quantity("cosine/two_memes_within_source", "control: the same for two memes of one source"),

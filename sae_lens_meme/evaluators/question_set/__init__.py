@@ -1,39 +1,28 @@
 """What decides a latent, the picture or the caption: a 2x2 of two pictures and two texts (Eric He's Standard Question Set)."""
 
-from sae_lens_meme.evaluators.question_set.binding import (
-    Binding,
-    Concentration,
-    Crossed,
-    binding_of,
-    concentration,
+from sae_lens_meme.evaluators.question_set.binding import concentration
+from sae_lens_meme.evaluators.question_set.compute import (
+    CLASSES,
+    Cells,
+    TwoByTwo,
+    class_codes,
+    effects,
+    variance_shares,
 )
-from sae_lens_meme.evaluators.question_set.compute import CLASSES, Cells, Effects, class_codes, effects, variance_shares
 from sae_lens_meme.evaluators.question_set.evaluator import QuestionSet, cells_of, permuted_within_items
-from sae_lens_meme.evaluators.question_set.items import (
-    concept_items,
-    fuse_through,
-    fuse_units,
-    fused_items,
-    random_items,
-)
+from sae_lens_meme.evaluators.question_set.items import concept_items, fused_items, random_items
 from sae_lens_meme.evaluators.question_set.quantities import table_of
 
 __all__ = [
     "CLASSES",
-    "Binding",
     "Cells",
-    "Concentration",
-    "Crossed",
-    "Effects",
     "QuestionSet",
-    "binding_of",
+    "TwoByTwo",
     "cells_of",
     "class_codes",
     "concentration",
     "concept_items",
     "effects",
-    "fuse_through",
-    "fuse_units",
     "fused_items",
     "permuted_within_items",
     "random_items",

@@ -14,7 +14,7 @@ from jaxtyping import Bool, Float32, Float64, Int
 from threadpoolctl import threadpool_limits
 
 from sae_lens_meme.evaluators.latents import Latents
-from sae_lens_meme.evaluators.question_set.compute import CLASSES, MAJORITY, Effects
+from sae_lens_meme.evaluators.question_set.compute import CLASSES, MAJORITY, TwoByTwo
 
 MIN_MEMES = 5
 """Pictures, and texts, on which a latent must fire: a single picture with a few texts is one product by chance."""
@@ -54,7 +54,7 @@ class Binding(NamedTuple):
     """Concentrated (the whole interval above one half) and no copy."""
 
 
-def binding_of(crossed: Crossed, effects: Effects) -> Binding:
+def binding_of(crossed: Crossed, effects: TwoByTwo) -> Binding:
     """Of the latents that `effects` classed."""
     found = concentration(crossed.units, crossed.shapes, effects.latents)
     copied = share_of_one_dimension(crossed.units, crossed.fused, effects.latents)
@@ -160,8 +160,10 @@ def _jackknife(
 
 
 def _fires_enough(tables: Sequence[np.ndarray]) -> np.ndarray:
-    pictures, texts = (np.sum([z.any(axis=axis).sum(axis=1) for z in tables], axis=0) for axis in (2, 1))
-    return (pictures >= MIN_MEMES) & (texts >= MIN_MEMES)
+    """Of each table the fewer of the two count: a picture with some texts there and a text with some pictures here are
+    single products each."""
+    fewer = [np.minimum(z.any(axis=2).sum(axis=1), z.any(axis=1).sum(axis=1)) for z in tables]
+    return np.sum(fewer, axis=0) >= MIN_MEMES
 
 
 def _mean_square(tables: Sequence[np.ndarray]) -> np.ndarray:

@@ -36,7 +36,7 @@ class Cells(NamedTuple):
 
 
 @dataclass(frozen=True, eq=False)
-class Effects:
+class TwoByTwo:
     """What `effects` found; columns are `latents`, rows of three are (image, text, interaction)."""
 
     n_items: int
@@ -63,7 +63,7 @@ def effects(
     strata: Int[np.ndarray, " items"] | None = None,
     seed: int = 0,
     block: int = 4096,
-) -> Effects:
+) -> TwoByTwo:
     """Main effect of picture, of text and interaction for every latent, signed and sign-free, with 95 % intervals.
 
     Signed, as means over items of the activations z: image = (aa + ab - ba - bb) / 2, text = (aa - ab + ba - bb) / 2,
@@ -95,7 +95,7 @@ def effects(
     means, signed, squares, shares, signed_ends, share_ends, classes = (np.concatenate(c, axis=-1) for c in columns)
     counts, resampled_counts = class_counts(classes), np.sum(resampled, axis=0)
     some = n_bootstrap > 0
-    return Effects(
+    return TwoByTwo(
         n_items,
         int(np.count_nonzero(n_active)),
         latents,
@@ -175,7 +175,7 @@ def class_counts(codes: Int[np.ndarray, "latents *resamples"]) -> Int[np.ndarray
 def _block(
     z: Sequence[Any], latents: np.ndarray, weights: Float64[np.ndarray, "items replicates_1"], drawn: Collection[str]
 ) -> tuple[np.ndarray, ...]:
-    """The columns of `Effects` for these latents, then how many are of each class in each resample."""
+    """The columns of `TwoByTwo` for these latents, then how many are of each class in each resample."""
     part = [cell[:, latents] for cell in z]
     aa, ab, ba, bb = part
     contrasts = [a * aa + b * ab + c * ba + d * bb for a, b, c, d in SIGNS]

@@ -6,6 +6,7 @@ A latent is visual, textual or cross-modal by what decides its activation when p
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 from math import ceil
 from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
 
@@ -22,13 +23,12 @@ from sae_lens_meme.evaluators.base import Evaluator, Unavailable
 from sae_lens_meme.evaluators.controls import activations, fit_directions
 from sae_lens_meme.evaluators.latents import Latents, encode, hook_of
 from sae_lens_meme.evaluators.question_set.binding import Binding, Crossed, binding_of
-from sae_lens_meme.evaluators.question_set.compute import TERMS, Cells, Effects, effects
+from sae_lens_meme.evaluators.question_set.compute import TERMS, Cells, TwoByTwo, effects
 from sae_lens_meme.evaluators.question_set.items import (
     Fuse,
     Items,
     Rows,
     crossed_tables,
-    fuse_through,
     fused_items,
     fusion_of,
     random_items,
@@ -49,6 +49,8 @@ from sae_lens_meme.evaluators.question_set.quantities import (
 )
 from sae_lens_meme.evaluators.result import Interval, Measure, Result, Section
 from sae_lens_meme.evaluators.rows import measured_rows
+from sae_lens_meme.hooks.checkpoint import read_memeclip_checkpoint
+from sae_lens_meme.hooks.memeclip import fuse
 from sae_lens_meme.hooks.names import FUSED
 from sae_lens_meme.options import Count
 
@@ -72,7 +74,8 @@ class QuestionSet(Evaluator):
 
     Args:
         items: rows of memes A and rows of memes B in place of random pairs (see `concept_items`).
-        fuse: (image embeddings, text embeddings) to fused vectors, where the fusion is not clip's; see `fuse_through`.
+        fuse: (image embeddings, text embeddings) to fused vectors, where the fusion is not clip's;
+            `functools.partial(sae_lens_meme.hooks.memeclip.fuse, heads=heads)` for MemeCLIP's.
     """
 
     name = "question_set"
@@ -86,7 +89,7 @@ class QuestionSet(Evaluator):
         """Pairs of memes at most; a meme is in one pair only, so that there are at most half as many as memes."""
         n_crossed: Annotated[int, Field(ge=100)] = 8000
         """Cells at most in which all pictures meet all captions, for the concentration."""
-        drawn: tuple[Literal["image", "text"], ...] = ("image", "text")
+        drawn: Annotated[tuple[Literal["image", "text"], ...], Field(strict=False)] = ("image", "text")
         """The sides of which A and B are exchangeable draws. Of the others no interaction is subtracted: leave out a
         side only where A and B are two fixed conditions of it."""
         rows: Literal["held_out", "all"] = "held_out"
@@ -113,20 +116,19 @@ class QuestionSet(Evaluator):
 
     @classmethod
     def from_context(cls, context: Context) -> Self:
-        from sae_lens_meme.hooks.checkpoint import read_memeclip_checkpoint
-
-        fuse = fuse_through(read_memeclip_checkpoint(context.heads).heads) if context.heads else None
-        return cls(context.embeddings, fuse=fuse, **context.options_of(cls))
+        heads = context.heads and read_memeclip_checkpoint(context.heads).heads
+        fused = partial(fuse, heads=heads) if heads else None
+        return cls(context.embeddings, fuse=fused, **context.options_of(cls))
 
     def measure(self, sae: Any, embeddings: Embeddings, latents: Latents) -> Result:
-        fuse = fusion_of(embeddings, hook_of(sae, embeddings, self.hook), self.fuse)
+        fusion = fusion_of(embeddings, hook_of(sae, embeddings, self.hook), self.fuse)
         items, which = self._items(embeddings)
-        fused = self._fused(embeddings, items, fuse)
+        fused = self._fused(embeddings, items, fusion)
         swapped = encode(sae, fused, FUSED, rows=np.arange(len(items[0]), 3 * len(items[0])))
         cells = Latents.concatenate([latents.rows(items[0]), swapped, latents.rows(items[1])])
         strata = _strata(embeddings, items)
         pairs, shapes = crossed_tables(items, strata, self.options.n_crossed)
-        crossed = recombined(embeddings, *pairs, fuse)
+        crossed = recombined(embeddings, *pairs, fusion)
         tables = encode(sae, crossed, FUSED)
 
         def control(kind: str, times: int = 1) -> list[Latents]:
@@ -157,9 +159,9 @@ class QuestionSet(Evaluator):
             raise Unavailable(f"there are {len(items[0])} pairs of {which}; two are needed")
         return items, which
 
-    def _fused(self, embeddings: Embeddings, items: Items, fuse: Fuse) -> Embeddings:
+    def _fused(self, embeddings: Embeddings, items: Items, fusion: Fuse) -> Embeddings:
         try:
-            return fused_items(embeddings, items, fuse)
+            return fused_items(embeddings, items, fusion)
         except DataError as error:
             if self.fuse is not None:
                 raise
@@ -197,7 +199,7 @@ class QuestionSet(Evaluator):
 class Found(NamedTuple):
     """What the design says of some units."""
 
-    effects: Effects
+    effects: TwoByTwo
     binding: Binding | None
 
 

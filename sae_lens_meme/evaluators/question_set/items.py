@@ -7,7 +7,6 @@ from itertools import product
 from math import isqrt
 
 import numpy as np
-import torch
 from datasets import Array2D, Dataset, Features, Value
 from jaxtyping import Float, Int
 
@@ -15,9 +14,8 @@ from sae_lens_meme.embeddings import Embeddings
 from sae_lens_meme.errors import DataError, NonFiniteError
 from sae_lens_meme.evaluators.base import Unavailable
 from sae_lens_meme.evaluators.concepts import Concept
-from sae_lens_meme.evaluators.latents import eval_mode
 from sae_lens_meme.evaluators.rows import measured_rows
-from sae_lens_meme.hooks.memeclip import MemeCLIPHeads, unit_product
+from sae_lens_meme.hooks.memeclip import fuse
 from sae_lens_meme.hooks.names import EMBEDDING_HOOKS, FUSED, IMAGE_EMBED, TEXT_EMBED
 
 Rows = Sequence[int] | np.ndarray
@@ -102,25 +100,7 @@ def require_items(items: tuple[Rows, Rows], n: int) -> Items:
     return a, b
 
 
-def fuse_units(image: Float[np.ndarray, "n d"], text: Float[np.ndarray, "n d"]) -> Float[np.ndarray, "n d"]:
-    """Fusion clip: the product of unit vectors, in float64, returned as float32 (as `embed` does)."""
-    return unit_product(torch.from_numpy(image).double(), torch.from_numpy(text).double()).float().numpy()
-
-
-def fuse_through(heads: MemeCLIPHeads) -> Fuse:
-    """Fusion memeclip: through the maps and adapters of MemeCLIP's heads (`read_memeclip_checkpoint(path).heads`)."""
-
-    @torch.no_grad()
-    def fuse(image: np.ndarray, text: np.ndarray) -> np.ndarray:
-        device = heads.classifier.weight.device
-        with eval_mode(heads):  # the maps have dropout
-            fused = heads.fuse(torch.from_numpy(image).to(device), torch.from_numpy(text).to(device))
-            return fused.float().cpu().numpy()
-
-    return fuse
-
-
-def fusion_of(embeddings: Embeddings, hook: str, fuse: Fuse | None) -> Fuse:
+def fusion_of(embeddings: Embeddings, hook: str, given: Fuse | None) -> Fuse:
     """How these embeddings were fused.
 
     Raises:
@@ -133,9 +113,9 @@ def fusion_of(embeddings: Embeddings, hook: str, fuse: Fuse | None) -> Fuse:
             f"the embeddings have no {', '.join(missing)}; embed the corpus with image and text embeddings"
         )
     fusion = embeddings.facts.get("fusion", "clip")
-    if fuse is None and fusion != "clip":
-        raise Unavailable(f"fusion {fusion} needs its heads; give fuse=fuse_through(heads)")
-    return fuse or fuse_units
+    if given is None and fusion != "clip":
+        raise Unavailable(f"fusion {fusion} needs its heads; give fuse=partial(fuse, heads=heads)")
+    return given or fuse
 
 
 def fused_items(embeddings: Embeddings, items: Items, fuse: Fuse) -> Embeddings:
@@ -145,6 +125,7 @@ def fused_items(embeddings: Embeddings, items: Items, fuse: Fuse) -> Embeddings:
         DataError: `fuse` does not reproduce the stored fused vectors of the items' memes.
         NonFiniteError: an embedding of an item is NaN, infinite or a zero vector; the message names the meme.
     """
+    _require_directions(embeddings, np.concatenate(items))
     pictures, texts = (np.concatenate(side) for side in zip(*product(items, items), strict=True))
     fused = recombined(embeddings, pictures, texts, fuse)
     n = len(items[0])
@@ -179,15 +160,21 @@ def recombined(embeddings: Embeddings, pictures: np.ndarray, texts: np.ndarray, 
     return Embeddings.from_dataset(dataset, **embeddings.facts)
 
 
+def _require_directions(embeddings: Embeddings, rows: np.ndarray) -> None:
+    for hook in (IMAGE_EMBED, TEXT_EMBED):
+        embeddings.require_finite(hook, rows)
+        for part, batch in embeddings.batches(hook, rows):
+            if len(zero := part[~batch.any(axis=1)]):
+                raise NonFiniteError(
+                    f"{hook}, row {zero[0]} (id {str(embeddings.ids[zero[0]])!r}): the vector has norm 0 and cannot be fused; "
+                    "remove the meme or embed it again"
+                )
+
+
 def _require_stored(embeddings: Embeddings, rows: np.ndarray, found: np.ndarray) -> None:
     stored = embeddings.take(FUSED, rows)
     if stored.shape != found.shape:
         raise DataError(f"question set: fuse gives {found.shape[1]} dimensions, the stored {FUSED} {stored.shape[1]}")
-    if len(bad := np.flatnonzero(~np.isfinite(found).all(axis=1))):
-        raise NonFiniteError(
-            f"embeddings, row {rows[bad[0]]} (id {str(embeddings.ids[rows[bad[0]]])!r}): image and text embedding fuse to NaN "
-            "or infinity (one of them is not finite, or of norm 0); remove the meme or embed it again"
-        )
     difference = np.abs(found - stored).max(axis=1)
     worst = int(difference.argmax())
     if not difference[worst] <= TOLERANCE * np.abs(stored).max():

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from sae_lens_meme.evaluators.question_set.binding import MIN_MEMES, Binding
-from sae_lens_meme.evaluators.question_set.compute import CLASSES, MAJORITY, TERMS, Effects
+from sae_lens_meme.evaluators.question_set.compute import CLASSES, MAJORITY, TERMS, TwoByTwo
 from sae_lens_meme.evaluators.result import Quantity, nullable
 
 CELLS = ("aa", "ab", "ba", "bb")
@@ -104,7 +104,7 @@ def explained(columns: list[str], interval: str) -> dict[str, str]:
     return found
 
 
-def table_of(e: Effects, binding: Binding | None = None) -> pd.DataFrame:
+def table_of(e: TwoByTwo, binding: Binding | None = None) -> pd.DataFrame:
     """One row a latent that fires in enough items; null where undefined."""
     table: dict[str, Any] = {"latent": e.latents, "n_active": e.n_active}
     table |= {f"mean_{cell}": mean for cell, mean in zip(CELLS, e.means, strict=True)}
@@ -129,7 +129,7 @@ def _of_terms(name: str, values: np.ndarray, ends: np.ndarray | None) -> dict[st
     return columns
 
 
-def _reason(effects: Effects, row: int) -> str | None:
+def _reason(effects: TwoByTwo, row: int) -> str | None:
     """Why a latent has no class."""
     if effects.classes[row] < len(CLASSES):
         return None
