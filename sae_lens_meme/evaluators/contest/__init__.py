@@ -1,5 +1,35 @@
 """The headline: what an SAE recovers, against everything else, on equal terms."""
 
+from sae_lens_meme.evaluators.contest.ablation import Biased, Tie, chosen, effects, scr, tpp
 from sae_lens_meme.evaluators.contest.evaluator import Contest
+from sae_lens_meme.evaluators.contest.families import groups_of, permuted_rows, resampled
+from sae_lens_meme.evaluators.contest.kernels import fit_few
+from sae_lens_meme.evaluators.contest.matched import auroc_of, best_units, correlation_of, f1_of, one_to_one
+from sae_lens_meme.evaluators.contest.probing import Probes, k_sparse, mean_differences
+from sae_lens_meme.evaluators.contest.targets import Rows, Targets
+from sae_lens_meme.evaluators.contest.units import Units
 
-__all__ = ["Contest"]
+__all__ = [
+    "Biased",
+    "Contest",
+    "Probes",
+    "Rows",
+    "Targets",
+    "Tie",
+    "Units",
+    "auroc_of",
+    "best_units",
+    "chosen",
+    "correlation_of",
+    "effects",
+    "f1_of",
+    "fit_few",
+    "groups_of",
+    "k_sparse",
+    "mean_differences",
+    "one_to_one",
+    "permuted_rows",
+    "resampled",
+    "scr",
+    "tpp",
+]

@@ -42,7 +42,7 @@ NAMES = {
     RANDOM_LATENTS: "as many latents of the SAE at random",
 }
 """In sentences."""
-PRINTED = ("neurons", "pca", "ica", "neurons_k", "random_k", SHUFFLED, PROBE, PERMUTED, RANDOM_LATENTS)
+PRINTED = ("neurons", "pca", "ica", "neurons_k", "random_k", SHUFFLED, PERMUTED, RANDOM_LATENTS, PROBE)
 """The columns of the printed table; PCA and ICA of equal sparsity and a random rotation are in the table of the contest."""
 
 _TEST = "mean over targets, on test memes within source"
