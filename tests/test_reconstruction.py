@@ -11,12 +11,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sae_lens.evals import ExplainedVarianceCalculator
 from sae_lens.training.activation_scaler import ActivationScaler
+from sae_lens_meme.evaluators.reconstruction.statistics import Reference, Statistics
 from tiny_sae import tiny_sae
 
 from sae_lens_meme.errors import DataError
 from sae_lens_meme.evaluators.latents import Latents, encode
 from sae_lens_meme.evaluators.reconstruction import Reconstruction, density_histogram, reconstructed
-from sae_lens_meme.evaluators.reconstruction.statistics import Reference, Statistics
 
 D = 64
 
