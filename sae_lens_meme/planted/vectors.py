@@ -103,7 +103,8 @@ def planted_vectors(options: VectorOptions | None = None, **given: Any) -> Plant
         + options.noise * rng.normal(size=(len(truth), options.d_in))
         for side in sides.T
     ]
-    image, text = (_with_outliers(part, options.outlier_share, rng) for part in parts)
+    columns = rng.choice(options.d_in, N_OUTLIERS, replace=False)
+    image, text = (_with_outliers(part, columns, options.outlier_share) for part in parts)
     labels = _labels(options, truth, rng)
     embeddings = _embeddings(options, {IMAGE_EMBED: image, TEXT_EMBED: text, FUSED: image + text}, labels, rng)
     return PlantedVectors(options, embeddings, truth, activations, directions, kinds, parents)
@@ -143,15 +144,14 @@ def _directions(options: VectorOptions, rng: np.random.Generator) -> Float[np.nd
     return directions / np.linalg.norm(directions, axis=1, keepdims=True)
 
 
-def _with_outliers(x: np.ndarray, share: float, rng: np.random.Generator) -> np.ndarray:
+def _with_outliers(x: np.ndarray, columns: np.ndarray, share: float) -> np.ndarray:
     """Three dimensions scaled and shifted until they hold that share of the variance, as fused CLIP vectors have them."""
     if share == 0:
         return x
-    columns = rng.choice(x.shape[1], N_OUTLIERS, replace=False)
     variance = x.var(axis=0)
     factor = np.sqrt(share / (1 - share) * (variance.sum() - variance[columns].sum()) / variance[columns].sum())
     out = x.copy()
-    out[:, columns] = factor * (x[:, columns] + 2 * np.sqrt(variance[columns]) * rng.choice((-1, 1), N_OUTLIERS))
+    out[:, columns] = factor * (x[:, columns] + 2 * np.sqrt(variance[columns]))
     return out
 
 
