@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
-from datasets import Array2D, ClassLabel, Dataset, Features, Value, concatenate_datasets, load_from_disk
+from datasets import Array2D, ClassLabel, Dataset, DatasetDict, Features, Value, concatenate_datasets, load_from_disk
 
 from sae_lens_meme.errors import DataError, NonFiniteError, StorageError
 from sae_lens_meme.labels import SPLITS, is_label_column, is_missing, label_values, missing_code, read_split
@@ -55,8 +55,9 @@ class Embeddings:
             StorageError: the folder is not a finished result of `embed`.
         """
         manifest = read_finished(folder, "embed")
-        dataset = load_from_disk(str(folder))
-        assert isinstance(dataset, Dataset)
+        dataset = open_dataset(folder)
+        if not isinstance(dataset, Dataset):
+            raise StorageError(f"{folder}: is a dataset of several splits, not one of embeddings; run embed again")
         return cls(dataset, manifest["facts"], sha256_json(manifest["fingerprint"]), Path(folder))
 
     @classmethod
@@ -288,6 +289,22 @@ def _distinct(column: pa.ChunkedArray) -> tuple[list[Any], np.ndarray]:
     except pa.ArrowNotImplementedError:  # lists and structs
         return [None if cell is None else str(cell) for cell in column.to_pylist()], np.arange(len(column))
     return cells.to_pylist(), np.asarray(place, dtype=np.int64)
+
+
+def open_dataset(folder: str | Path) -> Dataset | DatasetDict:
+    """`datasets.load_from_disk`, checked: Arrow ends the process where it reads beyond a damaged column.
+
+    Raises:
+        StorageError: the folder is damaged, or no dataset.
+    """
+    try:
+        dataset = load_from_disk(str(folder))
+        for part in dataset.values() if isinstance(dataset, DatasetDict) else [dataset]:
+            part.data.table.validate(full=True)
+        return dataset
+    except Exception as error:  # a dozen unrelated classes
+        reason = " ".join(str(error).split())[:200]
+        raise StorageError(f"{folder}: cannot be read as a dataset ({reason}); make it again") from None
 
 
 def embedding_features(described: dict[str, Value], widths: dict[str, int]) -> Features:

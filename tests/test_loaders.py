@@ -26,7 +26,9 @@ from tiny_sae import tiny_sae
 
 from sae_lens_meme.config import read_concepts, read_yaml
 from sae_lens_meme.corpus.tables import read_table
+from sae_lens_meme.embed import embed_arrays
 from sae_lens_meme.embed.arrays import read_array
+from sae_lens_meme.embeddings import Embeddings
 from sae_lens_meme.errors import MemeError
 from sae_lens_meme.evaluators.latents import Latents
 from sae_lens_meme.hooks import MemeCLIPHeads, load_local_towers, read_memeclip_checkpoint, save_memeclip_heads
@@ -37,6 +39,7 @@ from sae_lens_meme.storage import StepFolder, read_finished
 from sae_lens_meme.train import dictionary_learning_loader, intervlm_loader
 from sae_lens_meme.train.checkpoint import Checkpoints
 
+ARROW = "data-00000-of-00001.arrow"
 X = np.random.default_rng(0).standard_normal((6, 4)).astype(np.float32)
 ROWS = [{"id": str(i), "text": 'a, "b"\nc', "hate": i % 2} for i in range(3)]
 
@@ -53,6 +56,21 @@ def tensors(folder: Path) -> None:
     torch.save({"x": torch.from_numpy(X), "y": 3}, folder / "x.pt")
     save_file({"x": torch.from_numpy(X)}, folder / "x.safetensors")
     np.save(folder / "x.npy", X)
+
+
+def dataset(folder: Path) -> None:
+    make_embeddings({"hook_fused": X}).dataset.save_to_disk(folder / "d")
+
+
+def embeddings(folder: Path) -> None:
+    np.save(folder / "x.npy", X)
+    (folder / "rows.csv").write_text("id,hate\n" + "".join(f"{i},{i % 2}\n" for i in range(len(X))))
+    embed_arrays(folder / "e", fused_embeds=folder / "x.npy", table=folder / "rows.csv")
+
+
+def read_embeddings(folder: Path) -> Any:
+    read = Embeddings.load(folder)
+    return [read.take(hook, range(len(read))) for hook in read.hooks], read.ids, read.texts, read.splits
 
 
 def picture(format: str) -> Callable[[Path], object]:
@@ -81,8 +99,9 @@ def foreign_saes(folder: Path) -> None:
     state = {f"{name}.{key}": value for name, layer in linear.items() for key, value in layer.state_dict().items()}
     torch.save({"model": state, "k": 2}, folder / "sae.pt")
     torch.save({"mean": torch.zeros(4), "std": torch.ones(4)}, folder / "norm_stats.pt")
-    (folder / "dictionary").mkdir()
-    torch.save({**state, "b_dec": torch.zeros(4), "k": torch.tensor(2)}, folder / "dictionary" / "ae.pt")
+    for name, k in (("with_k", {"k": torch.tensor(2)}), ("dictionary", {})):
+        (folder / name).mkdir()
+        torch.save({**state, "b_dec": torch.zeros(4), **k}, folder / name / "ae.pt")
     (folder / "dictionary" / "config.json").write_text(json.dumps({"trainer": {"k": 2}}))
 
 
@@ -134,16 +153,14 @@ LOADERS = {
     "npy": Loader(tensors, "x.npy", read_array),
     "pt": Loader(tensors, "x.pt", read_array),
     "safetensors": Loader(tensors, "x.safetensors", read_array),
-    "dataset": Loader(
-        lambda folder: make_embeddings({"hook_fused": X}).dataset.save_to_disk(folder / "d"),
-        "d/state.json",
-        lambda path: read_array(f"{path.parent}:hook_fused"),
-    ),
-    "dataset info": Loader(
-        lambda folder: make_embeddings({"hook_fused": X}).dataset.save_to_disk(folder / "d"),
-        "d/dataset_info.json",
-        lambda path: read_array(f"{path.parent}:hook_fused"),
-    ),
+    **{
+        f"dataset, {file}": Loader(dataset, f"d/{file}", lambda path: read_array(f"{path.parent}:hook_fused"))
+        for file in ("state.json", "dataset_info.json", ARROW)
+    },
+    **{
+        f"embeddings, {file}": Loader(embeddings, f"e/{file}", lambda path: read_embeddings(path.parent))
+        for file in ("state.json", "dataset_info.json", ARROW)
+    },
     **{
         f"picture {format}": Loader(picture(format), f"x.{format}", lambda path: open_image(path).load())
         for format in ("png", "jpeg", "gif", "webp", "bmp")
@@ -156,7 +173,7 @@ LOADERS = {
     "InterVLM's statistics": Loader(
         foreign_saes, "norm_stats.pt", lambda path: intervlm_loader(path.with_name("sae.pt"))
     ),
-    "dictionary": Loader(foreign_saes, "dictionary/ae.pt", dictionary_learning_loader),
+    "dictionary": Loader(foreign_saes, "with_k/ae.pt", dictionary_learning_loader),
     "dictionary's configuration": Loader(
         foreign_saes, "dictionary/config.json", lambda path: dictionary_learning_loader(path.parent)
     ),

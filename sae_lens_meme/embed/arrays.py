@@ -79,13 +79,11 @@ def _read_pt(file: Path, key: str) -> np.ndarray:
 
 
 def _read_dataset(folder: Path, column: str) -> np.ndarray:
-    from datasets import Dataset, load_from_disk
+    from datasets import Dataset
 
-    try:
-        dataset = load_from_disk(str(folder))
-    except Exception as error:  # files of another kind, or damaged
-        reason = " ".join(str(error).split())[:200]
-        raise DataError(f"{folder}: is not a dataset that save_to_disk wrote ({reason}); save it again") from None
+    from sae_lens_meme.embeddings import open_dataset
+
+    dataset = open_dataset(folder)
     if not isinstance(dataset, Dataset):
         raise DataError(
             f"{folder}: is a dataset of several splits; name one, as in {folder}/{next(iter(dataset))}:COLUMN"
