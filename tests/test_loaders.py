@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import copy
+import functools
 import io
 import json
 import pickle
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -214,7 +216,42 @@ def damaged(good: bytes) -> st.SearchStrategy[bytes]:
         return bytes(data)
 
     kinds = st.sampled_from(["over", "over", "in", "cut", "end"])
-    return st.one_of(st.lists(st.tuples(places, edits, kinds), max_size=4).map(apply), st.binary(max_size=400))
+    changed = st.lists(st.tuples(places, edits, kinds), max_size=4).map(apply)
+    return st.one_of(changed, changed_values(good), st.binary(max_size=400))
+
+
+PLAIN = st.one_of(
+    st.none(), st.booleans(), st.integers(-2, 2), st.integers(), st.floats(), st.text(max_size=5), st.just("../x")
+)
+VALUES = st.recursive(
+    PLAIN, lambda inner: st.one_of(st.lists(inner, max_size=3), st.dictionaries(st.text(max_size=3), inner, max_size=3))
+)
+
+
+def changed_values(good: bytes) -> st.SearchStrategy[bytes]:
+    """The same JSON or YAML with one value replaced or left out; nothing where it is neither."""
+    try:
+        content = yaml.safe_load(good)
+    except (yaml.YAMLError, UnicodeDecodeError):
+        return st.nothing()
+    places = list(_places(content))
+
+    def replace(place: tuple[Any, ...], value: Any, leave_out: bool) -> bytes:
+        changed = copy.deepcopy(content)
+        holder = functools.reduce(lambda inside, key: inside[key], place[:-1], changed)
+        holder[place[-1]] = value
+        if leave_out:
+            del holder[place[-1]]
+        return json.dumps(changed).encode()
+
+    return st.builds(replace, st.sampled_from(places), VALUES, st.booleans()) if places else st.nothing()
+
+
+def _places(value: Any, before: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
+    items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for key, inner in items:
+        yield (*before, key)
+        yield from _places(inner, (*before, key))
 
 
 def load_or_refuse(loader: Loader, path: Path) -> None:
