@@ -13,11 +13,11 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
-from datasets import Array2D, ClassLabel, Dataset, DatasetDict, Features, Value, concatenate_datasets, load_from_disk
+from datasets import Array2D, ClassLabel, Dataset, Features, Value, concatenate_datasets
 
 from sae_lens_meme.errors import DataError, NonFiniteError, StorageError
 from sae_lens_meme.labels import SPLITS, is_label_column, is_missing, label_values, missing_code, read_split
-from sae_lens_meme.storage import read_finished, sha256_json
+from sae_lens_meme.storage import open_dataset, read_finished, sha256_json
 
 
 @dataclass(frozen=True)
@@ -58,10 +58,12 @@ class Embeddings:
         dataset = open_dataset(folder)
         if not isinstance(dataset, Dataset):
             raise StorageError(f"{folder}: is a dataset of several splits, not one of embeddings; run embed again")
+        _require_layout(dataset, str(folder))
         return cls(dataset, manifest["facts"], sha256_json(manifest["fingerprint"]), Path(folder))
 
     @classmethod
     def from_dataset(cls, dataset: Dataset, **facts: Any) -> Embeddings:
+        _require_layout(dataset, "embeddings")
         return cls(dataset, facts, str(dataset._fingerprint))
 
     @classmethod
@@ -291,22 +293,6 @@ def _distinct(column: pa.ChunkedArray) -> tuple[list[Any], np.ndarray]:
     return cells.to_pylist(), np.asarray(place, dtype=np.int64)
 
 
-def open_dataset(folder: str | Path) -> Dataset | DatasetDict:
-    """`datasets.load_from_disk`, checked: Arrow ends the process where it reads beyond a damaged column.
-
-    Raises:
-        StorageError: the folder is damaged, or no dataset.
-    """
-    try:
-        dataset = load_from_disk(str(folder))
-        for part in dataset.values() if isinstance(dataset, DatasetDict) else [dataset]:
-            part.data.table.validate(full=True)
-        return dataset
-    except Exception as error:  # a dozen unrelated classes
-        reason = " ".join(str(error).split())[:200]
-        raise StorageError(f"{folder}: cannot be read as a dataset ({reason}); make it again") from None
-
-
 def embedding_features(described: dict[str, Value], widths: dict[str, int]) -> Features:
     """The columns of embeddings on disk: what describes the memes, then one `Array2D((1, d), "float32")` a hook.
 
@@ -330,7 +316,24 @@ def require_finite(x: np.ndarray, hook: str, ids: Sequence[str] | np.ndarray, ro
         )
 
 
+def _require_layout(dataset: Dataset, where: str) -> None:
+    """Raises DataError where vectors are not one a meme: their numbers would be taken for those of more memes."""
+    for name, kind in dataset.features.items():
+        if isinstance(kind, Array2D):
+            shape, width = list(kind.shape), kind.shape[-1] if len(kind.shape) else None
+            if (
+                shape != [1, width]
+                or not isinstance(width, int)
+                or width < 1
+                or not str(kind.dtype).startswith("float")
+            ):
+                raise DataError(f"{where}: {name} has shape {shape} and type {kind.dtype}, not (1, d) and float32")
+
+
 def _matrix(chunk: Any, d: int) -> np.ndarray:
     """A zero-copy float32 [rows, d] view of one Arrow chunk of an Array2D((1, d)) column."""
     storage = chunk.storage if isinstance(chunk, pa.ExtensionArray) else chunk
-    return storage.flatten().flatten().to_numpy(zero_copy_only=True).reshape(-1, d)
+    numbers = storage.flatten().flatten().to_numpy(zero_copy_only=True)
+    if len(numbers) != len(chunk) * d:
+        raise DataError(f"embeddings: {len(numbers):,} numbers for {len(chunk):,} vectors of width {d}; embed again")
+    return numbers.reshape(-1, d)

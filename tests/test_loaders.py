@@ -22,17 +22,18 @@ from arrays import make_embeddings
 from hooks_models import write_encoder
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from sae_lens_meme.evaluate import load_sae
 from safetensors.torch import save_file
 from tiny_sae import tiny_sae
 
 from sae_lens_meme.config import read_concepts, read_yaml
+from sae_lens_meme.corpus import build_corpus, load_corpus
 from sae_lens_meme.corpus.tables import read_table
 from sae_lens_meme.embed import embed_arrays
 from sae_lens_meme.embed.arrays import read_array
 from sae_lens_meme.embeddings import Embeddings
 from sae_lens_meme.errors import MemeError
 from sae_lens_meme.evaluators.latents import Latents
+from sae_lens_meme.evaluators.run import load_sae
 from sae_lens_meme.hooks import MemeCLIPHeads, load_local_towers, read_memeclip_checkpoint, save_memeclip_heads
 from sae_lens_meme.hooks.checkpoint import MemeCLIPCheckpoint
 from sae_lens_meme.images import open_image
@@ -73,6 +74,19 @@ def embeddings(folder: Path) -> None:
 def read_embeddings(folder: Path) -> Any:
     read = Embeddings.load(folder)
     return [read.take(hook, range(len(read))) for hook in read.hooks], read.ids, read.texts, read.splits
+
+
+def corpus(folder: Path) -> None:
+    (folder / "memes").mkdir()
+    for i in range(3):
+        PIL.Image.new("RGB", (4, 4), (i, 0, 0)).save(folder / "memes" / f"{i}.png")
+    lines = [json.dumps({"file_name": f"{i}.png", "text": f"caption {i}"}) for i in range(3)]
+    (folder / "memes" / "metadata.jsonl").write_text("\n".join(lines) + "\n")
+    build_corpus(folder / "c", folder=folder / "memes", holdout=0, progress=False)
+
+
+def read_corpus(folder: Path) -> Any:
+    return [part.select_columns(["id", "text"])[:] for part in load_corpus(folder).values()]
 
 
 def picture(format: str) -> Callable[[Path], object]:
@@ -163,6 +177,11 @@ LOADERS = {
         f"embeddings, {file}": Loader(embeddings, f"e/{file}", lambda path: read_embeddings(path.parent))
         for file in ("state.json", "dataset_info.json", ARROW)
     },
+    **{
+        f"corpus, {file}": Loader(corpus, f"c/{file}", lambda path: read_corpus(path.parents[1]))
+        for file in ("train/state.json", "train/dataset_info.json", f"train/{ARROW}")
+    },
+    "corpus, splits": Loader(corpus, "c/dataset_dict.json", lambda path: read_corpus(path.parent)),
     **{
         f"picture {format}": Loader(picture(format), f"x.{format}", lambda path: open_image(path).load())
         for format in ("png", "jpeg", "gif", "webp", "bmp")

@@ -10,6 +10,7 @@ import numpy as np
 from jaxtyping import Float
 
 from sae_lens_meme.errors import DataError, MemeError
+from sae_lens_meme.storage import open_dataset
 
 
 def read_array(source: str | Path) -> Float[np.ndarray, "n d"]:
@@ -80,8 +81,6 @@ def _read_pt(file: Path, key: str) -> np.ndarray:
 
 def _read_dataset(folder: Path, column: str) -> np.ndarray:
     from datasets import Dataset
-
-    from sae_lens_meme.embeddings import open_dataset
 
     dataset = open_dataset(folder)
     if not isinstance(dataset, Dataset):
