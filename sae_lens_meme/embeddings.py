@@ -13,11 +13,11 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
-from datasets import Array2D, ClassLabel, Dataset, Features, Value, concatenate_datasets, load_from_disk
+from datasets import Array2D, ClassLabel, Dataset, Features, Value, concatenate_datasets
 
 from sae_lens_meme.errors import DataError, NonFiniteError, StorageError
 from sae_lens_meme.labels import SPLITS, is_label_column, is_missing, label_values, missing_code, read_split
-from sae_lens_meme.storage import read_finished, sha256_json
+from sae_lens_meme.storage import open_dataset, read_finished, sha256_json
 
 
 @dataclass(frozen=True)
@@ -55,12 +55,15 @@ class Embeddings:
             StorageError: the folder is not a finished result of `embed`.
         """
         manifest = read_finished(folder, "embed")
-        dataset = load_from_disk(str(folder))
-        assert isinstance(dataset, Dataset)
+        dataset = open_dataset(folder)
+        if not isinstance(dataset, Dataset):
+            raise StorageError(f"{folder}: is a dataset of several splits, not one of embeddings; run embed again")
+        _require_layout(dataset, str(folder))
         return cls(dataset, manifest["facts"], sha256_json(manifest["fingerprint"]), Path(folder))
 
     @classmethod
     def from_dataset(cls, dataset: Dataset, **facts: Any) -> Embeddings:
+        _require_layout(dataset, "embeddings")
         return cls(dataset, facts, str(dataset._fingerprint))
 
     @classmethod
@@ -313,7 +316,24 @@ def require_finite(x: np.ndarray, hook: str, ids: Sequence[str] | np.ndarray, ro
         )
 
 
+def _require_layout(dataset: Dataset, where: str) -> None:
+    """Raises DataError where vectors are not one a meme: their numbers would be taken for those of more memes."""
+    for name, kind in dataset.features.items():
+        if isinstance(kind, Array2D):
+            shape, width = list(kind.shape), kind.shape[-1] if len(kind.shape) else None
+            if (
+                shape != [1, width]
+                or not isinstance(width, int)
+                or width < 1
+                or not str(kind.dtype).startswith("float")
+            ):
+                raise DataError(f"{where}: {name} has shape {shape} and type {kind.dtype}, not (1, d) and float32")
+
+
 def _matrix(chunk: Any, d: int) -> np.ndarray:
     """A zero-copy float32 [rows, d] view of one Arrow chunk of an Array2D((1, d)) column."""
     storage = chunk.storage if isinstance(chunk, pa.ExtensionArray) else chunk
-    return storage.flatten().flatten().to_numpy(zero_copy_only=True).reshape(-1, d)
+    numbers = storage.flatten().flatten().to_numpy(zero_copy_only=True)
+    if len(numbers) != len(chunk) * d:
+        raise DataError(f"embeddings: {len(numbers):,} numbers for {len(chunk):,} vectors of width {d}; embed again")
+    return numbers.reshape(-1, d)

@@ -229,6 +229,24 @@ def read_json(path: str | Path) -> Any:
         raise StorageError(f"{path}: is not valid JSON ({error}); restore it or run the step again") from None
 
 
+def open_dataset(folder: str | Path) -> Any:
+    """`datasets.load_from_disk`, checked: Arrow ends the process where it reads beyond a damaged column.
+
+    Raises:
+        StorageError: the folder is damaged, or no dataset.
+    """
+    from datasets import DatasetDict, load_from_disk
+
+    try:
+        dataset = load_from_disk(str(folder))
+        for part in dataset.values() if isinstance(dataset, DatasetDict) else [dataset]:
+            part.data.table.validate(full=True)
+        return dataset
+    except Exception as error:  # a dozen unrelated classes
+        reason = " ".join(str(error).split())[:200]
+        raise StorageError(f"{folder}: cannot be read as a dataset ({reason}); make it again") from None
+
+
 def to_json(value: Any) -> str:
     """Strict JSON (no NaN), keys in the order given, one trailing newline."""
     return json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n"

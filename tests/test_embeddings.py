@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from arrays import make_embeddings
-from datasets import concatenate_datasets
+from datasets import Array2D, Dataset, Features, Value, concatenate_datasets
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -85,3 +85,11 @@ def test_a_row_that_is_not_finite_is_named_where_it_is_asked_for(value: float):
 
 def test_large_finite_embeddings_are_finite():
     make_embeddings({"hook_fused": np.full((4, 3), 3e38, np.float32)}).require_finite("hook_fused")
+
+
+@pytest.mark.parametrize(("shape", "dtype"), [((3, 2), "float32"), ((1, 2), "int64")])
+def test_vectors_that_are_not_one_a_meme_are_refused(shape: tuple[int, int], dtype: str):
+    features = Features({"id": Value("string"), "hook_fused": Array2D(shape, dtype)})
+    columns = {"id": ["a", "b"], "hook_fused": np.ones((2, *shape), dtype)}
+    with pytest.raises(DataError, match=r"hook_fused has shape \[\d, 2\] and type (float32|int64), not \(1, d\)"):
+        Embeddings.from_dataset(Dataset.from_dict(columns, features=features))

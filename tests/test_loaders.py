@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import copy
+import functools
 import io
 import json
 import pickle
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,15 +22,18 @@ from arrays import make_embeddings
 from hooks_models import write_encoder
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from sae_lens_meme.evaluate import load_sae
 from safetensors.torch import save_file
 from tiny_sae import tiny_sae
 
 from sae_lens_meme.config import read_concepts, read_yaml
+from sae_lens_meme.corpus import build_corpus, load_corpus
 from sae_lens_meme.corpus.tables import read_table
+from sae_lens_meme.embed import embed_arrays
 from sae_lens_meme.embed.arrays import read_array
+from sae_lens_meme.embeddings import Embeddings
 from sae_lens_meme.errors import MemeError
 from sae_lens_meme.evaluators.latents import Latents
+from sae_lens_meme.evaluators.run import load_sae
 from sae_lens_meme.hooks import MemeCLIPHeads, load_local_towers, read_memeclip_checkpoint, save_memeclip_heads
 from sae_lens_meme.hooks.checkpoint import MemeCLIPCheckpoint
 from sae_lens_meme.images import open_image
@@ -37,6 +42,7 @@ from sae_lens_meme.storage import StepFolder, read_finished
 from sae_lens_meme.train import dictionary_learning_loader, intervlm_loader
 from sae_lens_meme.train.checkpoint import Checkpoints
 
+ARROW = "data-00000-of-00001.arrow"
 X = np.random.default_rng(0).standard_normal((6, 4)).astype(np.float32)
 ROWS = [{"id": str(i), "text": 'a, "b"\nc', "hate": i % 2} for i in range(3)]
 
@@ -53,6 +59,34 @@ def tensors(folder: Path) -> None:
     torch.save({"x": torch.from_numpy(X), "y": 3}, folder / "x.pt")
     save_file({"x": torch.from_numpy(X)}, folder / "x.safetensors")
     np.save(folder / "x.npy", X)
+
+
+def dataset(folder: Path) -> None:
+    make_embeddings({"hook_fused": X}).dataset.save_to_disk(folder / "d")
+
+
+def embeddings(folder: Path) -> None:
+    np.save(folder / "x.npy", X)
+    (folder / "rows.csv").write_text("id,hate\n" + "".join(f"{i},{i % 2}\n" for i in range(len(X))))
+    embed_arrays(folder / "e", fused_embeds=folder / "x.npy", table=folder / "rows.csv")
+
+
+def read_embeddings(folder: Path) -> Any:
+    read = Embeddings.load(folder)
+    return [read.take(hook, range(len(read))) for hook in read.hooks], read.ids, read.texts, read.splits
+
+
+def corpus(folder: Path) -> None:
+    (folder / "memes").mkdir()
+    for i in range(3):
+        PIL.Image.new("RGB", (4, 4), (i, 0, 0)).save(folder / "memes" / f"{i}.png")
+    lines = [json.dumps({"file_name": f"{i}.png", "text": f"caption {i}"}) for i in range(3)]
+    (folder / "memes" / "metadata.jsonl").write_text("\n".join(lines) + "\n")
+    build_corpus(folder / "c", folder=folder / "memes", holdout=0, progress=False)
+
+
+def read_corpus(folder: Path) -> Any:
+    return [part.select_columns(["id", "text"])[:] for part in load_corpus(folder).values()]
 
 
 def picture(format: str) -> Callable[[Path], object]:
@@ -81,8 +115,9 @@ def foreign_saes(folder: Path) -> None:
     state = {f"{name}.{key}": value for name, layer in linear.items() for key, value in layer.state_dict().items()}
     torch.save({"model": state, "k": 2}, folder / "sae.pt")
     torch.save({"mean": torch.zeros(4), "std": torch.ones(4)}, folder / "norm_stats.pt")
-    (folder / "dictionary").mkdir()
-    torch.save({**state, "b_dec": torch.zeros(4), "k": torch.tensor(2)}, folder / "dictionary" / "ae.pt")
+    for name, k in (("with_k", {"k": torch.tensor(2)}), ("dictionary", {})):
+        (folder / name).mkdir()
+        torch.save({**state, "b_dec": torch.zeros(4), **k}, folder / name / "ae.pt")
     (folder / "dictionary" / "config.json").write_text(json.dumps({"trainer": {"k": 2}}))
 
 
@@ -134,16 +169,19 @@ LOADERS = {
     "npy": Loader(tensors, "x.npy", read_array),
     "pt": Loader(tensors, "x.pt", read_array),
     "safetensors": Loader(tensors, "x.safetensors", read_array),
-    "dataset": Loader(
-        lambda folder: make_embeddings({"hook_fused": X}).dataset.save_to_disk(folder / "d"),
-        "d/state.json",
-        lambda path: read_array(f"{path.parent}:hook_fused"),
-    ),
-    "dataset info": Loader(
-        lambda folder: make_embeddings({"hook_fused": X}).dataset.save_to_disk(folder / "d"),
-        "d/dataset_info.json",
-        lambda path: read_array(f"{path.parent}:hook_fused"),
-    ),
+    **{
+        f"dataset, {file}": Loader(dataset, f"d/{file}", lambda path: read_array(f"{path.parent}:hook_fused"))
+        for file in ("state.json", "dataset_info.json", ARROW)
+    },
+    **{
+        f"embeddings, {file}": Loader(embeddings, f"e/{file}", lambda path: read_embeddings(path.parent))
+        for file in ("state.json", "dataset_info.json", ARROW)
+    },
+    **{
+        f"corpus, {file}": Loader(corpus, f"c/{file}", lambda path: read_corpus(path.parents[1]))
+        for file in ("train/state.json", "train/dataset_info.json", f"train/{ARROW}")
+    },
+    "corpus, splits": Loader(corpus, "c/dataset_dict.json", lambda path: read_corpus(path.parent)),
     **{
         f"picture {format}": Loader(picture(format), f"x.{format}", lambda path: open_image(path).load())
         for format in ("png", "jpeg", "gif", "webp", "bmp")
@@ -156,7 +194,7 @@ LOADERS = {
     "InterVLM's statistics": Loader(
         foreign_saes, "norm_stats.pt", lambda path: intervlm_loader(path.with_name("sae.pt"))
     ),
-    "dictionary": Loader(foreign_saes, "dictionary/ae.pt", dictionary_learning_loader),
+    "dictionary": Loader(foreign_saes, "with_k/ae.pt", dictionary_learning_loader),
     "dictionary's configuration": Loader(
         foreign_saes, "dictionary/config.json", lambda path: dictionary_learning_loader(path.parent)
     ),
@@ -197,7 +235,42 @@ def damaged(good: bytes) -> st.SearchStrategy[bytes]:
         return bytes(data)
 
     kinds = st.sampled_from(["over", "over", "in", "cut", "end"])
-    return st.one_of(st.lists(st.tuples(places, edits, kinds), max_size=4).map(apply), st.binary(max_size=400))
+    changed = st.lists(st.tuples(places, edits, kinds), max_size=4).map(apply)
+    return st.one_of(changed, changed_values(good), st.binary(max_size=400))
+
+
+PLAIN = st.one_of(
+    st.none(), st.booleans(), st.integers(-2, 2), st.integers(), st.floats(), st.text(max_size=5), st.just("../x")
+)
+VALUES = st.recursive(
+    PLAIN, lambda inner: st.one_of(st.lists(inner, max_size=3), st.dictionaries(st.text(max_size=3), inner, max_size=3))
+)
+
+
+def changed_values(good: bytes) -> st.SearchStrategy[bytes]:
+    """The same JSON or YAML with one value replaced or left out; nothing where it is neither."""
+    try:
+        content = yaml.safe_load(good)
+    except (yaml.YAMLError, UnicodeDecodeError):
+        return st.nothing()
+    places = list(_places(content))
+
+    def replace(place: tuple[Any, ...], value: Any, leave_out: bool) -> bytes:
+        changed = copy.deepcopy(content)
+        holder = functools.reduce(lambda inside, key: inside[key], place[:-1], changed)
+        holder[place[-1]] = value
+        if leave_out:
+            del holder[place[-1]]
+        return json.dumps(changed).encode()
+
+    return st.builds(replace, st.sampled_from(places), VALUES, st.booleans()) if places else st.nothing()
+
+
+def _places(value: Any, before: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
+    items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for key, inner in items:
+        yield (*before, key)
+        yield from _places(inner, (*before, key))
 
 
 def load_or_refuse(loader: Loader, path: Path) -> None:

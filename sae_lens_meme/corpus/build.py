@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from datasets import Dataset, DatasetDict, concatenate_datasets, load_from_disk
+from datasets import Dataset, DatasetDict, concatenate_datasets
 
 from sae_lens_meme.corpus.merge import INTERVLM_SPLITS, merge
 from sae_lens_meme.corpus.options import corpus_options
@@ -17,9 +17,9 @@ from sae_lens_meme.corpus.readers import READERS
 from sae_lens_meme.corpus.rows import Row
 from sae_lens_meme.corpus.skipped import BadRows, OnBad, place, require_every_class
 from sae_lens_meme.corpus.write import BAD_ROWS, Plan, write_corpus
-from sae_lens_meme.errors import BadImageError, ConfigError
+from sae_lens_meme.errors import BadImageError, ConfigError, StorageError
 from sae_lens_meme.options import Positive, check_value
-from sae_lens_meme.storage import StepFolder, read_finished, read_manifest, sha256_file
+from sae_lens_meme.storage import StepFolder, open_dataset, read_finished, read_manifest, sha256_file
 
 if TYPE_CHECKING:
     from sae_lens_meme.corpus.options import CorpusOptions
@@ -72,8 +72,9 @@ def load_corpus(path: str | Path) -> DatasetDict:
         StorageError: there is no finished corpus in this folder.
     """
     read_finished(path, "corpus")
-    corpus = load_from_disk(str(path))
-    assert isinstance(corpus, DatasetDict)
+    corpus = open_dataset(path)
+    if not isinstance(corpus, DatasetDict):
+        raise StorageError(f"{path}: is a dataset without splits, not a corpus; build it again")
     return corpus
 
 

@@ -10,6 +10,7 @@ import numpy as np
 from jaxtyping import Float
 
 from sae_lens_meme.errors import DataError, MemeError
+from sae_lens_meme.storage import open_dataset
 
 
 def read_array(source: str | Path) -> Float[np.ndarray, "n d"]:
@@ -79,13 +80,9 @@ def _read_pt(file: Path, key: str) -> np.ndarray:
 
 
 def _read_dataset(folder: Path, column: str) -> np.ndarray:
-    from datasets import Dataset, load_from_disk
+    from datasets import Dataset
 
-    try:
-        dataset = load_from_disk(str(folder))
-    except Exception as error:  # files of another kind, or damaged
-        reason = " ".join(str(error).split())[:200]
-        raise DataError(f"{folder}: is not a dataset that save_to_disk wrote ({reason}); save it again") from None
+    dataset = open_dataset(folder)
     if not isinstance(dataset, Dataset):
         raise DataError(
             f"{folder}: is a dataset of several splits; name one, as in {folder}/{next(iter(dataset))}:COLUMN"

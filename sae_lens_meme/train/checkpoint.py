@@ -98,7 +98,11 @@ def _intact(folder: Path) -> bool:
     try:
         hashes = read_json(folder / _HASHES)
         return all(sha256_file(folder / name) == digest for name, digest in hashes.items())
-    except OSError:  # StorageError is one
+    except (
+        OSError,
+        AttributeError,
+        ValueError,
+    ):  # StorageError is an OSError; what is no mapping was not written by us
         return False
 
 

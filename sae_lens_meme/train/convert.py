@@ -246,7 +246,7 @@ def _trainer_config(path: Path) -> dict[str, Any]:
         config = json.loads(path.read_text(encoding="utf-8"))
         trainer = config.get("trainer", config)
         return {**trainer}
-    except (ValueError, AttributeError, TypeError):
+    except (ValueError, AttributeError, TypeError, RecursionError):
         raise ModelError(f"{path}: is not the config.json of a trainer of dictionary_learning") from None
 
 
