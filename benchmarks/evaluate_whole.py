@@ -8,8 +8,6 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -62,26 +60,23 @@ def _write(folder: Path, shape: Shape) -> None:
 def _timed_evaluate(folder: Path, started: float) -> None:
     """The command with a clock around each evaluator."""
     os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:CORES])
-    from sae_lens_meme.evaluate.steps import STEPS
-
     from sae_lens_meme.cli import main
+    from sae_lens_meme.evaluators import Evaluator
 
     laps: list[tuple[str, float]] = []
 
-    def with_clock(name: str, run: Callable[[Any], Any]) -> Callable[[Any], Any]:
-        def step(context: Any) -> Any:
-            if not laps:
-                laps.append((BEFORE, time.time() - started))
-            start = time.perf_counter()
-            try:
-                return run(context)
-            finally:
-                laps.append((name, time.perf_counter() - start))
+    evaluate = Evaluator.evaluate
 
-        return step
+    def with_clock(self: Evaluator, *given: Any) -> Any:
+        if not laps:
+            laps.append((BEFORE, time.time() - started))
+        start = time.perf_counter()
+        try:
+            return evaluate(self, *given)
+        finally:
+            laps.append((self.name, time.perf_counter() - start))
 
-    for name, step in STEPS.items():
-        STEPS[name] = replace(step, run=with_clock(name, step.run))
+    Evaluator.evaluate = with_clock  # type: ignore[method-assign]
     paths = ["--sae", folder / "sae", "--embeddings", folder / "embeddings", "--out", folder / "evaluation"]
     sys.argv = ["sae-lens-meme", "evaluate", *map(str, paths)]
     try:

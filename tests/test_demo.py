@@ -86,7 +86,7 @@ def test_the_terminal_says_in_twenty_five_lines_what_was_found(demo: Path):
 def test_the_contrast_of_the_protocols_is_in_the_full_table(demo: Path):
     printed = (demo / "evaluation" / "evaluation.txt").read_text()
     for protocol in ("corrected protocol", "published protocol"):
-        assert re.search(rf"{protocol} +[\d,]+ +[\d,]+ to [\d,]+", printed), printed
+        assert re.search(rf"{protocol} .* [\d,]+ +[\d,]+ to [\d,]+", printed), printed
 
 
 def test_the_answer_key_agrees(numbers):
@@ -265,4 +265,5 @@ def test_every_number_and_every_table_is_what_it_was(demo: Path):
         for name, values in expected[part].items():
             assert found[part][name].keys() == values.keys(), name
             for key, value in values.items():
-                assert found[part][name][key] == pytest.approx(value, rel=1e-12, abs=1e-12), f"{name}/{key}"
+                same = value if value is None else pytest.approx(value, rel=1e-12, abs=1e-12)
+                assert found[part][name][key] == same, f"{name}/{key}"

@@ -21,7 +21,7 @@ def print_summary(evaluation: dict[str, Any], console: Console, page: Path) -> N
     """What was found, what to distrust, and the page to open, in at most 25 lines of 110 characters."""
     console.print(Text(heading(evaluation), style="bold"))
     doubts = _fitting(cautions(evaluation), console, MOST_CAUTIONS)
-    for line in _fitting(verdicts(evaluation), console, MOST_LINES - 4 - len(doubts)):
+    for line in _fitting(verdicts(evaluation), console, MOST_LINES - 5 - len(doubts)):
         console.print(line)
     if doubts:
         console.print(Text("What to distrust", style="bold"))
