@@ -19,7 +19,7 @@ from safetensors.torch import save_file as save_tensors
 from sae_lens_meme.embed import embed_arrays
 from sae_lens_meme.embed.arrays import read_array
 from sae_lens_meme.embeddings import Embeddings
-from sae_lens_meme.errors import BadTableError, DataError, MemeError, NonFiniteError
+from sae_lens_meme.errors import BadTableError, DataError, MemeError, NonFiniteError, StorageError
 from sae_lens_meme.train import train
 
 N, D = 40, 6
@@ -318,7 +318,7 @@ def test_ten_thousand_times_any_bytes(kind: str, data: bytes, at: int, tmp_path:
 
 def test_a_folder_that_is_no_dataset_is_named(tmp_path: Path):
     (tmp_path / "state.json").write_text("{")
-    with pytest.raises(DataError, match="is not a dataset that save_to_disk wrote"):
+    with pytest.raises(StorageError, match="cannot be read as a dataset"):
         read_array(f"{tmp_path}:column")
 
 
