@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -19,9 +20,10 @@ import numpy as np
 import sae_bench.evals.scr_and_tpp.main as ablation
 import sae_bench.evals.sparse_probing.probe_training as probing
 import torch
+from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
 
-D_IN, D_SAE, PER_CLASS = 6, 12, 20
+D_IN, D_SAE, PER_CLASS = 6, 20, 20
 KS, NS = (1, 2, 5), (1, 2, 5)
 TIE, TARGET, BIASED = "male / female", "professor / nurse", "male_professor / female_nurse"
 """SAEBench's names of the probe for what is removed, for what should stay, and of the probe that learned both."""
@@ -29,6 +31,7 @@ TIE, TARGET, BIASED = "male / female", "professor / nurse", "male_professor / fe
 
 def main(path: Path) -> None:
     torch.randperm = torch.arange  # SAEBench draws its negative examples: here it takes the first ones
+    probing.LogisticRegression = partial(LogisticRegression, tol=1e-8)  # the default stops 1e-3 from the optimum
     rng = np.random.default_rng(0)
     found = {"k_sparse": k_sparse(rng), "tpp": tpp(rng), "scr": scr(rng)}
     path.write_text(json.dumps(found, separators=(",", ":")) + "\n")
@@ -60,7 +63,10 @@ def tpp(rng: np.random.Generator) -> dict[str, Any]:
     noise = 0.2 * rng.standard_normal((3, D_IN))
     sae, probes = dictionary(rng), dict(zip("abc", [(rounded(w), -1.0) for w in towards + noise], strict=True))
     data = {
-        split: {name: rounded(rng.standard_normal((PER_CLASS, D_IN)) + shift) for name, shift in zip("abc", towards, strict=True)}
+        split: {
+            name: rounded(rng.standard_normal((PER_CLASS, D_IN)) + shift)
+            for name, shift in zip("abc", towards, strict=True)
+        }
         for split in ("train", "test")
     }
     effects, accuracies, clean = ablated(sae, probes, data, list("abc"), perform_scr=False)

@@ -98,7 +98,9 @@ def _own_minus_others(fall: Float64[np.ndarray, "draws targets"], own: int, othe
 class _Fall:
     """How far probes fall from where they were."""
 
-    def __init__(self, logits: Float64[np.ndarray, "test targets"], codes: np.ndarray, strata: np.ndarray, weights: Weights):
+    def __init__(
+        self, logits: Float64[np.ndarray, "test targets"], codes: np.ndarray, strata: np.ndarray, weights: Weights
+    ):
         self.codes, self.strata, self.drawn = codes, strata, weights.T.astype(np.float64)
         self.right = self._right(logits)
         self.classes = [(codes == code).astype(np.float64) for code in (FALSE, TRUE)]
@@ -182,7 +184,9 @@ def biased_probes(
 ) -> list[Biased]:
     """A probe for each tie that is worse by SMALLEST_GAP or more for it; of at most MOST_TASKS ties."""
     found = list(ties(targets, embeddings, rows, group))
-    found = [found[i] for i in np.unique(np.linspace(0, len(found) - 1, MOST_TASKS).round().astype(int))] if found else []
+    found = (
+        [found[i] for i in np.unique(np.linspace(0, len(found) - 1, MOST_TASKS).round().astype(int))] if found else []
+    )
     by_id = np.argsort(embeddings.by_id)
 
     def fit(item: tuple[int, Tie]) -> Biased:

@@ -64,6 +64,8 @@ class Arena:
     """What is the same for all sets of units."""
 
     targets: Targets
+    left_out: tuple[str, ...]
+    """Targets with too few memes."""
     rows: Rows
     weights: Weights
     logits: Float64[np.ndarray, "test targets"]
@@ -92,7 +94,7 @@ class Arena:
     ) -> Arena:
         """Raises DataError where there is nothing to score."""
         rows = Rows.of(embeddings)
-        targets = targets_of(embeddings, rows, concepts, key)
+        targets, left_out = targets_of(embeddings, rows, concepts, key)
         z = np.empty((len(embeddings), embeddings.d_in(hook)), np.float32)
         for batch_rows, batch in embeddings.batches(hook):
             z[batch_rows] = (batch - moments.mean) / moments.std
@@ -100,7 +102,8 @@ class Arena:
         tasks = {g: biased_probes(z, targets, embeddings, rows, g, seed) for g in (LABELS, PLANTED)}
         cases = special_cases(embeddings, key, targets, rows) if key is not None else None
         weights = resampled(embeddings, rows.test, replicates, seed)
-        return cls(targets, rows, weights, probes.logits(z[rows.test]), probes, z, tasks, cases, ks, ns)
+        logits = probes.logits(z[rows.test])
+        return cls(targets, left_out, rows, weights, logits, probes, z, tasks, cases, ks, ns)
 
     def by_group(self, estimator: str, draws: Draws, k: int | None = None, groups: Sequence[str] = GROUPS) -> Scores:
         """The draws of all targets, group by group."""

@@ -116,7 +116,9 @@ class Contest(Evaluator):
         scores[PERMUTED] = permuted(ours, arena, embeddings, asked.n_permutations, asked.seed)
         scores[RANDOM_LATENTS] = ablate(ours, arena.without_draws(arena.targets), seed=asked.seed)
         others = [
-            play(of_dictionary(name, other, encode(other, embeddings, hook), moments), arena.without_draws(arena.targets))
+            play(
+                of_dictionary(name, other, encode(other, embeddings, hook), moments), arena.without_draws(arena.targets)
+            )
             for name, other in self.seeds.items()
         ]
         standings = Standings(arena, scores, others)

@@ -45,7 +45,9 @@ def absorption(
     return Absorption(np.where(differs, absorbed, np.nan), _mean(silent, value & ~case), differs.astype(float))
 
 
-def split(one: Float64[np.ndarray, " targets"], two: Float64[np.ndarray, " targets"]) -> Float64[np.ndarray, " targets"]:
+def split(
+    one: Float64[np.ndarray, " targets"], two: Float64[np.ndarray, " targets"]
+) -> Float64[np.ndarray, " targets"]:
     """1 where a probe on two units is better than one on one by more than WORTH, else 0."""
     return (two - one > WORTH).astype(np.float64)
 

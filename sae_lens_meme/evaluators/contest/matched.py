@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Float64, Int, Real, UInt8
@@ -55,16 +55,15 @@ def correlations(
     inside = np.zeros(len(strata))
     inside[rows] = 1
     truth = (targets.codes == TRUE).astype(np.float64)
-    covariance, variance, of_truth = 0.0, 0.0, 0.0
+    covariance, variance, squares, of_truth = 0.0, 0.0, 0.0, 0.0
     for s in np.unique(strata[rows]):
         mine = (inside * (strata == s))[:, None]
         n, true = mine.sum(), (mine * truth).sum(axis=0)
-        total = units.sums(mine)
+        total, square = units.sums(mine), units.sums(mine, power=2)
         covariance = covariance + units.sums(mine * truth) - total * true / n
-        variance = variance + (units.sums(mine, power=2) - total**2 / n)
+        variance, squares = variance + square - total**2 / n, squares + square
         of_truth = of_truth + true - true**2 / n
-    size = np.sqrt(np.maximum(variance, 0) * of_truth)
-    return np.divide(covariance, size, out=np.zeros_like(size), where=size > 1e-9 * len(rows))
+    return _correlation(covariance, variance, squares, of_truth)
 
 
 def auroc_of(
@@ -103,15 +102,20 @@ def correlation_of(columns: Float64[np.ndarray, "n targets"], targets: Targets, 
     The sign of a column was chosen before, so that a match that does not hold counts against it.
     """
     x, y = columns[rows.test], (targets.codes[rows.test] == TRUE).astype(np.float64)
-    strata, covariance, of_x, of_y = rows.strata[rows.test], 0.0, 0.0, 0.0
+    strata, covariance, of_x, squares, of_y = rows.strata[rows.test], 0.0, 0.0, 0.0, 0.0
     for s in np.unique(strata):
         mine = strata == s
         drawn, n = weights[mine].T.astype(np.float64), weights[mine].sum(axis=0, dtype=np.float64)[:, None]
         sum_x, sum_y = drawn @ x[mine], drawn @ y[mine]
         n = np.maximum(n, 1)
         covariance = covariance + drawn @ (x[mine] * y[mine]) - sum_x * sum_y / n
-        of_x = of_x + drawn @ x[mine] ** 2 - sum_x**2 / n
+        square = drawn @ x[mine] ** 2
+        of_x, squares = of_x + square - sum_x**2 / n, squares + square
         of_y = of_y + sum_y - sum_y**2 / n
-    size = np.sqrt(np.maximum(of_x, 0) * of_y)
-    found = np.divide(covariance, size, out=np.zeros_like(size), where=size > 1e-9 * len(x))
-    return np.where(of_y > 0, found, np.nan)
+    return np.where(of_y > 0, _correlation(covariance, of_x, squares, of_y), np.nan)
+
+
+def _correlation(covariance: Any, of_x: Any, squares: Any, of_y: Any) -> np.ndarray:
+    """0 where x, of which `squares` is the sum of squares, varies by no more than rounding, or y does not."""
+    size = np.sqrt(np.where(of_x > 1e-10 * squares, of_x, 0) * of_y)
+    return np.divide(covariance, size, out=np.zeros_like(size), where=size > 0)

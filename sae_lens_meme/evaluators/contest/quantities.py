@@ -51,7 +51,8 @@ ESTIMATORS = {
     for q in (
         Quantity("auroc", f"AUROC of the best single unit, chosen on train and validation memes; {_TEST}"),
         Quantity(
-            "f1", "F1 on test memes of the same unit, its threshold the best on train and validation memes; mean over targets"
+            "f1",
+            "F1 on test memes of the same unit, its threshold the best on train and validation memes; mean over targets",
         ),
         Quantity(
             "k_sparse",
@@ -88,7 +89,9 @@ ESTIMATORS = {
             "F1 on test memes of the units matched one to one, their thresholds the best on train and validation memes; "
             "mean over planted values",
         ),
-        Quantity("split", "share of planted values of which a second unit in the probe adds more than .03 to the AUROC"),
+        Quantity(
+            "split", "share of planted values of which a second unit in the probe adds more than .03 to the AUROC"
+        ),
         Quantity(
             "absorbed",
             "planted special cases (an object in a scene, a phrasing of a topic): how often the unit of the general value "
@@ -105,7 +108,9 @@ ESTIMATORS = {
 }
 COUNTS = {
     ("auroc", 0.9): Quantity("n_auroc_0.9", "targets whose best unit has a test AUROC of .9 or more"),
-    ("matched_f1", 0.8): Quantity("n_f1_0.8", "planted values whose unit matched one to one has a test F1 of .8 or more"),
+    ("matched_f1", 0.8): Quantity(
+        "n_f1_0.8", "planted values whose unit matched one to one has a test F1 of .8 or more"
+    ),
 }
 """Targets with at least this score."""
 WILCOXON = "two-sided p of a Wilcoxon signed-rank test over the targets"

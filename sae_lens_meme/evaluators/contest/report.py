@@ -21,7 +21,7 @@ from sae_lens_meme.evaluators.contest.quantities import (
     WILCOXON,
 )
 from sae_lens_meme.evaluators.contest.standings import Mean, Standings
-from sae_lens_meme.evaluators.contest.targets import CROSS_MODAL, LABELS, PLANTED
+from sae_lens_meme.evaluators.contest.targets import CROSS_MODAL, FEWEST, LABELS, PLANTED
 from sae_lens_meme.evaluators.result import Control, Interval, Measure, Section
 
 LABEL_AUROC, PLANTED_AUROC, CROSS_AUROC = (Event(group, "auroc") for group in (LABELS, PLANTED, CROSS_MODAL))
@@ -54,7 +54,11 @@ class Report:
         printed = {measure.key for measure in shown}
         names = self.standings.scores
         rest = [measure for event in self.standings.events for name in names for measure in self._of(event, name)]
-        rest += [*self._counts(), *(measure for event in self.compared for measure in self._differences(event))]
+        rest += [
+            self._left_out(),
+            *self._counts(),
+            *(measure for event in self.compared for measure in self._differences(event)),
+        ]
         return (*shown, *(measure for measure in rest if measure.key not in printed))
 
     # the printed sections, in their order
@@ -63,7 +67,8 @@ class Report:
         if LABEL_AUROC not in self.standings.events:
             return
         sentence = self.standings.sentence(LABEL_AUROC, "best-unit AUROC")
-        sentence += " Furthest ahead of, and behind, the first rival."
+        if rivals := self.standings.rivals_of(LABEL_AUROC):
+            sentence += f" Furthest ahead, furthest behind: of {NAMES[rivals[0]]}."
         section = Section("Best unit for a label", f"{sentence} {SPARSITY}", "AUROC of the best unit, test memes")
         yield from self._row(LABEL_AUROC, f"mean of {self._n(LABEL_AUROC)} labels", section)
         yield from self._extremes(section)
@@ -79,7 +84,9 @@ class Report:
             found = Mean.of(scores[SAE][:, [place]])
             what = f"{ESTIMATORS['auroc'].what}; of the label on which the SAE is furthest {key}, of {NAMES[rivals[0]]}"
             beside = [
-                Control(HEADINGS[name], float(scores[name][0, place]), NAMES[name]) for name in PRINTED if name in scores
+                Control(HEADINGS[name], float(scores[name][0, place]), NAMES[name])
+                for name in PRINTED
+                if name in scores
             ]
             label = f"{names[place]} (furthest {key})"
             yield Measure(
@@ -121,7 +128,9 @@ class Report:
     def _hierarchy(self) -> Iterator[Measure]:
         """Absorption: of directions that are dense nothing is ever silent."""
         absorbed, elsewhere = (Event(PLANTED, f"absorbed{which}") for which in ("", "_elsewhere"))
-        note = "Of memes on which a special case's own latent fires; elsewhere: on the other memes of the general value."
+        note = (
+            "Of memes on which a special case's own latent fires; elsewhere: on the other memes of the general value."
+        )
         section = Section("Absorption on the planted hierarchy", note)
         for measure in self._row(absorbed, f"general latent silent, {self._n(absorbed)} special cases", section):
             other = [found.control("elsewhere") for found in self._of(elsewhere)]
@@ -132,7 +141,11 @@ class Report:
         if self.standings.others:
             note += f" Seeds sd: of the SAE's value over {len(self.standings.others) + 1} training seeds."
         section = Section("The SAE minus its nearest rivals", note)
-        for event, label in ((LABEL_AUROC, "labels, best unit"), (LABEL_ONE, "labels, one-unit probe"), (MCC, "planted, MCC")):
+        for event, label in (
+            (LABEL_AUROC, "labels, best unit"),
+            (LABEL_ONE, "labels, one-unit probe"),
+            (MCC, "planted, MCC"),
+        ):
             for rival in self.standings.nearest(event) if event in self.compared else ():
                 difference, p, *sd = self._differences(event, [rival])
                 beside = [p.control("p"), *(found.control("seeds sd") for found in sd)]
@@ -154,6 +167,11 @@ class Report:
         what = f"{quantity.what}; {self._n(event)} {tasks}; {NAMES[units]}"
         interval = self._interval(found) if units == SAE else None
         yield Measure(f"{event.key}/{units}", found.value, what, interval, reason=quantity.undefined)
+
+    def _left_out(self) -> Measure:
+        names = self.standings.arena.left_out
+        what = f"targets with fewer than {FEWEST} true or false memes in train or in every source of the test memes"
+        return Measure("n_targets_left_out", len(names), f"{what}: {', '.join(names) or 'none'}")
 
     def _counts(self) -> Iterator[Measure]:
         for (estimator, least), quantity in COUNTS.items():

@@ -73,7 +73,12 @@ class Standings:
         """NaN with fewer than FEWEST_PAIRS targets that differ."""
         apart = self.scores[SAE][event][0] - self.scores[rival][event][0]
         apart = apart[~np.isnan(apart) & (np.abs(apart) > 1e-12)]
-        return float(wilcoxon(apart).pvalue) if len(apart) >= FEWEST_PAIRS else np.nan
+        if len(apart) < FEWEST_PAIRS:
+            return np.nan
+        tied = len(np.unique(np.abs(apart))) < len(
+            apart
+        )  # with ties scipy permutes for seconds, unless it is told not to
+        return float(wilcoxon(apart, method="asymptotic" if tied or len(apart) > 50 else "exact").pvalue)
 
     def seeds_sd(self, event: Event) -> float:
         """NaN without SAEs of other seeds."""
@@ -91,7 +96,11 @@ class Standings:
         """The best dense rival, and the best of those of which few fire."""
         sparse = [name for name in self.rivals_of(event) if not is_dense(name)]
         dense = [name for name in self.rivals_of(event) if is_dense(name)]
-        return [max(names, key=lambda name: np.nan_to_num(self.mean(event, name).value)) for names in (dense, sparse) if names]
+        return [
+            max(names, key=lambda name: np.nan_to_num(self.mean(event, name).value))
+            for names in (dense, sparse)
+            if names
+        ]
 
     def sentence(self, event: Event, what: str) -> str:
         """Whom the SAE leads, ties and trails."""
@@ -102,7 +111,11 @@ class Standings:
         if not tied and not ahead:
             return f"In {what} the SAE leads all {len(signs)} rivals."
         parts = [f"leads {len(led)} of {len(signs)} rivals"] if led else []
-        parts += [f"{verb} {_listed([NAMES[name] for name in names])}" for verb, names in (("ties", tied), ("trails", ahead)) if names]
+        parts += [
+            f"{verb} {_listed([NAMES[name] for name in names])}"
+            for verb, names in (("ties", tied), ("trails", ahead))
+            if names
+        ]
         return f"In {what} the SAE {_listed(parts)}."
 
     def verdict(self, event: Event, targets: str) -> str | None:
@@ -135,7 +148,13 @@ class Standings:
             return
         draws, found = self.scores[units][event], self.mean(event, units)
         sparsity = "dense" if is_dense(units) or units == PROBE else "k"
-        first = {"targets": event.group, "estimator": event.estimator, "k": event.k, "units": units, "sparsity": sparsity}
+        first = {
+            "targets": event.group,
+            "estimator": event.estimator,
+            "k": event.k,
+            "units": units,
+            "sparsity": sparsity,
+        }
         row = {**first, "target": "all", "n_targets": draws.shape[1], **found._asdict()}
         if units in self.rivals:
             apart = self.difference(event, units)

@@ -89,8 +89,10 @@ def _enough(codes: UInt8[np.ndarray, " n"], rows: Rows) -> bool:
     return all(train) and any(test)
 
 
-def targets_of(embeddings: Embeddings, rows: Rows, concepts: Sequence[str] | None, key: Key | None) -> Targets:
-    """Concepts on the labels, then the values of a key's factors.
+def targets_of(
+    embeddings: Embeddings, rows: Rows, concepts: Sequence[str] | None, key: Key | None
+) -> tuple[Targets, tuple[str, ...]]:
+    """Concepts on the labels, then the values of a key's factors; and the names of those that cannot be scored.
 
     Raises:
         DataError: no target can be scored, or a meme is not in the key.
@@ -104,7 +106,7 @@ def targets_of(embeddings: Embeddings, rows: Rows, concepts: Sequence[str] | Non
         )
         found = Targets(names, codes, group, factor).scorable(rows)
         if len(found):
-            return found
+            return found, tuple(name for name in names if name not in found.names)
     raise DataError(
         f"no label and no planted value has {FEWEST} true and {FEWEST} false memes in train and in one source of "
         f"{rows.split}; add labels or memes"
@@ -155,7 +157,9 @@ def _of_key(embeddings: Embeddings, key: Key) -> Iterator[Targets]:
         values = [True] if set(column) <= {True, False} else sorted(set(column))
         group = CROSS_MODAL if kind == "cross-modal" else PLANTED
         names = tuple(f"{factor}={value}" for value in values)
-        yield Targets(names, _codes(*(column == v for v in values)), *(np.full(len(values), x) for x in (group, factor)))
+        yield Targets(
+            names, _codes(*(column == v for v in values)), *(np.full(len(values), x) for x in (group, factor))
+        )
 
 
 def special_cases(embeddings: Embeddings, key: Key, targets: Targets, rows: Rows) -> tuple[Targets, np.ndarray]:

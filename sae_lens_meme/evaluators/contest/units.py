@@ -121,5 +121,3 @@ def _decoder(fitted: Fitted, moments: Moments) -> Float64[np.ndarray, "outputs d
     if forth.shape[1] > d_in:
         return (forth * moments.std[:, None]).T
     return lstsq(forth, np.eye(d_in), lapack_driver="gelsy")[0] / moments.std  # a tenth of the time of pinv
-
-
