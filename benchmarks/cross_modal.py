@@ -9,8 +9,7 @@ from benchmarks import naive_cross_modal as naive
 from benchmarks.data import Shape, make_latents
 from benchmarks.measure import Row, median_time, require_close, timed
 from sae_lens_meme.embeddings import Embeddings
-from sae_lens_meme.evaluators.cross_modal import ItemScores, Weights, cross_modal_weights, item_scores
-from sae_lens_meme.evaluators.cross_modal.pairs import MemePairs
+from sae_lens_meme.evaluators.cross_modal import ItemScores, MemePairs, Weights, cross_modal_weights, item_scores
 from sae_lens_meme.evaluators.latents import Latents
 from sae_lens_meme.hooks.names import IMAGE_EMBED, TEXT_EMBED
 from sae_lens_meme.metrics.bootstrap import bootstrap_weights

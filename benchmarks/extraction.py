@@ -14,8 +14,8 @@ from benchmarks import naive
 from benchmarks.measure import Row, median_time, seconds, timed
 from sae_lens_meme.corpus import build_corpus
 from sae_lens_meme.embed import from_corpus
-from sae_lens_meme.embed.layout import FUSED, IMAGE_EMBED, TEXT_EMBED
 from sae_lens_meme.hooks import HookedMemeCLIP
+from sae_lens_meme.hooks.names import FUSED, IMAGE_EMBED, TEXT_EMBED
 
 GOAL_RATIO = 4
 N_CAPTIONS = 32

@@ -20,12 +20,9 @@ from scipy import sparse
 from benchmarks.data import make_many_latents
 from sae_lens_meme.embeddings import Embeddings
 from sae_lens_meme.evaluators.classifiers import Probe
-from sae_lens_meme.evaluators.influence.effects import effects_of
-from sae_lens_meme.evaluators.influence.routes import latent_route
+from sae_lens_meme.evaluators.influence import effects_of, latent_route
 from sae_lens_meme.evaluators.latents import Latents
-from sae_lens_meme.evaluators.monosemanticity.panel import Panel
-from sae_lens_meme.evaluators.monosemanticity.scores import score
-from sae_lens_meme.evaluators.monosemanticity.units import Units
+from sae_lens_meme.evaluators.monosemanticity import Panel, Units, score
 from sae_lens_meme.hooks.names import FUSED
 from sae_lens_meme.metrics.contingency import Counter
 from sae_lens_meme.metrics.fisher import stratified_greater

@@ -10,8 +10,7 @@ from benchmarks import naive
 from benchmarks.data import Shape, make_latents
 from benchmarks.measure import Row, median_time, require_close, seconds, timed
 from sae_lens_meme.evaluators.classifiers import Probe
-from sae_lens_meme.evaluators.influence.effects import effects_of
-from sae_lens_meme.evaluators.influence.routes import latent_route
+from sae_lens_meme.evaluators.influence import effects_of, latent_route
 from sae_lens_meme.evaluators.latents import Latents
 
 MULTIPLIERS = (0.0, 5.0)

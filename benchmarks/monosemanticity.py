@@ -11,10 +11,7 @@ from benchmarks.data import Shape, make_latents, make_zscored
 from benchmarks.measure import Row, median_time, require_close, seconds, timed
 from sae_lens_meme.embeddings import Embeddings
 from sae_lens_meme.evaluators.latents import Latents
-from sae_lens_meme.evaluators.monosemanticity.measurement import Measurement
-from sae_lens_meme.evaluators.monosemanticity.panel import CROSS_MODAL, Panel
-from sae_lens_meme.evaluators.monosemanticity.scores import score
-from sae_lens_meme.evaluators.monosemanticity.units import Units
+from sae_lens_meme.evaluators.monosemanticity import CROSS_MODAL, Measurement, Panel, Units, score
 from sae_lens_meme.hooks.names import IMAGE_EMBED, TEXT_EMBED
 
 GOAL_RATIO, GOAL_SECONDS = 1_000, 3 * 0.13

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import pickle
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +16,7 @@ from torch import Tensor
 
 from sae_lens_meme.errors import ModelError
 from sae_lens_meme.hooks.memeclip import MemeCLIPHeads
+from sae_lens_meme.hooks.untrusted import unpickled
 
 FROZEN = ("clip_model.", "clip.", "text_encoder.", "image_encoder.")
 """Copies of the frozen CLIP inside a Lightning checkpoint; the towers come from open_clip instead."""
@@ -49,7 +49,7 @@ def read_memeclip_checkpoint(path: str | Path, converted: str | Path | None = No
     target = Path(converted) if converted else path.with_suffix(".safetensors")
     if target.exists() and _metadata(target).get("converted_from") == stamp:
         return _read_safetensors(target)
-    checkpoint = MemeCLIPCheckpoint(_build(_head_tensors(_unpickle(path), path), path))
+    checkpoint = MemeCLIPCheckpoint(_build(_head_tensors(_state(path), path), path))
     if converted or (not target.exists() and os.access(target.parent, os.W_OK)):
         save_memeclip_heads(checkpoint, target, converted_from=stamp)
     return checkpoint
@@ -83,14 +83,8 @@ def _metadata(path: Path) -> dict[str, Any]:
         raise ModelError(f"{path}: is not a safetensors file ({error}); copy it again") from None
 
 
-def _unpickle(path: Path) -> Mapping[str, Any]:
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError) as error:
-        reason = str(error).split("\n")[0][:160]
-        raise ModelError(
-            f"{path}: cannot be read as tensors only ({reason}); where you trust it, save its state_dict alone and give that file"
-        ) from None
+def _state(path: Path) -> Mapping[str, Any]:
+    content = unpickled(path)
     content = content.get("state_dict", content) if isinstance(content, Mapping) else content
     if not isinstance(content, Mapping):
         raise ModelError(f"{path}: holds a {type(content).__name__}, not a state dict; give the MemeCLIP .ckpt")

@@ -42,13 +42,16 @@ class SAEAttachable(HookedRootModule):
         super().__init__()
         self._acts_to_saes: dict[str, Any] = {}
         self._transcoder_output_hooks: dict[str, str] = {}
-        self.widths: dict[str, int] = {}
+        self.shapes: dict[str, Any] = {}
+        """The declared `Hook` of each hook: width and positions."""
 
     def d(self, hook: str) -> int:
         """The width of the activations at `hook`."""
-        if hook not in self.widths:
-            raise MissingHookError(self._no_hook(hook))
-        return self.widths[hook]
+        return self._shape(hook).width
+
+    def positions(self, hook: str) -> int:
+        """The positions of the activations at `hook`: 1 for a meme, the patches or tokens inside a tower."""
+        return self._shape(hook).positions
 
     def add_sae(
         self, sae: SAE[Any], use_error_term: bool | None = None, exclude_special_tokens: bool | list[int] = False
@@ -126,15 +129,27 @@ class SAEAttachable(HookedRootModule):
             )
         return output, cache
 
+    def _shape(self, hook: str) -> Any:
+        if hook not in self.shapes:
+            raise MissingHookError(self._no_hook(hook))
+        return self.shapes[hook]
+
     def _require_fit(self, sae: SAE[Any]) -> None:
         metadata = sae.cfg.metadata
         for name in {metadata.hook_name, metadata.hook_name_out or metadata.hook_name}:
             if name not in self._acts_to_saes and name not in self._transcoder_output_hooks.values():
                 self._require_hooks([name])
-        if sae.cfg.d_in != self.widths.get(metadata.hook_name, sae.cfg.d_in):
+        if (shape := self.shapes.get(metadata.hook_name)) is None:
+            return
+        if sae.cfg.d_in != shape.width:
             raise ModelError(
-                f"the SAE has d_in {sae.cfg.d_in}, {metadata.hook_name} of this model has width "
-                f"{self.widths[metadata.hook_name]}; take an SAE that was trained on this model"
+                f"the SAE has d_in {sae.cfg.d_in}, {metadata.hook_name} of this model has width {shape.width}; "
+                "take an SAE that was trained on this model"
+            )
+        if shape.positions > 1 and any(bound is not None for bound in metadata.seqpos_slice or ()):
+            raise ModelError(
+                f"the SAE was trained on some positions of {metadata.hook_name} alone, and would replace all "
+                f"{shape.positions}; take one that was trained on all of them"
             )
 
     def _require_hooks(self, names: Iterable[Any]) -> None:

@@ -1,6 +1,6 @@
-"""MemeCLIP's trained part on top of a frozen CLIP, in plain PyTorch, and the fusion by product of unit vectors.
+"""Both fusions of a picture and its caption, and MemeCLIP's trained part on top of a frozen CLIP.
 
-Its state-dict keys are those of the published checkpoints (arXiv 2409.14703).
+The state-dict keys of `MemeCLIPHeads` are those of the published checkpoints (arXiv 2409.14703).
 """
 
 from __future__ import annotations
@@ -8,12 +8,13 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from sae_lens_meme.errors import ModelError
+from sae_lens_meme.errors import DataError, ModelError
 from sae_lens_meme.hooks import names
 
 Tap = Callable[[str, Tensor], Tensor]
@@ -33,6 +34,36 @@ def unit_product(
     image = tap(names.IMAGE_UNIT, image / image.norm(dim=-1, keepdim=True))
     text = tap(names.TEXT_UNIT, text / text.norm(dim=-1, keepdim=True))
     return tap(names.FUSED, image * text)
+
+
+@torch.no_grad()
+def fuse(
+    image: Float[np.ndarray, "n d_image"],
+    text: Float[np.ndarray, "n d_text"],
+    ids: Sequence[Any] | np.ndarray | None = None,
+    heads: MemeCLIPHeads | None = None,
+) -> Float[np.ndarray, "n d"]:
+    """`hook_fused` of stored embeddings, float32: through MemeCLIP's heads, else fusion clip in float64.
+
+    Args:
+        ids: what a message calls the rows, default their numbers.
+
+    Raises:
+        DataError: a vector has norm 0, and so no direction.
+    """
+    for hook, x in ((names.IMAGE_EMBED, image), (names.TEXT_EMBED, text)):
+        if len(zero := np.flatnonzero(~x.any(axis=1))):
+            row = int(zero[0])
+            called = f"row {row}" if ids is None else f"row {row} (id {ids[row]!r})"
+            raise DataError(f"{hook}, {called}: the vector has norm 0 and cannot be normalised; remove the row")
+    v, t = (torch.from_numpy(np.array(x, order="C")) for x in (image, text))  # arrays on disk cannot be written to
+    if heads is None:
+        return unit_product(v.double(), t.double()).float().numpy()
+    training, device = heads.training, heads.classifier.weight.device
+    try:  # the maps have dropout
+        return heads.eval().fuse(v.to(device), t.to(device)).float().cpu().numpy()
+    finally:
+        heads.train(training)
 
 
 class MemeCLIPHeads(nn.Module):
@@ -126,6 +157,19 @@ class CosineClassifier(nn.Module):
 
     def forward(self, x: Float[Tensor, "*batch d"]) -> Float[Tensor, "*batch n_classes"]:
         return self.SCALE * F.linear(F.normalize(x, dim=-1), F.normalize(self.weight, dim=-1))
+
+
+def new_heads(
+    towers: Any, n_classes: int, d_map: int, class_names: Sequence[str] | None = None, seed: int = 0
+) -> MemeCLIPHeads:
+    """Heads for these `Towers`, drawn from `seed`; the classifier from prompts where the classes have names."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        n_classes = len(class_names) if class_names else n_classes
+        heads = MemeCLIPHeads(towers.d_embed, towers.model.transformer.width, n_classes, d_map)
+    if class_names:
+        prompt_classifier(heads, towers.model, towers.tokenize, class_names)
+    return heads
 
 
 @torch.no_grad()

@@ -1,4 +1,4 @@
-"""HookedMemeCLIP: how it is made, what its row numbers stand for, and its linear head."""
+"""HookedMemeCLIP: CLIP or MemeCLIP with a hook at every step from a picture and its caption to the fused vector."""
 
 from __future__ import annotations
 
@@ -6,29 +6,68 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import datasets
 import numpy as np
 import torch
 from einops import rearrange
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from sae_lens_meme.errors import DataError, ModelError
-from sae_lens_meme.hooks import names
+from sae_lens_meme.errors import ModelError, NonFiniteError
+from sae_lens_meme.hooks import names, register
+from sae_lens_meme.hooks.base import Hook, HookedModel
 from sae_lens_meme.hooks.checkpoint import MemeCLIPCheckpoint, read_memeclip_checkpoint
-from sae_lens_meme.hooks.fused import HookedFusion
-from sae_lens_meme.hooks.linear_head import first_task, fit_linear_head, labelled_rows, linear_head
-from sae_lens_meme.hooks.memeclip import MemeCLIPHeads, prompt_classifier
-from sae_lens_meme.hooks.sources import PIXELS, TOKENS, CachedEmbeddings, EmbeddingSource, MemeSource, RowSource
-from sae_lens_meme.hooks.towers import Fusion, Towers, load_towers
+from sae_lens_meme.hooks.fit import first_task, labelled_rows, linear_head, logistic_regression
+from sae_lens_meme.hooks.memeclip import MemeCLIPHeads, new_heads, unit_product
+from sae_lens_meme.hooks.sources import PIXELS, TOKENS, CachedEmbeddings, EmbeddingSource
+from sae_lens_meme.hooks.towers import (
+    Fusion,
+    Towers,
+    image_transformer,
+    load_towers,
+    tapped,
+    text_transformer,
+    unprojected_text,
+)
+
+SIDES = (names.IMAGE_EMBED, names.TEXT_EMBED)
 
 
-class HookedMemeCLIP(HookedFusion):
-    """CLIP or MemeCLIP with the hooks of `hooks/names.py`, activations `(batch, 1, d)`.
+@register
+class HookedMemeCLIP(HookedModel):
+    """CLIP or MemeCLIP with the hooks of `hooks/names.py`.
 
     Make it with `from_pretrained`, `from_memeclip_checkpoint` or `from_embeddings`; SAEs attach to it
     as to SAELens' `HookedSAETransformer`, hooks as to any TransformerLens model.
+
+    Args:
+        fusion: `clip` (unit(image) * unit(projected text)) or `memeclip` (arXiv 2409.14703).
+        towers: the CLIP; without it the input is cached embeddings.
+        heads: MemeCLIP's trained part (fusion memeclip).
+        widths: width of the cached embeddings at each hook, where there are no towers.
     """
+
+    def __init__(
+        self,
+        fusion: Fusion,
+        towers: Towers | None = None,
+        heads: MemeCLIPHeads | None = None,
+        widths: dict[str, int] | None = None,
+    ):
+        super().__init__()
+        if fusion not in ("clip", "memeclip"):
+            raise ModelError(f"fusion {fusion!r} is none of clip, memeclip")
+        if heads is None and towers is not None and fusion == "memeclip":
+            raise ModelError("fusion memeclip over towers needs heads; use from_memeclip_checkpoint or from_pretrained")
+        self.fusion: Fusion = fusion
+        self._towers = towers
+        self.clip = towers.model if towers else None
+        self.heads = heads
+        self.linear_head: nn.Linear | None = None
+        self.classes = list(range(heads.n_classes)) if heads else []
+        self.model_name = towers.name if towers else "embeddings"
+        before = _tower_hooks(towers, fusion) if towers else _cached_hooks(widths or {})
+        after = _fusion_hooks(fusion, heads, before)
+        self.declare({hook: shape for hook, shape in before.items() if hook not in after} | after)
 
     @classmethod
     def from_pretrained(
@@ -52,7 +91,7 @@ class HookedMemeCLIP(HookedFusion):
             ModelError: no such model, or its weights cannot be had.
         """
         towers = load_towers(name, fusion, seed)
-        heads = _new_heads(towers, n_classes, d_map, class_names, seed) if fusion == "memeclip" else None
+        heads = new_heads(towers, n_classes, d_map, class_names, seed) if fusion == "memeclip" else None
         return cls(fusion, towers, heads).to(device, dtype)
 
     @classmethod
@@ -95,7 +134,8 @@ class HookedMemeCLIP(HookedFusion):
 
         Args:
             embeddings: `sae_lens_meme.embeddings.Embeddings`. With image and text embeddings the model
-                computes what follows; with fused vectors alone, or MemeCLIP's without `heads`, it starts there.
+                computes what follows; with fused vectors or one side alone, or MemeCLIP's without `heads`,
+                it takes what is stored.
             task: the label that a linear head is fitted to (default: the first with two classes in train).
             heads: MemeCLIP's heads, for embeddings made with fusion memeclip.
             fit_head: without a head there are no logits and no loss, and no time spent on them.
@@ -114,61 +154,78 @@ class HookedMemeCLIP(HookedFusion):
         model.attach(source)
         if checkpoint:
             model._set_task(checkpoint, task, None)
-        elif fit_head and (task := task or first_task(embeddings)):
+        elif fit_head and (task or model._can_have_a_head) and (task := task or first_task(embeddings)):
             model.fit_head(embeddings, task)
         return model
 
-    def attach(self, source: RowSource) -> HookedMemeCLIP:
-        """Say what row numbers stand for: an `EmbeddingSource` or a `MemeSource`."""
-        self.source = source
-        return self
+    @property
+    def towers(self) -> Towers:
+        """The CLIP with its preprocessing and tokeniser."""
+        if self._towers is None:
+            raise ModelError(
+                "this model has cached embeddings and no towers; load one with HookedMemeCLIP.from_pretrained"
+            )
+        return self._towers
 
-    def attach_memes(
-        self,
-        images: Sequence[Any],
-        texts: Sequence[str | None],
-        labels: dict[str, Sequence[Any]] | None = None,
-        splits: Sequence[str] | None = None,
-    ) -> HookedMemeCLIP:
-        """Row i is `images[i]` (a PIL image) with the caption `texts[i]`, encoded live."""
-        return self.attach(MemeSource(images, texts, self.towers.preprocess, self.towers.tokenize, labels, splits))
+    def preprocess(self, image: Any) -> Float[Tensor, "3 h w"]:
+        return self.towers.preprocess(image)
 
-    @torch.no_grad()
-    def embed_batch(
+    def tokenize(self, texts: Sequence[str | None]) -> Int[Tensor, "batch n_ctx"]:
+        return self.towers.tokenize(texts)
+
+    def encode(
         self, pixels: Float[Tensor, "batch 3 h w"], tokens: Int[Tensor, "batch n_ctx"]
     ) -> dict[str, Float[Tensor, "batch d"]]:
-        """`hook_image_embed`, `hook_text_embed` and `hook_fused` of a batch, float32."""
-        _, cache = self.run_with_cache(
-            {PIXELS: pixels, TOKENS: tokens}, return_type=None, names_filter=list(names.EMBEDDING_HOOKS)
+        """`hook_image_embed` and `hook_text_embed` of a batch, at least float32."""
+        clip = self.towers.model
+        with tapped(image_transformer(clip), lambda layer, x: self.tap(f"{names.IMAGE_RESID}.{layer}", x)):
+            image = clip.encode_image(pixels)
+        with tapped(text_transformer(clip), lambda layer, x: self.tap(f"{names.TEXT_RESID}.{layer}", x)):
+            text = unprojected_text(clip, tokens) if self.fusion == "memeclip" else clip.encode_text(tokens)
+        # What follows is cheap, and half precision would make the fused vector disagree with its factors.
+        return {names.IMAGE_EMBED: _at_least_float32(image), names.TEXT_EMBED: _at_least_float32(text)}
+
+    def compute(self, inputs: dict[str, Tensor]) -> Float[Tensor, "batch 1 n_classes"] | None:
+        read = self._fused(inputs)
+        if self.heads is not None:
+            return self.heads.classify(read, self.tap)
+        if self.linear_head is None or read is None:
+            return None
+        return self.tap(names.LOGITS, self.linear_head(read.to(self.linear_head.weight.dtype)))
+
+    def _fused(self, inputs: dict[str, Tensor]) -> Any:
+        """`hook_fused`, which a head reads; of embeddings with one side alone, that side."""
+        if PIXELS in inputs and TOKENS in inputs:
+            inputs = {hook: x[:, None] for hook, x in self.encode(inputs[PIXELS], inputs[TOKENS]).items()}
+        sides = [self.tap(hook, inputs[hook]) for hook in SIDES if hook in inputs and hook in self.shapes]
+        if len(sides) == 2 and self.heads is not None:
+            return self.heads.fuse(sides[0], sides[1], self.tap)
+        if len(sides) == 2 and self.fusion == "clip":
+            return unit_product(sides[0], sides[1], self.tap)
+        if names.FUSED in inputs:
+            return self.tap(names.FUSED, inputs[names.FUSED])
+        if names.FUSED not in self.shapes and sides:
+            return sides[0] if len(sides) == 1 else None
+        raise ModelError(
+            f"input has {', '.join(inputs) or 'nothing'}; give {PIXELS} with {TOKENS}, "
+            f"{names.IMAGE_EMBED} with {names.TEXT_EMBED}, or {names.FUSED}"
         )
-        return {hook: rearrange(cache[hook], "b 1 d -> b d").float() for hook in names.EMBEDDING_HOOKS}
-
-    def token_dataset(self, split: str | None = "test", *, labelled: bool = True) -> datasets.Dataset:
-        """The rows of a split (None: all) as SAELens' tokenised dataset, `input_ids = [[row], ...]`.
-
-        With `labelled` only rows whose label is a class of the head: the others have no loss.
-        """
-        source = self._require_source()
-        rows = np.arange(len(source)) if split is None else source.rows(split)
-        if labelled and self.task is not None:
-            known, values = source.label(self.task)
-            rows = rows[known[rows] & np.isin(values[rows], np.array(self.classes, dtype=values.dtype))]
-        if not len(rows):
-            raise DataError(
-                f"split {split!r} has no {'labelled ' if labelled else ''}rows; name another split or pass labelled=False"
-            )
-        return datasets.Dataset.from_dict({"input_ids": [[int(row)] for row in rows]})
 
     @torch.no_grad()
     def fit_head(self, embeddings: CachedEmbeddings, task: str, batch_size: int = 4096) -> HookedMemeCLIP:
         """Fit a linear head (logistic regression) to a label on the fused vectors of its train rows.
 
+        Of embeddings with one side alone it reads that side.
+
         Raises:
             DataError: fewer than two classes among the labelled train rows.
-            ModelError: the model has MemeCLIP's own classifier.
+            NonFiniteError: a fused vector is not finite.
+            ModelError: the model has MemeCLIP's own classifier, or both sides and nothing that fuses them.
         """
         if self.heads is not None:
             raise ModelError("fusion memeclip has its own classifier; train it with train_memeclip_head")
+        if not self._can_have_a_head:
+            raise ModelError("there is nothing to fuse: un-projected text needs MemeCLIP's heads; pass heads=")
         source = EmbeddingSource(embeddings)
         rows, values = labelled_rows(embeddings, task, "train")
         fused = [
@@ -176,7 +233,11 @@ class HookedMemeCLIP(HookedFusion):
             for start in range(0, len(rows), batch_size)
         ]
         x = rearrange(torch.cat(fused), "n 1 d -> n d").float().cpu().numpy()
-        return self._set_head(fit_linear_head(x, values), task, np.unique(values).tolist())
+        if len(bad := rows[~np.isfinite(x).all(axis=1)]):
+            raise NonFiniteError(
+                f"row {bad[0]}: its fused vector holds NaN or infinity (is one of its factors 0?); leave the meme out"
+            )
+        return self.set_head(*logistic_regression(x, values), task, np.unique(values).tolist())
 
     def set_head(
         self,
@@ -191,12 +252,9 @@ class HookedMemeCLIP(HookedFusion):
             weight, bias: one output a class, or one for the second of two classes.
             task, classes: the label, and its value for each logit.
         """
-        return self._set_head(linear_head(weight, bias), task, list(classes))
-
-    def _set_head(self, head: nn.Linear, task: str, classes: list[Any]) -> HookedMemeCLIP:
-        self.classes, self.task = classes, task
-        self.linear_head = head.to(self.device, self.cfg.dtype)
-        self.widths[names.LOGITS] = len(classes)
+        self.classes, self.task = list(classes), task
+        self.linear_head = linear_head(weight, bias).to(self.device, self.cfg.dtype)
+        self.shapes[names.LOGITS] = Hook(len(self.classes))
         return self
 
     def _set_task(self, checkpoint: MemeCLIPCheckpoint, task: str | None, classes: Sequence[Any] | None) -> None:
@@ -205,15 +263,79 @@ class HookedMemeCLIP(HookedFusion):
         if len(self.classes) != checkpoint.heads.n_classes:
             raise ModelError(f"{len(self.classes)} classes for heads with {checkpoint.heads.n_classes} logits")
 
+    @property
+    def _can_have_a_head(self) -> bool:
+        return names.FUSED in self.shapes or not all(side in self.shapes for side in SIDES)
 
-def _new_heads(
-    towers: Towers, n_classes: int, d_map: int, class_names: Sequence[str] | None, seed: int
-) -> MemeCLIPHeads:
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        heads = MemeCLIPHeads(
-            towers.d_embed, towers.model.transformer.width, len(class_names) if class_names else n_classes, d_map
+
+def _tower_hooks(towers: Towers, fusion: Fusion) -> dict[str, Hook]:
+    visual, text = towers.model.visual, getattr(towers.model, "text", towers.model)
+    image_stream, text_stream = image_transformer(towers.model), text_transformer(towers.model)
+    streams = ((names.IMAGE_RESID, image_stream, visual), (names.TEXT_RESID, text_stream, text))
+    hooks = {
+        f"{stem}.{layer}": Hook(transformer.width, len(tower.positional_embedding))
+        for stem, transformer, tower in streams
+        if transformer is not None
+        for layer in range(len(transformer.resblocks))
+    }
+    d_text = text_stream.width if fusion == "memeclip" and text_stream is not None else towers.d_embed
+    return hooks | {names.IMAGE_EMBED: Hook(towers.d_embed), names.TEXT_EMBED: Hook(d_text)}
+
+
+def _cached_hooks(widths: dict[str, int]) -> dict[str, Hook]:
+    hooks = {hook: Hook(widths[hook]) for hook in names.EMBEDDING_HOOKS if hook in widths}
+    if not hooks:
+        raise ModelError(f"these embeddings have none of {', '.join(names.EMBEDDING_HOOKS)}; embed the memes again")
+    return hooks
+
+
+def _fusion_hooks(fusion: Fusion, heads: MemeCLIPHeads | None, before: dict[str, Hook]) -> dict[str, Hook]:
+    """What is computed of the embeddings `before`, in the order of the computation.
+
+    Raises:
+        ModelError: image and text, or embeddings and heads, have widths that do not go together.
+    """
+    pair = all(side in before for side in SIDES)
+    if heads is not None:
+        hooks = _memeclip_hooks(heads, before, pair)
+    elif pair and fusion == "clip":
+        hooks = _clip_hooks(before)
+    else:  # as they are stored
+        return {}
+    if names.FUSED in before and before[names.FUSED] != hooks[names.FUSED]:
+        raise ModelError(
+            f"{names.FUSED} has width {before[names.FUSED].width} in the embeddings and {hooks[names.FUSED].width} in the model"
         )
-    if class_names:
-        prompt_classifier(heads, towers.model, towers.tokenize, class_names)
-    return heads
+    return hooks
+
+
+def _clip_hooks(before: dict[str, Hook]) -> dict[str, Hook]:
+    image, text = (before[side] for side in SIDES)
+    if image != text:
+        raise ModelError(
+            f"image embeddings have width {image.width}, text embeddings {text.width}; "
+            "fusion clip multiplies them, so take the projected embeddings of one model"
+        )
+    return dict.fromkeys((names.IMAGE_UNIT, names.TEXT_UNIT, names.FUSED), image)
+
+
+def _memeclip_hooks(heads: MemeCLIPHeads, before: dict[str, Hook], pair: bool) -> dict[str, Hook]:
+    if not pair and names.FUSED not in before:
+        raise ModelError(f"there is nothing to fuse: give {' with '.join(SIDES)}, or {names.FUSED}")
+    for hook, d_in in ((names.IMAGE_EMBED, heads.d_image), (names.TEXT_EMBED, heads.d_text)):
+        if hook in before and before[hook].width != d_in:
+            raise ModelError(
+                f"the heads take {hook} of width {d_in}, here it has {before[hook].width}; take the CLIP they were trained on"
+            )
+    steps = (
+        (names.IMAGE_PROJ, names.TEXT_PROJ, names.IMAGE_ADAPTED, names.TEXT_ADAPTED, names.IMAGE_UNIT, names.TEXT_UNIT)
+        if pair
+        else ()
+    )
+    return dict.fromkeys((*steps, names.FUSED, names.PRE_OUTPUT), Hook(heads.d_map)) | {
+        names.LOGITS: Hook(heads.n_classes)
+    }
+
+
+def _at_least_float32(x: Tensor) -> Tensor:
+    return x.to(torch.promote_types(x.dtype, torch.float32))

@@ -1,6 +1,6 @@
 """Every hook point of the instrumented models, spelled once.
 
-All are `(batch, 1, d)`: one meme is one position. No name holds `hook_q`, `hook_k`, `hook_v` or
+Activations are `(batch, positions, d)`; where nothing is said, one meme is one position. No name holds `hook_q`, `hook_k`, `hook_v` or
 `hook_z`: SAELens' evaluations look for these substrings and reshape what matches.
 """
 

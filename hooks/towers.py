@@ -1,16 +1,11 @@
-"""CLIP's two towers by name: open_clip's models, the Hugging Face hub, and the package's own demo encoder.
-
-Weights are read from safetensors, or by `torch.load(weights_only=True)`; nothing that is loaded can run code.
-"""
+"""CLIP's two towers by name: open_clip's models, the Hugging Face hub, a folder, and the package's own demo encoder."""
 
 from __future__ import annotations
 
-import hashlib
-import json
 import logging
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict, dataclass
 from dataclasses import replace as replaced
 from difflib import get_close_matches
 from functools import cached_property
@@ -20,20 +15,24 @@ from typing import Any, Literal
 
 import open_clip
 import torch
-from jaxtyping import Int
+from einops import rearrange
+from jaxtyping import Float, Int
+from open_clip import factory
 from open_clip.pretrained import get_pretrained_cfg, list_pretrained_tags_by_model
 from open_clip.tokenizer import SimpleTokenizer
 from open_clip.transform import PreprocessCfg, image_transform_v2
-from safetensors import SafetensorError
-from safetensors.torch import load_file
+from open_clip.transformer import text_global_pool
 from torch import Tensor, nn
 
-from sae_lens_meme.errors import ModelError
-from sae_lens_meme.hooks.encode import require_unprojected_text
+from sae_lens_meme.errors import MemeError, ModelError
+from sae_lens_meme.hooks import untrusted
+from sae_lens_meme.hooks.base import state_sha256
 
 Fusion = Literal["clip", "memeclip"]
 DEMO_ENCODER = "demo-encoder"
 RANDOM = "random"
+HUB, FOLDER = "hf-hub:", "local-dir:"
+OPEN_CLIP = "open_clip_config.json"
 
 
 @dataclass(frozen=True)
@@ -74,58 +73,88 @@ class Towers:
 
 
 def load_towers(name: str, fusion: Fusion = "clip", seed: int = 0) -> Towers:
-    """Load a CLIP, in float32, on the CPU, for evaluation.
+    """Load a CLIP, in float32, on the CPU, for evaluation; nothing of a model is run as code.
 
     Args:
-        name: `ARCHITECTURE/TAG` of open_clip (`ViT-L-14/openai`), `hf-hub:OWNER/NAME`,
-            `ARCHITECTURE/random` (weights drawn from `seed`), or `demo-encoder`.
+        name: `ARCHITECTURE/TAG` of open_clip (`ViT-L-14/openai`), `hf-hub:OWNER/NAME`, `local-dir:FOLDER`
+            (see `load_local_towers`), `ARCHITECTURE/random` (weights drawn from `seed`), or `demo-encoder`.
         fusion: `memeclip` squashes pictures to a square and reads a missing caption as "null".
 
     Raises:
-        ModelError: the name is unknown, names no weights, or they cannot be had.
+        ModelError: the name is unknown, names no weights, or they cannot be had or ask for code.
     """
     if name == DEMO_ENCODER:
         with as_file(files("sae_lens_meme") / "planted" / "encoder") as folder:
             return replaced(load_local_towers(folder, fusion), name=DEMO_ENCODER)
-    architecture, tag = _split(name)
-    try:
-        with _quiet_open_clip():
-            model = _create(architecture, tag, seed)
-            tokenizer = open_clip.get_tokenizer(architecture)
-    except Exception as error:  # open_clip, the hub client and urllib raise a dozen unrelated classes
-        reason = " ".join(str(error).split())[:200]
-        raise ModelError(
-            f"model {name!r}: cannot be loaded ({reason}); check the name and the network, or use {DEMO_ENCODER!r}, which needs none"
-        ) from error
-    cfg = PreprocessCfg(**open_clip.get_model_preprocess_cfg(model))
-    return _towers(model, cfg, tokenizer, name, fusion)
+    if name.startswith(FOLDER):
+        return load_local_towers(name.removeprefix(FOLDER), fusion)
+    with _one_line(f"model {name!r}", f"check the name and the network, or use {DEMO_ENCODER!r}, which needs none"):
+        if name.startswith(HUB):
+            repository = name.removeprefix(HUB)
+            of_hub = untrusted.read_config(untrusted.from_hub(repository) / OPEN_CLIP)
+            return _open_clip_towers(of_hub, Path(factory.download_pretrained_from_hf(repository)), None, name, fusion)
+        architecture, tag = _split(name)
+        config: dict[str, Any] = {"model_cfg": factory.get_model_config(architecture)}
+        if tag == RANDOM:
+            return _open_clip_towers(config, None, None, name, fusion, seed)
+        weights = get_pretrained_cfg(architecture, tag)
+        if weights.get("quick_gelu"):  # OpenAI's weights; the architecture of that name has another activation
+            config["model_cfg"]["quick_gelu"] = True
+        config["preprocess_cfg"] = weights
+        return _open_clip_towers(config, Path(factory.download_pretrained(weights)), None, name, fusion)
 
 
 def load_local_towers(folder: str | Path, fusion: Fusion = "clip") -> Towers:
-    """Load a CLIP from a folder with `config.json`, `merges.txt.gz` and `weights.safetensors`.
+    """Load a CLIP from a folder of one of two kinds.
 
-    The configuration is open_clip's (`embed_dim`, `vision_cfg`, `text_cfg`, optionally `quick_gelu`) with
-    `preprocess` (`mean`, `std`, `size`, `resize_mode`, ...) and `tokenizer` (`context_length`).
+    Either open_clip's own: `open_clip_config.json` (`model_cfg`, `preprocess_cfg`), weights and, where it names
+    one, the files of its tokenizer. Or, for an encoder with a vocabulary of its own, `config.json`,
+    `merges.txt.gz` and `weights.safetensors`: the configuration is open_clip's `model_cfg` with `preprocess`
+    (`mean`, `std`, `size`, `resize_mode`, ...) and `tokenizer` (`context_length`).
 
     Raises:
-        ModelError: a file is missing, damaged, or does not fit the others.
+        ModelError: a file is missing, damaged, does not fit the others, or asks for code.
     """
     folder = Path(folder)
+    if not folder.is_dir():
+        raise ModelError(f"{folder}: no such folder; give one with {OPEN_CLIP} and weights")
+    with _one_line(str(folder), "save the model again"):
+        untrusted.check_folder(folder)
+        name = FOLDER + folder.resolve().name
+        if (folder / OPEN_CLIP).is_file():
+            config = untrusted.read_config(folder / OPEN_CLIP)
+            return _open_clip_towers(config, untrusted.find_weights(folder), folder, name, fusion)
+        return _own_towers(folder, name, fusion)
+
+
+def _open_clip_towers(
+    config: dict[str, Any], weights: Path | None, folder: Path | None, name: str, fusion: Fusion, seed: int = 0
+) -> Towers:
+    """From a configuration of open_clip's; without weights they are drawn from `seed`."""
+    where = f"{name}, {OPEN_CLIP}"
+    model_cfg = untrusted.checked_towers(config.get("model_cfg"), where)
+    text_cfg = model_cfg["text_cfg"]
+    custom = model_cfg.pop("custom_text", False) or "hf_model_name" in text_cfg
+    kind: Any = open_clip.CLIP if not custom else open_clip.CustomTextCLIP
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = (open_clip.CoCa if custom and "multimodal_cfg" in model_cfg else kind)(**model_cfg)
+    if weights is not None:
+        untrusted.load_weights(model, weights)
+    given = factory.merge_preprocess_dict(asdict(PreprocessCfg()), config.get("preprocess_cfg") or {})
+    cfg = PreprocessCfg(**given | {"size": getattr(model.visual, "image_size", given["size"])})
+    return _towers(model, cfg, untrusted.load_tokenizer(text_cfg, folder, where), name, fusion)
+
+
+def _own_towers(folder: Path, name: str, fusion: Fusion) -> Towers:
     for file in ("config.json", "merges.txt.gz", "weights.safetensors"):
         if not (folder / file).is_file():
-            raise ModelError(f"{folder}: has no {file}; the encoder is incomplete, install the package again")
-    try:
-        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-        known = {key: config[key] for key in ("embed_dim", "vision_cfg", "text_cfg", "quick_gelu") if key in config}
-        model = open_clip.CLIP(**known)
-        tokenizer = SimpleTokenizer(str(folder / "merges.txt.gz"), **config.get("tokenizer", {}))
-        state = {key: value.float() for key, value in load_file(folder / "weights.safetensors").items()}
-        model.load_state_dict(state)
-        cfg = PreprocessCfg(**{"size": model.visual.image_size, **config.get("preprocess", {})})
-    except (ValueError, TypeError, KeyError, RuntimeError, OSError, SafetensorError) as error:
-        raise ModelError(
-            f"{folder}: cannot be loaded ({' '.join(str(error).split())[:300]}); install it again"
-        ) from error
+            raise ModelError(f"{folder}: has no {file}; the encoder is incomplete")
+    config = untrusted.read_config(folder / "config.json")
+    known = {key: config[key] for key in ("embed_dim", "vision_cfg", "text_cfg", "quick_gelu") if key in config}
+    model = open_clip.CLIP(**untrusted.checked_towers(known, folder / "config.json"))
+    tokenizer = SimpleTokenizer(str(folder / "merges.txt.gz"), **config.get("tokenizer", {}))
+    untrusted.load_weights(model, folder / "weights.safetensors")
     if tokenizer.vocab_size > model.vocab_size:
         raise ModelError(
             f"{folder}: merges.txt.gz makes {tokenizer.vocab_size} tokens, the model knows {model.vocab_size}"
@@ -134,37 +163,15 @@ def load_local_towers(folder: str | Path, fusion: Fusion = "clip") -> Towers:
         raise ModelError(
             f"{folder}: the tokenizer's context_length is {tokenizer.context_length}, the model's {model.context_length}"
         )
-    return _towers(model, cfg, tokenizer, folder.name, fusion)
-
-
-def state_sha256(module: nn.Module) -> str:
-    """Hash of the names, types, shapes and bytes of a module's state."""
-    digest = hashlib.sha256()
-    for key, value in sorted(module.state_dict().items()):
-        value = value.detach().cpu().contiguous()
-        digest.update(f"{key} {value.dtype} {tuple(value.shape)}\n".encode())
-        digest.update(value.flatten().view(torch.uint8).numpy())
-    return digest.hexdigest()
-
-
-def _create(architecture: str, tag: str | None, seed: int) -> Any:
-    if tag != RANDOM:
-        # open_clip only warns when OpenAI's weights meet an architecture with another activation, and
-        # when a hub repository has no weights at all
-        quick_gelu = bool(get_pretrained_cfg(architecture, tag).get("quick_gelu")) if tag else False
-        return open_clip.create_model(
-            architecture, tag, force_quick_gelu=quick_gelu, require_pretrained=True, weights_only=True
-        )
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        return open_clip.create_model(architecture, pretrained_text=False)
+    cfg = PreprocessCfg(**{"size": model.visual.image_size, **config.get("preprocess", {})})
+    return _towers(model, cfg, tokenizer, name, fusion)
 
 
 @contextmanager
-def _quiet_open_clip() -> Iterator[None]:
-    """open_clip logs to the root logger: what matters of that is raised here, and the rest is noise.
+def _one_line(what: str, hint: str) -> Iterator[None]:
+    """Whatever goes wrong in open_clip, the hub client or urllib as one `ModelError`, and nothing logged.
 
-    A first record on a root logger without handlers would also install one for good.
+    open_clip logs to the root logger; a first record on one without handlers would install a handler for good.
     """
     root, handler = logging.getLogger(), logging.NullHandler()
 
@@ -175,6 +182,11 @@ def _quiet_open_clip() -> Iterator[None]:
     root.addFilter(drop)
     try:
         yield
+    except MemeError:
+        raise
+    except Exception as error:  # a dozen unrelated classes
+        reason = " ".join(str(error).split())[:300]
+        raise ModelError(f"{what}: cannot be loaded ({reason}); {hint}") from error
     finally:
         root.removeFilter(drop)
         root.removeHandler(handler)
@@ -189,10 +201,8 @@ def _towers(model: Any, cfg: PreprocessCfg, tokenizer: Any, name: str, fusion: F
     return Towers(model.eval(), preprocess, captions, name)
 
 
-def _split(name: str) -> tuple[str, str | None]:
+def _split(name: str) -> tuple[str, str]:
     """The architecture and the tag of its weights, both known to open_clip."""
-    if name.startswith(("hf-hub:", "local-dir:")):
-        return name, None
     known = open_clip.list_models()
     if name.replace("/", "-") in known:
         tags = list_pretrained_tags_by_model(name.replace("/", "-"))
@@ -209,3 +219,57 @@ def _split(name: str) -> tuple[str, str | None]:
     if tag not in tags:
         raise ModelError(f"model {name!r}: {architecture} has no weights {tag!r}; it has {', '.join(tags)}")
     return architecture, tag
+
+
+def unprojected_text(clip: Any, tokens: Int[Tensor, "batch n_ctx"]) -> Float[Tensor, "batch width"]:
+    """The feature at the end token after `ln_final`, which `open_clip.CLIP.encode_text` goes on to project."""
+    seen: list[Tensor] = []
+    handle = clip.ln_final.register_forward_hook(lambda _module, _inputs, output: seen.append(output))
+    try:
+        clip.encode_text(tokens)
+    finally:
+        handle.remove()
+    return text_global_pool(seen[-1], tokens, clip.text_pool_type, eos_token_id=clip.text_eos_id)
+
+
+def require_unprojected_text(clip: Any, name: str) -> None:
+    if not isinstance(clip, open_clip.CLIP):
+        raise ModelError(
+            f"model {name!r}: fusion memeclip reads the text feature before CLIP's projection, which a "
+            f"{type(clip).__name__} does not show; take an architecture such as ViT-L-14"
+        )
+
+
+def image_transformer(clip: Any) -> Any | None:
+    """The image tower's transformer, or None where it is a ResNet or timm's."""
+    transformer = getattr(clip.visual, "transformer", None)
+    return transformer if hasattr(transformer, "resblocks") else None
+
+
+def text_transformer(clip: Any) -> Any | None:
+    transformer = getattr(getattr(clip, "text", clip), "transformer", None)
+    return transformer if hasattr(transformer, "resblocks") else None
+
+
+@contextmanager
+def tapped(transformer: Any | None, tap: Callable[[int, Tensor], Tensor]) -> Iterator[None]:
+    """Pass the residual stream after each block through `tap(layer, x)`, x always (batch, tokens, width)."""
+    if transformer is None:
+        yield
+        return
+    with ExitStack() as stack:
+        for layer, block in enumerate(transformer.resblocks):
+            hook = _batch_first_hook(layer, tap, transformer.batch_first)
+            stack.callback(block.register_forward_hook(hook).remove)
+        yield
+
+
+def _batch_first_hook(layer: int, tap: Callable[[int, Tensor], Tensor], batch_first: bool) -> Callable[..., Tensor]:
+    def hook(_module: Any, _inputs: Any, output: Tensor) -> Tensor:
+        if batch_first:
+            return tap(layer, output)
+        return rearrange(
+            tap(layer, rearrange(output, "token batch d -> batch token d")), "batch token d -> token batch d"
+        )
+
+    return hook

@@ -19,6 +19,7 @@ _HOME = {
     "concept_alignment": "sae_lens_meme.evaluators.concept_alignment",
     "embed_arrays": "sae_lens_meme.embed",
     "embed_corpus": "sae_lens_meme.embed",
+    "import_sae": "sae_lens_meme.train",
     "load_corpus": "sae_lens_meme.corpus",
 }
 __all__ = list(_HOME)

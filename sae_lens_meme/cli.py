@@ -101,6 +101,10 @@ def embed(
     arrays = given_to(ArrayOptions, given)
     if (corpus is None) == (not arrays):
         raise ConfigError("give either a CORPUS or arrays (--image-embeds, --text-embeds, --fused-embeds), not both")
+    if arrays and "table" not in arrays:
+        raise ConfigError(
+            "arrays need --table rows.csv with a column id and, where there are any, source, split, labels"
+        )
     embed_step(given_to(EmbedOptions, given) if corpus else arrays, corpus=corpus, out=out, overwrite=overwrite)
 
 

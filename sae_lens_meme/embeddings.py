@@ -6,14 +6,17 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pyarrow as pa
-from datasets import Array2D, Dataset, concatenate_datasets, load_from_disk
+import pyarrow.compute as pc
+from datasets import Array2D, ClassLabel, Dataset, Features, Value, concatenate_datasets, load_from_disk
 
-from sae_lens_meme.errors import DataError, NonFiniteError
-from sae_lens_meme.labels import NOT_LABELS, SPLITS
+from sae_lens_meme.errors import DataError, NonFiniteError, StorageError
+from sae_lens_meme.labels import SPLITS, is_label_column, is_missing, label_values, missing_code, read_split
 from sae_lens_meme.storage import read_finished, sha256_json
 
 
@@ -114,13 +117,43 @@ class Embeddings:
         return np.unique(self.sources, return_inverse=True)[1].astype(np.int64)
 
     @cached_property
+    def groups(self) -> np.ndarray:
+        """The group of each meme as a code 0, 1, ..., int64 [n_samples], in the order of their first memes.
+
+        Memes of one group (copies of a picture, a template, a pair that differs in one thing) are no independent evidence:
+        they are drawn, moved and split together. From the column `group`; a meme without one is its own.
+        """
+        if "group" not in self.dataset.column_names:
+            return np.arange(len(self))
+        cells, place = _distinct(self._column("group"))
+        unnamed = -1 if isinstance(self.dataset.features["group"], ClassLabel) else None
+        alone = np.array([is_missing(cell) or cell == unnamed for cell in cells], dtype=bool)[place]
+        return pd.factorize(np.where(alone, -1 - np.arange(len(self)), place))[0].astype(np.int64)
+
+    @cached_property
     def by_id(self) -> np.ndarray:
         """Row numbers in the order of the ids, int64 [n_samples]: a result that uses it ignores the order of rows."""
         return np.argsort(self.ids, kind="stable")
 
     @cached_property
     def splits(self) -> np.ndarray:
-        return self._strings("split") if "split" in self.dataset.column_names else np.full(len(self), "train")
+        """The split of each meme (train where the table has no such column), str [n_samples].
+
+        Raises:
+            DataError: a meme has none, or one of another name than `labels.SPLIT_NAMES` lists.
+        """
+        if "split" not in self.dataset.column_names:
+            return np.full(len(self), "train")
+        names, place = np.unique(self._strings("split"), return_inverse=True)
+        splits = [read_split(name) for name in names]
+        if None in splits:
+            row = int(np.flatnonzero(place == splits.index(None))[0])
+            unknown = [str(name) for name, split in zip(names, splits, strict=True) if split is None]
+            raise DataError(
+                f"embeddings, row {row} (id {str(self.ids[row])!r}): split is {', '.join(map(repr, unknown[:5]))}, "
+                f"none of {', '.join(SPLITS)}; name the split of every meme, or leave the column out"
+            )
+        return np.array(splits, dtype=np.str_)[place]
 
     @cached_property
     def texts(self) -> np.ndarray | None:
@@ -142,25 +175,52 @@ class Embeddings:
                 return split, rows
         return None, np.empty(0, dtype=np.int64)
 
-    @cached_property
-    def label_names(self) -> tuple[str, ...]:
-        return tuple(n for n in self.dataset.column_names if n not in NOT_LABELS and n not in self.hooks)
+    def export_cached(self, folder: str | Path, split: str = "train") -> Path:
+        """Write the rows of one split as a folder for SAELens' own runners: their `cached_activations_path`.
 
-    def label(self, name: str) -> Label:
-        """A label column.
+        The folder that `embed` writes holds every split; a stock runner that reads it trains on the test memes as well.
 
         Raises:
-            DataError: there is no such label; the message names those there are.
+            DataError: there are no such rows.
+            StorageError: there is something at `folder`.
+        """
+        folder, rows = Path(folder), self.rows(split)
+        if not len(rows):
+            raise DataError(f"{self.path or 'embeddings'}: no rows of split {split!r} to export")
+        if folder.exists():
+            raise StorageError(f"{folder}: is there already; choose another folder")
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with TemporaryDirectory(dir=folder.parent) as made:
+            self.dataset.select(rows).save_to_disk(Path(made) / "split")
+            (Path(made) / "split").rename(folder)
+        return folder
+
+    @cached_property
+    def label_names(self) -> tuple[str, ...]:
+        return tuple(n for n in self.dataset.column_names if is_label_column(n) and n not in self.hooks)
+
+    def label(self, name: str) -> Label:
+        """A label column, read by the rule of `labels.label_values`.
+
+        Raises:
+            DataError: there is no such label (the message names those there are), or a code stands for missing.
         """
         if name not in self.label_names:
             raise DataError(
                 f"label {name!r} is not in these embeddings; they have {', '.join(self.label_names) or 'none'}"
             )
-        column = self._column(name)
-        known = np.asarray(column.is_valid())
-        if pa.types.is_integer(column.type) or pa.types.is_boolean(column.type):
-            return Label(name, known, np.asarray(column.cast(pa.int64()).fill_null(0)))
-        return Label(name, known, np.array([str(v) if v is not None else "" for v in column.to_pylist()], dtype=object))
+        cells, place = _distinct(self._column(name))
+        kind = self.dataset.features[name]
+        values = label_values(name, cells, kind.names if isinstance(kind, ClassLabel) else None)
+        if (code := missing_code(name, values)) is not None:
+            rows = int((place == values.index(code)).sum())
+            raise DataError(
+                f"{name} is {code} in {rows:,} of {len(self):,} rows, which is no level of it; write null where it is missing"
+            )
+        text = any(isinstance(value, str) for value in values)
+        known = np.array([value is not None for value in values], dtype=bool)
+        filled = [("" if text else 0) if value is None else value for value in values]
+        return Label(name, known[place], np.array(filled, dtype=object if text else np.int64)[place])
 
     def take(self, hook: str, rows: Sequence[int] | np.ndarray) -> np.ndarray:
         """The embeddings of these rows in this order, float32 [len(rows), d_in] (a copy)."""
@@ -208,11 +268,34 @@ class Embeddings:
             raise DataError(
                 f"these embeddings have no column {name!r}; they have {', '.join(self.dataset.column_names)}"
             )
-        return np.array(self._column(name).to_pylist(), dtype=np.str_)
+        cells, place = _distinct(self._column(name))
+        if isinstance(kind := self.dataset.features[name], ClassLabel):
+            cells = [kind.names[code] if code is not None and code >= 0 else None for code in cells]
+        # numpy's own strings are as wide as the longest of them and drop zeros at their end
+        plain = all(len(str(cell)) < 1000 and not str(cell).endswith("\0") for cell in cells)
+        return np.array([str(cell) for cell in cells], dtype=np.str_ if plain else object)[place]
 
     def _require_hook(self, hook: str) -> None:
         if hook not in self.hooks:
             raise DataError(f"hook {hook!r} is not in these embeddings; they have {', '.join(self.hooks) or 'none'}")
+
+
+def _distinct(column: pa.ChunkedArray) -> tuple[list[Any], np.ndarray]:
+    """The distinct cells of a column, and for each row the place of its own among them, int64 [rows]."""
+    try:
+        cells = column.unique()
+        place = pc.index_in(column, cells)  # pyright: ignore[reportAttributeAccessIssue]
+    except pa.ArrowNotImplementedError:  # lists and structs
+        return [None if cell is None else str(cell) for cell in column.to_pylist()], np.arange(len(column))
+    return cells.to_pylist(), np.asarray(place, dtype=np.int64)
+
+
+def embedding_features(described: dict[str, Value], widths: dict[str, int]) -> Features:
+    """The columns of embeddings on disk: what describes the memes, then one `Array2D((1, d), "float32")` a hook.
+
+    The shape is the one that SAELens' cached-activations reader asks for, with a context of one.
+    """
+    return Features({**described, **{hook: Array2D((1, d), "float32") for hook, d in widths.items()}})
 
 
 def require_finite(x: np.ndarray, hook: str, ids: Sequence[str] | np.ndarray, rows: np.ndarray | None = None) -> None:

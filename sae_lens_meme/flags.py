@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
 import types
 import typing
@@ -26,9 +27,14 @@ def flags_of(*classes: type[Options]) -> Callable[[Callable[..., Any]], Callable
             _parameter(name, field) for cls in classes for name, field in cls.model_fields.items() if _is_flag(field)
         ]
         parameters = [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in [*own, *added]]
-        command.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
-        command.__annotations__ = {p.name: p.annotation for p in parameters}
-        return command
+
+        @functools.wraps(command)
+        def flagged(**values: Any) -> Any:
+            return command(**values)
+
+        flagged.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
+        flagged.__annotations__ = {p.name: p.annotation for p in parameters}
+        return flagged
 
     return decorate
 
@@ -50,8 +56,10 @@ def _is_mapping(kind: Any) -> bool:
 def _parameter(name: str, field: Any) -> inspect.Parameter:
     flag = next((m.name for m in field.metadata if isinstance(m, Flag)), None)
     option = typer.Option(*([flag] if flag else []), help=field.description)
-    annotation = Annotated[_plain(field.annotation), option]
-    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=field.default, annotation=annotation)
+    kind, default = _plain(field.annotation), field.default
+    if field.is_required():  # the class says that it is missing, where the other flags ask for it
+        kind, default = kind | None, None
+    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=Annotated[kind, option])
 
 
 def _plain(annotation: Any) -> Any:

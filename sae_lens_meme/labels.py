@@ -1,10 +1,14 @@
-"""The eight label dimensions of the merged meme corpus, and their levels.
+"""What a cell of a table says: the eight label dimensions and their levels, missing values, names of splits.
 
-Missing is null, never a number. Nothing outside the corpus readers depends on these eight:
-any other label column is used as it is.
+One rule each, for every table, array and dataset that is read. Missing is null, never a number. Nothing outside
+the corpus readers depends on the eight: any other label column is used as it is.
 """
 
 from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from typing import Any
 
 LEVELS: dict[str, dict[int, str]] = {
     "hate": {0: "no", 1: "yes"},
@@ -18,11 +22,85 @@ LEVELS: dict[str, dict[int, str]] = {
 }
 LABELS = tuple(LEVELS)
 
+MISSING = frozenset(["", "na", "n/a", "n.a.", "#na", "#n/a", "<na>", "nan", "-nan", "nat", "null", "none"])
+"""Spellings of a missing value in lower case; the first is the empty cell."""
+
 SPLITS = ("train", "validation", "test")
-NOT_LABELS = ("id", "source", "split", "text", "text_origin", "image", "image_sha256")
-"""Columns of a corpus or of embeddings that describe a meme and are never labels."""
+SPLIT_NAMES = {
+    **dict.fromkeys(("train", "training"), "train"),
+    **dict.fromkeys(("validation", "valid", "val", "dev", "development", "dev_seen", "dev_unseen"), "validation"),
+    **dict.fromkeys(("test", "testing", "test_seen", "test_unseen"), "test"),
+}
+
+NOT_LABELS = ("id", "source", "split", "group", "text", "text_origin", "image", "file_name", "image_sha256")
+"""Columns of a corpus, of embeddings or of a table that describe a meme and are never labels."""
+
+_TRUTH = {"false": 0, "true": 1}
+_WHOLE = re.compile(r"[+-]?[0-9]{1,15}(\.0*)?")  # "1.0" is how pandas writes an integer column with gaps
 
 
 def level(label: str, name: str) -> int | None:
     """The value of the level called `name`, or None if the label has no such level."""
     return next((value for value, known in LEVELS.get(label, {}).items() if known == name), None)
+
+
+def is_label_column(name: str) -> bool:
+    """Not a column of `NOT_LABELS`, no hook, and not an index that pandas has written."""
+    return bool(name) and name not in NOT_LABELS and not name.startswith(("hook_", "__index_level_", "Unnamed: "))
+
+
+def is_missing(cell: Any) -> bool:
+    """None, NaN, or text that spells a missing value.
+
+    An integer never is: -1 is a sentiment, and what -99 stands for only its author knows. The -1 of a `ClassLabel`
+    is missing by that type's own definition (`label_values`).
+    """
+    return cell.strip().casefold() in MISSING if isinstance(cell, str) else cell is None or cell != cell
+
+
+def read_split(name: Any) -> str | None:
+    """One of `SPLITS`, None if no split has this name."""
+    return SPLIT_NAMES.get(str(name).strip().casefold())
+
+
+def whole_number(label: str, cell: Any) -> int | None:
+    """The integer of a cell that is not missing: a level's name, a truth value or a whole number; else None."""
+    if isinstance(cell, int):
+        return int(cell)
+    if isinstance(cell, float):
+        return int(cell) if cell.is_integer() and abs(cell) < 2**53 else None
+    word, levels = str(cell).strip().casefold(), LEVELS.get(label, {})
+    names = {name: value for value, name in levels.items()} | (_TRUTH if levels.keys() <= {0, 1} else {})
+    return names.get(word, int(word.split(".")[0]) if _WHOLE.fullmatch(word) else None)
+
+
+def class_values(label: str, names: Sequence[str]) -> list[int | None]:
+    """What the codes 0, 1, ... of a `ClassLabel` stand for: what their names say, or, if one says nothing, the code."""
+    said = {name: whole_number(label, name) for name in names if not is_missing(name)}
+    if None in said.values() or len(set(said.values())) < len(said):
+        said = {name: code for code, name in enumerate(names) if name in said}
+    return [said.get(name) for name in names]
+
+
+def label_values(label: str, cells: Sequence[Any], classes: Sequence[str] | None = None) -> list[int | str | None]:
+    """What the cells of a label column say: integers if every known cell is one, else text; None is missing.
+
+    Args:
+        classes: the names of a `ClassLabel`, whose codes the cells then are.
+    """
+    if classes is not None:
+        values = class_values(label, classes)
+        return [values[code] if code is not None and 0 <= code < len(values) else None for code in cells]
+    known = [None if is_missing(cell) else cell for cell in cells]
+    # not by the names of levels: a table of someone else may call a label `hate` and fill it with words of its own
+    numbers = [None if cell is None else whole_number("", cell) for cell in known]
+    if all(number is not None for number, cell in zip(numbers, known, strict=True) if cell is not None):
+        return [*numbers]
+    return [None if cell is None else str(cell) for cell in known]
+
+
+def missing_code(label: str, values: Iterable[Any]) -> int | None:
+    """A value below every level of one of the eight labels: somebody's code for missing, which is no class."""
+    lowest = min(LEVELS.get(label, ()), default=None)
+    below = (value for value in values if isinstance(value, int) and lowest is not None and value < lowest)
+    return next(below, None)

@@ -51,7 +51,20 @@ class Options(BaseModel):
         try:
             super().__init__(**given)
         except ValidationError as error:
-            raise ConfigError(_message(self.section, error)) from None
+            raise ConfigError(_message(self.section, error, depth=1)) from None
+
+    @classmethod
+    def of(cls, options: Self | None, given: Mapping[str, Any]) -> Self:
+        """The options of a function that takes them as one object or by keyword.
+
+        Raises:
+            ConfigError: both are given, or as for the class.
+        """
+        if options is not None and given:
+            raise ConfigError(
+                f"{cls.section}: {', '.join(given)}: give the options as one object or by keyword, not both"
+            )
+        return options or cls(**given)
 
     @classmethod
     def from_mapping(cls, given: Any) -> Self:
@@ -77,39 +90,46 @@ def check_keys(where: str, given: Iterable[str], known: Iterable[str]) -> None:
 
 
 def check_value(where: str, value: Any, expected: Any) -> None:
-    """Refuse a value that is not of a type, such as that of a field of a SAELens config.
+    """Refuse a value that is not of a type, such as that of a field of a SAELens config. A list serves as a tuple.
 
     Raises:
         ConfigError: with the value, what it must be, and how YAML wants a number like 1e-3 written.
     """
+    if isinstance(value, list) and "tuple" in str(expected):
+        value = tuple(value)
     try:
         TypeAdapter(expected, config=None if _has_config(expected) else _STRICT).validate_python(value)
     except ValidationError as error:
-        raise ConfigError(_message(where, error)) from None
+        raise ConfigError(_message(where, error, depth=0)) from None
 
 
 def _has_config(expected: Any) -> bool:
     return isinstance(expected, type) and (issubclass(expected, BaseModel) or hasattr(expected, "__dataclass_fields__"))
 
 
-def _message(where: str, error: ValidationError) -> str:
-    """The first field that is wrong; every alternative of its type is named."""
+def _message(where: str, error: ValidationError, depth: int) -> str:
+    """The first field that is wrong (`depth` 1: of several); every alternative of its type is named."""
     errors = error.errors(include_url=False)
-    field = errors[0]["loc"][:1]
-    same = [e for e in errors if e["loc"][:1] == field]
+    field = errors[0]["loc"][:depth]
+    same = [e for e in errors if e["loc"][:depth] == field]
     name = ".".join([where, *map(str, errors[0]["loc"] if len(same) == 1 else field)])
     if errors[0]["type"] == "missing":
         return f"{name} is missing"
     value = errors[0]["input"]
     wanted = " or ".join(dict.fromkeys(_wanted(e["msg"]) for e in same))
-    return f"{name} is {value!r}, it must be {wanted}{_yaml_hint(value)}"
+    wanted = re.sub(r"an integer or (?=a (finite )?number)", "", wanted)
+    hint = _yaml_hint(value) if re.search("number|integer|above|or more", wanted) else ""
+    return f"{name} is {value!r}, it must be {wanted}{hint}"
 
 
 def _wanted(message: str) -> str:
     message = re.sub(r"^Input should be( a valid)? ", lambda m: "a " if m[1] else "", message)
+    message = re.sub(r"^Value error, ", "", message)
+    message = re.sub(r"^\w+ should have at least (\d+) items? .*", r"a list of \1 or more", message)
     message = "a path" if "not a valid path" in message else message
     message = re.sub(r"^a (integer|object|array)\b", r"an \1", message)
-    return message.replace("greater than or equal to 0", "0 or more").replace("dictionary", "mapping")
+    message = re.sub(r"greater than or equal to (\S+)", r"\1 or more", message)
+    return message.replace("greater than", "above").replace("dictionary", "mapping")
 
 
 def _yaml_hint(value: Any) -> str:

@@ -78,12 +78,15 @@ def run(
 
 def corpus_step(section: dict[str, Any], *, out: Path, overwrite: bool = False) -> None:
     """Build a corpus and say what is in it, and what was left out and why."""
-    from sae_lens_meme.corpus import build_corpus, summary
+    from sae_lens_meme.corpus import build_corpus, corpus_notes
 
+    options = corpus_options().from_mapping(section)
     with _timed("corpus"):
-        build_corpus(out, corpus_options().from_mapping(section), overwrite=overwrite)
-    for line in summary(out):
-        console.print(Text(f"  {line}"))
+        built = build_corpus(out, options, overwrite=overwrite)
+    memes = ", ".join(f"{len(rows):,} {split}" for split, rows in built.items())
+    console.print(Text(f"  {out}: {memes} memes"), soft_wrap=True)
+    for note in corpus_notes(out):
+        console.print(Text(f"  {visible(note)}"), soft_wrap=True)
 
 
 def embed_step(section: dict[str, Any], *, corpus: Path | None, out: Path, overwrite: bool = False) -> None:
@@ -132,7 +135,7 @@ def train_step(
     Raises:
         ConfigError: neither embeddings nor a corpus, or both.
     """
-    from sae_lens_meme.train import train
+    from sae_lens_meme.train import TrainConfig, load_train_config, train
 
     if (embeddings is None) == (corpus is None):
         raise ConfigError("give --embeddings (cached) or --corpus (live), one of the two")
@@ -141,14 +144,17 @@ def train_step(
         train(source, out=out, overrides=overrides, embeddings=embeddings, overwrite=overwrite)
     else:
         assert corpus is not None
-        rows, live = _live(corpus, model, fusion, heads)
-        train(source, out=out, overrides=overrides, embeddings=rows, model=live, overwrite=overwrite)
+        checked = source if isinstance(source, TrainConfig) else load_train_config(source, overrides)
+        family = checked.section.get("model_class_name", "HookedMemeCLIP")
+        rows, live = _live(corpus, family, model, fusion, heads)
+        train(checked, out=out, embeddings=rows, model=live, overwrite=overwrite)
 
 
-def _live(corpus: str | Path, name: str, fusion: str, heads: str | Path | None) -> tuple[Embeddings, Any]:
-    """The rows of a corpus, and a model that encodes them when it is asked."""
+def _live(corpus: str | Path, family: str, name: str, fusion: str, heads: str | Path | None) -> tuple[Embeddings, Any]:
+    """The rows of a corpus, and a registered model that encodes them when it is asked."""
     from sae_lens_meme.corpus import caption_of, load_rows
-    from sae_lens_meme.hooks import HookedMemeCLIP
+    from sae_lens_meme.embed.from_corpus import Pictures
+    from sae_lens_meme.hooks import HookedMemeCLIP, find
 
     if (fusion == "memeclip") != (heads is not None):
         raise ConfigError(
@@ -157,8 +163,8 @@ def _live(corpus: str | Path, name: str, fusion: str, heads: str | Path | None) 
         )
     rows = load_rows(corpus)
     captions = [caption_of(meme) for meme in rows.select_columns(["text", "text_origin"]).to_list()]
-    model = HookedMemeCLIP.from_memeclip_checkpoint(heads, name) if heads else HookedMemeCLIP.from_pretrained(name)
-    model.attach_memes(rows["image"], captions, splits=rows["split"])
+    model = HookedMemeCLIP.from_memeclip_checkpoint(heads, name) if heads else find(family).from_pretrained(name)
+    model.attach_memes(Pictures(rows), captions, splits=rows["split"])
     described = rows.remove_columns(["image", "image_sha256"])
     return Embeddings.from_dataset(described, model=name, fusion=fusion), model
 
@@ -225,7 +231,7 @@ def _print_index(evaluation: str | Path, names: Any) -> None:
 
 
 def trained_saes(folder: str | Path) -> dict[Path, str]:
-    """Folder and held-out numbers of each SAE of a `train` result; of any other folder only itself."""
+    """Folder and validation numbers of each SAE of a `train` result; of any other folder only itself."""
     folder = Path(folder)
     if not (folder / "manifest.json").is_file():
         return {folder: ""}
@@ -237,11 +243,12 @@ def trained_saes(folder: str | Path) -> dict[Path, str]:
 
 
 def _numbers(facts: dict[str, Any]) -> str:
-    if facts.get("heldout_explained_variance") is None:
-        return f"no held-out numbers ({facts.get('heldout_reason', 'the held-out memes are all alike')})"
+    if facts.get("validation_explained_variance") is None:
+        return f"no validation numbers ({facts.get('validation_reason', 'an earlier release trained it')})"
     return (
-        f"held-out explained variance {facts['heldout_explained_variance']:.3f}, L0 {facts['heldout_l0']:.1f}, "
-        f"{facts['heldout_never_fired']} of {facts['d_sae']} latents never fire there"
+        f"validation explained variance {facts['validation_explained_variance']:.3f}, "
+        f"L0 {facts['validation_l0']:.1f}, {facts['validation_never_fired']} of {facts['d_sae']} latents never fire "
+        f"on the {facts['validation_n']:,} validation memes"
     )
 
 

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import os
-import shutil
+from functools import partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
-from datasets import Dataset, DatasetDict
+from datasets import Dataset, DatasetDict, load_from_disk
 
 from sae_lens_meme.corpus import load_corpus
 from sae_lens_meme.embeddings import Embeddings
-from sae_lens_meme.errors import StorageError
-from sae_lens_meme.evaluate import load_sae
+from sae_lens_meme.evaluators import load_sae
 from sae_lens_meme.evaluators.cross_modal import cross_modal_weights, filter_dataset, item_scores
 from sae_lens_meme.evaluators.latents import encode
+from sae_lens_meme.storage import StepFolder, read_finished, sha256_file
 
 
 def select_memes(
@@ -40,25 +41,27 @@ def select_memes(
         within_source: keep this share of each source.
 
     Raises:
-        StorageError: there is something at `out`, and `overwrite` is not set.
+        StorageError: something else is at `out`, or another process writes there.
     """
-    out = Path(out)
-    if out.exists() and not overwrite:
-        raise StorageError(f"{out}: is there already; pass --overwrite to replace it, or another --out")
     dictionary, memes = load_sae(sae, hook), Embeddings.load(embeddings)
-    latents = encode(dictionary, memes)
-    scores = item_scores(memes, latents, cross_modal_weights(memes, latents, n_bootstrap=0))
-    whole: Any = load_corpus(corpus) if corpus is not None else memes.dataset
-    filtered = filter_dataset(whole, scores, share, by=by, within_source=within_source)
-    _save(filtered, out)
-    return filtered
+    fingerprint = {
+        "sae": {name: sha256_file(Path(sae) / name) for name in ("cfg.json", "sae_weights.safetensors")},
+        "embeddings": memes.fingerprint,
+        "corpus": read_finished(corpus, "corpus")["fingerprint"] if corpus is not None else None,
+        "selection": {"share": share, "by": by, "within_source": within_source, "hook": hook},
+    }
+    with StepFolder(out, "select", fingerprint, overwrite=overwrite) as folder:
+        if not folder.complete:
+            latents = encode(dictionary, memes)
+            scores = item_scores(memes, latents, cross_modal_weights(memes, latents, n_bootstrap=0))
+            whole: Any = load_corpus(corpus) if corpus is not None else memes.dataset
+            _write(folder, filter_dataset(whole, scores, share, by=by, within_source=within_source))
+            folder.finish()
+    return load_from_disk(str(out))
 
 
-def _save(dataset: Dataset | DatasetDict, out: Path) -> None:
-    """Under a temporary name first: what is at `out` is whole."""
-    writing = out.with_name(f".writing-{out.name}")
-    shutil.rmtree(writing, ignore_errors=True)
-    dataset.save_to_disk(writing)
-    if out.exists():
-        shutil.rmtree(out)
-    os.replace(writing, out)
+def _write(folder: StepFolder, dataset: Dataset | DatasetDict) -> None:
+    with TemporaryDirectory(prefix=".writing-", dir=folder.path) as made:  # a run that follows a killed one removes it
+        dataset.save_to_disk(made)
+        for file in sorted(path for path in Path(made).rglob("*") if path.is_file()):
+            folder.write(file.relative_to(made).as_posix(), partial(os.replace, file))

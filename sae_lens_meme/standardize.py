@@ -23,6 +23,11 @@ class Moments(NamedTuple):
     """Dimensions with less than 1.2e-7 (float32's resolution) of the mean variance. Their `std` is that of this
     bound, so that nothing is divided by almost nothing; all are 1 where no dimension varies."""
 
+    @property
+    def zscore_weights(self) -> Float64[np.ndarray, " d_in"]:
+        """What a squared error counts in each dimension where it is z-scored: 1 / variance, in dead dimensions 0."""
+        return ~self.dead / self.std**2
+
 
 def train_moments(embeddings: Embeddings, hook: str) -> Moments:
     """Of the train rows at a hook.

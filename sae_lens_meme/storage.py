@@ -6,22 +6,25 @@ A step that is run again keeps the files whose hash is still right and redoes th
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
 import os
 import shutil
+import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import filelock
+
 from sae_lens_meme.errors import StorageError
 
 SCHEMA = 1
 MANIFEST, SUCCESS, LOCK = "manifest.json", "_SUCCESS", ".lock"
 _TEMPORARY = ".writing-"
+_PARTS = {"step": str, "fingerprint": dict, "files": dict, "facts": dict}
 
 
 class StepFolder:
@@ -53,16 +56,14 @@ class StepFolder:
         self._overwrite = overwrite
         self._keep = keep
         self._files: dict[str, str] = {}
-        self._lock: Any = None
+        self._lock = filelock.FileLock(self.path / LOCK, timeout=0, thread_local=False)
 
     def __enter__(self) -> StepFolder:
         self._refuse_foreign_folder()
         self.path.mkdir(parents=True, exist_ok=True)
-        self._lock = open(self.path / LOCK, "w")
         try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            self._lock.close()
+            self._lock.acquire()
+        except filelock.Timeout:
             raise StorageError(
                 f"{self.path}: another process is writing this {self.step} result; wait for it or choose another --out"
             ) from None
@@ -74,9 +75,7 @@ class StepFolder:
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self._lock is not None:
-            self._lock.close()  # the file stays: removing it would let a third process lock a new one
-            self._lock = None
+        self._lock.release()
 
     @property
     def complete(self) -> bool:
@@ -123,18 +122,18 @@ class StepFolder:
                 )
 
     def _adopt_earlier_run(self) -> None:
-        for leftover in self.path.rglob(f"{_TEMPORARY}*"):
-            leftover.unlink(missing_ok=True)
+        for leftover in list(self.path.rglob(f"{_TEMPORARY}*")):
+            _remove(leftover)
         if not (self.path / MANIFEST).exists():
             self._save_manifest({})  # from now on the folder is known as ours, whatever happens
             return
         earlier = read_manifest(self.path)
-        difference = _first_difference(earlier.get("fingerprint", {}), self.fingerprint)
-        if earlier.get("step") == self.step and difference is None:
+        difference = _first_difference(earlier["fingerprint"], self.fingerprint)
+        if earlier["step"] == self.step and difference is None:
             self._files = dict(earlier["files"])
-        elif earlier.get("step") != self.step:  # --overwrite was meant for another folder
+        elif earlier["step"] != self.step:  # --overwrite was meant for another folder
             raise StorageError(
-                f"{self.path}: holds the result of {earlier.get('step')!r}, not of {self.step!r}; choose another --out"
+                f"{self.path}: holds the result of {earlier['step']!r}, not of {self.step!r}; choose another --out"
             )
         elif self._overwrite or self._is_empty(earlier):
             self._clear()
@@ -147,14 +146,14 @@ class StepFolder:
     def _is_empty(self, earlier: dict[str, Any]) -> bool:
         """An earlier run was refused before it made anything."""
         ours = {LOCK, MANIFEST, *self._keep}
-        return not earlier.get("files") and all(entry.name in ours for entry in self.path.iterdir())
+        return not earlier["files"] and all(entry.name in ours for entry in self.path.iterdir())
 
     def _clear(self) -> None:
         self.reopen()
         self._save_manifest({})
         for entry in self.path.iterdir():
             if entry.name not in (LOCK, MANIFEST, *self._keep):
-                shutil.rmtree(entry) if entry.is_dir() and not entry.is_symlink() else entry.unlink()
+                _remove(entry)
 
     def _save_manifest(self, facts: dict[str, Any]) -> None:
         manifest = {
@@ -178,12 +177,18 @@ def read_manifest(folder: str | Path, step: str | None = None) -> dict[str, Any]
         kind = f"a result of {step!r}" if step else "a result folder"
         raise StorageError(f"{folder}: is not {kind} (no {MANIFEST}); give the folder that --out named")
     manifest = read_json(path)
-    if manifest.get("schema", 0) > SCHEMA:
+    schema = manifest.get("schema") if isinstance(manifest, dict) else None
+    if not isinstance(schema, int):
         raise StorageError(
-            f"{path}: has schema {manifest['schema']}, this release reads up to {SCHEMA}; upgrade sae-lens-meme"
+            f"{path}: names no schema, so this package did not write it; restore it or choose another folder"
         )
-    if step is not None and manifest.get("step") != step:
-        raise StorageError(f"{folder}: holds the result of {manifest.get('step')!r}, not of {step!r}")
+    if schema > SCHEMA:
+        raise StorageError(f"{path}: has schema {schema}, this release reads up to {SCHEMA}; upgrade sae-lens-meme")
+    for part, kind in _PARTS.items():
+        if not isinstance(manifest.get(part), kind):
+            raise StorageError(f"{path}: {part} is {manifest.get(part)!r}, not a {kind.__name__}; restore the file")
+    if step is not None and manifest["step"] != step:
+        raise StorageError(f"{folder}: holds the result of {manifest['step']!r}, not of {step!r}")
     return manifest
 
 
@@ -217,14 +222,10 @@ def write_text(path: str | Path, text: str) -> None:
         temporary.write_text(text, encoding="utf-8")
 
 
-def write_json(path: str | Path, value: Any) -> None:
-    write_text(path, to_json(value))
-
-
 def read_json(path: str | Path) -> Any:
     try:
         return json.loads(Path(path).read_text(encoding="utf-8"))
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+    except (ValueError, RecursionError) as error:
         raise StorageError(f"{path}: is not valid JSON ({error}); restore it or run the step again") from None
 
 
@@ -270,8 +271,18 @@ def _umask() -> int:
 
 def sync(path: Path) -> None:
     """Have the disk write what was written to this file or folder."""
-    handle = os.open(path, os.O_RDONLY)
+    folder = path.is_dir()
+    if folder and sys.platform == "win32":  # Windows opens no folder; its renames are in the journal
+        return
+    handle = os.open(path, os.O_RDONLY if folder else os.O_RDWR)  # Windows syncs only what is open for writing
     try:
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from datasets import Array2D, Dataset, Features, Value
@@ -30,7 +31,7 @@ def make_embeddings(
     *,
     sources: Sequence[str] | None = None,
     splits: Sequence[str] | None = None,
-    labels: Mapping[str, Sequence[int | None]] | None = None,
+    labels: Mapping[str, Sequence[Any]] | None = None,
     texts: Sequence[str | None] | None = None,
     **facts: str,
 ) -> Embeddings:
@@ -47,7 +48,11 @@ def make_embeddings(
     }
     features = Features(
         {name: Value("string") for name in ("id", "source", "split", *(["text"] if texts is not None else []))}
-        | {name: Value("int64") for name in labels or {}}
+        | {name: Value(_kind(values)) for name, values in (labels or {}).items()}
         | {hook: Array2D((1, x.shape[1]), "float32") for hook, x in hooks.items()}
     )
     return Embeddings.from_dataset(Dataset.from_dict(columns, features=features), **facts)
+
+
+def _kind(values: Sequence[Any]) -> str:
+    return "string" if any(isinstance(value, str) for value in values) else "int64"

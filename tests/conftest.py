@@ -7,4 +7,6 @@ import sys
 from pathlib import Path
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as the command line does, before torch is imported
+if "PYTEST_XDIST_WORKER" in os.environ:  # one worker a core: threads of theirs would wait for each other
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 sys.path.insert(0, str(Path(__file__).parent))

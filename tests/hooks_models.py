@@ -51,12 +51,19 @@ def pictures(n: int = 4, size: tuple[int, int] = (48, 36)) -> list[Image.Image]:
     return [Image.fromarray(rng.integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)) for _ in range(n)]
 
 
-def topk_sae(d_in: int, hook: str = "hook_fused", k: int = 4, d_sae: int = 32, seed: int = 0):
+def topk_sae(
+    d_in: int,
+    hook: str = "hook_fused",
+    k: int = 4,
+    d_sae: int = 32,
+    seed: int = 0,
+    seqpos_slice: tuple[int | None, ...] = (None,),
+):
     from sae_lens import TopKSAE, TopKSAEConfig
     from sae_lens.saes.sae import SAEMetadata
 
     torch.manual_seed(seed)
-    metadata = SAEMetadata(hook_name=hook, prepend_bos=False, context_size=1)
+    metadata = SAEMetadata(hook_name=hook, prepend_bos=False, context_size=1, seqpos_slice=seqpos_slice)
     sae = TopKSAE(TopKSAEConfig(d_in=d_in, d_sae=d_sae, k=k, metadata=metadata))
     with torch.no_grad():
         sae.W_dec.copy_(torch.nn.functional.normalize(torch.randn(d_sae, d_in), dim=-1))

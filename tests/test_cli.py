@@ -11,6 +11,7 @@ import sys
 import time
 from pathlib import Path
 
+import filelock
 import numpy as np
 import pandas as pd
 import pytest
@@ -20,6 +21,8 @@ from datasets import load_from_disk
 from test_evaluation_schema import check_evaluation
 
 from sae_lens_meme.cli import main
+from sae_lens_meme.errors import StorageError
+from sae_lens_meme.select import select_memes
 
 CLI = [sys.executable, "-m", "sae_lens_meme.cli"]
 
@@ -164,8 +167,31 @@ def test_select_keeps_the_best_share_of_the_train_memes(
     all_scores = dict(zip(*(load_from_disk("K1")[name] for name in ("id", "cross_modal_score")), strict=True))
     lowest = min(scores[meme] for meme, split in zip(kept["id"], kept["split"], strict=True) if split == "train")
     assert max(all_scores[meme] for meme in dropped) <= lowest
-    status, _, error = here(arguments, capsys)
-    assert (status, "K: is there already; pass --overwrite" in error) == (2, True)
+    before = {p: p.stat().st_mtime_ns for p in Path("K").iterdir()}
+    assert here(arguments, capsys)[0] == 0
+    assert {p: p.stat().st_mtime_ns for p in Path("K").iterdir()} == before, "what is done is not done again"
+    status, _, error = here((*arguments, "--by", "clip"), capsys)
+    assert (status, "K: holds a different result (selection.by" in error) == (2, True)
+
+
+def test_a_selection_that_fails_or_runs_twice_leaves_nothing_half_written(
+    results: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    def full(*_: object, **__: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    sources = (results / "S", results / "E")
+    with monkeypatch.context() as patched:
+        patched.setattr("datasets.Dataset.save_to_disk", full)
+        with pytest.raises(OSError, match="No space left"):
+            select_memes(*sources, out=tmp_path / "K")
+    assert not [path for path in tmp_path.rglob("*") if ".writing" in path.name]
+    with (
+        filelock.FileLock(tmp_path / "K" / ".lock", timeout=0),
+        pytest.raises(StorageError, match="another process is writing this select result"),
+    ):
+        select_memes(*sources, out=tmp_path / "K")
+    assert len(select_memes(*sources, out=tmp_path / "K", share=0.25)) == 550
 
 
 def test_explain_says_what_a_number_is(
@@ -224,7 +250,7 @@ def test_evaluation_json_is_of_its_schema(results: Path):
         (("evaluate", "--sae", "S", "--embeddings", "E", "--out", "o", "--concept", "hat=1"), "'hat=1'"),
         (("evaluate", "--sae", "S", "--embeddings", "E", "--out", "o", "--seed", "-1"), "evaluate.seed is -1, it must be 0 or more"),
         (("evaluate", "--sae", "S", "--embeddings", "E", "--out", "o", "--share", "1.5"), "evaluate.share is 1.5, it must be less than 1"),
-        (("select", "--sae", "S", "--embeddings", "E", "--out", "V"), "V: is there already; pass --overwrite"),
+        (("select", "--sae", "S", "--embeddings", "E", "--out", "V"), "V: holds the result of 'evaluate', not of 'select'"),
         (("explain", "S"), "holds the result of 'train', not of 'evaluate'"),
     ],
 )  # fmt: skip
@@ -332,7 +358,9 @@ def test_an_sae_made_elsewhere_is_evaluated(
         arguments += ("--hook", "hook_fused")
     status, printed, error = here(arguments, capsys)
     assert status == 0, error
-    assert "baselines/shuffled_data: this SAE was not trained by `train`" in " ".join(printed.split())
+    assert "training rows of this SAE are not known" in " ".join(printed.split())
+    full = (results / f"V-{out}" / "evaluation.txt").read_text()
+    assert "baselines/shuffled_data: this SAE was not trained by `train`" in " ".join(full.split())
     numbers = json.loads((results / f"V-{out}" / "evaluation.json").read_text())["results"]["stock_evals"]["numbers"]
     assert numbers["hate/ce_loss_score"] is not None
 

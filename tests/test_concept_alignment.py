@@ -15,16 +15,20 @@ from hypothesis import strategies as st
 from scipy import stats
 from sklearn.metrics import f1_score, precision_score, recall_score, roc_auc_score
 from source_corpus import CONCEPTS, FOLLOWS_HATE, FOLLOWS_SOURCE, source_corpus
+from statsmodels.stats.proportion import proportion_confint
 from tiny_sae import tiny_sae
 
 from sae_lens_meme.embeddings import Embeddings
 from sae_lens_meme.errors import ConfigError, DataError
-from sae_lens_meme.evaluators.concept_alignment import ConceptAlignment, concept_alignment
-from sae_lens_meme.evaluators.concept_alignment.pairs import association, measure_pairs
-from sae_lens_meme.evaluators.concept_alignment.pairs import significant as significant_pairs
+from sae_lens_meme.evaluators import EvaluateOptions, Latents, Result, Unavailable, encode
+from sae_lens_meme.evaluators.baselines import Baselines
+from sae_lens_meme.evaluators.concept_alignment import ConceptAlignment, association, concept_alignment, measure_pairs
+from sae_lens_meme.evaluators.concept_alignment import significant as significant_pairs
+from sae_lens_meme.evaluators.concept_alignment.compute import f1_interval
 from sae_lens_meme.evaluators.concepts import Concept, ConceptLabels
-from sae_lens_meme.evaluators.latents import Latents, encode
-from sae_lens_meme.metrics.contingency import Counter
+from sae_lens_meme.evaluators.context import Context
+from sae_lens_meme.metrics.contingency import FALSE, TRUE, Counter
+from sae_lens_meme.metrics.effect_sizes import f1_bounds_at_ends
 
 CONTRACT = [
     "latent",
@@ -171,7 +175,7 @@ def test_labels_that_mean_nothing_are_seldom_called_significant(corpus):
     any_global, any_concept, below = [], [], []
     for _ in range(100):
         shuffled = targets.permuted(rng)
-        log_p = association(Counter(latents.csc(), shuffled.known, shuffled.sources).count(), "corrected")
+        log_p = association(Counter(latents.csc(), shuffled.known, shuffled.sources).count, shuffled, "corrected")
         found = significant_pairs(log_p, 0.05)
         any_global.append(found["global"].any())
         any_concept.append(found["concept"].any(axis=0))
@@ -359,7 +363,157 @@ def test_bad_questions():
         concept_alignment(latent=0, concept="stance=support", sae=sae, embeddings=embeddings)
     with pytest.raises(DataError, match=r"latent 24 is outside 0..23 of this SAE"):
         concept_alignment(latent=24, concept="hate=1", sae=sae, embeddings=embeddings)
-    with pytest.raises(ConfigError, match="protocol 'right' is none of corrected, published, both"):
+    with pytest.raises(ConfigError, match="protocol is 'right', it must be 'corrected', 'published' or 'both'"):
         ConceptAlignment(embeddings, protocol="right")
     with pytest.raises(ConfigError, match="alpha is 5"):
         ConceptAlignment(embeddings, alpha=5.0)
+
+
+def test_the_size_of_the_effect_stands_beside_the_count(corpus):
+    embeddings, latents = corpus
+    result = ConceptAlignment(embeddings, CONCEPTS, n_bootstrap=5).measure_latents(embeddings, latents)
+    assert result.table is not None
+    pairs = result.table[(result.table.protocol == "corrected") & (result.table.q_global < 0.05)]
+    n, numbers = len(pairs), result.numbers
+    assert numbers["corrected/median_auroc_significant_global"] == pytest.approx(pairs.auroc.astype(float).median())
+    assert numbers["corrected/n_auroc_above_half_significant_global"] == (pairs.auroc_low > 0.5).sum()
+    row = next(row for row in result.rows() if row["measure"].startswith("corrected protocol (of"))
+    assert row["measure"] == f"corrected protocol (of {numbers['corrected/n_pairs_tested']} pairs tested)"
+    assert (row["value"], row["low"] is None) == (n, False)
+    assert row["controls"] == {
+        "median AUROC": numbers["corrected/median_auroc_significant_global"],
+        "AUROC above .5": numbers["corrected/n_auroc_above_half_significant_global"],
+        "above always on, of 6 concepts": numbers["corrected/n_concepts_above_always_on"],
+    }
+    assert result.verdict == (
+        f"Significant: {n} of {numbers['corrected/n_pairs_tested']} latent x concept pairs, with a median AUROC of "
+        f"{row['controls']['median AUROC']:.2f} on test memes; the best latent beats always-on for "
+        f"{numbers['corrected/n_concepts_above_always_on']} of 6 concepts."
+    )
+    assert "no measure of quality" in result.section.note
+
+
+@pytest.mark.parametrize(("fired", "true"), [(0, 7), (5, 7), (40, 3), (1, 1)])
+def test_an_f1_of_0_or_1_has_the_bounds_of_its_binomial_share(fired, true):
+    """Clopper and Pearson's, by statsmodels, of tp / (tp + fp + fn); F1 = 2 J / (1 + J)."""
+    low, high = f1_bounds_at_ends(np.array(0), np.array(fired), np.array(true))
+    share = proportion_confint(0, fired + true, method="beta")[1]
+    assert (low, high) == (0, pytest.approx(2 * share / (1 + share)))
+    low, high = f1_bounds_at_ends(np.array(true), np.array(true), np.array(true))
+    share = proportion_confint(true, true, method="beta")[0]
+    assert (low, high) == (pytest.approx(2 * share / (1 + share)), 1)
+    assert np.isnan(f1_bounds_at_ends(np.array(1), np.array(5), np.array(7))).all(), "the bootstrap serves elsewhere"
+    assert np.isnan(f1_bounds_at_ends(np.array(0), np.array(5), np.array(0))).all(), "no meme is true: there is no F1"
+
+
+@pytest.mark.parametrize("share", [0.005, 0.02, 0.98, 0.995])
+def test_the_interval_of_an_f1_near_0_or_1_covers_it(share):
+    """400 draws of 60 memes that are true or fire, of which `share` do both; at an F1 of 0 the bootstrap says 0 to 0."""
+    rng = np.random.default_rng(0)
+    both = rng.random((60, 400)) < share
+    fires = both | (rng.random(both.shape) < 0.5)
+    codes = np.where(both | ~fires, TRUE, FALSE).astype(np.uint8)
+    low, high = f1_interval(fires, codes, np.zeros(60, int), 200, 0)
+    ends = f1_score_of(both, fires, codes) == (0 if share < 0.5 else 1)
+    assert ends.any()
+    assert (low < high)[ends].all()
+    f1 = 2 * share / (1 + share)
+    assert np.mean((low <= f1) & (f1 <= high)) >= 0.93
+
+
+def f1_score_of(both: np.ndarray, fires: np.ndarray, codes: np.ndarray) -> np.ndarray:
+    return 2 * both.sum(axis=0) / (fires.sum(axis=0) + (codes == TRUE).sum(axis=0))
+
+
+def test_a_latent_that_fails_on_test_memes_has_an_interval_above_0():
+    """It follows the concept on validation memes alone."""
+    true, splits = np.arange(120) % 2 == 0, ["train", "validation", "test"] * 40
+    embeddings = make_embeddings(
+        {"hook_fused": np.eye(120, 4, dtype=np.float32)}, labels={"hate": true.astype(int).tolist()}, splits=splits
+    )
+    fires = np.where(np.array(splits) == "test", ~true, true)
+    latents = Latents.from_csr(fires[:, None].astype(np.float32))
+    result = ConceptAlignment(embeddings, ["hate=1"], n_bootstrap=20).measure_latents(embeddings, latents)
+    best = result.by_key["corrected/hate=1/best_f1_test"]
+    assert (best.value, best.interval.low) == (0, 0)  # type: ignore[union-attr]
+    assert best.interval.high == pytest.approx(0.168, abs=0.01)  # type: ignore[union-attr]
+    assert "Clopper and Pearson" in result.explain["corrected/hate=1/best_f1_test_high"]
+
+
+def rows_of(result: Result, section: str) -> list[str]:
+    return [row["measure"] for row in result.rows() if section in row["section"]]
+
+
+def with_splits(embeddings: Embeddings, splits: list[str]) -> Embeddings:
+    return Embeddings.from_dataset(embeddings.dataset.remove_columns("split").add_column("split", splits))  # type: ignore[call-arg]
+
+
+def test_the_page_says_which_split_chose_the_best_latents():
+    x, embeddings = sae_corpus()
+    sae, evaluator = tiny_sae(x, d_sae=24, k=4), ConceptAlignment(embeddings, n_bootstrap=0, protocol="corrected")
+    notes = {}
+    for name in ("validation", "train"):
+        memes = with_splits(embeddings, [("train", name, "test")[i % 3] for i in range(400)])
+        result = evaluator.evaluate(sae, memes)
+        notes[name] = " ".join(f"{section['title']} {section['note']}" for section in result.sections())
+        (split,) = result.table["threshold_split"].dropna().unique()  # type: ignore[index]
+        assert split == name
+        pair = concept_alignment(latent=3, concept="hate=1", sae=sae, embeddings=memes)
+        assert pair.threshold_split == name
+    assert "chosen on validation memes;" in notes["validation"]
+    assert "chosen on train memes (no concept is true of a validation meme)" in notes["train"]
+    assert "on validation memes" not in notes["train"]
+
+
+def test_a_concept_of_which_validation_knows_nothing_is_named():
+    x, embeddings = sae_corpus()
+    known = [None if split == "validation" else int(i % 3 == 0) for i, split in enumerate(embeddings.splits)]
+    memes = make_embeddings({"hook_fused": x}, labels={"hate": known, "humor": [i % 4 for i in range(400)]})
+    result = ConceptAlignment(memes, n_bootstrap=0).evaluate(tiny_sae(x, d_sae=24, k=4))
+    note = result.sections()[1]["note"]
+    assert "chosen on validation memes (train memes for hate=1, hate=0: true of no validation meme)" in note
+
+
+def test_a_concept_without_test_memes_says_so_with_its_counts():
+    x, embeddings = sae_corpus()
+    known = [None if split == "test" else int(i % 3 == 0) for i, split in enumerate(embeddings.splits)]
+    memes = make_embeddings({"hook_fused": x}, labels={"hate": known, "humor": [i % 4 for i in range(400)]})
+    result = ConceptAlignment(memes, n_bootstrap=5).evaluate(tiny_sae(x, d_sae=24, k=4))
+    shown = rows_of(result, "best latent of each concept")
+    assert any("hate=1" in row and "label known for 280 train, 60 validation, 0 test memes" in row for row in shown)
+    assert not any("humor" in row and "known for" in row for row in shown)
+    reason = result.reasons["corrected/hate=1/best_f1_test"]
+    assert "the label is known for 280 train, 60 validation, 0 test memes" in reason
+    assert "the concept is true of" in reason
+
+
+def test_without_test_memes_there_is_no_column_of_dashes(corpus):
+    embeddings, latents = corpus
+    memes = with_splits(embeddings, ["train", "validation"] * 1500)
+    result = ConceptAlignment(memes, CONCEPTS, n_bootstrap=0).measure_latents(memes, latents)
+    assert not rows_of(result, "best latent of each concept")
+    assert (result.verdict or "").endswith("latent x concept pairs; no test memes say how large the effects are.")
+
+
+def test_a_count_of_0_has_no_interval_of_0_to_0():
+    rng = np.random.default_rng(0)
+    embeddings = make_embeddings(
+        {"hook_fused": np.eye(200, 4, dtype=np.float32)}, labels={"hate": rng.integers(0, 2, 200).tolist()}
+    )
+    latents = Latents.from_csr((rng.random((200, 3)) < 0.1).astype(np.float32))
+    result = ConceptAlignment(embeddings, n_bootstrap=20).measure_latents(embeddings, latents)
+    assert result.numbers["corrected/n_significant_global"] == 0
+    assert result.numbers["corrected/n_significant_global_high"] is None
+    assert "spread of 0 is not known" in result.reasons["corrected/n_significant_global_high"]
+    assert result.verdict == "Not one of 6 latent x concept pairs is significant."
+
+
+def test_without_a_label_for_concepts_the_evaluator_is_unavailable_and_a_question_is_answered():
+    x, _ = sae_corpus()
+    memes = make_embeddings({"hook_fused": x}, labels={"author": [i % 20 for i in range(400)]})
+    sae = tiny_sae(x, d_sae=24, k=4)
+    context = Context(sae, memes, encode(sae, memes), EvaluateOptions())
+    for evaluator in (ConceptAlignment, Baselines):
+        with pytest.raises(Unavailable, match="no label has 2 to 10 classes"):
+            evaluator.from_context(context)
+    assert concept_alignment(latent=3, concept="author=7", sae=sae, embeddings=memes).n == 400

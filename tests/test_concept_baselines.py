@@ -9,6 +9,7 @@ from source_corpus import CONCEPTS, source_corpus
 from tiny_sae import tiny_sae
 
 from sae_lens_meme.errors import ConfigError, DataError
+from sae_lens_meme.evaluators import Latents
 from sae_lens_meme.evaluators.baselines import Baselines
 from sae_lens_meme.evaluators.concept_alignment import ConceptAlignment
 from sae_lens_meme.evaluators.controls import directions, fit_directions
@@ -58,7 +59,49 @@ def test_the_counts_are_those_of_the_evaluator(corpus):
     assert widths == {"neurons": 16, "pca": 16, "ica": 16, "random_topk": latents.d_sae}
     assert result.numbers["ica/steps"] >= 1
     assert result.numbers["ica/converged"] in (0, 1)
-    assert all(result.explanation(key) for key in result.numbers)
+
+
+def test_a_count_stands_beside_that_of_every_control(corpus):
+    sae, embeddings, latents = corpus
+    result = Baselines(embeddings, CONCEPTS, others={"shuffled_data": sae, "mine": latents}).evaluate(
+        sae, latents=latents
+    )
+    headings = {
+        "permuted_labels": "permuted",
+        "shuffled_data": "shuffled",
+        "neurons": "neurons",
+        "pca": "PCA",
+        "ica": "ICA",
+        "random_topk": "random TopK",
+        "mine": "mine",
+    }
+    row = result.rows()[0]
+    assert row["measure"] == f"corrected protocol (SAE: of {result.numbers['corrected/sae/n_pairs_tested']} pairs)"
+    assert row["value"] == result.numbers["corrected/sae/n_significant_global"]
+    assert row["controls"] == {h: result.numbers[f"corrected/{n}/n_significant_global"] for n, h in headings.items()}
+    assert list(row["controls"]) == list(headings.values())
+    share = next(row for row in result.rows() if "latents)" in row["measure"])
+    assert share["measure"] == "corrected protocol (SAE: of 120 latents)"
+    pairs, units = result.sections()
+    assert (pairs["axis"], units["axis"]) == ("latent x concept pairs", None)
+    assert "neurons: raw dimensions of the embedding (16 units)" in pairs["note"]
+    assert "is no measure of quality" in pairs["note"]
+    without = Baselines(embeddings, CONCEPTS, raw=()).evaluate(sae, latents=latents)
+    assert not any(name in without.sections()[0]["note"] for name in ("neurons:", "PCA:", "shuffled:"))
+
+
+def test_the_verdict_compares_shares_of_tests(corpus):
+    sae, embeddings, latents = corpus
+    result = Baselines(embeddings, CONCEPTS, raw=(), others={"mine": latents}).evaluate(sae, latents=latents)
+    share = result.numbers["corrected/sae/share_of_tests_global"]
+    assert share is not None
+    assert result.verdict == (
+        f"Significant are {share:.1%} of the SAE's pairs, with permuted labels 0.0%, of mine {share:.1%}: no control has a "
+        "larger share."
+    )
+    less = Latents.from_csr(latents.csr()[:, :60])
+    result = Baselines(embeddings, CONCEPTS, raw=(), others={"mine": latents}).evaluate(sae, latents=less)
+    assert (result.verdict or "").endswith(f"of mine {share:.1%}: such counts are no measure of quality.")
 
 
 @pytest.fixture(scope="module")
@@ -139,7 +182,11 @@ def test_errors(corpus, x):
     sae, embeddings, latents = corpus
     with pytest.raises(ConfigError, match="'tsne' are none of neurons, pca, ica, random_topk"):
         directions(embeddings, "hook_fused", latents.l0, "tsne")
-    with pytest.raises(ConfigError, match="n_permutations is 0"):
+    with pytest.raises(ConfigError, match=r"baselines\.n_permutations is 0"):
         Baselines(embeddings, n_permutations=0).evaluate(sae, latents=latents)
     with pytest.raises(DataError, match="the latents are of 10 memes, the embeddings of 3000"):
         Baselines(embeddings, others={"short": latents.rows(np.arange(10))}).evaluate(sae, latents=latents)
+    with pytest.raises(ConfigError, match=r"baselines: 'sae' in others is the name of a baseline"):
+        Baselines(embeddings, others={"sae": latents})
+    with pytest.raises(ConfigError, match=r"baselines\.raw.* is 'tsne'"):
+        Baselines(embeddings, raw=["tsne"])

@@ -92,6 +92,10 @@ def test_what_is_not_a_concept(text):
         ("species>=cat", SPECIES, "holds words, which >= does not compare"),
         ("stance>=1|2", STANCE, "several values go with = and != only"),
         ("stance>=much", STANCE, "has no 'much'"),
+        ("stance=" + "9" * 5000, STANCE, "has no '999"),
+        ("species=nan", SPECIES, "has no 'nan'; it has cat, dog"),
+        ("species=NA", SPECIES, "has no 'NA'; it has cat, dog"),
+        ("stance=NA", STANCE, "has no 'NA'"),
     ],
 )
 def test_a_value_that_is_not_there(text, label, message):
@@ -143,3 +147,25 @@ def test_errors_of_a_set_of_concepts():
         concepts_of(embeddings, [])
     with pytest.raises(ConfigError, match="no label has 2 to 10 classes"):
         concepts_of(table(constant=["a"] * 6))
+
+
+def test_labels_whose_names_and_classes_run_together_are_told_apart():
+    """Class `b=c` of label `a`, and class `c` of label `a=b`."""
+    concepts = default_concepts(table(**{"a": ["b=c", "x"] * 3, "a=b": ["c", "y"] * 3}))
+    assert [c.name for c in concepts] == ["'a'='b=c'", "a=x", "'a=b'='c'", "a=b=y"]
+
+
+def test_names_that_are_markup_or_control_characters_are_kept_to_the_letter():
+    odd = ["[bold]", "<script>", "n\new", "\u202e", "=", "a|b"]
+    embeddings = table(species=odd)
+    concepts = default_concepts(embeddings)
+    assert {c.values[0] for c in concepts} == set(odd)
+    label = embeddings.label("species")
+    assert all(c.truth(label)[1].sum() == 1 for c in concepts)
+
+
+def test_a_missing_value_is_no_class():
+    embeddings = table(species=["cat", None, "dog", None, "cat", "dog"])
+    assert [c.name for c in default_concepts(embeddings)] == ["species=cat", "species=dog"]
+    known, true = Concept.parse("species!=cat").truth(embeddings.label("species"))
+    assert (known.sum(), true.sum()) == (4, 2)

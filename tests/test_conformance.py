@@ -73,11 +73,11 @@ def test_two_measures_never_share_a_key():
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda e: ConceptAlignment(e, n_bootstrap=-1), "concept_alignment: n_bootstrap is -1; give a whole number"),
-        (lambda e: Influence(e, seed=-1), "influence: seed is -1"),
-        (lambda e: Influence(e, routes=()), "influence: no route is given"),
-        (lambda e: Probes(e, n_permutations=-4), "probes: n_permutations is -4"),
-        (lambda e: Naming(e, min_support=-3), "naming: min_support is -3"),
+        (lambda e: ConceptAlignment(e, n_bootstrap=-1), "concept_alignment.n_bootstrap is -1, it must be 0 or more"),
+        (lambda e: Influence(e, seed=-1), "influence.seed is -1"),
+        (lambda e: Influence(e, routes=()), "influence.routes is "),
+        (lambda e: Probes(e, n_permutations=-4), "probes.n_permutations is -4"),
+        (lambda e: Naming(e, min_support=-3), "naming.min_support is -3"),
     ],
 )
 def test_counts_that_are_none_are_refused(make, message, data):

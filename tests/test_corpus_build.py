@@ -174,7 +174,8 @@ def test_bad_rows_are_listed_and_shift_nothing(tmp_path):
 
 def test_a_split_may_lose_all_its_rows(tmp_path):
     folder = make_folder(tmp_path / "mine", 2, {0: None, 1: None})
-    assert build(tmp_path / "out", folder, on_bad="skip", holdout=0)["train"].num_rows == 0
+    no_labels = {"labels": {"hate": None}}
+    assert build(tmp_path / "out", folder, columns=no_labels, on_bad="skip", holdout=0)["train"].num_rows == 0
 
 
 def test_a_bad_picture_is_named(tmp_path):
@@ -273,8 +274,11 @@ def test_the_card_holds_no_foreign_markup(tmp_path):
         ({"hmc": "nowhere"}, BadTableError, "no such folder"),
         ({"hmc": ".", "columns": {}}, ConfigError, "no folder is given"),
         ({"folder": ".", "preset": "intervlm"}, ConfigError, "use 'all' with a folder"),
-        ({"folder": ".", "on_bad": "ignore"}, ConfigError, "neither 'raise' nor 'skip'"),
-        ({"folder": ".", "shard_size": 0}, ConfigError, "not a positive integer"),
+        ({"folder": ".", "on_bad": "ignore"}, ConfigError, "on_bad is 'ignore', it must be 'raise' or 'skip'"),
+        ({"folder": ".", "holdout": 0.5}, ConfigError, "holdout is 0.5, it must be less than 0.5"),
+        ({"folder": ".", "preset": "al"}, ConfigError, "preset is 'al', it must be 'all' or 'intervlm'"),
+        ({"fodler": "."}, ConfigError, "unknown key 'fodler'; did you mean 'folder'"),
+        ({"folder": ".", "shard_size": 0}, ConfigError, "shard_size is 0, it must be 1 or more"),
     ],
 )
 def test_refuses_options(options, error, message, tmp_path):

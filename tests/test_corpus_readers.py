@@ -12,7 +12,8 @@ import pyarrow.parquet as parquet
 import pytest
 
 from sae_lens_meme.corpus import BadRows, column_map, parse_label, read_folder, read_hmc, read_memotion, read_pridemm
-from sae_lens_meme.corpus.rows import check_unique, safe_path
+from sae_lens_meme.corpus.merge import unique
+from sae_lens_meme.corpus.rows import safe_path
 from sae_lens_meme.corpus.tables import Table
 from sae_lens_meme.errors import BadTableError, ConfigError
 
@@ -41,7 +42,7 @@ def test_pridemm(tmp_path):
     )
     (root / "Images").mkdir()
     one, two, three = read_pridemm(root)
-    assert (one.id, one.split, one.text, one.image_path) == (
+    assert (one.id, one.split, one.text, one.picture) == (
         "pridemm/img_1.png",
         "train",
         "na",
@@ -58,7 +59,7 @@ def test_pridemm_columns_in_any_order_and_pictures_in_any_known_folder(folder, t
     (root / folder).mkdir(exist_ok=True)
     (row,) = read_pridemm(root)
     assert row.labels == {"hate": 0, "target": None, "stance": 1, "humor": 0}
-    assert row.image_path == root / folder / "a.png"
+    assert row.picture == root / folder / "a.png"
 
 
 def test_hmc_finds_pictures_through_img(tmp_path):
@@ -78,7 +79,7 @@ def test_hmc_finds_pictures_through_img(tmp_path):
         ("hmc/01235.png", "dev_unseen", 0),
         ("hmc/16395.png", "test", None),
     ]
-    assert rows[0].image_path == root / "img" / "08291.png"
+    assert rows[0].picture == root / "img" / "08291.png"
     assert (rows[1].text, rows[1].text_origin) == ("", "dataset")
 
 
@@ -155,7 +156,7 @@ def test_column_map_from_yaml(tmp_path):
     mapping = column_map(tmp_path / "map.yaml", Table(Path("t.csv"), ("pic", "caption", "bad", "t"), []))
     assert (mapping.image, mapping.text, mapping.split, mapping.labels["hate"].column) == (
         "pic",
-        "caption",
+        ("caption",),
         None,
         "bad",
     )
@@ -187,7 +188,7 @@ def test_refuses_column_maps(columns, error, message):
 def test_own_names_are_the_default_and_null_turns_them_off():
     table = Table(Path("t.csv"), ("file_name", "text", "caption", "hate", "stance", "split", "source"), [])
     mapping = column_map({"text": "caption", "split": None, "labels": {"stance": None}}, table)
-    assert (mapping.image, mapping.text, mapping.split, mapping.source) == ("file_name", "caption", None, None)
+    assert (mapping.image, mapping.text, mapping.split, mapping.source) == ("file_name", ("caption",), None, None)
     assert list(mapping.labels) == ["hate"]
     assert column_map(None, table).split == "split"
 
@@ -205,10 +206,12 @@ VALID_LABELS += [
     ("review", "false", 0),
     ("hate", None, None),
     ("hate", "", None),
+    ("hate", "true", 1),
+    *(("hate", spelling, None) for spelling in ("NA", "n/a", "NaN", "nan", " NULL ", "None", "<NA>")),
     ("humor", "Very_Funny", 2),
 ]
-INVALID_LABELS = [("hate", "2"), ("hate", "-99"), ("hate", "nan"), ("hate", "0.5"), ("sentiment", "-99")]
-INVALID_LABELS += [("target", "1e0"), ("topic", "cat"), ("hate", "true"), ("stance", "９9")]
+INVALID_LABELS = [("hate", "2"), ("hate", "-99"), ("hate", "0.5"), ("sentiment", "-99")]
+INVALID_LABELS += [("target", "1e0"), ("topic", "cat"), ("stance", "true"), ("stance", "９9")]
 
 
 @pytest.mark.parametrize(("label", "cell", "value"), VALID_LABELS)
@@ -252,12 +255,12 @@ def test_duplicate_ids_are_named(tmp_path):
     with pytest.raises(
         BadTableError, match=r"7 ids occur more than once: 'm/0\.png', .*'m/4\.png' \(the first in .* row 1 and"
     ):
-        check_unique(rows)
+        unique(rows)
 
 
 MISSING = [
     (read_pridemm, {}, r"looked for PrideMM\.csv, found readme\.txt"),
-    (read_pridemm, {"PrideMM__csv": "name,hate\na,1\n"}, "no column 'target'.*it has 'name', 'hate'"),
+    (read_pridemm, {"PrideMM__csv": "name,hate\na,1\n"}, "no column .*'target'.*it has 'name', 'hate'"),
     (read_hmc, {"dev__jsonl": "{}\n"}, r"looked for train\.jsonl, found dev\.jsonl, readme\.txt"),
     (read_hmc, {"train__jsonl": '{"img": "a"}\n'}, "no column 'text'"),
     (read_memotion, {}, r"looked for labels\.csv or one \*\.csv"),
@@ -285,4 +288,4 @@ def test_the_fine_grained_labels_of_the_challenge():
     assert len(rows) == 9540
     assert [row.labels["hate"] for row in rows] == frame["hateful"].astype(int).tolist()
     assert [row.labels["attack"] for row in rows] == frame["attack"].map(attack).tolist()
-    check_unique(rows)  # dev_seen and dev_unseen share memes: here the source tells them apart
+    unique(rows)  # dev_seen and dev_unseen share memes: here the source tells them apart

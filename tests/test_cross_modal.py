@@ -3,18 +3,19 @@
 
 from __future__ import annotations
 
+import hostile
 import numpy as np
 import pytest
 from arrays import make_embeddings
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import sparse
-from scipy.stats import rankdata
+from scipy.stats import false_discovery_control, norm, rankdata
 
 from sae_lens_meme.embeddings import Embeddings
 from sae_lens_meme.errors import ConfigError, DataError, NonFiniteError
-from sae_lens_meme.evaluators.cross_modal import CrossModal, cross_modal_weights, item_scores
-from sae_lens_meme.evaluators.cross_modal.pairs import MemePairs, Sides
+from sae_lens_meme.evaluators import Result, Unavailable
+from sae_lens_meme.evaluators.cross_modal import CrossModal, MemePairs, Sides, cross_modal_weights, item_scores
 from sae_lens_meme.evaluators.latents import Latents
 from sae_lens_meme.metrics.bootstrap import bootstrap_weights
 
@@ -73,7 +74,7 @@ class Loops:
         return cosine(self.text[a], self.image[b])
 
     def strongest(self, latent: int) -> list[int]:
-        fires = [row for row in self.train if self.z[row, latent] > self.delta]
+        fires = [int(row) for row in self.train if self.z[row, latent] > self.delta]
         return sorted(fires, key=lambda row: (-self.z[row, latent], self.ids[row]))
 
     def omega(self, memes: list[int]) -> float:
@@ -227,11 +228,59 @@ def test_medians_and_counts(data, weights):
     assert numbers["memes/train"] == len(embeddings.rows("train"))
     assert numbers["cosine/same_meme"] == pytest.approx(MemePairs.of(embeddings).clip[embeddings.rows("train")].mean())
     table = result.table
+    assert table is not None
     assert list(table.columns[:5]) == ["latent", "support", "omega", "low", "high"]
     assert table["omega"].isna().tolist() == np.isnan(weights.omega).tolist()
     assert table["low"][DENSE] == pytest.approx(weights.interval[0, DENSE])
-    for column in table.columns:
-        assert result.explanation(column), column
+    assert set(result.columns) == set(table.columns)
+    has = ~np.isnan(weights.omega)
+    p = norm.sf((weights.omega - weights.chance)[has] / np.nanstd(weights.replicates[:, has], axis=0, ddof=1))
+    assert numbers["omega/significant"] == np.mean(false_discovery_control(p) < 0.05)
+    assert numbers["omega/significant_permuted"] == 0
+
+
+def test_rows_print_their_n_and_the_verdict_says_what_harms(data):
+    embeddings, z = data
+    result = CrossModal(embeddings, top=TOP, n_bootstrap=30).measure(None, embeddings, latents_of(z))
+    n, rows = D_SAE - 2, {row["measure"]: row for row in result.rows()}
+    significant = rows[f"share of the {n} latents above chance, q < .05"]
+    assert significant["controls"] == {"permuted": result.numbers["omega/significant_permuted"]}
+    assert "normalised" not in {name for row in result.rows() for name in row["controls"]}
+    ends = [
+        (row["low"], row["high"]) for name, row in rows.items() if name.endswith(", best 50%") and "again" not in name
+    ]
+    assert result.verdict == (
+        f"{round(n * significant['value'])} of {n} latents fire on memes with picture and caption closer than chance "
+        f"(q < .05); SAE-V's filter beats random memes on {sum(low > 0 for low, _ in ends)} and loses on "
+        f"{sum(high < 0 for _, high in ends)} of {len(ends)} labels."
+    )
+
+
+def test_too_few_resamples_cannot_be_significant_and_say_so(data):
+    embeddings, z = data
+    result = CrossModal(embeddings, n_bootstrap=5, tasks=[]).measure(None, embeddings, latents_of(z))
+    assert result.numbers["omega/significant"] is None
+    assert result.reasons["omega/significant"] == "n_bootstrap is 5: 20 give a standard error"
+    assert result.verdict is None
+
+
+@pytest.mark.parametrize("top_k", [True, False])
+def test_l0_is_a_column_where_memes_differ_in_it(data, top_k: bool):
+    embeddings, z = data
+    if top_k:
+        rng = np.random.default_rng(0)
+        z = rng.exponential(size=z.shape) * (rng.permuted(np.tile(np.arange(D_SAE), (N, 1)), axis=1) < 4)
+    result = CrossModal(embeddings, n_bootstrap=0, tasks=["hate"]).measure(None, embeddings, latents_of(z))
+    (row,) = [row for row in result.rows() if row["measure"] == "hate, best 50%"]
+    assert ("L0" in row["controls"]) == (not top_k)
+
+
+@pytest.mark.parametrize("case", hostile.CASES)
+def test_hostile_memes(case):
+    found = hostile.check(lambda e: CrossModal(e, n_bootstrap=20), case)
+    if case in ("all rows alike", "a source a row"):
+        assert isinstance(found, Result)
+        assert found.numbers["omega/above_chance"] == found.numbers["omega/significant"] == 0, "only rounding"
 
 
 def test_a_latent_of_aligned_memes_has_the_larger_weight():
@@ -345,16 +394,11 @@ def narrower(embeddings: Embeddings, hook: str) -> Embeddings:
         (lambda e: Embeddings.from_dataset(e.dataset, fusion="memeclip"), "of fusion memeclip is not projected"),
     ],
 )
-def test_sides_without_a_cosine_give_nulls_with_the_reason(data, change, why):
+def test_sides_without_a_cosine_cannot_be_measured_and_say_why(data, change, why):
     embeddings, z = data
-    evaluator = CrossModal(embeddings, n_bootstrap=3, shares=(0.25, 0.5))
-    whole = evaluator.measure(None, embeddings, latents_of(z))
     changed = change(embeddings)
-    result = evaluator.measure(None, changed, latents_of(z))
-    assert result.numbers.keys() == whole.numbers.keys()
-    assert set(result.numbers.values()) == {None}
-    assert all(why in reason for reason in result.reasons.values())
-    assert all(result.explanation(key) for key in result.numbers)
+    with pytest.raises(Unavailable, match=why):
+        CrossModal(embeddings, n_bootstrap=3, shares=(0.25, 0.5)).measure(None, changed, latents_of(z))
     with pytest.raises(DataError, match=why):
         cross_modal_weights(changed, latents_of(z))
 
@@ -400,7 +444,7 @@ def test_what_the_data_do_not_allow_is_said(data):
         cross_modal_weights(no_train, latents_of(z))
     hooks = {hook: embeddings.take(hook, np.arange(N)) for hook in embeddings.hooks}
     hooks["hook_text_embed"][17, 3] = np.inf
-    with pytest.raises(NonFiniteError, match=r"row 17 \(id 'meme-17'\): hook_text_embed"):
+    with pytest.raises(NonFiniteError, match=r"hook_text_embed, row 17 \(id 'meme-17'\)"):
         cross_modal_weights(make_embeddings(hooks), latents_of(z))
     weights = cross_modal_weights(embeddings, latents_of(z), n_bootstrap=0)
     with pytest.raises(DataError, match="30 weights do not fit latents of d_sae 29"):

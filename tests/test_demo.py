@@ -232,9 +232,9 @@ def test_the_question_set_knows_the_planted_kinds(demo: Path):
     from sae_lens import SAE
 
     from sae_lens_meme.embeddings import Embeddings
-    from sae_lens_meme.evaluators.answer_key import score_answer_key
+    from sae_lens_meme.evaluators.answer_key import score_answer_key, score_classes, with_conjunctions
     from sae_lens_meme.evaluators.latents import Latents
-    from sae_lens_meme.evaluators.question_set import QuestionSet, score_classes, with_conjunctions
+    from sae_lens_meme.evaluators.question_set import QuestionSet
     from sae_lens_meme.planted import read_answer_key
 
     embeddings = Embeddings.load(demo / "embeddings")
@@ -250,3 +250,19 @@ def test_the_question_set_knows_the_planted_kinds(demo: Path):
         assert found[f"{kind}/n_values"] >= least
         assert found[f"{kind}/agreement"] >= 0.85
     assert found["agreement_permuted"] < 0.6
+
+
+def test_every_number_and_every_table_is_what_it_was(demo: Path):
+    """To 1e-12, where this processor trains the recorded SAE bit for bit."""
+    sys.path.insert(0, str(ROOT / "scripts"))
+    from golden import recorded
+
+    expected, found = json.loads((ROOT / "tests" / "golden" / "demo.json").read_text()), recorded(demo)
+    if found["sae"] != expected["sae"]:
+        pytest.skip("this processor or this torch trains another SAE, so that its numbers are not the recorded ones")
+    for part in ("numbers", "tables"):
+        assert found[part].keys() == expected[part].keys()
+        for name, values in expected[part].items():
+            assert found[part][name].keys() == values.keys(), name
+            for key, value in values.items():
+                assert found[part][name][key] == pytest.approx(value, rel=1e-12, abs=1e-12), f"{name}/{key}"

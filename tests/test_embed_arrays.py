@@ -9,13 +9,18 @@ import numpy as np
 import pytest
 import torch
 from arrays import OUTLIER_SHARES, anisotropic, make_embeddings
-from datasets import load_from_disk
+from datasets import Array2D, Dataset, Features, load_from_disk
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from sae_lens import SAE
 from safetensors.numpy import save_file
+from safetensors.torch import save_file as save_tensors
 
 from sae_lens_meme.embed import embed_arrays
 from sae_lens_meme.embed.arrays import read_array
 from sae_lens_meme.embeddings import Embeddings
 from sae_lens_meme.errors import BadTableError, DataError, MemeError, NonFiniteError
+from sae_lens_meme.train import train
 
 N, D = 40, 6
 RNG = np.random.default_rng(0)
@@ -85,6 +90,67 @@ def test_every_kind_of_file_gives_the_same_matrix(tmp_path: Path, kind: str):
     np.testing.assert_array_equal(read_array(f"{path}{key}"), IMAGE)
 
 
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16", "float64", "float8_e4m3fn", "int8", "uint8", "int64"])
+@pytest.mark.parametrize("kind", ["safetensors", "pt"])
+def test_every_type_of_number_is_read(tmp_path: Path, kind: str, dtype: str):
+    tensor = torch.from_numpy(np.abs(IMAGE) * 20).to(getattr(torch, dtype))
+    path = tmp_path / f"x.{kind}"
+    save_tensors({"x": tensor}, path) if kind == "safetensors" else torch.save(tensor, path)
+    read = read_array(path)
+    assert read.dtype == np.float32
+    np.testing.assert_array_equal(read, tensor.float().numpy())
+
+
+def test_the_key_follows_the_last_colon_of_what_is_no_file(tmp_path: Path):
+    folder = tmp_path / "2026-01-01T10:00"
+    folder.mkdir()
+    np.save(folder / "x.npy", IMAGE)
+    save_tensors({"a": torch.from_numpy(IMAGE), "b": torch.from_numpy(TEXT)}, folder / "x.safetensors")
+    make_embeddings({"hook_fused": TEXT}).dataset.save_to_disk(folder / "d")
+    np.testing.assert_array_equal(read_array(folder / "x.npy"), IMAGE)
+    np.testing.assert_array_equal(read_array(f"{folder}/x.safetensors:b"), TEXT)
+    np.testing.assert_array_equal(read_array(f"{folder}/d:hook_fused"), TEXT)
+    with pytest.raises(DataError, match=r"C:/x\.npy: no such file"):
+        read_array("C:/x.npy")
+    with pytest.raises(DataError, match="without keys; leave out :a"):
+        read_array(f"{folder}/x.npy:a")
+
+
+def test_another_key_of_the_same_file_is_another_result(files: dict[str, Path], tmp_path: Path):
+    save_tensors({"a": torch.from_numpy(IMAGE), "b": torch.from_numpy(TEXT)}, tmp_path / "x.safetensors")
+    embed_arrays(out=tmp_path / "e", fused_embeds=f"{tmp_path}/x.safetensors:a", table=files["table"])
+    with pytest.raises(MemeError, match="holds a different result"):
+        embed_arrays(out=tmp_path / "e", fused_embeds=f"{tmp_path}/x.safetensors:b", table=files["table"])
+
+
+@pytest.mark.parametrize(
+    "tensor",
+    [
+        torch.zeros(3, 2, dtype=torch.complex64),
+        torch.zeros(3, 2).to_sparse(),
+        torch.zeros(3, 2, device="meta"),
+        [torch.zeros(3, 2)],
+        {"x": [1.0, 2.0]},
+        {1: torch.zeros(3, 2), 2: torch.zeros(3, 2)},
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_what_is_no_matrix_of_real_numbers_is_one_line(tmp_path: Path, tensor: object):
+    torch.save(tensor, tmp_path / "x.pt")
+    with pytest.raises(DataError, match=r"x\.pt: ") as caught:
+        read_array(tmp_path / "x.pt")
+    assert "\n" not in str(caught.value)
+
+
+def test_vectors_of_several_positions_are_not_flattened(tmp_path: Path):
+    patches = Dataset.from_dict(
+        {"x": np.zeros((4, 3, 2), np.float32)}, features=Features({"x": Array2D((3, 2), "float32")})
+    )
+    patches.save_to_disk(tmp_path / "d")
+    with pytest.raises(DataError, match=r"has shape \(4, 3, 2\)"):
+        read_array(f"{tmp_path}/d:x")
+
+
 class Evil:
     def __reduce__(self):
         return (Path("/tmp/sae-lens-meme-was-here").touch, ())
@@ -98,7 +164,7 @@ def test_a_file_that_would_run_code_is_refused(tmp_path: Path, kind: str, monkey
         torch.save({"x": Evil()}, path)
     else:
         np.save(path, np.array([Evil()], dtype=object), allow_pickle=True)
-    with pytest.raises(DataError, match=r"holds more than plain tensors|not a plain \.npy"):
+    with pytest.raises(DataError, match=r"cannot be read as tensors only|holds more than plain numbers"):
         read_array(path)
     assert not Path("/tmp/sae-lens-meme-was-here").exists()
     path.write_bytes(pickle.dumps(Evil()))
@@ -138,9 +204,135 @@ def test_bad_input_is_named(files: dict[str, Path], tmp_path: Path, change: dict
         embed_arrays(out=tmp_path / "e", **files)
 
 
+@pytest.mark.parametrize("missing", ["NA", "n/a", "NaN", "null", "None", " ", "<NA>"])
+def test_every_spelling_of_missing_is_missing(files: dict[str, Path], tmp_path: Path, missing: str):
+    cells = [missing if i % 4 == 0 else str(i % 2) for i in range(N)]
+    words = [missing if i % 5 == 0 else "cat" for i in range(N)]
+    lines = [f"m{i},{number}.0,{number},{word}\n" for i, (number, word) in enumerate(zip(cells, words, strict=True))]
+    files["table"].write_text("id,gaps,hate,kind\n" + "".join(lines).replace(f"{missing}.0", missing))
+    embeddings = embed_arrays(out=tmp_path / "e", **files)
+    for name in ("hate", "gaps"):
+        label = embeddings.label(name)
+        assert label.known.tolist() == [i % 4 != 0 for i in range(N)]
+        assert label.classes == [0, 1]
+    assert embeddings.label("kind").classes == ["cat"]
+
+
+def test_truth_values_are_numbers_and_negative_levels_stay(files: dict[str, Path], tmp_path: Path):
+    lines = [f"m{i},{i % 2 == 0},{i % 3 - 2 if i % 4 else 'null'},{-1 - i % 2},{i}\n" for i in range(N)]
+    files["table"].write_text("id,review,sentiment,topic,Unnamed: 0\n" + "".join(lines))
+    embeddings = embed_arrays(out=tmp_path / "e", **files)
+    assert embeddings.label("review").classes == [0, 1]
+    assert embeddings.label("sentiment").classes == [-2, -1, 0]
+    assert embeddings.label("topic").classes == [-2, -1]
+    assert embeddings.label_names == ("review", "sentiment", "topic")
+
+
+def test_a_code_below_the_levels_is_refused_not_counted_as_a_class(files: dict[str, Path], tmp_path: Path):
+    files["table"].write_text("id,hate\n" + "".join(f"m{i},{-1 if i == 7 else i % 2}\n" for i in range(N)))
+    with pytest.raises(BadTableError, match="row 7: hate is -1, which is no level of it; leave it empty"):
+        embed_arrays(out=tmp_path / "e", **files)
+
+
+@pytest.mark.parametrize("spelling", ["Train", " VAL ", "dev", "TEST", "validation"])
+def test_splits_are_read_whatever_their_case(files: dict[str, Path], tmp_path: Path, spelling: str):
+    files["table"].write_text("id,split\n" + "".join(f"m{i},{spelling}\n" for i in range(N)))
+    splits = {"train": "train", "test": "test"}
+    expected = splits.get(spelling.strip().lower(), "validation")
+    assert set(embed_arrays(out=tmp_path / "e", **files).splits) == {expected}
+
+
+@pytest.mark.parametrize("kind", ["safetensors", "pt"])
+def test_bfloat16_is_read(tmp_path: Path, kind: str):
+    x, path = torch.from_numpy(IMAGE).bfloat16(), tmp_path / f"x.{kind}"
+    save_tensors({"x": x}, path) if kind == "safetensors" else torch.save(x, path)
+    np.testing.assert_array_equal(read_array(path), x.float().numpy())
+
+
+def test_a_colon_in_a_path_is_not_a_key(tmp_path: Path):
+    folder = tmp_path / "2026-01-01T10:00"
+    folder.mkdir()
+    np.save(folder / "x.npy", IMAGE)
+    torch.save({"v": torch.from_numpy(IMAGE), "w": torch.zeros(1, 1)}, folder / "x.pt")
+    np.testing.assert_array_equal(read_array(folder / "x.npy"), IMAGE)
+    np.testing.assert_array_equal(read_array(f"{folder}/x.pt:v"), IMAGE)
+    with pytest.raises(DataError, match=r"^C:/data/x\.npy: no such file"):
+        read_array("C:/data/x.npy")
+
+
+@pytest.mark.parametrize(
+    "value", [[1, 2], 3, torch.zeros(2, 2, dtype=torch.complex64), torch.zeros(2, 2).to_sparse(), {"a": 1}]
+)
+def test_a_tensor_file_without_a_matrix_is_named(tmp_path: Path, value: object):
+    torch.save(value, tmp_path / "x.pt")
+    with pytest.raises(DataError, match=r"x\.pt: holds"):
+        read_array(tmp_path / "x.pt")
+
+
+def test_a_parameter_is_a_matrix(tmp_path: Path):
+    torch.save(torch.nn.Parameter(torch.from_numpy(IMAGE)), tmp_path / "x.pt")
+    np.testing.assert_array_equal(read_array(tmp_path / "x.pt"), IMAGE)
+
+
+def any_bytes_are_a_matrix_or_one_error(folder: Path, kind: str, data: bytes, at: int):
+    """A sound file with other bytes in it, or only those."""
+    path = folder / f"x.{kind}"
+    whole = path.with_stem("whole")
+    if not whole.exists():
+        {"npy": np.save, "safetensors": lambda p, x: save_file({"x": x}, p)}.get(
+            kind, lambda p, x: torch.save(torch.from_numpy(x), p)
+        )(whole, IMAGE[:3])
+    sound = whole.read_bytes()
+    path.write_bytes(sound[: at % len(sound)] + data + sound[at % len(sound) + len(data) :] if at else data)
+    try:
+        found = read_array(path)
+    except MemeError as error:
+        message = str(error)
+        if "\n" in message:
+            raise AssertionError(message) from None
+    else:
+        assert found.ndim == 2
+        assert found.dtype == np.float32
+
+
+ANY = given(data=st.binary(max_size=40), at=st.integers(0, 2000))
+TEMPORARY = [HealthCheck.function_scoped_fixture]
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("kind", ["npy", "safetensors", "pt"])
+@settings(max_examples=100, deadline=None, suppress_health_check=TEMPORARY)
+@ANY
+def test_any_bytes_are_a_matrix_or_one_error(kind: str, data: bytes, at: int, tmp_path: Path):
+    any_bytes_are_a_matrix_or_one_error(tmp_path, kind, data, at)
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("kind", ["npy", "safetensors", "pt"])
+@settings(max_examples=10_000, deadline=None, suppress_health_check=TEMPORARY)
+@ANY
+def test_ten_thousand_times_any_bytes(kind: str, data: bytes, at: int, tmp_path: Path):
+    any_bytes_are_a_matrix_or_one_error(tmp_path, kind, data, at)
+
+
+def test_a_folder_that_is_no_dataset_is_named(tmp_path: Path):
+    (tmp_path / "state.json").write_text("{")
+    with pytest.raises(DataError, match="is not a dataset that save_to_disk wrote"):
+        read_array(f"{tmp_path}:column")
+
+
 def test_only_fused_vectors_are_enough(files: dict[str, Path], tmp_path: Path):
-    embeddings = embed_arrays(out=tmp_path / "e", fused=files["image_embeds"], table=files["table"])
+    embeddings = embed_arrays(out=tmp_path / "e", fused_embeds=files["image_embeds"], table=files["table"])
     assert embeddings.hooks == ("hook_fused",)
+
+
+def test_one_side_alone_is_enough_to_train_on(files: dict[str, Path], tmp_path: Path):
+    embed_arrays(tmp_path / "e", image_embeds=files["image_embeds"], table=files["table"])
+    section = {"hook_name": "hook_image_embed", "epochs": 2, "train_batch_size_tokens": 8, "sae": {"d_sae": 12, "k": 2}}
+    sae = train(section, out=tmp_path / "sae", embeddings=tmp_path / "e", progress=False)
+    assert isinstance(sae, SAE)
+    assert sae.cfg.metadata.hook_name == "hook_image_embed"
 
 
 def test_rerun_is_byte_identical_and_other_arrays_are_refused(files: dict[str, Path], tmp_path: Path):

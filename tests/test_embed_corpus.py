@@ -5,15 +5,18 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import PIL.Image
 import pytest
 import torch
 
+from sae_lens_meme import hooks
 from sae_lens_meme.corpus import build_corpus, load_corpus
-from sae_lens_meme.embed import embed_corpus, from_corpus
+from sae_lens_meme.embed import EmbedOptions, embed_corpus, from_corpus
 from sae_lens_meme.embeddings import Embeddings
 from sae_lens_meme.errors import ConfigError, StorageError
 from sae_lens_meme.hooks import HookedMemeCLIP, load_towers
 from sae_lens_meme.hooks.memeclip import MemeCLIPHeads
+from sae_lens_meme.pipeline import train_step
 from sae_lens_meme.planted import write_planted
 
 OPTIONS = {"model": "demo-encoder", "device": "cpu", "batch_size": 8, "workers": 0, "progress": False}
@@ -141,11 +144,55 @@ def test_memeclip_trains_its_heads_and_fuses_with_them(corpus: Path, tmp_path: P
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"fusion": "late"}, "fusion 'late' is none of clip, memeclip"),
+        ({"fusion": "late"}, "embed.fusion is 'late', it must be 'clip' or 'memeclip'"),
         ({"heads": "x.ckpt"}, "belong to fusion memeclip"),
-        ({"dtype": "int8"}, "dtype 'int8' is none of auto, float32"),
+        ({"dtype": "int8"}, "embed.dtype is 'int8', it must be 'auto', 'float32'"),
     ],
 )
 def test_options_are_checked(corpus: Path, tmp_path: Path, options: dict, message: str):
     with pytest.raises(ConfigError, match=message):
         embed_corpus(corpus, out=tmp_path / "e", **{**OPTIONS, **options})
+
+
+@pytest.fixture
+def transparent(tmp_path: Path) -> Path:
+    """Pictures whose hidden pixels differ from what is seen, as a corpus."""
+    rng = np.random.default_rng(0)
+    (tmp_path / "memes").mkdir()
+    for i in range(12):
+        pixels = rng.integers(0, 256, (40, 40, 4), dtype=np.uint8)
+        pixels[:20, :, 3] = 0
+        PIL.Image.fromarray(pixels).save(tmp_path / "memes" / f"{i}.png")
+    lines = [f'{{"file_name": "{i}.png", "text": "caption {i}"}}' for i in range(12)]
+    (tmp_path / "memes" / "metadata.jsonl").write_text("\n".join(lines) + "\n")
+    build_corpus(tmp_path / "corpus", folder=tmp_path / "memes", holdout=0, progress=False)
+    return tmp_path / "corpus"
+
+
+def test_live_training_sees_the_pictures_that_embed_sees(transparent: Path, tmp_path: Path):
+    embeddings = embed_corpus(transparent, tmp_path / "e", **OPTIONS)
+    seen: list[torch.Tensor] = []
+
+    @hooks.register
+    class Watching(HookedMemeCLIP):
+        def compute(self, inputs: dict[str, torch.Tensor]) -> torch.Tensor | None:
+            seen.append(self.encode(inputs["pixels"], inputs["tokens"])["hook_image_embed"].detach())
+            return super().compute(inputs)
+
+    section = {"model_class_name": "Watching", "epochs": 1, "train_batch_size_tokens": 6, "sae": {"d_sae": 16, "k": 2}}
+    try:
+        train_step(section, out=tmp_path / "sae", corpus=transparent, model="demo-encoder")
+    finally:
+        hooks.unregister("Watching")
+    found = torch.cat([x for x in seen if len(x) == len(embeddings)])[: len(embeddings)]
+    np.testing.assert_allclose(found, embeddings.take("hook_image_embed", range(12)), rtol=1e-4, atol=1e-5)
+
+
+def test_options_come_as_one_object_or_by_keyword(corpus: Path, embedded: Path):
+    before = contents(embedded)
+    embed_corpus(corpus, embedded, EmbedOptions(model="demo-encoder", device="cpu", batch_size=8, workers=0))
+    assert contents(embedded) == before
+    with pytest.raises(ConfigError, match="embed: model: give the options as one object or by keyword, not both"):
+        embed_corpus(corpus, embedded, EmbedOptions(), model="demo-encoder")
+    with pytest.raises(ConfigError, match="unknown key 'modle'; did you mean 'model'"):
+        embed_corpus(corpus, embedded, modle="demo-encoder")

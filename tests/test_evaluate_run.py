@@ -26,7 +26,7 @@ from sae_lens_meme.evaluators.cautions import cautions
 from sae_lens_meme.evaluators.context import Context
 from sae_lens_meme.evaluators.run import require_same_memes, run_evaluators
 
-VECTORS = np.random.default_rng(0).normal(size=(6, 4))
+VECTORS = np.random.default_rng(0).normal(size=(6, 4)).astype(np.float32)
 MEMES = make_embeddings({"hook_fused": VECTORS}, labels={"hate": [0, 1, 0, 1, 0, 1]})
 
 

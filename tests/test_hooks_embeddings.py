@@ -15,7 +15,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from sae_lens_meme.embeddings import Embeddings
-from sae_lens_meme.errors import DataError, MissingHookError, ModelError
+from sae_lens_meme.errors import DataError, MissingHookError, ModelError, NonFiniteError
 from sae_lens_meme.hooks import HookedMemeCLIP
 
 ROOT = Path(__file__).parents[1]
@@ -107,6 +107,32 @@ def test_fused_vectors_alone_have_no_hooks_before_them():
         model.run_with_cache(torch.tensor([[5]]), names_filter=["hook_image_embed"])
 
 
+@pytest.mark.parametrize("hook", ["hook_image_embed", "hook_text_embed"])
+@torch.no_grad()
+def test_one_side_alone_is_the_model(hook: str):
+    x = np.random.default_rng(0).standard_normal((60, 4)).astype(np.float32)
+    labels = {"hate": (x[:, 0] > 0).astype(int).tolist()}
+    model = HookedMemeCLIP.from_embeddings(make_embeddings({hook: x}, labels=labels))
+    logits, cache = model.run_with_cache(torch.arange(60)[:, None])
+    assert list(cache) == [hook, "hook_logits"]
+    np.testing.assert_array_equal(cache[hook][:, 0], x)
+    assert (logits[:, 0].argmax(-1).numpy() == labels["hate"]).mean() > 0.9
+    with pytest.raises(MissingHookError, match="'hook_fused' is not a hook"):
+        model.run_with_cache(torch.arange(2)[:, None], names_filter="hook_fused")
+
+
+@torch.no_grad()
+def test_unprojected_text_without_heads_has_its_two_hooks_and_no_head():
+    rng = np.random.default_rng(0)
+    hooks = {"hook_image_embed": rng.random((6, 4)), "hook_text_embed": rng.random((6, 5))}
+    made = make_embeddings(hooks, labels={"hate": [0, 1] * 3}, splits=["train"] * 6)
+    embeddings = Embeddings.from_dataset(made.dataset, fusion="memeclip")
+    _, cache = HookedMemeCLIP.from_embeddings(embeddings).run_with_cache(torch.tensor([[2]]))
+    assert list(cache) == list(hooks)
+    with pytest.raises(ModelError, match="nothing to fuse: un-projected text needs MemeCLIP's heads"):
+        HookedMemeCLIP.from_embeddings(embeddings, "hate")
+
+
 @torch.no_grad()
 def test_memeclip_embeddings_without_heads_take_the_fused_vectors_as_they_are():
     rng = np.random.default_rng(0)
@@ -126,8 +152,8 @@ def test_embeddings_that_do_not_go_together_are_refused():
     x = np.ones((4, 3), np.float32)
     with pytest.raises(ModelError, match="width 3, text embeddings 2"):
         HookedMemeCLIP.from_embeddings(make_embeddings({"hook_image_embed": x, "hook_text_embed": x[:, :2]}))
-    with pytest.raises(ModelError, match="lack hook_fused"):
-        HookedMemeCLIP.from_embeddings(make_embeddings({"hook_image_embed": x}))
+    with pytest.raises(ModelError, match="have none of hook_image_embed"):
+        HookedMemeCLIP.from_embeddings(make_embeddings({"hook_other": x}))
     hooks = {"hook_image_embed": x, "hook_text_embed": x, "hook_fused": x[:, :2]}
     with pytest.raises(ModelError, match="width 2 in the embeddings and 3 in the model"):
         HookedMemeCLIP.from_embeddings(make_embeddings(hooks))
@@ -155,3 +181,12 @@ def test_every_public_name_is_there():
     assert all(getattr(hooks, name).__name__ == name for name in hooks.__all__)
     with pytest.raises(AttributeError, match="nope"):
         _ = hooks.nope
+
+
+def test_a_head_is_not_fitted_to_vectors_without_a_direction():
+    x = np.random.default_rng(0).standard_normal((20, 4)).astype(np.float32)
+    y = x.copy()
+    y[3] = 0
+    hooks = {"hook_image_embed": x, "hook_text_embed": y}
+    with pytest.raises(NonFiniteError, match="row 3: its fused vector holds NaN"):
+        HookedMemeCLIP.from_embeddings(make_embeddings(hooks, labels={"hate": [0, 1] * 10}))

@@ -25,8 +25,8 @@ from sae_lens_meme.hooks import (
     train_memeclip_head,
 )
 from sae_lens_meme.hooks.checkpoint import MemeCLIPCheckpoint
-from sae_lens_meme.hooks.encode import unprojected_text
 from sae_lens_meme.hooks.memeclip import prompt_classifier
+from sae_lens_meme.hooks.towers import unprojected_text
 
 D_IMAGE, D_TEXT, D_MAP = 12, 24, 16
 
@@ -261,7 +261,6 @@ def test_from_memeclip_checkpoint_over_a_named_clip(tmp_path: Path, monkeypatch:
         model(torch.tensor([[1], [2]]), return_type="loss")
     with pytest.raises(ModelError, match="3 classes for heads with 2 logits"):
         HookedMemeCLIP.from_memeclip_checkpoint(tmp_path / "h.safetensors", "tiny", classes=[0, 1, 2])
-    assert model.weights_sha256 != model.towers.weights_sha256
 
 
 def test_from_pretrained_makes_new_heads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
@@ -270,7 +269,7 @@ def test_from_pretrained_makes_new_heads(tmp_path: Path, monkeypatch: pytest.Mon
     monkeypatch.setattr(module, "load_towers", lambda name, fusion, seed=0: tiny_towers(tmp_path, fusion))
     one = HookedMemeCLIP.from_pretrained("tiny", "memeclip", d_map=16, class_names=["no", "yes"], seed=4)
     two = HookedMemeCLIP.from_pretrained("tiny", "memeclip", d_map=16, class_names=["no", "yes"], seed=4)
-    assert one.weights_sha256 == two.weights_sha256
+    assert one.fingerprint == two.fingerprint
     assert one.d("hook_fused") == 16
     assert one.d("hook_text_embed") == 24
     assert HookedMemeCLIP.from_pretrained("tiny").d("hook_fused") == 12

@@ -209,7 +209,8 @@ def test_the_activation_store_runs_live_towers_without_a_head(tmp_path):
     model = HookedMemeCLIP("clip", towers).attach_memes(pictures(), TEXTS)
     activations = store(model, model.token_dataset(None), 12, 4).get_raw_llm_batch()[0]
     pixels = torch.stack([towers.preprocess(p) for p in pictures()])
-    expected = model.embed_batch(pixels, towers.tokenize(TEXTS))["hook_fused"]
+    batch = {"pixels": pixels, "tokens": towers.tokenize(TEXTS)}
+    expected = model.run_with_cache(batch, return_type=None)[1]["hook_fused"][:, 0]
     torch.testing.assert_close(activations, expected)
 
 

@@ -12,8 +12,8 @@ from hooks_models import CONFIG, TEXTS, pictures, tiny_towers, write_encoder
 
 from sae_lens_meme.errors import DataError, MissingHookError, ModelError
 from sae_lens_meme.hooks import HookedMemeCLIP, Towers, load_local_towers, load_towers
-from sae_lens_meme.hooks.encode import unprojected_text
-from sae_lens_meme.hooks.fused import HookedFusion
+from sae_lens_meme.hooks.names import EMBEDDING_HOOKS
+from sae_lens_meme.hooks.towers import unprojected_text
 
 
 @pytest.fixture(scope="module")
@@ -35,8 +35,13 @@ def batch(towers: Towers) -> dict[str, torch.Tensor]:
 ROWS = torch.arange(4)[:, None]
 
 
+def embedded(model: HookedMemeCLIP, batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    _, cache = model.run_with_cache(batch, return_type=None, names_filter=list(EMBEDDING_HOOKS))
+    return {hook: cache[hook][:, 0] for hook in EMBEDDING_HOOKS}
+
+
 @torch.no_grad()
-def check_equals_open_clip(model: HookedFusion, batch: dict[str, torch.Tensor]) -> None:
+def check_equals_open_clip(model: HookedMemeCLIP, batch: dict[str, torch.Tensor]) -> None:
     clip = model.towers.model
     image, text = clip.encode_image(batch["pixels"]), clip.encode_text(batch["tokens"])
     _, cache = model.run_with_cache(batch, return_type=None)
@@ -64,13 +69,15 @@ def test_embeddings_equal_open_clip_at_full_size():
 
 
 @torch.no_grad()
-def test_rows_and_pixels_give_the_same_and_embed_batch_too(model: HookedMemeCLIP, batch: dict[str, torch.Tensor]):
+def test_rows_and_pixels_give_the_same_and_encode_too(model: HookedMemeCLIP, batch: dict[str, torch.Tensor]):
     _, by_row = model.run_with_cache(ROWS[[2, 0]], names_filter="hook_fused")
     _, by_pixel = model.run_with_cache(batch, names_filter=["hook_fused"], stop_at_layer=None, prepend_bos=False)
-    embedded = model.embed_batch(**batch)
+    found = embedded(model, batch)
     torch.testing.assert_close(by_row["hook_fused"], by_pixel["hook_fused"][[2, 0]])
-    torch.testing.assert_close(embedded["hook_fused"], by_pixel["hook_fused"][:, 0], rtol=0, atol=0)
-    assert {name: x.shape for name, x in embedded.items()} == dict.fromkeys(embedded, (4, 12))
+    torch.testing.assert_close(found["hook_fused"], by_pixel["hook_fused"][:, 0], rtol=0, atol=0)
+    assert {name: x.shape for name, x in found.items()} == dict.fromkeys(EMBEDDING_HOOKS, (4, 12))
+    for hook, x in model.encode(**batch).items():
+        torch.testing.assert_close(x, found[hook], rtol=0, atol=0)
 
 
 @pytest.mark.parametrize("batch_first", [True, False])
@@ -106,12 +113,12 @@ def test_interventions_in_the_towers_reach_the_output(
     def keep(x: torch.Tensor, hook: object) -> None:
         seen["x"] = x
 
-    before = model.embed_batch(**batch)
+    before = embedded(model, batch)
     model.run_with_hooks(batch, fwd_hooks=[(hook, lambda x, hook: 0 * x), (changed, keep)])
     # All memes look alike once the stream is zero.
     torch.testing.assert_close(seen["x"], seen["x"][:1].expand_as(seen["x"]))
     assert not torch.allclose(seen["x"][:, 0], before[changed])
-    torch.testing.assert_close(model.embed_batch(**batch)[changed], before[changed], rtol=0, atol=0)
+    torch.testing.assert_close(embedded(model, batch)[changed], before[changed], rtol=0, atol=0)
 
 
 def test_towers_are_left_as_found_after_an_exception(model: HookedMemeCLIP, batch: dict[str, torch.Tensor]):
@@ -125,9 +132,9 @@ def test_towers_are_left_as_found_after_an_exception(model: HookedMemeCLIP, batc
 
 @torch.no_grad()
 def test_half_precision_towers_still_fuse_in_float32(tmp_path: Path, batch: dict[str, torch.Tensor]):
-    exact = HookedMemeCLIP("clip", tiny_towers(tmp_path)).embed_batch(**batch)
+    exact = embedded(HookedMemeCLIP("clip", tiny_towers(tmp_path)), batch)
     model = HookedMemeCLIP("clip", tiny_towers(tmp_path)).to(torch.bfloat16)
-    half = model.embed_batch(batch["pixels"], batch["tokens"])
+    half = embedded(model, batch)
     image, text = half["hook_image_embed"], half["hook_text_embed"]
     fused = image / image.norm(dim=-1, keepdim=True) * (text / text.norm(dim=-1, keepdim=True))
     torch.testing.assert_close(half["hook_fused"], fused)
@@ -235,7 +242,7 @@ def test_bad_input_is_named(model: HookedMemeCLIP):
 def test_a_model_without_towers_or_source_says_what_to_do(towers: Towers):
     with pytest.raises(ModelError, match="attach_memes"):
         HookedMemeCLIP("clip", towers)(ROWS)
-    with pytest.raises(ModelError, match="nothing to fuse"):
-        HookedMemeCLIP("clip", widths={"hook_image_embed": 4})
+    with pytest.raises(ModelError, match="have none of hook_image_embed"):
+        HookedMemeCLIP("clip", widths={})
     with pytest.raises(ModelError, match="from_pretrained"):
         _ = HookedMemeCLIP("clip", widths={"hook_fused": 4}).towers

@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import json
 
+import hostile
 import numpy as np
 import pandas as pd
 import pytest
@@ -16,19 +17,24 @@ from sklearn.preprocessing import normalize
 from tiny_sae import tiny_sae
 
 from sae_lens_meme.embeddings import Embeddings
-from sae_lens_meme.errors import ConfigError, DataError
+from sae_lens_meme.errors import ConfigError, DataError, NonFiniteError
+from sae_lens_meme.evaluators import EvaluateOptions, Latents, encode
 from sae_lens_meme.evaluators.classifiers import Probe, fit_embedding_probe, fit_latent_probe, probabilities
-from sae_lens_meme.evaluators.influence import Influence, published
-from sae_lens_meme.evaluators.influence.effects import Resampling, blocks, effects_of, firing_rate_matched
-from sae_lens_meme.evaluators.influence.routes import (
+from sae_lens_meme.evaluators.context import Context
+from sae_lens_meme.evaluators.influence import (
     CosineHead,
     CosineRoute,
+    Influence,
+    Resampling,
+    blocks,
     decoder_rows,
+    effects_of,
     embedding_route,
+    firing_rate_matched,
+    head_of,
     latent_route,
+    steer_through_model,
 )
-from sae_lens_meme.evaluators.influence.steering import head_of, steer_through_model
-from sae_lens_meme.evaluators.latents import Latents, encode
 
 N, D, MULTIPLIERS = 300, 24, (0.0, 5.0, 0.5, -2.0)
 
@@ -364,14 +370,14 @@ def test_silent_latents_are_null(data):
 
 
 def test_published_is_positive_class_or_signed_largest(result):
-    found = published(result.table).set_index(["task", "kind", "latent"])
+    found = result.table[result.table["published"]].set_index(["task", "kind", "latent"])
     table = result.table[result.table["route"] == "latent"]
     for latent in range(0, 48, 7):
         mine = table[(table["latent"] == latent) & (table["kind"] == "ablation")]
         hate = mine[(mine["task"] == "hate") & (mine["class"] == "1")]["delta_all"].item()
         stance = mine[mine["task"] == "stance"]["delta_all"].to_numpy()
-        assert found.loc[("hate", "ablation", latent), "delta"] == hate
-        assert found.loc[("stance", "ablation", latent), "delta"] == stance[np.abs(stance).argmax()]
+        assert found.loc[("hate", "ablation", latent), "delta_all"] == hate
+        assert found.loc[("stance", "ablation", latent), "delta_all"] == stance[np.abs(stance).argmax()]
     assert len(found) == 48 * 2 * 2
 
 
@@ -394,17 +400,24 @@ def test_all_rows_and_train_only_embeddings(data):
         {"hook_fused": x}, splits=["train"] * N, labels={"hate": embeddings.label("hate").values.tolist()}
     )
     result = Influence(only, n_bootstrap=0, n_random=0).evaluate(sae)
-    assert "none are held out" in result.explanation("n")
+    assert "none are held out" in result.explain["n"]
     assert "delta_random" not in result.table
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"routes": ["pixels"]}, "route 'pixels' is none of latent, embedding"),
-        ({"rows": "some"}, "rows='some'; give 'held_out' or 'all'"),
-        ({"multipliers": [float("nan")]}, "must be finite"),
-        ({"multipliers": []}, "at least one"),
+        ({"routes": ["pixels"]}, r"influence\.routes\.0 is 'pixels', it must be 'latent' or 'embedding'"),
+        ({"routes": []}, r"influence\.routes is \[\], it must be a list of 1 or more"),
+        ({"rows": "some"}, r"influence\.rows is 'some', it must be 'held_out' or 'all'"),
+        ({"multipliers": [float("nan")]}, r"influence\.multipliers\.0 is nan, it must be a finite number"),
+        ({"multipliers": []}, "a list of 1 or more"),
+        ({"multipliers": [5, 5.0]}, r"influence\.multipliers is \[5, 5\.0\], it must be numbers that differ"),
+        ({"multipliers": [0.0, -0.0]}, "it must be numbers that differ"),
+        ({"n_bootstrap": -1}, r"influence\.n_bootstrap is -1, it must be 0 or more"),
+        ({"seed": -1}, r"influence\.seed is -1, it must be 0 or more"),
+        ({"n_randoms": 4}, "influence: unknown key 'n_randoms'; did you mean 'n_random'"),
+        ({"heads": 2 * [Probe("hate", (0, 1), np.zeros((1, D)), np.zeros(1))]}, "two heads are of one task"),
     ],
 )
 def test_wrong_arguments_are_refused(data, arguments, message):
@@ -415,6 +428,124 @@ def test_wrong_arguments_are_refused(data, arguments, message):
 def test_head_that_does_not_fit_is_refused():
     with pytest.raises(DataError, match=r"W1 \(4, 3\), b1 \(4,\) and classifier \(2, 5\)"):
         CosineHead("hate", (0, 1), np.zeros((4, 3)), np.zeros(4), np.zeros((2, 5)))
+
+
+def test_a_head_that_cannot_be_used_is_refused(data):
+    _, embeddings, sae = data
+    narrow = Probe("hate", (0, 1), np.zeros((1, 3)), np.zeros(1))
+    with pytest.raises(DataError, match="head of 'hate': reads 3 dimensions, hook_fused has 24"):
+        Influence(embeddings, heads=[narrow], n_bootstrap=0).evaluate(sae)
+    with pytest.raises(NonFiniteError, match="head of 'hate': a weight is NaN"):
+        CosineHead("hate", (0, 1), np.full((4, 3), np.nan), np.zeros(4), np.zeros((2, 4)))
+    zero = CosineHead("hate", (0, 1), np.ones((4, 3)), np.zeros(4), np.zeros((2, 4)))
+    np.testing.assert_array_equal(zero.predict_proba(np.ones((1, 3))), [[0.5, 0.5]])
+
+
+def test_a_damaged_decoder_is_named(data):
+    x, embeddings, _ = data
+    sae = tiny_sae(x)
+    with torch.no_grad():
+        sae.W_dec[7, 2] = float("nan")
+    with pytest.raises(NonFiniteError, match="latent 7: its row of W_dec has NaN or infinity"):
+        Influence(embeddings, n_bootstrap=0).evaluate(sae)
+
+
+def test_labels_named_like_other_keys_stay_apart(data):
+    x, _, sae = data
+    turns = [i % 2 for i in range(N)]
+    labels = {"a": turns, "a/largest": [1] * N, "embedding/a": turns, "model/hate": turns}
+    embeddings = make_embeddings({"hook_fused": x}, labels=labels)
+    numbers = Influence(embeddings, n_bootstrap=0).evaluate(sae).numbers
+    assert numbers["ablation/latent/a/largest"] == numbers["ablation/latent/embedding/a/largest"]
+    assert numbers["ablation/latent/a/largest/largest"] is None
+    head = Probe("hate", (0, 1), np.ones((1, D)), np.zeros(1))
+    with pytest.raises(DataError, match="'model/hate' is also the name of a head in the result; rename the label"):
+        Influence(embeddings, heads=[head], n_bootstrap=0).evaluate(sae)
+
+
+def test_rows_stand_beside_their_controls(result):
+    rows, numbers = result.rows(), result.numbers
+    latent = numbers["steering/x5/latent/hate/largest_latent"]
+    (row,) = [row for row in rows if row["measure"] == f"hate: steering x5, latent {latent}"]
+    group = "steering/x5/latent/hate"
+    assert (row["value"], row["low"], row["high"]) == tuple(
+        numbers[f"{group}/{key}"] for key in ("largest", "largest_low", "largest_high")
+    )
+    assert row["controls"] == {
+        "random maximum": numbers[f"{group}/random_maximum"],
+        "random": numbers[f"{group}/largest_random"],
+        "matched": numbers[f"{group}/largest_matched"],
+        "attached": 0,
+    }
+    assert len(rows) == 4
+    assert "on 45 validation rows" in result.section.note
+    assert result.section.title.endswith("45 test rows")
+
+
+def test_the_verdict_counts_what_beats_random_steps(data, result):
+    """By the lower end of the interval, so that it says no where chance may have said yes."""
+    counts = []
+    for edit in ("ablation", "steering/x5"):
+        groups = [f"{edit}/latent/{task}" for task in ("hate", "stance")]
+        low, rival = ([result.numbers[f"{g}/{key}"] for g in groups] for key in ("largest_low", "random_maximum"))
+        counts.append(sum(a > b for a, b in zip(low, rival, strict=True)))
+    assert result.verdict == (
+        "One latent beats the largest random step of equal norm (lower end of 95 %): "
+        f"ablation for {counts[0]} of 2 labels, steering x5 for {counts[1]} of 2 labels."
+    )
+    _, embeddings, sae = data
+    assert Influence(embeddings, n_bootstrap=0, n_random=0).evaluate(sae).verdict is None
+    assert "lower end" not in Influence(embeddings, n_bootstrap=0).evaluate(sae).verdict
+
+
+def test_a_latent_that_fires_alone_has_no_other_of_its_rate(data):
+    _, embeddings, sae = data
+    alone = Latents(np.full((N, 1), 5, np.int32), np.ones((N, 1), np.float32), sae.cfg.d_sae)
+    result = Influence(embeddings, tasks=["hate"], routes=["embedding"], n_bootstrap=0).evaluate(sae, latents=alone)
+    assert result.numbers["ablation/embedding/hate/largest_latent"] == 5
+    assert result.numbers["ablation/embedding/hate/largest_matched"] is None
+    assert "no other latent fires" in result.reasons["ablation/embedding/hate/largest_matched"]
+
+
+def test_a_latent_chosen_on_the_rows_that_measure_it_is_said_to_be(data):
+    x, embeddings, sae = data
+    only = make_embeddings(
+        {"hook_fused": x}, splits=["train"] * N, labels={"hate": embeddings.label("hate").values.tolist()}
+    )
+    result = Influence(only, n_bootstrap=5).evaluate(sae)
+    assert "validation" not in result.section.note
+    assert "largest on the same rows, which flatters it" in result.section.note
+    assert result.verdict.endswith("; chosen on the same memes.")
+
+
+@pytest.mark.parametrize("case", hostile.CASES)
+def test_hostile_memes(case):
+    hostile.check(lambda embeddings: Influence(embeddings, n_bootstrap=5, n_random=2), case)
+
+
+def test_in_an_evaluation_the_models_own_head_is_measured(tmp_path):
+    from sae_lens_meme.hooks import MemeCLIPHeads
+    from sae_lens_meme.hooks.checkpoint import MemeCLIPCheckpoint, save_memeclip_heads
+
+    torch.manual_seed(0)
+    rng, heads = np.random.default_rng(0), MemeCLIPHeads(16, 16, 2, d_map=32).eval()
+    image, text = (rng.standard_normal((60, 16)).astype(np.float32) for _ in range(2))
+    with torch.no_grad():
+        fused = heads.fuse(torch.from_numpy(image), torch.from_numpy(text)).numpy()
+    hooks = {"hook_image_embed": image, "hook_text_embed": text, "hook_fused": fused}
+    embeddings = make_embeddings(hooks, labels={"hate": [i % 2 for i in range(60)]}, fusion="memeclip")
+    save_memeclip_heads(MemeCLIPCheckpoint(heads, "hate", (0, 1)), tmp_path / "heads.safetensors")
+    sae = tiny_sae(fused, d_sae=40, k=5)
+    options = EvaluateOptions(bootstrap=3, seed=2, evaluators={"influence": {"n_random": 1}})
+    context = Context(sae, embeddings, encode(sae, embeddings), options, heads=tmp_path / "heads.safetensors")
+    made = Influence.from_context(context)
+    assert [type(head) for head in made.heads] == [CosineHead]
+    assert (made.options.n_bootstrap, made.options.n_random, made.options.seed) == (3, 1, 2)
+    assert made.fitted is context.embedding_probes
+    result = made.evaluate(sae, embeddings, context.latents)
+    assert {*result.table["head"]} == {"probe", "model"}
+    sae.cfg.metadata.hook_name = "hook_image_embed"
+    assert Influence.from_context(context).heads == (), "the head does not read what this SAE reads"
 
 
 def test_steering_the_running_model_agrees_with_the_closed_form(data):

@@ -94,7 +94,7 @@ def test_a_foreign_width_names_both_numbers(x, embeddings):
 def test_a_bad_embedding_is_named(x, bad):
     broken = x.copy()
     broken[211, 5] = bad
-    with pytest.raises(NonFiniteError, match=re.escape("embeddings, row 211 (id 'meme-211'): hook_fused has NaN")):
+    with pytest.raises(NonFiniteError, match=re.escape("hook_fused, row 211 (id 'meme-211'): holds")):
         encode(tiny_sae(x), make_embeddings({"hook_fused": broken}), batch_size=100)
 
 

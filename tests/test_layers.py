@@ -25,10 +25,10 @@ def layer(relative: Path) -> str:
 
 
 def modules() -> list[tuple[str, Path]]:
-    ours = [(p.relative_to(ROOT / "sae_lens_meme"), p) for p in (ROOT / "sae_lens_meme").rglob("*.py")]
-    return [
-        (layer(relative), path) for relative, path in ours if relative.name != "__init__.py" or len(relative.parts) > 1
-    ]
+    """Every module of the package; `sae_lens_meme/hooks` is a link, which `rglob` does not follow."""
+    folder = ROOT / "sae_lens_meme"
+    found = [(layer(path.relative_to(folder)), path) for path in folder.rglob("*.py") if path != folder / "__init__.py"]
+    return found + [("hooks", path) for path in (ROOT / "hooks").rglob("*.py")]
 
 
 def imported(path: Path) -> set[str]:

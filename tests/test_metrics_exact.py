@@ -23,6 +23,7 @@ from sae_lens_meme.metrics.effect_sizes import (
     firing_rate_difference,
 )
 from sae_lens_meme.metrics.fisher import cmh_greater, fisher_greater, stratified_greater
+from sae_lens_meme.metrics.hypergeometric import fill_pmf
 from sae_lens_meme.metrics.multiple_testing import benjamini_hochberg, benjamini_hochberg_by_concept, rejected
 
 
@@ -72,6 +73,17 @@ def test_fisher_equals_scipy(table):
     p = math.exp(fisher_greater(one([table]))[0, 0])
     cells = [[a, fires - a], [true - a, n - fires - true + a]]
     assert p == pytest.approx(stats.fisher_exact(cells, alternative="greater").pvalue, rel=1e-8, abs=1e-290)
+
+
+@given(n=st.integers(1, 5_000), data=st.data())
+@settings(max_examples=60, deadline=None)
+def test_every_probability_of_a_hypergeometric_equals_scipy(n, data):
+    fires, true = (data.draw(st.integers(0, min(n, 60))) for _ in range(2))
+    found = np.full(min(fires, true) + 3, -1.0)
+    size = fill_pmf(fires, true, n, found)
+    assert size == min(fires, true) + 1
+    np.testing.assert_allclose(found[:size], stats.hypergeom.pmf(np.arange(size), n, true, fires), rtol=1e-9)
+    assert (found[size:] == -1).all()
 
 
 @pytest.mark.parametrize(

@@ -15,15 +15,22 @@ from tiny_sae import tiny_sae
 
 from sae_lens_meme.embeddings import Embeddings
 from sae_lens_meme.errors import ConfigError, DataError, NonFiniteError
+from sae_lens_meme.evaluators import Latents, encode
 from sae_lens_meme.evaluators.controls import directions
-from sae_lens_meme.evaluators.latents import Latents, encode
-from sae_lens_meme.evaluators.monosemanticity import Monosemanticity, cross_modal_monosemanticity, scores
-from sae_lens_meme.evaluators.monosemanticity import panel as panels
-from sae_lens_meme.evaluators.monosemanticity.measurement import Measurement
-from sae_lens_meme.evaluators.monosemanticity.panel import Panel
-from sae_lens_meme.evaluators.monosemanticity.permutation import _Moves, permutation_draws
-from sae_lens_meme.evaluators.monosemanticity.scores import score
-from sae_lens_meme.evaluators.monosemanticity.units import Units
+from sae_lens_meme.evaluators.monosemanticity import (
+    Measurement,
+    Monosemanticity,
+    Panel,
+    Scores,
+    Units,
+    compute,
+    measures_of,
+    measures_of_draws,
+    moves,
+    panel,
+    permutation_draws,
+    score,
+)
 
 IMAGE, TEXT, CROSS = "hook_image_embed", "hook_text_embed", "cross_modal"
 SIDES = {IMAGE: (IMAGE, IMAGE), TEXT: (TEXT, TEXT), CROSS: (IMAGE, TEXT)}
@@ -51,6 +58,14 @@ def memes(n: int = N, seed: int = 0, d: int = 12, **columns) -> Embeddings:
     rng = np.random.default_rng(seed)
     hooks = {IMAGE: anisotropic(n, d, rng), TEXT: anisotropic(n, d, rng)}
     return make_embeddings(hooks, **{"sources": [("a", "b", "b")[i % 3] for i in range(n)], **columns})
+
+
+def numbers_of(measured: Measurement, name: str = IMAGE) -> dict[str, float | None]:
+    return {q.key: measure.value for q, measure in measures_of(measured, name, "sae", "rows", 99).items()}
+
+
+def permuted_numbers_of(measured: Measurement, name: str = IMAGE) -> dict[str, float | None]:
+    return {q.key: measure.value for q, measure in measures_of_draws(measured, name, "permuted", "rows", 99).items()}
 
 
 def panel_of(embeddings: Embeddings, hooks=(IMAGE, TEXT)) -> Panel:
@@ -117,10 +132,13 @@ def test_two_sides_with_different_latents_are_the_sum_over_pairs():
 def test_batches_and_blocks_of_latents_change_nothing(monkeypatch):
     embeddings, units = memes(), Units.of(latents_of(activations()))
     whole = score(units, panel_of(embeddings))
-    monkeypatch.setattr(panels, "BATCH", 7)
-    monkeypatch.setattr(scores, "SUMS_BYTES", 3 * 8 * 2 * 12)
+    calls: list[int] = []
+    part = Units.part
+    monkeypatch.setattr(Units, "part", lambda self, *ends: (calls.append(1), part(self, *ends))[1])
+    monkeypatch.setattr(panel, "BATCH", 7)
+    monkeypatch.setattr(compute, "SUMS_BYTES", 3 * 8 * 2 * 12)
     parts = score(units, panel_of(embeddings))
-    assert len(scores._parts(units, panel_of(embeddings))) > 5
+    assert len(calls) > 5
     for name in SIDES:
         for field in ("ms", "error", "chance_within_source", "influence"):
             np.testing.assert_allclose(getattr(parts[name], field), getattr(whole[name], field), atol=1e-12)
@@ -174,7 +192,7 @@ def test_the_interval_covers_the_score_of_the_population():
         fires = rng.random((n, 40)) < np.where(cluster < 2, 0.25, 0.05)[:, None]
         return fires * rng.exponential(size=(n, 40)), centres[cluster] + rng.standard_normal((n, 12))
 
-    def found(n: int) -> scores.Scores:
+    def found(n: int) -> Scores:
         z, x = draw(n)
         return score(Units.of(latents_of(z)), panel_of(make_embeddings({"hook": x}), ("hook",)))["hook"]
 
@@ -217,7 +235,7 @@ def test_p_counts_the_draws_that_reach_the_score(side):
     draws = permutation_draws(units, panel, observed, tested, 40, seed=3, side=side)
     weights = [np.nan_to_num(scaled(z)) for z in (image, text if side[1] else image)]
     hooks = {IMAGE: (weights[0], weights[0]), TEXT: (weights[1], weights[1]), CROSS: (weights[0], weights[1])}
-    others, to = 1 - np.eye(N), _Moves(panel, 3).draw(40)
+    others, to = 1 - np.eye(N), moves(panel, 40, np.random.default_rng(3))
     assert all((panel.strata[row] == panel.strata).all() for row in to)
     for name, (a, b) in hooks.items():
         left, right = (unit(embeddings, hook) for hook in SIDES[name])
@@ -266,9 +284,9 @@ def null_measurement(
 
 def test_where_nothing_is_nothing_is_found():
     measured = null_measurement()
-    numbers, _ = measured.numbers(IMAGE)
+    numbers = numbers_of(measured)
     assert numbers["share_significant"] == 0
-    assert measured.permuted_numbers(IMAGE)[0]["share_significant"] < 0.01
+    assert permuted_numbers_of(measured)["share_significant"] < 0.01
     assert numbers["p_best"] > 0.05
     p = measured.draws[IMAGE].p
     assert (p < 0.05).mean() == pytest.approx(0.05, abs=0.04)
@@ -278,7 +296,7 @@ def test_where_nothing_is_nothing_is_found():
 
 def test_the_least_support_holds_the_best_of_chance_down():
     """Under the null the best of few memes scores high: its deviation falls as 1 / effective support."""
-    few, enough, many = (null_measurement(0, least).numbers(IMAGE)[0] for least in (2, 10, 30))
+    few, enough, many = (numbers_of(null_measurement(0, least)) for least in (2, 10, 30))
     assert few["best_unfiltered"] == enough["best_unfiltered"] > 0.25
     assert few["best"] > 0.2
     assert enough["best"] < 0.05
@@ -358,8 +376,8 @@ def test_an_undefined_score_is_null_with_a_reason(seed, rate):
         assert table.reason[PAIR] == "effective support below 10: not tested"
         assert (table.reason.isna() == table.p.notna()).all()
         assert (table.loc[table.ms.isna(), "reason"].notna()).all()
-        numbers, reasons = measured.numbers(name)
-        assert {key for key, value in numbers.items() if value is None} == reasons.keys()
+        for measure in measures_of(measured, name, "sae", "rows", 9).values():
+            assert (measure.value is None) == bool(measure.reason)
 
 
 def test_memes_with_a_zero_vector_are_left_out_and_counted():
@@ -377,7 +395,7 @@ def test_memes_with_a_zero_vector_are_left_out_and_counted():
     with pytest.raises(DataError, match=r"^monosemanticity: 1 of 60 memes have a vector that is not 0"):
         panel_of(make_embeddings(x))
     x[IMAGE][7, 3] = np.nan
-    with pytest.raises(NonFiniteError, match=r"reference, row 7 .id .meme-7..: hook_image_embed has NaN"):
+    with pytest.raises(NonFiniteError, match=r"hook_image_embed, row 7 .id .meme-7..: holds nan"):
         panel_of(make_embeddings(x))
 
 
@@ -426,11 +444,52 @@ def test_the_numbers_sum_up_the_table(trained, result):
     assert numbers[f"{IMAGE}/permuted/share_significant"] < 0.05
 
 
+def test_a_share_says_of_how_many_latents_it_is(trained, result):
+    embeddings, sae = trained
+    n = result.numbers[f"{IMAGE}/sae/n_latents"]
+    rows = {row["measure"]: row for row in result.rows()}
+    share = rows[f"image embeddings: share of {n} (of 24) with q < .05"]
+    assert share["value"] == result.numbers[f"{IMAGE}/sae/share_significant"]
+    assert share["controls"] == {"permuted": result.numbers[f"{IMAGE}/permuted/share_significant"]}
+    mean = rows[f"text embeddings: mean of {result.numbers[f'{TEXT}/sae/n_latents']} latents"]
+    controls = {name: f"{TEXT}/{key}" for name, key in (("chance", "chance"), ("permuted", "permuted/mean"))}
+    controls["neurons"] = f"{TEXT}/neurons/mean"
+    assert mean["controls"] == {name: result.numbers[key] for name, key in controls.items()}
+    pairs = result.numbers["uniqueness/n_pairs"]
+    top = rows[f"share of {pairs:,} pairs of latents with a common top-16 meme"]
+    assert top["controls"] == {"permuted": result.numbers["uniqueness/share_overlapping_permuted"]}
+    few = Monosemanticity(embeddings, min_support=15, n_permutations=20, neurons=False).evaluate(sae)
+    n = few.numbers[f"{IMAGE}/sae/n_latents"]
+    assert 0 < n < 10
+    assert f"of {n} tested latents (of 24)" in few.verdict
+
+
+def test_the_verdict_says_who_judges_and_what_raw_neurons_do(trained, result):
+    embeddings, sae = trained
+    share, n = (result.numbers[f"{IMAGE}/sae/{key}"] for key in ("share_significant", "n_latents"))
+    assert result.verdict.startswith(
+        f"{share:.0%} of {n} tested latents (of 24) fire on memes that are alike in image embeddings"
+    )
+    low, high = (result.numbers[f"{IMAGE}/sae/mean_{end}"] for end in ("low", "high"))
+    other_low, other_high = (result.numbers[f"{IMAGE}/neurons/mean_{end}"] for end in ("low", "high"))
+    how = "less so" if other_high < low else "more so" if other_low > high else "no less so"
+    assert f"raw neurons {how};" in result.verdict
+    assert result.verdict.endswith("the judge is the SAE's own encoder: no independent evidence.")
+    given = {"n_permutations": 20, "min_support": 3, "neurons": False}
+    other = Embeddings.from_dataset(embeddings.dataset, model="two")
+    judged = Monosemanticity(embeddings, reference=other, **given).evaluate(sae)
+    assert judged.verdict.endswith("; the judge, two, is an encoder that the SAE does not read.")
+    assert "neurons" not in judged.verdict
+    few = Monosemanticity(embeddings, **given | {"n_permutations": 19}).evaluate(sae)
+    assert few.verdict is few.numbers[f"{IMAGE}/sae/share_significant"] is None
+    assert few.reasons[f"{IMAGE}/sae/share_significant"] == "with 19 permutations no p is below 0.05"
+
+
 def test_the_control_is_raw_neurons_at_equal_l0(trained, result):
     embeddings, sae = trained
     neurons = directions(embeddings, "hook_fused", encode(sae, embeddings).l0)
     measured = Measurement.of(Units.of(neurons), panel_of(embeddings), 10.0, 0, seed=0)
-    expected, _ = measured.numbers(IMAGE)
+    expected = numbers_of(measured)
     assert {key: result.numbers[f"{IMAGE}/neurons/{key}"] for key in expected} == expected
     without = Monosemanticity(embeddings, rows="all", n_permutations=0, neurons=False).evaluate(sae)
     assert not any("/neurons/" in key for key in without.numbers)
@@ -443,7 +502,7 @@ def test_rows_are_the_held_out_ones_unless_all_are_asked_for(trained):
     settings_ = {"n_permutations": 9, "min_support": 3}
     result = Monosemanticity(embeddings, **settings_).evaluate(sae)
     assert result.numbers["n"] == 60
-    assert result.explanation("n") == "test rows that are measured"
+    assert result.explain["n"] == "test rows that are measured"
     test = Embeddings.from_dataset(embeddings.dataset.select(embeddings.rows("test")), model="one")
     alone = Monosemanticity(test, rows="all", neurons=False, **settings_).evaluate(sae)
     assert {k: v for k, v in result.numbers.items() if "/neurons/" not in k} == pytest.approx(alone.numbers)
@@ -479,8 +538,8 @@ def test_it_says_whether_the_reference_is_independent(trained, model, independen
     reference = None if model is None else Embeddings.from_dataset(embeddings.dataset, model=model)
     result = Monosemanticity(embeddings, reference=reference, n_permutations=0, neurons=False).evaluate(sae)
     assert result.numbers["reference_is_independent"] == independent
-    assert said in result.explanation("reference_is_independent")
-    assert ("NOT independent" in result.explanation(f"{IMAGE}/sae/mean")) == (not independent)
+    assert said in result.explain["reference_is_independent"]
+    assert ("NOT independent" in result.explain[f"{IMAGE}/sae/mean"]) == (not independent)
 
 
 def test_a_reference_without_a_name_is_not_called_independent(trained):
@@ -516,30 +575,49 @@ def test_modalities_of_different_width_are_not_compared_with_each_other(trained)
         result.reasons[CROSS] == "hook_image_embed has 16 dimensions and hook_text_embed 7: they are not in one space"
     )
     assert set(result.table.reference) == {IMAGE, TEXT}
-    with pytest.raises(DataError, match="cross_modal_monosemanticity: hook_image_embed has 16 dimensions"):
-        cross_modal_monosemanticity(encode(sae, wide), encode(sae, wide), wide)
+    with pytest.raises(DataError, match="both_sides: hook_image_embed has 16 dimensions and hook_text_embed 7"):
+        Monosemanticity(wide, both_sides=True).evaluate(sae)
 
 
-def test_the_cross_modal_score_of_a_fused_sae_is_that_of_equal_sides(trained, result):
+def test_both_sides_are_encoded_and_weighed_apart(trained, result):
+    """Picture-side activations weigh picture embeddings, caption-side ones caption embeddings."""
+    embeddings, sae = trained
+    settings_ = {"rows": "all", "n_permutations": 9, "min_support": 3}
+    both = Monosemanticity(embeddings, both_sides=True, **settings_).evaluate(sae)
+    image, text = (encode(sae, embeddings, hook).csr().toarray() for hook in (IMAGE, TEXT))
+    table, (i, t) = both.table, (unit(embeddings, hook) for hook in (IMAGE, TEXT))
+    a, b = np.nan_to_num(scaled(image)), np.nan_to_num(scaled(text))
+    others = 1 - np.eye(len(i))
+    with np.errstate(invalid="ignore"):
+        expected = np.einsum("nf,nm,mf->f", a, (i @ t.T) * others, b) / np.einsum("nf,nm,mf->f", a, others, b)
+    for name, ms in ((CROSS, expected), (IMAGE, quick(a, i, i)), (TEXT, quick(b, t, t))):
+        found = table[table.reference == name].ms.to_numpy(float, na_value=np.nan)
+        np.testing.assert_allclose(found, ms, atol=1e-12)
+    with pytest.raises(ConfigError, match="both_sides compares hook_image_embed and hook_text_embed; leave"):
+        Monosemanticity(embeddings, both_sides=True, reference_hooks=[TEXT]).evaluate(sae)
+    with pytest.raises(DataError, match=r"the sides are 400 memes x 24 latents and 3 memes x 24 latents"):
+        Units.of(encode(sae, embeddings), encode(sae, embeddings).rows(np.arange(3)))
+
+
+def test_two_sides_that_are_one_give_what_one_gives(trained, result):
     embeddings, sae = trained
     latents = encode(sae, embeddings)
-    both = cross_modal_monosemanticity(latents, latents, embeddings, n_permutations=99)
-    assert all(both.explanation(key) for key in both.numbers)
-    for key, value in both.numbers.items():
-        assert value == pytest.approx(result.numbers[key], rel=1e-6), key
-    with pytest.raises(DataError, match="the latents are of 3 memes, the embeddings of 400"):
-        cross_modal_monosemanticity(latents.rows(np.arange(3)), latents, embeddings)
-    with pytest.raises(DataError, match=r"the sides are 400 memes x 24 latents and 400 memes x 25 latents"):
-        cross_modal_monosemanticity(latents, Latents(latents.indices, latents.values, 25), embeddings)
+    twice = Measurement.of(Units.of(latents, latents), panel_of(embeddings), 10.0, 99, seed=0, side=(0, 1))
+    for name in SIDES:
+        for key, value in numbers_of(twice, name).items():
+            assert value == pytest.approx(result.numbers[f"{name}/sae/{key}"], rel=1e-6), key
+        for key, value in permuted_numbers_of(twice, name).items():
+            assert value == pytest.approx(result.numbers[f"{name}/permuted/{key}"], rel=1e-6), key
 
 
 @pytest.mark.parametrize(
     ("wrong", "match"),
     [
-        ({"rows": "train"}, "rows='train'; give 'held_out' or 'all'"),
-        ({"min_support": 1}, "min_support=1"),
-        ({"n_permutations": -1}, "n_permutations=-1"),
-        ({"top": 0}, "top=0"),
+        ({"rows": "train"}, "monosemanticity.rows is 'train', it must be 'held_out' or 'all'"),
+        ({"min_support": 1}, "monosemanticity.min_support is 1, it must be"),
+        ({"n_permutations": -1}, "monosemanticity.n_permutations is -1, it must be 0 or more"),
+        ({"top": 0}, "monosemanticity.top is 0, it must be"),
+        ({"min_suport": 3}, "unknown key 'min_suport'; did you mean 'min_support'"),
     ],
 )
 def test_a_wrong_setting_is_refused(trained, wrong, match):
@@ -554,7 +632,7 @@ def test_embeddings_that_are_all_alike_leave_no_room_above_chance(trained):
     rng = np.random.default_rng(0)
     same = np.ones((400, 16), np.float32)
     embeddings = make_embeddings({"hook_fused": anisotropic(400, 16, rng), IMAGE: same}, sources=["a"] * 400)
-    result = Monosemanticity(embeddings, min_support=3, n_permutations=9).evaluate(sae)
+    result = Monosemanticity(embeddings, min_support=3, n_permutations=20).evaluate(sae)
     numbers = result.numbers
     assert numbers[f"{IMAGE}/sae/mean"] == pytest.approx(1)
     assert numbers[f"{IMAGE}/sae/mean_corrected"] is numbers[f"{IMAGE}/sae/mean_corrected_within_source"] is None

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from fnmatch import fnmatch
-
 import numpy as np
 import pandas as pd
 import pytest
@@ -17,11 +15,10 @@ from tiny_sae import tiny_sae
 
 from sae_lens_meme.embeddings import Embeddings
 from sae_lens_meme.errors import ConfigError, DataError
-from sae_lens_meme.evaluators.latents import Latents
-from sae_lens_meme.evaluators.naming import Evidence, Naming, word_log_odds
-from sae_lens_meme.evaluators.naming.paired import PairCounter, Statements, activation_auroc, correlation, scores
-from sae_lens_meme.evaluators.naming.words import read_words
-from sae_lens_meme.evaluators.result import Result
+from sae_lens_meme.evaluators import Latents, Naming, Result
+from sae_lens_meme.evaluators.naming import word_log_odds
+from sae_lens_meme.evaluators.naming.compute import PairCounter, activation_auroc, correlation, scores
+from sae_lens_meme.evaluators.naming.statements import Statements, words_of
 from sae_lens_meme.metrics.contingency import Counter
 from sae_lens_meme.metrics.ranking import Ranked, auroc
 
@@ -90,11 +87,11 @@ def reordered(embeddings: Embeddings, latents: Latents, order: np.ndarray) -> tu
 
 def test_log_odds_are_the_papers(corpus):
     embeddings, latents = corpus
-    words = read_words(embeddings.texts, embeddings.rows("train"), embeddings.rows("test"))
-    rows, occurs = words.selection_rows, words.selection.toarray().astype(float)
+    words = words_of(embeddings.texts, embeddings.rows("train"), embeddings.rows("test"), embeddings.strata)
+    rows, occurs = words.selection.rows, words.selection.true.toarray().astype(float)
     strata = np.unique(embeddings.sources[rows], return_inverse=True)[1]
     active = latents.csr()[rows].tocsc()
-    found = word_log_odds(active, words.selection, strata, alpha_0=300.0, top=4)
+    found = word_log_odds(active, words.selection.true.tocsr(), strata, alpha_0=300.0, top=4)
     for latent in (ON_CAT, ON_HATE, ON_SOURCE, NOISE[0]):
         fires = active[:, [latent]].toarray().ravel() > 0
         delta, z = naive_log_odds(occurs, fires, strata, 300.0)
@@ -265,9 +262,37 @@ def test_order_of_memes_and_scale_of_latents_do_not_matter(seed, scale):
     pd.testing.assert_frame_equal(rows_of(first), rows_of(name(embeddings, scaled, min_df=3)))
 
 
-def test_every_number_and_column_is_explained(result):
-    for key in (*result.numbers, *rows_of(result).columns):
-        assert any(fnmatch(key, pattern) for pattern in result.explain if pattern != "*"), key
+def test_the_printed_rows_say_of_how_many_and_on_which_memes(result):
+    rows = {row["measure"]: row for row in result.rows()}
+    assert "latents with a name, of 39 that fire (1 by a word, 1 by a concept)" in rows
+    hold = rows["names that hold on test memes, q < 0.05 (of 2)"]
+    assert (hold["value"], hold["low"]) == (2, pytest.approx(2, abs=1))
+    candidates = result.numbers["word/n_candidates"]
+    word = rows[f"AUROC of firing by the best word, test memes, mean of {candidates} latents"]
+    assert word["controls"] == {"permuted": result.numbers["permuted/word/mean_auroc"]}
+    named, auroc = (result.numbers[key] for key in ("permuted/names/n_named", "names/mean_auroc"))
+    assert result.verdict == (
+        f"2 of 39 latents have a name ({named} of permuted latents); 2 of 2 names hold on test memes, and tell firing with a "
+        f"mean AUROC of {auroc:.2f}."
+    )
+
+
+def test_where_there_is_no_test_split_the_rows_say_validation(corpus):
+    embeddings, latents = corpus
+    rows = np.flatnonzero(embeddings.splits != "test")
+    found = name(*reordered(embeddings, latents, rows))
+    assert any("names that hold on validation memes" in row["measure"] for row in found.rows())
+    assert "validation memes" in (found.verdict or "")
+
+
+def test_a_word_that_all_firing_memes_hold_has_no_interval_of_no_width():
+    """Kinds that are apart: DeLong's error is 0, which is not known and not certain."""
+    active = sparse.csc_matrix(np.array([[1.0], [1], [0], [0]]))
+    statements = Statements(np.arange(4), sparse.csc_matrix([[1], [1], [0], [0]]), None, np.zeros(4, int))
+    found = scores(PairCounter(active, statements, np.array([0])).count())
+    assert found["auroc"][0] == 1
+    assert np.isnan(found["auroc_low"][0])
+    assert np.isnan(found["auroc_high"][0])
 
 
 def test_without_captions_or_labels_the_other_part_works(corpus):
@@ -296,6 +321,8 @@ def test_without_held_out_rows_there_are_names_and_no_scores(corpus):
     assert rows_of(result).loc[ON_CAT, ["auroc", "holds", "q", "word_auroc"]].isna().all()
     assert result.numbers["names/n_hold"] is None
     assert result.reasons["names/n_hold"] == "there are no held-out rows (test or validation)"
+    assert [row["measure"][:19] for row in result.rows()] == ["latents with a name"], "no rows of dashes"
+    assert (result.verdict or "").endswith("no held-out memes test it.")
 
 
 def test_held_out_rows_choose_nothing(corpus):
@@ -313,105 +340,24 @@ def test_held_out_rows_choose_nothing(corpus):
 
 def test_words_of_any_script():
     texts = np.array(["Don’t STOP हिन्दी_2020 Ｆｏｏ", "don't stop हिन्दी foo", None, ""], dtype=object)
-    words = read_words(texts, np.arange(4), np.array([1]), min_df=2)
-    assert words.vocabulary.tolist() == ["don't", "foo", "stop", "हिन्दी"]
-    assert words.selection_rows.tolist() == [0, 1, 3]
-    assert words.selection.toarray().tolist() == [[1] * 4, [1] * 4, [0] * 4]
-    left = read_words(texts, np.arange(4), np.array([1]), min_df=2, stop_words={"stop"})
-    assert left.vocabulary.tolist() == ["don't", "foo", "हिन्दी"]
-
-
-def test_an_external_namer_sees_selection_rows_only(corpus):
-    embeddings, latents = corpus
-    seen: list[Evidence] = []
-
-    def namer(evidence: Evidence) -> str:
-        seen.append(evidence)
-        return f"  memes about\n{evidence.words[0][0]} "
-
-    result = name(embeddings, latents, namer=namer, external=[ON_CAT, SILENT])
-    table = rows_of(result)
-    assert table.loc[ON_CAT, ["name", "kind"]].tolist() == ["memes about cat", "external"]
-    assert table.loc[ON_CAT, ["auroc", "q", "holds"]].isna().all(), "the word's scores are not those of the new name"
-    assert table["word_auroc"][ON_CAT] > 0.7
-    assert pd.isna(table["name"][SILENT])
-    (evidence,) = seen
-    assert result.numbers["external/n_named"] == 1
-    row = {str(i): r for r, i in enumerate(embeddings.ids)}
-    values = [meme.activation for meme in evidence.top_memes]
-    assert values == sorted(values, reverse=True)
-    column = latents.csc()[:, [ON_CAT]].toarray().ravel()
-    selected = column[embeddings.splits != "test"]
-    assert values == pytest.approx(np.sort(selected)[::-1][: len(values)])
-    for meme in evidence.top_memes:
-        assert embeddings.splits[row[meme.id]] != "test"
-        assert meme.caption == embeddings.texts[row[meme.id]]  # type: ignore[index]
-    assert 5 < len(evidence.silent_captions) <= 10
-    firing_texts = {embeddings.texts[r] for r in np.flatnonzero(column)}  # type: ignore[index]
-    assert not firing_texts & set(evidence.silent_captions)
-    assert evidence.concepts[0][1] >= evidence.concepts[1][1]
-    assert Naming(embeddings).evidence(latents, [ON_CAT])[0] == evidence
-
-
-def test_a_judge_gives_a_held_out_score(corpus):
-    embeddings, latents = corpus
-    calls = []
-
-    def judge(name: str, captions: list[str]) -> list[float]:
-        calls.append((name, list(captions)))
-        return [float("cat" in caption.casefold()) if name == "cat" else len(caption) % 3 for caption in captions]
-
-    result = name(embeddings, latents, judge=judge, external=[ON_CAT, ON_HATE, SILENT])
-    row = rows_of(result).loc[ON_CAT]
-    assert [called for called, _ in calls] == ["cat", "hate=1", "hate=1", "cat"], "each sample under a wrong name too"
-    caption_of = {text: r for r, text in enumerate(embeddings.texts) if text is not None}  # type: ignore[arg-type]
-    rows = [caption_of[caption] for caption in calls[0][1]]
-    assert (embeddings.splits[rows] == "test").all()
-    fires = latents.csr()[rows][:, [ON_CAT]].toarray().ravel() > 0
-    given = np.array(judge("cat", calls[0][1]))
-    wins = pairs = 0.0
-    for source in SOURCES:
-        mine = embeddings.sources[rows] == source
-        assert fires[mine].sum() == (~fires[mine]).sum()
-        weight = fires[mine].sum() ** 2
-        wins, pairs = wins + weight * roc_auc_score(fires[mine], given[mine]), pairs + weight
-    assert row["judge_auroc"] == pytest.approx(wins / pairs)
-    assert row["judge_auroc_low"] < row["judge_auroc"] < row["judge_auroc_high"]
-    assert row["judge_auroc_low"] > 0.5
-    assert row["judge_auroc_wrong_name"] == pytest.approx(0.5, abs=0.25)
-    assert result.numbers["external/n_judged"] == 2
-    assert pd.isna(rows_of(result)["judge_auroc"][SILENT])
-
-
-def fails(*_: object) -> float:
-    raise TimeoutError("too slow")
+    rows = (np.arange(4), np.array([1]), np.zeros(4, int))
+    words = words_of(texts, *rows, min_df=2)
+    assert words.names.tolist() == ["don't", "foo", "stop", "हिन्दी"]
+    assert words.selection.rows.tolist() == [0, 1, 3]
+    assert words.selection.true.toarray().tolist() == [[1] * 4, [1] * 4, [0] * 4]
+    assert words.held_out.true.toarray().tolist() == [[1] * 4]
+    left = words_of(texts, *rows, min_df=2, stop_words={"stop"})
+    assert left.names.tolist() == ["don't", "foo", "हिन्दी"]
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"namer": fails, "external": [ON_CAT]}, "latent 0: the namer raised TimeoutError: too slow"),
-        ({"namer": lambda e: "  ", "external": [ON_CAT]}, "latent 0: the namer gave '  '"),
-        ({"judge": fails, "external": [ON_HATE]}, "latent 1: the judge raised TimeoutError"),
-        ({"judge": lambda n, c: [0.5], "external": [ON_HATE]}, r"latent 1: the judge gave scores of shape \(1,\)"),
-        ({"judge": lambda n, c: [np.nan] * len(c), "external": [ON_CAT]}, "latent 0: the judge gave"),
-        ({"judge": lambda n, c: c, "external": [ON_CAT]}, "latent 0: the judge raised ValueError"),
-        ({"namer": fails, "external": [40]}, r"latent 40 is outside 0\.\.39"),
-    ],
-)
-def test_faults_of_namers_and_judges_name_the_latent(corpus, options, message):
-    with pytest.raises(DataError, match=message):
-        name(*corpus, **options)
-
-
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ({"namer": fails}, r"give external=\[latents\]"),
-        ({"alpha": 0}, "alpha is 0"),
-        ({"alpha_0": -1.0}, "alpha_0 is -1.0"),
-        ({"min_df": 0}, "min_df is 0"),
-        ({"stop_words": "german"}, "stop_words is 'german'"),
+        ({"alpha": 0}, r"naming\.alpha is 0"),
+        ({"alpha_0": -1.0}, r"naming\.alpha_0 is -1\.0"),
+        ({"min_df": 0}, r"naming\.min_df is 0"),
+        ({"stop_words": "german"}, r"naming\.stop_words is 'german'"),
+        ({"min_suport": 3}, "naming: unknown key 'min_suport'; did you mean 'min_support'"),
         ({"concepts": ["love=1"]}, "there is no label 'love'"),
     ],
 )

@@ -37,7 +37,7 @@ def test_pridemm_is_written_as_released(written: tuple[Path, PlantedPaths]) -> N
     assert list(rows[0]) == ["name", "hate", "target", "stance", "humour", "split", "text"]
     assert len(rows) == stream_rows("pridemm", SCALE)
     assert [row["name"] for row in rows] == [f"img_{i + 1}.png" for i in range(len(rows))]
-    assert all((row["target"] == "") == (row["hate"] == "0") for row in rows)
+    assert all((row["target"] == "NA") == (row["hate"] == "0") for row in rows)
     assert {row["split"] for row in rows} == {"train", "val", "test"}
     assert {row["humour"] for row in rows} == {"0", "1"}
     for row in rows:

@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import json
 
+import hostile
 import numpy as np
 import pytest
 from arrays import anisotropic, make_embeddings
@@ -16,7 +17,8 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler, normalize
 from tiny_sae import tiny_sae
 
-from sae_lens_meme.errors import DataError
+from sae_lens_meme.errors import ConfigError, DataError
+from sae_lens_meme.evaluators import Probes
 from sae_lens_meme.evaluators.classifiers import (
     Probe,
     SharedProbes,
@@ -26,8 +28,7 @@ from sae_lens_meme.evaluators.classifiers import (
     thinned,
 )
 from sae_lens_meme.evaluators.latents import encode
-from sae_lens_meme.evaluators.probes import Probes, permute_within
-from sae_lens_meme.evaluators.probes.scores import scores
+from sae_lens_meme.evaluators.probes import permute_within, scores
 
 N, D = 600, 32
 
@@ -42,7 +43,7 @@ def data():
     stance = np.digitize(z[:, 7] + 0.5 * rng.standard_normal(N), [-0.5, 0.5])
     labels = {
         "hate": [int(v) if s == "a" or i % 3 else None for i, (v, s) in enumerate(zip(hate, sources, strict=True))],
-        "stance": [int(v) - 1 for v in stance],
+        "stance": [int(v) for v in stance],
         "shade": [int(v) for v in np.where(sources == "a", rng.random(N) < 0.9, rng.random(N) < 0.1)],
         "always": [1] * N,
         "number": list(range(N)),
@@ -205,8 +206,8 @@ def test_the_control_is_the_mean_over_its_draws(data):
 
 def test_labels_that_cannot_be_tasks_are_named(result):
     assert result.numbers["always/latents/auroc"] is None
-    assert result.reasons["always/latents/auroc"] == "1 classes among 420 known train rows"
-    assert "420 classes" in result.reasons["number/latents/auroc"]
+    assert result.reasons["always/latents/auroc"] == "label 'always' has 1 class among its 420 known train rows"
+    assert "label 'number' has 420 classes" in result.reasons["number/latents/auroc"]
     assert set(result.table["task"]) == {"hate", "stance", "shade"}
     json.dumps(result.to_dict(), allow_nan=False)
 
@@ -263,12 +264,11 @@ def test_permuting_within_keeps_each_group(pairs, seed):
 
 
 def test_probes_on_the_embedding_are_shared_and_fitted_once(data, monkeypatch):
-    from sae_lens_meme.evaluators.influence import Influence
-    from sae_lens_meme.evaluators.probes import probe
+    from sae_lens_meme.evaluators import Influence, classifiers
 
     x, embeddings, sae = data
-    asked, fit = [], probe.fit_embedding_probe
-    monkeypatch.setattr(probe, "fit_embedding_probe", lambda task, *a: asked.append(task) or fit(task, *a))
+    asked, fit = [], classifiers.fit_embedding_probe
+    monkeypatch.setattr(classifiers, "fit_embedding_probe", lambda task, *a: asked.append(task) or fit(task, *a))
     fitted, tasks = SharedProbes(), ["hate", "stance"]
     shared = Influence(embeddings, tasks=tasks, fitted=fitted, n_bootstrap=0)
     numbers = [Probes(embeddings, tasks=tasks, fitted=fitted).evaluate(sae).numbers, shared.evaluate(sae).numbers]
@@ -287,14 +287,96 @@ def test_thinning_never_loses_a_class():
 
 
 def test_named_task_must_be_one(data):
-    with pytest.raises(DataError, match="'always' has 1 classes among its 420 known train rows"):
+    with pytest.raises(DataError, match="'always' has 1 class among its 420 known train rows"):
         Probes(data[1], tasks=["always"]).evaluate(data[2])
     with pytest.raises(DataError, match="label 'hat' is not in these embeddings; they have"):
         Probes(data[1], tasks=["hat"]).evaluate(data[2])
-    with pytest.raises(DataError, match="space 'pixels' is none of latents"):
-        Probes(data[1], spaces=["pixels"])
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        (
+            {"spaces": ["pixels"]},
+            r"probes\.spaces\.0 is 'pixels', it must be 'latents', 'embedding' or 'reconstruction'",
+        ),
+        ({"n_permutations": -4}, r"probes\.n_permutations is -4, it must be 0 or more"),
+        ({"seed": 0.5}, r"probes\.seed is 0\.5, it must be an integer"),
+        ({"task": ["hate"]}, "probes: unknown key 'task'; did you mean 'tasks'"),
+        ({"tasks": "hate"}, r"probes\.tasks is 'hate', it must be"),
+    ],
+)
+def test_wrong_options_are_refused(data, wrong, message):
+    with pytest.raises(ConfigError, match=message):
+        Probes(data[1], **wrong)
 
 
 def test_probe_of_wrong_shape_is_refused():
     with pytest.raises(DataError, match="3 classes need 3 rows of weights"):
         Probe("stance", (0, 1, 2), np.zeros((1, 4)), np.zeros(1))
+
+
+def test_a_label_without_test_rows_says_so_with_its_counts():
+    x = anisotropic(100, 8, np.random.default_rng(0))
+    known = [i % 2 if i % 20 < 14 else None for i in range(100)]
+    other_class = [(i % 2 if i % 20 < 14 else 7) for i in range(100)]
+    embeddings = make_embeddings({"hook_fused": x}, labels={"hate": known, "mood": other_class})
+    result = Probes(embeddings).evaluate(tiny_sae(x))
+    for task in ("hate", "mood"):
+        assert result.numbers[f"{task}/latents/auroc"] is None
+        assert result.reasons[f"{task}/latents/auroc"] == (
+            f"label {task!r}: none of 15 test and 15 validation rows has a class that its 70 known train rows have"
+        )
+    assert result.rows() == []
+    assert "left out" not in result.section.note or "hate, mood" in result.section.note
+    assert result.verdict is None
+
+
+def test_rows_carry_their_n_and_split(data, result):
+    shown = {row["measure"]: row for row in result.rows()}
+    numbers, table = result.numbers, result.table.set_index(["task", "space"])
+    n = table.loc[("hate", "latents"), "n_held_out"]
+    row = shown[f"hate ({n} test memes)"]
+    assert row["value"] == numbers["hate/latents/auroc"]
+    assert row["controls"] == {
+        "permuted": numbers["hate/latents_permuted/auroc"],
+        "within source": numbers["hate/latents/auroc_within_source"],
+        "permuted, within source": numbers["hate/latents_permuted/auroc_within_source"],
+        "embedding": numbers["hate/embedding/auroc"],
+        "reconstruction": numbers["hate/reconstruction/auroc"],
+    }
+    assert len(shown) == 3, "labels that are no tasks have no row of dashes"
+    assert "left out, reasons in evaluation.json: always, number" in result.section.note
+    assert result.section.axis == "AUROC, held-out memes"
+
+
+def test_the_note_explains_the_columns_that_are_there(data):
+    _, embeddings, sae = data
+    section = Probes(embeddings, tasks=["hate"], spaces=["latents"], n_permutations=0).evaluate(sae).section
+    assert "permuted" not in section.note
+    assert "reconstruction" not in section.note
+
+
+def test_the_verdict_names_the_worst_label_and_the_rivals(result):
+    within = {task: result.numbers[f"{task}/latents/auroc_within_source"] for task in ("hate", "stance", "shade")}
+    worst = min(within, key=within.get)
+    assert f"a median AUROC of {np.median([*within.values()]):.2f} within source (embedding 0." in result.verdict
+    assert f"worst of 3 labels: {worst}, {within[worst]:.2f}." in result.verdict
+
+
+def test_a_dimension_that_does_not_vary_has_no_weight():
+    """Its rounding, divided by its own deviation, is as large as any other dimension."""
+    rng = np.random.default_rng(0)
+    x = anisotropic(300, 20, rng)
+    y = (rng.random(300) < 0.5).astype(int)
+    without = fit_embedding_probe("task", np.delete(x, 5, axis=1), y)
+    for column in (0.25, 4e-33 * y, 3e-10 * y):
+        x[:, 5] = column
+        probe = fit_embedding_probe("task", x, y)
+        assert not probe.coef[:, 5].any()
+        np.testing.assert_allclose(np.delete(probe.coef, 5, axis=1), without.coef, rtol=1e-5)
+
+
+@pytest.mark.parametrize("case", hostile.CASES)
+def test_hostile_memes(case):
+    hostile.check(Probes, case)

@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import json
 
+import hostile
 import numpy as np
 import pytest
 import torch
@@ -13,10 +14,11 @@ from sae_lens.evals import ExplainedVarianceCalculator
 from sae_lens.training.activation_scaler import ActivationScaler
 from tiny_sae import tiny_sae
 
-from sae_lens_meme.errors import DataError
-from sae_lens_meme.evaluators.latents import Latents, encode
-from sae_lens_meme.evaluators.reconstruction import Reconstruction, density_histogram, reconstructed
-from sae_lens_meme.evaluators.reconstruction.statistics import Reference, Statistics
+from sae_lens_meme.errors import DataError, NonFiniteError
+from sae_lens_meme.evaluators import Reconstruction
+from sae_lens_meme.evaluators.latents import Latents, encode, reconstructed
+from sae_lens_meme.evaluators.reconstruction import Reference, Sums, density_histogram
+from sae_lens_meme.standardize import moments
 
 D = 64
 
@@ -73,14 +75,14 @@ def test_numbers_agree_with_saelens_and_with_their_definitions(data, name, split
 
 def test_outlier_dimensions_are_those_that_were_made_and_inflate_raw_explained_variance(data):
     x, embeddings, _ = data
-    reference = Reference.of([x[embeddings.rows("train")]])
+    reference = Reference(moments([x[embeddings.rows("train")]]))
     np.testing.assert_array_equal(
         np.flatnonzero(reference.outlier), [0, 1]
     )  # the third has less than 10 mean shares at d 64
-    only_outliers = Statistics(reference, 4)
-    x_hat = np.where(reference.outlier, x, reference.mean).astype(np.float32)
-    only_outliers.accumulate(x, x_hat, Latents.from_csr(np.zeros((len(x), 4))))
-    numbers, _ = only_outliers.finish()
+    only_outliers = Sums(reference, 4)
+    x_hat = np.where(reference.outlier, x, reference.moments.mean).astype(np.float32)
+    only_outliers.add(x, x_hat, Latents.from_csr(np.zeros((len(x), 4))))
+    numbers = only_outliers.numbers()
     assert numbers["explained_variance"] > 0.55
     assert numbers["explained_variance_without_outliers"] == pytest.approx(0, abs=0.05)
 
@@ -93,25 +95,17 @@ def test_mean_predictor_explains_nothing_on_train_rows(data):
 
 @given(cut=st.integers(0, 60), seed=st.integers(0, 99))
 @settings(max_examples=20, deadline=None)
-def test_merged_parts_equal_the_whole(cut, seed):
+def test_parts_in_any_order_equal_the_whole(cut, seed):
     rng = np.random.default_rng(seed)
     x = anisotropic(60, 8, rng) + 3
     x_hat = x + 0.01 * rng.standard_normal(x.shape).astype(np.float32)
     z = Latents.from_csr(rng.random((60, 9)) * (rng.random((60, 9)) < 0.2))
-    reference = Reference.of([x[:30], x[30:]])
-    whole, first, second = (Statistics(reference, 9) for _ in range(3))
-    whole.accumulate(x, x_hat, z)
-    rows = np.arange(60)
-    first.accumulate(x[:cut], x_hat[:cut], z.rows(rows[:cut]))
-    second.accumulate(x[cut:], x_hat[cut:], z.rows(rows[cut:]))
-    merged, _ = second.merge(first).finish()
-    assert merged == pytest.approx(whole.finish()[0], rel=1e-9, abs=1e-12)
-
-
-def test_reference_keeps_its_digits_far_from_zero():
-    x = (1000 + np.random.default_rng(0).standard_normal((500, 3)) * 1e-2).astype(np.float32)
-    reference = Reference.of([x[:100], x[100:]])
-    np.testing.assert_allclose(reference.variance, x.astype(np.float64).var(0), rtol=1e-8)
+    reference = Reference(moments([x[:30], x[30:]]))
+    whole, parts = Sums(reference, 9), Sums(reference, 9)
+    whole.add(x, x_hat, z)
+    for rows in (np.arange(cut, 60), np.arange(cut)):
+        parts.add(x[rows], x_hat[rows], z.rows(rows))
+    assert parts.numbers() == pytest.approx(whole.numbers(), rel=1e-9, abs=1e-12)
 
 
 def test_constant_embeddings_have_no_explained_variance_but_a_reason():
@@ -135,7 +129,7 @@ def test_no_held_out_rows_gives_none_with_a_reason(data):
 
 def test_no_train_rows_is_refused(data):
     x, _, sae = data
-    with pytest.raises(DataError, match="no train rows"):
+    with pytest.raises(DataError, match="no rows of split 'train'"):
         Reconstruction(make_embeddings({"hook_fused": x}, splits=["test"] * len(x))).evaluate(sae)
 
 
@@ -172,3 +166,83 @@ def test_as_saelens_evaluator_the_scale_of_training_does_not_show(data):
     assert log["sparsity/dead_features"] == numbers["train/dead_latents"]
     assert log["meme/reconstruction/train/mse"] == pytest.approx(numbers["train/mse"], rel=1e-4)
     assert all(key.startswith(("metrics/", "sparsity/", "meme/")) for key in log)
+
+
+@pytest.mark.parametrize("value", [0.25, 0, 4e-33])
+def test_a_dimension_that_does_not_vary_counts_in_nothing_zscored(data, value):
+    """Divided by its own deviation, the rounding of such a dimension is larger than all that the SAE gives back."""
+    x = data[0].copy()
+    x[:, 7] = value * (1 + 1e-3 * np.random.default_rng(0).standard_normal(len(x)) * (value == 4e-33))
+    sae, others = tiny_sae(data[0]), np.arange(D) != 7
+    with torch.no_grad():
+        sae.b_enc += float(data[0][:, 7].mean()) * sae.W_enc[7]
+        sae.W_enc[7] = 0
+        sae.W_dec[:, 7] = 1e-8  # what float32 leaves of a constant
+        sae.b_dec[7] = value
+    found = Reconstruction(make_embeddings({"hook_fused": x})).evaluate(sae).numbers
+    alone = tiny_sae(data[0][:, others])
+    with torch.no_grad():
+        for name, weight in (
+            ("W_enc", sae.W_enc[others]),
+            ("W_dec", sae.W_dec[:, others]),
+            ("b_dec", sae.b_dec[others]),
+        ):
+            getattr(alone, name).copy_(weight)
+        alone.b_enc.copy_(sae.b_enc)
+    without = Reconstruction(make_embeddings({"hook_fused": x[:, others]})).evaluate(alone).numbers
+    for split in ("train", "held_out"):
+        for key in ("explained_variance_zscored", "explained_variance_zscored_mean_predictor"):
+            assert found[f"{split}/{key}"] == pytest.approx(without[f"{split}/{key}"], abs=1e-6)
+    assert found["train/explained_variance_zscored"] > 0.1
+
+
+@pytest.mark.parametrize("scale", [1e25, 1e-25])
+def test_no_number_depends_on_the_size_of_the_embeddings(data, scale):
+    """In float32 the squares of these are infinity and 0."""
+    x = data[0] * np.float32(scale)
+    sae = tiny_sae(data[0])
+    with torch.no_grad():
+        for weight, factor in ((sae.W_enc, 1 / scale), (sae.W_dec, scale), (sae.b_dec, scale)):
+            weight.mul_(factor)
+    numbers = Reconstruction(make_embeddings({"hook_fused": x})).evaluate(sae).numbers
+    for key, value in Reconstruction(data[1]).evaluate(data[2]).numbers.items():
+        if not key.endswith("mse"):
+            assert numbers[key] == pytest.approx(value, rel=1e-4, abs=1e-6), key
+
+
+@pytest.mark.parametrize("case", hostile.CASES)
+def test_hostile_memes(case):
+    hostile.check(Reconstruction, case)
+
+
+def test_the_verdict_says_how_much_and_where(data):
+    x, embeddings, sae = data
+    verdict = Reconstruction(embeddings).evaluate(sae).verdict
+    assert "of held-out memes" in verdict
+    only = make_embeddings({"hook_fused": x}, splits=["train", "validation"] * (len(x) // 2))
+    assert "of validation memes (none are test memes)" in Reconstruction(only).evaluate(sae).verdict
+    with torch.no_grad():
+        worse = tiny_sae(x)
+        worse.W_dec.mul_(-3)
+    assert "gives back less of held-out memes than their mean" in Reconstruction(embeddings).evaluate(worse).verdict
+
+
+def test_rows_stand_beside_train_memes_and_the_mean(data):
+    result = Reconstruction(data[1]).evaluate(data[2])
+    shown = {row["measure"]: row for row in result.rows()}
+    zscored = shown["explained variance, z-scored"]
+    assert zscored["value"] == result.numbers["held_out/explained_variance_zscored"]
+    assert zscored["controls"] == {
+        "train memes": result.numbers["train/explained_variance_zscored"],
+        "mean": result.numbers["held_out/explained_variance_zscored_mean_predictor"],
+    }
+    assert shown["L0"]["controls"] == {"train memes": result.numbers["train/l0"]}
+
+
+def test_a_damaged_decoder_is_no_variance_of_zero(data):
+    x, embeddings, _ = data
+    sae = tiny_sae(x)
+    with torch.no_grad():
+        sae.W_dec[5, 3] = float("nan")
+    with pytest.raises(NonFiniteError, match=r"the reconstruction of hook_fused, row 0 \(id 'meme-0'\): holds nan"):
+        Reconstruction(embeddings).evaluate(sae)

@@ -81,7 +81,9 @@ def test_it_is_in_every_place(loudness, tmp_path: Path, capsys: pytest.CaptureFi
     assert len(pd.read_parquet(tmp_path / "V" / "loudness.parquet")) == 12
     assert "the largest activation" in command("explain", tmp_path / "V", "loudness/*", capsys=capsys)[1]
     assert "loudness" in command("explain", tmp_path / "V", capsys=capsys)[1]
-    silent = command("evaluate", *folders, "--only", "loudness", "--overwrite", "loudness.at_least=1e9", capsys=capsys)
+    silent = command(
+        "evaluate", *folders, "--only", "loudness", "--overwrite", "loudness.at_least=1.0e+9", capsys=capsys
+    )
     assert silent[0] == 0
     assert "all are silent" in silent[1]
     wrong = command("evaluate", *folders, "--overwrite", "loudness.at_last=1.0", capsys=capsys)

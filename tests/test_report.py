@@ -86,7 +86,7 @@ def test_a_summary_is_short_and_ends_with_the_page():
     lines = file.getvalue().splitlines()
     assert len(lines) <= 25
     assert "out/evaluation.html" in lines[-1]
-    assert "and 26 more on the page" in file.getvalue()
+    assert "and 28 more on the page" in file.getvalue()
 
 
 def test_every_control_is_drawn(tmp_path: Path):

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import permutations
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -19,30 +21,65 @@ from scipy.stats import fisher_exact
 from sklearn.metrics import jaccard_score
 from tiny_sae import tiny_sae
 
-from sae_lens_meme.errors import ConfigError, DataError
-from sae_lens_meme.evaluators.concept_alignment import ConceptAlignment
-from sae_lens_meme.evaluators.latents import Latents, encode
-from sae_lens_meme.evaluators.result import Result
-from sae_lens_meme.evaluators.stability import Stability, seed_agreement, stability
-from sae_lens_meme.evaluators.stability.firing import firing_agreement
-from sae_lens_meme.evaluators.stability.matching import Directions, largest_sum, match, random_like
-from sae_lens_meme.evaluators.stability.significance import rate_groups, significance_numbers
+from sae_lens_meme.embeddings import Embeddings
+from sae_lens_meme.errors import ConfigError, DataError, NonFiniteError
+from sae_lens_meme.evaluators import ConceptAlignment, Latents, Result, Section, encode
+from sae_lens_meme.evaluators.stability import (
+    Directions,
+    Stability,
+    firing_agreement,
+    largest_sum,
+    match,
+    of_significance,
+    random_like,
+    rate_groups,
+)
 from sae_lens_meme.metrics.permutation import permutation_within
 
 D_IN = 24
 SPREAD = np.sqrt(np.array([0.406, 0.205, 0.031, *[0.358 / 21] * 21])).astype(np.float32)
 
 
-def sae_of(rows: np.ndarray, hook: str | None = "hook_fused") -> TopKSAE:
+def sae_of(
+    rows: np.ndarray,
+    hook: str | None = "hook_fused",
+    *,
+    seed: int = 0,
+    order: np.ndarray | None = None,
+    silent: Sequence[int] = (),
+) -> TopKSAE:
+    """These decoder rows behind a random encoder, of which `order` takes the columns; every latent fires, but for some."""
+    d_sae, d_in = rows.shape
     sae = TopKSAE(
         TopKSAEConfig(
-            d_in=rows.shape[1], d_sae=len(rows), k=4, apply_b_dec_to_input=False, rescale_acts_by_decoder_norm=False
+            d_in=d_in, d_sae=d_sae, k=min(4, d_sae), apply_b_dec_to_input=False, rescale_acts_by_decoder_norm=False
         )
     )
     sae.cfg.metadata.hook_name = hook
+    encoder = np.random.default_rng(seed).standard_normal((d_in, d_sae)).astype(np.float32)
     with torch.no_grad():
         sae.W_dec.copy_(torch.from_numpy(rows))
+        sae.W_enc.copy_(torch.from_numpy(encoder if order is None else encoder[:, order]))
+        sae.b_enc[list(silent)] = -1e9
     return sae.eval()
+
+
+def memes(n: int = 600) -> Embeddings:
+    return make_embeddings(
+        {"hook_fused": np.random.default_rng(9).standard_normal((n, D_IN))}, sources=["a", "b"] * (n // 2)
+    )
+
+
+MEMES = memes()
+
+
+def stability(sae: TopKSAE, others: dict[str, TopKSAE], embeddings: Embeddings = MEMES, **given: Any) -> Result:
+    """In the space of the embeddings, without resamples."""
+    return Stability(embeddings, others, **{"zscored": False, "n_bootstrap": 0, **given}).evaluate(sae)
+
+
+def significance(*of: Any) -> Result:
+    return Result("significance", Section("", ""), tuple(of_significance(*of).values()))
 
 
 def rows_of(n: int, seed: int, d: int = D_IN) -> np.ndarray:
@@ -86,10 +123,8 @@ def test_the_matching_is_the_best_of_all():
 
 def test_an_sae_against_itself_permuted():
     rows, order = rows_of(40, 0), np.random.default_rng(1).permutation(40)
-    latents = some_latents(300, 40, 2)
-    other = Latents.from_csr(latents.csr()[:, order])
     scaled = (rows[order] * np.linspace(0.1, 5, 40)[:, None]).astype(np.float32)
-    result = stability(sae_of(rows), {"other": sae_of(scaled)}, latents=latents, other_latents={"other": other})
+    result = stability(sae_of(rows), {"other": sae_of(scaled, order=order)})
     table = table_of(result)
     assert order[table["other/matched"].to_numpy(dtype=int)].tolist() == list(range(40))
     for key in ("mean_cosine", "mean_nearest_cosine", "share_above_0.9", "mean_jaccard", "mean_correlation"):
@@ -103,7 +138,7 @@ def test_an_sae_against_itself_permuted():
 def test_the_random_control_knows_the_covariance():
     """SAEs that have nothing in common but the anisotropy do as well as the control, and a naive control would not."""
     rows, unrelated = rows_of(400, 0), rows_of(400, 1)
-    numbers = stability(sae_of(rows), {"other": sae_of(unrelated)}).numbers
+    numbers = stability(sae_of(rows), {"other": sae_of(unrelated)}, memes(2000)).numbers
     assert numbers["other/mean_cosine"] == pytest.approx(numbers["other/mean_cosine_random"], abs=0.02)
     assert numbers["other/mean_nearest_cosine"] == pytest.approx(numbers["other/mean_nearest_cosine_random"], abs=0.02)
     isotropic = match(directions(rows), directions(rows_of(400, 2) / SPREAD))
@@ -128,11 +163,11 @@ def test_firing_agreement_is_sklearns_and_numpys():
     a, b = mine.csr().toarray(), theirs.csr().toarray()
     for latent, other in enumerate(partner):
         if other < 0:
-            assert np.isnan(found["jaccard"][latent])
-            assert np.isnan(found["correlation"][latent])
+            assert np.isnan(found.jaccard[latent])
+            assert np.isnan(found.correlation[latent])
             continue
-        assert found["jaccard"][latent] == pytest.approx(jaccard_score(a[:, latent] > 0, b[:, other] > 0))
-        assert found["correlation"][latent] == pytest.approx(np.corrcoef(a[:, latent], b[:, other])[0, 1])
+        assert found.jaccard[latent] == pytest.approx(jaccard_score(a[:, latent] > 0, b[:, other] > 0))
+        assert found.correlation[latent] == pytest.approx(np.corrcoef(a[:, latent], b[:, other])[0, 1])
 
 
 def test_memes_are_permuted_within_stratum():
@@ -147,11 +182,7 @@ def test_memes_are_permuted_within_stratum():
 
 def test_dead_latents_and_other_widths():
     rows = rows_of(30, 0)
-    active = some_latents(200, 30, 1).csr().toarray()
-    active[:, [3, 7]] = 0
-    narrow = some_latents(200, 20, 2)
-    latents = Latents.from_csr(sparse.csr_matrix(active))
-    result = stability(sae_of(rows), {"narrow": sae_of(rows[:20])}, latents=latents, other_latents={"narrow": narrow})
+    result = stability(sae_of(rows, silent=[3, 7]), {"narrow": sae_of(rows[:20], seed=2)})
     table, numbers = table_of(result), result.numbers
     assert numbers["n_alive"] == 28
     assert numbers["narrow/n_matched"] == 20
@@ -168,13 +199,13 @@ def test_dead_latents_and_other_widths():
 
 
 def test_nothing_alive_is_null():
-    nothing = Latents.from_csr(sparse.csr_matrix((10, 5), dtype=np.float32))
-    result = stability(
-        sae_of(rows_of(5, 0)), {"o": sae_of(rows_of(5, 1))}, latents=nothing, other_latents={"o": nothing}
-    )
+    nothing = range(5)
+    result = stability(sae_of(rows_of(5, 0), silent=nothing), {"o": sae_of(rows_of(5, 1), silent=nothing)})
     assert result.numbers["n_alive"] == 0
     assert result.numbers["o/share_above_0.7"] is None
     assert result.reasons["mean/mean_cosine"] == "no latent takes part, or none has a partner"
+    assert result.verdict is None
+    assert result.rows() == []
 
 
 def planted_significance(n: int = 3000, seed: int = 0, by_rate: bool = False):
@@ -192,8 +223,9 @@ def planted_significance(n: int = 3000, seed: int = 0, by_rate: bool = False):
 def test_significance_is_scipys_and_a_naive_loop():
     significant, stable, cosine, rate = planted_significance()
     significant[::10] = np.nan
-    numbers, reasons = significance_numbers(significant, stable, cosine, rate, 200, 0)
-    assert not reasons
+    result = significance(significant, stable, cosine, rate, 200, 0)
+    numbers = result.numbers
+    assert not result.reasons
     yes, no = significant == 1, significant == 0
     table = [[(yes & stable).sum(), (yes & ~stable).sum()], [(no & stable).sum(), (no & ~stable).sum()]]
     assert numbers["significance/p"] == pytest.approx(fisher_exact(table).pvalue)
@@ -239,7 +271,7 @@ def check_within_rate(numbers, significant, stable, cosine, rate):
 
 def test_the_firing_rate_explains_what_it_explains():
     significant, stable, cosine, rate = planted_significance(by_rate=True)
-    numbers, _ = significance_numbers(significant, stable, cosine, rate, 200, 0)
+    numbers = significance(significant, stable, cosine, rate, 200, 0).numbers
     assert numbers["significance/odds_ratio_low"] > 1.5
     assert numbers["significance/cosine_difference_low"] > 0
     assert numbers["significance/within_rate/odds_ratio"] < 1.5
@@ -254,14 +286,23 @@ def test_equal_rates_are_in_one_group():
 
 def test_undefined_significance_has_reasons():
     nothing = np.zeros(20)
-    numbers, reasons = significance_numbers(nothing, nothing == 0, nothing + 0.5, None, 10, 0)
-    assert numbers["significance/odds_ratio"] is None
-    assert reasons["significance/odds_ratio"] == "no latent is significant"
-    assert reasons["significance/within_rate/p"] == "no latents are given, so no firing rates"
+    result = significance(nothing, nothing == 0, nothing + 0.5, nothing, 10, 0)
+    assert result.numbers["significance/odds_ratio"] is None
+    assert result.reasons["significance/odds_ratio"] == "no latent is significant"
+    assert result.reasons["significance/within_rate/p"].startswith(
+        "no group of equal firing rate has latents of all kinds"
+    )
     half = np.repeat([0.0, 1.0], 10)
-    numbers, reasons = significance_numbers(half, half == 0, half, half, 10, 0)
+    numbers = significance(half, half == 0, half, half, 10, 0).numbers
     assert numbers["significance/odds_ratio"] == pytest.approx(0)
     assert numbers["significance/p"] < 1e-4
+    result = significance(half, half == 1, half, nothing, 10, 0)
+    for key in ("significance/odds_ratio", "significance/odds_ratio_high", "significance/within_rate/odds_ratio"):
+        assert result.numbers[key] is None
+        assert result.reasons[key] == "infinite: one kind of latent is missing"
+    assert result.numbers["significance/odds_ratio_low"] > 1
+    untested = significance(half * np.nan, half == 1, half, half, 10, 0)
+    assert untested.reasons["significance/share_stable_other"] == "no latent that takes part was tested"
 
 
 @settings(max_examples=10, deadline=None)
@@ -270,8 +311,8 @@ def test_order_and_norms_of_the_other_latents_do_not_matter(seed, n):
     rng = np.random.default_rng(seed)
     mine, theirs, order = rows_of(n, seed), rows_of(n + 2, seed + 1), rng.permutation(n + 2)
     scaled = theirs[order] * rng.uniform(0.1, 10, (n + 2, 1)).astype(np.float32)
-    one = stability(sae_of(mine), {"o": sae_of(theirs)})
-    two = stability(sae_of(mine), {"o": sae_of(scaled)})
+    one = stability(sae_of(mine), {"o": sae_of(theirs, seed=1)})
+    two = stability(sae_of(mine), {"o": sae_of(scaled, seed=1, order=order)})
     assert one.numbers["o/mean_cosine"] == pytest.approx(two.numbers["o/mean_cosine"], abs=1e-5)
     assert one.numbers["o/mean_nearest_cosine"] == pytest.approx(two.numbers["o/mean_nearest_cosine"], abs=1e-5)
     assert order[table_of(two)["o/matched"].to_numpy(int)].tolist() == table_of(one)["o/matched"].tolist()
@@ -288,31 +329,41 @@ def test_controls_are_in_no_mean():
     assert 0 < numbers["shuffled/mean_cosine"] < 1
 
 
-def test_three_seeds_agree_on_what_they_share():
-    shared, rng = rows_of(20, 0), np.random.default_rng(5)
-    own = [rows_of(10, seed) for seed in (1, 2, 3)]
-    orders = [rng.permutation(30) for _ in own]
-    saes = {name: sae_of(np.vstack([shared, mine])[o]) for name, mine, o in zip("abc", own, orders, strict=True)}
-    result = seed_agreement(saes, threshold=0.99)
-    for name, order in zip("abc", orders, strict=True):
-        table = table_of(result)[table_of(result)["sae"] == name]
-        assert table["in_all"].tolist() == (order < 20).tolist()
-        assert table["consistent"].tolist() == (order < 20).tolist()
-    assert result.numbers["mean/share_in_all"] == result.numbers["mean/share_consistent"] == pytest.approx(2 / 3)
-    assert result.numbers["mean/share_in_all_random"] < 0.05
-    assert all(result.explanation(key) for key in (*result.numbers, *table_of(result).columns[2:]))
+@pytest.mark.parametrize(
+    ("significant", "said"),
+    [
+        (range(22), "significant latents more often (odds ratio "),
+        (range(18, 40), "significant latents less often (odds ratio 0.0"),
+        (range(0, 40, 2), "significant latents no more often than others (odds ratio 1.00, 0."),
+        (range(20), "significant latents more often (odds ratio 49.15 or more)."),
+        ([], "whether the significant ones do is not known."),
+    ],
+)
+def test_the_verdict_says_whether_significant_latents_are_the_stable_ones(significant, said):
+    """The first 20 of 40 latents have the same direction in the other SAE."""
+    rows = rows_of(40, 0)
+    other = np.vstack([rows[:20], rows_of(20, 1)])
+    alignment = pd.DataFrame({"latent": range(40), "q_global": np.where(np.isin(range(40), significant), 0.001, 0.9)})
+    result = stability(sae_of(rows), {"one": sae_of(other)}, alignment=alignment, threshold=0.999)
+    assert result.verdict is not None
+    assert result.verdict.startswith("50% of 40 latents come again with another seed (random directions: 0%)")
+    assert said in result.verdict
+    labels = [row["measure"] for row in result.rows()]
+    assert labels[0] == "stable latents (of 40): cosine of 0.999 or more"
+    if len(significant):
+        n = len(significant)
+        assert f"stable of {n} significant latents (others: {40 - n})" in labels
 
 
-def test_partners_of_partners_have_to_close():
-    """The first of a is matched with the first of b and of c, which are matched with the second of each other."""
-    angles = {"a": [0], "b": [40, -45], "c": [-40, 45]}
-    rows = [np.array([[np.cos(t), np.sin(t), 0] for t in np.deg2rad(angle)], np.float32) for angle in angles.values()]
-    rows[0] = np.vstack([rows[0], np.float32([[0, 0, 1]])])
-    saes = {name: sae_of(r) for name, r in zip("abc", rows, strict=True)}
-    table = table_of(seed_agreement(saes, threshold=0.1))
-    first = table[(table["sae"] == "a") & (table["latent"] == 0)].iloc[0]
-    assert bool(first["in_all"])
-    assert not first["consistent"]
+def test_labels_that_cannot_be_used_leave_the_rest():
+    labelled = make_embeddings({"hook_fused": MEMES.take("hook_fused", np.arange(600))}, labels={"always": [1] * 600})
+    result = stability(sae_of(rows_of(8, 0)), {"one": sae_of(rows_of(8, 1))}, labelled)
+    assert result.numbers["significance/odds_ratio"] is None
+    assert result.reasons["significance/odds_ratio"].startswith(
+        "no table of concept alignment is given, and no label has 2 to 10 classes (labels: always)"
+    )
+    assert result.numbers["one/mean_cosine"] is not None
+    assert table_of(result)["significant"].isna().all()
 
 
 WRONG = [
@@ -326,7 +377,7 @@ WRONG = [
     (
         lambda: stability(sae_of(rows_of(4, 0)), {"a": sae_of(rows_of(4, 1))}, threshold=1.5),
         ConfigError,
-        "threshold 1.5 is no cosine",
+        "stability.threshold is 1.5, it must be",
     ),
     (
         lambda: stability(sae_of(rows_of(4, 0)), {"a": sae_of(rows_of(4, 1, d=8))}),
@@ -339,19 +390,16 @@ WRONG = [
         "a was trained on hook_text_embed, the SAE on hook_fused",
     ),
     (
-        lambda: stability(sae_of(rows_of(4, 0)), {"a": sae_of(rows_of(4, 1))}, latents=some_latents(9, 5, 0)),
+        lambda: Stability(MEMES, {"a": sae_of(rows_of(4, 1))}).evaluate(
+            sae_of(rows_of(4, 0)), latents=some_latents(600, 5, 0)
+        ),
         DataError,
         "d_sae 5, not 4",
     ),
     (
-        lambda: stability(
-            sae_of(rows_of(4, 0)),
-            {"a": sae_of(rows_of(4, 1))},
-            latents=some_latents(9, 4, 0),
-            other_latents={"a": some_latents(8, 4, 0)},
-        ),
-        DataError,
-        "latents of a are of 8 memes, those of the SAE of 9",
+        lambda: stability(sae_of(rows_of(4, 0)), {"a": sae_of(np.full((4, D_IN), np.nan, np.float32))}),
+        NonFiniteError,
+        "decoder row 0 holds NaN or infinity",
     ),
     (
         lambda: stability(
@@ -376,7 +424,6 @@ WRONG = [
         DataError,
         "no rows of the corrected protocol",
     ),
-    (lambda: seed_agreement({"a": sae_of(rows_of(4, 0))}), ConfigError, "1 SAEs are given"),
 ]
 
 
@@ -409,22 +456,49 @@ def test_the_evaluator_measures_significance_as_concept_alignment_does(data):
     assert set(table.loc[table["significant"].fillna(False), "latent"]) == expected
     latents = encode(sae, embeddings)
     np.testing.assert_allclose(table["firing_rate"], (latents.csr().toarray() > 0).mean(axis=0))
-    unexplained = [
-        key for key in table.columns if key not in ("latent", "alive") and len(measured.explanation(key)) < 90
-    ]
-    assert not unexplained
+    assert measured.columns.keys() == set(table.columns)
 
 
 def test_zscored_directions(data):
     x, embeddings = data
     sae, other = tiny_sae(x, d_sae=40, k=6), tiny_sae(x, d_sae=40, k=6, seed=1)
-    result = Stability(embeddings, {"one": other}, zscored=True).evaluate(sae)
+    result = Stability(embeddings, {"one": other}).evaluate(sae)
     std = x[embeddings.rows("train")].std(axis=0)
     mine, theirs = (s.W_dec.detach().numpy() / std for s in (sae, other))
     cosines = directions(mine).rows @ directions(theirs).rows.T
     alive = np.ix_(*((encode(s, embeddings).csr().toarray() > 0).any(axis=0) for s in (sae, other)))
     rows, columns = linear_sum_assignment(cosines[alive], maximize=True)
     assert result.numbers["one/mean_cosine"] == pytest.approx(cosines[alive][rows, columns].mean(), rel=1e-4)
+
+
+@pytest.mark.parametrize("value", [0.3, 1e30, 4e-33])
+def test_a_dimension_that_does_not_vary_counts_nothing(data, value):
+    """Divided by a standard deviation of almost 0 it would be all of every direction, and all latents the same."""
+    x, _ = data
+    flat, narrow = x.copy(), np.delete(x, 7, axis=1)
+    flat[:, 7] = value
+    results = []
+    for memes_, part in ((flat, slice(None)), (narrow, np.arange(D_IN) != 7)):
+        saes = [sae_of(rows_of(30, seed)[:, part]) for seed in (0, 1)]
+        for sae in saes:
+            sae.W_enc.data[...] = torch.from_numpy(np.random.default_rng(3).standard_normal((D_IN, 30))[part])
+            if memes_ is flat:
+                sae.W_enc.data[7] = 0
+        results.append(Stability(make_embeddings({"hook_fused": memes_}), {"one": saes[1]}).evaluate(saes[0]))
+    with_it, without = (result.numbers for result in results)
+    for key in ("share_above_0.5", "mean_cosine", "mean_nearest_cosine", "mean_jaccard"):
+        assert with_it[f"one/{key}"] == pytest.approx(without[f"one/{key}"], abs=1e-5), key
+    assert with_it["one/mean_cosine"] < 0.6
+
+
+def test_memes_that_are_all_alike_have_no_stable_latents():
+    alike = make_embeddings({"hook_fused": np.ones((40, D_IN))})
+    result = stability(sae_of(rows_of(8, 0)), {"one": sae_of(rows_of(8, 1))}, alike, zscored=True)
+    assert result.numbers["n_alive"] == 0
+    assert result.numbers["mean/share_above_0.7"] is result.verdict is None
+    raw = stability(sae_of(rows_of(8, 0)), {"one": sae_of(rows_of(8, 1))}, alike)
+    assert raw.numbers["one/mean_correlation"] is None, "constant activations have no correlation"
+    assert raw.numbers["one/mean_jaccard"] is not None
 
 
 def test_it_conforms_without_labels(data):

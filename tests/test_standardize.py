@@ -46,6 +46,8 @@ def test_a_dimension_of_noise_is_dead(noise: float, n_dead: int, scale: float):
     z = (x * np.float32(scale) - mean) / std
     np.testing.assert_allclose(z[:, n_dead:].std(0, ddof=1), 1, rtol=1e-6)
     assert np.abs(z[:, :n_dead]).max() < 0.01
+    weights = moments([x]).zscore_weights
+    np.testing.assert_allclose(weights, np.where(dead, 0, 1 / x.astype(float).var(0, ddof=1).clip(1e-9)), rtol=1e-6)
 
 
 def test_small_dimensions_beside_large_ones_live():

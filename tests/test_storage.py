@@ -190,3 +190,71 @@ def test_mode_follows_the_umask(tmp_path: Path):
 def test_json_is_strict():
     with pytest.raises(ValueError, match="Out of range float"):
         to_json({"f1": float("nan")})
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"\xff\xfe", "is not valid JSON"),
+        (b"[" * 100_000, "is not valid JSON"),
+        (b"9" * 10_000, "is not valid JSON"),
+        (b"[]", "names no schema"),
+        (b'{"schema": 1, "step": "embed", "fingerprint": {}, "files": []}', r"files is \[\], not a dict"),
+        (b'{"schema": 1, "step": null}', "step is None, not a str"),
+    ],
+)
+def test_a_damaged_manifest_is_one_line(tmp_path: Path, content: bytes, message: str):
+    (tmp_path / "manifest.json").write_bytes(content)
+    for read in (read_finished, lambda path, step: StepFolder(path, step, {}).__enter__()):
+        with pytest.raises(StorageError, match=message) as caught:
+            read(tmp_path, "embed")
+        assert "\n" not in str(caught.value)
+
+
+def test_a_folder_that_a_killed_run_left_half_written_is_removed(tmp_path: Path):
+    build(tmp_path / "a")
+    before = contents(tmp_path / "a")
+    (tmp_path / "a" / ".writing-x").mkdir()
+    (tmp_path / "a" / ".writing-x" / "shard").write_bytes(b"half")
+    build(tmp_path / "a")
+    assert contents(tmp_path / "a") == before
+
+
+WITHOUT_POSIX = """
+import sys
+import datasets, huggingface_hub, numba, open_clip, sae_lens, statsmodels, typer  # theirs may ask for what they like
+POSIX = {"fcntl", "grp", "pwd", "resource", "termios"}
+
+class Missing:
+    def find_spec(self, name, path=None, target=None):
+        if name in POSIX:
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+
+for name in POSIX:
+    sys.modules.pop(name, None)
+sys.meta_path.insert(0, Missing())
+import importlib, pkgutil, sae_lens_meme
+for module in pkgutil.walk_packages(sae_lens_meme.__path__, "sae_lens_meme."):
+    importlib.import_module(module.name)
+"""
+
+
+def test_every_module_is_imported_without_what_windows_lacks():
+    done = subprocess.run([sys.executable, "-c", WITHOUT_POSIX], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def test_folders_are_not_opened_on_windows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    opened = os.open
+
+    def as_windows_does(path: str, flags: int, *rest: int, **options: int) -> int:
+        if os.path.isdir(path):
+            raise PermissionError(13, "Permission denied", str(path))
+        return opened(path, flags, *rest, **options)
+
+    with monkeypatch.context() as patched:
+        patched.setattr("sae_lens_meme.storage.os.open", as_windows_does)
+        patched.setattr("sae_lens_meme.storage.sys.platform", "win32")
+        with atomic_file(tmp_path / "a.txt") as temporary:
+            temporary.write_text("whole")
+    assert (tmp_path / "a.txt").read_text() == "whole"

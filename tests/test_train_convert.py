@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import json
 import os
+from contextlib import suppress
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 from arrays import anisotropic
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from sae_lens import SAE
 
-from sae_lens_meme.errors import ModelError
-from sae_lens_meme.train import dictionary_learning_loader, intervlm_loader
+from sae_lens_meme.errors import ModelError, StorageError
+from sae_lens_meme.train import dictionary_learning_loader, import_sae, intervlm_loader
 
 X = torch.from_numpy(anisotropic(100, 24, np.random.default_rng(0)))
 
@@ -62,6 +66,117 @@ def test_dictionary_learning(tmp_path, k_in: str):
     )
 
 
+def batch_topk(folder: Path, kind: str, threshold: float, dict_class: str | None = "given") -> dict[str, torch.Tensor]:
+    """Files as dictionary_learning writes them for `kind`; returns the state."""
+    state = linear_state()
+    state |= {"b_dec": state.pop("decoder.bias"), "k": torch.tensor(5), "threshold": torch.tensor(threshold)}
+    if kind == "MatryoshkaBatchTopKSAE":
+        state["W_enc"], state["b_enc"] = state.pop("encoder.weight").T.contiguous(), state.pop("encoder.bias")
+        state["W_dec"] = state.pop("decoder.weight").T.contiguous()
+        state["group_sizes"] = torch.tensor([20, 40])
+    torch.save(state, folder / "ae.pt")
+    if dict_class:
+        trainer = {"trainer": {"dict_class": kind if dict_class == "given" else dict_class, "k": 5}}
+        (folder / "config.json").write_text(json.dumps(trainer))
+    return state
+
+
+@pytest.mark.parametrize("threshold", [0.3, 0.0, -1.0])  # -1: no step was long enough to set it
+@pytest.mark.parametrize("kind", ["BatchTopKSAE", "MatryoshkaBatchTopKSAE"])
+def test_batchtopk_encodes_with_its_threshold(tmp_path: Path, kind: str, threshold: float):
+    state = batch_topk(tmp_path, kind, threshold)
+    sae = SAE.load_from_disk(tmp_path, converter=dictionary_learning_loader)
+    assert sae.cfg.architecture() == "jumprelu"
+    x = X * 20
+    W_enc = state["W_enc"] if "W_enc" in state else state["encoder.weight"].T
+    W_dec = state["W_dec"] if "W_dec" in state else state["decoder.weight"].T
+    b_enc = state["b_enc"] if "b_enc" in state else state["encoder.bias"]
+    hidden = torch.relu((x - state["b_dec"]) @ W_enc + b_enc)
+    latents = hidden * (hidden > threshold)
+    assert 0 < (latents > 0).double().mean() < 0.9
+    torch.testing.assert_close(sae.encode(x), latents, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(sae(x), latents @ W_dec + state["b_dec"], atol=1e-5, rtol=1e-5)
+
+
+def test_topk_with_a_threshold_is_topk_where_its_class_is_named(tmp_path: Path):
+    batch_topk(tmp_path, "AutoEncoderTopK", 0.3)
+    sae = SAE.load_from_disk(tmp_path, converter=dictionary_learning_loader)
+    assert (sae.cfg.architecture(), sae.cfg.k) == ("topk", 5)
+
+
+def test_what_cannot_be_told_is_refused(tmp_path: Path):
+    batch_topk(tmp_path, "BatchTopKSAE", 0.3, dict_class=None)
+    with pytest.raises(ModelError, match=r"is AutoEncoderTopK or BatchTopKSAE.* config.json.* or pass k="):
+        dictionary_learning_loader(tmp_path)
+    assert dictionary_learning_loader(tmp_path, k=3)[0]["architecture"] == "topk"
+    batch_topk(tmp_path, "BatchTopKSAE", 0.3, dict_class="GatedAutoEncoder")
+    with pytest.raises(ModelError, match="names 'GatedAutoEncoder', known here are AutoEncoderTopK, BatchTopKSAE"):
+        dictionary_learning_loader(tmp_path)
+
+
+@pytest.mark.parametrize("kind", ["intervlm", "BatchTopKSAE", "MatryoshkaBatchTopKSAE", "AutoEncoderTopK"])
+def test_import_writes_a_stock_folder(tmp_path: Path, kind: str):
+    (tmp_path / "given").mkdir()
+    if kind == "intervlm":
+        torch.save(linear_state() | {"k": 5}, tmp_path / "given" / "sae.pt")
+        torch.save({"mean": X.mean(0), "std": X.std(0)}, tmp_path / "given" / "norm_stats.pt")
+    else:
+        batch_topk(tmp_path / "given", kind, 0.3)
+    imported = import_sae(tmp_path / "given", tmp_path / "made" / "out", hook="hook_image_embed")
+    loaded = SAE.load_from_disk(tmp_path / "made" / "out")
+    assert loaded.cfg.metadata.hook_name == "hook_image_embed"
+    assert [path.name for path in (tmp_path / "made").iterdir()] == ["out"]
+    torch.testing.assert_close(loaded(X), imported(X))
+    with pytest.raises(StorageError, match="is there already"):
+        import_sae(tmp_path / "given", tmp_path / "made" / "out")
+
+
+def changed(key: str, value: object) -> dict[str, object]:
+    state: dict[str, object] = {**linear_state(), "k": torch.tensor(5)}
+    state["b_dec"] = state.pop("decoder.bias")
+    return state | {key: value}
+
+
+@pytest.mark.parametrize(
+    ("state", "message"),
+    [
+        (changed("b_dec", torch.zeros(7)), "the shapes of its tensors .* are not those of one autoencoder"),
+        (changed("b_dec", torch.zeros(24, 1)), r"'b_dec' has shape \(24, 1\), 1 dimensions are expected"),
+        (changed("encoder.bias", torch.full((60,), float("nan"))), "b_enc holds NaN"),
+        (changed("k", torch.tensor(61)), "k is 61, there are 60 latents"),
+        (changed("k", torch.tensor(0)), "k is 0, not a number of latents"),
+        (changed("k", float("inf")), "k is inf, not a number"),
+        (changed("encoder.weight", [1.0]), "has no tensor 'encoder.weight'"),
+        ([1], "holds list, not a dictionary"),
+    ],
+)
+def test_wrong_tensors_are_refused(tmp_path: Path, state: object, message: str):
+    torch.save(state, tmp_path / "ae.pt")
+    with pytest.raises(ModelError, match=message):
+        dictionary_learning_loader(tmp_path)
+
+
+@pytest.mark.parametrize("text", ["{", "[]", "3", '{"trainer": 3}', "\x00"])
+def test_a_wrong_config_is_refused(tmp_path: Path, text: str):
+    torch.save(changed("k", torch.tensor(5)), tmp_path / "ae.pt")
+    (tmp_path / "config.json").write_text(text)
+    with pytest.raises(ModelError, match=r"is not the config.json of a trainer"):
+        dictionary_learning_loader(tmp_path)
+
+
+@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data())
+def test_whatever_bytes_a_file_holds_it_loads_or_is_refused(tmp_path: Path, data: st.DataObject):
+    torch.save(changed("k", torch.tensor(5)), tmp_path / "ae.pt")
+    good = (tmp_path / "ae.pt").read_bytes()
+    at = data.draw(st.integers(0, len(good)))
+    torn = data.draw(st.sampled_from([good[:at], good[:at] + data.draw(st.binary(max_size=40)) + good[at + 7 :]]))
+    name = data.draw(st.sampled_from(["ae.pt", "ae.safetensors"]))
+    (tmp_path / name).write_bytes(torn)
+    with suppress(ModelError):
+        dictionary_learning_loader(tmp_path / name)
+
+
 class Malicious:
     def __reduce__(self):
         return (os.system, ("touch pwned",))
@@ -72,7 +187,7 @@ def test_a_malicious_file_is_not_opened(tmp_path, monkeypatch, loader):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD", "1")
     torch.save({"encoder.weight": Malicious()}, "ae.pt")
-    with pytest.raises(ModelError, match="holds more than tensors, it was not opened"):
+    with pytest.raises(ModelError, match="cannot be read as tensors only"):
         loader(tmp_path / "ae.pt")
     assert not (tmp_path / "pwned").exists()
 

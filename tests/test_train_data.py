@@ -11,9 +11,7 @@ from hypothesis import strategies as st
 
 from sae_lens_meme.embeddings import Embeddings
 from sae_lens_meme.errors import ConfigError, DataError, NonFiniteError
-from sae_lens_meme.train.data import open_data
-from sae_lens_meme.train.provider import EpochShuffle
-from sae_lens_meme.train.source import shuffled, statistics
+from sae_lens_meme.train.data import EpochShuffle, open_data, shuffled
 
 
 def embeddings_of(
@@ -66,23 +64,8 @@ def test_a_restored_provider_goes_on_where_it_was(n_before: int):
         assert np.array_equal(next(first), next(second))
 
 
-def test_statistics_equal_numpy_on_shifted_data():
-    x = (anisotropic(9000, 12, np.random.default_rng(0)) + 1000).astype(np.float64)  # a mean that swamps the spread
-    result = statistics(lambda rows: torch.from_numpy(x[rows]), np.arange(9000), str, show=False)
-    np.testing.assert_allclose(result.mean, x.mean(0), rtol=1e-12)
-    np.testing.assert_allclose(result.std, x.std(0, ddof=1), rtol=1e-9)
-
-
-def test_a_constant_dimension_has_the_smallest_std():
-    x = np.ones((10, 2), dtype=np.float32)
-    assert statistics(lambda rows: torch.from_numpy(x[rows]), np.arange(10), str, show=False).std.tolist() == [
-        1e-6,
-        1e-6,
-    ]
-
-
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
-@pytest.mark.parametrize("row", [5, 7])  # a training row and a held-out row
+@pytest.mark.parametrize("row", [5, 7])  # a training row and a validation row
 def test_a_bad_row_is_named(value: float, row: int):
     data = open_data(embeddings_of(bad=(row, value)), ["hook_fused"])
     with pytest.raises(NonFiniteError, match=rf'row {row} \(id "meme-{row}"\), hook_fused holds NaN or infinity'):
@@ -99,13 +82,15 @@ def test_the_shuffled_control_keeps_each_dimension_and_breaks_their_dependence()
     off = ~np.eye(8, dtype=bool)
     assert np.abs(np.corrcoef(x[rows].T)[off]).max() > 0.3
     assert np.abs(np.corrcoef(y.T)[off]).max() < 0.15
-    assert np.array_equal(control(np.array([1, 3])).numpy(), x[[1, 3]])  # held-out rows stay
+    assert np.array_equal(control(np.array([1, 3])).numpy(), x[[1, 3]])  # other rows stay
 
 
-def test_heldout_rows_are_validation_then_test_then_none():
-    assert open_data(embeddings_of(splits="tve"), ["hook_fused"]).heldout_split == "validation"
-    assert open_data(embeddings_of(splits="te"), ["hook_fused"]).heldout_split == "test"
-    assert open_data(embeddings_of(splits="t"), ["hook_fused"]).heldout_split is None
+@pytest.mark.parametrize(("splits", "n"), [("tve", 133), ("te", 0), ("t", 0)])
+def test_validation_rows_are_validation_rows_never_test_rows(splits: str, n: int):
+    embeddings = embeddings_of(splits=splits)
+    rows = open_data(embeddings, ["hook_fused"]).validation_rows
+    assert len(rows) == n
+    assert set(embeddings.splits[rows]) <= {"validation"}
 
 
 def test_what_cannot_train_is_refused():

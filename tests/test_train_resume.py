@@ -202,7 +202,7 @@ def test_a_checkpoint_cannot_run_code(tmp_path, monkeypatch):
     hashes["sae/trainer_state.pt"] = sha256_file(state)
     (checkpoint / "hashes.json").write_text(to_json(hashes))
     monkeypatch.setenv("TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD", "1")
-    with pytest.raises(StorageError, match=r"trainer_state.pt: is not a checkpoint of ours .*remove"):
+    with pytest.raises(StorageError, match=r"trainer_state.pt: cannot be read as tensors only .*remove"):
         run(tmp_path / "sae")
     assert not (tmp_path / "pwned").exists()
 
@@ -210,7 +210,7 @@ def test_a_checkpoint_cannot_run_code(tmp_path, monkeypatch):
 def test_a_non_finite_loss_stops_training_with_good_weights(tmp_path, monkeypatch):
     from safetensors.torch import load_file
 
-    from sae_lens_meme.train.provider import EpochShuffle
+    from sae_lens_meme.train.data import EpochShuffle
 
     original = EpochShuffle.__next__
 

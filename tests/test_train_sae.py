@@ -19,10 +19,11 @@ from sae_lens.training.sae_trainer import SAETrainer
 from test_train_data import embeddings_of
 
 from sae_lens_meme.errors import ConfigError
+from sae_lens_meme.standardize import moments
 from sae_lens_meme.train import MemeTopKTrainingSAE, MemeTopKTrainingSAEConfig, train
 from sae_lens_meme.train.kernels import sparse_decode, topk_encode
+from sae_lens_meme.train.runner import Standardizer
 from sae_lens_meme.train.sae import register
-from sae_lens_meme.train.standardize import Standardizer
 
 
 def dense_topk(x: torch.Tensor, W_enc: torch.Tensor, b_enc: torch.Tensor, k: int) -> torch.Tensor:
@@ -174,7 +175,7 @@ def test_the_folded_sae_equals_the_published_form():
         std
     ) + torch.from_numpy(mean)
 
-    whitening = Standardizer.from_statistics(mean, std).whitening
+    whitening = Standardizer.of(moments([x])).whitening
     assert whitening is not None
     sae.fold_activation_whitening(whitening.mean, whitening.matrix, whitening.inverse_matrix)
     acts = sae.encode(torch.from_numpy(x))
@@ -198,7 +199,7 @@ def test_the_scaler_is_its_own_inverse_and_equals_saelens_matrix_form():
     from sae_lens.training.activation_scaler import ActivationScaler
 
     x = torch.from_numpy(anisotropic(50, 24, np.random.default_rng(0)))
-    ours = Standardizer.from_statistics(x.double().mean(0).numpy(), x.double().std(0).numpy())
+    ours = Standardizer.of(moments([x.numpy()]))
     stock = ActivationScaler(whitening=ours.whitening)
     torch.testing.assert_close(ours(x), stock(x), atol=1e-5, rtol=1e-5)
     torch.testing.assert_close(ours.unscale(ours(x)), x, atol=1e-8, rtol=0)

@@ -7,12 +7,16 @@ import json
 import numpy as np
 import pytest
 import torch
+from arrays import make_embeddings
 from sae_lens import SAE, LanguageModelSAERunnerConfig
+from sae_lens.registry import SAE_TRAINING_CLASS_REGISTRY
 from sae_lens.training.sae_trainer import SAETrainer
+from safetensors.torch import load_file
 from test_train_data import embeddings_of
 
-from sae_lens_meme.errors import ConfigError, NonFiniteError
+from sae_lens_meme.errors import ConfigError, DataError, NonFiniteError
 from sae_lens_meme.hooks import HookedMemeCLIP
+from sae_lens_meme.pipeline import trained_saes
 from sae_lens_meme.train import MemeSAETrainingRunner, load_sae, load_train_config, train
 
 EMBEDDINGS = embeddings_of(n=640, d=24, hooks=("hook_fused", "hook_image_embed", "hook_text_embed"))
@@ -54,7 +58,7 @@ def test_the_saved_sae_does_what_the_trained_one_did(tmp_path, architecture: str
     train(SECTION | {"sae": sae}, out=tmp_path, embeddings=EMBEDDINGS, progress=False)
     saved, trained = facts(tmp_path), log(tmp_path)[-1]
     for key in ("explained_variance", "explained_variance_zscored", "l0"):
-        assert saved[f"heldout_{key}"] == pytest.approx(trained[f"heldout_{key}"], rel=2e-3, abs=1e-3)
+        assert saved[f"validation_{key}"] == pytest.approx(trained[f"validation_{key}"], rel=2e-3, abs=1e-3)
 
 
 def test_facts_equal_a_plain_computation(tmp_path):
@@ -68,11 +72,11 @@ def test_facts_equal_a_plain_computation(tmp_path):
     spread = (x.astype(np.float64) - x.mean(0, dtype=np.float64)) ** 2
     std = train_x.std(0, ddof=1)
     result = facts(tmp_path)
-    assert result["heldout_explained_variance"] == pytest.approx(1 - error.sum() / spread.sum(), rel=1e-6)
+    assert result["validation_explained_variance"] == pytest.approx(1 - error.sum() / spread.sum(), rel=1e-6)
     zscored = 1 - (error / std**2).sum() / (spread / std**2).sum()
-    assert result["heldout_explained_variance_zscored"] == pytest.approx(zscored, rel=1e-6)
-    assert result["heldout_never_fired"] == int((acts <= 0).all(0).sum())
-    assert result["heldout_split"] == "validation"
+    assert result["validation_explained_variance_zscored"] == pytest.approx(zscored, rel=1e-6)
+    assert result["validation_never_fired"] == int((acts <= 0).all(0).sum())
+    assert result["validation_n"] == len(x)
 
 
 def test_live_training_equals_cached_training(tmp_path):
@@ -92,7 +96,8 @@ def test_live_training_equals_cached_training(tmp_path):
     assert not isinstance(cached, dict)
     for name, value in cached.state_dict().items():
         torch.testing.assert_close(live.state_dict()[name], value, rtol=1e-4, atol=1e-6)
-    assert "embedded a second time" in facts(tmp_path / "live")["train_reason"]
+    for key, value in facts(tmp_path / "image").items():
+        assert facts(tmp_path / "live")[key] == pytest.approx(value, rel=1e-3), key
 
 
 def test_hooks_in_one_run_equal_hooks_one_by_one(tmp_path):
@@ -116,11 +121,39 @@ def test_early_stopping_keeps_the_best_epoch(tmp_path):
     section = SECTION | {"epochs": 60, "lr": 0.02, "early_stopping_epochs": 3}
     train(section, out=tmp_path, embeddings=EMBEDDINGS, progress=False)
     records, result = log(tmp_path), facts(tmp_path)
-    curve = [record["heldout_explained_variance_zscored"] for record in records]
+    curve = [record["validation_explained_variance_zscored"] for record in records]
     best = int(np.argmax(curve))
     assert len(records) == best + 1 + 3 < 60
     assert result["best_epoch"] == best + 1
-    assert result["heldout_explained_variance_zscored"] == pytest.approx(max(curve), rel=1e-3)
+    assert result["validation_explained_variance_zscored"] == pytest.approx(max(curve), rel=1e-3)
+
+
+@pytest.mark.parametrize("multi", [False, True])
+def test_sparsity_and_dead_latents_are_of_the_saved_weights(tmp_path, multi: bool):
+    """Early stopping brings back weights that are older than SAELens' windows of firing."""
+    hooks = {"hook_names": {"a": "hook_fused"}} if multi else {}
+    section = SECTION | hooks | {"epochs": 60, "lr": 0.02, "early_stopping_epochs": 3, "dead_feature_window": 3}
+    train(section, out=tmp_path, embeddings=EMBEDDINGS, progress=False)
+    folder = tmp_path / "a" if multi else tmp_path
+    sae = SAE.load_from_disk(folder)
+    x = torch.from_numpy(EMBEDDINGS.take("hook_fused", EMBEDDINGS.rows("train")))
+    fires = (sae.encode(x) > 0).double().mean(0)
+    sparsity = load_file(folder / "sparsity.safetensors")["sparsity"]
+    torch.testing.assert_close(sparsity.double(), torch.log10(fires + 1e-10), atol=1e-4, rtol=0)
+    assert 0 < sae.cfg.metadata.num_dead_features == int((fires == 0).sum())
+    assert sae.cfg.metadata.l0 == pytest.approx(float(fires.sum()))
+    result = facts(tmp_path)["a"] if multi else facts(tmp_path)
+    assert result["train_never_fired"] == int((fires == 0).sum())
+
+
+def test_a_negative_latent_of_abstopk_has_fired(tmp_path):
+    train(
+        SECTION | {"sae": {"architecture": "abstopk", "d_sae": 16, "k": 4}},
+        out=tmp_path,
+        embeddings=EMBEDDINGS,
+        progress=False,
+    )
+    assert facts(tmp_path)["train_l0"] == pytest.approx(4)
 
 
 def test_early_stopping_never_looks_at_test_rows(tmp_path):
@@ -130,12 +163,14 @@ def test_early_stopping_never_looks_at_test_rows(tmp_path):
         )
 
 
-def test_without_heldout_rows_the_numbers_are_null_with_a_reason(tmp_path):
-    train(SECTION, out=tmp_path, embeddings=embeddings_of(splits="t"), progress=False)
+@pytest.mark.parametrize("splits", ["t", "te"])
+def test_without_validation_rows_the_numbers_are_null_with_a_reason(tmp_path, splits: str):
+    train(SECTION, out=tmp_path, embeddings=embeddings_of(splits=splits), progress=False)
     result = facts(tmp_path)
-    assert result["heldout_explained_variance"] is None
-    assert result["heldout_reason"] == "no validation or test rows"
-    assert log(tmp_path)[-1]["heldout_explained_variance"] is None
+    assert result["validation_explained_variance"] is None
+    assert result["validation_reason"] == "no rows of this split"
+    assert log(tmp_path)[-1]["validation_explained_variance"] is None
+    assert trained_saes(tmp_path) == {tmp_path: "no validation numbers (no rows of this split)"}
 
 
 def test_the_shuffled_control_explains_less(tmp_path):
@@ -144,8 +179,141 @@ def test_the_shuffled_control_explains_less(tmp_path):
     train(SECTION | {"epochs": 30}, out=tmp_path / "control", embeddings=EMBEDDINGS, shuffled=True, progress=False)
     real, control = facts(tmp_path / "real"), facts(tmp_path / "control")
     assert control["shuffled"] is True
-    assert control["heldout_explained_variance_zscored"] < real["heldout_explained_variance_zscored"]
+    assert control["validation_explained_variance_zscored"] < real["validation_explained_variance_zscored"]
     assert SAE.load_from_disk(tmp_path / "control").cfg.metadata.shuffled_control is True
+
+
+ONE_LINE = {
+    "matryoshka_batchtopk": "cfg.matryoshka_widths must not be empty",
+    "matching_pursuit": "matching_pursuit cannot take standardised input; add standardize: false",
+}
+
+
+@pytest.mark.parametrize("architecture", sorted(SAE_TRAINING_CLASS_REGISTRY))
+def test_every_architecture_of_saelens_by_one_line_trains_or_is_refused(tmp_path, architecture: str):
+    lines = [f"sae.architecture={architecture}", "train_batch_size_tokens=64", "epochs=1"]
+    if architecture in ONE_LINE:
+        with pytest.raises(ConfigError, match=ONE_LINE[architecture]):
+            load_train_config("demo.yaml", lines)
+        return
+    train("demo.yaml", overrides=lines, out=tmp_path, embeddings=EMBEDDINGS, progress=False)
+    assert facts(tmp_path)["train_explained_variance"] is not None
+
+
+@pytest.mark.parametrize(
+    ("lines", "message"),
+    [
+        (["sae.use_sparse_activations=true"], "SparseCPU"),
+        (["standardize=false", "sae.normalize_activations=layer_norm"], "TopK auxiliary loss does not support"),
+    ],
+)
+def test_what_fails_in_a_later_step_is_refused_before_the_first(lines: list[str], message: str):
+    with pytest.raises(ConfigError, match=rf"train.sae \(topk\): SAELens refuses this config: .*{message}") as error:
+        load_train_config("demo.yaml", ["sae.architecture=topk", *lines])
+    assert "\n" not in str(error.value)
+
+
+def test_matching_pursuit_trains_on_raw_input(tmp_path):
+    section = SECTION | {"standardize": False, "sae": {"architecture": "matching_pursuit", "d_sae": 32}}
+    train(section, out=tmp_path, embeddings=EMBEDDINGS, progress=False)
+    assert facts(tmp_path)["validation_explained_variance"] > 0.5
+
+
+def test_the_runner_refuses_what_cannot_be_folded():
+    section = SECTION | {"standardize": False, "sae": {"architecture": "matching_pursuit", "d_sae": 32}}
+    cfg = load_train_config(section).runner_config(24, len(EMBEDDINGS.rows("train")))
+    with pytest.raises(ConfigError, match="cannot take standardised input"):
+        MemeSAETrainingRunner(cfg, EMBEDDINGS, progress=False)
+
+
+@pytest.mark.parametrize("noise", [0, 4e-33, 7e-9, 1e-7])
+def test_a_dead_dimension_changes_nothing_of_the_others(tmp_path, noise: float):
+    """Divided by its own std its noise would be as large as what is to be learned."""
+    x = EMBEDDINGS.take("hook_fused", np.arange(len(EMBEDDINGS))) * 20
+    x[:, 5] = noise * np.random.default_rng(0).standard_normal(len(x))
+    embeddings = make_embeddings({"hook_fused": x})
+    train(SECTION | {"epochs": 30}, out=tmp_path / "dead", embeddings=embeddings, progress=False)
+    x[:, 5] = 0
+    train(
+        SECTION | {"epochs": 30}, out=tmp_path / "zero", embeddings=make_embeddings({"hook_fused": x}), progress=False
+    )
+    for key in ("validation_explained_variance", "validation_explained_variance_zscored"):
+        assert facts(tmp_path / "dead")[key] == pytest.approx(facts(tmp_path / "zero")[key], abs=0.02)
+        assert facts(tmp_path / "dead")[key] > 0.5
+
+
+def test_one_side_alone_trains(tmp_path):
+    x = EMBEDDINGS.take("hook_image_embed", np.arange(len(EMBEDDINGS)))
+    train(
+        *(SECTION | {"hook_name": "hook_image_embed"},),
+        out=tmp_path,
+        embeddings=make_embeddings({"hook_image_embed": x}),
+        progress=False,
+    )
+    assert facts(tmp_path)["validation_explained_variance"] is not None
+
+
+def degenerate(kind: str) -> np.ndarray:
+    x = EMBEDDINGS.take("hook_fused", np.arange(len(EMBEDDINGS))).copy()
+    if kind == "all rows alike":
+        x[:] = x[0]
+    elif kind == "1e30":
+        x[7, 3] = 1e30
+    elif kind == "all 1e30":
+        x *= 1e30
+    elif kind == "denormals":
+        x *= 1e-39
+    elif kind == "zeros":
+        x *= 0
+    return x
+
+
+@pytest.mark.parametrize("standardize", [True, False])
+@pytest.mark.parametrize(
+    ("kind", "message"),
+    [
+        ("all rows alike", "hook_fused: the 448 training rows are all alike, there is nothing to learn"),
+        ("zeros", "are all alike"),
+        ("1e30", r'row 7 \(id "meme-7"\), hook_fused holds 1e\+30, the square of which overflows float32'),
+        ("all 1e30", "overflows float32; scale the embeddings down"),
+        ("denormals", "vary by .*e-4. only, the square of which is 0 in float32; scale the embeddings up"),
+    ],
+)
+def test_degenerate_rows_end_with_one_line(tmp_path, kind: str, message: str, standardize: bool):
+    embeddings = make_embeddings({"hook_fused": degenerate(kind)})
+    with pytest.raises(DataError, match=message):
+        train(SECTION | {"standardize": standardize}, out=tmp_path, embeddings=embeddings, progress=False)
+
+
+@pytest.mark.parametrize(
+    "section", [{}, {"standardize": False}, {"sae": {"d_sae": 8, "k": 2, "aux_loss_coefficient": 0.1}}]
+)
+@pytest.mark.parametrize("d", [1, 24])
+def test_two_rows_again_and_again_train(tmp_path, d: int, section: dict):
+    x = np.tile(EMBEDDINGS.take("hook_fused", [0, 1])[:, :d], (50, 1))
+    settings = {"dead_feature_window": 1, "sae": {"d_sae": 8, "k": 2}} | section
+    train(
+        SECTION | {"train_batch_size_tokens": 10} | settings,
+        out=tmp_path,
+        embeddings=make_embeddings({"hook_fused": x}),
+        progress=False,
+    )
+    assert facts(tmp_path)["validation_l0"] is not None
+
+
+def test_validation_rows_that_are_alike_have_no_explained_variance(tmp_path):
+    x = EMBEDDINGS.take("hook_fused", np.arange(len(EMBEDDINGS)))
+    embeddings = make_embeddings({"hook_fused": x})
+    x[embeddings.rows("validation")] = x[3]
+    train(
+        SECTION | {"early_stopping_epochs": 2},
+        out=tmp_path,
+        embeddings=make_embeddings({"hook_fused": x}),
+        progress=False,
+    )
+    assert facts(tmp_path)["validation_explained_variance"] is None
+    assert facts(tmp_path)["validation_reason"] == "these rows are all alike"
+    assert "all alike" in trained_saes(tmp_path)[tmp_path]
 
 
 def test_a_bad_row_stops_before_training(tmp_path, monkeypatch):
@@ -163,7 +331,7 @@ def test_wandb_goes_through_saelens(tmp_path, monkeypatch):
     monkeypatch.setattr(wandb, "log", lambda values, step: logged.update(values))
     section = SECTION | {"logger": {"log_to_wandb": True, "wandb_log_frequency": 5, "log_weights_to_wandb": False}}
     train(section, out=tmp_path, embeddings=EMBEDDINGS, progress=False)
-    assert {"losses/mse_loss", "metrics/l0", "epochs/heldout_explained_variance"} <= logged.keys()
+    assert {"losses/mse_loss", "metrics/l0", "epochs/validation_explained_variance"} <= logged.keys()
 
 
 def test_the_runner_works_as_a_stock_one(tmp_path):

@@ -15,12 +15,18 @@ from hypothesis import strategies as st
 from sae_lens import MatryoshkaBatchTopKTrainingSAE, MatryoshkaBatchTopKTrainingSAEConfig
 from sae_lens.saes.sae import SAEMetadata
 from scipy import sparse
+from tiny_sae import tiny_sae
 
 from sae_lens_meme.embeddings import Embeddings
-from sae_lens_meme.errors import ConfigError, DataError
-from sae_lens_meme.evaluators.latents import Latents
-from sae_lens_meme.evaluators.monosemanticity import hierarchy, matryoshka_widths, uniqueness
-from sae_lens_meme.evaluators.monosemanticity.uniqueness import _redrawn, top_sets
+from sae_lens_meme.errors import ConfigError, DataError, MemeError
+from sae_lens_meme.evaluators import Latents, encode
+from sae_lens_meme.evaluators.monosemanticity import (
+    Monosemanticity,
+    hierarchy,
+    matryoshka_widths,
+    top_sets,
+    uniqueness,
+)
 
 N, D_SAE, TOP = 120, 40, 5
 STRATA = np.arange(N) % 3 // 2  # two of three memes in the first
@@ -91,25 +97,38 @@ def test_the_order_of_memes_does_not_choose_the_top_set(seed):
     assert {f: order[rows].tolist() for f, rows in zip(units, sets, strict=True)} == expected
 
 
-def test_the_control_draws_random_memes_of_the_same_sources():
-    """Mean overlap of two drawn sets: the sum over sources of k_s l_s / n_s (hypergeometric)."""
-    _, sets = top_sets(latents_of(sparse_latents()), IDS, TOP)
-    sets, rng = sets[:2], np.random.default_rng(0)
-    counts = [np.bincount(STRATA[s], minlength=2) for s in sets]
-    shared = []
-    for _ in range(4000):
-        drawn = _redrawn(sets, IDS, STRATA, rng)
-        for rows, count in zip(drawn, counts, strict=True):
-            assert len(set(rows)) == TOP
-            assert (np.bincount(STRATA[rows], minlength=2) == count).all()
-        shared.append(len(set(drawn[0]) & set(drawn[1])))
-    expected = (counts[0] * counts[1] / np.bincount(STRATA)).sum()
-    assert np.mean(shared) == pytest.approx(expected, abs=4 * np.std(shared) / 4000**0.5)
+@pytest.mark.parametrize("strata", [STRATA, np.zeros(N, int), np.minimum(np.arange(N) // 6, 14)])
+def test_the_control_is_what_random_memes_of_the_same_sources_give(strata):
+    """The closed form against 300 draws of random sets, each with as many memes of each source as the top set."""
+    z = sparse_latents(rate=0.3)
+    _, sets = top_sets(latents_of(z), IDS, TOP)
+    counts, rng = [np.bincount(strata[s], minlength=strata.max() + 1) for s in sets], np.random.default_rng(0)
+    members = [np.flatnonzero(strata == s) for s in range(strata.max() + 1)]
+    drawn = []
+    for _ in range(300):
+        random = [
+            {m for s in np.flatnonzero(count) for m in rng.choice(members[s], count[s], replace=False)}
+            for count in counts
+        ]
+        index = np.array([len(a & b) / len(a | b) for a, b in combinations(random, 2)])
+        drawn.append((index.mean(), (index > 0).mean(), (index > 0.5).mean(), index.max()))
+    numbers = uniqueness(latents_of(z), IDS, strata, top=TOP).numbers
+    keys = ("mean_jaccard", "share_overlapping", "share_above_half", "max_jaccard")
+    error = np.std(drawn, axis=0) / len(drawn) ** 0.5
+    for key, mean, sd in zip(keys, np.mean(drawn, axis=0), error, strict=True):
+        assert numbers[f"{key}_permuted"] == pytest.approx(mean, abs=4 * sd + 1e-4), key
+
+
+def test_one_meme_a_source_leaves_nothing_to_chance():
+    """Each set can only be handed to its own memes."""
+    numbers = uniqueness(latents_of(sparse_latents(rate=0.3)), IDS, np.arange(N), top=TOP).numbers
+    for key in ("mean_jaccard", "share_overlapping", "share_above_half", "max_jaccard"):
+        assert numbers[f"{key}_permuted"] == pytest.approx(numbers[key], rel=1e-9)
 
 
 def test_copies_of_latents_stand_out_from_the_control():
     z = np.repeat(sparse_latents(rate=0.3)[:, 3:23], 2, axis=1)
-    numbers = uniqueness(latents_of(z), IDS, STRATA, top=TOP, n_draws=20).numbers
+    numbers = uniqueness(latents_of(z), IDS, STRATA, top=TOP).numbers
     assert numbers["max_jaccard"] == 1
     assert numbers["share_above_half"] >= 20 / (40 * 39 / 2) - 1e-12
     assert numbers["share_above_half_permuted"] < 0.01
@@ -122,8 +141,8 @@ def test_without_two_top_sets_uniqueness_is_null_with_a_reason():
     assert result.numbers["n_latents"] == result.numbers["n_pairs"] == 0
     assert result.numbers["mean_jaccard"] is result.numbers["share_overlapping_permuted"] is None
     assert result.reasons["mean_jaccard"] == "fewer than two latents fire on 2 of these 120 memes"
-    assert all(result.explanation(key) for key in result.numbers)
-    with pytest.raises(ConfigError, match="top=0"):
+    assert all(result.explain[key] for key in result.numbers)
+    with pytest.raises(ConfigError, match="top is 0"):
         uniqueness(latents_of(np.eye(N)), IDS, STRATA, top=0)
     with pytest.raises(DataError, match="120 rows of latents, 3 ids, 120 sources"):
         uniqueness(latents_of(np.eye(N)), IDS[:3], STRATA)
@@ -176,7 +195,7 @@ def test_hierarchy_is_the_loop_over_pairs(seed, top):
         assert result.numbers[f"{name}/depth_published"] == pytest.approx(np.mean([round(d) for d in depths[g]]))
         mine = result.table[result.table.group == name]
         np.testing.assert_allclose(mine.depth.to_numpy(float), depths[g])
-    assert all(result.explanation(key) for key in result.numbers)
+    assert all(result.explain[key] for key in result.numbers)
 
 
 def test_random_memes_have_the_depth_of_a_drawn_pair():
@@ -257,7 +276,7 @@ def test_a_label_column_is_taken_as_it_is():
         ({"a": "b", "b": "a", "cat": "root"}, "is a cycle"),
         ({"cat": "animal", "oak": "plant"}, r"2 roots \('animal', 'plant'\); give them one parent"),
         ({"catt": "animal"}, "label 'cat' is not in it; did you mean 'catt'"),
-        ({"zebra": "horse"}, "label 'cat' is not in it; it has zebra, horse"),
+        ({"zebra": "horse"}, "label 'cat' is not in it; it has zebra, "),
     ],
 )
 def test_a_broken_tree_is_refused(tree, match):
@@ -281,7 +300,7 @@ def test_groups_rise_and_end_at_the_width(groups):
 
 def test_labels_must_be_there_one_a_meme():
     latents = latents_of(sparse_latents())
-    with pytest.raises(ConfigError, match="top=1, n_halves=200; they must be at least 2 and 0"):
+    with pytest.raises(ConfigError, match="top is 1 and n_halves 200"):
         hierarchy(latents, ["cat"] * N, TREE, [40], top=1)
     with pytest.raises(DataError, match="no meme has a known label"):
         hierarchy(latents, [None] * N, TREE, [40])
@@ -305,3 +324,47 @@ def test_widths_come_from_a_training_sae_its_folder_or_its_metadata(tmp_path):
     for without in (saved, tmp_path / "elsewhere"):
         with pytest.raises(ConfigError, match="names no matryoshka_widths; give the folder that training wrote"):
             matryoshka_widths(without)
+
+
+def test_an_evaluation_measures_the_hierarchy_of_a_label():
+    """As the function does, on the held-out memes; without a tree all values are below one root."""
+    rng = np.random.default_rng(0)
+    kind = [LEAVES[i] if i < 5 else None for i in rng.integers(0, 6, 400)]
+    x = rng.standard_normal((400, 8)).astype(np.float32) + 2 * np.eye(8, dtype=np.float32)[rng.integers(0, 5, 400)]
+    embeddings, sae = make_embeddings({"hook_fused": x}, labels={"kind": kind}), tiny_sae(x, d_sae=40, k=6)
+    settings_ = {"n_permutations": 0, "neurons": False, "min_support": 3, "top": TOP, "hierarchy": "kind"}
+    result = Monosemanticity(embeddings, tree=TREE, widths=[10, 40], **settings_).evaluate(sae)
+    rows = embeddings.rows("test")
+    of = (encode(sae, embeddings).rows(rows), [kind[i] for i in rows])
+    expected = hierarchy(*of, TREE, [10, 40], ids=embeddings.ids[rows], top=TOP)
+    assert {k: v for k, v in result.numbers.items() if k.startswith("hierarchy/")} == {
+        f"hierarchy/{k}": v for k, v in expected.numbers.items()
+    }
+    assert {"group", "depth", "depth_random_within_source"} <= set(result.table.columns)
+    shown = [row for row in result.rows() if row["section"].startswith("Hierarchy")]
+    assert [row["value"] for row in shown] == [expected.numbers["0-9/depth"], expected.numbers["10-39/depth"]]
+    assert set(shown[0]["controls"]) == {"random", "within source"}
+    sae.cfg.metadata.matryoshka_widths = [10, 40]
+    flat = Monosemanticity(embeddings, **settings_).evaluate(sae)
+    below_one_root = dict.fromkeys(LEAVES, "any")
+    assert (
+        flat.numbers["hierarchy/10-39/depth"]
+        == hierarchy(*of, below_one_root, [10, 40], ids=embeddings.ids[rows], top=TOP, n_halves=0).numbers[
+            "10-39/depth"
+        ]
+    )
+
+
+@pytest.mark.parametrize(
+    ("wrong", "match"),
+    [
+        ({"hierarchy": "kin"}, "label 'kin' is not in these embeddings"),
+        ({"hierarchy": "kind", "tree": {"cat": "life"}}, "label 'dog' is not in it"),
+        ({"hierarchy": "kind", "tree": {"cat": "dog", "dog": "cat"}}, "is a cycle"),
+        ({"widths": [0]}, "monosemanticity.widths.0 is 0"),
+    ],
+)
+def test_a_wrong_hierarchy_is_refused_before_anything_is_measured(wrong, match):
+    embeddings = make_embeddings({"hook_fused": np.eye(30)}, labels={"kind": ["cat", "dog", None] * 10})
+    with pytest.raises(MemeError, match=match):
+        Monosemanticity(embeddings, **wrong)

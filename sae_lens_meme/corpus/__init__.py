@@ -1,34 +1,32 @@
 """From folders of memes to one Hugging Face `DatasetDict` on disk, one row a meme."""
 
-from sae_lens_meme.corpus.build import build_corpus, caption_of, load_corpus, load_rows
-from sae_lens_meme.corpus.columns import column_map
-from sae_lens_meme.corpus.folder import read_folder
-from sae_lens_meme.corpus.hmc import read_hmc
-from sae_lens_meme.corpus.memotion import read_memotion
-from sae_lens_meme.corpus.merge import Merged, merge
-from sae_lens_meme.corpus.pridemm import read_pridemm
-from sae_lens_meme.corpus.rows import BadRow, BadRows, Row, parse_label, safe_path
-from sae_lens_meme.corpus.schema import corpus_features
-from sae_lens_meme.corpus.tables import Table, read_table
+from __future__ import annotations
 
-__all__ = [
-    "BadRow",
-    "BadRows",
-    "Merged",
-    "Row",
-    "Table",
-    "build_corpus",
-    "caption_of",
-    "column_map",
-    "corpus_features",
-    "load_corpus",
-    "load_rows",
-    "merge",
-    "parse_label",
-    "read_folder",
-    "read_hmc",
-    "read_memotion",
-    "read_pridemm",
-    "read_table",
-    "safe_path",
-]
+from importlib import import_module
+from typing import Any
+
+_NAMES = {
+    "build": ("build_corpus", "caption_of", "load_corpus", "load_rows"),
+    "columns": ("ColumnMap", "column_map"),
+    "export": ("export_table",),
+    "folder": ("read_folder",),
+    "hmc": ("read_hmc",),
+    "memotion": ("read_memotion",),
+    "notes": ("corpus_notes",),
+    "options": ("CorpusOptions",),
+    "pridemm": ("read_pridemm",),
+    "reader": ("Reader",),
+    "readers": ("READERS",),
+    "rows": ("Row", "parse_label", "safe_path"),
+    "skipped": ("BadRow", "BadRows"),
+    "tables": ("Table", "read_table"),
+}
+_HOME = {name: module for module, names in _NAMES.items() for name in names}
+__all__ = list(_HOME)
+
+
+def __getattr__(name: str) -> Any:
+    """The options of the command line are read here, and it must not wait for `datasets`."""
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_HOME[name]}"), name)

@@ -6,64 +6,62 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from datasets import Dataset, DatasetDict, concatenate_datasets, load_from_disk
 
-from sae_lens_meme.corpus.folder import Columns, read_folder
-from sae_lens_meme.corpus.hmc import read_hmc
-from sae_lens_meme.corpus.memotion import read_memotion
-from sae_lens_meme.corpus.merge import Preset, merge
-from sae_lens_meme.corpus.pridemm import read_pridemm
-from sae_lens_meme.corpus.rows import BadRows, OnBad, Row
-from sae_lens_meme.corpus.write import BAD_ROWS, Plan, file_size, write_corpus
+from sae_lens_meme.corpus.merge import INTERVLM_SPLITS, merge
+from sae_lens_meme.corpus.options import corpus_options
+from sae_lens_meme.corpus.pictures import picture_size
+from sae_lens_meme.corpus.readers import READERS
+from sae_lens_meme.corpus.rows import Row
+from sae_lens_meme.corpus.skipped import BadRows, OnBad, place, require_every_class
+from sae_lens_meme.corpus.write import BAD_ROWS, Plan, write_corpus
 from sae_lens_meme.errors import BadImageError, ConfigError
+from sae_lens_meme.options import Positive, check_value
 from sae_lens_meme.storage import StepFolder, read_finished, read_manifest, sha256_file
 
-_SCHEMA = 1  # raise it when the same input gives another corpus
+if TYPE_CHECKING:
+    from sae_lens_meme.corpus.options import CorpusOptions
+
+_SCHEMA = 3  # raise it when the same input gives another corpus
 
 
 def build_corpus(
     out: str | Path,
+    options: CorpusOptions | None = None,
     *,
-    pridemm: str | Path | None = None,
-    hmc: str | Path | None = None,
-    memotion: str | Path | None = None,
-    folder: str | Path | None = None,
-    columns: Columns = None,
-    preset: Preset = "all",
-    holdout: float = 0.1,
-    on_bad: OnBad = "raise",
     overwrite: bool = False,
     shard_size: int = 500,
     progress: bool = True,
+    **given: Any,
 ) -> DatasetDict:
     """Build a corpus in `out` and load it; a finished one is loaded at once, a killed one is resumed.
 
     Args:
-        pridemm, hmc, memotion: folders in the layouts of the original releases.
-        folder: a folder of memes of one's own, or its table; `columns` maps its columns (see `column_map`).
-        preset: `all` keeps every labelled row, `intervlm` repeats the published merge.
-        holdout: share of each of validation and test for sources without a split.
-        on_bad: `skip` lists rows that cannot be used in bad_rows.jsonl and leaves them out.
+        options: see `CorpusOptions`; or give them by keyword: `build_corpus(out, folder=DIR, holdout=0.2)`.
         overwrite: replace a different corpus in `out`.
         shard_size: most memes a shard.
 
     Raises:
         ConfigError: no source, or an option has a wrong value.
-        BadTableError: a table or a row of it is bad.
+        BadTableError: a table or a row of it is bad, or skipping would lose a whole class of a label.
         BadImageError: a picture is missing or damaged.
         StorageError: `out` is in use or holds something else.
     """
-    if type(shard_size) is not int or shard_size < 1:
-        raise ConfigError(f"shard_size: {shard_size!r} is not a positive integer")
-    bad = BadRows(on_bad)
-    rows = _read_sources(pridemm, hmc, memotion, folder, columns, preset, bad)
-    plan = Plan(merge(rows, preset=preset, holdout=holdout, bad=bad), preset, holdout, shard_size, bad)
+    if options is not None and given:
+        raise ConfigError(f"corpus: {', '.join(given)}: give the options as one object or by keyword, not both")
+    options = options or corpus_options()(**given)
+    check_value("shard_size", shard_size, Positive)
+    bad = BadRows(options.on_bad)
+    rows = _read_sources(options, bad)
+    merged = merge(rows, preset=options.preset, holdout=options.holdout, bad=bad)
+    require_every_class(merged.rows(), bad.rows)
+    plan = Plan(merged, options.preset, options.holdout, shard_size, bad)
     with StepFolder(out, "corpus", _fingerprint(plan, rows), overwrite=overwrite) as step:
         if not step.complete:
             write_corpus(step, plan, progress=progress)
-        _refuse_bad_rows(step.path, on_bad)
+        _refuse_bad_rows(step.path, options.on_bad)
     return load_corpus(out)
 
 
@@ -93,19 +91,19 @@ def caption_of(meme: Mapping[str, Any]) -> str | None:
     return None if meme["text_origin"] == "none" else meme["text"]
 
 
-def _read_sources(
-    pridemm: Any, hmc: Any, memotion: Any, folder: Any, columns: Columns, preset: str, bad: BadRows
-) -> list[Row]:
-    if pridemm is None and hmc is None and memotion is None and folder is None:
-        raise ConfigError("no source given; give at least one of pridemm, hmc, memotion, folder")
-    if columns is not None and folder is None:
+def _read_sources(options: CorpusOptions, bad: BadRows) -> list[Row]:
+    sources = {name: path for name in READERS if (path := getattr(options, name, None)) is not None}
+    if not sources:
+        raise ConfigError(f"no source given; give at least one of {', '.join(READERS)}")
+    if options.columns is not None and options.folder is None:
         raise ConfigError("columns: they map the table of `folder`, and no folder is given")
-    if preset == "intervlm" and folder is not None:
-        raise ConfigError("preset: 'intervlm' is the merge of PrideMM, HMC and Memotion; use 'all' with a folder")
-    rows = read_pridemm(pridemm, bad) if pridemm is not None else []
-    rows += read_hmc(hmc, bad) if hmc is not None else []
-    rows += read_memotion(memotion, bad) if memotion is not None else []
-    rows += read_folder(folder, columns, bad) if folder is not None else []
+    published = {source for source, _ in INTERVLM_SPLITS}
+    if options.preset == "intervlm" and (other := next((name for name in sources if name not in published), None)):
+        raise ConfigError(f"preset: 'intervlm' is the merge of PrideMM, HMC and Memotion; use 'all' with a {other}")
+    rows = []
+    for name, path in sources.items():
+        reader = READERS[name]
+        rows += reader.read(path, bad=bad, **{option: getattr(options, option) for option in reader.takes})
     return rows
 
 
@@ -116,9 +114,10 @@ def _fingerprint(plan: Plan, rows: Sequence[Row]) -> dict[str, Any]:
     another of exactly the same size is the price (`image_sha256` tells what was read).
     """
     digest = hashlib.sha256()
-    for row in sorted(rows, key=lambda row: row.id):
-        read = [row.id, row.source, row.split, row.text, row.text_origin, dict(row.labels), row.image]
-        digest.update(json.dumps([*read, file_size(row.image_path)]).encode())
+    placed = ((split, row) for split, members in plan.merged.splits.items() for row in members)
+    for split, row in sorted(placed, key=lambda pair: pair[1].id):
+        read = [row.id, row.source, row.split, split, row.text, row.text_origin, dict(row.labels), row.image, row.group]
+        digest.update(json.dumps([*read, picture_size(row.picture)]).encode())
     tables = sorted({(row.source, row.file) for row in rows})
     return {
         "corpus_schema": _SCHEMA,
@@ -132,9 +131,8 @@ def _fingerprint(plan: Plan, rows: Sequence[Row]) -> dict[str, Any]:
 
 def _refuse_bad_rows(path: Path, on_bad: OnBad) -> None:
     """A corpus that an earlier run finished with `skip` does not satisfy `raise`."""
-    count = read_manifest(path)["facts"]["bad_rows"]
+    count = sum(read_manifest(path)["facts"]["skipped"].values())
     if on_bad == "raise" and count:
         first = json.loads((path / BAD_ROWS).read_text(encoding="utf-8").splitlines()[0])
-        raise BadImageError(
-            f'{first["file"]}, row {first["row"]} (id "{first["id"]}"): {first["reason"]} or pass --on-bad skip ({count} bad rows in all)'
-        )
+        where = place(first["file"], first["row"], first["id"])
+        raise BadImageError(f"{where}: {first['reason']} or pass --on-bad skip ({count} bad rows in all)")

@@ -10,10 +10,14 @@ from typing import Any
 from sae_lens_meme.config import read_yaml
 from sae_lens_meme.corpus.tables import Table
 from sae_lens_meme.errors import BadTableError, ConfigError
-from sae_lens_meme.labels import LABELS, NOT_LABELS
+from sae_lens_meme.labels import LABELS, class_values, is_label_column
 from sae_lens_meme.options import check_keys
 
-FIELDS = ("id", "image", "text", "split", "source")
+Columns = Mapping[str, Any] | str | Path | None
+
+FIELDS = ("id", "image", "text", "split", "source", "group")
+ONLY_IF_NAMED = ("source", "group")
+"""In tables of memes `source` tends to be the address that a picture came from, and `group` the people it is about."""
 
 
 @dataclass(frozen=True)
@@ -30,23 +34,31 @@ class ColumnMap:
 
     image: str
     id: str | None = None
-    text: str | None = None
+    text: tuple[str, ...] = ()  # the first that is not missing
     split: str | None = None
     source: str | None = None
+    group: str | None = None  # memes with one value belong together
     labels: Mapping[str, LabelColumn] = field(default_factory=dict)
+    pictures: str | None = None  # the folder of the pictures
 
     def used(self) -> list[str]:
-        fields = [self.image, self.id, self.text, self.split, self.source]
+        return [self.image, *self.read()]
+
+    def read(self) -> list[str]:
+        """All columns but that of the picture."""
+        fields = [self.id, *self.text, self.split, self.source, self.group]
         return [name for name in fields if name is not None] + [label.column for label in self.labels.values()]
 
 
-def column_map(columns: Mapping[str, Any] | str | Path | None, table: Table) -> ColumnMap:
+def column_map(columns: Columns, table: Table) -> ColumnMap:
     """Turn the user's map into a `ColumnMap`; columns that have our names are used unless the map says otherwise.
 
     Args:
-        columns: `{id: ..., image: ..., text: ..., split: ..., source: ..., labels: {hate: column}}`, or the path of
-            a YAML file that holds it; a label may also be `{column: ..., values: {spelling: integer}}`.
-            None (YAML `null`) leaves a column of our name unused; `source` is used only where the map names it.
+        columns: `{id: ..., image: ..., text: ..., split: ..., source: ..., group: ..., labels: {hate: column}}`, or the path of
+            a YAML file that holds it; a label may also be `{column: ..., values: {spelling: integer}}`, and
+            `pictures` names the folder of the pictures, from the table's own.
+            None (YAML `null`) leaves a column of our name unused; `source` and `group` (memes
+            with one value belong together) are used only where the map names them.
 
     Raises:
         ConfigError: an unknown key (names the nearest one) or a wrong value.
@@ -61,21 +73,32 @@ def column_map(columns: Mapping[str, Any] | str | Path | None, table: Table) -> 
         raise BadTableError(
             f"{table.path.name}: no column is named 'image' or 'file_name'; map one with image: ..., the table has {found}"
         )
-    used = {name: _label(name, value) for name, value in labels.items() if value is not None}
-    result = ColumnMap(labels=used, **{name: column for name, column in fields.items() if column is not None})
+    text = fields.pop("text", None)
+    result = ColumnMap(
+        labels={name: _label(name, value, table) for name, value in labels.items() if value is not None},
+        text=() if text is None else (text,),
+        pictures=given.get("pictures"),
+        **{name: column for name, column in fields.items() if column is not None},
+    )
     table.require(result.used())
+    for name in result.read():
+        if name in table.pictures:
+            raise BadTableError(
+                f"{table.path.name}: column {name!r} holds pictures, not text; map it with image: {name}"
+            )
     return result
 
 
 def _own_fields(table: Table) -> dict[str, Any]:
-    # not `source`: in tables of memes it tends to be the address that a picture came from
-    fields: dict[str, Any] = {name: name for name in FIELDS if name in table.columns and name != "source"}
+    fields: dict[str, Any] = {name: name for name in FIELDS if name in table.columns and name not in ONLY_IF_NAMED}
     if "image" not in fields and "file_name" in table.columns:  # the ImageFolder convention
         fields["image"] = "file_name"
+    if "image" not in fields and len(table.pictures) == 1:
+        fields["image"] = next(iter(table.pictures))
     return fields
 
 
-def _load(columns: Mapping[str, Any] | str | Path | None) -> Mapping[str, Any]:
+def _load(columns: Columns) -> Mapping[str, Any]:
     loaded = {} if columns is None else columns if isinstance(columns, Mapping) else read_yaml(columns)
     if set(loaded) == {"columns"} and isinstance(loaded["columns"], Mapping):
         loaded = loaded["columns"]
@@ -86,24 +109,25 @@ def _check(given: Mapping[str, Any]) -> None:
     for key in given:
         if key in LABELS:
             raise ConfigError(f"columns: {key} is a label; write it below labels:")
-    check_keys("columns", given, (*FIELDS, "labels"))
+    check_keys("columns", given, (*FIELDS, "pictures", "labels"))
     for key, value in given.items():
         if key != "labels" and not (value is None or isinstance(value, str)):
-            raise ConfigError(f"columns: {key} is {value!r}; give the name of one column")
+            what = "a folder" if key == "pictures" else "one column"
+            raise ConfigError(f"columns: {key} is {value!r}; give the name of {what}")
     if not isinstance(given.get("labels") or {}, Mapping):
         raise ConfigError(f"columns: labels is {given['labels']!r}; give a map such as hate: is_hateful")
 
 
-def _label(name: Any, value: Any) -> LabelColumn:
-    if not isinstance(name, str) or not name.isidentifier() or name in NOT_LABELS or name.startswith("hook_"):
+def _label(name: Any, value: Any, table: Table) -> LabelColumn:
+    if not isinstance(name, str) or not name.isidentifier() or not is_label_column(name):
         raise ConfigError(f"columns: {name!r} cannot be the name of a label; choose another, such as 'topic'")
     if isinstance(value, str):
-        return LabelColumn(value)
+        return LabelColumn(value, _class_values(name, value, table))
     if not isinstance(value, Mapping) or not isinstance(value.get("column"), str) or set(value) - {"column", "values"}:
         raise ConfigError(f"columns: label {name} is {value!r}; give a column, or {{column: ..., values: {{yes: 1}}}}")
     values = value.get("values")
     if values is None:
-        return LabelColumn(value["column"])
+        return LabelColumn(value["column"], _class_values(name, value["column"], table))
     if not isinstance(values, Mapping) or not all(type(number) is int for number in values.values()):
         raise ConfigError(f"columns: values of label {name} are {values!r}; map each spelling to an integer")
     if any(isinstance(spelling, bool) for spelling in values):
@@ -111,3 +135,11 @@ def _label(name: Any, value: Any) -> LabelColumn:
             f"columns: label {name}: YAML reads an unquoted yes, no, true or false as a truth value; quote it"
         )
     return LabelColumn(value["column"], {str(spelling): number for spelling, number in values.items()})
+
+
+def _class_values(label: str, column: str, table: Table) -> Mapping[str, int] | None:
+    """What the names of a column of classes stand for; None for any other column."""
+    names = table.classes.get(column)
+    if names is None:
+        return None
+    return {name: value for name, value in zip(names, class_values(label, names), strict=True) if value is not None}

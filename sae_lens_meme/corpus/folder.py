@@ -1,25 +1,24 @@
-"""Reads any folder of pictures with a table: the ImageFolder convention, or a table and a column map."""
+"""Reads any folder of pictures with a table: ImageFolder, the Hub's layouts, or a table and a column map."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
-from sae_lens_meme.corpus.columns import ColumnMap, column_map
-from sae_lens_meme.corpus.layout import find_file, source_folder
-from sae_lens_meme.corpus.rows import BadRows, Row, parse_label, safe_path
-from sae_lens_meme.corpus.tables import SUFFIXES, Cells, Table, read_table
-from sae_lens_meme.errors import BadTableError
-
-Columns = Mapping[str, Any] | str | Path | None
+from sae_lens_meme.corpus.columns import ColumnMap, Columns, column_map
+from sae_lens_meme.corpus.layout import Found, find_tables, picture_folder, source_folder
+from sae_lens_meme.corpus.reader import Reader
+from sae_lens_meme.corpus.rows import Layout, Row, image_name, table_rows
+from sae_lens_meme.corpus.skipped import BadRows
+from sae_lens_meme.corpus.tables import Table, read_table
 
 
 def read_folder(path: str | Path, columns: Columns = None, bad: BadRows | None = None) -> list[Row]:
-    """The rows of a table; pictures are found relative to the table.
+    """The rows of a table; pictures are in it, beside it, in a folder beside it, or where the map says.
 
     Args:
-        path: a folder with `metadata.{csv,tsv,jsonl,parquet}` (or one table of any name), or the table itself.
+        path: a folder (`sae_lens_meme.corpus.layout.find_tables` says in which layouts), or one table.
         columns: see `sae_lens_meme.corpus.columns.column_map`.
 
     Raises:
@@ -27,52 +26,45 @@ def read_folder(path: str | Path, columns: Columns = None, bad: BadRows | None =
         ConfigError: the map has an unknown key.
     """
     path = Path(path)
-    bad = bad or BadRows()
-    file = path if path.is_file() else _find_table(source_folder(path, "your memes"))
-    table = read_table(file)
-    mapping = column_map(columns, table)
-    source = file.resolve().parent.name
+    root = path.parent if path.is_file() else source_folder(path, "your memes")
+    found: list[Found] = [(None, path)] if path.is_file() else find_tables(root)
+    tables = [(split, read_table(file)) for split, file in found]
+    maps = [column_map(columns, table) for _, table in tables]
+    names = [
+        [image_name(table, mapping, i) for i in range(len(table.rows))]
+        for (_, table), mapping in zip(tables, maps, strict=True)
+    ]
+    every = [name for part in names for name in part]
+    unique = "" not in every and len(set(every)) == len(every)
     rows = []
-    for number, cells in enumerate(table.rows, start=1):
-        try:
-            rows.append(_row(table, mapping, source, number, cells))
-        except BadTableError as error:
-            bad.add(file, number, _identity(mapping, cells), error)
+    for (split, table), mapping, images in zip(tables, maps, names, strict=True):
+        layout = replace(_layout(table, root, mapping, images), split=split)
+        if table.pictures and not unique:  # embedded pictures need no name
+            name = table.path.relative_to(root).with_suffix("").as_posix()
+            layout = replace(layout, ids=tuple(f"{name}/{i + 1}" for i in range(len(images))))
+        rows += table_rows(table, layout, bad or BadRows())
     return rows
 
 
-def _find_table(root: Path) -> Path:
-    return find_file(root, [f"metadata{suffix}" for suffix in SUFFIXES], or_only=SUFFIXES)
-
-
-def _row(table: Table, columns: ColumnMap, default_source: str, number: int, cells: Cells) -> Row:
-    image = cells[columns.image] or ""
-    source = _filled(cells, columns.source) if columns.source else default_source
-    text = cells[columns.text] if columns.text else None
-    return Row(
-        id=_with_source(source, _filled(cells, columns.id) if columns.id else image),
-        source=source,
-        split=_filled(cells, columns.split) if columns.split else None,
-        image_path=safe_path(table.path.parent, image),
-        text=text,
-        text_origin="none" if text is None else "dataset",
-        labels={name: parse_label(name, cells[where.column], where.values) for name, where in columns.labels.items()},
-        image=image,
-        file=table.path,
-        row=number,
+def _layout(table: Table, root: Path, columns: ColumnMap, images: Sequence[str]) -> Layout:
+    """The folder that all pictures share is one that the user chose: it may be a link."""
+    base = picture_folder(table.path, root, images, columns.pictures)
+    shared = {image.partition("/")[0] if "/" in image else "" for image in images}
+    first = shared.pop() if len(shared) == 1 else ""
+    folder = "" if first in ("", ".", "..") else f"{first}/"
+    return Layout(
+        columns,
+        source=root.resolve().name,
+        root=base,
+        folder=folder,
+        strip=folder,
+        ids=tuple((table.path.parent.relative_to(root) / image).as_posix() if image else "" for image in images),
     )
 
 
-def _with_source(source: str, identity: str) -> str:
-    return identity if identity.startswith(f"{source}/") else f"{source}/{identity}"
-
-
-def _filled(cells: Cells, column: str) -> str:
-    cell = cells[column]
-    if not cell:
-        raise BadTableError(f"column {column!r} is empty; fill it")
-    return cell
-
-
-def _identity(columns: ColumnMap, cells: Cells) -> str:
-    return (cells[columns.id] if columns.id else cells[columns.image]) or ""
+READER = Reader(
+    "folder",
+    read_folder,
+    help="Any other memes: an ImageFolder, a dataset of the Hub or of save_to_disk, or a table with an image column.",
+    takes=("columns",),
+)

@@ -5,29 +5,34 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
+from sae_lens_meme.corpus.columns import ColumnMap, LabelColumn
 from sae_lens_meme.corpus.layout import find_file, image_folder, source_folder
-from sae_lens_meme.corpus.rows import BadRows, Row, parse_label, safe_path
-from sae_lens_meme.corpus.tables import Cells, read_table
-from sae_lens_meme.errors import BadTableError
+from sae_lens_meme.corpus.reader import Reader
+from sae_lens_meme.corpus.rows import Layout, Row, table_rows
+from sae_lens_meme.corpus.skipped import BadRows
+from sae_lens_meme.corpus.tables import read_table
 
-SOURCE = "hmc"
 # phase 1 calls dev_seen `dev` and test_seen `test`; a folder that holds both holds the same memes twice
 SPLIT_FILES = (("train",), ("dev_seen", "dev"), ("dev_unseen",), ("test_seen", "test"), ("test_unseen",))
+# a picture is found through `img`, never through `id`, which loses its leading zeros in one release
+COLUMNS = ColumnMap(image="img", text=("text",), labels={"hate": LabelColumn("label")})
 
 
 def read_hmc(root: str | Path, bad: BadRows | None = None) -> list[Row]:
     """The rows of all split files that are there; `Row.split` is the file's name (`dev_seen`, ...).
 
-    A picture is found through `img`, never through `id`, which loses its leading zeros in one release.
-
     Raises:
         BadTableError: train.jsonl or a column is missing, or a row is bad and `bad` raises.
     """
     root = source_folder(root, "the Hateful Memes Challenge")
-    bad = bad or BadRows()
     find_file(root, ["train.jsonl"])
     folder = image_folder(root, ["img", "images", "Images"])
-    return [row for path in _split_files(root) for row in _read_split(root, folder, path, bad)]
+    rows = []
+    for path in _split_files(root):
+        table = read_table(path)
+        table.require(["img", "text"])  # phase 1 has no labels of its test memes
+        rows += table_rows(table, Layout(COLUMNS, "hmc", root, folder, strip="img/", split=path.stem), bad or BadRows())
+    return rows
 
 
 def _split_files(root: Path) -> Iterator[Path]:
@@ -36,30 +41,10 @@ def _split_files(root: Path) -> Iterator[Path]:
         yield from [path for path in paths if path.is_file()][:1]
 
 
-def _read_split(root: Path, folder: str, path: Path, bad: BadRows) -> Iterator[Row]:
-    table = read_table(path)
-    table.require(["img", "text"])
-    for number, cells in enumerate(table.rows, start=1):
-        try:
-            row = _row(root, folder, path, number, cells)
-        except BadTableError as error:
-            bad.add(path, number, cells["img"] or "", error)
-        else:
-            yield row
-
-
-def _row(root: Path, folder: str, file: Path, number: int, cells: Cells) -> Row:
-    image = cells["img"] or ""
-    name = image.removeprefix("img/")
-    return Row(
-        id=f"{SOURCE}/{name}",
-        source=SOURCE,
-        split=file.stem,
-        image_path=safe_path(root, name, folder),
-        text=cells["text"],
-        text_origin="none" if cells["text"] is None else "dataset",
-        labels={"hate": parse_label("hate", cells.get("label"))},
-        image=image,
-        file=file,
-        row=number,
-    )
+READER = Reader(
+    "hmc",
+    read_hmc,
+    help="Hateful Memes: folder with train.jsonl ... and img/.",
+    provenance="read from a folder in the layout of the Hateful Memes Challenge (Kiela et al., NeurIPS 2020). If it is"
+    " that release, use is bound to its licence agreement, which everyone accepts for themselves.",
+)

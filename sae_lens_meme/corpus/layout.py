@@ -1,11 +1,22 @@
-"""Finds the files of a source's original layout; a message names what was looked for and what is there."""
+"""Finds the files of a source's layout; a message names what was looked for and what is there."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+import re
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from sae_lens_meme.errors import BadTableError
+from sae_lens_meme.corpus.columns import ColumnMap
+from sae_lens_meme.corpus.tables import SUFFIXES, Table
+from sae_lens_meme.errors import BadTableError, ConfigError
+from sae_lens_meme.labels import read_split
+
+Found = tuple[str | None, Path]  # a table, and its split where the layout names one
+METADATA = tuple(f"metadata{suffix}" for suffix in SUFFIXES)
+_SHARD = re.compile(r"-\d{5}-of-\d{5}$")
+_PICTURE_FOLDERS = ("images", "img", "image", "pictures")
+_TRIED = 20  # pictures and folders that are looked at, where nobody said in which folder the pictures are
 
 
 def source_folder(root: str | Path, source: str) -> Path:
@@ -34,6 +45,111 @@ def image_folder(root: Path, names: Sequence[str]) -> str:
     """The first of `names` that is a folder in `root`, with a slash behind; '' if the pictures lie in `root`."""
     folders = {entry.name for entry in root.iterdir() if entry.is_dir()}
     return next((f"{name}/" for name in names if name in folders), "")
+
+
+def require_columns(table: Table, columns: ColumnMap) -> None:
+    """The columns of a release, or how a copy that has fewer of them is read.
+
+    Raises:
+        BadTableError: one is missing.
+    """
+    names = {"image": columns.image, "text": next((c for c in columns.text if c in table.columns), "null")}
+    names |= {"split": columns.split} if columns.split in table.columns else {}
+    labels = [f"{name}: {where.column}" for name, where in columns.labels.items() if where.column in table.columns]
+    fields = ", ".join([*(f"{name}: {column}" for name, column in names.items()), f"labels: {{{', '.join(labels)}}}"])
+    hint = (
+        ""
+        if columns.image not in table.columns
+        else (
+            f"; a copy with fewer columns is read with --folder {table.path.parent} --columns FILE,"
+            f" where FILE is a YAML file that holds {{{fields}}}"
+        )
+    )
+    table.require(columns.used(), hint)
+
+
+def find_tables(root: Path) -> list[Found]:
+    """The tables of a folder, each with its split where the layout names one.
+
+    That is `metadata.*` in the folder or in one folder a split, what `save_to_disk` writes, files named after their
+    splits as on the Hub (`train.csv`, `data/test-00000-of-00001.parquet`), or a single table of any name.
+    """
+    for found in (_metadata(root), _saved(root), _folders(root), _named(root), _named(root / "data")):
+        if found:
+            return found
+    return [(None, find_file(root, METADATA, or_only=SUFFIXES))]
+
+
+def _metadata(root: Path) -> list[Found]:
+    files = [root / name for name in METADATA if (root / name).is_file()]
+    return [(None, file) for file in files[:1]]
+
+
+def _saved(root: Path) -> list[Found]:
+    """The files of a `Dataset` or `DatasetDict` on disk."""
+    folders: dict[str | None, Path] = {None: root} if (root / "state.json").is_file() else {}
+    if (root / "dataset_dict.json").is_file():
+        folders = {name: root / Path(name).name for name in _json(root / "dataset_dict.json", "splits")}
+    return [
+        (split, folder / Path(file["filename"]).name)
+        for split, folder in folders.items()
+        for file in _json(folder / "state.json", "_data_files")
+    ]
+
+
+def _json(path: Path, key: str) -> list:
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))[key]
+        plain = all(isinstance(entry, str) or isinstance(entry["filename"], str) for entry in found)
+    except (OSError, ValueError, LookupError, TypeError, RecursionError):
+        plain, found = False, []
+    if not plain or not isinstance(found, list):
+        raise BadTableError(f"{path}: is not what save_to_disk writes (no list {key!r}); save the dataset again")
+    return found
+
+
+def _folders(root: Path) -> list[Found]:
+    splits = sorted(entry for entry in root.iterdir() if entry.is_dir() and read_split(entry.name))
+    found = [(folder.name, path) for folder in splits for _, path in _metadata(folder)]
+    if found and len(found) < len(splits):
+        without = next(folder for folder in splits if folder.name not in dict(found))
+        raise BadTableError(f"{without}: has no {' or '.join(METADATA)}, but {found[0][1].parent.name} has; add it")
+    return list(found)
+
+
+def _named(folder: Path) -> list[Found]:
+    tables = sorted(p for p in folder.iterdir() if p.suffix.lower() in SUFFIXES) if folder.is_dir() else []
+    named = [(_SHARD.sub("", path.stem), path) for path in tables]
+    return [(name, path) for name, path in named if read_split(name)]
+
+
+def picture_folder(table: Path, root: Path, names: Sequence[str], given: str | None) -> Path:
+    """Where the pictures are: in the folder that the user gives, else where the first of them are found.
+
+    Raises:
+        ConfigError: there is no such folder.
+    """
+    here = [table.parent, root] if table.parent != root else [root]
+    if given is not None:
+        found = next((base / given for base in here if (base / given).is_dir()), None)
+        if found is None:
+            raise ConfigError(f"columns: pictures is {given!r}, which is no folder in {root}; it has {_listing(root)}")
+        return found
+    first = [name for name in names[:_TRIED] if name and "\0" not in name and ".." not in name]
+    places = [*here, *(folder for base in here for folder in _subfolders(base))]
+    return next((place for place in places if any(_is_file(place, name) for name in first)), table.parent)
+
+
+def _subfolders(base: Path) -> Iterator[Path]:
+    folders = sorted(entry for entry in base.iterdir() if entry.is_dir())
+    yield from sorted(folders, key=lambda folder: folder.name.casefold() not in _PICTURE_FOLDERS)[:_TRIED]
+
+
+def _is_file(place: Path, name: str) -> bool:
+    try:
+        return (place / name).is_file()
+    except OSError:  # a name that is too long
+        return False
 
 
 def _listing(root: Path) -> str:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from sae_lens_meme.corpus.layout import find_file, image_folder, source_folder
-from sae_lens_meme.corpus.rows import BadRows, Row, parse_label, safe_path
-from sae_lens_meme.corpus.tables import Cells, Table, read_table
-from sae_lens_meme.errors import BadTableError
+from sae_lens_meme.corpus.columns import ColumnMap, LabelColumn
+from sae_lens_meme.corpus.layout import find_file, image_folder, require_columns, source_folder
+from sae_lens_meme.corpus.reader import Reader
+from sae_lens_meme.corpus.rows import Layout, Row, table_rows
+from sae_lens_meme.corpus.skipped import BadRows
+from sae_lens_meme.corpus.tables import Table, read_table
 
-SOURCE = "memotion"
 EARLIER = {"ocr_extracted_text": "text_ocr", "corrected_text": "text_corrected"}
 LABEL_COLUMNS = {
     "humor": "humour",
@@ -29,37 +30,30 @@ def read_memotion(root: str | Path, bad: BadRows | None = None) -> list[Row]:
         BadTableError: a file or a column is missing, or a row is bad and `bad` raises.
     """
     root = source_folder(root, "Memotion")
-    bad = bad or BadRows()
-    table = _with_common_names(read_table(find_file(root, ["labels.csv"], or_only=[".csv"])))
-    table.require(["image_name", "text_ocr", "text_corrected", *LABEL_COLUMNS.values()])
+    table = read_table(find_file(root, ["labels.csv"], or_only=[".csv"]))
+    columns = _columns(table)
+    require_columns(table, columns)
     folder = image_folder(root, ["images", "Images", "img"])
-    rows = []
-    for number, cells in enumerate(table.rows, start=1):
-        try:
-            rows.append(_row(root, folder, table.path, number, cells))
-        except BadTableError as error:
-            bad.add(table.path, number, cells["image_name"] or "", error)
-    return rows
+    return table_rows(table, Layout(columns, "memotion", root, folder), bad or BadRows())
 
 
-def _with_common_names(table: Table) -> Table:
-    names = {name: EARLIER.get(name.casefold(), name.casefold()) for name in table.columns}
-    rows = [{names[name]: cell for name, cell in cells.items()} for cells in table.rows]
-    return Table(table.path, tuple(names.values()), rows)
+def _columns(table: Table) -> ColumnMap:
+    """The columns by the names that this release gives them."""
+    spelled = {EARLIER.get(name.casefold(), name.casefold()): name for name in table.columns}
+
+    def of(name: str) -> str:
+        return spelled.get(name, name)
+
+    labels = {label: LabelColumn(of(name)) for label, name in LABEL_COLUMNS.items()}
+    return ColumnMap(image=of("image_name"), text=(of("text_corrected"), of("text_ocr")), labels=labels)
 
 
-def _row(root: Path, folder: str, file: Path, number: int, cells: Cells) -> Row:
-    name = cells["image_name"] or ""
-    text = cells["text_ocr"] if cells["text_corrected"] is None else cells["text_corrected"]
-    return Row(
-        id=f"{SOURCE}/{name}",
-        source=SOURCE,
-        split=None,
-        image_path=safe_path(root, name, folder),
-        text=text,
-        text_origin="none" if text is None else "dataset",
-        labels={label: parse_label(label, cells[column]) for label, column in LABEL_COLUMNS.items()},
-        image=name,
-        file=file,
-        row=number,
-    )
+READER = Reader(
+    "memotion",
+    read_memotion,
+    help="Memotion 7k: folder with labels.csv and images/.",
+    provenance="read from a folder in the layout of Memotion (Sharma et al., SemEval-2020 Task 8). If it is that release,"
+    " its pictures were collected from the web, belong to third parties, and use is bound to its terms.",
+    note="Memotion's sarcasm keeps its four raw levels; the published merge counts `general` (1) as not sarcastic,"
+    " which the concept `sarcasm >= 2` repeats.",
+)

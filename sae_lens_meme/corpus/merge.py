@@ -3,30 +3,17 @@
 from __future__ import annotations
 
 import hashlib
-from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass, field
-from typing import Literal
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import chain
 
-from sae_lens_meme.corpus.rows import BadRows, Row, check_unique
-from sae_lens_meme.errors import BadTableError, ConfigError
-from sae_lens_meme.labels import SPLITS
-
-Preset = Literal["all", "intervlm"]
-
-RELEASE_SPLITS = {
-    "train": "train",
-    "training": "train",
-    "val": "validation",
-    "valid": "validation",
-    "validation": "validation",
-    "dev": "validation",
-    "dev_seen": "validation",
-    "dev_unseen": "validation",
-    "test": "test",
-    "test_seen": "test",
-    "test_unseen": "test",
-}
+from sae_lens_meme.corpus.groups import group_names, picture_hash
+from sae_lens_meme.corpus.options import Preset
+from sae_lens_meme.corpus.rows import Row
+from sae_lens_meme.corpus.skipped import BadRows
+from sae_lens_meme.errors import BadTableError
+from sae_lens_meme.labels import SPLIT_NAMES, SPLITS, read_split
 
 # The published merge takes PrideMM's train and test (it never reads `val`), the challenge's train and
 # dev_seen, and calls all of Memotion train: 4,328 + 8,500 + 6,992 train, 507 + 500 test.
@@ -46,76 +33,118 @@ class Merged:
 
     splits: dict[str, list[Row]]
     dropped: dict[str, int] = field(default_factory=dict)
+    groups: dict[str, str] = field(default_factory=dict)
+    """Of each id the name of its group."""
+
+    def rows(self) -> Iterator[Row]:
+        yield from chain.from_iterable(self.splits.values())
 
 
 def merge(rows: Sequence[Row], *, preset: Preset = "all", holdout: float = 0.1, bad: BadRows | None = None) -> Merged:
     """Give every row its split.
 
     Args:
-        holdout: share of each of validation and test for sources without a split, by hash of the id; 0 keeps all in train.
+        holdout: share of each of validation and test for sources without a split, by hash of the id; memes of one
+            group get one split; 0 keeps all in train.
 
     Raises:
         BadTableError: an id occurs twice, a split has an unknown name, no row is left.
-        ConfigError: unknown preset, or a holdout outside [0, 0.5).
     """
-    if not 0 <= holdout < 0.5:
-        raise ConfigError(f"holdout: {holdout} is outside [0, 0.5); 0.1 gives 80/10/10")
-    if preset not in ("all", "intervlm"):
-        raise ConfigError(f"preset: unknown {preset!r}; choose 'all' or 'intervlm'")
     bad = bad or BadRows()
     dropped: Counter[str] = Counter()
-    kept = _without_unlabelled(_without_shared_dev(rows, dropped), dropped) if preset == "all" else rows
-    splits: dict[str, list[Row]] = {split: [] for split in SPLITS}
-    for row in kept:
-        split = _intervlm_split(row, dropped) if preset == "intervlm" else _own_split(row, holdout, bad)
-        if split is not None:
-            splits[split].append(row)
+    wanted = _published(rows, dropped) if preset == "intervlm" else _labelled(rows, dropped)
+    given = {row: _given_split(row, preset) for row in unique(wanted, bad)}
+    for row, split in given.items():
+        if split is None and row.split is not None:
+            known = ", ".join(SPLIT_NAMES)
+            bad.add(row.as_bad("unknown split", f"split is {row.split!r}, allowed: {known}; correct the split"))
+    placed = {row: split for row, split in given.items() if split is not None or row.split is None}
+    groups = group_names(list(placed))
+    placed |= _cut(placed, groups, holdout)
+    splits = {name: [row for row, split in placed.items() if split == name] for name in SPLITS}
     splits = {split: members for split, members in splits.items() if members}
     if not splits:
         raise BadTableError("no row is left after the merge; check the preset and the sources")
-    check_unique(row for members in splits.values() for row in members)
-    return Merged(splits, dict(sorted(dropped.items())))
+    names = {row.id: group for row, group in groups.items()}
+    return Merged(splits, dict(sorted(dropped.items())), names)
 
 
-def _without_shared_dev(rows: Sequence[Row], dropped: Counter[str]) -> list[Row]:
-    """dev_seen and dev_unseen share 400 memes: each comes once."""
+def unique(rows: Iterable[Row], bad: BadRows | None = None) -> list[Row]:
+    """Rows with ids of their own. Skipping keeps one of several equal rows, and none of rows that contradict each other.
+
+    Raises:
+        BadTableError: an id occurs twice and `bad` raises; the message names the first five.
+    """
+    bad = bad or BadRows()
+    by_id: defaultdict[str, list[Row]] = defaultdict(list)
+    for row in rows:
+        by_id[row.id].append(row)
+    repeated = [same for same in by_id.values() if len(same) > 1]
+    if repeated and bad.on_bad == "raise":
+        ids = ", ".join(repr(same[0].id) for same in repeated[:5])
+        places = " and ".join(f"{row.file.name} row {row.row}" for row in repeated[0][:2])
+        raise BadTableError(
+            f"{len(repeated)} ids occur more than once: {ids} (the first in {places});"
+            " give every meme its own id or pass --on-bad skip"
+        )
+    for same in repeated:
+        equal = all(_equal(row, same[0]) for row in same[1:])
+        for row in same[1:] if equal else same:
+            other = same[0] if row is not same[0] else same[1]
+            how = "this row repeats" if equal else "another row of the id, with other content, is"
+            bad.add(row.as_bad("repeated id", f"{how} {other.file.name} row {other.row}; give every meme its own id"))
+        by_id[same[0].id] = same[:1] if equal else []
+    return [row for same in by_id.values() for row in same]
+
+
+def _equal(one: Row, other: Row) -> bool:
+    """All but the place in the table is the same."""
+    if replace(one, picture=other.picture, file=other.file, row=other.row) != other:
+        return False
+    return one.picture == other.picture or picture_hash(one) == picture_hash(other) is not None
+
+
+def _labelled(rows: Sequence[Row], dropped: Counter[str]) -> list[Row]:
+    """Every labelled row once: the challenge released test memes without labels, and 400 of dev_seen in dev_unseen too."""
     seen = {row.id for row in rows if row.source == "hmc" and row.split in ("dev", "dev_seen")}
-    kept = [row for row in rows if not (row.source == "hmc" and row.split == "dev_unseen" and row.id in seen)]
-    if len(kept) < len(rows):
-        dropped["hmc dev_unseen: also in dev_seen"] = len(rows) - len(kept)
-    return kept
-
-
-def _without_unlabelled(rows: Sequence[Row], dropped: Counter[str]) -> list[Row]:
-    """Phase 1 of the challenge released its test memes without labels."""
     kept = []
     for row in rows:
-        if row.source == "hmc" and row.labels.get("hate") is None:
+        if row.source == "hmc" and row.split == "dev_unseen" and row.id in seen:
+            dropped["hmc dev_unseen: also in dev_seen"] += 1
+        elif row.source == "hmc" and row.labels.get("hate") is None:
             dropped[f"hmc {row.split}: no label"] += 1
         else:
             kept.append(row)
     return kept
 
 
-def _own_split(row: Row, holdout: float, bad: BadRows) -> str | None:
-    if row.split is None:
-        return _hashed_split(row.id, holdout)
-    split = RELEASE_SPLITS.get(row.split.strip().casefold())
-    if split is None:
-        known = ", ".join(RELEASE_SPLITS)
-        error = BadTableError(f"split is {row.split!r}, allowed: {known}; correct the split")
-        bad.add(row.file, row.row, row.id, error)
-    return split
+def _published(rows: Sequence[Row], dropped: Counter[str]) -> list[Row]:
+    kept = []
+    for row in rows:
+        if (row.source, row.split) in INTERVLM_SPLITS:
+            kept.append(row)
+        else:
+            dropped[f"{row.source} {row.split}: not in the published merge"] += 1
+    return kept
+
+
+def _given_split(row: Row, preset: Preset) -> str | None:
+    return INTERVLM_SPLITS[row.source, row.split] if preset == "intervlm" else read_split(row.split)
+
+
+def _cut(given: Mapping[Row, str | None], groups: Mapping[Row, str], holdout: float) -> dict[Row, str]:
+    """A split for the rows that have none: that of the rest of their group, else by the hash of its name."""
+    if not holdout:
+        return {row: "train" for row, split in given.items() if split is None}
+    fixed: dict[str, str] = {}
+    for row, split in given.items():
+        if split is not None:
+            fixed[groups[row]] = min(split, fixed.get(groups[row], split), key=SPLITS.index)
+    free = ((row, groups[row]) for row, split in given.items() if split is None)
+    return {row: fixed.get(group) or _hashed_split(group, holdout) for row, group in free}
 
 
 def _hashed_split(identity: str, holdout: float) -> str:
-    """Test below `holdout`, validation below twice that: a row's split never depends on the other rows."""
+    """Test below `holdout`, validation below twice that: a meme's split depends on no meme outside its group."""
     position = int.from_bytes(hashlib.sha256(identity.encode()).digest()[:8], "big") / 2**64
     return "test" if position < holdout else "validation" if position < 2 * holdout else "train"
-
-
-def _intervlm_split(row: Row, dropped: Counter[str]) -> str | None:
-    split = INTERVLM_SPLITS.get((row.source, row.split))
-    if split is None:
-        dropped[f"{row.source} {row.split}: not in the published merge"] += 1
-    return split

@@ -4,16 +4,21 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from sae_lens_meme.corpus.layout import find_file, image_folder, source_folder
-from sae_lens_meme.corpus.rows import BadRows, Row, parse_label, safe_path
-from sae_lens_meme.corpus.tables import Cells, read_table
-from sae_lens_meme.errors import BadTableError
+from sae_lens_meme.corpus.columns import ColumnMap, LabelColumn
+from sae_lens_meme.corpus.layout import find_file, image_folder, require_columns, source_folder
+from sae_lens_meme.corpus.reader import Reader
+from sae_lens_meme.corpus.rows import Layout, Row, table_rows
+from sae_lens_meme.corpus.skipped import BadRows
+from sae_lens_meme.corpus.tables import read_table
 
-SOURCE = "pridemm"
-COLUMNS = ("name", "hate", "target", "stance", "humour", "split", "text")
 HUMOR = {"0": 0, "1": 2}
 """PrideMM knows funny or not; the merge puts its "funny" at very_funny of Memotion's four levels (as InterVLM does)."""
-_NO_TEXT = ("none", "None")
+COLUMNS = ColumnMap(
+    image="name",
+    text=("text",),
+    split="split",
+    labels={name: LabelColumn(name) for name in ("hate", "target", "stance")} | {"humor": LabelColumn("humour", HUMOR)},
+)
 
 
 def read_pridemm(root: str | Path, bad: BadRows | None = None) -> list[Row]:
@@ -23,36 +28,18 @@ def read_pridemm(root: str | Path, bad: BadRows | None = None) -> list[Row]:
         BadTableError: a file or a column is missing, or a row is bad and `bad` raises.
     """
     root = source_folder(root, "PrideMM")
-    bad = bad or BadRows()
     table = read_table(find_file(root, ["PrideMM.csv"]))
-    table.require(COLUMNS)
+    require_columns(table, COLUMNS)
     folder = image_folder(root, ["Images", "images", "img"])
-    rows = []
-    for number, cells in enumerate(table.rows, start=1):
-        try:
-            rows.append(_row(root, folder, table.path, number, cells))
-        except BadTableError as error:
-            bad.add(table.path, number, cells["name"] or "", error)
-    return rows
+    # two memes without text say so by a word
+    return table_rows(table, Layout(COLUMNS, "pridemm", root, folder, no_text=("none", "None")), bad or BadRows())
 
 
-def _row(root: Path, folder: str, file: Path, number: int, cells: Cells) -> Row:
-    name = cells["name"] or ""
-    text = None if cells["text"] in _NO_TEXT else cells["text"]
-    return Row(
-        id=f"{SOURCE}/{name}",
-        source=SOURCE,
-        split=cells["split"],
-        image_path=safe_path(root, name, folder),
-        text=text,
-        text_origin="none" if text is None else "dataset",
-        labels={
-            "hate": parse_label("hate", cells["hate"]),
-            "target": parse_label("target", cells["target"]),
-            "stance": parse_label("stance", cells["stance"]),
-            "humor": parse_label("humor", cells["humour"], HUMOR),
-        },
-        image=name,
-        file=file,
-        row=number,
-    )
+READER = Reader(
+    "pridemm",
+    read_pridemm,
+    help="PrideMM: folder with PrideMM.csv and its images.",
+    provenance="read from a folder in the layout of PrideMM (Shah et al., EMNLP 2024, released with MemeCLIP). If it is"
+    " that release, its pictures are third parties' posts and use is bound to its terms.",
+    note="PrideMM's humor knows two values: 0 stays 0, 1 becomes 2 (very_funny), as in the published merge.",
+)

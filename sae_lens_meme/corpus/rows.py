@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
-from collections import Counter
-from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any
 
-from sae_lens_meme.errors import BadTableError, ConfigError, MemeError
-from sae_lens_meme.labels import LEVELS
-
-OnBad = Literal["raise", "skip"]
-
-_INTEGER = re.compile(r"[+-]?\d{1,9}(\.0*)?")  # "1.0" is how pandas writes an integer column with gaps
+from sae_lens_meme.corpus.columns import ColumnMap
+from sae_lens_meme.corpus.pictures import Embedded
+from sae_lens_meme.corpus.skipped import BadCell, BadRow, BadRows, place
+from sae_lens_meme.corpus.tables import Cells, Table
+from sae_lens_meme.labels import LEVELS, is_missing, whole_number
 
 
 @dataclass(frozen=True)
@@ -26,51 +23,121 @@ class Row:
     id: str
     source: str
     split: str | None
-    image_path: Path
+    picture: Path | Embedded
     text: str | None
     text_origin: str
     labels: Mapping[str, int | None]
     image: str  # as the table spells it
     file: Path
     row: int  # 1 is the first row below the header
+    group: str | None = None  # the value of the column that the map calls `group`
+
+    def __hash__(self) -> int:  # labels are a dict
+        return hash((self.file, self.row))
 
     @property
     def where(self) -> str:
-        return _where(self.file, self.row, self.id)
+        return place(self.file.name, self.row, self.id)
+
+    def as_bad(self, kind: str, reason: str) -> BadRow:
+        return BadRow(
+            self.file.name, self.row, self.id, reason, kind, self.source, {**self.labels, "split": self.split}
+        )
 
 
 @dataclass(frozen=True)
-class BadRow:
-    """A row that was left out, and why."""
+class Layout:
+    """How the rows of a table become memes."""
 
-    file: str
-    row: int
-    id: str
-    reason: str
-
-
-@dataclass
-class BadRows:
-    """The policy for rows that cannot be used: raise at the first one, or list and skip them."""
-
-    on_bad: OnBad = "raise"
-    rows: list[BadRow] = field(default_factory=list)
-
-    def __post_init__(self) -> None:
-        if self.on_bad not in ("raise", "skip"):
-            raise ConfigError(f"on_bad: {self.on_bad!r} is neither 'raise' nor 'skip'")
-
-    def add(self, file: Path, row: int, identity: str, error: MemeError) -> None:
-        """Raises the error with file, row and id in front, unless bad rows are skipped."""
-        if self.on_bad == "raise":
-            raise type(error)(f"{_where(file, row, identity)}: {error} or pass --on-bad skip") from None
-        self.rows.append(BadRow(file.name, row, identity, str(error)))
-
-    def as_json(self) -> list[dict[str, object]]:
-        return [asdict(row) for row in self.rows]
+    columns: ColumnMap
+    source: str
+    root: Path  # below it are the pictures
+    folder: str = ""  # in which of its folders, with a slash behind; the user may have made it a link
+    strip: str = ""  # a folder that the table writes before a picture's name, and that is not part of the id
+    split: str | None = None  # of all rows, where no column has it
+    no_text: tuple[str, ...] = ()  # captions that stand for none
+    ids: tuple[str, ...] | None = None  # of embedded pictures without names
 
 
-TRUTH = {"false": 0, "true": 1}  # a label of someone else may be a boolean
+def table_rows(table: Table, layout: Layout, bad: BadRows) -> list[Row]:
+    """The rows of a table.
+
+    Raises:
+        BadTableError: a row is bad and `bad` raises.
+    """
+    rows = []
+    for number, cells in enumerate(table.rows, start=1):
+        labels, unreadable = _labels(layout.columns, cells)
+        image = image_name(table, layout.columns, number - 1)
+        try:
+            row = _row(table, layout, number, image, labels)
+            if unreadable:
+                raise unreadable
+            rows.append(row)
+        except BadCell as error:
+            columns = layout.columns
+            values = {**labels, "split": cells.get(columns.split or "") or layout.split}
+            source = cells.get(columns.source or "") or layout.source
+            identity = cells.get(columns.id, "") if columns.id else image
+            bad.add(BadRow(table.path.name, number, identity or "", str(error), error.kind, source, values))
+    return rows
+
+
+def image_name(table: Table, columns: ColumnMap, i: int) -> str:
+    """How the table calls the picture of row i; empty where it does not."""
+    pictures = table.pictures.get(columns.image)
+    return (pictures[i].path if pictures else table.rows[i][columns.image]) or ""
+
+
+def _row(table: Table, layout: Layout, number: int, image: str, labels: Mapping[str, int | None]) -> Row:
+    columns, cells = layout.columns, table.rows[number - 1]
+    source = _filled(cells, columns.source) if columns.source else layout.source
+    embedded = table.pictures.get(columns.image)
+    name = image.removeprefix(layout.strip)
+    identity = _filled(cells, columns.id) if columns.id else layout.ids[number - 1] if layout.ids else name
+    held = embedded is not None and embedded[number - 1].size is not None
+    text = next((cells[column] for column in columns.text if cells[column] is not None), None)
+    text = None if text in layout.no_text else text
+    return Row(
+        id=identity if identity.startswith(f"{source}/") else f"{source}/{identity}",
+        source=source,
+        split=_split(cells, columns.split) if columns.split else layout.split,
+        picture=embedded[number - 1] if embedded and held else safe_path(layout.root, name, layout.folder),
+        text=text,
+        text_origin="none" if text is None else "dataset",
+        labels=labels,
+        image=image or identity,
+        file=table.path,
+        row=number,
+        group=None if columns.group is None or is_missing(cells[columns.group]) else cells[columns.group],
+    )
+
+
+def _labels(columns: ColumnMap, cells: Cells) -> tuple[dict[str, Any], BadCell | None]:
+    """The labels of a row, as text where they cannot be read, and why the first of those cannot."""
+    values: dict[str, Any] = {}
+    problems = []
+    for name, where in columns.labels.items():
+        cell = cells.get(where.column)
+        try:
+            values[name] = parse_label(name, cell, where.values)
+        except BadCell as error:
+            values[name] = cell
+            problems.append(error)
+    return values, next(iter(problems), None)
+
+
+def _filled(cells: Cells, column: str) -> str:
+    cell = cells[column]
+    if not cell:
+        raise BadCell(f"empty {column}", f"column {column!r} is empty; fill it")
+    return cell
+
+
+def _split(cells: Cells, column: str) -> str:
+    if is_missing(cell := cells[column]):
+        raise BadCell("missing split", f"column {column!r} is {cell!r}; name the split, or map split: null")
+    return str(cell)
 
 
 def parse_label(label: str, cell: str | None, values: Mapping[str, int] | None = None) -> int | None:
@@ -82,67 +149,45 @@ def parse_label(label: str, cell: str | None, values: Mapping[str, int] | None =
     Raises:
         BadTableError: the cell is not a value of this label.
     """
-    if cell is None or (not cell.strip() and values is None):
+    if cell is None:
         return None
     if values is not None:
-        spelling = _plain(cell, values)
-        if spelling not in values:
-            raise _not_allowed(label, cell, list(values))
-        return values[spelling]
-    names = TRUTH if label not in LEVELS else {name: value for value, name in LEVELS[label].items()}
-    word = cell.strip().casefold()
-    if word in names:
-        return names[word]
-    if not _INTEGER.fullmatch(word):
-        raise _not_allowed(label, cell, _known_levels(label))
-    value = int(word.split(".")[0])
-    if label in LEVELS and value not in LEVELS[label]:
-        raise _not_allowed(label, cell, _known_levels(label))
+        number = whole_number("", cell)
+        spelling = next((s for s in (cell, cell.strip(), str(number)) if s in values), None)  # `1.0` means the listed 1
+        allowed = list(values)
+        value = None if spelling is None else values[spelling]
+    else:
+        value = whole_number(label, cell)
+        levels = LEVELS.get(label, {})
+        allowed = [f"{level} ({name})" for level, name in levels.items()] or ["an integer"]
+        value = value if not levels or value in levels else None
+    if value is None and not is_missing(cell):
+        raise BadCell(
+            f"unreadable {label} label", f"{label} is {_short(cell)}, allowed: {', '.join(allowed)}; correct the value"
+        )
     return value
 
 
 def safe_path(root: Path, name: str, folder: str = "") -> Path:
-    """The file called `name` in `folder` (ends in a slash) of `root`.
+    """The file called `name` in `folder` (ends in a slash) of `root`; the folder itself may be a link.
 
     Raises:
         BadTableError: the name leads out of the folder (absolute, `..`, a link) or is no plain path.
     """
     parts = re.split(r"[/\\]", name)
     if not name or "\0" in name or "\\" in name or "://" in name or name.startswith(("/", "file:")) or ".." in parts:
-        raise BadTableError(f"image path {name!r} is not a plain path inside {root.name!r}; correct the path")
-    path = root / f"{folder}{name}"
-    real_root = os.path.realpath(root)
-    if os.path.commonpath([real_root, os.path.realpath(path)]) != real_root:
-        raise BadTableError(f"image path {name!r} is a link that leads out of {root.name!r}; copy the file")
+        raise BadCell(
+            "bad picture path", f"image path {_short(name)} is not a plain path inside {root.name!r}; correct the path"
+        )
+    base = root / folder
+    path = base / name
+    real = os.path.realpath(base)
+    if os.path.commonpath([real, os.path.realpath(path)]) != real:
+        raise BadCell(
+            "bad picture path", f"image path {name!r} is a link that leads out of {base.name!r}; copy the file"
+        )
     return path
 
 
-def check_unique(rows: Iterable[Row]) -> None:
-    """Raises BadTableError that names the first five ids that occur twice."""
-    rows = list(rows)
-    repeated = [identity for identity, count in Counter(row.id for row in rows).items() if count > 1]
-    if not repeated:
-        return
-    places = [f"{row.file.name} row {row.row}" for row in rows if row.id == repeated[0]]
-    raise BadTableError(
-        f"{len(repeated)} ids occur more than once: {', '.join(map(repr, repeated[:5]))}"
-        f" (the first in {' and '.join(places[:2])}); give every meme its own id"
-    )
-
-
-def _where(file: Path, row: int, identity: str) -> str:
-    return f"{file.name}, row {row} (id {json.dumps(identity, ensure_ascii=False)})"  # escapes control characters
-
-
-def _plain(cell: str, values: Mapping[str, int]) -> str:
-    """`1.0` means the listed `1`; any other spelling means itself."""
-    word = cell.strip()
-    return word.split(".")[0] if word not in values and _INTEGER.fullmatch(word) else word
-
-
-def _known_levels(label: str) -> list[str]:
-    return [f"{value} ({name})" for value, name in LEVELS[label].items()] if label in LEVELS else ["an integer"]
-
-
-def _not_allowed(label: str, cell: str, allowed: list[str]) -> BadTableError:
-    return BadTableError(f"{label} is {cell!r}, allowed: {', '.join(allowed)}; correct the value")
+def _short(text: str) -> str:
+    return repr(text if len(text) <= 100 else f"{text[:97]}...")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -13,14 +12,16 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from datasets import load_from_disk
+from datasets import Dataset, Features, Image, Value, load_from_disk
 
 from sae_lens_meme.corpus.card import corpus_card
 from sae_lens_meme.corpus.merge import Merged
-from sae_lens_meme.corpus.rows import BadRow, BadRows, Row
-from sae_lens_meme.corpus.schema import corpus_features
+from sae_lens_meme.corpus.notes import corpus_facts
+from sae_lens_meme.corpus.pictures import picture_size, read_picture
+from sae_lens_meme.corpus.rows import Row
+from sae_lens_meme.corpus.skipped import BadRow, BadRows, count_skipped, require_every_class
 from sae_lens_meme.errors import BadImageError, StorageError
-from sae_lens_meme.images import open_image, read_image_file
+from sae_lens_meme.images import open_image
 from sae_lens_meme.labels import LABELS
 from sae_lens_meme.progress import progress_bar
 from sae_lens_meme.shards import shard_names, write_dataset
@@ -43,6 +44,13 @@ class Plan:
     def extra_labels(self) -> list[str]:
         names = {name for rows in self.merged.splits.values() for row in rows for name in row.labels}
         return sorted(names - set(LABELS))
+
+
+def corpus_features(extra_labels: Sequence[str] = ()) -> Features:
+    """The columns of a corpus: what a meme is, the eight labels, then labels that only this corpus has."""
+    labels = {name: Value("int64") for name in (*LABELS, *extra_labels)}
+    order = ("id", "source", "split", "group", "image", "text", "text_origin", "image_sha256")
+    return Features({name: Image() if name == "image" else Value("string") for name in order} | labels)
 
 
 def write_corpus(step: StepFolder, plan: Plan, *, progress: bool) -> None:
@@ -71,7 +79,7 @@ def _shards(rows: Sequence[Row], most: int) -> Iterator[list[Row]]:
     shard: list[Row] = []
     held = 0
     for row in rows:
-        size = file_size(row.image_path) or 0
+        size = picture_size(row.picture) or 0
         if shard and (len(shard) == most or held + size > MAX_SHARD_BYTES):
             yield shard
             shard, held = [], 0
@@ -86,7 +94,7 @@ def _columns(split: str, rows: list[Row], plan: Plan, advance: Callable[[int], N
     with ThreadPoolExecutor(_WORKERS) as pool:  # Pillow decodes outside the interpreter lock
         for row, image in zip(rows, pool.map(_verified_bytes, rows), strict=True):
             if isinstance(image, bytes):
-                records.append(_record(row, split, image))
+                records.append(_record(row, split, plan.merged.groups[row.id], image))
             elif plan.bad.on_bad == "raise":
                 raise BadImageError(f"{row.where}: {image} or pass --on-bad skip")
             advance(1)
@@ -95,18 +103,19 @@ def _columns(split: str, rows: list[Row], plan: Plan, advance: Callable[[int], N
 
 def _verified_bytes(row: Row) -> bytes | BadImageError:
     try:
-        data = read_image_file(row.image_path, name=row.image)
+        data = read_picture(row.picture, row.image)
         open_image(data, name=row.image)
     except BadImageError as error:
         return error
     return data
 
 
-def _record(row: Row, split: str, image: bytes) -> dict[str, Any]:
+def _record(row: Row, split: str, group: str, image: bytes) -> dict[str, Any]:
     return {
         "id": row.id,
         "source": row.source,
         "split": split,
+        "group": group,
         "image": {"bytes": image, "path": Path(row.image).name},
         "text": row.text or "",  # text_origin tells missing from empty; a tokenizer needs a string
         "text_origin": row.text_origin,
@@ -116,29 +125,32 @@ def _record(row: Row, split: str, image: bytes) -> dict[str, Any]:
 
 
 def _finish(step: StepFolder, plan: Plan) -> None:
-    written = {split: _written_ids(step.path / split) for split in plan.merged.splits}
+    written = {split: _written(step.path / split) for split in plan.merged.splits}
     bad = [*plan.bad.rows, *_bad_images(plan, written)]
     kept = {split: [row for row in rows if row.id in written[split]] for split, rows in plan.merged.splits.items()}
+    require_every_class((row for rows in kept.values() for row in rows), bad)
     step.write("dataset_dict.json", lambda path: _write_text(path, json.dumps({"splits": list(kept)})))
     step.write(BAD_ROWS, lambda path: _write_text(path, "".join(_json_line(row) for row in bad)))
     facts = {
         "preset": plan.preset,
         "holdout": plan.holdout,
-        "rows": {split: len(rows) for split, rows in kept.items()},
-        "sources": _count(kept, lambda row: row.source),
         "labels": [*LABELS, *plan.extra_labels],
         "dropped": plan.merged.dropped,
-        "bad_rows": len(bad),
+        "skipped": count_skipped(bad),
+        **corpus_facts(kept, written, plan.merged.groups),
     }
     step.write("README.md", lambda path: _write_text(path, corpus_card(kept, facts)))
     step.finish(**facts)
 
 
-def _written_ids(folder: Path) -> set[str]:
-    return set(load_from_disk(str(folder)).data.column("id").to_pylist())  # type: ignore[union-attr]
+def _written(folder: Path) -> dict[str, str]:
+    """Id and hash of every picture of a split."""
+    rows = load_from_disk(str(folder))
+    assert isinstance(rows, Dataset)
+    return dict(zip(rows["id"][:], rows["image_sha256"][:], strict=True))
 
 
-def _bad_images(plan: Plan, written: dict[str, set[str]]) -> Iterator[BadRow]:
+def _bad_images(plan: Plan, written: dict[str, dict[str, str]]) -> Iterator[BadRow]:
     """Why a planned row is in no shard: asked again, because an earlier run may have written the shard."""
     for split, rows in plan.merged.splits.items():
         for row in rows:
@@ -149,24 +161,12 @@ def _bad_images(plan: Plan, written: dict[str, set[str]]) -> Iterator[BadRow]:
                 raise StorageError(
                     f"{row.where}: image {row.image!r} changed during the run; run it again in a new --out"
                 )
-            yield BadRow(row.file.name, row.row, row.id, str(error))
-
-
-def _count(kept: dict[str, list[Row]], key: Callable[[Row], str]) -> dict[str, dict[str, int]]:
-    return {split: dict(sorted(Counter(map(key, rows)).items())) for split, rows in kept.items()}
+            yield row.as_bad("broken picture" if picture_size(row.picture) else "missing picture", str(error))
 
 
 def _json_line(row: BadRow) -> str:
-    return json.dumps(vars(row), ensure_ascii=True) + "\n"
+    return json.dumps(row.as_json(), ensure_ascii=True) + "\n"
 
 
 def _write_text(path: Path, text: str) -> None:
     path.write_text(text, encoding="utf-8")
-
-
-def file_size(path: Path) -> int | None:
-    """Bytes of a file, None if it cannot be looked at."""
-    try:
-        return os.stat(path).st_size
-    except (OSError, ValueError):
-        return None

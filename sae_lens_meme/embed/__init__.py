@@ -3,7 +3,27 @@
 `embed_corpus` runs a model over a corpus; `embed_arrays` takes vectors that exist already.
 """
 
-from sae_lens_meme.embed.from_arrays import embed_arrays
-from sae_lens_meme.embed.from_corpus import embed_corpus
+from __future__ import annotations
 
-__all__ = ["embed_arrays", "embed_corpus"]
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from sae_lens_meme.embed.from_arrays import embed_arrays
+    from sae_lens_meme.embed.from_corpus import embed_corpus
+    from sae_lens_meme.embed.options import ArrayOptions, EmbedOptions
+
+_HOME = {
+    "ArrayOptions": "options",
+    "EmbedOptions": "options",
+    "embed_arrays": "from_arrays",
+    "embed_corpus": "from_corpus",
+}
+__all__ = ["ArrayOptions", "EmbedOptions", "embed_arrays", "embed_corpus"]
+
+
+def __getattr__(name: str) -> Any:
+    """The options import no torch: the command line is made of them."""
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_HOME[name]}"), name)

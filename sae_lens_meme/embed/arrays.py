@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float
 
-from sae_lens_meme.errors import DataError
+from sae_lens_meme.errors import DataError, MemeError
 
 
 def read_array(source: str | Path) -> Float[np.ndarray, "n d"]:
@@ -20,83 +22,105 @@ def read_array(source: str | Path) -> Float[np.ndarray, "n d"]:
     Raises:
         DataError: the file is missing, of another kind, or not a matrix of numbers.
     """
-    path, _, key = str(source).partition(":")
-    file = Path(path)
+    file, key = split_key(source)
     if not file.exists():
-        raise DataError(f"{path}: no such file; give .npy, .safetensors, .pt or a dataset folder with :column")
-    if file.is_dir():
-        array = _read_dataset(file, key)
-    elif file.suffix == ".npy":
-        array = _read_npy(file)
-    elif file.suffix == ".safetensors":
-        array = _pick(_read_safetensors(file), key, file)
-    elif file.suffix in (".pt", ".pth"):
-        array = _read_pt(file, key)
-    else:
-        raise DataError(f"{path}: {file.suffix or 'no extension'} is none of .npy, .safetensors, .pt, dataset folder")
-    return _as_matrix(array, file)
-
-
-def _read_npy(file: Path) -> np.ndarray:
-    with file.open("rb") as opened:
-        if opened.read(6) != b"\x93NUMPY":  # numpy would advise to load it as a pickle
-            raise DataError(f"{file}: is not a .npy file; save it with numpy.save")
+        raise DataError(f"{file}: no such file; give .npy, .safetensors, .pt or a dataset folder with :column")
+    kind = "folder" if file.is_dir() else file.suffix
+    if kind not in _READERS:
+        raise DataError(f"{file}: {kind or 'no extension'} is none of .npy, .safetensors, .pt, dataset folder")
     try:
-        return np.load(file, mmap_mode="r", allow_pickle=False)
-    except (ValueError, EOFError, OSError) as error:
+        return _as_matrix(_READERS[kind](file, key), file)
+    except MemeError:
+        raise
+    except Exception as error:  # of damaged files the libraries raise a dozen unrelated classes
+        reason = next(iter(str(error).splitlines()), "")[:200]
         raise DataError(
-            f"{file}: is not a plain .npy array of numbers, or is cut off ({type(error).__name__}); save it again with numpy.save"
+            f"{file}: holds more than plain numbers, or is damaged ({type(error).__name__}: {reason}); write it again"
         ) from None
 
 
-def _read_safetensors(file: Path) -> dict[str, np.ndarray]:
-    from safetensors import SafetensorError
-    from safetensors.numpy import load_file
+def split_key(source: str | Path) -> tuple[Path, str]:
+    """The file, and the key after the last colon: a colon is also part of `C:/x.npy` and of many a folder's name."""
+    whole = Path(source)
+    file, colon, key = str(source).rpartition(":")
+    if colon and not whole.exists() and Path(file).exists():
+        return Path(file), key
+    return whole, ""
 
-    try:
-        return load_file(file)
-    except (SafetensorError, OSError, KeyError) as error:
-        raise DataError(f"{file}: is not a readable safetensors file ({error})") from None
+
+def _read_npy(file: Path, key: str) -> np.ndarray:
+    if key:
+        raise DataError(f"{file}: is one array without keys; leave out :{key}")
+    with file.open("rb") as opened:
+        if opened.read(6) != b"\x93NUMPY":  # numpy would advise to load it as a pickle
+            raise DataError(f"{file}: is not a .npy file; save it with numpy.save")
+    return np.load(file, mmap_mode="r", allow_pickle=False)
+
+
+def _read_safetensors(file: Path, key: str) -> np.ndarray:
+    from safetensors import safe_open
+
+    with safe_open(file, "pt") as opened:  # "numpy" knows no bfloat16
+        return _numbers(opened.get_tensor(_pick(opened.keys(), key, file)), file)
 
 
 def _read_pt(file: Path, key: str) -> np.ndarray:
     import torch
 
-    try:
-        loaded = torch.load(file, map_location="cpu", weights_only=True)
-    except Exception as error:
-        reason = str(error).splitlines()[0]
-        raise DataError(
-            f"{file}: holds more than plain tensors, or is damaged ({reason}); re-save the tensor"
-        ) from None
+    from sae_lens_meme.hooks.untrusted import unpickled
+
+    loaded = unpickled(file, DataError)
     if isinstance(loaded, torch.Tensor):
-        loaded = {"": loaded}
-    tensors = {k: v.float().numpy() for k, v in loaded.items() if isinstance(v, torch.Tensor)}
-    return _pick(tensors, key, file)
+        return _numbers(loaded, file)
+    if not isinstance(loaded, dict):
+        raise DataError(f"{file}: holds a {type(loaded).__name__}; save one tensor, or a dictionary of tensors")
+    tensors = {k: v for k, v in loaded.items() if isinstance(v, torch.Tensor)}
+    return _numbers(tensors[_pick(tensors, key, file)], file)
 
 
 def _read_dataset(folder: Path, column: str) -> np.ndarray:
     from datasets import Dataset, load_from_disk
 
-    dataset = load_from_disk(str(folder))
+    try:
+        dataset = load_from_disk(str(folder))
+    except Exception as error:  # files of another kind, or damaged
+        reason = " ".join(str(error).split())[:200]
+        raise DataError(f"{folder}: is not a dataset that save_to_disk wrote ({reason}); save it again") from None
     if not isinstance(dataset, Dataset):
         raise DataError(
             f"{folder}: is a dataset of several splits; name one, as in {folder}/{next(iter(dataset))}:COLUMN"
         )
     if column not in dataset.column_names:
         raise DataError(f"{folder}: has no column {column!r}; write {folder}:COLUMN with one of {dataset.column_names}")
-    array = np.asarray(dataset.with_format("numpy")[column][:])
-    return array.reshape(len(array), -1)
+    return np.asarray(dataset.with_format("numpy")[column][:])
 
 
-def _pick(tensors: dict[str, np.ndarray], key: str, file: Path) -> np.ndarray:
-    if not key and len(tensors) == 1:
-        return next(iter(tensors.values()))
-    if key not in tensors:
+_READERS = {
+    ".npy": _read_npy,
+    ".safetensors": _read_safetensors,
+    ".pt": _read_pt,
+    ".pth": _read_pt,
+    "folder": _read_dataset,
+}
+
+
+def _numbers(tensor: Any, file: Path) -> np.ndarray:
+    """Real numbers of any precision, bfloat16 and float8 among them, as numpy has them."""
+    if tensor.is_complex() or "strided" not in str(tensor.layout):
         raise DataError(
-            f"{file}: holds {sorted(tensors) or 'no tensors'}; name one, as in {file}:{next(iter(tensors), 'KEY')}"
+            f"{file}: holds a {tensor.dtype} tensor of layout {tensor.layout}; save a dense one of real numbers"
         )
-    return tensors[key]
+    return tensor.detach().float().numpy()
+
+
+def _pick(names: Collection[str], key: str, file: Path) -> str:
+    if not key and len(names) == 1:
+        return next(iter(names))
+    if key not in names:
+        raise DataError(
+            f"{file}: holds {sorted(map(str, names)) or 'no tensors'}; name one, as in {file}:{next(iter(names), 'KEY')}"
+        )
+    return key
 
 
 def _as_matrix(array: np.ndarray, file: Path) -> np.ndarray:
@@ -106,4 +130,5 @@ def _as_matrix(array: np.ndarray, file: Path) -> np.ndarray:
         raise DataError(
             f"{file}: has shape {array.shape} and type {array.dtype}; a matrix (memes, dimensions) is needed"
         )
-    return np.asarray(array, dtype=np.float32)
+    with np.errstate(over="ignore"):  # an infinity is named later, with its row
+        return np.asarray(array, dtype=np.float32)

@@ -10,54 +10,45 @@ from typing import Any
 import numpy as np
 from datasets import Value
 
-from sae_lens_meme.corpus.tables import read_table
-from sae_lens_meme.embed.arrays import read_array
-from sae_lens_meme.embed.layout import FUSED, IMAGE_EMBED, TEXT_EMBED, embedding_features, fuse, require_finite
-from sae_lens_meme.embeddings import Embeddings
+from sae_lens_meme.corpus.tables import Table, read_table
+from sae_lens_meme.embed.arrays import read_array, split_key
+from sae_lens_meme.embed.options import ArrayOptions
+from sae_lens_meme.embeddings import Embeddings, embedding_features, require_finite
 from sae_lens_meme.errors import BadTableError, DataError
-from sae_lens_meme.labels import NOT_LABELS, SPLITS
+from sae_lens_meme.hooks.memeclip import fuse
+from sae_lens_meme.hooks.names import FUSED, IMAGE_EMBED, TEXT_EMBED
+from sae_lens_meme.labels import NOT_LABELS, SPLITS, is_label_column, label_values, missing_code, read_split
 from sae_lens_meme.shards import write_dataset
-from sae_lens_meme.storage import StepFolder, sha256_file
+from sae_lens_meme.storage import StepFolder, sha256_file, sha256_json
 
 SHARD_SIZE = 4096
-_SPLIT_NAMES = {"val": "validation", "valid": "validation", "dev": "validation", **{s: s for s in SPLITS}}
 
 
 def embed_arrays(
-    *,
-    out: str | Path,
-    table: str | Path,
-    image_embeds: str | Path | None = None,
-    text_embeds: str | Path | None = None,
-    fused: str | Path | None = None,
-    model: str = "arrays",
-    overwrite: bool = False,
+    out: str | Path, options: ArrayOptions | None = None, *, overwrite: bool = False, **given: Any
 ) -> Embeddings:
     """Turn arrays and a table into embeddings that `train` and `evaluate` read.
 
     Args:
         out: the result folder.
-        table: CSV, TSV, JSONL or Parquet with `id`, optional `source`, `split` (train, validation,
-            test), `text`, and any label columns, empty where missing; row i describes vector i.
-        image_embeds, text_embeds: matrices (memes, d) of one width; `hook_fused` is computed from them.
-        fused: a matrix of fused embeddings, where the two sides are not at hand.
-        model: what made the vectors; it is written into the result.
+        options: see `ArrayOptions`; or give them by keyword: `embed_arrays(out, table=..., fused_embeds=...)`.
 
     Raises:
-        BadTableError, DataError, NonFiniteError: what, where, which value.
+        BadTableError, DataError, NonFiniteError, ConfigError: what, where, which value.
     """
-    paths = {IMAGE_EMBED: image_embeds, TEXT_EMBED: text_embeds, FUSED: fused}
-    given = {hook: Path(str(path)) for hook, path in paths.items() if path is not None}
-    if not given:
+    options = ArrayOptions.of(options, given)
+    paths = {IMAGE_EMBED: options.image_embeds, TEXT_EMBED: options.text_embeds, FUSED: options.fused_embeds}
+    arrays = {hook: path for hook, path in paths.items() if path is not None}
+    if not arrays:
         raise DataError("no vectors were given; pass image and text embeddings, or fused ones")
     fingerprint = {
-        "model": model,
-        "table": sha256_file(_existing(table)),
-        "arrays": {hook: _identity(path) for hook, path in given.items()},
+        "model": "arrays",
+        "table": sha256_file(_existing(options.table)),
+        "arrays": {hook: _identity(path) for hook, path in arrays.items()},
     }
     with StepFolder(out, "embed", fingerprint, overwrite=overwrite) as folder:
         if not folder.complete:
-            _write(folder, _hooks(given), *_description(Path(table)), model)
+            _write(folder, {hook: read_array(path) for hook, path in arrays.items()}, *_description(options.table))
     return Embeddings.load(out)
 
 
@@ -66,7 +57,6 @@ def _write(
     vectors: dict[str, np.ndarray],
     described: dict[str, Value],
     rows: dict[str, list[Any]],
-    model: str,
 ) -> None:
     n = len(rows["id"])
     for hook, x in vectors.items():
@@ -84,56 +74,52 @@ def _write(
     columns: Mapping[str, Any] = {**rows, **{hook: x[:, None, :] for hook, x in vectors.items()}}
     starts = range(0, n, SHARD_SIZE)
     write_dataset(folder, features, [partial(_slice, columns, slice(s, s + SHARD_SIZE)) for s in starts])
-    folder.finish(model=model, fusion="clip", n_samples=n, d_in={hook: x.shape[1] for hook, x in vectors.items()})
+    folder.finish(model="arrays", fusion="clip", n_samples=n, d_in={hook: x.shape[1] for hook, x in vectors.items()})
 
 
 def _slice(columns: Mapping[str, Any], part: slice) -> dict[str, Any]:
     return {name: values[part] for name, values in columns.items()}
 
 
-def _hooks(given: dict[str, Path]) -> dict[str, np.ndarray]:
-    return {hook: read_array(path) for hook, path in given.items()}
-
-
-def _description(table: Path) -> tuple[dict[str, Value], dict[str, list[Any]]]:
+def _description(path: Path) -> tuple[dict[str, Value], dict[str, list[Any]]]:
     """Column types and columns of the table: ids, sources, splits, captions, labels."""
-    read = read_table(table)
-    read.require(["id"])
-    rows = read.rows
+    table = read_table(path)
+    table.require(["id"])
     columns: dict[str, list[Any]] = {
-        name: [row[name] for row in rows] for name in read.columns if name and not name.startswith("hook_")
+        name: [row[name] for row in table.rows]
+        for name in table.columns
+        if name not in table.pictures and (name in NOT_LABELS or is_label_column(name))
     }
-    _check_ids(columns["id"], table)
-    columns["source"] = [v or "all" for v in columns.get("source", [None] * len(rows))]
-    columns["split"] = [_split(v, i, table) for i, v in enumerate(columns.get("split", ["train"] * len(rows)))]
+    _check_ids(columns["id"], path)
+    columns["source"] = [v or "all" for v in columns.get("source", [None] * len(table.rows))]
+    columns["split"] = [_split(v, i, path) for i, v in enumerate(columns.get("split", ["train"] * len(table.rows)))]
     kinds: dict[str, Value] = {}
-    for name, values in columns.items():
+    for name, cells in columns.items():
         if name in NOT_LABELS:
             kinds[name] = Value("string")
         else:
-            columns[name], kinds[name] = _label(values)
+            columns[name], kinds[name] = _label(name, cells, table)
     return kinds, columns
 
 
-def _label(values: list[Any]) -> tuple[list[Any], Value]:
-    """A label column: integers if every value is one, else strings; empty is missing."""
-    cleaned = [None if v is None or v == "" else str(v) for v in values]
-    if all(v is None or _is_integer(v) for v in cleaned):
-        return [None if v is None else int(float(v)) for v in cleaned], Value("int64")
-    return cleaned, Value("string")
-
-
-def _is_integer(text: str) -> bool:
-    try:
-        return float(text).is_integer() and abs(float(text)) < 2**53
-    except (ValueError, OverflowError):
-        return False
+def _label(name: str, cells: list[str | None], table: Table) -> tuple[list[Any], Value]:
+    """A label column: integers if every value is one, else strings."""
+    classes = table.classes.get(name)
+    codes = {cell: code for code, cell in enumerate(classes or ())}
+    values = label_values(name, [codes.get(cell or "") for cell in cells] if classes else cells, classes)
+    if (code := missing_code(name, values)) is not None:
+        raise BadTableError(
+            f"{table.path}, row {values.index(code)}: {name} is {code}, which is no level of it; leave it empty where it is missing"
+        )
+    return values, Value("string" if any(isinstance(value, str) for value in values) else "int64")
 
 
 def _split(value: str | None, row: int, table: Path) -> str:
-    name = _SPLIT_NAMES.get(str(value or "train").lower())
+    name = read_split(value)
     if name is None:
-        raise BadTableError(f"{table}, row {row}: split {value!r} is none of {', '.join(SPLITS)}")
+        raise BadTableError(
+            f"{table}, row {row}: split {value!r} is none of {', '.join(SPLITS)}; correct it, or leave the column out"
+        )
     return name
 
 
@@ -156,8 +142,9 @@ def _existing(path: str | Path) -> Path:
     return Path(path)
 
 
-def _identity(path: Path) -> str:
-    file = Path(str(path).partition(":")[0])
+def _identity(source: Path) -> str:
+    """Hash of the numbers at `source` and of the key that picks them."""
+    file, key = split_key(source)
     if file.is_dir():
-        return file.name + ":" + sha256_file(next(iter(sorted(file.glob("*.arrow"))), file / "state.json"))
-    return sha256_file(file) if file.is_file() else "missing"
+        return sha256_json([key, {part.name: sha256_file(part) for part in sorted(file.glob("*.arrow"))}])
+    return sha256_file(file) + (f":{key}" if key else "") if file.is_file() else "missing"

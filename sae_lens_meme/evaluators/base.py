@@ -51,7 +51,7 @@ class Evaluator(ABC):
 
     def __init__(self, embeddings: Embeddings, *, hook: str | None = None, **options: Any):
         self.embeddings, self.hook = embeddings, hook
-        self.options = self.Options(**options)
+        self.options: Any = self.Options(**options)
 
     def __init_subclass__(cls, **kwargs: Any):
         super().__init_subclass__(**kwargs)

@@ -10,16 +10,23 @@ import numpy as np
 from sae_lens_meme.embeddings import Embeddings
 from sae_lens_meme.provenance import training_rows_known
 
+FEW_COPIES = 0.99
+"""Fewer groups than this share of the memes are worth a sentence."""
 FEW_TEST_MEMES = 500
 """With fewer, a latent that fires on 1 % of the memes has fewer than five test memes."""
 
 
 def cautions(sae: Any, embeddings: Embeddings) -> list[str]:
     """Of the memes and of the SAE; none where nothing is to be said."""
+    of_corpus = embeddings.facts.get("corpus_notes")  # where `embed` read a corpus
     found = [
-        *(str(line) for line in embeddings.facts.get("cautions", ())),
         *_of_splits(embeddings),
-        *_of_captions(embeddings),
+        *_of_groups(embeddings),
+        *(
+            [f"{line[:1].upper()}{line[1:]}." for line in of_corpus]
+            if of_corpus is not None
+            else _of_captions(embeddings)
+        ),
         *_of_labels(embeddings),
     ]
     return found + ([unknown] if (unknown := training_rows_known(sae, embeddings)) else [])
@@ -36,6 +43,18 @@ def _of_splits(embeddings: Embeddings) -> Iterator[str]:
         yield f"{len(rows)} {split} memes: intervals of rare latents do not hold."
     if split == "test" and not len(embeddings.rows("validation")):
         yield "There are no validation memes: thresholds and latents were chosen on train memes."
+
+
+def _of_groups(embeddings: Embeddings) -> Iterator[str]:
+    """Of the memes on which scores are measured; of all where those are no groups but some others are."""
+    split, rows = embeddings.held_out()
+    for what, groups in ((f"{split} memes", embeddings.groups[rows]), ("memes", embeddings.groups)):
+        if (n := len(np.unique(groups))) < FEW_COPIES * len(groups):
+            yield (
+                f"{len(groups):,} {what} are {n:,} groups (copies, templates, pairs): intervals and permutations are over "
+                "groups, tests of association over one meme a group."
+            )
+            return
 
 
 def _of_captions(embeddings: Embeddings) -> Iterator[str]:

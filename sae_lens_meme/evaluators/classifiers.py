@@ -17,6 +17,7 @@ from sae_lens_meme.errors import DataError
 from sae_lens_meme.evaluators.latents import Latents
 from sae_lens_meme.metrics.logistic import fit_logistic
 from sae_lens_meme.metrics.threads import in_threads
+from sae_lens_meme.standardize import moments
 
 MAX_CLASSES = 20
 """A label with more classes is not taken unless it is named: it is an identifier rather than a label."""
@@ -28,8 +29,12 @@ class Task:
 
     label: Label
     train: np.ndarray
-    held_out: np.ndarray  # known rows of a class that the train rows have
-    split: str | None  # of `held_out`
+    held_out: np.ndarray
+    """Test rows, else validation rows, that are known and of a class that the train rows have."""
+    split: str | None
+    """Of `held_out`; None where there are no such rows."""
+    unmeasured: str = ""
+    """Why there are none."""
 
     @property
     def name(self) -> str:
@@ -43,31 +48,32 @@ def tasks_of(embeddings: Embeddings, names: Sequence[str] | None = None) -> tupl
         DataError: a named label does not exist or has fewer than two classes among the known train rows.
     """
     tasks, skipped = [], {}
-    for name in embeddings.label_names if names is None else names:
+    for name in dict.fromkeys(embeddings.label_names if names is None else names):
         label = embeddings.label(name)
         train = _known(label, embeddings.rows("train"))
         n_classes = len(np.unique(label.values[train]))
+        found = f"has {n_classes} class{'es' * (n_classes != 1)} among its {len(train)} known train rows"
         if n_classes < 2 and names is not None:
-            raise DataError(
-                f"task {name!r} has {n_classes} classes among its {len(train)} known train rows; a probe needs 2"
-            )
+            raise DataError(f"task {name!r} {found}; a probe needs 2")
         if n_classes < 2:
-            skipped[name] = f"{n_classes} classes among {len(train)} known train rows"
+            skipped[name] = f"label {name!r} {found}"
         elif n_classes > MAX_CLASSES and names is None:
-            skipped[name] = f"{n_classes} classes; name the task if it is one"
+            skipped[name] = f"label {name!r} {found}; name the task if it is one"
         else:
-            tasks.append(Task(label, train, *_held_out(label, train, embeddings)))
+            tasks.append(_task(label, train, embeddings))
     return tasks, skipped
 
 
-def _held_out(label: Label, train: np.ndarray, embeddings: Embeddings) -> tuple[np.ndarray, str | None]:
-    classes = np.unique(label.values[train])
+def _task(label: Label, train: np.ndarray, embeddings: Embeddings) -> Task:
+    classes, counts = np.unique(label.values[train]), []
     for split in ("test", "validation"):
         rows = _known(label, embeddings.rows(split))
         rows = rows[np.isin(label.values[rows], classes)]
         if len(rows):
-            return rows, split
-    return np.empty(0, dtype=np.int64), None
+            return Task(label, train, rows, split)
+        counts.append(f"{len(embeddings.rows(split))} {split}")
+    found = f"none of {' and '.join(counts)} rows has a class that its {len(train)} known train rows have"
+    return Task(label, train, np.empty(0, dtype=np.int64), None, f"label {label.name!r}: {found}")
 
 
 def _known(label: Label, rows: np.ndarray) -> np.ndarray:
@@ -146,13 +152,16 @@ def fit_latent_probes(task: str, latents: Any, labels: Sequence[np.ndarray]) -> 
 def fit_embedding_probe(task: str, embeddings: Float[np.ndarray, "n d_in"], y: np.ndarray) -> Probe:
     """The same regression on z-scored embeddings; the z-score is folded into the weights.
 
+    A dimension that does not vary has weight 0.
+
     Raises:
         DataError: `y` has fewer than two classes.
     """
-    scaler: Any = StandardScaler()
-    (probe,) = _fit(task, scaler.fit_transform(embeddings.astype(np.float64)), [y])
-    coef = probe.coef / scaler.scale_
-    return replace(probe, coef=coef, intercept=probe.intercept - coef @ scaler.mean_)
+    x, scaler = embeddings.astype(np.float64), StandardScaler()
+    dead = moments([x]).dead
+    (probe,) = _fit(task, np.where(dead, 0, scaler.fit_transform(x)), [y])
+    coef = np.where(dead, 0, probe.coef / np.asarray(scaler.scale_))
+    return replace(probe, coef=coef, intercept=probe.intercept - coef @ np.asarray(scaler.mean_))
 
 
 class SharedProbes:

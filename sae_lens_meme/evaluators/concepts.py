@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
-from typing import Any
+from functools import cached_property
+from typing import Annotated, Any
 
 import numpy as np
 from jaxtyping import Int, UInt8
+from pydantic import Field
 
 from sae_lens_meme.embeddings import Embeddings, Label
 from sae_lens_meme.errors import ConfigError, DataError
+from sae_lens_meme.evaluators.base import Unavailable
 from sae_lens_meme.labels import LEVELS, level
 from sae_lens_meme.metrics.contingency import FALSE, TRUE, UNKNOWN
+from sae_lens_meme.metrics.fisher import one_a_group
 from sae_lens_meme.metrics.permutation import permutation_within
 
 MAX_CLASSES = 10
@@ -36,13 +41,14 @@ _COMPARE: dict[str, Callable[[Any, Any], Any]] = {
 class Concept:
     """A predicate such as `hate=1`, `offensive>=2`, `stance=support`, `target=individual|community`.
 
-    It may be given a name: `mocking: humor>=2`. `values` are as written: numbers, names of levels, or classes of a label of strings.
+    It may be given a name: `mocking: humor>=2`.
     """
 
     name: str
     label: str
     op: str
     values: tuple[str, ...]
+    """As written: numbers, names of levels, or classes of a label of strings."""
 
     @classmethod
     def parse(cls, text: str) -> Concept:
@@ -88,7 +94,7 @@ class Concept:
     def _value(self, label: Label, text: str) -> int | str:
         if label.values.dtype == object:
             value: int | str | None = text
-        elif re.fullmatch(r"[+-]?\d+", text):
+        elif re.fullmatch(r"[+-]?\d{1,18}", text):
             value = int(text)
         else:
             value = level(label.name, text)
@@ -101,6 +107,9 @@ class Concept:
             return value  # type: ignore[return-value]
         raise ConfigError(f"concept {self.name!r}: label {label.name!r} has no {text!r}; it has {_known_values(label)}")
 
+
+Concepts = Annotated[tuple[str | Concept, ...] | None, Field(strict=False)]
+"""The option `concepts` of an evaluator; None: the default ones."""
 
 DEFAULT_CONCEPTS: tuple[Concept, ...] = tuple(
     Concept.parse(text)
@@ -154,11 +163,20 @@ def default_concepts(embeddings: Embeddings) -> tuple[Concept, ...]:
     """
     defaults = tuple(c for c in DEFAULT_CONCEPTS if c.label in embeddings.label_names and _fits(c, embeddings))
     rest = [name for name in embeddings.label_names if name not in {c.label for c in defaults}]
-    concepts = defaults + tuple(c for name in rest for c in _one_a_class(embeddings.label(name)))
+    concepts = _named_apart(defaults + tuple(c for name in rest for c in _one_a_class(embeddings.label(name))))
     if not concepts:
         there = ", ".join(embeddings.label_names) or "none"
         raise ConfigError(f"no label has 2 to {MAX_CLASSES} classes (labels: {there}); give embeddings with labels")
     return concepts
+
+
+def require_concepts(embeddings: Embeddings, concepts: Iterable[str | Concept] | None) -> None:
+    """Raises Unavailable where none are asked for and no label allows one: that is no fault of the user's."""
+    if concepts is None:
+        try:
+            default_concepts(embeddings)
+        except ConfigError as error:
+            raise Unavailable(str(error)) from None
 
 
 def _fits(concept: Concept, embeddings: Embeddings) -> bool:
@@ -172,6 +190,12 @@ def _one_a_class(label: Label) -> list[Concept]:
     if not 2 <= len(classes) <= MAX_CLASSES:
         return []
     return [Concept(f"{label.name}={value}", label.name, "=", (str(value),)) for value in classes]
+
+
+def _named_apart(concepts: tuple[Concept, ...]) -> tuple[Concept, ...]:
+    """Class `b=c` of label `a` and class `c` of label `a=b` would have one name: such names are quoted."""
+    times = Counter(concept.name for concept in concepts)
+    return tuple(c if times[c.name] == 1 else replace(c, name=f"{c.label!r}={c.values[0]!r}") for c in concepts)
 
 
 def _known_values(label: Label) -> str:
@@ -194,6 +218,8 @@ class ConceptLabels:
     """FALSE or TRUE for every meme, as InterVLM's code counts them."""
     sources: Int[np.ndarray, " n"]
     splits: np.ndarray
+    groups: Int[np.ndarray, " n"] | None = None
+    """As `Embeddings.groups`; None: every meme its own."""
 
     @classmethod
     def of(cls, embeddings: Embeddings, concepts: tuple[Concept, ...]) -> ConceptLabels:
@@ -206,8 +232,9 @@ class ConceptLabels:
             published[:, c] = np.where(concept.published_truth(label), TRUE, FALSE)
         if len(embeddings) == 0:
             raise DataError("these embeddings have no memes")
-        sources = np.unique(embeddings.sources, return_inverse=True)[1]
-        return cls(tuple(c.name for c in concepts), known, published, sources, embeddings.splits)
+        return cls(
+            tuple(c.name for c in concepts), known, published, embeddings.strata, embeddings.splits, embeddings.groups
+        )
 
     def codes(self, protocol: str) -> Codes:
         return self.published if protocol == "published" else self.known
@@ -217,9 +244,14 @@ class ConceptLabels:
         return np.zeros_like(self.sources) if protocol == "published" else self.sources
 
     def permuted(self, generator: np.random.Generator) -> ConceptLabels:
-        """All labels of a meme handed to another meme of the same source: what association is left is the source's."""
-        order = permutation_within(self.sources, generator)
+        """All labels of a group given to another of the same source: what association remains is the source's or chance."""
+        order = permutation_within(self.sources, generator, groups=self.groups)
         return replace(self, known=self.known[order], published=self.published[order])
+
+    @cached_property
+    def one_a_group(self) -> list[Int[np.ndarray, " n"] | None]:
+        """Weights of draws of one meme a group; one draw of all memes where each is its own."""
+        return one_a_group(self.groups)
 
     def test_codes(self) -> Codes:
         """UNKNOWN outside the test rows."""
@@ -228,7 +260,7 @@ class ConceptLabels:
     def threshold_codes(self) -> tuple[Codes, list[str | None]]:
         """UNKNOWN outside the rows that choose a threshold, and the split of these rows for each concept.
 
-        They are the validation rows; the train rows for a concept of which validation has no true meme.
+        They are the validation rows; for a concept that is true of no validation meme, the train rows.
         """
         codes, splits = np.zeros_like(self.known), []
         for c in range(len(self.names)):

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -11,22 +12,22 @@ import torch
 from jaxtyping import Float, Int
 from scipy import sparse
 from sklearn.decomposition import PCA, FastICA
-from sklearn.exceptions import ConvergenceWarning
 from sklearn.preprocessing import StandardScaler
 from threadpoolctl import threadpool_limits
 
 from sae_lens_meme.embeddings import Embeddings
-from sae_lens_meme.errors import ConfigError
+from sae_lens_meme.errors import ConfigError, DataError
 from sae_lens_meme.evaluators.latents import Latents
+from sae_lens_meme.standardize import moments
 
 FIT_ROWS = 20_000
 """Components are fitted on at most this many train rows."""
 
 ICA_COMPONENTS, ICA_ROWS, ICA_WORK = 256, 8_192, 30 * 256**2
 """FastICA unmixes at most the 256 leading principal components, on at most so many rows, in at most ICA_WORK / components^2
-steps (30 of 256, 500 of 62 or fewer). Unmixing 768 components takes 17,000 rows and minutes; from 8,192 it overfits: on
-held-out memes they are no less Gaussian than principal components. A step is a rotation of whitened directions, so that
-also those that stop at the limit have unit variance."""
+steps (30 of 256, 500 of 62 or fewer). Unmixing 768 components takes 17,000 rows and minutes; from 8,192 rows it overfits:
+on held-out memes they are no less Gaussian than principal components. A step is a rotation of whitened directions, so
+that those of a fit that stops at the limit have unit variance too."""
 
 
 class Fitted(NamedTuple):
@@ -60,6 +61,8 @@ def directions(
 
     Raises:
         ConfigError: no such kind.
+        DataError: components are wanted of embeddings that do not vary, or these are too large or too small to
+            compute with.
     """
     return activations(fit_directions(embeddings, hook, kind, seed, width), embeddings, hook, l0)
 
@@ -67,21 +70,41 @@ def directions(
 def fit_directions(
     embeddings: Embeddings, hook: str, kind: str = "neurons", seed: int = 0, width: int | None = None
 ) -> Fitted:
-    """Raises ConfigError if there is no such kind."""
+    """The first half of `directions`, which raises the same."""
     if kind not in FITS:
         raise ConfigError(f"directions {kind!r} are none of {', '.join(FITS)}")
     rows = embeddings.rows("train") if len(embeddings.rows("train")) else np.arange(len(embeddings))
     rows = _at_most(FIT_ROWS, rows, seed)
-    return FITS[kind](embeddings.take(hook, rows), seed, width or 2 * embeddings.d_in(hook))
+    with _one_line_errors(f"{hook}: {kind} cannot be fitted"):
+        return FITS[kind](embeddings.take(hook, rows), seed, width or 2 * embeddings.d_in(hook))
 
 
 def activations(fitted: Fitted, embeddings: Embeddings, hook: str, l0: Int[np.ndarray, " n"]) -> Latents:
     """The units of each meme that fire: the `l0` largest that are above 0."""
     parts = []
     for rows, batch in embeddings.batches(hook):
-        z = np.asarray(fitted.transform(batch), np.float32)
+        with _one_line_errors(f"{hook}: no directions can be computed"):
+            z = np.asarray(fitted.transform(batch), np.float32)
         parts.append(_largest(np.hstack([z, -z]) if fitted.signed else z, l0[rows]))
     return Latents.from_csr(sparse.vstack(parts))
+
+
+@contextmanager
+def _one_line_errors(what: str) -> Iterator[None]:
+    """Overflow, and what scikit-learn says of it, as one DataError; no warnings.
+
+    Raises:
+        DataError: `what`, and why.
+    """
+    try:
+        with np.errstate(divide="raise", over="raise", invalid="raise"), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # whether ICA converged is in `Fitted`
+            yield
+    except DataError as error:
+        raise DataError(f"{what}: {error}") from None
+    except (ArithmeticError, ValueError) as error:
+        reason = " ".join(str(error).split())
+        raise DataError(f"{what}: the embeddings are too large or too small to compute with ({reason})") from None
 
 
 def _largest(size: Float[np.ndarray, "batch units"], l0: Int[np.ndarray, " batch"]) -> sparse.csr_matrix:
@@ -98,27 +121,40 @@ def _at_most(n: int, rows: np.ndarray, seed: int) -> np.ndarray:
 
 
 def _neurons(x: np.ndarray, seed: int, width: int) -> Fitted:
+    return Fitted(_scaler(x).transform, signed=True)
+
+
+def _scaler(x: np.ndarray) -> Any:
+    """z-scores, in which a dimension that does not vary stays small."""
     scaler: Any = StandardScaler().fit(x)
-    return Fitted(scaler.transform, signed=True)
+    found = moments([x])
+    scaler.scale_ = np.where(found.dead, found.std, scaler.scale_)
+    return scaler
+
+
+def _require_variance(x: np.ndarray) -> None:
+    if moments([x]).dead.all():
+        raise DataError(f"the {len(x):,} embeddings do not vary")
 
 
 def _pca(x: np.ndarray, seed: int, width: int) -> Fitted:
+    _require_variance(x)
     return Fitted(PCA(whiten=True, random_state=seed).fit(x).transform, signed=True)
 
 
 def _ica(x: np.ndarray, seed: int, width: int) -> Fitted:
+    _require_variance(x)
     x = _at_most(ICA_ROWS, x, seed)
     n = min(ICA_COMPONENTS, *x.shape)
     steps = min(ICA_WORK // n**2, 500)
     ica = FastICA(n, whiten="unit-variance", whiten_solver="eigh", max_iter=steps, random_state=seed)
-    with warnings.catch_warnings(), threadpool_limits(1, user_api="blas"):  # two threads are slower on these sizes
-        warnings.simplefilter("ignore", ConvergenceWarning)  # `converged` says it
+    with threadpool_limits(1, user_api="blas"):  # two threads are slower on these sizes
         ica.fit(x)
     return Fitted(ica.transform, signed=True, steps=int(ica.n_iter_), converged=int(ica.n_iter_) < steps)
 
 
 def _random_topk(x: np.ndarray, seed: int, width: int) -> Fitted:
-    scaler: Any = StandardScaler().fit(x)
+    scaler = _scaler(x)
     drawn = np.random.default_rng(seed).standard_normal((x.shape[1], width), np.float32)
     encoder = drawn / np.linalg.norm(drawn, axis=0)
     return Fitted(lambda batch: scaler.transform(batch) @ encoder, signed=False)

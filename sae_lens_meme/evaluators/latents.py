@@ -20,7 +20,7 @@ from safetensors.numpy import save_file
 from scipy import sparse
 from torch import Tensor
 
-from sae_lens_meme.embeddings import Embeddings
+from sae_lens_meme.embeddings import Embeddings, require_finite
 from sae_lens_meme.errors import ConfigError, DataError, NonFiniteError, StorageError
 from sae_lens_meme.storage import atomic_file
 
@@ -156,7 +156,7 @@ def encode(
     parts = []
     with eval_mode(sae):
         for batch_rows, batch in embeddings.batches(hook, rows, batch_size):
-            _require_finite(batch, batch_rows, embeddings, hook)
+            require_finite(batch, hook, embeddings.ids, batch_rows)
             x = torch.from_numpy(batch).to(sae.device)
             counts, columns, values = _active(sae.encode(x.to(sae.dtype)))
             _require_finite_latents(values, counts, batch_rows, embeddings)
@@ -174,6 +174,9 @@ def reconstructed(
 
     Latents are decoded as they are; only an SAE that normalises each sample at run time is run again,
     because its `decode` needs what its `encode` left behind.
+
+    Raises:
+        NonFiniteError: a reconstruction is NaN or infinite.
     """
     for batch_rows, x in embeddings.batches(hook, rows, batch_size):
         with torch.no_grad():
@@ -182,7 +185,9 @@ def reconstructed(
             else:
                 dense = latents.rows(batch_rows).csr().toarray()
                 acts = torch.from_numpy(dense).to(sae.device, sae.dtype)
-            yield batch_rows, x, sae.decode(acts).float().cpu().numpy()
+            x_hat = sae.decode(acts).float().cpu().numpy()
+            require_finite(x_hat, f"the reconstruction of {hook}", embeddings.ids, batch_rows)
+            yield batch_rows, x, x_hat
 
 
 def normalises_at_run_time(sae: Any) -> bool:
@@ -237,19 +242,6 @@ def _padded(counts: np.ndarray, columns: np.ndarray, values: np.ndarray) -> tupl
     indices, padded = np.zeros(filled.shape, np.int32), np.zeros(filled.shape, np.float32)
     indices[filled], padded[filled] = columns, values
     return indices, padded
-
-
-def _require_finite(batch: np.ndarray, rows: np.ndarray, embeddings: Embeddings, hook: str) -> None:
-    with np.errstate(over="ignore", invalid="ignore"):
-        if np.isfinite(batch.sum()):  # one pass; only a suspicious batch is looked at twice
-            return
-    bad = np.flatnonzero(~np.isfinite(batch).all(axis=1))
-    if len(bad):
-        row = rows[bad[0]]
-        raise NonFiniteError(
-            f"embeddings, row {row} (id {str(embeddings.ids[row])!r}): {hook} has NaN or infinity; "
-            "remove the meme or embed it again"
-        )
 
 
 def _require_finite_latents(values: np.ndarray, counts: np.ndarray, rows: np.ndarray, embeddings: Embeddings) -> None:

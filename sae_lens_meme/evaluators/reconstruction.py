@@ -18,9 +18,12 @@ from sae_lens_meme.embeddings import Embeddings
 from sae_lens_meme.evaluators.base import Evaluator
 from sae_lens_meme.evaluators.latents import Latents, hook_of, reconstructed
 from sae_lens_meme.evaluators.result import Measure, Number, Quantity, Result, Section
+from sae_lens_meme.evaluators.rows import name_of_held_out
 from sae_lens_meme.standardize import Moments, train_moments
 
 OUTLIER_SHARE, OUTLIER_RATIO = 0.01, 10
+ROUNDING = 1e-12
+"""A variance that is a smaller share of the square is that of constant data."""
 DENSITY_BINS = 50
 STOCK = {
     "held_out/explained_variance": "metrics/explained_variance",
@@ -38,6 +41,7 @@ COLUMNS = {
 
 
 _VARIANCE = "1 - squared error / total variance of the same rows (SAELens' metrics/explained_variance)"
+_DEAD = "dimensions that do not vary there are left out"
 _CONSTANT = "these rows do not vary in the dimensions that count, so that explained variance is undefined"
 _NO_RATIO = "these rows do not vary, so that a fraction of variance is undefined"
 _ZERO = "every embedding or every reconstruction is zero, so that no cosine is defined"
@@ -51,13 +55,15 @@ QUANTITIES = (
     Quantity("explained_variance", _VARIANCE, _CONSTANT),
     Quantity("explained_variance_mean_predictor", _MEAN, _CONSTANT),
     Quantity(
-        "explained_variance_zscored", f"{_VARIANCE}, each dimension divided by its std over the train rows", _CONSTANT
+        "explained_variance_zscored",
+        f"{_VARIANCE}, each dimension divided by its std over the train rows; {_DEAD}",
+        _CONSTANT,
     ),
     Quantity("explained_variance_zscored_mean_predictor", _MEAN, _CONSTANT),
     Quantity("explained_variance_without_outliers", f"{_VARIANCE}, without the {_OUTLIERS}", _CONSTANT),
     Quantity("explained_variance_without_outliers_mean_predictor", _MEAN, _CONSTANT),
     Quantity("fvu", "1 - explained_variance: the error of all rows over their variance", _CONSTANT),
-    Quantity("fvu_per_sample", "mean over rows of |x - x_hat|^2 / |x - train mean|^2", _NO_RATIO),
+    Quantity("fvu_per_sample", "mean of |x - x_hat|^2 / |x - train mean|^2 over rows that are not the mean", _NO_RATIO),
     Quantity("cosine", "of embedding and reconstruction, mean over rows where neither is zero", _ZERO),
     Quantity("cosine_mean_predictor", _MEAN, _ZERO),
     Quantity("l0", "latents that fire on a meme, mean over rows"),
@@ -99,8 +105,10 @@ class Reconstruction(Evaluator):
         shown = _shown(found, reference, latents.d_sae)
         measures = [*found["train"].values(), *shown.values(), *_of_outliers(reference)]
         table = pd.concat([density_histogram(part.fired, part.n, name) for name, part in sums.items()])
-        section = Section("Reconstruction, held-out memes", "mean: the mean of the train memes in place of the SAE")
-        return Result(self.name, section, tuple(measures), table.reset_index(drop=True), COLUMNS, _verdict(found))
+        memes = name_of_held_out(split)
+        section = Section(f"Reconstruction, {memes}", "mean: the mean of the train memes in place of the SAE")
+        table = table.reset_index(drop=True)
+        return Result(self.name, section, tuple(measures), table, COLUMNS, _verdict(found, memes))
 
     def log_key(self, key: str) -> str:
         """SAELens' own names where a number means the same."""
@@ -108,8 +116,8 @@ class Reconstruction(Evaluator):
 
 
 def _measured(sums: Sums, split: str, rows: str) -> dict[str, Measure]:
-    numbers = sums.numbers()
-    return {q.key: q(numbers.get(q.key), split, rows=rows) for q in QUANTITIES}
+    numbers, reason = sums.numbers(), None if sums.n else "there are no such rows"
+    return {q.key: q(numbers.get(q.key), split, rows=rows, reason=reason) for q in QUANTITIES}
 
 
 def _shown(found: dict[str, dict[str, Measure]], reference: Reference, d_sae: int) -> dict[str, Measure]:
@@ -120,7 +128,8 @@ def _shown(found: dict[str, dict[str, Measure]], reference: Reference, d_sae: in
         controls = [found["train"][key].control("train memes")]
         if (rival := held_out.get(f"{key}_{_PLAIN}")) is not None:
             controls.append(rival.control("mean"))
-        held_out[key] = held_out[key].row(label + of.get(key, ""), *controls)
+        if any(number is not None for number in (held_out[key].value, *(control.value for control in controls))):
+            held_out[key] = held_out[key].row(label + of.get(key, ""), *controls)
     return held_out
 
 
@@ -134,13 +143,14 @@ def _of_outliers(reference: Reference) -> list[Measure]:
     ]
 
 
-def _verdict(found: dict[str, dict[str, Measure]]) -> str | None:
+def _verdict(found: dict[str, dict[str, Measure]], memes: str) -> str | None:
     here, train = (found[split]["explained_variance_zscored"].value for split in ("held_out", "train"))
     if here is None or train is None:
         return None
+    if here <= 0:
+        return f"The SAE gives back less of {memes} than their mean does (explained variance {here:.2f}, z-scored)."
     return (
-        f"The SAE gives back {here:.0%} of the variance of held-out memes (z-scored; {train:.0%} of train memes, "
-        "the mean 0 %)."
+        f"The SAE gives back {here:.0%} of the variance of {memes} (z-scored; {train:.0%} of train memes, the mean 0%)."
     )
 
 
@@ -189,19 +199,27 @@ class Sums:
         d_in = len(reference.moments.mean)
         self.reference = reference
         self.n = self.l0 = self.n_cosine = self.n_fvu = 0
-        self.cosine = self.fvu = self.cosine_mean = 0.0
+        self.cosine = self.fvu = self.along_mean = 0.0
         self.x, self.x2, self.error2 = np.zeros(d_in), np.zeros(d_in), np.zeros(d_in)  # x is taken from the train mean
         self.fired = np.zeros(d_sae, dtype=np.int64)
 
     def add(self, x: Float[np.ndarray, "batch d_in"], x_hat: Float[np.ndarray, "batch d_in"], latents: Latents) -> None:
         """Add a batch of embeddings, their reconstructions and their latents."""
+        x, x_hat = x.astype(np.float64), x_hat.astype(np.float64)  # the square of 1e20 is no float32
         centred = x - self.reference.moments.mean
-        error2 = (x.astype(np.float64) - x_hat) ** 2
+        variance, error = centred**2, (x - x_hat) ** 2
         self.n += len(x)
         self.x += centred.sum(0)
-        self.x2 += (centred**2).sum(0)
-        self.error2 += error2.sum(0)
-        self._add_rows(x, x_hat, (centred**2).sum(1), error2.sum(1))
+        self.x2 += variance.sum(0)
+        self.error2 += error.sum(0)
+        length, length_hat = np.linalg.norm(x, axis=1), np.linalg.norm(x_hat, axis=1)
+        some = (length > 0) & (length_hat > 0)
+        self.cosine += float((np.einsum("nd,nd->n", x, x_hat)[some] / length[some] / length_hat[some]).sum())
+        self.along_mean += float((x[some] @ self.reference.moments.mean / length[some]).sum())
+        self.n_cosine += int(some.sum())
+        vary = variance.sum(1) > ROUNDING * length**2
+        self.fvu += float((error.sum(1)[vary] / variance.sum(1)[vary]).sum())
+        self.n_fvu += int(vary.sum())
         self.l0 += int(latents.l0.sum())
         self.fired += np.bincount(latents.csr().indices, minlength=len(self.fired))
 
@@ -209,7 +227,8 @@ class Sums:
         """By key of `QUANTITIES`; None where undefined, none without rows."""
         if self.n == 0:
             return {}
-        scale = 1 / self.reference.moments.std**2
+        moments = self.reference.moments
+        scale = np.where(moments.dead, 0, 1 / moments.std**2)
         everywhere = np.ones_like(self.x)
         numbers: dict[str, Number] = {"n": self.n, "mse": float(self.error2.sum() / self.n)}
         for suffix, weights in (
@@ -223,34 +242,15 @@ class Sums:
         numbers["fvu"] = None if explained is None else 1 - explained
         numbers["fvu_per_sample"] = self.fvu / self.n_fvu if self.n_fvu else None
         numbers["cosine"] = self.cosine / self.n_cosine if self.n_cosine else None
-        numbers["cosine_mean_predictor"] = self.cosine_mean / self.n_cosine if self.n_cosine else None
+        if length := float(np.linalg.norm(moments.mean)) * self.n_cosine:
+            numbers["cosine_mean_predictor"] = self.along_mean / length
         numbers["l0"] = self.l0 / self.n
         numbers["dead_latents"] = int((self.fired == 0).sum())
         numbers["dead_share"] = float((self.fired == 0).mean())
         return numbers
 
-    def _add_rows(
-        self,
-        x: np.ndarray,
-        x_hat: np.ndarray,
-        variance: Float64[np.ndarray, " batch"],
-        error: Float64[np.ndarray, " batch"],
-    ) -> None:
-        norms = np.linalg.norm(x, axis=1).astype(np.float64) * np.linalg.norm(x_hat, axis=1)
-        dots = np.einsum("nd,nd->n", x.astype(np.float64), x_hat.astype(np.float64))
-        self.cosine += float((dots[norms > 0] / norms[norms > 0]).sum())
-        self.n_cosine += int((norms > 0).sum())
-        of_mean = x @ self.reference.moments.mean
-        lengths = np.linalg.norm(x, axis=1) * np.linalg.norm(self.reference.moments.mean)
-        self.cosine_mean += float(
-            np.divide(of_mean, lengths, out=np.zeros_like(of_mean), where=lengths > 0)[norms > 0].sum()
-        )
-        self.fvu += float((error[variance > 0] / variance[variance > 0]).sum())
-        self.n_fvu += int((variance > 0).sum())
-
     def _explained(self, error2: Float64[np.ndarray, " d_in"], weights: Float64[np.ndarray, " d_in"]) -> float | None:
         variance = self.x2 / self.n - (self.x / self.n) ** 2
-        # A variance at the level of rounding is that of constant data.
-        floor = 1e-12 * (self.x2 / self.n + self.reference.moments.mean**2)
+        floor = ROUNDING * (self.x2 / self.n + self.reference.moments.mean**2)
         total = float((np.where(variance > floor, variance, 0) * weights).sum())
         return None if total <= 0 else 1 - float((error2 / self.n * weights).sum()) / total

@@ -174,6 +174,12 @@ class Result:
         """This result with more measures under `prefix/`."""
         return replace(self, measures=(*self.measures, *(measure.under(prefix) for measure in measures)))
 
+    @property
+    def _shown(self) -> list[Measure]:
+        """Without those that would be a row of dashes: `skipped` and the reasons say what is not there."""
+        rows = (measure for measure in self.measures if measure.shown is not None)
+        return [m for m in rows if m.value is not None or any(c.value is not None for c in m.controls)]
+
     def rows(self) -> list[dict[str, Any]]:
         """The rows of the printed table."""
         return [
@@ -185,13 +191,12 @@ class Result:
                 "high": measure.interval.high if measure.interval else None,
                 "controls": {control.name: control.value for control in measure.controls},
             }
-            for measure in self.measures
-            if measure.shown is not None
+            for measure in self._shown
         ]
 
     def sections(self) -> list[dict[str, Any]]:
         """The blocks of its rows, in their order."""
-        found = dict.fromkeys(measure.section or self.section for measure in self.measures if measure.shown)
+        found = dict.fromkeys(measure.section or self.section for measure in self._shown)
         return [section._asdict() for section in found]
 
     def to_log_dict(self, prefix: str = "") -> dict[str, float]:

@@ -26,3 +26,10 @@ def require_which(which: str) -> None:
     """Raises ConfigError unless it is one of the two."""
     if which not in ("held_out", "all"):
         raise ConfigError(f"rows={which!r}; give 'held_out' or 'all'")
+
+
+def name_of_held_out(split: str | None) -> str:
+    """What printed text calls the rows of `Embeddings.held_out` and of tasks."""
+    if split == "test":
+        return "held-out memes"
+    return "validation memes (none are test memes)" if split else "no memes are held out"

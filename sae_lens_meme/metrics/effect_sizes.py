@@ -59,6 +59,23 @@ def f1_score(true_fired: Counts, fired: Counts, true: Counts) -> Scores:
     return _share(2 * true_fired, np.where(true > 0, fired + true, 0))
 
 
+def f1_bounds_at_ends(
+    true_fired: Counts, fired: Counts, true: Counts, confidence: float = 0.95
+) -> tuple[Scores, Scores]:
+    """Interval of an F1 of exactly 0 or 1, where every bootstrap resample gives the same; NaN of any other F1.
+
+    F1 = 2 J / (1 + J), where J = tp / (tp + fp + fn) is a binomial share of the memes that are true or fire (Lam,
+    Gopal and Qian 2023, "Confidence intervals for the F1 score"). The bounds are Clopper and Pearson's, which at 0 and
+    1 are those of the modified Jeffreys interval (Brown, Cai and DasGupta 2001).
+    """
+    either = np.asarray(fired) + true - true_fired
+    tail = ((1 - confidence) / 2) ** (1 / np.maximum(either, 1))
+    at_0, at_1 = ((np.asarray(true) > 0) & (true_fired == end) for end in (0, either))
+    low = np.where(at_0, 0.0, np.where(at_1, 2 * tail / (1 + tail), np.nan))
+    high = np.where(at_0, 2 * (1 - tail) / (2 - tail), np.where(at_1, 1.0, np.nan))
+    return low, high
+
+
 def precision(true_fired: Counts, fired: Counts) -> Scores:
     """NaN where nothing fires."""
     return _share(true_fired, fired)

@@ -3,16 +3,24 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from scipy.special import log_ndtr
 
 from sae_lens_meme.jit import njit
+from sae_lens_meme.metrics.bootstrap import one_each
 from sae_lens_meme.metrics.contingency import Tables
 from sae_lens_meme.metrics.hypergeometric import MEDIAN_RULE, log_tail, log_tail_of_sum
+from sae_lens_meme.metrics.multiple_testing import median_p
+
+DRAWS = 5
+"""Draws of one meme a group; the median of the five p is multiplied by 5 / 3."""
+ONE_DRAW = 0.9
+"""With as many groups a meme, a single draw is made."""
 
 
 def fisher_greater(tables: Tables, alpha: float = 1.0) -> Float[np.ndarray, "latents concepts"]:
@@ -49,6 +57,39 @@ def stratified_greater(tables: Tables, alpha: float = 1.0) -> Float[np.ndarray, 
     if too_large.any():
         log_p[too_large] = cmh_greater(tables)[too_large]
     return log_p
+
+
+def greater_one_a_group(
+    count: Callable[[Any], Tables], draws: Sequence[Any], alpha: float = 1.0, weights: Any = None
+) -> Float[np.ndarray, "latents concepts"]:
+    """`stratified_greater` where memes of one group are no independent evidence: of one meme a group, in several draws.
+
+    In a draw memes are independent again, so that its p is valid; `median_p` makes one of them all. (Memes of one
+    template tested as if each were its own give many false pairs: the more, the larger the templates.)
+
+    Args:
+        count: from weights of the memes (None: each once) to tables.
+        draws: as of `one_a_group`.
+        weights: of the memes, 0 or 1, such as a subset.
+    """
+
+    def of(draw: Any) -> np.ndarray:
+        return stratified_greater(
+            count(draw if weights is None else weights if draw is None else draw * weights), alpha
+        )
+
+    return of(draws[0]) if len(draws) == 1 else median_p(np.stack([of(draw) for draw in draws]))
+
+
+def one_a_group(groups: Int[np.ndarray, " n"] | None) -> list[Int[np.ndarray, " n"] | None]:
+    """Weights of the draws of `greater_one_a_group`; one draw of all memes where each is its own group.
+
+    Where a draw leaves out few memes one is enough: it is a valid test by itself, and the others would say the same.
+    """
+    n = 0 if groups is None else len(np.unique(groups))
+    if groups is None or n == len(groups):
+        return [None]
+    return list(one_each(groups, 1 if n >= ONE_DRAW * len(groups) else DRAWS, seed=0))
 
 
 def cmh_greater(tables: Tables) -> Float[np.ndarray, "latents concepts"]:

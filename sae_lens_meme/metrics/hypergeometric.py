@@ -69,7 +69,7 @@ def log_tail_of_sum(a, fires, true, n, work):
             return min(0.0, math.log(total) + log_scale + log_odds * excess) if total > 0 else -math.inf
         if size * length > MAX_TERMS:
             return math.nan
-        size = _convolve(product, size, factor, length, spare)
+        size = convolve(product, size, factor, length, spare)
         start += low
     return math.nan
 
@@ -79,6 +79,18 @@ def log_pmf(x, fires, true, n):
     """Natural log of P(A = x), by Loader's saddle-point form (2000), which subtracts no large numbers."""
     rate = fires / n
     return _log_binomial(x, true, rate) + _log_binomial(fires - x, n - true, rate) - _log_binomial(fires, n, rate)
+
+
+@njit(nogil=True)
+def fill_pmf(fires, true, n, out):
+    """out[x] = P(A = x) for x from 0 to min(fires, true); returns how many x there are."""
+    low, high, mode = max(0, fires + true - n), min(fires, true), _mode(0.0, fires, true, n)
+    out[:low], out[mode] = 0.0, math.exp(log_pmf(mode, fires, true, n))
+    for x in range(mode, high):
+        out[x + 1] = out[x] * _ratio(x + 1, fires, true, n)
+    for x in range(mode, low, -1):
+        out[x - 1] = out[x] / _ratio(x, fires, true, n)
+    return high + 1
 
 
 @njit(nogil=True)
@@ -130,7 +142,8 @@ def _window(mode, log_odds, fires, true, n, out):
 
 
 @njit(nogil=True)
-def _convolve(product, size, factor, length, spare):
+def convolve(product, size, factor, length, spare):
+    """`product[:size]` becomes its convolution with `factor[:length]`; returns the new size."""
     new = size + length - 1
     spare[:new] = 0.0
     for x in range(size):

@@ -1,4 +1,4 @@
-"""Benjamini-Hochberg over families of tests of which some could not be done."""
+"""Benjamini-Hochberg over families of tests of which some could not be done, and one p from several of one hypothesis."""
 
 from __future__ import annotations
 
@@ -36,3 +36,15 @@ def rejected(log_p: Float[np.ndarray, "*tests"], alpha: float) -> Bool[np.ndarra
     small = np.sort(log_p[log_p < np.log(alpha) + 1e-9])
     below = np.flatnonzero(np.exp(small) < alpha * np.arange(1, len(small) + 1) / max(tested, 1))
     return log_p <= (small[below[-1]] if len(below) else -np.inf)
+
+
+def median_p(log_p: Float[np.ndarray, "draws *tests"]) -> Float[np.ndarray, "*tests"]:
+    """Natural log of one p from several of the same hypothesis, however these depend on each other.
+
+    K / k times the k-th smallest of K is a valid p (Rueger 1978; Vovk and Wang 2020, Combining p-values via averaging);
+    here the median, so that one lucky draw decides nothing. A draw in which nothing could be tested has p = 1; NaN where
+    nothing could be tested in any.
+    """
+    draws, k = len(log_p), len(log_p) // 2
+    ordered = np.sort(np.where(np.isnan(log_p), 0.0, log_p), axis=0)
+    return np.where(np.isnan(log_p).all(axis=0), np.nan, np.minimum(ordered[k] + np.log(draws / (k + 1)), 0.0))

@@ -52,12 +52,27 @@ class BestF1(NamedTuple):
     threshold: Matrix
 
 
-def auroc(ranked: Ranked, codes: UInt8[np.ndarray, "n concepts"], strata: Int[np.ndarray, " n"]) -> Auroc:
+def auroc(
+    ranked: Ranked,
+    codes: UInt8[np.ndarray, "n concepts"],
+    strata: Int[np.ndarray, " n"],
+    groups: Int[np.ndarray, " n"] | None = None,
+) -> Auroc:
     """Probability that a true meme is more active than a false one of the same stratum, ties half.
 
     Strata weigh by their number of (true, false) pairs.
+
+    Args:
+        groups: memes of one are no independent evidence: their placements are summed before they are squared
+            (Obuchowski 1997). Default each meme its own.
     """
-    return Auroc(*_auroc(*ranked.known_in(codes), codes, strata, int(strata.max(initial=0)) + 1))
+    of = (*ranked.known_in(codes), codes, strata, int(strata.max(initial=0)) + 1)
+    found = Auroc(*_auroc(*of))
+    if groups is None or len(np.unique(groups)) == len(groups):
+        return found
+    known, group = np.flatnonzero(codes.any(axis=1)), np.zeros(len(groups), np.int64)
+    group[known] = np.unique(groups[known], return_inverse=True)[1]
+    return found._replace(standard_error=_error_over_groups(*of, group, known))
 
 
 def auroc_of_scores(
@@ -178,23 +193,27 @@ def _confusion(starts, rows, values, codes, threshold):
 @njit(nogil=True)
 def _auroc(starts, rows, values, codes, strata, n_strata):
     latents, concepts = len(starts) - 1, codes.shape[1]
-    totals = np.zeros((concepts, 3, n_strata))  # of unknown, false and true memes
-    for row in range(len(codes)):
-        for c in range(concepts):
-            totals[c, codes[row, c], strata[row]] += 1
+    totals = _totals(codes, strata, n_strata)
     value, error = np.empty((latents, concepts)), np.empty((latents, concepts))
     seen, moments, tied = np.empty((3, n_strata)), np.empty((3, n_strata)), np.empty((3, n_strata))
     for i in range(latents):
         active = rows[starts[i] : starts[i + 1]]
-        local, ends, stratum = (
-            _by_concept(active, codes),
-            _ends_of_ties(values[starts[i] : starts[i + 1]]),
-            strata[active],
-        )
+        ends = _ends_of_ties(values[starts[i] : starts[i + 1]])
+        local, stratum = _by_concept(active, codes), strata[active]
         for c in range(concepts):
             _placements(local[c], stratum, ends, totals[c], seen, moments, tied)
             value[i, c], error[i, c] = _combined(totals[c], seen, moments)
     return value, error
+
+
+@njit(nogil=True)
+def _totals(codes, strata, n_strata):
+    """Of unknown, false and true memes of each concept and stratum."""
+    totals = np.zeros((codes.shape[1], 3, n_strata))
+    for row in range(len(codes)):
+        for c in range(codes.shape[1]):
+            totals[c, codes[row, c], strata[row]] += 1
+    return totals
 
 
 @njit(nogil=True)
@@ -257,6 +276,46 @@ def _combined(totals, seen, moments):
         return np.nan, np.nan
     error = np.sqrt(variance) / pairs if known and variance > 1e-6 else np.nan
     return wins / pairs, error
+
+
+@njit(nogil=True)
+def _error_over_groups(starts, rows, values, codes, strata, n_strata, groups, known):
+    """NaN where fewer than two groups have true or false memes, or all placements are alike."""
+    latents, concepts = len(starts) - 1, codes.shape[1]
+    error, n = np.full((latents, concepts), np.nan), _totals(codes, strata, n_strata)
+    seen, moments, tied = np.empty((3, n_strata)), np.empty((3, n_strata)), np.empty((3, n_strata))
+    silent = np.empty((3, n_strata))
+    for i in range(latents):
+        active, ends = rows[starts[i] : starts[i + 1]], _ends_of_ties(values[starts[i] : starts[i + 1]])
+        local, stratum = _by_concept(active, codes), strata[active]
+        for c in range(concepts):
+            _placements(local[c], stratum, ends, n[c], seen, moments, tied)
+            silent[2] = 0.5 * (n[c, 1] - seen[1])
+            silent[1] = seen[2] + 0.5 * (n[c, 2] - seen[2])
+            wins, pairs = moments[0] + (n[c, 2] - seen[2]) * silent[2], n[c, 1] * n[c, 2]
+            # how far each meme's placement is from the mean of its kind; at first as if all were silent
+            sums, kinds = np.zeros(groups.max() + 1), np.zeros((3, groups.max() + 1), np.bool_)
+            for row in known:
+                code, s = codes[row, c], strata[row]
+                if code and pairs[s] > 0:
+                    sums[groups[row]] += silent[code, s] - wins[s] / n[c, code, s]
+                    kinds[code, groups[row]] = True
+            seen[:] = 0.0
+            for j in range(len(active)):
+                if j == 0 or ends[j] != ends[j - 1]:
+                    tied[:] = 0.0
+                    for k in range(j, ends[j]):
+                        tied[local[c, k], stratum[k]] += 1.0
+                    seen += tied
+                code, s = local[c, j], stratum[j]
+                if code and pairs[s] > 0:
+                    other = seen[3 - code, s] - 0.5 * tied[3 - code, s]
+                    sums[groups[active[j]]] += (n[c, 1, s] - other if code == 2 else other) - silent[code, s]
+            there = (kinds[1] | kinds[2]).sum()
+            variance = (sums**2).sum() * there / max(there - 1, 1)
+            if kinds[1].sum() > 1 and kinds[2].sum() > 1 and variance > 1e-6:
+                error[i, c] = np.sqrt(variance) / pairs.sum()
+    return error
 
 
 @njit(nogil=True)

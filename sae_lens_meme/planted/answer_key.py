@@ -47,8 +47,12 @@ def read_answer_key(path: str | Path) -> AnswerKey:
         if not (path / name).is_file():
             raise StorageError(f"{path}: is not an answer key (no {name}); write the planted corpus again")
     causes = read_json(path / CAUSES_FILE)
-    factors = pd.read_parquet(path / FACTORS).astype({"true_target": "Int64"})  # null where there is no hate
-    return AnswerKey(factors, causes["factors"], causes["labels"])
+    try:
+        factors = pd.read_parquet(path / FACTORS).astype({"true_target": "Int64"})  # null where there is no hate
+        return AnswerKey(factors, causes["factors"], causes["labels"])
+    except Exception as error:  # of damaged files pandas and pyarrow raise a dozen classes
+        reason = " ".join(str(error).split())[:200]
+        raise StorageError(f"{path}: is a damaged answer key ({reason}); write the planted corpus again") from None
 
 
 def causes_as_json() -> dict[str, Any]:

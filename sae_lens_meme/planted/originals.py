@@ -28,13 +28,15 @@ def original_tables(memes: Sequence[PlantedMeme]) -> dict[str, str]:
 
 
 def _pridemm_table(memes: Sequence[PlantedMeme]) -> str:
-    """`target` is empty exactly where hate is 0; humour is 0 or 1; 10 % are test, 4.5 % val."""
+    """`target` is `NA`, as the release spells it, exactly where hate is 0; humour is 0 or 1; 10 % are test, 4.5 % val."""
     order = np.random.default_rng([memes[0].seed]).permutation(len(memes)) / len(memes)
     rows = []
     for meme, place in zip(memes, order, strict=True):
         split = "test" if place < 0.1 else "val" if place < 0.145 else "train"
         labels, humour = meme.labels, int(meme.labels["humor"] > 0)
-        rows.append([meme.name, labels["hate"], labels.get("target"), labels["stance"], humour, split, meme.caption])
+        rows.append(
+            [meme.name, labels["hate"], labels.get("target", "NA"), labels["stance"], humour, split, meme.caption]
+        )
     return _csv(["name", "hate", "target", "stance", "humour", "split", "text"], rows)
 
 

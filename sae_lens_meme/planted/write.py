@@ -20,7 +20,7 @@ from sae_lens_meme.planted.rows import PlantedMeme, planted_memes
 from sae_lens_meme.progress import progress_bar
 from sae_lens_meme.storage import StepFolder, read_json, sha256_file, to_json
 
-VERSION = 1  # of the drawings, the words and the shares: a change of any output raises it
+VERSION = 2  # of the drawings, the words and the shares: a change of any output raises it
 _BLOCK = 500
 _FORMATS = {".png": "PNG", ".bmp": "BMP"}  # any other extension is a JPEG
 

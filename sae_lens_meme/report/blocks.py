@@ -30,9 +30,8 @@ def blocks(evaluation: dict[str, Any]) -> list[Block]:
             [row["measure"], number(row["value"]), *([_interval(row)] if interval else []), *_controls(row, controls)]
             for row in rows
         ]
-        found.append(
-            Block(*map(visible, (section["title"], section["note"])), *([visible(c) for c in columns], _visible(cells)))
-        )
+        title, note = visible(section["title"]), visible(section["note"])
+        found.append(Block(title, note, [visible(name) for name in columns], _visible(cells)))
     return found
 
 

@@ -13,21 +13,33 @@ from rich.text import Text
 
 from sae_lens_meme.report.blocks import Block, blocks, cautions, heading, verdicts
 
-MOST_CAUTIONS = 5
+MOST_LINES = 25
+MOST_CAUTIONS = 4
 
 
 def print_summary(evaluation: dict[str, Any], console: Console, page: Path) -> None:
-    """What was found, what to distrust, and the page to open, in about twenty lines."""
+    """What was found, what to distrust, and the page to open, in at most 25 lines of 110 characters."""
     console.print(Text(heading(evaluation), style="bold"))
-    for sentence in verdicts(evaluation):
-        console.print(Text(f"- {sentence}"))
-    if found := cautions(evaluation):
+    doubts = _fitting(cautions(evaluation), console, MOST_CAUTIONS)
+    for line in _fitting(verdicts(evaluation), console, MOST_LINES - 4 - len(doubts)):
+        console.print(line)
+    if doubts:
         console.print(Text("What to distrust", style="bold"))
-        for line in found[:MOST_CAUTIONS]:
-            console.print(Text(f"- {line}", style="dim"))
-        if len(found) > MOST_CAUTIONS:
-            console.print(Text(f"- and {len(found) - MOST_CAUTIONS} more on the page", style="dim"))
+        for line in doubts:
+            line.stylize("dim")
+            console.print(line)
     console.print(Text.assemble(("Open ", "bold"), str(page), "  (all rows in the terminal: --full)"), soft_wrap=True)
+
+
+def _fitting(sentences: list[str], console: Console, most: int) -> list[Text]:
+    """The first sentences, as lines that fit the terminal, and how many are left."""
+    lines: list[Text] = []
+    for i, sentence in enumerate(sentences):
+        wrapped = list(Text(f"- {sentence}").wrap(console, max(console.width, 110)))
+        if len(lines) + len(wrapped) > most - (i < len(sentences) - 1):
+            return [*lines, Text(f"- and {len(sentences) - i} more on the page")]
+        lines += wrapped
+    return lines
 
 
 def print_report(evaluation: dict[str, Any], console: Console) -> None:

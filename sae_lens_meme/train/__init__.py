@@ -4,10 +4,9 @@ Importing it registers the architecture `meme_topk` with SAELens.
 """
 
 from sae_lens_meme.train.config import TrainConfig, load_train_config
-from sae_lens_meme.train.convert import dictionary_learning_loader, intervlm_loader
+from sae_lens_meme.train.convert import dictionary_learning_loader, import_sae, intervlm_loader
 from sae_lens_meme.train.data import TrainingData, open_data
-from sae_lens_meme.train.multi import MemeMultiSAETrainingRunner
-from sae_lens_meme.train.runner import MemeSAETrainingRunner
+from sae_lens_meme.train.runner import MemeMultiSAETrainingRunner, MemeSAETrainingRunner
 from sae_lens_meme.train.sae import MemeTopKTrainingSAE, MemeTopKTrainingSAEConfig
 from sae_lens_meme.train.step import load_sae, train
 
@@ -19,6 +18,7 @@ __all__ = [
     "TrainConfig",
     "TrainingData",
     "dictionary_learning_loader",
+    "import_sae",
     "intervlm_loader",
     "load_sae",
     "load_train_config",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import pickle
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,10 +12,11 @@ import torch
 from sae_lens.constants import TRAINER_STATE_FILENAME
 from safetensors.torch import load_file, save_file
 
-from sae_lens_meme.errors import StorageError
+from sae_lens_meme.errors import ModelError, StorageError
+from sae_lens_meme.hooks.untrusted import unpickled
 from sae_lens_meme.storage import read_json, sha256_file, sync, to_json
+from sae_lens_meme.train.data import EpochShuffle
 from sae_lens_meme.train.monitor import EpochMonitor, Trainers
-from sae_lens_meme.train.provider import EpochShuffle
 
 _PARTIAL, _HASHES, _SESSION, _RNG, _BEST = (
     ".partial-",
@@ -65,7 +65,7 @@ class Checkpoints:
         """Put a checkpoint back; nothing in it can run code."""
         for name, trainer in trainers.items():
             folder = path / _subfolder(name)
-            _refuse_code(folder / TRAINER_STATE_FILENAME)
+            refuse_code(folder / TRAINER_STATE_FILENAME)
             trainer.load_trainer_state(folder)
             trainer.sae.load_weights_from_checkpoint(folder)
             if (folder / _BEST).exists():
@@ -102,12 +102,9 @@ def _intact(folder: Path) -> bool:
         return False
 
 
-def _refuse_code(path: Path) -> None:
+def refuse_code(path: Path) -> None:
     """SAELens loads this file without the flag, and an environment variable can turn its default off."""
     try:
-        torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise StorageError(
-            f"{path}: is not a checkpoint of ours ({reason}); remove its folder to start again"
-        ) from None
+        unpickled(path)
+    except ModelError as error:
+        raise StorageError(f"{error}; remove {path.parent} to start again") from None

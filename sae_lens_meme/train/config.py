@@ -9,20 +9,22 @@ import copy
 import math
 import re
 import sys
+import warnings
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, get_type_hints
 
-from sae_lens import LanguageModelSAERunnerConfig, LoggingConfig
+from pydantic import Field
+from sae_lens import LanguageModelSAERunnerConfig, LoggingConfig, TrainingSAE
 from sae_lens.registry import SAE_TRAINING_CLASS_REGISTRY
 
 from sae_lens_meme.config import apply_overrides, read_yaml
 from sae_lens_meme.device import pick_device
 from sae_lens_meme.errors import ConfigError
 from sae_lens_meme.hooks.names import FUSED
-from sae_lens_meme.options import check_keys
-from sae_lens_meme.train.values import check_value, field_types
+from sae_lens_meme.options import Count, Options, Positive, check_keys, check_value
+from sae_lens_meme.train.saelens import quiet, refused_by_saelens, seeded, try_out
 
 RUNNER_DEFAULTS: dict[str, Any] = {
     "model_class_name": "HookedMemeCLIP",
@@ -47,23 +49,34 @@ FORCED: dict[str, Any] = {  # one meme is a sequence of one token, and the step 
     "save_final_checkpoint": False,
 }
 IGNORED_IF_GIVEN = ("use_cached_activations", "streaming")  # any value of theirs gives the same training
+INSTEAD = {
+    "resume_from_checkpoint": "an interrupted run is resumed by the same command",
+    "from_pretrained_path": "a given SAE is trained from Python, with MemeSAETrainingRunner(cfg, embeddings, override_sae=...)",
+    "cached_activations_path": "give the result of 'embed'",
+}
+NARROWER = {"seed": Count, "n_checkpoints": Count} | dict.fromkeys(
+    ("training_tokens", "dead_feature_window", "feature_sampling_window", "store_batch_size_prompts"), Positive
+)
+"""Types of fields of SAELens that it declares as plain integers."""
+
+Epochs = Annotated[int | float, Field(gt=0)]
 
 
-@dataclass(frozen=True)
-class Recipe:
+class Recipe(Options):
     """What a `train:` section may hold beside the fields of SAELens' runner config."""
 
-    epochs: int | float | None = None
+    section = "train"
+    epochs: Epochs | None = None
     """Passes over the training rows, turned into `training_tokens`; 50 if neither is given (InterVLM's)."""
     standardize: bool = True
     """Train on (x - mean) / std of the training rows, folded into the saved weights."""
-    early_stopping_epochs: int | None = None
-    """Stop when held-out explained variance has not risen for so many epochs, and keep the best weights."""
-    dead_feature_window_epochs: int | float = 5
+    early_stopping_epochs: Positive | None = None
+    """Stop when the explained variance of the validation rows has not risen for so many epochs; keep the best weights."""
+    dead_feature_window_epochs: Epochs = 5
     """A latent that has not fired for so long is dead; used where `dead_feature_window` is not given."""
-    feature_sampling_window_epochs: int | float = 10
-    """Span of the sparsity statistics; used where `feature_sampling_window` is not given."""
-    hook_names: Mapping[str, str] | None = None
+    feature_sampling_window_epochs: Epochs = 10
+    """Span of the sparsity that wandb shows while training; used where `feature_sampling_window` is not given."""
+    hook_names: dict[str, str] | None = None
     """Names of SAEs and their hooks, to train one a hook in one run with SAELens' MultiSAETrainingRunner."""
 
 
@@ -114,14 +127,12 @@ class TrainConfig:
     def runner_config(self, d_in: int, n_rows: int, hook: str | None = None) -> LanguageModelSAERunnerConfig[Any]:
         """SAELens' own config object."""
         resolved = self.resolve(d_in, n_rows, hook)
-        try:
+        with quiet(False), refused_by_saelens():
             return LanguageModelSAERunnerConfig.from_dict(resolved)
-        except (ValueError, TypeError, AssertionError) as error:
-            raise ConfigError(f"train: SAELens refuses this config: {error}") from None
 
 
 def load_train_config(source: str | Path | Mapping[str, Any], overrides: Iterable[str] = ()) -> TrainConfig:
-    """Read and check a `train:` section.
+    """Read and check a `train:` section, down to a training step of a small SAE of its kind.
 
     Args:
         source: a YAML file or the name of a shipped recipe, or a mapping; either holds a section
@@ -129,57 +140,46 @@ def load_train_config(source: str | Path | Mapping[str, Any], overrides: Iterabl
         overrides: `sae.k=32`, `epochs=10`, ...; values are YAML.
 
     Raises:
-        ConfigError: an unknown key (the nearest known one is named), a value of the wrong type, or a
-            value that the `train` step does not let one choose.
+        ConfigError: an unknown key (the nearest known one is named), a value of the wrong type, a
+            value that the `train` step does not let one choose, or an SAE that SAELens cannot train.
     """
     given = read_yaml(source) if isinstance(source, (str, Path)) else source
     section = given.get("train", given)
     if not isinstance(section, Mapping):
         raise ConfigError(f"train: is {section!r}, not a section; give at least sae: {{d_sae: 4096, k: 64}}")
     section = apply_overrides(copy.deepcopy(dict(section)), overrides)
-    recipe = _take_recipe(section)
-    _check_section(section)
+    types = _field_types(LanguageModelSAERunnerConfig) | NARROWER
+    check_keys("train", section, [*types, *Recipe.model_fields])
+    recipe = Recipe(**{key: section.pop(key) for key in list(section) if key in Recipe.model_fields})
+    _check_names(recipe.hook_names or {})
+    _check_section(section, types)
     if recipe.epochs is not None and section.get("training_tokens"):
         raise ConfigError("train: give either epochs or training_tokens, not both")
-    if recipe.standardize and section["sae"].get("normalize_activations", "none") != "none":
-        raise ConfigError(
-            f"train.sae.normalize_activations {section['sae']['normalize_activations']!r} "
-            "would normalise standardised input a second time; add standardize: false"
-        )
+    _try_small(section, standardize=recipe.standardize)
     return TrainConfig(section, recipe)
 
 
-def _take_recipe(section: dict[str, Any]) -> Recipe:
-    types = field_types(Recipe)
-    own = {key: section.pop(key) for key in list(section) if key in types}
-    for key, value in own.items():
-        check_value(f"train.{key}", value, types[key])
-    for key in ("epochs", "early_stopping_epochs", "dead_feature_window_epochs", "feature_sampling_window_epochs"):
-        if own.get(key) is not None and own[key] <= 0:
-            raise ConfigError(f"train.{key} is {own[key]}, it must be above 0")
-    for name in own.get("hook_names") or {}:
-        if not re.fullmatch(r"\w[\w-]*", str(name)) or name == "checkpoints":
+def _check_names(names: Iterable[str]) -> None:
+    for name in names:
+        if not re.fullmatch(r"\w[\w-]*", name) or name == "checkpoints":
             raise ConfigError(
                 f"train.hook_names: {name!r} cannot be the name of an SAE's folder; use letters, digits, - and _"
             )
-    return Recipe(**own)
 
 
-def _check_section(section: dict[str, Any]) -> None:
-    types = field_types(LanguageModelSAERunnerConfig)
-    check_keys("train", section, [*types, *(f.name for f in fields(Recipe))])
+def _check_section(section: dict[str, Any], types: dict[str, Any]) -> None:
     for part in ("sae", "logger"):
         section[part] = section.get(part) or {}
         check_value(f"train.{part}", section[part], dict)
     for key, value in section.items():
         if key in FORCED and key not in IGNORED_IF_GIVEN and value != FORCED[key]:
-            raise ConfigError(f"train.{key} is {value!r}, this step sets it to {FORCED[key]!r}; leave it out")
+            instead = f": {INSTEAD[key]}" if key in INSTEAD else ""
+            raise ConfigError(f"train.{key} is {value!r}, this step sets it to {FORCED[key]!r}; leave it out{instead}")
         if key not in ("sae", "logger"):
             check_value(f"train.{key}", value, types[key])
-    if section.get("seed", 0) < 0:
-        raise ConfigError(f"train.seed is {section['seed']}, it must be 0 or more")
     _check_sae(section["sae"])
-    _check_fields("train.logger", section["logger"], field_types(LoggingConfig))
+    check_keys("train.logger", section["logger"], logging := _field_types(LoggingConfig))
+    _check_values("train.logger", section["logger"], logging)
 
 
 def _check_sae(sae: dict[str, Any]) -> None:
@@ -187,29 +187,44 @@ def _check_sae(sae: dict[str, Any]) -> None:
     if architecture not in SAE_TRAINING_CLASS_REGISTRY:
         known = ", ".join(sorted(SAE_TRAINING_CLASS_REGISTRY))
         raise ConfigError(f"train.sae.architecture is {architecture!r}, SAELens knows {known}")
-    types = field_types(SAE_TRAINING_CLASS_REGISTRY[architecture][1])
+    config_class = SAE_TRAINING_CLASS_REGISTRY[architecture][1]
+    types = _field_types(config_class) | {"architecture": str, "d_sae": Positive}
     _leave_out_fields_of_meme_topk(sae, types)
-    _check_fields(f"train.sae ({architecture})", sae, {**types, "architecture": str})
+    check_keys(f"train.sae ({architecture})", sae, types)
+    _check_values("train.sae", sae, types)
     if "d_sae" not in sae:
         raise ConfigError("train.sae.d_sae is missing; give the number of latents, e.g. d_sae: 4096")
-    if sae["d_sae"] <= 0:
-        raise ConfigError(f"train.sae.d_sae is {sae['d_sae']}, it must be above 0")
     if "k" in types:
-        k = sae.get("k", SAE_TRAINING_CLASS_REGISTRY[architecture][1].k)  # type: ignore[attr-defined]
+        k = sae.get("k", config_class.k)  # type: ignore[attr-defined]
         if not 0 < k <= sae["d_sae"]:
             raise ConfigError(f"train.sae.k is {k}, it must lie between 1 and d_sae {sae['d_sae']}")
 
 
 def _leave_out_fields_of_meme_topk(sae: dict[str, Any], types: Mapping[str, Any]) -> None:
     """The shipped recipes are of `meme_topk`: another architecture is one line, and what it lacks is named."""
-    own = field_types(SAE_TRAINING_CLASS_REGISTRY["meme_topk"][1])
+    own = _field_types(SAE_TRAINING_CLASS_REGISTRY["meme_topk"][1])
     for key in [key for key in sae if key in own and key not in types]:
         value = sae.pop(key)
         print(f"note: train.sae.{key}: {value!r} is left out, {sae['architecture']} has no such field", file=sys.stderr)
 
 
-def _check_fields(where: str, given: dict[str, Any], types: dict[str, Any]) -> None:
-    check_keys(where, given, types)
+def _try_small(section: Mapping[str, Any], *, standardize: bool) -> None:
+    """The SAE of the section, narrow, for one step: before hours of embedding, not after them."""
+    device = pick_device(section.get("device", "auto"), mps=False)
+    small = {"d_in": 8, **copy.deepcopy(section["sae"]), "device": device}
+    with seeded(0), quiet(False), refused_by_saelens("train.sae"):
+        warnings.simplefilter("ignore")  # until `quiet` ends: the SAE that is trained is built again, and warned of
+        sae = TrainingSAE.from_dict(small)
+    try_out(sae, standardize=standardize)
+
+
+def _field_types(config_class: type) -> dict[str, Any]:
+    """The declared type of each field of a dataclass."""
+    hints = get_type_hints(config_class)
+    return {field.name: hints[field.name] for field in fields(config_class)}  # type: ignore[arg-type]
+
+
+def _check_values(where: str, given: Mapping[str, Any], types: Mapping[str, Any]) -> None:
     for key, value in given.items():
         check_value(f"{where}.{key}", value, types[key])
 

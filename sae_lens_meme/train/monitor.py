@@ -1,27 +1,117 @@
-"""What is logged at the end of each epoch, and the best weights if early stopping is on."""
+"""Explained variance and firing at the end of each epoch, and the best weights if early stopping is on."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
+from jaxtyping import Int
+from sae_lens import SAE, TrainingSAE
+from sae_lens.training.activation_scaler import ActivationScaler
 from sae_lens.training.sae_trainer import SAETrainer
 from torch import Tensor
 
 from sae_lens_meme.errors import ConfigError
-from sae_lens_meme.train.data import TrainingData
-from sae_lens_meme.train.heldout import InferenceView, reconstruction
+from sae_lens_meme.standardize import Moments
+from sae_lens_meme.train.data import Source, TrainingData
 
-_TRAIN_SAMPLE = 2048  # training rows on which explained variance is shown beside the held-out one
+_BATCH = 1024
+_TRAIN_SAMPLE = 2048  # training rows on which explained variance is shown beside that of the validation rows
 
 Trainers = dict[str, SAETrainer[Any, Any]]
 Log = Callable[[list[dict[str, Any]]], None]
 
 
+@dataclass(frozen=True)
+class Reconstruction:
+    """How well rows are reconstructed.
+
+    `explained_variance` is 1 - |x - x^|^2 / |x - mean|^2 summed over rows and dimensions, the mean
+    being that of these rows; `..._zscored` weighs each dimension by 1 / (training std)^2. None: the
+    rows do not vary, or there are none.
+    """
+
+    n: int
+    explained_variance: float | None
+    explained_variance_zscored: float | None
+    l0: float | None
+    n_fired: Int[np.ndarray, "d_sae"]
+    """On how many of the rows each latent fires."""
+
+    @property
+    def never_fired(self) -> int:
+        return int((self.n_fired == 0).sum())
+
+
+@torch.no_grad()
+def reconstruction(
+    sae: SAE[Any],
+    source: Source,
+    rows: Int[np.ndarray, "n"],
+    moments: Moments,
+    scaler: ActivationScaler | None = None,
+) -> Reconstruction:
+    """Run the SAE over the rows.
+
+    Args:
+        moments: of the training rows.
+        scaler: maps activations to the space of the SAE, if it is still in training.
+    """
+    scaler = scaler or ActivationScaler()
+    error, moment, total = (np.zeros(len(moments.mean)) for _ in range(3))
+    n_fired = torch.zeros(sae.cfg.d_sae, dtype=torch.int64, device=sae.device)
+    origin = np.zeros(0)
+    for start in range(0, len(rows), _BATCH):
+        x = source(rows[start : start + _BATCH])
+        acts = sae.encode(scaler.scale(x.to(sae.device)))
+        x_hat = scaler.unscale(sae.decode(acts)).cpu()
+        n_fired += (acts != 0).sum(0)
+        error += (x.double() - x_hat.double()).square().sum(0).numpy()
+        values = x.double().numpy()
+        origin = origin if start else values[0]  # around a row: rows that are alike have exactly no variance
+        moment += np.square(values - origin).sum(0)
+        total += (values - origin).sum(0)
+    n = len(rows)
+    variance = moment - total**2 / max(n, 1)
+    return Reconstruction(
+        n=n,
+        explained_variance=_explained(error, variance),
+        explained_variance_zscored=_explained(error * moments.zscore_weights, variance * moments.zscore_weights),
+        l0=int(n_fired.sum()) / n if n else None,
+        n_fired=n_fired.cpu().numpy(),
+    )
+
+
+def _explained(error: np.ndarray, variance: np.ndarray) -> float | None:
+    return 1 - float(error.sum()) / float(variance.sum()) if variance.sum() > 0 else None
+
+
+class InferenceView:
+    """The inference SAE that a training SAE would save now, its weights copied at each `refresh`.
+
+    BatchTopK, for one, encodes differently in training (k on average over the batch) and in use
+    (a threshold): what steers must be what is saved.
+    """
+
+    def __init__(self, sae: TrainingSAE[Any]):
+        self._training = sae
+        with torch.random.fork_rng():  # building an SAE draws weights
+            self._inference = SAE.from_dict(sae.cfg.get_inference_sae_cfg_dict()).to(sae.device)
+
+    @torch.no_grad()
+    def refresh(self) -> SAE[Any]:
+        state = {name: value.clone() for name, value in self._training.state_dict().items()}
+        self._training.process_state_dict_for_saving_inference(state)
+        self._inference.process_state_dict_for_loading(state)
+        self._inference.load_state_dict(state)
+        return self._inference.eval()
+
+
 class EpochMonitor:
-    """Records of finished epochs: loss, explained variance on held-out and on training rows, L0, dead latents.
+    """Records of finished epochs: loss, explained variance on validation and on training rows, L0, dead latents.
 
     Args:
         trainers: by name of the SAE.
@@ -29,8 +119,11 @@ class EpochMonitor:
         data: prepared.
         standardize: whether the SAE is trained on standardised rows; early stopping looks at the
             explained variance in the space of training.
-        patience: epochs without a rise of held-out explained variance after which training stops.
+        patience: epochs without a rise of the validation rows' explained variance after which training stops.
         log: is given all records after each epoch.
+
+    Raises:
+        ConfigError: there is a patience and there are no validation rows.
     """
 
     def __init__(
@@ -43,7 +136,7 @@ class EpochMonitor:
         patience: int | None = None,
         log: Log | None = None,
     ):
-        if patience is not None and data.heldout_split != "validation":
+        if patience is not None and not len(data.validation_rows):
             raise ConfigError(
                 "train.early_stopping_epochs needs rows of split 'validation'; stopping on test rows would leak them"
             )
@@ -58,7 +151,8 @@ class EpochMonitor:
         self._train_sample = data.train_rows[::step][:_TRAIN_SAMPLE]
         self._loss = {name: [0.0, 0] for name in trainers}
         self.records: list[dict[str, Any]] = []
-        self.epoch: int | float = 0
+        first = next(iter(trainers.values()))
+        self.epoch: int | float = first.n_training_samples // len(data.train_rows)
         self.best: dict[str, dict[str, Any]] = {}
         self.best_weights: dict[str, dict[str, Tensor]] = {}
 
@@ -104,31 +198,17 @@ class EpochMonitor:
         total, count = self._loss[name]
         record: dict[str, Any] = {"sae": name} if name else {}
         record |= {"epoch": self.epoch, "step": trainer.n_training_steps, "loss": total / count if count else None}
-        heldout = self._explained(name, self._data.heldout_rows)
-        train = self._explained(name, self._train_sample)
-        record |= {f"heldout_{key}": value for key, value in heldout.items()}
-        record |= {f"train_{key}": value for key, value in train.items()}
+        sae = self._views[name].refresh()
+        for part, rows in (("validation", self._data.validation_rows), ("train", self._train_sample)):
+            hook = self._hooks[name]
+            moments, source = self._data.moments[hook], self._data.sources[hook]
+            result = reconstruction(sae, source, rows, moments, trainer.activation_scaler)
+            keys = ("explained_variance", "explained_variance_zscored", "l0")
+            record |= {f"{part}_{key}": getattr(result, key) for key in keys}
         record["dead_latents"] = int(trainer.dead_neurons.sum())
         if self._patience is not None:
-            self._keep_best(name, heldout[self._key])
+            self._keep_best(name, record[f"validation_{self._key}"])
         return record
-
-    def _explained(self, name: str, rows: np.ndarray) -> dict[str, Any]:
-        if not len(rows):
-            return {"explained_variance": None, "explained_variance_zscored": None, "l0": None}
-        hook = self._hooks[name]
-        result = reconstruction(
-            self._views[name].refresh(),
-            self._data.sources[hook],
-            rows,
-            self._data.statistics[hook],
-            self._trainers[name].activation_scaler,
-        )
-        return {
-            "explained_variance": result.explained_variance,
-            "explained_variance_zscored": result.explained_variance_zscored,
-            "l0": result.l0,
-        }
 
     @torch.no_grad()
     def _keep_best(self, name: str, value: float | None) -> None:

@@ -1,43 +1,50 @@
-"""SAELens' training runner on the rows of a meme corpus: epochs, standardisation, exact checkpoints."""
+"""SAELens' training runners on the rows of a meme corpus: epochs, standardisation, exact checkpoints."""
 
 from __future__ import annotations
 
-import logging
-import sys
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import partial
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from datasets import Dataset
-from sae_lens import LanguageModelSAERunnerConfig, LanguageModelSAETrainingRunner, TrainingSAE
-from sae_lens.training import multi_sae_trainer, sae_trainer
+from sae_lens import (
+    LanguageModelSAERunnerConfig,
+    LanguageModelSAETrainingRunner,
+    MultiSAETrainingRunner,
+    MultiSAETrainingRunnerConfig,
+    TrainingSAE,
+)
+from sae_lens.constants import TRAINER_STATE_FILENAME
+from sae_lens.training.activation_scaler import ActivationScaler, ActivationWhitening
+from sae_lens.training.multi_sae_trainer import MultiSAETrainer
 from sae_lens.training.sae_trainer import SAETrainer
+from torch import Tensor
+from transformer_lens.hook_points import HookedRootModule
 
 from sae_lens_meme.embeddings import Embeddings
-from sae_lens_meme.errors import ConfigError, MemeError
-from sae_lens_meme.hooks import HookedMemeCLIP
-from sae_lens_meme.train.checkpoint import Checkpoints
-from sae_lens_meme.train.data import TrainingData, open_data
-from sae_lens_meme.train.monitor import EpochMonitor, Log
-from sae_lens_meme.train.provider import EpochShuffle
+from sae_lens_meme.errors import ConfigError
+from sae_lens_meme.provenance import describe_training_rows
+from sae_lens_meme.standardize import Moments
+from sae_lens_meme.train.checkpoint import Checkpoints, refuse_code
+from sae_lens_meme.train.data import EpochShuffle, TrainingData, open_data
+from sae_lens_meme.train.monitor import EpochMonitor, InferenceView, Log, Reconstruction, Trainers, reconstruction
+from sae_lens_meme.train.saelens import quiet, refused_by_saelens, seeded, try_out
 from sae_lens_meme.train.session import Session
-from sae_lens_meme.train.standardize import Standardizer
 
 
-class MemeSAETrainingRunner(LanguageModelSAETrainingRunner):
-    """A stock runner whose batches are epochs over the training rows of `data`.
+class _EpochRunner:
+    """Goes before a runner of SAELens: its batches are then epochs over the training rows.
 
     Args:
-        cfg: any SAELens runner config with `context_size` 1, e.g. `TrainConfig.runner_config(...)`.
-        data: embeddings, or what `open_data` made of them.
+        given: SAEs to begin with, where SAELens does not make them.
         model: a HookedRootModule that takes row numbers; its activations are used if `data` is
             embeddings and this is given.
         standardize: train on (x - mean) / std of the training rows.
-        early_stopping_epochs: stop when held-out explained variance has not risen for so many epochs.
+        early_stopping_epochs: stop when the explained variance of the validation rows has not risen for so many epochs.
         shuffled: train the control, each dimension permuted on its own.
         checkpoint_folder: where checkpoints go (default `cfg.checkpoint_path`); a complete one that
             lies there is resumed.
@@ -45,16 +52,25 @@ class MemeSAETrainingRunner(LanguageModelSAETrainingRunner):
         progress: show SAELens' progress bar.
 
     Raises:
-        NonFiniteError: a row or a loss is not finite.
+        ConfigError: SAELens cannot train this, or not on standardised input.
+        DataError, NonFiniteError: a row or a loss cannot be trained on.
     """
+
+    cfg: Any
+    sae: Any
+    saes: Any
+    activations_store: Any
+    hooks: dict[str, str]  # by name of the SAE; a single one has the empty name
+    monitor: EpochMonitor  # of the latest run
+    on_train_rows: dict[str, Reconstruction]  # of the saved weights
 
     def __init__(
         self,
-        cfg: LanguageModelSAERunnerConfig[Any],
+        cfg: Any,
         data: TrainingData | Embeddings,
+        given: Any = None,
         *,
         model: Any = None,
-        override_sae: TrainingSAE[Any] | None = None,
         standardize: bool = True,
         early_stopping_epochs: int | None = None,
         shuffled: bool = False,
@@ -63,106 +79,185 @@ class MemeSAETrainingRunner(LanguageModelSAETrainingRunner):
         progress: bool = True,
     ):
         if isinstance(data, Embeddings):
-            data = open_data(data, [cfg.hook_name], model=model)
-        _require_width(cfg, data.d_in[cfg.hook_name])
-        if not data.statistics:
-            data.prepare(shuffle_seed=cfg.seed if shuffled else None, show=progress)
+            data = open_data(data, list(self.hooks.values()), model=model)
         self.data = data
-        self._standardize = standardize
+        self._standardize, self._shuffled, self._progress, self._log = standardize, shuffled, progress, log
         self._patience = early_stopping_epochs
         folder = checkpoint_folder or cfg.checkpoint_path
         self._checkpoints = Checkpoints(folder) if folder else None
-        self._log = log
-        self._progress = progress
-        with seeded(cfg.seed), quiet(progress), refused_by_saelens():
-            super().__init__(cfg, row_dataset(data), stand_in_model(data, model), override_sae)
-        self.monitor: EpochMonitor | None = None
+        self._takes_raw = given is not None or getattr(cfg, "from_pretrained_path", None) is not None
+        # SAELens wants tokens and a model to run them through; the batches come from `data`, whatever these are
+        rows = Dataset.from_dict({"input_ids": data.train_rows[:, None].tolist()})
+        with self._in_saelens(cfg):
+            super().__init__(cfg, rows, HookedRootModule() if model is None else model, given)  # type: ignore[call-arg]
+        self.activations_store.load_from_checkpoint = lambda checkpoint_path: None  # nothing is read from it
+        for name, sae in (self.saes if hasattr(self, "saes") else {"": self.sae}).items():
+            hook = self.hooks[name]
+            if sae.cfg.d_in != data.d_in[hook]:
+                raise ConfigError(
+                    f"cfg.sae.d_in is {sae.cfg.d_in}, the activations at {hook} have {data.d_in[hook]} dimensions"
+                )
+            try_out(sae, standardize=standardize)
+        if not data.moments:
+            data.prepare(shuffle_seed=cfg.seed if shuffled else None, show=progress)
 
-    def run(self) -> TrainingSAE[Any]:
-        """Train or resume; the SAE that comes back takes raw activations."""
-        with seeded(self.cfg.seed), quiet(self._progress), refused_by_saelens():
-            return super().run()
+    def run(self) -> Any:
+        """Train or resume; what comes back takes raw activations."""
+        if self.cfg.resume_from_checkpoint is not None:
+            for state in Path(self.cfg.resume_from_checkpoint).rglob(TRAINER_STATE_FILENAME):
+                refuse_code(state)
+        with self._in_saelens(self.cfg):
+            return super().run()  # type: ignore[misc]
 
-    def run_trainer_with_interruption_handling(self, trainer: SAETrainer[Any, Any]) -> TrainingSAE[Any]:
-        hook, cfg = self.cfg.hook_name, self.cfg
-        provider = EpochShuffle(self.data.sources[hook], self.data.train_rows, cfg.train_batch_size_tokens, cfg.seed)
-        trainer.data_provider = provider
-        trainer.evaluator = None  # SAELens' needs a language model; held-out rows are evaluated each epoch
-        if self._standardize:
-            statistics = self.data.statistics[hook]
-            trainer.activation_scaler = Standardizer.from_statistics(statistics.mean, statistics.std)
-        self.trainer = trainer
+    @contextmanager
+    def _in_saelens(self, cfg: Any) -> Iterator[None]:
+        with seeded(cfg.seed), quiet(self._progress), refused_by_saelens():
+            yield
+
+    def _fit(self, trainers: Trainers, coordinator: Any, provider: EpochShuffle[Any]) -> Any:
+        """Train with `coordinator.fit`, then measure what is saved on all training rows."""
+        provider.n_served = coordinator.n_training_samples
+        coordinator.data_provider = provider
+        coordinator.evaluator = None  # SAELens' needs a language model; validation rows are evaluated each epoch
+        self.trainer = coordinator
+        for name, trainer in trainers.items():
+            self._enter_space_of_training(trainer, self.data.moments[self.hooks[name]])
         self.monitor = EpochMonitor(
-            {"": trainer},
-            {"": hook},
-            self.data,
+            *(trainers, self.hooks, self.data),
             standardize=self._standardize,
             patience=self._patience,
             log=self._log,
         )
-        return Session({"": trainer}, trainer, provider, self.monitor, self._checkpoints).fit(trainer.fit)
+        result = Session(trainers, coordinator, provider, self.monitor, self._checkpoints).fit(coordinator.fit)
+        self._takes_raw = True
+        self.on_train_rows = {name: self._measure(name, trainer) for name, trainer in trainers.items()}
+        return result
+
+    def _enter_space_of_training(self, trainer: SAETrainer[Any, Any], moments: Moments) -> None:
+        resumed = self.cfg.resume_from_checkpoint
+        if self._standardize and resumed is None:
+            trainer.activation_scaler = Standardizer.of(moments)
+            if self._takes_raw:
+                trainer.activation_scaler.unfold(trainer.sae)
+        elif self._standardize and trainer.activation_scaler.whitening is None:
+            raise ConfigError(f"{resumed}: was trained on activations as they are; go on with standardize=False")
+        norm = getattr(trainer.sae.cfg, "decoder_norm", "none")
+        if self._takes_raw and norm != "none" and not trainer.sae.decoder_is_constrained():
+            raise ConfigError(
+                f"decoder_norm {norm!r} would change the weights that are given, before the first step; "
+                "give an SAE whose config has decoder_norm='none'"
+            )
+
+    def _measure(self, name: str, trainer: SAETrainer[Any, Any]) -> Reconstruction:
+        """Sparsity, L0 and dead latents of the weights that are saved; SAELens' own are of the last steps' weights."""
+        sae, hook = InferenceView(trainer.sae).refresh(), self.hooks[name]
+        result = reconstruction(sae, self.data.sources[hook], self.data.train_rows, self.data.moments[hook])
+        trainer.act_freq_scores = torch.from_numpy(result.n_fired).to(trainer.act_freq_scores)
+        trainer.n_frac_active_samples = result.n
+        metadata = trainer.sae.cfg.metadata
+        facts = {
+            "l0": result.l0,
+            "num_dead_features": result.never_fired,
+            "standardized": self._standardize,
+            "shuffled_control": self._shuffled,
+            "fusion": self.data.embeddings.facts.get("fusion"),
+            **describe_training_rows(sae, self.data.embeddings),
+        }
+        for key, value in facts.items():
+            metadata[key] = value
+        return result
 
 
-def row_dataset(data: TrainingData) -> Dataset:
-    """SAELens reads tokens: a meme is a sequence of one token, its row number."""
-    return Dataset.from_dict({"input_ids": data.train_rows[:, None].tolist()})
+class MemeSAETrainingRunner(_EpochRunner, LanguageModelSAETrainingRunner):
+    """A stock runner whose batches are epochs over the training rows of `data`.
 
-
-def stand_in_model(data: TrainingData, model: Any) -> Any:
-    """The given model, or cached activations behind the same interface."""
-    return model if model is not None else HookedMemeCLIP.from_embeddings(data.embeddings, fit_head=False)
-
-
-def _require_width(cfg: LanguageModelSAERunnerConfig[Any], d_in: int) -> None:
-    if cfg.sae.d_in != d_in:
-        raise ConfigError(f"cfg.sae.d_in is {cfg.sae.d_in}, the activations at {cfg.hook_name} have {d_in} dimensions")
-
-
-@contextmanager
-def seeded(seed: int) -> Iterator[None]:
-    """torch's random state starts from `seed` and is put back afterwards."""
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
-        yield
-
-
-@contextmanager
-def refused_by_saelens() -> Iterator[None]:
-    """What SAELens finds wrong with a config is an error in the config."""
-    try:
-        yield
-    except MemeError:
-        raise
-    except Exception as error:
-        from_wandb = type(error).__module__.startswith("wandb")  # not logged in, no such project, ...
-        if not from_wandb and not isinstance(error, (AssertionError, TypeError, ValueError)):
-            raise
-        who = "wandb" if from_wandb else "SAELens"
-        raise ConfigError(f"train: {who} refuses this config: {' '.join(str(error).split())}") from error
-
-
-@contextmanager
-def quiet(progress: bool) -> Iterator[None]:
-    """Without SAELens' warnings about overridden datasets and repeated samples, which here are the plan.
-
-    Its bar is drawn in a terminal or a notebook, never into a log.
+    Args:
+        cfg: any SAELens runner config with `context_size` 1, e.g. `TrainConfig.runner_config(...)`.
+        data: embeddings, or what `open_data` made of them.
+        override_sae: weights to begin with, as `cfg.from_pretrained_path` gives them too. They take raw activations,
+            and with `standardize` the standardisation is taken out of them before the first step.
+        options: `model`, `standardize`, `early_stopping_epochs`, `shuffled`, `checkpoint_folder`, `log`, `progress`
+            of `_EpochRunner`.
     """
-    logger = logging.getLogger("sae_lens")
-    modules: tuple[Any, ...] = (sae_trainer, multi_sae_trainer)
-    level, bars = logger.level, [module.tqdm for module in modules]
-    logger.setLevel(max(level, logging.ERROR))
-    for module, bar in zip(modules, bars, strict=True):
-        module.tqdm = partial(bar, disable=not (progress and _has_a_reader()))
-    try:
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message="The training dataset contains fewer samples")
-            warnings.filterwarnings("ignore", message="\\nThis SAE has non-empty model_from_pretrained_kwargs")
-            yield
-    finally:
-        logger.setLevel(level)
-        for module, bar in zip(modules, bars, strict=True):
-            module.tqdm = bar
+
+    def __init__(
+        self,
+        cfg: LanguageModelSAERunnerConfig[Any],
+        data: TrainingData | Embeddings,
+        *,
+        override_sae: TrainingSAE[Any] | None = None,
+        **options: Any,
+    ):
+        self.hooks = {"": cfg.hook_name}
+        super().__init__(cfg, data, override_sae, **options)
+
+    def run_trainer_with_interruption_handling(self, trainer: SAETrainer[Any, Any]) -> TrainingSAE[Any]:
+        source, cfg = self.data.sources[self.cfg.hook_name], self.cfg
+        provider = EpochShuffle(source, self.data.train_rows, cfg.train_batch_size_tokens, cfg.seed)
+        return self._fit({"": trainer}, trainer, provider)
 
 
-def _has_a_reader() -> bool:
-    return sys.stderr.isatty() or "ipykernel" in sys.modules
+class MemeMultiSAETrainingRunner(_EpochRunner, MultiSAETrainingRunner):
+    """A stock runner of several SAEs, one a hook, on the same memes; arguments as for `MemeSAETrainingRunner`."""
+
+    def __init__(
+        self,
+        cfg: MultiSAETrainingRunnerConfig,
+        data: TrainingData | Embeddings,
+        *,
+        override_saes: dict[str, TrainingSAE[Any]] | None = None,
+        **options: Any,
+    ):
+        self.hooks = cfg.hook_names_per_sae
+        super().__init__(cfg, data, override_saes, **options)
+
+    def _run_with_interruption_handling(self, trainer: MultiSAETrainer) -> dict[str, TrainingSAE[Any]]:
+        def fetch(rows: np.ndarray) -> dict[str, Tensor]:
+            return {hook: source(rows) for hook, source in self.data.sources.items()}
+
+        provider = EpochShuffle(fetch, self.data.train_rows, self.cfg.train_batch_size_tokens, self.cfg.seed)
+        return self._fit(trainer.trainers, trainer, provider)
+
+
+def multi_config(
+    configs: dict[str, LanguageModelSAERunnerConfig[Any]], hooks: dict[str, str]
+) -> MultiSAETrainingRunnerConfig:
+    """SAELens' multi-SAE config from single ones that differ in their hook and their `sae.d_in` only."""
+    first = next(iter(configs.values()))
+    shared = {f.name for f in fields(MultiSAETrainingRunnerConfig)} & {f.name for f in fields(first)}
+    values = {name: getattr(first, name) for name in shared if name != "checkpoint_path"}
+    with refused_by_saelens():
+        return MultiSAETrainingRunnerConfig(
+            saes={name: cfg.sae for name, cfg in configs.items()}, hook_names=hooks, checkpoint_path=None, **values
+        )
+
+
+@dataclass
+class Standardizer(ActivationScaler):
+    """z = (x - mean) / std, as SAELens' activation scaler: saved with checkpoints, folded into the weights at the end.
+
+    The matrices of `whitening` are diagonal, so elementwise work is enough.
+    """
+
+    @classmethod
+    def of(cls, moments: Moments) -> Standardizer:
+        """Keep them in float64, so that folding them into the weights is exact."""
+        mean, std = torch.from_numpy(moments.mean), torch.from_numpy(moments.std)
+        return cls(whitening=ActivationWhitening(mean, torch.diag(1 / std), torch.diag(std)))
+
+    def unfold(self, sae: TrainingSAE[Any]) -> None:
+        """Have weights that take raw activations take standardised ones: the inverse map, folded into them."""
+        assert self.whitening is not None
+        mean, scale, inverse = self.whitening.mean, self.whitening.matrix, self.whitening.inverse_matrix
+        sae.folded = True  # type: ignore[assignment]
+        sae.fold_activation_whitening(-mean @ scale, inverse, scale)
+
+    def scale(self, acts: Tensor) -> Tensor:
+        if self.whitening is None:  # folded
+            return super().scale(acts)
+        return (acts - self.whitening.mean.to(acts)) / self.whitening.inverse_matrix.diagonal().to(acts)
+
+    def unscale(self, acts: Tensor) -> Tensor:
+        if self.whitening is None:
+            return super().unscale(acts)
+        return acts * self.whitening.inverse_matrix.diagonal().to(acts) + self.whitening.mean.to(acts)

@@ -67,10 +67,12 @@ class MemeTopKTrainingSAE(TopKTrainingSAE):
 
     cfg: MemeTopKTrainingSAEConfig  # type: ignore[assignment]
 
+    folded = False
+    """The weights take raw activations, `decoder_norm` is about the scaled ones that they were trained on."""
+
     def __init__(self, cfg: MemeTopKTrainingSAEConfig, use_error_term: bool = False):
         super().__init__(cfg, use_error_term)  # type: ignore[arg-type]
         self.mse_loss_fn = _element_mean_loss
-        self._folded = False
 
     def initialize_weights(self) -> None:
         super().initialize_weights()
@@ -85,6 +87,10 @@ class MemeTopKTrainingSAE(TopKTrainingSAE):
     def constrain_decoder(self) -> None:
         """Bring the norms of the rows of W_dec into the range of `decoder_norm`."""
         _constrain(self.W_dec.data, self.cfg.decoder_norm)
+
+    def decoder_is_constrained(self) -> bool:
+        """The norms are in that range, up to rounding."""
+        return torch.allclose(_constrain(self.W_dec.data.clone(), self.cfg.decoder_norm), self.W_dec.data, rtol=1e-4)
 
     def training_forward_pass(self, step_input: TrainStepInput) -> TrainStepOutput:
         # SAELens has no post-step hook: what follows a step is done before the next forward pass
@@ -101,17 +107,18 @@ class MemeTopKTrainingSAE(TopKTrainingSAE):
         return super().calculate_topk_aux_loss(sae_in, sae_out, hidden_pre, dead_neuron_mask) / self.cfg.d_in
 
     def fold_activation_whitening(self, mean: Tensor, whitening_matrix: Tensor, unwhitening_matrix: Tensor) -> None:
-        self.constrain_decoder()
+        if not self.folded:
+            self.constrain_decoder()
         super().fold_activation_whitening(mean, whitening_matrix, unwhitening_matrix)
-        self._folded = True
+        self.folded = not self.folded  # folding the inverse un-folds
 
     def fold_activation_norm_scaling_factor(self, scaling_factor: float) -> None:
         self.constrain_decoder()
         super().fold_activation_norm_scaling_factor(scaling_factor)
-        self._folded = True
+        self.folded = True
 
     def process_state_dict_for_saving_inference(self, state_dict: dict[str, Any]) -> None:
-        if not self._folded:  # the norms of folded weights are in the units of the input
+        if not self.folded:  # `decoder_norm` is about the space of training
             state_dict["W_dec"] = _constrain(state_dict["W_dec"].clone(), self.cfg.decoder_norm)
         super().process_state_dict_for_saving_inference(state_dict)
 
@@ -140,7 +147,7 @@ class MemeTopKTrainingSAE(TopKTrainingSAE):
         if mask is None or not mask.any():
             return sae_out.new_tensor(0.0)
         dead = mask.nonzero().squeeze(1)
-        k_aux = self.cfg.d_in // 2  # the paper's heuristic, as in SAELens
+        k_aux = max(1, self.cfg.d_in // 2)  # the paper's heuristic, as in SAELens
         scale = min(len(dead) / k_aux, 1.0)
         hidden_pre = torch.addmm(self.b_enc[dead], sae_in, self.W_enc[:, dead])
         values, indices = hidden_pre.topk(min(k_aux, len(dead)), dim=-1, sorted=False)

@@ -18,8 +18,8 @@ from sae_lens.training.sae_trainer import SAETrainer
 
 from sae_lens_meme.errors import NonFiniteError
 from sae_lens_meme.train.checkpoint import Checkpoints
+from sae_lens_meme.train.data import EpochShuffle
 from sae_lens_meme.train.monitor import EpochMonitor, Trainers
-from sae_lens_meme.train.provider import EpochShuffle
 
 Result = TypeVar("Result")
 

@@ -21,10 +21,8 @@ from sae_lens_meme.errors import DataError
 from sae_lens_meme.storage import StepFolder, to_json, write_text
 from sae_lens_meme.train.config import TrainConfig, load_train_config
 from sae_lens_meme.train.data import TrainingData, open_data
-from sae_lens_meme.train.heldout import reconstruction
-from sae_lens_meme.train.monitor import EpochMonitor, Trainers
-from sae_lens_meme.train.multi import MemeMultiSAETrainingRunner, multi_config
-from sae_lens_meme.train.runner import MemeSAETrainingRunner
+from sae_lens_meme.train.monitor import Reconstruction, Trainers, reconstruction
+from sae_lens_meme.train.runner import MemeMultiSAETrainingRunner, MemeSAETrainingRunner, multi_config
 
 LOG, CHECKPOINTS = "training_log.jsonl", "checkpoints"
 
@@ -98,13 +96,12 @@ class _Step:
         self.folder.write(RUNNER_CFG_FILENAME, lambda path: write_text(path, to_json(self._runner_cfg())))
         runner = self._runner()
         runner.run()
-        assert runner.monitor is not None
         trainers: Trainers = runner.trainer.trainers if self.config.recipe.hook_names else {"": runner.trainer}
         for name, trainer in trainers.items():
             self._write_sae(name, trainer)
         log = _json_lines(runner.monitor.records)
         self.folder.write(LOG, lambda path: write_text(path, log))
-        facts = {name: self._facts(name, trainer, runner.monitor) for name, trainer in trainers.items()}
+        facts = {name: self._facts(name, trainer, runner) for name, trainer in trainers.items()}
         shutil.rmtree(self.folder.path / CHECKPOINTS, ignore_errors=True)
         self.folder.finish(**(facts if self.config.recipe.hook_names else facts[""]))
 
@@ -129,14 +126,9 @@ class _Step:
             stock = multi_config(self.configs, self.config.hooks).to_dict()
         else:
             stock = self.configs[""].to_dict()
-        return {**stock, "sae_lens_meme": {**vars(self.config.recipe), "shuffled": self.shuffled}}
+        return {**stock, "sae_lens_meme": {**self.config.recipe.model_dump(), "shuffled": self.shuffled}}
 
     def _write_sae(self, name: str, trainer: Any) -> None:
-        metadata = trainer.sae.cfg.metadata
-        metadata.standardized = self.config.recipe.standardize
-        metadata.shuffled_control = self.shuffled
-        metadata.fusion = self.data.embeddings.facts.get("fusion")
-        metadata.embeddings_fingerprint = self.data.embeddings.fingerprint
         with tempfile.TemporaryDirectory() as made:
             trainer.sae.save_inference_model(made)
             save_file({"sparsity": trainer.log_feature_sparsity}, Path(made) / SPARSITY_FILENAME)
@@ -144,32 +136,19 @@ class _Step:
                 source = Path(made) / file
                 self.folder.write(_join(name, file), partial(_copy, source))
 
-    def _facts(self, name: str, trainer: Any, monitor: EpochMonitor) -> dict[str, Any]:
-        """Measured on the saved SAE: what held-out rows say comes first."""
-        sae = SAE.load_from_disk(self.folder.path / name)
-        hook, data = self.config.hooks[name], self.data
-        facts: dict[str, Any] = {"heldout_split": data.heldout_split}
-        for part, rows in (("heldout", data.heldout_rows), ("train", data.train_rows)):
-            if not len(rows) or (part == "train" and data.live):
-                reason = (
-                    "no validation or test rows" if not len(rows) else "not embedded a second time in live training"
-                )
-                facts |= {f"{part}_explained_variance": None, f"{part}_reason": reason}
-                continue
-            result = reconstruction(sae, data.sources[hook], rows, data.statistics[hook])
-            facts |= {
-                f"{part}_explained_variance": result.explained_variance,
-                f"{part}_explained_variance_zscored": result.explained_variance_zscored,
-                f"{part}_l0": result.l0,
-                f"{part}_never_fired": int((~result.fired).sum()),
-            }
-        best = monitor.best.get(name)
-        facts |= {
+    def _facts(self, name: str, trainer: Any, runner: Any) -> dict[str, Any]:
+        """What the validation rows say comes first, measured on the SAE as it is saved."""
+        sae, hook = SAE.load_from_disk(self.folder.path / name), self.config.hooks[name]
+        validation = reconstruction(sae, self.data.sources[hook], self.data.validation_rows, self.data.moments[hook])
+        facts = {
+            **_numbers("validation", validation),
+            **_numbers("train", runner.on_train_rows[name]),
             "d_in": sae.cfg.d_in,
             "d_sae": sae.cfg.d_sae,
             "steps": trainer.n_training_steps,
-            "epochs": monitor.epoch,
+            "epochs": runner.monitor.epoch,
         }
+        best = runner.monitor.best.get(name)
         return facts | ({"best_epoch": best["epoch"]} if best else {}) | {"shuffled": self.shuffled}
 
     def _log(self, records: list[dict[str, Any]]) -> None:
@@ -181,13 +160,25 @@ class _Step:
             tqdm.write(_one_line(latest), file=sys.stderr)
 
 
+def _numbers(part: str, result: Reconstruction) -> dict[str, Any]:
+    reason = "no rows of this split" if not result.n else "these rows are all alike"
+    return {
+        f"{part}_n": result.n,
+        f"{part}_explained_variance": result.explained_variance,
+        f"{part}_explained_variance_zscored": result.explained_variance_zscored,
+        **({f"{part}_reason": reason} if result.explained_variance is None else {}),
+        f"{part}_l0": result.l0,
+        f"{part}_never_fired": result.never_fired if result.n else None,
+    }
+
+
 def _json_lines(records: list[dict[str, Any]]) -> str:
     return "".join(json.dumps(record, allow_nan=False) + "\n" for record in records)
 
 
 def _one_line(record: dict[str, Any]) -> str:
     parts = [f"epoch {record['epoch']}", f"loss {record['loss']:.5f}"]
-    for part in ("heldout", "train"):
+    for part in ("validation", "train"):
         raw, zscored = record[f"{part}_explained_variance"], record[f"{part}_explained_variance_zscored"]
         if raw is not None and zscored is not None:
             parts.append(f"{part} explained variance {raw:.3f} (z-scored {zscored:.3f})")
@@ -202,7 +193,7 @@ def _fingerprint(config: TrainConfig, data: TrainingData, model: Any, shuffled: 
         "embeddings": data.embeddings.fingerprint,
         "model": live_model,
         "config": resolved if config.recipe.hook_names else resolved[""],
-        "recipe": dict(vars(config.recipe)),
+        "recipe": config.recipe.model_dump(),
         "shuffled": shuffled,
     }
 

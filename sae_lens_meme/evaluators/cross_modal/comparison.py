@@ -4,32 +4,37 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 from jaxtyping import Float64, Int
+from pydantic import Field
 
 from sae_lens_meme.evaluators.classifiers import Probe, Task, fit_latent_probe, thinned
-from sae_lens_meme.evaluators.cross_modal.scores import CRITERIA, ItemScores
-from sae_lens_meme.evaluators.cross_modal.selection import best
+from sae_lens_meme.evaluators.cross_modal.selection import CRITERIA, ItemScores, best
 from sae_lens_meme.evaluators.latents import Latents
 from sae_lens_meme.metrics.bootstrap import bootstrap_weights
 from sae_lens_meme.metrics.ranking import auroc_of_scores
+from sae_lens_meme.options import Count, Options
 
 Aurocs = Float64[np.ndarray, "2 resamples"]
 """Pooled and within source; on the held-out memes themselves, then on each resample of them."""
 
 
-@dataclass(frozen=True)
-class Settings:
+class FilterOptions(Options):
     """What is compared, and how."""
 
-    shares: tuple[float, ...] = (0.5,)
+    shares: Annotated[tuple[Annotated[float, Field(gt=0, le=1)], ...], Field(strict=False)] = (0.5,)
+    """Of the train memes to keep."""
     within_source: bool = False
-    n_random: int = 5
-    max_rows: int = 5_000
-    n_bootstrap: int = 200
-    seed: int = 0
+    """Keep these shares of each source."""
+    n_random: Count = 3
+    """Random selections beside the filters."""
+    max_rows: Annotated[int, Field(ge=2)] = 5_000
+    """Train memes of a task that the compared probes choose from, drawn by seed where there are more."""
+    n_bootstrap: Count = 200
+    """Resamples of the memes for intervals and stability; 0 leaves both out."""
+    seed: Count = 0
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,7 +50,7 @@ class Comparison:
     random: dict[float, Float64[np.ndarray, "draws 2 resamples"]]
 
 
-def compare(task: Task, latents: Latents, scores: ItemScores, settings: Settings) -> Comparison:
+def compare(task: Task, latents: Latents, scores: ItemScores, options: FilterOptions) -> Comparison:
     """Fit the probe of `Probes` on the latents of what each score keeps.
 
     Each score keeps the same number of known train memes, and is measured on the same held-out memes. At most `max_rows`
@@ -53,18 +58,18 @@ def compare(task: Task, latents: Latents, scores: ItemScores, settings: Settings
     """
     by_id = np.argsort(np.argsort(scores.ids, kind="stable"), kind="stable")
     train, held_out = (rows[np.argsort(by_id[rows])] for rows in (task.train, task.held_out))
-    train = thinned(train, task.label.values, settings.max_rows, settings.seed)
-    groups = scores.sources[train] if settings.within_source else None
+    train = thinned(train, task.label.values, options.max_rows, options.seed)
+    groups = scores.sources[train] if options.within_source else None
     probe = _OnPart(task, latents, train)
-    measured = _Measured(task, latents, held_out, scores.sources[held_out], settings)
+    measured = _Measured(task, latents, held_out, scores.sources[held_out], scores.groups[held_out], options)
     everything = measured.aurocs(probe.on(np.arange(len(train))))
     n_kept, by_score, random = {}, {}, {}
-    for share in settings.shares:
+    for share in options.shares:
         n_kept[share] = len(best(np.zeros(len(train)), share, groups))
         for criterion in CRITERIA:
             fit = probe.on_best(scores.by(criterion)[train], share, groups)
             by_score[share, criterion] = measured.aurocs(fit) if isinstance(fit, Probe) else fit
-        fits = [probe.on(kept) for kept in _random(len(train), share, groups, settings)]
+        fits = [probe.on(kept) for kept in _random(len(train), share, groups, options)]
         draws = [measured.aurocs(fit) for fit in fits if isinstance(fit, Probe)]
         random[share] = np.array(draws).reshape(-1, *everything.shape)
     return Comparison(len(train), everything, n_kept, by_score, random)
@@ -92,13 +97,21 @@ class _OnPart:
 
 
 class _Measured:
-    """The held-out memes of a task, and their resamples within source."""
+    """The held-out memes of a task, and their resamples within source, groups whole."""
 
-    def __init__(self, task: Task, latents: Latents, held_out: np.ndarray, sources: np.ndarray, settings: Settings):
+    def __init__(
+        self,
+        task: Task,
+        latents: Latents,
+        held_out: np.ndarray,
+        sources: np.ndarray,
+        groups: np.ndarray,
+        options: FilterOptions,
+    ):
         self.z, self.y = latents.csr()[held_out], task.label.values[held_out]
         self.sources = np.unique(sources, return_inverse=True)[1]
-        resamples = bootstrap_weights(self.sources, settings.n_bootstrap, settings.seed)
-        # a meme is drawn about once: 255 times is out of reach
+        resamples = bootstrap_weights(self.sources, options.n_bootstrap, options.seed, groups)
+        # a group is drawn about once: 255 times is out of reach
         self.weights = np.stack([np.ones(len(held_out), np.int64), *resamples], axis=1).astype(np.uint8)
 
     def aurocs(self, probe: Probe) -> Aurocs:
@@ -117,7 +130,7 @@ class _Measured:
         return np.array([auroc_of_scores(score, true, stratum, self.weights) for stratum in strata])
 
 
-def _random(n: int, share: float, groups: np.ndarray | None, settings: Settings) -> Iterator[np.ndarray]:
-    rng = np.random.default_rng([settings.seed, 3])
-    for _ in range(settings.n_random):
+def _random(n: int, share: float, groups: np.ndarray | None, options: FilterOptions) -> Iterator[np.ndarray]:
+    rng = np.random.default_rng([options.seed, 3])
+    for _ in range(options.n_random):
         yield best(rng.random(n), share, groups)

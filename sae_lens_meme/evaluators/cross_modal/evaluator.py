@@ -2,133 +2,327 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Annotated, Any
+
+import numpy as np
+from pydantic import Field
+from scipy.stats import norm
+from typing_extensions import Self
 
 from sae_lens_meme.embeddings import Embeddings
-from sae_lens_meme.errors import ConfigError
-from sae_lens_meme.evaluators.base import Evaluator
+from sae_lens_meme.evaluators.base import Evaluator, Unavailable
 from sae_lens_meme.evaluators.classifiers import Task, tasks_of
-from sae_lens_meme.evaluators.cross_modal.comparison import Settings, compare
-from sae_lens_meme.evaluators.cross_modal.explain import explain
-from sae_lens_meme.evaluators.cross_modal.filter_numbers import comparison_keys, comparison_numbers
-from sae_lens_meme.evaluators.cross_modal.numbers import (
-    OF_SCORES,
-    OF_WEIGHTS,
-    Numbers,
-    Reasons,
-    score_numbers,
-    stability_keys,
-    stability_numbers,
-    weight_numbers,
+from sae_lens_meme.evaluators.cross_modal import quantities as q
+from sae_lens_meme.evaluators.cross_modal.comparison import Aurocs, Comparison, FilterOptions, compare
+from sae_lens_meme.evaluators.cross_modal.selection import (
+    CRITERIA,
+    ItemScores,
+    item_scores,
+    jaccard,
+    kept_again,
+    random_overlap,
+    rank_correlation,
 )
-from sae_lens_meme.evaluators.cross_modal.pairs import MemePairs, Sides
-from sae_lens_meme.evaluators.cross_modal.scores import ItemScores, item_scores
-from sae_lens_meme.evaluators.cross_modal.selection import require_share
-from sae_lens_meme.evaluators.cross_modal.stability import kept_again, random_overlap
-from sae_lens_meme.evaluators.cross_modal.weights import Weights, cross_modal_weights
+from sae_lens_meme.evaluators.cross_modal.weights import MemePairs, Sides, Weights, cross_modal_weights
 from sae_lens_meme.evaluators.latents import Latents
-from sae_lens_meme.evaluators.result import Result
+from sae_lens_meme.evaluators.result import Interval, Measure, Number, Result, Section
+from sae_lens_meme.metrics.bootstrap import percentile_interval
+from sae_lens_meme.metrics.multiple_testing import rejected
 from sae_lens_meme.metrics.threads import in_threads
+from sae_lens_meme.options import Positive
+
+if TYPE_CHECKING:
+    from sae_lens_meme.evaluators.context import Context
+
+WEIGHTS = Section(
+    "SAE-V: cosine of pictures and captions of the memes that fire a latent, train memes",
+    "chance: any two memes of the same sources; permuted: activations handed to other memes of the same source",
+)
+FILTER = Section(
+    "SAE-V's filter: AUROC within source of a probe trained on the best memes minus one trained on as many random memes",
+    "sum, random, CLIP score, all memes: AUROC within source on held-out memes of probes trained on the best memes by the "
+    "sum of weights, on random memes, on the best by CLIP score, on all; the interval leaves out the draw of the random memes",
+)
+ALPHA = 0.05
+MIN_RESAMPLES = 20
+"""For a standard error."""
+ROUNDING = 1e-9
+"""Cosines that differ by less are the same: where all memes are alike, none is above chance."""
+_NO_INTERVALS = "n_bootstrap is 0: no intervals"
+_NO_DRAWS = "there is no random selection to compare with: n_random is 0, or none has every class"
 
 
 class CrossModal(Evaluator):
     """Cross-modal weight of each latent (Lou et al. 2025, SAE-V), and the data filter made of it beside plain ones.
 
     The two sides of a fused embedding are the text and the image embedding of the memes that fire; see
-    `cross_modal_weights`. Embeddings without both sides give numbers that are all null, with the reason.
+    `cross_modal_weights`.
 
     Args:
-        tasks: labels to compare the filters on, default every label with 2 to 20 classes.
-        shares: of the train memes to keep.
-        within_source: keep these shares of each source.
-        top: memes whose text and image are compared, for each latent.
-        min_support: train memes on which a latent has to fire, default `top`.
-        delta: a latent fires where its activation is larger.
-        n_random: random selections beside the filters.
-        max_rows: train memes of a task that the compared probes choose from, drawn by seed where there are more.
-        n_bootstrap: resamples of the memes for intervals and stability; 0 leaves both out.
         sides: the hooks to compare, default the image and the text embedding.
     """
 
     name = "cross_modal"
+    question = "SAE-V's weight of each latent, and whether its filter keeps better training memes"
+    control = "random memes, CLIP score, L0; permuted memes for the weights"
 
-    def __init__(
-        self,
-        embeddings: Embeddings,
-        *,
-        hook: str | None = None,
-        tasks: Sequence[str] | None = None,
-        shares: Sequence[float] = (0.5,),
-        within_source: bool = False,
-        top: int = 5,
-        min_support: int | None = None,
-        delta: float = 0.0,
-        n_random: int = 3,
-        max_rows: int = 5_000,
-        n_bootstrap: int = 200,
-        sides: Sides | None = None,
-        seed: int = 0,
-    ):
-        super().__init__(embeddings, hook=hook)
-        for share in shares:
-            require_share(share)
-        if n_random < 0 or max_rows < 2:
-            raise ConfigError(f"cross_modal: n_random {n_random} must be 0 or more, max_rows {max_rows} 2 or more")
-        self.tasks, self.sides, self.seed = tasks, sides or Sides(), seed
-        self.weighing: dict[str, Any] = {
-            "top": top,
-            "min_support": min_support,
-            "delta": delta,
-            "n_bootstrap": n_bootstrap,
-            "seed": seed,
-        }
-        self.settings = Settings(tuple(shares), within_source, n_random, max_rows, n_bootstrap, seed)
+    class Options(FilterOptions):
+        tasks: list[str] | None = None
+        """Labels to compare the filters on, default every label with 2 to 20 classes."""
+        top: Annotated[int, Field(ge=2)] = 5
+        """Memes whose text and image are compared, for each latent."""
+        min_support: Positive | None = None
+        """Train memes on which a latent has to fire, default `top`."""
+        delta: Annotated[float, Field(ge=0)] = 0.0
+        """A latent fires where its activation is larger."""
+
+    def __init__(self, embeddings: Embeddings, *, hook: str | None = None, sides: Sides | None = None, **options: Any):
+        super().__init__(embeddings, hook=hook, **options)
+        self.sides = sides or Sides()
+
+    @classmethod
+    def from_context(cls, context: Context) -> Self:
+        options: dict[str, Any] = {"shares": (context.options.share,)} | context.options_of(cls)
+        return cls(context.embeddings, **options)
 
     def measure(self, sae: Any, embeddings: Embeddings, latents: Latents) -> Result:
-        tasks, skipped = tasks_of(embeddings, self.tasks)
+        """
+        Raises:
+            Unavailable: the embeddings do not have both sides, or they have no cosine.
+        """
         if why := self.sides.incomparable(embeddings):
-            return self._undefined(why, tasks, skipped)
+            raise Unavailable(why)
+        tasks, skipped = tasks_of(embeddings, self.options.tasks)
         pairs = MemePairs.of(embeddings, self.sides)
-        weights = cross_modal_weights(embeddings, latents, pairs=pairs, **self.weighing)
-        permuted = cross_modal_weights(embeddings, latents, pairs=pairs, shuffled=True, **self.weighing)
+        weighing = {key: getattr(self.options, key) for key in ("top", "min_support", "delta", "n_bootstrap", "seed")}
+        weights = cross_modal_weights(embeddings, latents, pairs=pairs, **weighing)
+        permuted = cross_modal_weights(embeddings, latents, pairs=pairs, shuffled=True, **weighing)
         scores = item_scores(embeddings, latents, weights, pairs=pairs)
-        numbers, reasons = weight_numbers(weights, permuted, pairs, len(scores.train))
-        parts = [score_numbers(scores), *self._stability(latents, scores, weights)]
-        parts += self._compared(tasks, latents, scores)
-        for found, why in parts:
-            numbers |= found
-            reasons |= why
-        numbers, reasons = _with_skipped(numbers, reasons, skipped)
-        lines = explain(tasks, self.settings, weights.top, weights.min_support, weights.delta, len(pairs.train))
-        return Result(self.name, numbers, reasons, weights.table(), lines)
-
-    def _stability(self, latents: Latents, scores: ItemScores, weights: Weights) -> list[tuple[Numbers, Reasons]]:
-        within = self.settings.within_source
-        return [
-            stability_numbers(
-                share, kept_again(latents, scores, weights, share, within), random_overlap(scores, share, within)
-            )
-            for share in self.settings.shares
+        measures = [
+            *_of_weights(weights, permuted, pairs, len(scores.train)),
+            *_of_scores(scores),
+            *(m for share in self.options.shares for m in self._kept_again(share, latents, scores, weights)),
         ]
+        compared = in_threads(lambda task: compare(task, latents, scores, self.options), tasks)
+        for task, found in zip(tasks, compared, strict=True):
+            measures += self._of_task(task, found)
+        measures += [q.AUROC["auroc"](None, f"{task}/all", reason=why) for task, why in skipped.items()]
+        return Result(
+            self.name,
+            WEIGHTS,
+            tuple(measures),
+            weights.table(),
+            q.columns(weights),
+            _verdict(weights, measures, len(self.options.shares)),
+        )
 
-    def _compared(self, tasks: list[Task], latents: Latents, scores: ItemScores) -> list[tuple[Numbers, Reasons]]:
-        def compared(task: Task) -> tuple[Numbers, Reasons]:
-            return comparison_numbers(task.name, len(task.held_out), compare(task, latents, scores, self.settings))
+    def _kept_again(self, share: float, latents: Latents, scores: ItemScores, weights: Weights) -> Iterator[Measure]:
+        """Mean over resamples of the weights and their spread, beside two random selections."""
+        within = self.options.within_source
+        overlap, both = random_overlap(scores, share, within)
+        expected: dict[str, float] = {"kept_again": overlap, "jaccard": both}
+        for by, kept in kept_again(latents, scores, weights, share, within).items():
+            for name, replicates in (("kept_again", kept), ("jaccard", jaccard(kept))):
+                group = f"stability/keep_{share:g}/{by}"
+                mean = replicates.mean() if len(replicates) else None
+                random = q.AGAIN[f"{name}_random"](expected[name], group)
+                found = q.AGAIN[name](mean, group, interval=_spread(replicates, "resamples of the train memes"))
+                if (by, name) == ("sum", "kept_again") and mean is not None:
+                    label = f"memes kept again by a bootstrap of the weights, best {share:.0%}"
+                    found = found.row(label, random.control("chance"), section=WEIGHTS)
+                yield from (found, random)
 
-        return in_threads(compared, tasks)
+    def _of_task(self, task: Task, found: Comparison) -> Iterator[Measure]:
+        """AUROCs of the probes on what each score keeps, and their differences to the mean of the random selections."""
+        name = task.name
+        rows = f"probes fitted on known train memes, measured on {len(task.held_out)} known {task.split or 'held-out'} rows"
+        undefined = _undefined(len(task.held_out))
+        yield q.N_TRAIN(found.n_train, name)
+        everything = _levels(f"{name}/all", found.everything, undefined, f"all of them; {rows}")
+        yield from everything.values()
+        for share, n_kept in found.n_kept.items():
+            at, draws = f"{name}/keep_{share:g}", found.random[share]
+            yield q.N_KEPT(n_kept, at)
+            random = _random(f"{at}/random", draws, undefined, rows)
+            yield from random.values()
+            levels: dict[str, Levels] = {}
+            differences: dict[str, Measure] = {}
+            for by in CRITERIA:
+                mine = found.by_score[share, by]
+                why = (mine, mine) if isinstance(mine, str) else undefined
+                aurocs = np.full_like(found.everything, np.nan) if isinstance(mine, str) else mine
+                levels[by] = _levels(f"{at}/{by}", aurocs, why, f"{q.KEPT_BY[by]}; {rows}")
+                pooled, within = _differences(f"{at}/{by}", aurocs, draws, why, rows)
+                yield from levels[by].values()
+                yield pooled
+                differences[by] = within
+            for by, within in differences.items():
+                yield _shown(within, name, share, levels, random, everything) if by == "sum" else within
 
-    def _undefined(self, why: str, tasks: list[Task], skipped: dict[str, str]) -> Result:
-        keys = [*OF_WEIGHTS, *OF_SCORES]
-        for share in self.settings.shares:
-            keys += stability_keys(share)
-        for task in tasks:
-            keys += comparison_keys(task.name, self.settings.shares)
-        numbers, reasons = _with_skipped(dict.fromkeys(keys), dict.fromkeys(keys, why), skipped)
-        top, minimum, delta = (self.weighing[key] for key in ("top", "min_support", "delta"))
-        return Result(self.name, numbers, reasons, explain=explain(tasks, self.settings, top, minimum or top, delta, 0))
+
+Levels = dict[str, Measure]
 
 
-def _with_skipped(numbers: Numbers, reasons: Reasons, skipped: dict[str, str]) -> tuple[Numbers, Reasons]:
-    lost = {f"{task}/all/auroc": why for task, why in skipped.items()}
-    return numbers | dict.fromkeys(lost), reasons | lost
+def _shown(
+    difference: Measure, task: str, share: float, levels: dict[str, Levels], random: Levels, everything: Levels
+) -> Measure:
+    """The row of a task; scores that give no selection are not printed."""
+    if difference.value is None:
+        return difference
+    level = "auroc_within_source"
+    beside = {"sum": levels["sum"], "random": random, "CLIP score": levels["clip"], "L0": levels["l0"]}
+    controls = [found[level].control(label) for label, found in (beside | {"all memes": everything}).items()]
+    controls = [control for control in controls if control.value is not None]
+    return difference.row(f"{task}, best {share:.0%}", *controls, section=FILTER)
+
+
+def _of_weights(weights: Weights, permuted: Weights, pairs: MemePairs, n_train: int) -> list[Measure]:
+    """Counts and medians over the latents that have a weight."""
+    has = ~np.isnan(weights.omega)
+    n, few = int(has.sum()), f"no latent fires on {weights.min_support} train memes"
+    counts = {
+        "memes/train": n_train,
+        "memes/without_cosine": n_train - len(pairs.train),
+        "latents/silent": int((weights.support == 0).sum()),
+        "latents/too_rare": int((~has & (weights.support > 0)).sum()),
+        "latents/with_weight": n,
+    }
+    medians = {
+        "omega/median_permuted": permuted.omega,
+        "omega/median_chance": weights.chance,
+        "omega/median_corrected": weights.corrected,
+        "omega/median_paired": weights.paired,
+        "omega/median_unpaired": weights.unpaired,
+    }
+    found = {key: q.OF_WEIGHTS[key](value) for key, value in counts.items()}
+    found |= {key: q.OF_WEIGHTS[key](_median(values), reason=few) for key, values in medians.items()}
+    no_share = _NO_INTERVALS if n and not len(weights.replicates) else few
+    permuted_share = q.OF_WEIGHTS["omega/above_chance_permuted"](_above_chance(permuted), reason=no_share)
+    few_resamples = f"n_bootstrap is {len(weights.replicates)}: {MIN_RESAMPLES} give a standard error" if n else few
+    significant, significant_permuted = (
+        q.OF_WEIGHTS[f"omega/significant{suffix}"](_significant(of), reason=few_resamples)
+        for suffix, of in (("", weights), ("_permuted", permuted))
+    )
+    median = q.OF_WEIGHTS["omega/median"](_median(weights.omega), reason=few)
+    above = q.OF_WEIGHTS["omega/above_chance"](_above_chance(weights), reason=no_share)
+    if median.value is not None:
+        beside = (found["omega/median_permuted"].control("permuted"), found["omega/median_chance"].control("chance"))
+        median = median.row(f"median weight of {n} latents", *beside, section=WEIGHTS)
+    if above.value is not None:
+        above = above.row(f"share of the {n} latents above chance", permuted_share.control("permuted"), section=WEIGHTS)
+    if significant.value is not None:
+        label = f"share of the {n} latents above chance, q < .05"
+        significant = significant.row(label, significant_permuted.control("permuted"), section=WEIGHTS)
+    cosines = {
+        "cosine/same_meme": float(pairs.clip[pairs.train].mean()),
+        "cosine/two_memes": pairs.any_pair,
+        "cosine/two_memes_within_source": pairs.pair_within_source,
+    }
+    alone = "there are no two such train memes"
+    return [
+        *found.values(),
+        *(median, above, permuted_share, significant, significant_permuted),
+        *(q.OF_WEIGHTS[key](value, reason=alone) for key, value in cosines.items()),
+    ]
+
+
+def _of_scores(scores: ItemScores) -> Iterator[Measure]:
+    """Rank correlations over the train memes."""
+    for by in ("sum", "mean"):
+        for other in ("l0", "clip"):
+            value = rank_correlation(scores.by(by)[scores.train], scores.by(other)[scores.train])
+            same = f"the {by} score or {other} is the same for all train memes that have both"
+            yield q.SPEARMAN[other](value, f"score/{by}", reason=same)
+
+
+def _levels(at: str, aurocs: Aurocs, why: Sequence[str], rows: str) -> Levels:
+    return {
+        level: quantity(aurocs[i, 0], at, rows=rows, reason=why[i])
+        for i, (level, quantity) in enumerate(q.AUROC.items())
+    }
+
+
+def _random(at: str, draws: np.ndarray, why: Sequence[str], rows: str) -> Levels:
+    """Mean, lowest and highest of the random selections."""
+    found: Levels = {}
+    for i, level in enumerate(q.AUROC):
+        each = draws[:, i, 0] if len(draws) else np.full(1, np.nan)
+        reason = why[i] if len(draws) else _NO_DRAWS
+        for suffix, value in (("", each.mean()), ("_lowest", each.min()), ("_highest", each.max())):
+            key = f"{level}{suffix}"
+            found[key] = q.RANDOM[key](value, at, rows=rows, reason=reason)
+    return found
+
+
+def _differences(at: str, aurocs: Aurocs, draws: np.ndarray, why: Sequence[str], rows: str) -> list[Measure]:
+    """Pooled, and within source."""
+    difference = aurocs - draws.mean(axis=0) if len(draws) else np.full_like(aurocs, np.nan)
+    found = []
+    for i, level in enumerate(q.AUROC):
+        reason = why[i] if np.isnan(aurocs[i, 0]) else _NO_DRAWS
+        ends = _spread(
+            difference[i, 1:],
+            "percentile bootstrap over held-out memes within source, groups whole; the random selections stay",
+        )
+        quantity = q.DIFFERENCE[f"{level}_minus_random"]
+        found.append(quantity(difference[i, 0], at, rows=rows, interval=ends, reason=reason))
+    return found
+
+
+def _spread(replicates: np.ndarray, what: str) -> Interval:
+    low, high = percentile_interval(replicates) if len(replicates) else (np.nan, np.nan)
+    return Interval(low, high, what, None if len(replicates) and not np.isnan(replicates).all() else _NO_INTERVALS)
+
+
+def _undefined(n_held_out: int) -> tuple[str, str]:
+    """Why an AUROC is undefined: pooled, and within source."""
+    if not n_held_out:
+        return "no known test or validation rows", "no known test or validation rows"
+    return (
+        f"all {n_held_out} held-out rows are of one class",
+        f"the {n_held_out} held-out rows of each source are of one class",
+    )
+
+
+def _above_chance(weights: Weights) -> Number:
+    low = weights.interval[0]
+    measured = ~np.isnan(low)
+    return float((low[measured] > weights.chance[measured] + ROUNDING).mean()) if measured.any() else None
+
+
+def _significant(weights: Weights) -> Number:
+    """Share with q < .05: one-sided p of (omega - chance) / standard error, Benjamini-Hochberg over the latents.
+
+    The standard error is the spread of the resamples. Shares of resamples would not do: of 200 they are no smaller than
+    1 / 201, so that fewer than a tenth of the latents could never be found.
+    """
+    measured = ~np.isnan(weights.omega)
+    if len(weights.replicates) < MIN_RESAMPLES or not measured.any():
+        return None
+    drawn = weights.replicates[:, measured]
+    known = (~np.isnan(drawn)).sum(axis=0) >= MIN_RESAMPLES
+    excess = (weights.omega - weights.chance)[measured][known]
+    error = np.nanstd(drawn[:, known], axis=0, ddof=1)
+    log_p = np.where(excess > ROUNDING, norm.logsf(excess / np.maximum(error, ROUNDING)), 0.0)
+    return float(rejected(log_p, ALPHA).sum() / measured.sum())
+
+
+def _median(values: np.ndarray) -> Number:
+    values = values[~np.isnan(values)]
+    return float(np.median(values)) if len(values) else None
+
+
+def _verdict(weights: Weights, measures: Sequence[Measure], n_shares: int) -> str | None:
+    """Latents whose memes have a caption near their picture, and whether the filter made of them helps or harms."""
+    share = _significant(weights)
+    if share is None:
+        return None
+    n = int((~np.isnan(weights.omega)).sum())
+    found = f"{round(share * n)} of {n} latents fire on memes with picture and caption closer than chance (q < .05)"
+    ends = [m.interval for m in measures if m.section is FILTER and m.interval and m.interval.low is not None]
+    if not ends:
+        return f"{found}."
+    better, worse = (sum(of(end) for end in ends) for of in (lambda e: e.low > 0, lambda e: e.high < 0))
+    what = "labels" if n_shares == 1 else "comparisons"
+    return f"{found}; SAE-V's filter beats random memes on {better} and loses on {worse} of {len(ends)} {what}."

@@ -7,156 +7,323 @@ h <- h + (m-1) z_f d_f with the SAE's error kept, then a probe on h or the model
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import pandas as pd
 from jaxtyping import Float64
+from pydantic import Field, field_validator
 from scipy import sparse
+from typing_extensions import Self
 
-from sae_lens_meme.config import check_counts
+from sae_lens_meme import options
 from sae_lens_meme.embeddings import Embeddings
 from sae_lens_meme.errors import ConfigError, DataError
 from sae_lens_meme.evaluators.base import Evaluator
-from sae_lens_meme.evaluators.classifiers import Probe, SharedProbes, tasks_of
-from sae_lens_meme.evaluators.influence.effects import Resampling, effects_of, table_of
-from sae_lens_meme.evaluators.influence.numbers import explain, largest_numbers
+from sae_lens_meme.evaluators.classifiers import Probe, SharedProbes, Task, tasks_of
+from sae_lens_meme.evaluators.context import Context
+from sae_lens_meme.evaluators.influence.compute import PAIRS_PER_BLOCK, Effects, Resampling, effects_of, table_of
 from sae_lens_meme.evaluators.influence.routes import (
     CosineHead,
     CosineRoute,
     Route,
     decoder_rows,
     embedding_route,
+    head_of,
     latent_route,
 )
 from sae_lens_meme.evaluators.latents import Latents, hook_of
-from sae_lens_meme.evaluators.result import Number, Result
-from sae_lens_meme.evaluators.rows import measured_rows, require_which
+from sae_lens_meme.evaluators.result import Interval, Measure, Quantity, Result, Section
+from sae_lens_meme.evaluators.rows import measured_rows
+from sae_lens_meme.hooks.names import FUSED
+from sae_lens_meme.options import Count
 
-ROUTES = ("latent", "embedding")
+Head = CosineHead | Probe
+RouteName = Literal["latent", "embedding"]
+
+SAME_ROWS = "the same rows, which flatters it"
+_SILENT = "no latent fires on these rows, or none changes a probability on the rows that choose it"
+_RANDOM = "control: |mean change| for a step of equal norm on the same memes, mean over fixed random directions"
+_MATCHED = "control: mean |delta_all| of the 20 other latents nearest in firing rate"
+LARGEST = Quantity(
+    "largest",
+    "|delta_all| of the latent and class that change most on the rows that choose; controls: largest_random and "
+    "largest_matched of this latent, random_maximum",
+    _SILENT,
+)
+SIGNED = Quantity(
+    "largest_signed",
+    "the same with its sign: what InterVLM publishes for this latent (`published` in the table)",
+    _SILENT,
+)
+LATENT = Quantity("largest_latent", "which latent that is", _SILENT)
+OF_RANDOM = Quantity("largest_random", _RANDOM, _SILENT)
+RANDOM_MAXIMUM = Quantity(
+    "random_maximum",
+    "control: largest |mean change| over latents and classes by a random direction of equal norm, mean over directions that "
+    "all latents share; a maximum on the measured rows themselves, so it errs on the high side",
+    _SILENT,
+)
+OF_MATCHED = Quantity("largest_matched", _MATCHED, f"no other latent fires, or {_SILENT}")
+UNCHANGED = Quantity(
+    "attached_no_change",
+    "control: largest change of any probability under multiplier 1, on the first "
+    f"{PAIRS_PER_BLOCK:,} active pairs of meme and latent",
+)
+ALL_LATENTS = Quantity(
+    "all_latents", "largest |mean change| over classes when every active latent is ablated (zeros are decoded)"
+)
 
 
 class Influence(Evaluator):
     """Effect of ablating and steering each latent, for each label.
 
     Args:
-        tasks: labels, default every label with 2 to 20 classes.
-        multipliers: 0 is ablation; any other is steering.
-        routes: "latent", "embedding" or both.
         heads: further classifiers of the embedding: `CosineHead` for MemeCLIP's head, `Probe` for a linear one.
-        rows: "held_out" (test rows, else validation rows, else all) or "all". Labels are not needed to be known.
-        n_bootstrap: resamples of the memes for the 95 % intervals; 0 for none.
-        n_random: random directions of the equal-norm control; 0 for none.
         fitted: the probes; give `Probes` the same ones and they are fitted once.
+        options: fields of `Options`.
+
+    Raises:
+        ConfigError: two heads of one task.
     """
 
     name = "influence"
+    question = "what ablating and steering each latent does to each class, exact and all at once, through probes and MemeCLIP's head"
+    control = "nothing edited, random directions, latents of equal firing rate"
+    needs_labels = True
+
+    class Options(options.Options):
+        tasks: Sequence[str] | None = None
+        """Labels; default every label with 2 to 20 classes."""
+        multipliers: Annotated[Sequence[float], Field(min_length=1)] = (0.0, 5.0)
+        """0 is ablation; any other is steering."""
+        routes: Annotated[Sequence[RouteName], Field(min_length=1)] = ("latent", "embedding")
+        """Through a probe on latents, or through the embedding that a latent writes to."""
+        rows: Literal["held_out", "all"] = "held_out"
+        """held_out (test rows, else validation rows, else all) or all. Labels need not be known."""
+        n_bootstrap: Count = 200
+        """Resamples of the memes for the 95 % intervals; 0 for none."""
+        n_random: Count = 4
+        """Random directions of the equal-norm control; 0 for none."""
+        seed: Count = 0
+        """Seed of directions and resamples."""
+
+        @field_validator("multipliers")
+        @classmethod
+        def _different(cls, given: Sequence[float]) -> Sequence[float]:
+            if len({_edit(multiplier) for multiplier in given}) < len(given):
+                raise ValueError("numbers that differ in their first six digits")
+            return given
 
     def __init__(
         self,
         embeddings: Embeddings,
         *,
-        hook: str | None = None,
-        tasks: Sequence[str] | None = None,
-        multipliers: Sequence[float] = (0.0, 5.0),
-        routes: Sequence[str] = ROUTES,
-        heads: Sequence[CosineHead | Probe] = (),
-        rows: str = "held_out",
-        n_bootstrap: int = 200,
-        n_random: int = 4,
+        heads: Sequence[Head] = (),
         fitted: SharedProbes | None = None,
-        seed: int = 0,
+        **options: Any,
     ):
-        super().__init__(embeddings, hook=hook)
-        _require(routes, rows, multipliers)
-        check_counts("influence", n_bootstrap=n_bootstrap, n_random=n_random, seed=seed)
-        self.tasks, self.multipliers, self.routes, self.heads = tasks, tuple(multipliers), tuple(routes), tuple(heads)
-        self.rows, self.n_bootstrap, self.n_random = rows, n_bootstrap, n_random
-        self.fitted, self.seed = fitted or SharedProbes(seed=seed), seed
+        super().__init__(embeddings, **options)
+        self.heads, self.fitted = tuple(heads), fitted or SharedProbes(seed=self.options.seed)
+        if len(tasks := [head.task for head in heads]) > len(set(tasks)):
+            raise ConfigError(f"influence: two heads are of one task ({', '.join(tasks)}); give one a task")
+
+    @classmethod
+    def from_context(cls, context: Context) -> Self:
+        """With MemeCLIP's own classifier, where the SAE reads what the classifier reads."""
+        heads = []
+        if context.heads is not None and context.sae.cfg.metadata.hook_name == FUSED:
+            from sae_lens_meme.hooks import HookedMemeCLIP
+
+            heads = [head_of(HookedMemeCLIP.from_embeddings(context.embeddings, heads=context.heads))]
+        return cls(context.embeddings, heads=heads, fitted=context.embedding_probes, **context.options_of(cls))
 
     def measure(self, sae: Any, embeddings: Embeddings, latents: Latents) -> Result:
-        rows, which = measured_rows(embeddings, self.rows)
-        choosing = self._choosing_rows(embeddings, rows)
-        strata = np.unique(embeddings.sources[rows], return_inverse=True)[1]
-        z = latents.rows(rows).csr()
-        resampling = Resampling.of(z, strata, self.n_bootstrap, self.seed) if self.n_bootstrap else None
-        numbers: dict[str, Number] = {"n": len(rows), "n_choosing": len(choosing)}
-        reasons: dict[str, str] = {}
-        tables = []
+        hook = hook_of(sae, embeddings, self.hook)
+        rows, which = measured_rows(embeddings, self.options.rows)
+        choosing, chosen_on = self._choosing_rows(embeddings, rows)
+        tasks, skipped = tasks_of(embeddings, self.options.tasks)
+        measures = [
+            Measure("n", len(rows), f"{which}: effects are means over them; probes are fitted on known train rows"),
+            Measure("n_choosing", len(choosing), "rows that choose the latent of `largest`"),
+            *(LARGEST(None, f"ablation/latent/{name}", reason=reason) for name, reason in skipped.items()),
+        ]
+        decoder = None
+        if "embedding" in self.options.routes:
+            try:
+                decoder = decoder_rows(sae)
+            except DataError as error:
+                measures.append(Measure("ablation/embedding", None, LARGEST.what, reason=str(error)))
+        resampling = None
+        if self.options.n_bootstrap:
+            z = latents.rows(rows).csr()
+            n_bootstrap, seed = self.options.n_bootstrap, self.options.seed
+            resampling = Resampling.of(z, embeddings.strata[rows], n_bootstrap, seed, embeddings.groups[rows])
+        tables, multipliers = [], self.options.multipliers
         for (head, route), (_, choice) in zip(
-            self._all_routes(sae, embeddings, latents, rows, reasons),
-            self._all_routes(sae, embeddings, latents, choosing, reasons),
+            self._routes(hook, embeddings, latents, rows, tasks, decoder),
+            self._routes(hook, embeddings, latents, choosing, tasks, decoder),
             strict=True,
         ):
-            effects = effects_of(route, self.multipliers, resampling, self.n_random)
-            chosen = np.abs(effects_of(choice, self.multipliers, n_random=0).delta_all)
-            tables.append(table_of(route, effects, self.multipliers, head))
-            numbers |= largest_numbers(route, effects, chosen, self.multipliers, head)
-        silent = "no latent fires on these rows, or none on the rows that choose it"
-        reasons |= {key: silent for key, value in numbers.items() if value is None}
-        numbers |= dict.fromkeys(reasons)
+            effects = effects_of(route, multipliers, resampling, self.options.n_random)
+            chosen = np.abs(effects_of(choice, multipliers, n_random=0).delta_all)
+            tables.append(table_of(route, effects, multipliers, head))
+            measures += self._of_route(route, head, effects, chosen, f"{len(rows)} {which}; chosen on {chosen_on}")
+        section = self._section(f"{len(rows):,} {which}", chosen_on)
         table = pd.concat(tables, ignore_index=True) if tables else None
-        return Result(self.name, numbers, reasons, table, explain(which, len(rows), len(choosing), self))
+        columns = {} if table is None else {name: COLUMNS[name] for name in table}
+        verdict = _verdict(measures, flattered=chosen_on == SAME_ROWS)
+        return Result(self.name, section, tuple(measures), table, columns, verdict)
 
     def log_key(self, key: str) -> str:
         """`meme/ablation/...` and `meme/steering/...`."""
         return f"meme/{key}" if "/" in key else super().log_key(key)
 
-    def _choosing_rows(self, embeddings: Embeddings, rows: np.ndarray) -> np.ndarray:
+    def _choosing_rows(self, embeddings: Embeddings, rows: np.ndarray) -> tuple[np.ndarray, str]:
         """Validation rows choose the latents that are summed up, if others measure them; else the same rows do both."""
         validation = embeddings.rows("validation")
-        apart = len(validation) > 0 and not np.isin(validation, rows).any()
-        return validation if apart else rows
+        if len(validation) and not np.isin(validation, rows).any():
+            return validation, f"{len(validation)} validation rows"
+        return rows, SAME_ROWS
 
-    def _all_routes(
-        self, sae: Any, embeddings: Embeddings, latents: Latents, rows: np.ndarray, reasons: dict[str, str]
+    def _routes(
+        self,
+        hook: str,
+        embeddings: Embeddings,
+        latents: Latents,
+        rows: np.ndarray,
+        tasks: Sequence[Task],
+        decoder: Float64[np.ndarray, "d_sae d_in"] | None,
     ) -> Iterator[tuple[str, Route]]:
+        """Every classifier that is asked for with the kind of its head, in each way; on these rows."""
         z = sparse.csr_matrix(latents.rows(rows).csr(), dtype=np.float64)
-        hook = hook_of(sae, embeddings, self.hook)
-        tasks, skipped = tasks_of(embeddings, self.tasks)
-        reasons |= {f"ablation/latent/{name}": reason for name, reason in skipped.items()}
-        rng = np.random.default_rng(self.seed)
-        if "latent" in self.routes:
-            directions = _unit_directions(rng, self.n_random, latents.d_sae)
+        rng, n_random = np.random.default_rng(self.options.seed), self.options.n_random
+        if "latent" in self.options.routes:
+            directions = _unit_directions(rng, n_random, latents.d_sae)
             for task in tasks:
                 yield "probe", latent_route(self.fitted.of_latents(task, embeddings, latents), z, directions)
-        if "embedding" not in self.routes:
+        if decoder is None:
             return
-        try:
-            decoder = decoder_rows(sae)
-        except DataError as error:
-            reasons["ablation/embedding"] = str(error)
-            return
-        directions = _unit_directions(rng, self.n_random, decoder.shape[1])
+        embeddings.require_finite(hook)
+        directions = _unit_directions(rng, n_random, decoder.shape[1])
         self.fitted.prepare(tasks, embeddings, hook)
         for task in tasks:
             probe = self.fitted.of(task, embeddings, hook)
             yield "probe", embedding_route(probe, z, embeddings, hook, rows, decoder, directions)
         for head in self.heads:
-            make = CosineRoute if isinstance(head, CosineHead) else embedding_route
-            yield "model", make(head, z, embeddings, hook, rows, decoder, directions)  # type: ignore[arg-type]
+            _require_fits(head, hook, decoder.shape[1], tasks)
+            make: Any = CosineRoute if isinstance(head, CosineHead) else embedding_route
+            yield "model", make(head, z, embeddings, hook, rows, decoder, directions)
+
+    def _of_route(
+        self,
+        route: Route,
+        head: str,
+        effects: Effects,
+        chosen: Float64[np.ndarray, "d_sae m outputs"],
+        rows: str,
+    ) -> Iterator[Measure]:
+        """For each multiplier the effect of the latent and class that `chosen` has largest; None where no latent fires."""
+        where = f"{route.name}/{route.task}" if head == "probe" else f"{route.name}/{head}/{route.task}"
+        shown = head == "probe" and (route.name == "latent" or "latent" not in self.options.routes)
+        for m, multiplier in enumerate(self.options.multipliers):
+            group = f"ablation/{where}" if multiplier == 0 else f"steering/x{multiplier:g}/{where}"
+            unchanged = UNCHANGED(effects.attached_no_change, group, rows=rows)
+            largest, others = self._largest(effects, chosen[:, m], m, group, rows)
+            if shown and largest.value is not None:
+                beside = {"random maximum": RANDOM_MAXIMUM, "random": OF_RANDOM, "matched": OF_MATCHED}
+                controls = [others[q.key].control(name) for name, q in beside.items() if q.key in others]
+                label = f"{route.task}: {_edit(multiplier)}, latent {others[LATENT.key].value}"
+                largest = largest.row(label, *controls, unchanged.control("attached"))
+            yield from (largest, *others.values(), unchanged)
+        yield ALL_LATENTS(float(np.abs(route.all_ablated()).max()), f"ablation/{where}", rows=rows)
+
+    def _largest(
+        self, effects: Effects, chosen: Float64[np.ndarray, "d_sae outputs"], m: int, group: str, rows: str
+    ) -> tuple[Measure, dict[str, Measure]]:
+        top, best = (int(place) for place in np.unravel_index(chosen.argmax(), chosen.shape))
+        fires, delta = bool(effects.n_active.any() and chosen.any()), float(effects.delta_all[top, m, best])
+        values: dict[Quantity, Any] = {SIGNED: delta, LATENT: top}
+        if effects.delta_random is not None and effects.random_maximum is not None:
+            values |= {OF_RANDOM: effects.delta_random[top, m, best], RANDOM_MAXIMUM: effects.random_maximum[m]}
+        values[OF_MATCHED] = effects.delta_matched[top, m, best]
+        others = {q.key: q(value if fires else None, group, rows=rows) for q, value in values.items()}
+        interval = None
+        if effects.delta_all_interval is not None:
+            ends = [end[top, m, best] for end in effects.delta_all_interval]
+            low, high = sorted(np.abs(ends)) if ends[0] * ends[1] > 0 else (0.0, np.abs(ends).max())
+            what = (
+                "of delta_all of this latent and class, percentile bootstrap over memes within source, groups whole, "
+                f"{self.options.n_bootstrap} resamples; it does not count the choice"
+            )
+            interval = Interval(low if fires else None, high if fires else None, what)
+        return LARGEST(abs(delta) if fires else None, group, rows=rows, interval=interval), others
+
+    def _section(self, rows: str, chosen_on: str) -> Section:
+        random = (
+            "random maximum: the largest change that any latent's step makes in a random direction of equal norm; "
+            f"random: the same of this latent, mean of {self.options.n_random}; "
+        )
+        return Section(
+            f"Influence: mean change of a class's probability by one latent, {rows}",
+            f"of the latent that was largest on {chosen_on}; {random if self.options.n_random else ''}"
+            "matched: 20 latents of equal firing rate; attached: nothing edited",
+        )
 
 
-def published(table: pd.DataFrame) -> pd.DataFrame:
-    """InterVLM's one number a latent, task and edit: columns latent, task, kind, multiplier, class, delta.
+COLUMNS = {
+    "latent": "number of the latent",
+    "task": "the label",
+    "class": "the class whose probability changes",
+    "kind": "ablation or steering",
+    "multiplier": "what the latent's activation is multiplied by; 0 is ablation",
+    "delta_all": "mean change of the probability over all measured rows",
+    "delta_active": "mean change over the rows where the latent fires; null where it fires on none",
+    "n_active": "measured rows where the latent fires",
+    "n": "measured rows",
+    "route": "latent: through a probe on latents; embedding: through the embedding that the latent writes to",
+    "head": "probe, or model for a head that was given",
+    "published": "true for InterVLM's one number a latent and edit: the positive class of two, else the class of largest "
+    "|delta_all|, probe on latents; their rows are the test rows",
+    "delta_all_low": "low end of the 95 % interval of delta_all, percentile bootstrap over memes within source, groups whole",
+    "delta_all_high": "high end of the same",
+    "delta_active_low": "low end of the 95 % interval of delta_active; null where a resample never fires",
+    "delta_active_high": "high end of the same",
+    "delta_random": _RANDOM,
+    "delta_matched": f"{_MATCHED}; null where no other latent fires",
+}
 
-    Of a binary task the mean change of the positive class, of any other the signed entry of
-    largest magnitude over the classes, on the latent route. Their rows are the test rows.
-    """
-    mine = table.loc[table["published"], ["latent", "task", "kind", "multiplier", "class", "delta_all"]]
-    return mine.rename(columns={"delta_all": "delta"}).reset_index(drop=True)
+
+def _edit(multiplier: float) -> str:
+    return "ablation" if multiplier == 0 else f"steering x{multiplier:g}"
 
 
-def _require(routes: Sequence[str], rows: str, multipliers: Sequence[float]) -> None:
-    if not routes:
-        raise ConfigError(f"influence: no route is given; give some of {', '.join(ROUTES)}")
-    if unknown := set(routes) - set(ROUTES):
-        raise ConfigError(f"influence: route {min(unknown)!r} is none of {', '.join(ROUTES)}")
-    require_which(rows)
-    if not len(multipliers) or not np.isfinite(multipliers).all():
-        raise ConfigError(f"influence: multipliers {list(multipliers)} must be finite numbers, at least one")
+def _require_fits(head: Head, hook: str, d_in: int, tasks: Sequence[Task]) -> None:
+    reads = head.W1.shape[1] if isinstance(head, CosineHead) else head.coef.shape[1]
+    if reads != d_in:
+        raise DataError(f"head of {head.task!r}: reads {reads} dimensions, {hook} has {d_in}; give a head of this hook")
+    if f"model/{head.task}" in [task.name for task in tasks]:
+        raise DataError(f"label 'model/{head.task}' is also the name of a head in the result; rename the label")
 
 
 def _unit_directions(rng: np.random.Generator, n: int, d: int) -> Float64[np.ndarray, "n d"]:
     directions = rng.normal(size=(n, d))
     return directions / np.linalg.norm(directions, axis=1, keepdims=True)
+
+
+def _verdict(measures: Sequence[Measure], flattered: bool) -> str | None:
+    """Whether the largest effect beats the largest of random steps, the lower end of its interval where it has one."""
+    beats: dict[str, list[bool]] = {}
+    for measure in measures:
+        rival = next((control.value for control in measure.controls if control.name == "random maximum"), None)
+        if rival is not None:
+            low = measure.interval.low if measure.interval else measure.value
+            kind, multiplier, *_ = measure.key.split("/")
+            edit = f"steering {multiplier}" if kind == "steering" else kind
+            beats.setdefault(edit, []).append(low is not None and low > rival)
+    if not beats:
+        return None
+    found = ", ".join(f"{edit} for {sum(won)} of {len(won)} labels" for edit, won in beats.items())
+    by = " (lower end of 95 %)" if any(measure.interval for measure in measures) else ""
+    same = "; chosen on the same memes" if flattered else ""
+    return f"One latent beats the largest random step of equal norm{by}: {found}{same}."

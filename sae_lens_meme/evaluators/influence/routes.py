@@ -1,6 +1,7 @@
 """The ways a latent acts on a classifier: through a probe on latents, or through the embedding it writes to.
 
 A route yields, for a block of rows, the change of each output probability for each active pair and multiplier.
+`steer_through_model` does the same to a running model, one latent at a time.
 """
 
 from __future__ import annotations
@@ -12,11 +13,13 @@ from typing import Any
 
 import numpy as np
 import torch
+from einops import rearrange
 from jaxtyping import Float, Float64
 from scipy.special import softmax
+from torch import Tensor
 
 from sae_lens_meme.embeddings import Embeddings
-from sae_lens_meme.errors import DataError
+from sae_lens_meme.errors import DataError, NonFiniteError
 from sae_lens_meme.evaluators.classifiers import Probe, probabilities
 from sae_lens_meme.evaluators.influence.kernels import cosine_deltas, linear_deltas
 from sae_lens_meme.evaluators.latents import normalises_at_run_time
@@ -40,11 +43,14 @@ class CosineHead:
                 f"head of {self.task!r}: W1 {self.W1.shape}, b1 {self.b1.shape} and classifier {self.classifier.shape} "
                 f"do not fit each other and {len(self.classes)} classes"
             )
+        if not all(np.isfinite(weight).all() for weight in (self.W1, self.b1, self.classifier)):
+            raise NonFiniteError(f"head of {self.task!r}: a weight is NaN or infinite; train the head again")
 
     @property
     def class_vectors(self) -> Float64[np.ndarray, "n_classes hidden"]:
         weight = self.classifier.astype(np.float64)
-        return self.scale * weight / np.linalg.norm(weight, axis=1, keepdims=True)
+        norms = np.linalg.norm(weight, axis=1, keepdims=True)
+        return self.scale * weight / np.where(norms > 0, norms, 1)
 
     def pre_activation(self, h: Float[np.ndarray, "n d_in"]) -> Float64[np.ndarray, "n hidden"]:
         return h.astype(np.float64) @ self.W1.T.astype(np.float64) + self.b1
@@ -202,6 +208,7 @@ def decoder_rows(sae: Any) -> Float64[np.ndarray, "d_sae d_in"]:
 
     Raises:
         DataError: the SAE normalises each sample at run time, so that there is no such row.
+        NonFiniteError: a weight of the decoder is NaN or infinite.
     """
     if normalises_at_run_time(sae):
         raise DataError(
@@ -211,6 +218,9 @@ def decoder_rows(sae: Any) -> Float64[np.ndarray, "d_sae d_in"]:
     some = np.unique(np.linspace(0, d_sae - 1, 8).astype(int))
     asked = _asked(sae, some)
     W_dec = sae.W_dec.detach().double().cpu().numpy()
+    if not np.isfinite(W_dec).all():
+        latent = int(np.flatnonzero(~np.isfinite(W_dec).all(axis=1))[0])
+        raise NonFiniteError(f"latent {latent}: its row of W_dec has NaN or infinity; train the SAE again")
     norms = np.linalg.norm(W_dec, axis=1, keepdims=True)
     for rows in (W_dec, W_dec / np.where(norms > 0, norms, 1)):
         if rows.shape[1] == asked.shape[1] and np.allclose(
@@ -225,3 +235,66 @@ def _asked(sae: Any, latents: Sequence[int] | np.ndarray) -> Float64[np.ndarray,
     z[torch.arange(len(latents)), torch.as_tensor(np.asarray(latents))] = 1
     out = sae.decode(z).double().cpu().numpy()
     return out[:-1] - out[-1]
+
+
+@torch.no_grad()
+def steer_through_model(
+    model: Any,
+    sae: Any,
+    rows: Sequence[int] | np.ndarray,
+    latent: int,
+    multiplier: float,
+    *,
+    use_error_term: bool = True,
+    batch_size: int = 256,
+) -> Float64[np.ndarray, "n_rows n_classes"]:
+    """Change of the model's class probabilities for each row when one latent is multiplied.
+
+    Args:
+        model: a `HookedMemeCLIP` with a classifier and a source of rows.
+        sae: the SAE to attach at its `hook_name`; it is taken off again.
+        latent, multiplier: z_f <- multiplier * z_f, 0 for ablation.
+
+    Raises:
+        DataError: the SAE has no such latent.
+    """
+    if not 0 <= latent < sae.cfg.d_sae:
+        raise DataError(f"latent {latent} is outside 0..{sae.cfg.d_sae - 1}")
+
+    def scale(acts: Tensor, hook: Any) -> Tensor:
+        acts = acts.clone()
+        acts[..., latent] *= multiplier
+        return acts
+
+    edit = (f"{sae.cfg.metadata.hook_name}.hook_sae_acts_post", scale)
+    changes = []
+    with model.saes(saes=[sae], use_error_term=use_error_term):
+        for start in range(0, len(rows), batch_size):
+            tokens = torch.as_tensor(np.asarray(rows[start : start + batch_size])).unsqueeze(1)
+            steered = _probabilities(model.run_with_hooks(tokens, return_type="logits", fwd_hooks=[edit]))
+            changes.append(steered - _probabilities(model(tokens, return_type="logits")))
+    return np.concatenate(changes) if changes else np.empty((0, 0))
+
+
+def head_of(model: Any) -> CosineHead | Probe:
+    """The classifier of a `HookedMemeCLIP`, frozen, for `Influence(heads=[...])`.
+
+    Raises:
+        DataError: the model has no classifier.
+    """
+    if model.heads is not None:
+        linear, classifier = model.heads.pre_output[1], model.heads.classifier
+        weights = (_array(linear.weight), _array(linear.bias), _array(classifier.weight))
+        return CosineHead(str(model.task), tuple(model.classes), *weights, scale=float(classifier.SCALE))
+    if model.linear_head is not None:
+        weight, bias = _array(model.linear_head.weight), _array(model.linear_head.bias)
+        return Probe(str(model.task), tuple(model.classes), weight, bias)
+    raise DataError("this model has no classifier; fit one with fit_head, or train MemeCLIP's heads")
+
+
+def _probabilities(logits: Float[Tensor, "batch 1 n_classes"]) -> Float64[np.ndarray, "batch n_classes"]:
+    return rearrange(logits.double().softmax(-1), "b 1 c -> b c").cpu().numpy()
+
+
+def _array(weight: Tensor) -> Float64[np.ndarray, "..."]:
+    return weight.detach().double().cpu().numpy()

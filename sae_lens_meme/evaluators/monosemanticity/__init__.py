@@ -1,7 +1,27 @@
 """Whether a latent stands for one thing: monosemanticity, uniqueness, hierarchy."""
 
-from sae_lens_meme.evaluators.monosemanticity.evaluator import Monosemanticity, cross_modal_monosemanticity
+from sae_lens_meme.evaluators.monosemanticity.compute import Draws, Measurement, Scores, moves, permutation_draws, score
+from sae_lens_meme.evaluators.monosemanticity.evaluator import Monosemanticity
 from sae_lens_meme.evaluators.monosemanticity.hierarchy import hierarchy, matryoshka_widths
-from sae_lens_meme.evaluators.monosemanticity.uniqueness import uniqueness
+from sae_lens_meme.evaluators.monosemanticity.panel import CROSS_MODAL, Panel, Units
+from sae_lens_meme.evaluators.monosemanticity.quantities import measures_of, measures_of_draws
+from sae_lens_meme.evaluators.monosemanticity.uniqueness import top_sets, uniqueness
 
-__all__ = ["Monosemanticity", "cross_modal_monosemanticity", "hierarchy", "matryoshka_widths", "uniqueness"]
+__all__ = [
+    "CROSS_MODAL",
+    "Draws",
+    "Measurement",
+    "Monosemanticity",
+    "Panel",
+    "Scores",
+    "Units",
+    "hierarchy",
+    "matryoshka_widths",
+    "measures_of",
+    "measures_of_draws",
+    "moves",
+    "permutation_draws",
+    "score",
+    "top_sets",
+    "uniqueness",
+]

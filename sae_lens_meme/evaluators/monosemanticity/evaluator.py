@@ -6,24 +6,39 @@ tests stand beside it, and raw neurons and permuted latents as controls.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-import numpy as np
+from pydantic import Field
+from typing_extensions import Self
 
-from sae_lens_meme.embeddings import Embeddings
+from sae_lens_meme.embeddings import Embeddings, Label
 from sae_lens_meme.errors import ConfigError, DataError
 from sae_lens_meme.evaluators.base import Evaluator
 from sae_lens_meme.evaluators.controls import directions
-from sae_lens_meme.evaluators.latents import Latents, hook_of
-from sae_lens_meme.evaluators.monosemanticity.explain import explain, independent
-from sae_lens_meme.evaluators.monosemanticity.measurement import Measurement, headline
-from sae_lens_meme.evaluators.monosemanticity.panel import CROSS_MODAL, Panel, cross_modal_problem
+from sae_lens_meme.evaluators.latents import Latents, encode, hook_of
+from sae_lens_meme.evaluators.monosemanticity.compute import Measurement
+from sae_lens_meme.evaluators.monosemanticity.hierarchy import hierarchy, matryoshka_widths, tree_paths
+from sae_lens_meme.evaluators.monosemanticity.panel import CROSS_MODAL, Panel, Units, cross_modal_problem
+from sae_lens_meme.evaluators.monosemanticity.quantities import (
+    CHANCE,
+    COLUMNS,
+    DICTIONARIES,
+    Judge,
+    OfReference,
+    measures_of,
+    measures_of_draws,
+)
 from sae_lens_meme.evaluators.monosemanticity.uniqueness import TOP, uniqueness
-from sae_lens_meme.evaluators.monosemanticity.units import Units
-from sae_lens_meme.evaluators.result import Result
-from sae_lens_meme.evaluators.rows import measured_rows, require_which
+from sae_lens_meme.evaluators.result import Measure, Result, Section
+from sae_lens_meme.evaluators.rows import measured_rows
 from sae_lens_meme.hooks.names import IMAGE_EMBED, TEXT_EMBED
+from sae_lens_meme.options import Count, Options
+
+if TYPE_CHECKING:
+    from sae_lens_meme.evaluators.context import Context
+
+SIDES = (IMAGE_EMBED, TEXT_EMBED)
 
 
 class Monosemanticity(Evaluator):
@@ -32,119 +47,170 @@ class Monosemanticity(Evaluator):
     Memes with a zero vector at a reference hook are left out and counted.
 
     Args:
-        embeddings: the memes.
         reference: embeddings of the same memes (and others, in any order) by an encoder that the SAE has never seen.
             Default the memes' own embeddings, whose encoder the SAE reads: then MS is not independent evidence.
-        reference_hooks: default the image and the text embedding where the reference has them, else the SAE's hook.
-        rows: "held_out" (test rows, else validation rows, else all) or "all", as published.
-        min_support: the least effective support (sum a)^2 / sum a^2 of latents that are summed up and tested. A latent
-            that hangs on a few memes has a high MS by chance.
-        n_permutations: draws of the test; 0 for none. No p is below 1 / (1 + n_permutations). Each costs what the scores
-            cost, and all hold the rows' unit vectors in float32: with rows="all" give fewer.
-        neurons: measure raw neurons at equal L0 too (without permutations).
-        top: size of the top sets whose overlap is the uniqueness.
     """
 
     name = "monosemanticity"
+    question = "whether the memes that fire a latent look alike to another encoder (sae-for-vlm, in linear time)"
+    control = "chance within source, permutations, raw neurons"
+
+    class Options(Options):
+        reference_hooks: Sequence[str] | None = None
+        """Hooks whose embeddings say how alike memes are. Default: image and text embedding, else the SAE's hook."""
+        rows: Literal["held_out", "all"] = "held_out"
+        """held_out (test rows, else validation rows, else all) or all, as published."""
+        min_support: Annotated[float, Field(ge=2)] = 10.0
+        """Least effective support (sum a)^2 / sum a^2 of latents that are summed up and tested. A latent that fires on a few memes has a high MS by chance."""
+        n_permutations: Count = 199
+        """Draws of the test, 0 for none. No p is below 1 / (1 + draws). Each costs what the scores cost; all hold the unit vectors of the rows in float32."""
+        neurons: bool = True
+        """Measure raw neurons at equal L0 too (without permutations)."""
+        both_sides: bool = False
+        """For an SAE that reads either modality: encode picture and caption apart, and weigh each side's embeddings by its own activations."""
+        top: Annotated[int, Field(ge=1)] = TOP
+        """Size of the top sets whose overlap is the uniqueness."""
+        hierarchy: str | None = None
+        """For Matryoshka SAEs: a label, of which the top memes of later latents should share more."""
+        tree: Mapping[str | int, str | int] | None = None
+        """Child -> parent over the values of that label; default all values below one root."""
+        widths: Sequence[Annotated[int, Field(ge=1)]] | None = None
+        """Where the groups of latents end; default what the metadata of the SAE say."""
+        seed: Count = 0
+        """Seed of the permutations."""
+
+    options: Monosemanticity.Options
 
     def __init__(
-        self,
-        embeddings: Embeddings,
-        *,
-        hook: str | None = None,
-        reference: Embeddings | None = None,
-        reference_hooks: Sequence[str] | None = None,
-        rows: str = "held_out",
-        min_support: float = 10.0,
-        n_permutations: int = 199,
-        neurons: bool = True,
-        top: int = TOP,
-        seed: int = 0,
+        self, embeddings: Embeddings, *, reference: Embeddings | None = None, hook: str | None = None, **options: Any
     ):
-        super().__init__(embeddings, hook=hook)
-        require_which(rows)
-        if min_support < 2 or n_permutations < 0 or top < 1:
-            raise ConfigError(
-                f"monosemanticity: min_support={min_support}, n_permutations={n_permutations}, top={top}; "
-                "they must be at least 2, 0 and 1"
-            )
-        self.reference, self.reference_hooks = reference, reference_hooks
-        self.rows, self.min_support, self.n_permutations = rows, min_support, n_permutations
-        self.neurons, self.top, self.seed = neurons, top, seed
+        super().__init__(embeddings, hook=hook, **options)
+        self.reference = reference
+        if (label := self.options.hierarchy) is not None:
+            tree_paths(self._tree(embeddings), embeddings.label(label).classes)
+
+    @classmethod
+    def from_context(cls, context: Context) -> Self:
+        return cls(context.embeddings, reference=context.reference, **context.options_of(cls))
 
     def measure(self, sae: Any, embeddings: Embeddings, latents: Latents) -> Result:
-        hook = hook_of(sae, embeddings, self.hook)
-        rows, which = measured_rows(embeddings, self.rows)
-        hooks = reference_hooks(embeddings if self.reference is None else self.reference, hook, self.reference_hooks)
+        hook, judge = hook_of(sae, embeddings, self.hook), Judge.of(embeddings, self.reference)
+        rows, which = measured_rows(embeddings, self.options.rows)
+        hooks = self._reference_hooks(embeddings if self.reference is None else self.reference, hook)
         panel = Panel.of(embeddings, rows, self.reference, hooks)
-        measured = {"sae": self._measured(latents, panel, self.n_permutations)}
-        if self.neurons:
-            neurons = directions(embeddings, hook, latents.l0, "neurons", self.seed)
-            measured["neurons"] = self._measured(neurons, panel, 0)
-        numbers, reasons = headline(measured)
-        numbers["reference_is_independent"], why = independent(embeddings, self.reference)
-        reasons |= {"reference_is_independent": why} if why else {}
+        found = self._measurements(sae, embeddings, {hook: latents}, panel)
+        of = [self._of_reference(name, found, judge, which) for name in panel.pairs]
+        measures = [
+            Measure("n", len(panel), f"{which} that are measured"),
+            Measure("n_zero_norm", panel.n_zero_norm, "memes left out: a reference embedding is the zero vector"),
+            judge.independent,
+            *(measure for reference in of for measure in reference.measures(latents.d_sae)),
+        ]
         if problem := cross_modal_problem(panel.reference, hooks):
-            numbers, reasons = numbers | {CROSS_MODAL: None}, reasons | {CROSS_MODAL: problem}
-        unique = uniqueness(latents.rows(panel.rows), panel.ids, panel.strata, top=self.top, seed=self.seed)
-        numbers |= {f"uniqueness/{key}": value for key, value in unique.numbers.items()}
-        reasons |= {f"uniqueness/{key}": reason for key, reason in unique.reasons.items()}
-        table = measured["sae"].table().merge(unique.table, on="latent", how="left")  # type: ignore[arg-type]
-        lines = explain(panel, which, embeddings, self.reference, self.min_support, self.n_permutations)
-        lines |= {f"uniqueness/{key}": line for key, line in unique.explain.items()}
-        return Result(self.name, numbers, reasons, table, lines)
+            what = "MS across sides needs image and text embeddings of one width among the reference hooks"
+            measures.append(Measure(CROSS_MODAL, None, what, reason=problem))
+        table, columns = found["sae"].table(), dict(COLUMNS)
+        for part in self._parts(sae, embeddings, latents, panel):
+            measures += [measure.under(part.name) for measure in part.measures]
+            table, columns = table.merge(part.table, on="latent", how="left"), {**part.columns, **columns}  # type: ignore[arg-type]
+        section = self._section(which, judge)
+        return Result(self.name, section, tuple(measures), table, columns, of[0].verdict(latents.d_sae, judge))
 
-    def _measured(self, latents: Latents, panel: Panel, n_permutations: int) -> Measurement:
-        units = Units.of(latents.rows(panel.rows))
-        return Measurement.of(units, panel, self.min_support, n_permutations, self.seed)
+    def _measurements(
+        self, sae: Any, embeddings: Embeddings, latents: dict[str, Latents], panel: Panel
+    ) -> dict[str, Measurement]:
+        """Of the SAE and of raw neurons.
 
+        Args:
+            latents: of the hook that the SAE reads.
+        """
+        o = self.options
+        if o.both_sides:
+            latents = {side: encode(sae, embeddings, side) for side in SIDES}
 
-def cross_modal_monosemanticity(
-    image_latents: Latents,
-    text_latents: Latents,
-    embeddings: Embeddings,
-    *,
-    min_support: float = 10.0,
-    n_permutations: int = 199,
-    seed: int = 0,
-) -> Result:
-    """MS of an SAE that reads both modalities: image-side activations weigh image embeddings, text-side ones text embeddings.
+        def measured(read: dict[str, Latents], n_draws: int) -> Measurement:
+            units = Units.of(*(active.rows(panel.rows) for active in read.values()))
+            return Measurement.of(units, panel, o.min_support, n_draws, o.seed, (0, 1) if o.both_sides else None)
 
-    Over pairs of different memes: sum a_n b_m cos(i_n, t_m) / sum a_n b_m, and each side's own MS beside it; each
-    side is min-max scaled on its own. For a fused SAE, whose latents are the same on both sides, `Monosemanticity`
-    gives it.
+        found = {"sae": measured(latents, o.n_permutations)}
+        if o.neurons:
+            neurons = {h: directions(embeddings, h, active.l0, "neurons", o.seed) for h, active in latents.items()}
+            found["neurons"] = measured(neurons, 0)
+        return found
 
-    Args:
-        image_latents, text_latents: latents of the same SAE on the two sides of each meme, one row a meme.
-        embeddings: the memes, with image and text embeddings; all of them are used.
-
-    Raises:
-        DataError: image and text embeddings cannot be compared, or the latents are not of these memes.
-    """
-    if problem := cross_modal_problem(embeddings, embeddings.hooks):
-        raise DataError(f"cross_modal_monosemanticity: {problem}")
-    if image_latents.n_samples != len(embeddings):
-        raise DataError(
-            f"cross_modal_monosemanticity: the latents are of {image_latents.n_samples} memes, the embeddings of {len(embeddings)}"
+    def _of_reference(self, name: str, found: dict[str, Measurement], judge: Judge, which: str) -> OfReference:
+        sae, n_draws = found["sae"], self.options.n_permutations
+        memes = (
+            f"{judge.reference(name)}; {len(sae.panel)} memes ({which}); enough effective support: "
+            f"at least {self.options.min_support:g}"
         )
-    panel = Panel.of(embeddings, np.arange(len(embeddings)), None, (IMAGE_EMBED, TEXT_EMBED))
-    units = Units.of(image_latents.rows(panel.rows), text_latents.rows(panel.rows))
-    found = Measurement.of(units, panel, min_support, n_permutations, seed, side=(0, 1))
-    numbers, reasons = headline({"sae": found})
-    lines = explain(panel, "all rows", embeddings, None, min_support, n_permutations)
-    return Result("cross_modal_monosemanticity", numbers, reasons, found.table(), lines)
+        return OfReference(
+            name,
+            CHANCE(sae.panel.mean_cosine(name), name, rows=memes),
+            {
+                who: measures_of(one, name, f"{name}/{who}", f"{DICTIONARIES[who]}; {memes}", n_draws)
+                for who, one in found.items()
+            },
+            measures_of_draws(sae, name, f"{name}/permuted", f"{DICTIONARIES['permuted']}; {memes}", n_draws),
+        )
 
+    def _parts(self, sae: Any, embeddings: Embeddings, latents: Latents, panel: Panel) -> Iterator[Result]:
+        """What the top memes of each latent say: uniqueness, and hierarchy where it is asked for."""
+        o, active = self.options, latents.rows(panel.rows)
+        yield uniqueness(active, panel.ids, panel.strata, top=o.top)
+        if o.hierarchy is not None:
+            label, rows = embeddings.label(o.hierarchy), panel.rows
+            yield hierarchy(
+                *(active, Label(label.name, label.known[rows], label.values[rows]), self._tree(embeddings)),
+                list(o.widths) if o.widths else matryoshka_widths(sae),
+                **{
+                    "sources": panel.strata,
+                    "ids": panel.ids,
+                    "families": panel.groups,
+                    "top": max(o.top, 2),
+                    "seed": o.seed,
+                },
+            )
 
-def reference_hooks(reference: Embeddings, hook: str, wanted: Sequence[str] | None) -> tuple[str, ...]:
-    """Which embeddings to compare memes by.
+    def _tree(self, embeddings: Embeddings) -> Mapping[Any, Any]:
+        """As given; or all values of the label below one root."""
+        label = self.options.hierarchy
+        return self.options.tree or dict.fromkeys(embeddings.label(str(label)).classes, (label,))
 
-    Raises:
-        DataError: the reference has no such hook.
-    """
-    if wanted is None:
-        wanted = [name for name in (IMAGE_EMBED, TEXT_EMBED) if name in reference.hooks] or [hook]
-    for name in wanted:
-        reference.d_in(name)
-    if not wanted or len(set(wanted)) != len(wanted):
-        raise ConfigError(f"monosemanticity: reference_hooks {list(wanted)} must name at least one hook, each once")
-    return tuple(wanted)
+    def _section(self, which: str, judge: Judge) -> Section:
+        o = self.options
+        legend = ["chance: all pairs of memes"]
+        if o.n_permutations:
+            legend.append(
+                "permuted: activations handed to other memes of the same source (best: of every draw the best, mean)"
+            )
+        if o.neurons:
+            legend.append("neurons: raw dimensions, both signs, equal L0")
+        return Section(
+            f"Monosemanticity: cosine of memes that fire the same latent, {which}",
+            f"{'; '.join(legend)}. Latents with an effective support below {o.min_support:g} memes are left out; {judge.said}",
+        )
+
+    def _reference_hooks(self, reference: Embeddings, hook: str) -> tuple[str, ...]:
+        """Which embeddings memes are compared by.
+
+        Raises:
+            DataError: the reference has no such hook, or the two sides cannot be compared.
+            ConfigError: hooks are given twice, or with both sides.
+        """
+        wanted = self.options.reference_hooks
+        if self.options.both_sides:
+            if wanted is not None:
+                raise ConfigError(
+                    f"monosemanticity: both_sides compares {' and '.join(SIDES)}; leave reference_hooks out"
+                )
+            if problem := cross_modal_problem(reference, reference.hooks):
+                raise DataError(f"monosemanticity, both_sides: {problem}")
+            return SIDES
+        if wanted is None:
+            wanted = [name for name in SIDES if name in reference.hooks] or [hook]
+        for name in wanted:
+            reference.d_in(name)
+        if not wanted or len(set(wanted)) != len(wanted):
+            raise ConfigError(f"monosemanticity: reference_hooks {list(wanted)} must name at least one hook, each once")
+        return tuple(wanted)

@@ -1,4 +1,4 @@
-"""Weighted sums of unit embeddings over the non-zeros of each latent, in compiled loops.
+"""Weighted sums of unit embeddings over the non-zeros of each latent, and overlaps of top sets, in compiled loops.
 
 Activations are in CSC form: the memes of latent f are `rows[indptr[f] : indptr[f + 1]]`, ascending. Sums are
 float64, those of permutations float32.
@@ -12,6 +12,7 @@ from jaxtyping import Int
 from numba import prange
 
 from sae_lens_meme.jit import njit
+from sae_lens_meme.metrics.hypergeometric import convolve, fill_pmf
 
 
 def balanced(size: Int[np.ndarray, " latents"]) -> Int[np.ndarray, " latents"]:
@@ -159,22 +160,62 @@ def overlaps(top, meme_starts, meme_units):
 
 
 @njit()
-def random_sets(strata, members, starts, uniform, out):
-    """out[u, k]: a random member of stratum strata[u, k], none twice in a set.
+def overlap_in_strata(sizes, most):
+    """P(two sets share x of a stratum) for every k and l members that they have of it, up to `most`: table and starts.
 
-    The members of stratum s are `members[starts[s] : starts[s + 1]]`, shuffled on the way; `uniform` holds one
-    number in [0, 1) a place.
+    Of stratum s, k, l and x are in `table[starts[s] :]` as an array of most + 1 in each direction.
     """
-    taken = np.zeros(len(starts) - 1, np.int64)
-    for u in range(len(strata)):
-        taken[strata[u]] = 0
-        for k in range(strata.shape[1]):
-            s = strata[u, k]
-            low = starts[s] + taken[s]
-            chosen = low + np.int64(uniform[u, k] * (starts[s + 1] - low))
-            members[low], members[chosen] = members[chosen], members[low]
-            out[u, k] = members[low]
-            taken[s] += 1
+    starts = np.zeros(len(sizes) + 1, np.int64)
+    starts[1:] = np.cumsum((most + 1) ** 3)
+    table = np.zeros(starts[-1])
+    for s in range(len(sizes)):
+        m = most[s] + 1
+        for cell in range(m * m):
+            fill_pmf(cell // m, cell % m, sizes[s], table[starts[s] + cell * m : starts[s] + (cell + 1) * m])
+    return table, starts
+
+
+@njit(parallel=True)
+def random_overlaps(drawn, how_many, table, starts, most, histogram, log_at_most):
+    """Members shared by two sets of random memes, over all pairs of sets.
+
+    `how_many[p]` sets have a random meme of each stratum in `drawn[p]` (ascending, repeated), none twice. Sums over the
+    pairs of which p is the first: histogram[p, x] is the expected number of pairs that share x, log_at_most[p, x] the log
+    of the probability that none shares more, the pairs taken as independent.
+    """
+    n_kinds, top = drawn.shape
+    for i in prange(n_kinds):
+        p = i // 2 if i % 2 == 0 else n_kinds - 1 - i // 2  # early kinds have the most pairs
+        shared, spare = np.empty(top + 1), np.empty(top + 1)
+        for q in range(p, n_kinds):
+            pairs = how_many[p] * how_many[q] if q > p else how_many[p] * (how_many[p] - 1) // 2
+            if pairs == 0:
+                continue
+            length, at_most = _shared_members(drawn[p], drawn[q], table, starts, most, shared, spare), 0.0
+            for x in range(length):
+                histogram[p, x] += pairs * shared[x]
+                at_most += shared[x]
+                if x < length - 1:  # that they share at most what they can is certain
+                    log_at_most[p, x] += pairs * np.log(at_most) if at_most > 0 else -np.inf
+
+
+@njit()
+def _shared_members(one, other, table, starts, most, shared, spare):
+    """shared[x]: probability that two such sets share x; returns how many x there are. Strata are independent."""
+    shared[0], length, i, j = 1.0, 1, 0, 0
+    while i < len(one) and j < len(other):
+        if one[i] != other[j]:
+            i, j = (i + 1, j) if one[i] < other[j] else (i, j + 1)
+            continue
+        s, first_i, first_j = one[i], i, j
+        while i < len(one) and one[i] == s:
+            i += 1
+        while j < len(other) and other[j] == s:
+            j += 1
+        k, of_one, of_other = most[s] + 1, i - first_i, j - first_j
+        begin = starts[s] + (of_one * k + of_other) * k
+        length = convolve(shared, length, table[begin : begin + k], min(of_one, of_other) + 1, spare)
+    return length
 
 
 @njit()

@@ -1,20 +1,25 @@
-"""The memes that are measured and their unit embeddings at the reference hooks, streamed from disk."""
+"""What is measured: the memes with their unit embeddings at the reference hooks, streamed from disk, and their activations."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
-from jaxtyping import Float32, Float64, Int
+from jaxtyping import Bool, Float32, Float64, Int
+from scipy import sparse
 
-from sae_lens_meme.embeddings import Embeddings
-from sae_lens_meme.errors import DataError, NonFiniteError
-from sae_lens_meme.evaluators.monosemanticity.kernels import add_by_stratum, row_products
+from sae_lens_meme.embeddings import Embeddings, require_finite
+from sae_lens_meme.errors import DataError
+from sae_lens_meme.evaluators.latents import Latents
+from sae_lens_meme.evaluators.monosemanticity.kernels import add_by_stratum, pair_weights, row_products
 from sae_lens_meme.hooks.names import IMAGE_EMBED, TEXT_EMBED
 
 BATCH = 2_048  # rows: 6 MB of 768 float32 stay in cache while all latents pass over them
+ROUNDING = 1e-6
+"""An activation that varies by less than this share of itself does not vary: a sum in float32 is no more exact."""
 CROSS_MODAL = "cross_modal"
 
 Pair = tuple[int, int]
@@ -35,6 +40,8 @@ class Panel:
     """Of the same memes in `reference`."""
     ids: np.ndarray
     strata: Int[np.ndarray, " n"]
+    groups: Int[np.ndarray, " n"]
+    """As `Embeddings.groups`, without gaps."""
     hooks: tuple[str, ...]
     pairs: dict[str, Pair]
     inverse_norm: Float64[np.ndarray, "hooks n"]
@@ -50,14 +57,13 @@ class Panel:
         rows: Int[np.ndarray, " n"],
         reference: Embeddings | None,
         hooks: Sequence[str],
-        pairs: dict[str, Pair] | None = None,
     ) -> Panel:
-        """Memes with a zero vector at any hook are left out and counted.
+        """Memes with a zero vector at any hook are left out and counted. Each hook is a reference, and where image and
+        text embeddings are in one space also `cross_modal`.
 
         Args:
             rows: memes of `embeddings`, ascending.
             reference: embeddings of the same memes in any order; default `embeddings`.
-            pairs: default each hook with itself, and `cross_modal` where `cross_modal_problem` has nothing to say.
 
         Raises:
             DataError: a meme is not in `reference`, or fewer than two are left.
@@ -69,16 +75,18 @@ class Panel:
         kept = (norm > 0).all(axis=0)
         if kept.sum() < 2:
             raise DataError(
-                f"monosemanticity: {kept.sum()} of {len(rows)} memes have a vector that is not 0; give 2 or more"
+                f"monosemanticity: {kept.sum()} of {len(rows)} memes have a vector that is not 0; 2 or more are needed"
             )
         rows, at = rows[kept], at[kept]
-        strata = np.unique(embeddings.sources[rows], return_inverse=True)[1]
-        pairs = _pairs(reference, hooks) if pairs is None else pairs
+        strata, groups = (
+            np.unique(codes[rows], return_inverse=True)[1] for codes in (embeddings.strata, embeddings.groups)
+        )  # without gaps
+        pairs = _pairs(reference, hooks)
         inverse = 1 / norm[:, kept]
         sums = [np.zeros((strata.max() + 1, reference.d_in(hook))) for hook in hooks]
         diagonal = np.ones((len(pairs), len(rows)))
         panel = cls(
-            *(reference, rows, at, embeddings.ids[rows], strata, tuple(hooks), pairs),
+            *(reference, rows, at, embeddings.ids[rows], strata, groups, tuple(hooks), pairs),
             *(inverse, sums, diagonal, int((~kept).sum())),
         )
         panel._fill()
@@ -90,6 +98,10 @@ class Panel:
     @property
     def n_strata(self) -> int:
         return len(self.sums[0])
+
+    @cached_property
+    def n_groups(self) -> int:
+        return int(self.groups.max()) + 1
 
     @cached_property
     def stratum_sizes(self) -> Int[np.ndarray, " strata"]:
@@ -152,7 +164,7 @@ def aligned(embeddings: Embeddings, reference: Embeddings) -> Int[np.ndarray, " 
     Raises:
         DataError: a meme is not in `reference`, or is there twice.
     """
-    order = np.argsort(reference.ids, kind="stable")
+    order = reference.by_id
     ids = reference.ids[order]
     if (twice := np.flatnonzero(ids[1:] == ids[:-1])).size:
         raise DataError(f"reference: id {str(ids[twice[0]])!r} is there twice; keep one row a meme")
@@ -173,15 +185,113 @@ def _pairs(reference: Embeddings, hooks: Sequence[str]) -> dict[str, Pair]:
     return pairs
 
 
-def _norms(reference: Embeddings, hook: str, rows: np.ndarray) -> Float64[np.ndarray, " n"]:
+def _norms(reference: Embeddings, hook: str, rows: np.ndarray) -> Float64[np.ndarray, " rows"]:
     squares = np.empty(len(rows))
-    for first, (_, x) in zip(range(0, len(rows), BATCH), reference.batches(hook, rows, BATCH), strict=True):
+    for first, (part, x) in zip(range(0, len(rows), BATCH), reference.batches(hook, rows, BATCH), strict=True):
+        require_finite(x, hook, reference.ids, part)
         row_products(x, x, squares[first : first + len(x)])
-    bad = np.flatnonzero(~np.isfinite(squares))
-    if bad.size:
-        row = rows[bad[0]]
-        raise NonFiniteError(
-            f"reference, row {row} (id {str(reference.ids[row])!r}): {hook} has NaN or infinity; "
-            "remove the meme or embed it again"
-        )
     return np.sqrt(squares)
+
+
+@dataclass(frozen=True, eq=False)
+class Units:
+    """Activations as weights of n memes, once or twice (image side, text side), in one CSC pattern.
+
+    `values[w]` are the weights of side w: (z - min) / (max - min) over the rows. The minimum is 0 unless a latent
+    fires on every row.
+    """
+
+    indptr: Int[np.ndarray, " latents_1"]
+    rows: Int[np.ndarray, " active"]
+    values: Float64[np.ndarray, "sides active"]
+    support: Int[np.ndarray, " latents"]
+    """Rows on which the latent fires (of two sides, on the side where it fires less)."""
+    constant: Bool[np.ndarray, " latents"]
+    """Whether the latent fires on every row with one and the same activation, up to float32 (on either side)."""
+    n: int
+
+    @classmethod
+    def of(cls, *sides: Latents) -> Units:
+        """From the latents of the rows that are measured, of one side or two.
+
+        Raises:
+            DataError: the sides differ in memes or width.
+        """
+        if len({(side.n_samples, side.d_sae) for side in sides}) != 1:
+            shapes = " and ".join(f"{side.n_samples} memes x {side.d_sae} latents" for side in sides)
+            raise DataError(f"monosemanticity: the sides are {shapes}; give latents of the same memes and the same SAE")
+        support = np.min([np.diff(side.csc().indptr) for side in sides], axis=0)
+        scaled, constant = zip(*(_scaled(side.csc()) for side in sides), strict=True)
+        pattern = scaled[0] if len(sides) == 1 else scaled[0] + 1j * scaled[1]  # one pattern for both: n_1 + i n_2
+        values = [pattern.data.real] if len(sides) == 1 else [pattern.data.real, pattern.data.imag]
+        return cls(
+            *(pattern.indptr.astype(np.int64), pattern.indices.astype(np.int32), np.stack(values)),
+            *(support, np.logical_or.reduce(constant), sides[0].n_samples),
+        )
+
+    @property
+    def n_latents(self) -> int:
+        return len(self.indptr) - 1
+
+    @cached_property
+    def column(self) -> Int[np.ndarray, " active"]:
+        """The latent of each weight."""
+        return np.repeat(np.arange(self.n_latents), np.diff(self.indptr))
+
+    @cached_property
+    def total(self) -> Float64[np.ndarray, "sides latents"]:
+        return np.stack([self.summed(values) for values in self.values])
+
+    @cached_property
+    def effective_support(self) -> Float64[np.ndarray, " latents"]:
+        """(sum a)^2 / sum a^2: as many memes with equal weights would say as much (the smaller of two sides)."""
+        squares = np.stack([self.summed(values**2) for values in self.values])
+        return np.divide(self.total**2, squares, out=np.zeros_like(squares), where=squares > 0).min(axis=0)
+
+    def summed(self, values: Float64[np.ndarray, " active"]) -> Float64[np.ndarray, " latents"]:
+        """One value a weight, summed by latent."""
+        return _counted(self.column, values, self.n_latents)
+
+    def summed_squares(
+        self, values: Float64[np.ndarray, " active"], groups: Int[np.ndarray, " n"]
+    ) -> Float64[np.ndarray, " latents"]:
+        """Sum over groups of memes of the square of the sum of their values."""
+        if len(np.unique(groups)) == len(groups):
+            return self.summed(values**2)
+        shape = (self.n_latents, int(groups.max()) + 1)
+        by_group = sparse.csr_matrix((values, (self.column, groups[self.rows])), shape=shape)  # adds up what meets
+        return np.asarray(by_group.power(2).sum(axis=1)).ravel()
+
+    def pair_weight(self, left: int, right: int) -> Float64[np.ndarray, " latents"]:
+        """sum over n != m of a_n b_m, the denominator."""
+        out = np.empty(self.n_latents)
+        pair_weights(self.indptr, self.values[left], self.values[right], out)
+        return out
+
+    def by_stratum(
+        self, values: np.ndarray, strata: np.ndarray, n_strata: int
+    ) -> Float64[np.ndarray, "latents strata"]:
+        """The same summed by latent and stratum of the row."""
+        cell = self.column * n_strata + strata[self.rows]
+        return _counted(cell, values, self.n_latents * n_strata).reshape(self.n_latents, n_strata)
+
+    def part(self, start: int, stop: int) -> Units:
+        """The latents start : stop."""
+        low, high = self.indptr[start], self.indptr[stop]
+        active = (self.indptr[start : stop + 1] - low, self.rows[low:high], self.values[:, low:high])
+        return Units(*active, self.support[start:stop], self.constant[start:stop], self.n)
+
+
+def _counted(places: Int[np.ndarray, " n"], values: np.ndarray, size: int) -> Float64[np.ndarray, " size"]:
+    """numpy counts nothing at all in whole numbers."""
+    return np.bincount(places, values, minlength=size).astype(np.float64, copy=False)
+
+
+def _scaled(active: Any) -> tuple[Any, Bool[np.ndarray, " latents"]]:
+    """(z - min) / (max - min) of each latent in float64, and whether max = min > 0 up to rounding."""
+    low, high = (m.toarray().ravel().astype(np.float64) for m in (active.min(axis=0), active.max(axis=0)))
+    column = np.repeat(np.arange(active.shape[1]), np.diff(active.indptr))
+    span = high - low
+    constant = (span <= ROUNDING * high) & (high > 0)
+    data = np.where(constant[column], 0.0, (active.data - low[column]) / np.where(span > 0, span, 1.0)[column])
+    return sparse.csc_matrix((data, active.indices, active.indptr), active.shape), constant

@@ -1,18 +1,31 @@
 """What decides a latent, the picture or the caption: a 2x2 of two pictures and two texts (Eric He's Standard Question Set)."""
 
-from sae_lens_meme.evaluators.question_set.answer_key import score_classes, with_conjunctions
-from sae_lens_meme.evaluators.question_set.contrasts import Cells, Effects, effects
-from sae_lens_meme.evaluators.question_set.evaluator import QuestionSet
-from sae_lens_meme.evaluators.question_set.fusion import fuse_through
-from sae_lens_meme.evaluators.question_set.items import concept_items
+from sae_lens_meme.evaluators.question_set.binding import concentration
+from sae_lens_meme.evaluators.question_set.compute import (
+    CLASSES,
+    Cells,
+    TwoByTwo,
+    class_codes,
+    effects,
+    variance_shares,
+)
+from sae_lens_meme.evaluators.question_set.evaluator import QuestionSet, cells_of, permuted_within_items
+from sae_lens_meme.evaluators.question_set.items import concept_items, fused_items, random_items
+from sae_lens_meme.evaluators.question_set.quantities import table_of
 
 __all__ = [
+    "CLASSES",
     "Cells",
-    "Effects",
     "QuestionSet",
+    "TwoByTwo",
+    "cells_of",
+    "class_codes",
+    "concentration",
     "concept_items",
     "effects",
-    "fuse_through",
-    "score_classes",
-    "with_conjunctions",
+    "fused_items",
+    "permuted_within_items",
+    "random_items",
+    "table_of",
+    "variance_shares",
 ]

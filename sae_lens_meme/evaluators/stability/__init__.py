@@ -3,9 +3,24 @@
 Latents are matched one to one on decoder cosines; random directions with the same mean and covariance are matched alike.
 """
 
-from sae_lens_meme.evaluators.stability.agreement import seed_agreement
+from sae_lens_meme.evaluators.stability.compute import (
+    Directions,
+    firing_agreement,
+    largest_sum,
+    match,
+    random_like,
+    rate_groups,
+)
 from sae_lens_meme.evaluators.stability.evaluator import Stability
-from sae_lens_meme.evaluators.stability.matching import Matching, match
-from sae_lens_meme.evaluators.stability.seeds import stability
+from sae_lens_meme.evaluators.stability.quantities import of_significance
 
-__all__ = ["Matching", "Stability", "match", "seed_agreement", "stability"]
+__all__ = [
+    "Directions",
+    "Stability",
+    "firing_agreement",
+    "largest_sum",
+    "match",
+    "of_significance",
+    "random_like",
+    "rate_groups",
+]

@@ -1,0 +1,99 @@
+"""Parquet and Arrow files: cells as Python values, pictures left where they are until they are asked for."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from functools import lru_cache, partial
+from pathlib import Path
+from threading import Lock
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as parquet
+
+from sae_lens_meme.corpus.pictures import Embedded
+from sae_lens_meme.errors import BadTableError
+
+
+def read_arrow(path: Path) -> tuple[list[str], list[dict[str, Any]], dict[str, Any]]:
+    """Columns, rows without the pictures, and `pictures` and `classes` of a `Table`.
+
+    Raises:
+        BadTableError: the file is damaged.
+    """
+    kind = "Parquet" if path.suffix.lower() == ".parquet" else "Arrow"
+    try:
+        schema, n_chunks, chunk = _parquet(path) if kind == "Parquet" else _arrow(path)
+        pictures = [field.name for field in schema if _is_picture(field.type)]
+        texts = [field.name for field in schema if field.name not in pictures]
+        rows = [row for i in range(n_chunks) for row in chunk(i, texts).to_pylist()]
+        columns = {name: _embedded(n_chunks, lambda i, name=name: chunk(i, [name])) for name in pictures}
+    except Exception as error:  # whatever the bytes of a stranger make of Arrow
+        reason = " ".join(str(error).split())[:200]
+        raise BadTableError(f"{path.name}: cannot be read as {kind} ({reason}); write it again") from None
+    classes = {name: names for name, names in _classes(schema).items() if name in texts}
+    for name, names in classes.items():
+        for row in rows:
+            code = row[name]
+            row[name] = names[code] if isinstance(code, int) and 0 <= code < len(names) else None
+    return schema.names, rows, {"pictures": columns, "classes": classes}
+
+
+Chunk = Callable[[int, Sequence[str]], pa.Table]
+
+
+def _parquet(path: Path) -> tuple[pa.Schema, int, Chunk]:
+    file, lock = parquet.ParquetFile(path), Lock()
+
+    def chunk(i: int, columns: Sequence[str]) -> pa.Table:
+        with lock:  # pictures are asked for by several threads
+            return file.read_row_group(i, columns=list(columns))
+
+    return file.schema_arrow, file.num_row_groups, chunk
+
+
+def _arrow(path: Path) -> tuple[pa.Schema, int, Chunk]:
+    """The stream format in which `datasets` saves, mapped into memory."""
+    table = pa.ipc.open_stream(pa.memory_map(str(path))).read_all()
+    table.validate(full=True)
+    batches = table.to_batches()
+    return table.schema, len(batches), lambda i, columns: pa.Table.from_batches([batches[i]]).select(list(columns))
+
+
+def _is_picture(kind: pa.DataType) -> bool:
+    """Bytes, or the struct of bytes and path that a Hugging Face `Image` is."""
+    if pa.types.is_struct(kind):
+        return kind.get_field_index("bytes") >= 0 and kind.get_field_index("path") >= 0
+    return pa.types.is_binary(kind) or pa.types.is_large_binary(kind)
+
+
+def _embedded(n_chunks: int, read: Callable[[int], pa.Table]) -> list[Embedded]:
+    @lru_cache(maxsize=2)  # rows come in order: one chunk is in use, or two at their border
+    def data(i: int) -> tuple[pa.Array, Sequence[str | None]]:
+        column = read(i).column(0).combine_chunks()
+        if not pa.types.is_struct(column.type):
+            return column, [None] * len(column)
+        parts = dict(zip((part.name for part in column.type), column.flatten(), strict=True))
+        return parts["bytes"], parts["path"].to_pylist()
+
+    def picture(i: int, j: int) -> Any:
+        return data(i)[0][j].as_py()
+
+    found = []
+    for i in range(n_chunks):
+        pictures, paths = data(i)
+        sizes = pc.binary_length(pictures).to_pylist()  # pyright: ignore[reportAttributeAccessIssue]
+        found += [Embedded(partial(picture, i, j), sizes[j], paths[j]) for j in range(len(sizes))]
+    return found
+
+
+def _classes(schema: pa.Schema) -> dict[str, list[str]]:
+    """The names of the columns that `datasets` has written as classes."""
+    try:
+        features = json.loads((schema.metadata or {}).get(b"huggingface", b"{}")).get("info", {}).get("features", {})
+        found = {name: kind.get("names") for name, kind in features.items() if kind.get("_type") == "ClassLabel"}
+    except (ValueError, AttributeError):  # metadata of someone else
+        return {}
+    return {name: list(map(str, names)) for name, names in found.items() if isinstance(names, list)}

@@ -1,0 +1,48 @@
+"""The options of a corpus: a folder for each reader, and how the sources become one corpus."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
+
+from pydantic import Field, create_model
+
+from sae_lens_meme.corpus.readers import READERS
+from sae_lens_meme.corpus.skipped import OnBad
+from sae_lens_meme.options import File, Options
+
+Preset = Literal["all", "intervlm"]
+
+
+class _Merging(Options):
+    section: ClassVar[str] = "corpus"
+
+    columns: dict[str, Any] | File | None = None
+    """What the columns of --folder are, as a YAML file such as {text: caption, labels: {hate: is_hateful}}."""
+    preset: Preset = "all"
+    """'all' keeps every labelled row; 'intervlm' the published 19,820 + 1,007."""
+    holdout: Annotated[float, Field(ge=0, lt=0.5)] = 0.1
+    """Share of validation and of test rows for a source that has no split of its own."""
+    on_bad: OnBad = "raise"
+    """A row or picture that cannot be used: 'raise' stops, 'skip' lists it in bad_rows.jsonl."""
+
+
+def corpus_options() -> type[CorpusOptions]:
+    """`CorpusOptions` with a field for every reader that is registered now."""
+    folder: Any = File | None  # pyright: ignore[reportOperatorIssue]
+    fields: dict[str, Any] = {
+        name: (folder, Field(default=None, description=reader.help)) for name, reader in READERS.items()
+    }
+    sources = create_model("Sources", __base__=Options, **fields)
+    return create_model("CorpusOptions", __base__=(_Merging, sources))  # type: ignore[return-value]
+
+
+if TYPE_CHECKING:
+
+    class CorpusOptions(_Merging):
+        def __getattr__(self, name: str) -> Any: ...
+
+
+def __getattr__(name: str) -> Any:
+    if name == "CorpusOptions":  # made when it is asked for: readers may have been added
+        return corpus_options()
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,0 +1,48 @@
+"""The options of `embed`: a model over a corpus, or vectors that exist already."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from sae_lens_meme.options import Count, File, Options, Positive
+
+HEADS = "heads.safetensors"
+"""MemeCLIP's heads, kept beside the embeddings that were fused through them."""
+
+
+class EmbedOptions(Options):
+    """How a corpus is embedded."""
+
+    section = "embed"
+
+    model: str = "ViT-L-14/openai"
+    """open_clip name, 'hf-hub:OWNER/NAME', 'local-dir:FOLDER', or 'demo-encoder'."""
+    fusion: Literal["clip", "memeclip"] = "clip"
+    """'clip' (unit image * unit projected text) or 'memeclip' (un-projected text through MemeCLIP's heads)."""
+    heads: File | None = None
+    """memeclip: a trained checkpoint; without one the heads are trained on --task."""
+    task: str = "hate"
+    """memeclip: the label that new heads are trained on; the epoch is picked on its validation rows."""
+    device: str = "auto"
+    """auto (CUDA, then MPS, then the CPU), cpu, cuda, mps."""
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    """auto is bfloat16 on CUDA and float32 elsewhere; on a CPU with AVX512-BF16 bfloat16 is several times as fast."""
+    batch_size: Positive = 64
+    """Memes a forward pass; the numbers depend on it in the last bit, so it is part of the result's key."""
+    workers: Count | None = None
+    """Decoding processes; default one a core, at most 8."""
+
+
+class ArrayOptions(Options):
+    """Vectors that exist already, and the table that describes them. A key follows a colon: `x.safetensors:key`."""
+
+    section = "embed"
+
+    image_embeds: File | None = None
+    """Array: .npy, .safetensors[:key], .pt[:key], dataset:column."""
+    text_embeds: File | None = None
+    """Array of the same width as --image-embeds; hook_fused is computed from the two."""
+    fused_embeds: File | None = None
+    """Array of fused embeddings, where that is all there is."""
+    table: File
+    """CSV, TSV, JSONL or Parquet with id and, where there are any, source, split, group, text, labels: row i describes vector i."""

@@ -1,0 +1,132 @@
+"""What each number and each column of concept alignment is."""
+
+from __future__ import annotations
+
+from sae_lens_meme.evaluators.concept_alignment.compute import FAMILIES, INTERVLM_F1
+from sae_lens_meme.evaluators.result import Quantity
+
+TESTED = {
+    "corrected": "exact one-sided test within source, on all memes with a known label; where memes have groups, on one meme a group (5 / 3 of "
+    "the median p of five draws where that leaves out more than a tenth of the memes)",
+    "published": "InterVLM's procedure: one-sided Fisher test on all memes of all splits at once, where a missing label is a "
+    "negative (and matches sentiment<=-1) and a latent that never fires is a test with p = 1",
+}
+"""The test of association of each protocol, and its rows."""
+SCORED = {
+    "corrected": "threshold chosen on validation memes (on train memes for a concept that is true of no validation meme), "
+    "F1 and AUROC (within source) on test memes",
+    "published": "InterVLM's procedure: threshold and scores on all memes of all splits at once, a missing label is a negative",
+}
+"""The rows of the scores of each protocol."""
+JACKKNIFE = (
+    "delete-d jackknife: twice the spread over random four fifths of the memes (groups whole) of each source, laid around the count; a "
+    "bootstrap would take a repeated meme for independent evidence"
+)
+F1_INTERVAL = (
+    "bootstrap over test memes within source, groups whole; of an F1 of 0 or 1, which is 0 or 1 in every resample, Clopper and Pearson's "
+    "bounds of tp / (tp + fp + fn), from which F1 follows (Lam, Gopal and Qian 2023)"
+)
+HELD_OUT = ("f1_test", "winners_curse")
+NOT_HELD_OUT = "the published protocol holds no rows out"
+"""Why these are None under it."""
+NO_QUALITY = (
+    "A count of pairs is no measure of quality: units that load on everything are associated with everything, so that "
+    "random directions get more pairs than a good SAE."
+)
+_OF = {"global": "over all latents and concepts", "concept": "each concept a family of its own"}
+
+N_F1 = f"n_f1_above_{INTERVLM_F1}"
+COUNTS = {
+    quantity.key: quantity
+    for quantity in (
+        *(Quantity(f"n_significant_{f}", f"pairs with Benjamini-Hochberg q < alpha, {_OF[f]}") for f in FAMILIES),
+        *(Quantity(f"n_latents_{f}", f"latents with at least one pair of q < alpha, {_OF[f]}") for f in FAMILIES),
+        Quantity("n_latents", "latents, or units of a control"),
+        Quantity(
+            "n_pairs_tested",
+            "latent x concept pairs tested: those whose margins allow more than one table (corrected), or all (published)",
+        ),
+        Quantity(
+            N_F1,
+            "pairs whose F1 is above InterVLM's threshold: on test memes (corrected), the best on all memes (published); a "
+            "concept of prevalence above .22 reaches it by always firing",
+        ),
+        *(Quantity(f"share_of_latents_{f}", f"n_latents_{f} / n_latents") for f in FAMILIES),
+        *(
+            Quantity(f"share_of_tests_{f}", f"n_significant_{f} / n_pairs_tested", "no pair can be tested")
+            for f in FAMILIES
+        ),
+    )
+}
+"""Numbers of `compute.pair_counts`, and how many pairs have an F1 above InterVLM's threshold."""
+N_CONCEPTS = Quantity("n_concepts", "concepts")
+MEDIAN_AUROC = {
+    f: Quantity(
+        f"median_auroc_significant_{f}",
+        f"median AUROC of the pairs with q < alpha, {_OF[f]}: the effect beside the significance",
+        "no pair is significant, or of none of them an AUROC is defined",
+    )
+    for f in FAMILIES
+}
+AUROC_ABOVE_HALF = {
+    f: Quantity(
+        f"n_auroc_above_half_significant_{f}",
+        f"of the pairs with q < alpha, {_OF[f]}, those whose DeLong interval of the AUROC lies above .5 (one that is not "
+        "known does not)",
+    )
+    for f in FAMILIES
+}
+ABOVE_ALWAYS_ON = Quantity(
+    "n_concepts_above_always_on",
+    "concepts whose best latent has a larger F1 than a latent that fires on every meme",
+    "of no concept the best latent has an F1",
+)
+
+BEST_LATENT = Quantity("best_latent", "the latent with the best F1 on the memes that choose its threshold")
+BEST = {
+    "f1_validation": Quantity(
+        "best_f1_validation", "F1 of the best latent on the memes that chose latent and threshold: optimistic"
+    ),
+    "f1_test": Quantity("best_f1_test", "F1 of that latent on test memes; control: best_f1_always_on"),
+    "winners_curse": Quantity("best_winners_curse", "best_f1_validation - best_f1_test"),
+    "f1_always_on": Quantity("best_f1_always_on", "control: F1 of a latent that fires on every meme, same rows"),
+    "auroc": Quantity("best_auroc", "AUROC of that latent's activation; a constant latent has .5"),
+}
+"""Scores of a concept's best latent, by column of the table."""
+SOURCE_ONLY = Quantity(
+    "f1_source_only",
+    "control: F1 on test memes of the best rule that reads nothing but the source (it fires on whole sources, chosen on the "
+    "memes that choose the threshold); F1 pools the sources, so that a latent that knows only the source gets this",
+)
+
+COLUMNS = {
+    "latent": "index of the latent",
+    "concept": "name of the concept",
+    "protocol": "corrected or published",
+    "n": "memes that the test of association reads",
+    "a": "of these, the latent fires and the concept is true",
+    "b": "fires, false",
+    "c": "silent, true",
+    "d": "silent, false",
+    "odds_ratio": "Mantel-Haenszel, common to the sources; null where b c = 0",
+    "p": "corrected: exact one-sided test within source, of one meme a group; published: one-sided Fisher test, sources pooled",
+    "q_concept": "Benjamini-Hochberg q, each concept a family of its own",
+    "q_global": "Benjamini-Hochberg q over all latents and concepts",
+    "auroc": "of the activation, on test memes within source (corrected) or on all memes (published)",
+    "threshold": "activation from which the latent counts as firing, with the best F1 on the memes of threshold_split",
+    "f1_validation": "F1 on the memes that chose the threshold: optimistic",
+    "f1_test": "F1 on test memes; control: f1_always_on",
+    "precision_test": "precision on test memes",
+    "recall_test": "recall on test memes",
+    "f1_always_on": "control: F1 of a latent that fires on every meme",
+    "log10_p": "base-10 logarithm of p, which may underflow",
+    "odds_ratio_low": "low end of the 95 % interval of Robins, Breslow and Greenland, which takes each meme for its own group",
+    "odds_ratio_high": "high end of that interval",
+    "firing_rate_difference": "P(fires | true) - P(fires | false), within source",
+    "auroc_low": "low end of DeLong's 95 % interval (corrected: over groups, Obuchowski's); null with fewer than two memes of a kind, or kinds that are apart",
+    "auroc_high": "high end of that interval",
+    "f1_ceiling": "2 min(r, p) / (r + p): the largest F1 at the firing rate r of the threshold and the prevalence p",
+    "winners_curse": "f1_validation - f1_test",
+    "n_test": "test memes with a known label",
+    "threshold_split": "the split that chose the threshold: validation, train where no validation meme is true, or all (published)",
+}

@@ -1,0 +1,52 @@
+"""Which memes an SAE was trained on, as far as it says so itself."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Any
+
+from safetensors.torch import save
+
+from sae_lens_meme.embeddings import Embeddings
+from sae_lens_meme.storage import sha256_json
+
+
+def training_rows_known(sae: Any, embeddings: Embeddings) -> str | None:
+    """None where the train rows of the embeddings are the ones that the SAE was trained on; else why that is not known.
+
+    `train` writes the facts into the SAE's metadata, by which test memes are known to be new to it. Any other SAE may
+    have seen them: SAELens' own runner, for one, trains on all rows of a folder of cached activations.
+    """
+    metadata = sae.cfg.metadata
+    unknown = "the training rows of this SAE are not known, test memes may be among them"
+    if metadata.embeddings_fingerprint is None or metadata.train_rows_fingerprint is None:
+        return f"{unknown}: it carries no record of them, as `sae-lens-meme train` writes"
+    if metadata.weights_fingerprint != weights_fingerprint(sae):
+        return f"{unknown}: its weights are not those that `sae-lens-meme train` made"
+    if metadata.embeddings_fingerprint == embeddings.fingerprint:
+        return None
+    if metadata.train_rows_fingerprint != train_rows_fingerprint(embeddings):
+        return f"{unknown}: it was trained on other embeddings with other train memes"
+    return None
+
+
+def describe_training_rows(sae: Any, embeddings: Embeddings) -> dict[str, str]:
+    """The metadata that `training_rows_known` reads, of an SAE with the weights that are saved."""
+    return {
+        "embeddings_fingerprint": embeddings.fingerprint,
+        "train_rows_fingerprint": train_rows_fingerprint(embeddings),
+        "weights_fingerprint": weights_fingerprint(sae),
+    }
+
+
+def train_rows_fingerprint(embeddings: Embeddings) -> str:
+    """A hash of the ids of the train memes, whatever their order and however they were embedded."""
+    rows = embeddings.rows("train")
+    identified = "id" in embeddings.dataset.column_names
+    return sha256_json(sorted(embeddings.ids[rows].tolist()) if identified else rows.tolist())
+
+
+def weights_fingerprint(sae: Any) -> str:
+    """A hash of all weights, bit by bit."""
+    weights = {name: value.detach().cpu().contiguous() for name, value in sae.state_dict().items()}
+    return hashlib.sha256(save(weights)).hexdigest()

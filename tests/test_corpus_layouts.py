@@ -1,0 +1,251 @@
+"""Where the pictures are: embedded in a table, beside it, in a folder beside it; in the layouts of the Hub."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as parquet
+import pytest
+from datasets import ClassLabel, Dataset, DatasetDict, Features, Value
+from datasets import Image as ImageFeature
+from PIL import Image
+
+from sae_lens_meme.corpus import build_corpus, read_folder
+from sae_lens_meme.errors import BadImageError, BadTableError, ConfigError
+
+N = 12
+HATE = [-1 if i % 5 == 4 else i % 2 for i in range(N)]
+
+
+def png(seed: int) -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(np.random.default_rng(seed).integers(0, 256, (5, 4, 3), dtype=np.uint8)).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def memes(rows: range = range(N), paths: bool = False, **more: list) -> Dataset:
+    """Pictures as the Hub has them: bytes in a column, with or without a name, and a label of type ClassLabel."""
+    columns = {
+        "image": [{"bytes": png(i), "path": f"{i}.png" if paths else None} for i in rows],
+        "text": [f"caption {i}" for i in rows],
+        "hate": [HATE[i] for i in rows],
+        **more,
+    }
+    features = {"image": ImageFeature(), "text": Value("string"), "hate": ClassLabel(names=["no", "yes"])}
+    return Dataset.from_dict(columns, features=Features(features | {name: Value("string") for name in more}))
+
+
+def build(folder: Path, out: Path, **options) -> dict[str, dict]:
+    """The rows of a corpus by caption."""
+    corpus = build_corpus(out, folder=folder, progress=False, **({"holdout": 0} | options))
+    parts = [part.cast_column("image", ImageFeature(decode=False)).to_list() for part in corpus.values()]
+    return {row["text"]: row for part in parts for row in part}
+
+
+def check(rows: dict[str, dict], splits: list[str] | None = None) -> None:
+    assert len(rows) == N
+    for i in range(N):
+        row = rows[f"caption {i}"]
+        assert row["image"]["bytes"] == png(i)
+        assert row["image_sha256"] == hashlib.sha256(png(i)).hexdigest()
+        assert row["hate"] == (None if HATE[i] < 0 else HATE[i])
+        assert row["split"] == (splits[i] if splits else "train")
+
+
+@pytest.mark.parametrize("paths", [True, False])
+def test_parquet_with_pictures(paths: bool, tmp_path):
+    file = tmp_path / "hub" / "memes.parquet"
+    file.parent.mkdir()
+    memes(paths=paths).to_parquet(file, batch_size=5)
+    rows = build(file, tmp_path / "file")
+    check(rows)
+    assert rows["caption 3"]["id"] == ("hub/3.png" if paths else "hub/memes/4")
+    check(build(file.parent, tmp_path / "folder"))
+    train = build(file, tmp_path / "split", columns={"id": "text"}, holdout=0.3)
+    assert {row["id"] for row in train.values()} == {f"hub/caption {i}" for i in range(N)}
+    assert {row["split"] for row in train.values()} == {"train", "validation", "test"}
+
+
+SPLITS = ["train"] * 6 + ["validation"] * 3 + ["test"] * 3
+
+
+def parts() -> DatasetDict:
+    return DatasetDict({"train": memes(range(6)), "val": memes(range(6, 9)), "test": memes(range(9, 12))})
+
+
+def test_what_save_to_disk_writes(tmp_path):
+    memes().save_to_disk(tmp_path / "one", num_shards=3)
+    check(build(tmp_path / "one", tmp_path / "a"))
+    parts().save_to_disk(tmp_path / "splits")
+    check(build(tmp_path / "splits", tmp_path / "b"), SPLITS)
+    memes().select([*range(6), *range(6)]).select(range(6)).save_to_disk(tmp_path / "chosen")
+    assert len(build(tmp_path / "chosen", tmp_path / "c")) == 6
+
+
+def test_the_files_of_a_hub_repository(tmp_path):
+    (tmp_path / "hub" / "data").mkdir(parents=True)
+    for split, part in parts().items():
+        for shard in range(2):
+            name = f"{split}-{shard:05}-of-00002.parquet"
+            part.shard(2, shard).to_parquet(tmp_path / "hub" / "data" / name)
+    rows = build(tmp_path / "hub", tmp_path / "out")
+    check(rows, SPLITS)
+    assert rows["caption 0"]["id"] == "hub/data/train-00000-of-00002/1"
+
+
+@pytest.mark.parametrize("suffix", ["jsonl", "csv"])
+def test_imagefolder_with_one_metadata_file_a_split(suffix: str, tmp_path):
+    for split, part in parts().items():
+        folder = tmp_path / "mine" / split
+        folder.mkdir(parents=True)
+        lines = []
+        for i, text in enumerate(part["text"]):  # every split has its own 0.png
+            (folder / f"{i}.png").write_bytes(png(int(text.split()[1])))
+            lines.append({"file_name": f"{i}.png", "text": text, "hate": ["no", "yes", ""][part["hate"][i]]})
+        table = {
+            "jsonl": "".join(json.dumps(line) + "\n" for line in lines),
+            "csv": "file_name,text,hate\n" + "".join(",".join(line.values()) + "\n" for line in lines),
+        }
+        (folder / f"metadata.{suffix}").write_text(table[suffix])
+    rows = build(tmp_path / "mine", tmp_path / "out")
+    check(rows, SPLITS)
+    assert rows["caption 6"]["id"] == "mine/val/0.png"
+    (tmp_path / "mine" / "val" / f"metadata.{suffix}").unlink()
+    with pytest.raises(BadTableError, match=r"val: has no metadata\.csv or .*, but test has; add it"):
+        read_folder(tmp_path / "mine")
+
+
+def test_a_class_means_what_its_name_says(tmp_path):
+    names = ["oppose", "neutral", "support"]
+    features = Features(
+        {"image": ImageFeature(), "stance": ClassLabel(names=names), "kind": ClassLabel(names=["a", "b"])}
+    )
+    images = [{"bytes": png(i), "path": f"{i}.png"} for i in range(3)]
+    dataset = Dataset.from_dict({"image": images, "stance": [0, 1, 2], "kind": [1, 0, -1]}, features=features)
+    dataset.to_parquet(tmp_path / "t.parquet")
+    rows = read_folder(tmp_path / "t.parquet", {"labels": {"kind": "kind"}})
+    assert [dict(row.labels) for row in rows] == [
+        {"stance": 2, "kind": 1},
+        {"stance": 0, "kind": 0},
+        {"stance": 1, "kind": None},
+    ]
+    rows = read_folder(tmp_path / "t.parquet", {"labels": {"kind": {"column": "kind", "values": {"a": 7, "b": 9}}}})
+    assert [row.labels["kind"] for row in rows] == [9, 7, None]
+
+
+def test_a_broken_embedded_picture_is_named_and_a_missing_one_too(tmp_path):
+    images = [{"bytes": png(0), "path": "0.png"}, {"bytes": png(1)[:60], "path": "1.png"}, {"bytes": b"", "path": None}]
+    features = Features({"image": ImageFeature(), "text": Value("string")})
+    Dataset.from_dict({"image": images, "text": list("abc")}, features=features).to_parquet(tmp_path / "t.parquet")
+    with pytest.raises(BadImageError, match=r"t\.parquet, row 2 .*truncated after 60 bytes"):
+        build(tmp_path / "t.parquet", tmp_path / "a")
+    rows = build(tmp_path / "t.parquet", tmp_path / "b", on_bad="skip")
+    assert list(rows) == ["a"]
+
+
+def test_pictures_that_a_table_only_names(tmp_path):
+    (tmp_path / "pics").mkdir()
+    (tmp_path / "pics" / "0.png").write_bytes(png(0))
+    kind = pa.struct({"bytes": pa.binary(), "path": pa.string()})
+    image = pa.array([{"bytes": None, "path": "pics/0.png"}], kind)
+    parquet.write_table(pa.table({"image": image, "text": ["a"]}), tmp_path / "t.parquet")
+    assert build(tmp_path / "t.parquet", tmp_path / "out")["a"]["image"]["bytes"] == png(0)
+
+
+def test_a_column_of_pictures_is_no_caption(tmp_path):
+    memes().to_parquet(tmp_path / "t.parquet")
+    with pytest.raises(BadTableError, match="column 'image' holds pictures, not text"):
+        read_folder(tmp_path / "t.parquet", {"text": "image"})
+
+
+def a_table(root: Path, pictures: Path, name: str = "{}.png") -> None:
+    root.mkdir(exist_ok=True)
+    pictures.mkdir(parents=True, exist_ok=True)
+    lines = []
+    for i in range(3):
+        (pictures / f"{i}.png").write_bytes(png(i))
+        lines.append(f"{name.format(i)},caption {i}\n")
+    (root / "metadata.csv").write_text("image,text\n" + "".join(lines))
+
+
+@pytest.mark.parametrize("folder", [".", "images", "img", "Some Pictures"])
+def test_pictures_in_a_folder_that_the_table_does_not_name(folder: str, tmp_path):
+    root = tmp_path / "mine"
+    for decoy in ("a", "zzz"):
+        (root / decoy).mkdir(parents=True)
+    a_table(root, root / folder)
+    rows = build(root, tmp_path / "out")
+    assert [rows[f"caption {i}"]["image"]["bytes"] for i in range(3)] == [png(i) for i in range(3)]
+    assert rows["caption 0"]["id"] == "mine/0.png"
+
+
+def test_the_column_map_names_the_folder_of_the_pictures(tmp_path):
+    root = tmp_path / "mine"
+    a_table(root, root / "a" / "deep" / "folder")
+    with pytest.raises(BadImageError, match=r"'0\.png' does not exist"):
+        build(root, tmp_path / "x")
+    for given in ("a/deep/folder", str(root / "a" / "deep" / "folder")):
+        rows = build(root, tmp_path / "out", columns={"pictures": given})
+        assert rows["caption 2"]["image"]["bytes"] == png(2)
+    with pytest.raises(ConfigError, match=r"pictures is 'b', which is no folder in .*mine; it has a/, metadata\.csv"):
+        read_folder(root, {"pictures": "b"})
+    with pytest.raises(ConfigError, match="pictures is 3; give the name of a folder"):
+        read_folder(root, {"pictures": 3})
+
+
+@pytest.mark.parametrize("name", ["{}.png", "img/{}.png"])
+def test_a_folder_of_pictures_may_be_a_link_but_not_lead_on(name: str, tmp_path):
+    root = tmp_path / "mine"
+    a_table(root, tmp_path / "elsewhere", name)
+    (root / "img").symlink_to(tmp_path / "elsewhere")
+    assert build(root, tmp_path / "out")["caption 1"]["image"]["bytes"] == png(1)
+    (tmp_path / "elsewhere" / "2.png").unlink()
+    (tmp_path / "secret.png").write_bytes(png(9))
+    (tmp_path / "elsewhere" / "2.png").symlink_to(tmp_path / "secret.png")
+    with pytest.raises(BadTableError, match="is a link that leads out of 'img'"):
+        read_folder(root)
+
+
+def test_a_release_with_a_linked_folder_of_pictures(tmp_path):
+    (tmp_path / "hmc").mkdir()
+    (tmp_path / "pictures").mkdir()
+    for i in range(2):
+        (tmp_path / "pictures" / f"{i}.png").write_bytes(png(i))
+    (tmp_path / "hmc" / "img").symlink_to(tmp_path / "pictures")
+    lines = [json.dumps({"id": i, "img": f"img/{i}.png", "label": i, "text": "a"}) + "\n" for i in range(2)]
+    (tmp_path / "hmc" / "train.jsonl").write_text("".join(lines))
+    corpus = build_corpus(tmp_path / "out", hmc=tmp_path / "hmc", progress=False)
+    assert corpus["train"]["id"][:] == ["hmc/0.png", "hmc/1.png"]
+
+
+@pytest.mark.parametrize(
+    ("files", "message"),
+    [
+        ({"state.json": "{}"}, r"state\.json: is not what save_to_disk writes"),
+        ({"dataset_dict.json": '{"splits": [1]}'}, r"dataset_dict\.json: is not what save_to_disk writes"),
+        ({"dataset_dict.json": "["}, r"dataset_dict\.json: is not what save_to_disk writes"),
+        ({"state.json": '{"_data_files": [{"filename": "../../x.arrow"}]}'}, r"mine/x\.arrow: no such file"),
+        ({"state.json": '{"_data_files": [{"filename": "x.arrow"}]}', "x.arrow": "ARROW"}, "cannot be read as Arrow"),
+        ({"train.csv": "image\n", "test.csv": "image\na.png\n"}, r"train\.csv: has no rows"),
+        ({"a.txt": ""}, r"looked for metadata\.csv or .*found a\.txt"),
+    ],
+)
+def test_refuses_folders(files: dict[str, str], message: str, tmp_path):
+    (tmp_path / "mine").mkdir()
+    for name, text in files.items():
+        (tmp_path / "mine" / name).write_text(text)
+    with pytest.raises(BadTableError, match=message):
+        read_folder(tmp_path / "mine")
+
+
+def test_a_saved_split_that_is_gone_is_named(tmp_path):
+    parts().save_to_disk(tmp_path / "mine")
+    shutil.rmtree(tmp_path / "mine" / "test")
+    with pytest.raises(BadTableError, match=r"test/state\.json: is not what save_to_disk writes"):
+        read_folder(tmp_path / "mine")
