@@ -41,7 +41,6 @@ from sae_lens_meme.evaluators.contest import (
     k_sparse,
     mean_differences,
     one_to_one,
-    permuted_rows,
     resampled,
     scr,
     tpp,
@@ -373,7 +372,7 @@ def test_scr_agrees_with_saebench():
     n = len(golden["x"]["train"][cells[0]])
     target, tie = (np.tile(np.repeat([TRUE if c[i] == "1" else FALSE for c in cells], n), 2) for i in (0, 1))
     names_ = ("professor / nurse", "male / female", "male_professor / female_nurse")
-    fair, of_tie, biased = (probes_of(golden, name) for name in names_)
+    of_tie, biased = (probes_of(golden, name) for name in names_[1:])
     clean = golden["clean"]
     before = clean[f"{names_[2]} probe on {names_[0]} data"]
     task = Biased(Tie("tie", target, tie), rows.train, biased, of_tie, before, clean[names_[0]] - before)
@@ -389,24 +388,14 @@ def test_scr_agrees_with_saebench():
 # groups
 
 
-def memes_in_groups(n: int, size: int) -> Embeddings:
-    memes = make_embeddings({"h": np.ones((n, 2), np.float32)}, sources=(["a"] * 30 + ["b"] * (n - 30)))
-    object.__setattr__(memes, "groups", np.array([f"g{i // size}" for i in range(n)]))
-    return memes
-
-
-def test_groups_are_drawn_together_and_change_places_together():
-    memes, size = memes_in_groups(90, 5), 5
+def test_groups_are_drawn_together():
+    single = make_embeddings({"h": np.ones((90, 2), np.float32)}, sources=["a"] * 30 + ["b"] * 60)
+    memes = Embeddings.from_dataset(single.dataset.add_column("group", [f"g{i // 5}" for i in range(90)]))
     weights = resampled(memes, np.arange(90), 20, seed=0)
-    by_group = weights.reshape(18, size, 21)
+    by_group = weights.reshape(18, 5, 21)
     assert (by_group == by_group[:, :1]).all()
     assert (weights[:, 0] == 1).all()
-    assert not (weights[:, 1:] == 1).all()
-    to = permuted_rows(memes, np.random.default_rng(0))
-    assert sorted(to) == list(range(90))
-    assert (to.reshape(18, size) // size == to.reshape(18, size)[:, :1] // size).all(), "a group was torn apart"
-    assert (memes.sources[to] == memes.sources).all()
-    assert (to != np.arange(90)).any()
+    assert (weights[:, 1:] != 1).any()
 
 
 def test_memes_without_groups_are_drawn_one_by_one_within_source():
@@ -437,7 +426,7 @@ def test_memes_that_cannot_be_scored_are_one_line(planted, trained):
     ("options", "message"),
     [
         ({"ks": [0]}, "contest.ks"),
-        ({"ks": []}, "contest.ks is empty"),
+        ({"ks": []}, "contest.ks is \\[\\], it must be a list of 1 or more"),
         ({"controls": ["neuron"]}, "contest.controls"),
         ({"n_bootstrap": -1}, "contest.n_bootstrap is -1"),
         ({"kss": [1]}, "did you mean 'ks'"),
@@ -465,7 +454,7 @@ def test_a_control_that_cannot_be_trained_is_listed_and_left_out(planted, traine
     assert contest.shuffled is None
     assert contest.options.n_bootstrap == 0
     unlabelled = make_embeddings({"hook_fused": planted.x})
-    with pytest.raises(Unavailable, match="no label has two classes"):
+    with pytest.raises(Unavailable, match="no label has 2 to 10 classes"):
         Contest.from_context(Context(trained, unlabelled, encode(trained, unlabelled), EvaluateOptions()))
 
 

@@ -1,8 +1,8 @@
 """The headline: what an SAE recovers, against everything else, on equal terms."""
 
 from sae_lens_meme.evaluators.contest.ablation import Biased, Tie, chosen, effects, scr, tpp
+from sae_lens_meme.evaluators.contest.compute import resampled
 from sae_lens_meme.evaluators.contest.evaluator import Contest
-from sae_lens_meme.evaluators.contest.families import groups_of, permuted_rows, resampled
 from sae_lens_meme.evaluators.contest.kernels import fit_few
 from sae_lens_meme.evaluators.contest.matched import auroc_of, best_units, correlation_of, f1_of, one_to_one
 from sae_lens_meme.evaluators.contest.probing import Probes, k_sparse, mean_differences
@@ -24,11 +24,9 @@ __all__ = [
     "effects",
     "f1_of",
     "fit_few",
-    "groups_of",
     "k_sparse",
     "mean_differences",
     "one_to_one",
-    "permuted_rows",
     "resampled",
     "scr",
     "tpp",

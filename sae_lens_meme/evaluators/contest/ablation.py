@@ -225,14 +225,14 @@ def scr(
     Args:
         seed: as for `tpp`.
     """
-    assert units.decoder is not None
+    assert (decoder := units.decoder) is not None
 
     def of(place: int) -> list[np.ndarray]:
         task = tasks[place]
         difference = mean_differences(units, task.tie.as_target(), task.balanced_rows)[:, 0]
-        effect = np.abs(effects(difference, units.decoder @ task.of_tie.coef[:, 0], signed=True))
+        effect = np.abs(effects(difference, decoder @ task.of_tie.coef[:, 0], signed=True))
         order = chosen(effect, max(ns), None if seed is None else (seed, place))
-        acts, along = units.take(order)[rows.test], units.decoder[order] @ task.probe.coef[:, 0]
+        acts, along = units.take(order)[rows.test], decoder[order] @ task.probe.coef[:, 0]
         logits = task.probe.logits(z[rows.test])[:, 0]
         before = _cell_accuracy(logits > 0, task.tie, rows, weights)
         after = (_cell_accuracy(logits - acts[:, :n] @ along[:n] > 0, task.tie, rows, weights) for n in ns)

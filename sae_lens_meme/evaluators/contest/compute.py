@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
@@ -10,8 +10,8 @@ import numpy as np
 from jaxtyping import Float, Float64, Int
 
 from sae_lens_meme.embeddings import Embeddings
+from sae_lens_meme.evaluators.concepts import Concept
 from sae_lens_meme.evaluators.contest.ablation import Biased, biased_probes, scr, tpp
-from sae_lens_meme.evaluators.contest.families import permuted_rows, resampled
 from sae_lens_meme.evaluators.contest.hierarchy import absorption, split
 from sae_lens_meme.evaluators.contest.matched import (
     Draws,
@@ -34,6 +34,8 @@ from sae_lens_meme.evaluators.contest.targets import (
     targets_of,
 )
 from sae_lens_meme.evaluators.contest.units import Units
+from sae_lens_meme.metrics.bootstrap import bootstrap_weights
+from sae_lens_meme.metrics.permutation import permutation_within
 from sae_lens_meme.standardize import Moments
 
 GROUPS = (LABELS, PLANTED, CROSS_MODAL)
@@ -84,7 +86,7 @@ class Arena:
         hook: str,
         moments: Moments,
         *,
-        concepts: Sequence[str] | None,
+        concepts: Iterable[str | Concept] | None,
         key: Key | None,
         ks: Sequence[int],
         ns: Sequence[int],
@@ -100,7 +102,7 @@ class Arena:
             z[batch_rows] = (batch - moments.mean) / moments.std
         probes = linear_probes(z, targets, rows, probe_rows, seed)
         tasks = {g: biased_probes(z, targets, embeddings, rows, g, seed) for g in (LABELS, PLANTED)}
-        cases = special_cases(embeddings, key, targets, rows) if key is not None else None
+        cases = special_cases(targets, rows) if key is not None else None
         weights = resampled(embeddings, rows.test, replicates, seed)
         logits = probes.logits(z[rows.test])
         return cls(targets, left_out, rows, weights, logits, probes, z, tasks, cases, ks, ns)
@@ -190,9 +192,26 @@ def permuted(units: Units, arena: Arena, embeddings: Embeddings, draws: int, see
     generator = np.random.default_rng(seed)
     found = []
     for _ in range(draws):
-        targets = replace(arena.targets, codes=arena.targets.codes[permuted_rows(embeddings, generator)])
+        targets = replace(arena.targets, codes=arena.targets.codes[_permuted_rows(embeddings, generator)])
         found.append(read(units, replace(arena.without_draws(targets), cases=None)))
     return {event: np.mean([scores[event] for scores in found], axis=0) for event in found[0]}
+
+
+def resampled(embeddings: Embeddings, rows: np.ndarray, replicates: int, seed: int) -> Weights:
+    """How often each of these memes is drawn, uint8: once in column 0, then in each of `replicates` bootstrap samples.
+
+    Groups are drawn together, within the source of their first meme.
+    """
+    ordered = embeddings.by_id[np.isin(embeddings.by_id, rows)]
+    weights = np.ones((len(embeddings), replicates + 1), np.uint8)
+    drawn = bootstrap_weights(embeddings.strata[ordered], replicates, seed, embeddings.groups[ordered])
+    for i, weight in enumerate(drawn, start=1):
+        weights[ordered, i] = weight
+    return weights[rows]
+
+
+def _permuted_rows(embeddings: Embeddings, generator: np.random.Generator) -> Int[np.ndarray, " n"]:
+    return permutation_within(embeddings.strata, generator, embeddings.by_id, embeddings.groups)
 
 
 def whole_embedding(arena: Arena) -> Scores:

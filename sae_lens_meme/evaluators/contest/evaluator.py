@@ -2,29 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from typing import Any, Literal
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
 
-import numpy as np
+from pydantic import Field
+from typing_extensions import Self
 
 from sae_lens_meme import options
 from sae_lens_meme.embeddings import Embeddings
-from sae_lens_meme.errors import ConfigError
+from sae_lens_meme.errors import DataError
 from sae_lens_meme.evaluators.base import Evaluator, Unavailable
-from sae_lens_meme.evaluators.concepts import concepts_of
+from sae_lens_meme.evaluators.concepts import Concepts, require_concepts
 from sae_lens_meme.evaluators.contest.compute import Arena, Scores, ablate, permuted, play, whole_embedding
 from sae_lens_meme.evaluators.contest.quantities import COLUMNS, PERMUTED, PROBE, RANDOM_LATENTS, SAE, SHUFFLED
 from sae_lens_meme.evaluators.contest.report import Report
 from sae_lens_meme.evaluators.contest.standings import Standings
 from sae_lens_meme.evaluators.contest.targets import Key
-from sae_lens_meme.evaluators.contest.units import Units, of_dictionary, of_directions
+from sae_lens_meme.evaluators.contest.units import KINDS, of_dictionary, of_directions
 from sae_lens_meme.evaluators.context import Context
 from sae_lens_meme.evaluators.latents import Latents, encode, hook_of
 from sae_lens_meme.evaluators.result import Result, Section
 from sae_lens_meme.options import Count, Positive
-from sae_lens_meme.standardize import Moments, train_moments
+from sae_lens_meme.standardize import train_moments
 
-
+Numbers = Annotated[tuple[Positive, ...], Field(strict=False, min_length=1)]
 FIRST = Section("Contest", "the SAE beside everything that could stand in its place")
 
 
@@ -44,13 +45,13 @@ class Contest(Evaluator):
     class Options(options.Options):
         """Of the contest."""
 
-        concepts: list[str] | None = None
+        concepts: Concepts = None
         """Concepts on the labels; default as for concept alignment."""
-        controls: list[Literal["neurons", "pca", "ica", "random"]] = ["neurons", "pca", "ica", "random"]
+        controls: Annotated[tuple[Literal["neurons", "pca", "ica", "random"], ...], Field(strict=False)] = KINDS
         """Directions that compete, each dense and at equal sparsity."""
-        ks: list[Positive] = [1, 2, 5, 10, 20]
+        ks: Numbers = (1, 2, 5, 10, 20)
         """Units of k-sparse probes."""
-        ns: list[Positive] = [1, 2, 5, 10]
+        ns: Numbers = (1, 2, 5, 10)
         """Units that are set to zero in TPP and SCR."""
         probe_rows: Positive = 20_000
         """Probes on the whole embedding are fitted on at most so many train memes."""
@@ -74,14 +75,11 @@ class Contest(Evaluator):
         super().__init__(embeddings, hook=hook, **options)
         self.key = None if key is None else Key(key.factors, key.kinds)
         self.shuffled, self.seeds = shuffled, dict(seeds or {})
-        for name in ("ks", "ns"):
-            if not getattr(self.options, name):
-                raise ConfigError(f"contest.{name} is empty; give one number or more")
 
     @classmethod
-    def from_context(cls, context: Context) -> Contest:
-        if context.answer_key is None and not _has_concepts(context):
-            raise Unavailable("no label has two classes and there is no answer key; add label columns to the memes")
+    def from_context(cls, context: Context) -> Self:
+        if context.answer_key is None:
+            require_concepts(context.embeddings, context.options_of(cls)["concepts"])
         if SHUFFLED not in context.controls and context.train_shuffled is not None:
             try:
                 context.controls[SHUFFLED] = context.train_shuffled()
@@ -110,8 +108,17 @@ class Contest(Evaluator):
         )
         ours = of_dictionary(SAE, sae, latents, moments)
         scores: dict[str, Scores] = {SAE: play(ours, arena)}
-        for rival in self._rivals(embeddings, hook, latents, moments):
-            scores[rival.name] = play(rival, arena)
+        unfit: dict[str, str] = {}
+        for kind in asked.controls:
+            try:
+                scores |= {
+                    u.name: play(u, arena) for u in of_directions(kind, embeddings, hook, latents, moments, asked.seed)
+                }
+            except DataError as error:
+                unfit[kind] = str(error)
+        if self.shuffled is not None:
+            acts = encode(self.shuffled, embeddings, hook)
+            scores[SHUFFLED] = play(of_dictionary(SHUFFLED, self.shuffled, acts, moments), arena)
         scores[PROBE] = whole_embedding(arena)
         scores[PERMUTED] = permuted(ours, arena, embeddings, asked.n_permutations, asked.seed)
         scores[RANDOM_LATENTS] = ablate(ours, arena.without_draws(arena.targets), seed=asked.seed)
@@ -121,23 +128,9 @@ class Contest(Evaluator):
             )
             for name, other in self.seeds.items()
         ]
-        standings = Standings(arena, scores, others)
+        standings = Standings(arena, scores, others, unfit)
         report = Report(standings)
         return Result(self.name, FIRST, report.measures(), standings.table(), COLUMNS, report.verdict())
-
-    def _rivals(self, embeddings: Embeddings, hook: str, latents: Latents, moments: Moments) -> Iterator[Units]:
-        yield from of_directions(self.options.controls, embeddings, hook, latents, moments, self.options.seed)
-        if self.shuffled is not None:
-            yield of_dictionary(SHUFFLED, self.shuffled, encode(self.shuffled, embeddings, hook), moments)
-
-
-def _has_concepts(context: Context) -> bool:
-    try:
-        return bool(concepts_of(context.embeddings, context.options_of(Contest).get("concepts")))
-    except ConfigError:
-        if context.options.concepts is not None:
-            raise
-        return False
 
 
 def _other_seeds(context: Context) -> dict[str, Any]:

@@ -55,7 +55,7 @@ class Report:
         names = self.standings.scores
         rest = [measure for event in self.standings.events for name in names for measure in self._of(event, name)]
         rest += [
-            self._left_out(),
+            *self._left_out(),
             *self._counts(),
             *(measure for event in self.compared for measure in self._differences(event)),
         ]
@@ -168,10 +168,12 @@ class Report:
         interval = self._interval(found) if units == SAE else None
         yield Measure(f"{event.key}/{units}", found.value, what, interval, reason=quantity.undefined)
 
-    def _left_out(self) -> Measure:
-        names = self.standings.arena.left_out
+    def _left_out(self) -> Iterator[Measure]:
+        names, unfit = self.standings.arena.left_out, self.standings.unfit
         what = f"targets with fewer than {FEWEST} true or false memes in train or in every source of the test memes"
-        return Measure("n_targets_left_out", len(names), f"{what}: {', '.join(names) or 'none'}")
+        yield Measure("n_targets_left_out", len(names), f"{what}: {', '.join(names) or 'none'}")
+        why = "; ".join(f"{name}: {reason}" for name, reason in unfit.items()) or "none"
+        yield Measure("n_rivals_left_out", len(unfit), f"kinds of directions that cannot be fitted: {why}")
 
     def _counts(self) -> Iterator[Measure]:
         for (estimator, least), quantity in COUNTS.items():

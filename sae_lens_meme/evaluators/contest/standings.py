@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -48,10 +48,11 @@ class Standings:
     Args:
         scores: of each set of units.
         others: of the SAEs of other seeds.
+        unfit: rivals that cannot be fitted -> why.
     """
 
-    def __init__(self, arena: Arena, scores: dict[str, Scores], others: Sequence[Scores]):
-        self.arena, self.scores, self.others = arena, scores, others
+    def __init__(self, arena: Arena, scores: dict[str, Scores], others: Sequence[Scores], unfit: Mapping[str, str]):
+        self.arena, self.scores, self.others, self.unfit = arena, scores, others, unfit
         self.events = list(scores[SAE])
         self.rivals = [name for name in scores if name not in (SAE, PROBE, PERMUTED, RANDOM_LATENTS)]
 
@@ -78,7 +79,8 @@ class Standings:
         tied = len(np.unique(np.abs(apart))) < len(
             apart
         )  # with ties scipy permutes for seconds, unless it is told not to
-        return float(wilcoxon(apart, method="asymptotic" if tied or len(apart) > 50 else "exact").pvalue)
+        found: Any = wilcoxon(apart, method="asymptotic" if tied or len(apart) > 50 else "exact")
+        return float(found.pvalue)
 
     def seeds_sd(self, event: Event) -> float:
         """NaN without SAEs of other seeds."""
@@ -140,7 +142,7 @@ class Standings:
         """One row for each set of units, estimator and k, and under it one for each target."""
         rows = [row for event in self.events for name in self.scores for row in self._rows(event, name)]
         numbers = [name for name in COLUMNS if name not in ("targets", "estimator", "units", "sparsity", "target")]
-        kinds = {name: "Float64" for name in numbers} | {"k": "Int64", "n_targets": "Int64"}
+        kinds = dict.fromkeys(numbers, "Float64") | {"k": "Int64", "n_targets": "Int64"}
         return pd.DataFrame(rows, columns=list(COLUMNS)).replace({np.nan: None}).astype(kinds)
 
     def _rows(self, event: Event, units: str) -> Iterator[dict[str, object]]:

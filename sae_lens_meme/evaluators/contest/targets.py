@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import pandas as pd
 from jaxtyping import Bool, Int, UInt8
 
 from sae_lens_meme.embeddings import Embeddings
-from sae_lens_meme.errors import ConfigError, DataError
-from sae_lens_meme.evaluators.concepts import ConceptLabels, concepts_of
+from sae_lens_meme.errors import DataError
+from sae_lens_meme.evaluators.answer_key import planted_values
+from sae_lens_meme.evaluators.base import Unavailable
+from sae_lens_meme.evaluators.concepts import Concept, ConceptLabels, concepts_of, require_concepts
 from sae_lens_meme.metrics.contingency import FALSE, TRUE, UNKNOWN
 
 LABELS, PLANTED, CROSS_MODAL = "labels", "planted", "cross_modal"
@@ -90,7 +91,7 @@ def _enough(codes: UInt8[np.ndarray, " n"], rows: Rows) -> bool:
 
 
 def targets_of(
-    embeddings: Embeddings, rows: Rows, concepts: Sequence[str] | None, key: Key | None
+    embeddings: Embeddings, rows: Rows, concepts: Iterable[str | Concept] | None, key: Key | None
 ) -> tuple[Targets, tuple[str, ...]]:
     """Concepts on the labels, then the values of a key's factors; and the names of those that cannot be scored.
 
@@ -98,7 +99,7 @@ def targets_of(
         DataError: no target can be scored, or a meme is not in the key.
         ConfigError: a given concept does not fit the labels.
     """
-    parts = [*_of_labels(embeddings, concepts), *(_of_key(embeddings, key) if key else ())]
+    parts = [*_of_labels(embeddings, concepts), *([_of_key(embeddings, key)] if key is not None else [])]
     if parts:
         names = tuple(name for part in parts for name in part.names)
         codes, group, factor = (
@@ -113,16 +114,14 @@ def targets_of(
     )
 
 
-def _of_labels(embeddings: Embeddings, concepts: Sequence[str] | None) -> Iterator[Targets]:
+def _of_labels(embeddings: Embeddings, concepts: Iterable[str | Concept] | None) -> Iterator[Targets]:
     try:
-        parsed = concepts_of(embeddings, concepts)
-    except ConfigError:
-        if concepts is not None:
-            raise
-        return  # no label has two classes
+        require_concepts(embeddings, concepts)
+    except Unavailable:  # no label has two classes
+        return
+    parsed = concepts_of(embeddings, concepts)
     labels = ConceptLabels.of(embeddings, parsed)
-    factor = np.array([concept.label for concept in parsed])
-    yield Targets(labels.names, labels.known, np.full(len(parsed), LABELS), factor)
+    yield Targets(labels.names, labels.known, np.full(len(parsed), LABELS), np.array([c.label for c in parsed]))
 
 
 @dataclass(frozen=True, eq=False)
@@ -132,42 +131,20 @@ class Key:
     factors: pd.DataFrame
     kinds: Mapping[str, str]
 
-    def of(self, embeddings: Embeddings) -> Any:
-        """The factors of these memes, in their order.
 
-        Raises:
-            DataError: a meme is not in the key.
-        """
-        mine = self.factors.set_index("id").reindex(embeddings.ids)[list(self.kinds)]
-        lacking = mine.index[mine.isna().all(axis=1)]
-        if len(lacking):
-            raise DataError(
-                f"id {lacking[0]!r} is not in the answer key ({len(lacking)} such memes); give the key of this corpus"
-            )
-        return mine
+def _of_key(embeddings: Embeddings, key: Key) -> Targets:
+    labels, columns = planted_values(embeddings, key.factors, key.kinds)
+    factors = [factor for factor, _ in columns]
+    groups = [CROSS_MODAL if key.kinds[factor] == "cross-modal" else PLANTED for factor in factors]
+    return Targets(labels.names, labels.known, np.array(groups), np.array(factors))
 
 
-def _of_key(embeddings: Embeddings, key: Key) -> Iterator[Targets]:
-    """One target a value; a true-or-false factor is one; factors that only name the source are left out."""
-    mine = key.of(embeddings)
-    for factor, kind in key.kinds.items():
-        column = mine[factor].to_numpy()
-        if not any(len(set(column[embeddings.strata == s])) > 1 for s in np.unique(embeddings.strata)):
-            continue
-        values = [True] if set(column) <= {True, False} else sorted(set(column))
-        group = CROSS_MODAL if kind == "cross-modal" else PLANTED
-        names = tuple(f"{factor}={value}" for value in values)
-        yield Targets(
-            names, _codes(*(column == v for v in values)), *(np.full(len(values), x) for x in (group, factor))
-        )
-
-
-def special_cases(embeddings: Embeddings, key: Key, targets: Targets, rows: Rows) -> tuple[Targets, np.ndarray]:
+def special_cases(targets: Targets, rows: Rows) -> tuple[Targets, np.ndarray]:
     """Conjunctions of the HIERARCHY's factors, and values that imply another; and the general target of each."""
     found: list[tuple[str, np.ndarray, int]] = []
     truth, planted = targets.codes == TRUE, targets.columns(PLANTED, CROSS_MODAL)
     for g in planted:
-        children = [c for c in planted if targets.factor[c] == HIERARCHY.get(targets.factor[g])]
+        children = [c for c in planted if targets.factor[c] == HIERARCHY.get(str(targets.factor[g]))]
         found += [(f"{targets.names[g]} & {targets.names[c]}", truth[:, g] & truth[:, c], int(g)) for c in children]
         found += [
             (targets.names[c], truth[:, c], int(g))

@@ -86,23 +86,25 @@ def of_dictionary(name: str, sae: Any, latents: Latents, moments: Moments) -> Un
 
 
 def of_directions(
-    kinds: Sequence[str], embeddings: Embeddings, hook: str, latents: Latents, moments: Moments, seed: int
+    kind: str, embeddings: Embeddings, hook: str, latents: Latents, moments: Moments, seed: int
 ) -> Iterator[Units]:
-    """Each kind dense, and with as many units firing on each meme as latents fire (`_k`).
+    """Dense, then with as many units firing on each meme as latents fire (`_k`).
 
     Dense `random` is a random rotation of the z-scored embedding; at equal sparsity it is as many random directions as
     there are latents.
+
+    Raises:
+        DataError: components of embeddings that do not vary.
     """
-    for kind in kinds:
-        if kind == "random":
-            dense = _rotation(moments, seed)
-            sparse_ = fit_directions(embeddings, hook, "random_topk", seed, latents.d_sae)
-        else:
-            dense = sparse_ = fit_directions(embeddings, hook, kind, seed)
-        parts = [np.asarray(dense.transform(batch), np.float32) for _, batch in embeddings.batches(hook)]
-        yield Units(kind, np.concatenate(parts), _decoder(dense, moments))
-        few, decoder = activations(sparse_, embeddings, hook, latents.l0), _decoder(sparse_, moments)
-        yield Units(f"{kind}_k", few.csc(), np.vstack([decoder, -decoder]) if sparse_.signed else decoder)
+    if kind == "random":
+        dense = _rotation(moments, seed)
+        few = fit_directions(embeddings, hook, "random_topk", seed, latents.d_sae)
+    else:
+        dense = few = fit_directions(embeddings, hook, kind, seed)
+    parts = [np.asarray(dense.transform(batch), np.float32) for _, batch in embeddings.batches(hook)]
+    yield Units(kind, np.concatenate(parts), _decoder(dense, moments))
+    acts, decoder = activations(few, embeddings, hook, latents.l0), _decoder(few, moments)
+    yield Units(f"{kind}_k", acts.csc(), np.vstack([decoder, -decoder]) if few.signed else decoder)
 
 
 def _rotation(moments: Moments, seed: int) -> Fitted:
@@ -120,4 +122,5 @@ def _decoder(fitted: Fitted, moments: Moments) -> Float64[np.ndarray, "outputs d
     forth = np.asarray(fitted.transform(np.eye(d_in)) - fitted.transform(np.zeros((1, d_in))), np.float64)
     if forth.shape[1] > d_in:
         return (forth * moments.std[:, None]).T
-    return lstsq(forth, np.eye(d_in), lapack_driver="gelsy")[0] / moments.std  # a tenth of the time of pinv
+    back: Any = lstsq(forth, np.eye(d_in), lapack_driver="gelsy")  # a tenth of the time of pinv
+    return back[0] / moments.std
