@@ -31,8 +31,10 @@ from sae_lens_meme.evaluators.contest import (
     Targets,
     Tie,
     Units,
+    absorption,
     auroc_of,
     best_units,
+    biased_probes,
     chosen,
     correlation_of,
     effects,
@@ -43,6 +45,7 @@ from sae_lens_meme.evaluators.contest import (
     one_to_one,
     resampled,
     scr,
+    special_cases,
     tpp,
 )
 from sae_lens_meme.evaluators.context import Context
@@ -403,6 +406,93 @@ def test_memes_without_groups_are_drawn_one_by_one_within_source():
     weights = resampled(memes, np.arange(40), 8, seed=0)
     assert (weights[:10].sum(axis=0) == 10).all()
     assert (weights[10:].sum(axis=0) == 30).all()
+
+
+# hierarchy, ties, and what is left of labels that say nothing
+
+
+def test_absorption_is_a_general_unit_that_is_silent_where_a_special_one_fires():
+    rng = np.random.default_rng(0)
+    general = rng.random(400) < 0.5
+    special = general & (rng.random(400) < 0.3)
+    codes = np.where(np.stack([general, special], axis=1), TRUE, FALSE)
+    targets, every = targets_from(codes), np.arange(400)
+    rows = Rows(every[:200], every[:0], every[200:], "test", np.zeros(400, np.int64))
+    cases, of = special_cases(targets, rows)
+    assert cases.names == ("t1",)
+    assert of.tolist() == [0]
+    for silent, expected in ((general & ~special, 1.0), (general, 0.0)):
+        units = sparse_units(np.stack([silent, special], axis=1))
+        found = absorption(units, best_units(units, targets, rows), cases, of, targets, rows)
+        assert found.absorbed[0] == expected
+        assert found.elsewhere[0] == 0
+        assert found.own[0] == 1
+
+
+def test_a_probe_that_learned_the_source_is_mended_by_taking_out_the_units_of_the_source():
+    rng = np.random.default_rng(0)
+    n = 4_000
+    label, source = rng.random(n) < 0.5, rng.random(n) < 0.5
+    label = np.where(rng.random(n) < 0.5, label, source)
+    z = 0.5 * rng.standard_normal((n, 6)).astype(np.float32)
+    z[:, 0] += 0.4 * (2 * label - 1)
+    z[:, 1] += 2 * source - 1
+    x = make_embeddings({"h": z}, sources=np.where(source, "a", "b").tolist(), labels={"y": label.astype(int).tolist()})
+    rows, targets = Rows.of(x), targets_from(np.where(label, TRUE, FALSE)[:, None], "labels")
+    (task,) = biased_probes(z, targets, x, rows, "labels", seed=0)
+    assert task.tie.name == "t0 tied to source"
+    assert task.gap > 0.1
+    units, once = Units("neurons", z, np.eye(6)), np.ones((len(rows.test), 1), np.uint8)
+    assert scr(units, z, [task], rows, [1], once)[1][0, 0] == pytest.approx(1, abs=0.15)
+    other = Units("other", z[:, 2:], np.eye(6)[2:])
+    assert scr(other, z, [task], rows, [1], once)[1][0, 0] == pytest.approx(0, abs=0.15)
+
+
+def test_labels_that_say_nothing_are_found_by_nobody(trained, planted):
+    rng = np.random.default_rng(5)
+    labels = {f"coin_{i}": rng.integers(0, 2, N).tolist() for i in range(6)}
+    memes = make_embeddings({"hook_fused": planted.x}, labels=labels)
+    found = Contest(memes, **QUICK | {"concepts": [f"{name}=1" for name in labels]}).evaluate(trained).numbers
+    for units in ("sae", "neurons", "neurons_k", "pca", "random_k", "linear_probe", "permuted_labels"):
+        assert found[f"labels/auroc/{units}"] == pytest.approx(0.5, abs=0.05), units
+    assert found["labels/auroc/sae_minus_neurons_low"] < 0 < found["labels/auroc/sae_minus_neurons_high"]
+
+
+def test_a_dictionary_with_fewer_units_than_values_recovers_none_of_the_others():
+    codes = np.where(np.random.default_rng(0).random((300, 4)) < 0.4, TRUE, FALSE)
+    rows = Rows(np.arange(200), np.arange(0), np.arange(200, 300), "test", np.zeros(300, np.int64))
+    targets, units = targets_from(codes), sparse_units(codes[:, :2] == TRUE)
+    columns = one_to_one(units, targets, rows).columns(units)
+    weights = np.ones((100, 1), np.uint8)
+    np.testing.assert_allclose(correlation_of(columns, targets, rows, weights)[0], [1, 1, 0, 0], atol=1e-9)
+
+
+def test_what_cannot_be_measured_is_null_with_a_reason(planted):
+    dead = topk_sae(planted.x, np.zeros((N_FACTORS, D), np.float32))
+    constant = make_embeddings({"hook_fused": np.ones((200, D), np.float32)}, labels={"hate": [0, 1, 1] * 66 + [0, 0]})
+    for memes in (planted.memes, constant):
+        result = Contest(memes, **QUICK | {"concepts": None}).evaluate(dead)
+        assert result.numbers["labels/auroc/sae"] == pytest.approx(0.5)
+        assert all(key in result.reasons for key, value in result.numbers.items() if value is None)
+    assert result.numbers["n_rivals_left_out"] == 1
+    assert "pca" in result.explain["n_rivals_left_out"]
+
+
+def test_an_sae_without_fixed_directions_takes_part_in_what_only_reads_activations(planted):
+    sae = topk_sae(planted.x, planted.directions.astype(np.float32))
+    sae.cfg.normalize_activations = "layer_norm"
+    latents = encode(topk_sae(planted.x, planted.directions.astype(np.float32)), planted.memes)
+    numbers = Contest(planted.memes, **QUICK | {"ks": [2]}).evaluate(sae, latents=latents).numbers
+    assert not [key for key in numbers if key.endswith("/sae") and ("tpp" in key or "scr" in key)]
+    assert numbers["labels/k_sparse_2/sae"] > 0.7
+
+
+def test_one_label_has_no_others_to_compare_with(planted, trained):
+    result = Contest(planted.memes, **QUICK | {"concepts": ["label_0=1"], "n_bootstrap": 0}).evaluate(trained)
+    assert result.numbers["labels/auroc/sae_low"] is None
+    assert result.reasons["labels/auroc/sae_low"] == "it has no bootstrap samples"
+    assert result.reasons["labels/auroc/wilcoxon_p_neurons"].startswith("fewer than 5 targets")
+    assert result.verdict.startswith("On this label the SAE ")
 
 
 # what cannot be done

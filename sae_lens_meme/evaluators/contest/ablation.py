@@ -225,7 +225,8 @@ def scr(
     Args:
         seed: as for `tpp`.
     """
-    assert (decoder := units.decoder) is not None
+    decoder = units.decoder
+    assert decoder is not None
 
     def of(place: int) -> list[np.ndarray]:
         task = tasks[place]

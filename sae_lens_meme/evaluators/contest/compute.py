@@ -149,11 +149,7 @@ def read(units: Units, arena: Arena) -> Scores:
 
 
 def _recovered(units: Units, targets: Targets, rows: Rows, weights: Weights) -> Scores:
-    matched = one_to_one(units, targets, rows)
-    if (matched.unit < 0).any():  # fewer units than targets: a target without a unit is not recovered
-        columns = np.where(matched.unit >= 0, units.take(np.maximum(matched.unit, 0)) * matched.sign, 0.0)
-    else:
-        columns = matched.columns(units)
+    columns = one_to_one(units, targets, rows).columns(units)
     return {
         Event(PLANTED, "mcc"): correlation_of(columns, targets, rows, weights),
         Event(PLANTED, "matched_f1"): f1_of(columns, targets, rows, weights),

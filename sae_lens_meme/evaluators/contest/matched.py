@@ -20,14 +20,14 @@ Weights = Real[np.ndarray, "test draws"]
 
 
 class Matched(NamedTuple):
-    """A unit for each target, read with a sign."""
+    """A unit for each target, -1 where there is none, read with a sign."""
 
     unit: Int[np.ndarray, " targets"]
     sign: Float64[np.ndarray, " targets"]
 
     def columns(self, units: Units) -> Float64[np.ndarray, "n targets"]:
-        """Activations, larger where the target is more likely."""
-        return units.take(self.unit) * self.sign
+        """Activations, larger where the target is more likely; 0 without a unit."""
+        return np.where(self.unit >= 0, units.take(np.maximum(self.unit, 0)) * self.sign, 0.0)
 
 
 def best_units(units: Units, targets: Targets, rows: Rows) -> Matched:

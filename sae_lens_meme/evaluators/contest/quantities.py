@@ -117,7 +117,7 @@ WILCOXON = "two-sided p of a Wilcoxon signed-rank test over the targets"
 SEEDS = "standard deviation over SAEs of other training seeds and this one"
 FEW_TARGETS = "fewer than 5 targets differ, of which no rank test can say anything"
 BOOTSTRAP = "bootstrap of the test memes, those of one group drawn together, for this SAE and these targets"
-NO_BOOTSTRAP = "no bootstrap samples were asked for"
+NO_BOOTSTRAP = "it has no bootstrap samples"
 
 COLUMNS = {
     "targets": "labels, planted (values of the picture's or the caption's factors) or cross_modal (of both together)",

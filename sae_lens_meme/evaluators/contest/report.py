@@ -45,7 +45,9 @@ class Report:
 
     def verdict(self) -> str | None:
         event = LABEL_AUROC if LABEL_AUROC in self.standings.events else PLANTED_AUROC
-        return self.standings.verdict(event, f"{self._n(event)} {GROUP_NAMES[event.group]}")
+        n = self._n(event)
+        targets = f"these {n} {GROUP_NAMES[event.group]}" if n > 1 else f"this {GROUP_NAMES[event.group][:-1]}"
+        return self.standings.verdict(event, targets)
 
     def measures(self) -> tuple[Measure, ...]:
         """Those that are printed, then all others."""
@@ -107,8 +109,10 @@ class Report:
         section = Section("Recovery of planted values", note, "score, test memes")
         n = self._n(PLANTED_AUROC)
         yield from self._row(MCC, f"one to one: MCC, {n} values", section)
-        yield from self._row(Event(PLANTED, "matched_f1"), "one to one: F1", section)
-        yield from self._row(PLANTED_AUROC, "best unit: AUROC", section)
+        for event, least in ((Event(PLANTED, "matched_f1"), 0.8), (PLANTED_AUROC, 0.9)):
+            reached = f"{self._reached(event, least)} of {n} at {least:g} or more"
+            label = "one to one: F1" if event != PLANTED_AUROC else "best unit: AUROC"
+            yield from self._row(event, f"{label} ({reached})", section)
         yield from self._row(CROSS_AUROC, f"best unit: AUROC, {self._n(CROSS_AUROC)} cross-modal", section)
         for event in self._with_k(PLANTED):
             yield from self._row(event, f"{_units(event.k)}: AUROC of a probe", section)
@@ -180,9 +184,12 @@ class Report:
             for event in (event for event in self.standings.events if event.estimator == estimator):
                 for name, scores in self.standings.scores.items():
                     if event in scores:
-                        n = int((scores[event][0] >= least).sum())
+                        n = self._reached(event, least, name)
                         what = f"{quantity.what}; of {self._n(event)}; {NAMES[name]}"
                         yield Measure(f"{event.group}/{quantity.key}/{name}", n, what)
+
+    def _reached(self, event: Event, least: float, units: str = SAE) -> int:
+        return int((self.standings.scores[units][event][0] >= least).sum())
 
     def _differences(self, event: Event, rivals: list[str] | None = None) -> Iterator[Measure]:
         """Of each rival the paired difference and a rank test; then the spread over seeds, if there are any."""

@@ -92,7 +92,8 @@ class Standings:
         return names_of(self.arena, event)
 
     def rivals_of(self, event: Event) -> list[str]:
-        return [name for name in self.rivals if event in self.scores[name]]
+        """Those with this event; none where the SAE itself has it not."""
+        return [name for name in self.rivals if event in self.scores[name] and event in self.scores[SAE]]
 
     def nearest(self, event: Event) -> list[str]:
         """The best dense rival, and the best of those of which few fire."""
@@ -136,7 +137,7 @@ class Standings:
             apart = self.difference(event, sparse)
             by = "" if apart.sign == 0 else f" by {short(abs(apart.value), 2)}"
             said.append(f"{_verb(apart)} {NAMES[sparse]}{by}")
-        return f"On these {targets} the SAE {' and '.join(said)}."
+        return f"On {targets} the SAE {' and '.join(said)}."
 
     def table(self) -> pd.DataFrame:
         """One row for each set of units, estimator and k, and under it one for each target."""
