@@ -5,7 +5,7 @@ Of each factor it is also known whether picture, caption or both together show i
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -150,12 +150,8 @@ def score_answer_key(
         DataError: the key is not of these embeddings, or no factor varies within a source.
     """
     require_latents_of(latents, embeddings)
-    mine = _of_memes(embeddings, factors, kinds)
-    varies: Any = mine[list(kinds)].groupby(embeddings.sources).nunique().max() > 1  # others only name the source
-    kinds = {factor: kind for factor, kind in kinds.items() if varies[factor]}
-    if not kinds:
-        raise DataError("no factor of the answer key varies within a source; give the key of this corpus")
-    labels, columns = _labels(embeddings, mine, kinds)
+    labels, columns = planted_values(embeddings, factors, kinds)
+    kinds = {factor: kinds[factor] for factor, _ in columns}
     ranked = Ranked.of(latents.csc())
     found = _best(ranked, labels)
     found["auroc_permuted"] = _best(ranked, labels.permuted(np.random.default_rng(seed)))["auroc"]
@@ -179,6 +175,23 @@ def score_answer_key(
             of["auroc"] = of["auroc"].row(f"{factor} ({kind})", *controls, section=FACTORS)
         measures += of.values()
     return Result("answer_key", FACTORS, tuple(measures), table, COLUMNS, _verdict(ranked_by))
+
+
+def planted_values(
+    embeddings: Embeddings, factors: pd.DataFrame, kinds: Mapping[str, str]
+) -> tuple[ConceptLabels, list[tuple[str, Any]]]:
+    """One concept for each value of each factor, and its factor and value; a true-or-false factor is one concept.
+
+    Factors that are constant within every source only name it and are left out. A missing value is unknown.
+
+    Raises:
+        DataError: the key is not of these embeddings, or no factor varies within a source.
+    """
+    mine = _of_memes(embeddings, factors, kinds)
+    varies: Any = mine[list(kinds)].groupby(embeddings.sources).nunique().max() > 1
+    if not varies.any():
+        raise DataError("no factor of the answer key varies within a source; give the key of this corpus")
+    return _labels(embeddings, mine, [factor for factor in kinds if varies[factor]])
 
 
 def score_classes(classes: pd.DataFrame, answer_key: pd.DataFrame, *, min_auroc: float = MIN_AUROC) -> Result:
@@ -274,10 +287,9 @@ def _of_memes(embeddings: Embeddings, factors: pd.DataFrame, kinds: Mapping[str,
 
 
 def _labels(
-    embeddings: Embeddings, mine: pd.DataFrame, kinds: Mapping[str, str]
+    embeddings: Embeddings, mine: pd.DataFrame, factors: Sequence[str]
 ) -> tuple[ConceptLabels, list[tuple[str, Any]]]:
-    """One concept for each value of each factor; a true-or-false factor is one concept. A missing value is unknown."""
-    columns = [(factor, value) for factor in kinds for value in _values(mine[factor])]
+    columns = [(factor, value) for factor in factors for value in _values(mine[factor])]
     true = np.stack([(mine[factor] == value).to_numpy(bool, na_value=False) for factor, value in columns], axis=1)
     known = np.stack([mine[factor].notna().to_numpy(bool) for factor, _ in columns], axis=1)
     codes = np.where(known, np.where(true, TRUE, FALSE), UNKNOWN).astype(np.uint8)

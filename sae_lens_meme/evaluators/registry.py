@@ -16,6 +16,7 @@ GROUP = "sae_lens_meme.evaluators"
 
 _places: dict[str, str | type[Evaluator]] = {
     # name: module, and class; later ones may read the results of earlier ones
+    "contest": "contest:Contest",
     "reconstruction": "reconstruction:Reconstruction",
     "stock_evals": "stock_evals:StockEvals",
     "concept_alignment": "concept_alignment:ConceptAlignment",
