@@ -13,8 +13,7 @@ from scipy.linalg import lstsq
 from sae_lens_meme.embeddings import Embeddings
 from sae_lens_meme.errors import DataError
 from sae_lens_meme.evaluators.controls import Fitted, activations, fit_directions
-from sae_lens_meme.evaluators.influence.routes import decoder_rows
-from sae_lens_meme.evaluators.latents import Latents
+from sae_lens_meme.evaluators.latents import Latents, decoder_rows
 from sae_lens_meme.metrics.ranking import Ranked, auroc
 from sae_lens_meme.metrics.threads import in_threads
 from sae_lens_meme.standardize import Moments
