@@ -89,7 +89,7 @@ class Contest(Evaluator):
             context.embeddings,
             key=context.answer_key,
             shuffled=context.controls.get(SHUFFLED),
-            seeds=_other_seeds(context),
+            seeds=context.other_seeds(cls.name),
             **context.options_of(cls),
         )
 
@@ -131,15 +131,3 @@ class Contest(Evaluator):
         standings = Standings(arena, scores, others, unfit)
         report = Report(standings)
         return Result(self.name, FIRST, report.measures(), standings.table(), COLUMNS, report.verdict())
-
-
-def _other_seeds(context: Context) -> dict[str, Any]:
-    """Those that were given, and those that stability trains."""
-    found = {name: sae for name, sae in context.other_saes.items() if sae.cfg.d_in == context.sae.cfg.d_in}
-    for i in range(1, context.options.stability_seeds + 1 if context.train_seed is not None else 1):
-        try:
-            found[f"seed_{i}"] = context.train_seed(i)  # type: ignore[misc]
-        except Unavailable as error:
-            context.skipped[f"{Contest.name}/seeds"] = str(error)
-            break
-    return found

@@ -17,12 +17,13 @@ from scipy import sparse
 from sae_lens_meme.evaluators.latents import Latents
 from sae_lens_meme.evaluators.naming.kernels import WordOdds, counts_in_both, word_log_odds
 from sae_lens_meme.evaluators.naming.statements import Family, NamingMemes, Statements
+from sae_lens_meme.metrics.auroc_interval import Kinds, auroc_interval
 from sae_lens_meme.metrics.bootstrap import count_interval
 from sae_lens_meme.metrics.contingency import FALSE, TRUE, UNKNOWN, Counter, Tables
 from sae_lens_meme.metrics.effect_sizes import f1_always_on, f1_score, precision, recall
 from sae_lens_meme.metrics.fisher import greater_one_a_group, stratified_greater
 from sae_lens_meme.metrics.multiple_testing import benjamini_hochberg, rejected
-from sae_lens_meme.metrics.ranking import Ranked, auroc, delong_interval
+from sae_lens_meme.metrics.ranking import Ranked, auroc
 
 Values = Float[np.ndarray, " latents"]
 SCORES = (
@@ -245,7 +246,7 @@ def scores(tables: Tables, log_p: Values | None = None) -> dict[str, Values]:
     fires, true, n = (a + b).sum(1), (a + c).sum(1), tables.n.sum(1)
     counts = {"n": n, "support": fires, "n_true": true}
     value, error = _auroc_of_indicator(a, b, c, d)
-    low, high = delong_interval(value, error)
+    low, high = auroc_interval(value, error, Kinds(a + b, c + d))
     return {
         **{name: np.where(n > 0, count, np.nan) for name, count in counts.items()},
         **{"auroc": value, "auroc_low": low, "auroc_high": high},
