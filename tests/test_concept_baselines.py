@@ -46,6 +46,7 @@ def test_the_counts_are_those_of_the_evaluator(corpus):
             "n_latents_global",
             "n_pairs_tested",
             "n_f1_above_0.35",
+            "n_pairs_above_always_on",
         ):
             assert result.numbers[f"{protocol}/sae/{count}"] == numbers[f"{protocol}/{count}"]
             assert result.numbers[f"{protocol}/copy/{count}"] == numbers[f"{protocol}/{count}"]
@@ -53,7 +54,10 @@ def test_the_counts_are_those_of_the_evaluator(corpus):
         assert result.numbers[f"{protocol}/sae/share_of_latents_concept"] == next(both) / next(both)
     assert result.numbers["published/other/n_latents"] == 24
     assert result.table is not None
-    untrained, permuted = {"neurons", "pca", "ica", "random_topk"}, {"permuted_labels", "permuted_labels_max"}
+    untrained, permuted = (
+        {"neurons", "pca", "ica", "random_topk"},
+        {"permuted_labels", "permuted_labels_q95", "permuted_labels_max"},
+    )
     assert set(result.table.baseline) == {"sae", "copy", "other"} | untrained | permuted
     widths = {name: result.numbers[f"published/{name}/n_latents"] for name in untrained}
     assert widths == {"neurons": 16, "pca": 16, "ica": 16, "random_topk": latents.d_sae}
@@ -68,6 +72,7 @@ def test_a_count_stands_beside_that_of_every_control(corpus):
     )
     headings = {
         "permuted_labels": "permuted",
+        "permuted_labels_q95": "permuted, 95 %",
         "shuffled_data": "shuffled",
         "neurons": "neurons",
         "pca": "PCA",
@@ -95,8 +100,9 @@ def test_the_verdict_compares_shares_of_tests(corpus):
     result = Baselines(embeddings, CONCEPTS, raw=(), others={"mine": latents}).evaluate(sae, latents=latents)
     share = result.numbers["corrected/sae/share_of_tests_global"]
     assert share is not None
+    n = result.numbers["corrected/permuted_labels/n_draws_with_pairs_global"]
     assert result.verdict == (
-        f"Significant are {share:.1%} of the SAE's pairs, with permuted labels 0.0%, of mine {share:.1%}: no control has a "
+        f"Significant are {share:.1%} of the SAE's pairs, with permuted labels any in {n} of 100 draws, of mine {share:.1%}: no control has a "
         "larger share."
     )
     less = Latents.from_csr(latents.csr()[:, :60])
