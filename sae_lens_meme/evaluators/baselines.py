@@ -22,7 +22,7 @@ from sae_lens_meme.evaluators.concept_alignment.counts import FAMILIES, N_ABOVE,
 from sae_lens_meme.evaluators.concept_alignment.quantities import COUNTS, NO_QUALITY, TESTED
 from sae_lens_meme.evaluators.concepts import Concept, ConceptLabels, Concepts, concepts_of, require_concepts
 from sae_lens_meme.evaluators.context import Context
-from sae_lens_meme.evaluators.controls import FITS, Fitted, activations, fit_directions
+from sae_lens_meme.evaluators.controls import FITS, Fitted, SharedDirections, activations
 from sae_lens_meme.evaluators.latents import Latents, encode, hook_of, require_latents_of
 from sae_lens_meme.evaluators.result import Control, Measure, Number, Quantity, Result, Section
 from sae_lens_meme.evaluators.strata import Strata, strata_of
@@ -94,6 +94,7 @@ class Baselines(Evaluator):
         concepts: as for `ConceptAlignment`.
         others: more dictionaries by name, each an SAE or `Latents` of the same memes, such as an SAE trained on
             embeddings shuffled per dimension.
+        fitted: directions; give `Contest` the same ones and they are fitted once.
     """
 
     name = "baselines"
@@ -123,10 +124,12 @@ class Baselines(Evaluator):
         concepts: Iterable[str | Concept] | None = None,
         *,
         others: Mapping[str, Any] | None = None,
+        fitted: SharedDirections | None = None,
         **given: Any,
     ):
         super().__init__(embeddings, concepts=concepts, **given)
         self.concepts, self.others = concepts_of(embeddings, self.options.concepts), dict(others or {})
+        self.fitted = fitted or SharedDirections()
         if taken := sorted(self.others.keys() & (UNITS.keys() - {SHUFFLED})):
             raise ConfigError(f"baselines: {taken[0]!r} in others is the name of a baseline; give it another name")
 
@@ -138,7 +141,7 @@ class Baselines(Evaluator):
                 context.controls[SHUFFLED] = context.train_shuffled()
             except Unavailable as error:
                 context.skipped[f"baselines/{SHUFFLED}"] = str(error)
-        return cls(context.embeddings, others=context.controls, **context.options_of(cls))
+        return cls(context.embeddings, others=context.controls, fitted=context.directions, **context.options_of(cls))
 
     def measure(self, sae: Any, embeddings: Embeddings, latents: Latents) -> Result:
         settings = self.options
@@ -176,7 +179,7 @@ class Baselines(Evaluator):
         unfit: dict[str, str] = {}
         for name in self.options.raw:
             try:
-                fits[name] = fit_directions(embeddings, hook, name, self.options.seed, latents.d_sae)
+                fits[name] = self.fitted.fit(embeddings, hook, name, self.options.seed, latents.d_sae)
                 units[name] = activations(fits[name], embeddings, hook, latents.l0)
             except DataError as error:
                 unfit[name] = str(error)

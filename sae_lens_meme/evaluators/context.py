@@ -17,6 +17,7 @@ from sae_lens_meme.evaluators.result import Result
 if TYPE_CHECKING:
     from sae_lens_meme.evaluators.base import Evaluator
     from sae_lens_meme.evaluators.classifiers import SharedProbes
+    from sae_lens_meme.evaluators.controls import SharedDirections
 
 
 @dataclass
@@ -71,3 +72,10 @@ class Context:
         from sae_lens_meme.evaluators.classifiers import SharedProbes
 
         return SharedProbes(seed=self.options.seed)
+
+    @cached_property
+    def directions(self) -> SharedDirections:
+        """Fitted once for all evaluators."""
+        from sae_lens_meme.evaluators.controls import SharedDirections
+
+        return SharedDirections()

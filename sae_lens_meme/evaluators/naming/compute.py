@@ -150,13 +150,14 @@ def _scores(latents: Latents, side: Statements, chosen: np.ndarray) -> dict[str,
     count = PairCounter(active, side, chosen).count
     found = scores(count(), greater_one_a_group(count, side.one_a_group)[0])
     if side.one_a_group[0] is not None:
-        found["auroc_low"], found["auroc_high"] = _interval_over_groups(active, side, chosen)
+        over_groups = _interval_over_groups(active, side, chosen)
+        found |= dict(zip(("auroc_low", "auroc_high", "few"), over_groups, strict=True))
     return found
 
 
-def _interval_over_groups(active: Any, side: Statements, chosen: np.ndarray) -> tuple[Values, Values]:
-    """Of `auroc` of `scores`, where memes of one group are no independent evidence."""
-    low, high = np.full((2, len(chosen)), np.nan)
+def _interval_over_groups(active: Any, side: Statements, chosen: np.ndarray) -> tuple[Values, Values, Values]:
+    """Of `auroc` of `scores`, where memes of one group are no independent evidence; and whether few groups are of a kind."""
+    low, high, few = np.full((3, len(chosen)), np.nan)
     for statement in np.unique(chosen[chosen >= 0]):
         mine, says = np.flatnonzero(chosen == statement), side.codes(statement)
         indicator = Ranked.of(sparse.csc_matrix((says == TRUE).astype(np.float32)))
@@ -164,7 +165,8 @@ def _interval_over_groups(active: Any, side: Statements, chosen: np.ndarray) -> 
         codes = fires.astype(np.uint8)
         found, kinds = auroc(indicator, codes, side.sources, side.groups), Kinds.of(codes, side.sources, side.groups)
         low[mine], high[mine] = auroc_interval(found.value[0], found.standard_error[0], kinds)
-    return low, high
+        few[mine] = np.where(np.isnan(found.value[0]), np.nan, kinds.few)
+    return low, high, few
 
 
 def hold_interval(
