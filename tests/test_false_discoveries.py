@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 import pytest
 from arrays import make_embeddings
@@ -14,56 +16,64 @@ from sae_lens_meme.evaluators.baselines import Baselines
 from sae_lens_meme.evaluators.concept_alignment import ConceptAlignment, association, significant
 from sae_lens_meme.evaluators.concepts import Concept, ConceptLabels
 from sae_lens_meme.evaluators.latents import Latents
-from sae_lens_meme.evaluators.strata import n_words, strata_of
-from sae_lens_meme.metrics.contingency import Counter
+from sae_lens_meme.evaluators.strata import n_words, strata_of, terciles_within
+from sae_lens_meme.metrics.contingency import FALSE, TRUE, Counter
 
 N, N_LATENTS, N_LABELS, REAL = 1200, 60, 4, 6
 ALPHA, CORPORA = 0.05, 60
 CONCEPTS = tuple(Concept.parse(f"is_{c}=1") for c in range(N_LABELS))
 
 
-def corpus(null: str, seed: int, log_odds: float = 0.3) -> tuple[Embeddings, Latents]:
+class Memes(NamedTuple):
+    fires: Latents
+    true: np.ndarray
+    source: np.ndarray
+    words: np.ndarray
+    group: np.ndarray
+
+
+def draw(null: str, seed: int, n: int = N, log_odds: float = 0.3) -> Memes:
     """Latents 0..5 follow label 0 within everything else; the others and the labels share only what `null` names.
 
     labels: nothing. groups: templates of five memes share what fires and the labels. source: both follow the source.
-    length: both follow the number of words, by `log_odds` a standard deviation for latents.
+    length: both follow the number of words, by `log_odds` a standard deviation.
     """
     rng = np.random.default_rng(seed)
-    source = rng.integers(0, 2, N)
     size = 5 if null == "groups" else 1
-    group = np.repeat(np.arange(N // size), size)
-    source = source[group * size] if null == "groups" else source
-    words = rng.poisson(12, N) + 1
+    group = np.repeat(np.arange(n // size), size)
+    source = rng.integers(0, 2, n)[group * size]
+    words = rng.poisson(12, n) + 1
     z = (words - words.mean()) / words.std()
 
     def uniform(columns: int) -> np.ndarray:
-        own, common = rng.random((N, columns)), rng.random((N // size, columns))[group]
-        return np.where(rng.random((N, columns)) < 0.8, common, own) if null == "groups" else own
+        own, common = rng.random((n, columns)), rng.random((n // size, columns))[group]
+        return np.where(rng.random((n, columns)) < 0.8, common, own) if null == "groups" else own
 
-    log_label, log_latent = np.full((N, 1), -0.4), np.full((N, 1), -2.0)
-    if null == "source":
-        log_label, log_latent = (log + 1.5 * source[:, None] for log in (log_label, log_latent))
-    if null == "length":
-        log_label, log_latent = log_label + z[:, None], log_latent + log_odds * z[:, None]
-    true = uniform(N_LABELS) < 1 / (1 + np.exp(-log_label))
-    rate = np.broadcast_to(log_latent, (N, N_LATENTS)).copy()
+    shared = {"source": 1.5 * source, "length": log_odds * z}.get(null, np.zeros(n))[:, None]
+    true = uniform(N_LABELS) < 1 / (1 + np.exp(0.4 - shared))
+    rate = np.broadcast_to(shared - 2, (n, N_LATENTS)).copy()
     rate[:, :REAL] += np.where(true[:, [0]], 1.6, -0.4)
     fires = uniform(N_LATENTS) < 1 / (1 + np.exp(-rate))
+    return Memes(Latents.from_csr(sparse.csr_matrix(fires.astype(np.float32))), true, source, words, group)
+
+
+def corpus(null: str, seed: int, n: int = N, log_odds: float = 0.3) -> tuple[Embeddings, Latents]:
+    memes = draw(null, seed, n, log_odds)
     embeddings = make_embeddings(
-        {"hook_fused": rng.standard_normal((N, 4)).astype(np.float32)},
-        sources=np.array(["a", "b"])[source].tolist(),
-        labels={f"is_{c}": true[:, c].astype(int).tolist() for c in range(N_LABELS)},
-        texts=[" ".join(["word"] * n) for n in words],
+        {"hook_fused": np.random.default_rng(seed).standard_normal((n, 4)).astype(np.float32)},
+        sources=np.array(["a", "b"])[memes.source].tolist(),
+        labels={f"is_{c}": memes.true[:, c].astype(int).tolist() for c in range(N_LABELS)},
+        texts=[" ".join(["word"] * n_words) for n_words in memes.words],
     )
-    named = embeddings.dataset.add_column("group", group.tolist())  # type: ignore[call-arg]
-    return Embeddings.from_dataset(named), Latents.from_csr(sparse.csr_matrix(fires.astype(np.float32)))
+    named = embeddings.dataset.add_column("group", memes.group.tolist())  # type: ignore[call-arg]
+    return Embeddings.from_dataset(named), memes.fires
 
 
-def found(embeddings: Embeddings, latents: Latents, strata: str = "source", groups: bool = True) -> np.ndarray:
-    labels = ConceptLabels.of(embeddings, CONCEPTS).within(strata_of(embeddings, strata))  # type: ignore[arg-type]
-    if not groups:
-        labels = ConceptLabels(labels.names, labels.known, labels.published, labels.sources, labels.splits)
-    log_p = association(Counter(latents.csr(), labels.known, labels.sources).count, labels, "corrected", ALPHA)
+def found(memes: Memes, strata: np.ndarray, groups: np.ndarray | None) -> np.ndarray:
+    codes = np.where(memes.true, TRUE, FALSE).astype(np.uint8)
+    names = tuple(concept.name for concept in CONCEPTS)
+    labels = ConceptLabels(names, codes, codes, strata, np.full(len(codes), "train"), groups)
+    log_p = association(Counter(memes.fires.csr(), codes, strata).count, labels, "corrected", ALPHA)
     return significant(log_p, ALPHA)["global"]
 
 
@@ -75,21 +85,18 @@ def false_share(pairs: np.ndarray) -> float:
 @pytest.mark.parametrize("null", ["labels", "groups", "source", "length"])
 def test_false_discoveries_stay_below_alpha(null):
     """Mean over 60 corpora, beside what the same test finds that does not know of the null."""
-    strata = "source_and_length" if null == "length" else "source"
     shares, naive, power = [], [], []
     for seed in range(CORPORA):
-        embeddings, latents = corpus(null, seed)
-        pairs = found(embeddings, latents, strata)
+        memes = draw(null, seed, n=4 * N if null == "length" else N)
+        strata = terciles_within(memes.source, memes.words.astype(float)) if null == "length" else memes.source
+        pairs = found(memes, strata, memes.group)
         shares.append(false_share(pairs))
         power.append(pairs[:REAL, 0].mean())
-        if null != "labels":
-            blind = embeddings
-            if null == "source":
-                blind = Embeddings.from_dataset(embeddings.dataset.remove_columns("source"))
-            naive.append(false_share(found(blind, latents, groups=null != "groups")))
+        blind = np.zeros_like(memes.source) if null == "source" else memes.source
+        naive.append(false_share(found(memes, blind, None)))
     assert np.mean(shares) <= ALPHA + 2 * np.std(shares) / np.sqrt(CORPORA)
     assert np.mean(power) > 0.6, "a test that finds nothing has no false discoveries either"
-    if naive:
+    if null != "labels":
         assert np.mean(naive) > 2 * ALPHA, "the null would not show in a test that does not know of it"
 
 
@@ -98,7 +105,7 @@ def test_the_printed_control_agrees(null):
     """In 100 draws of labels that are permuted within the strata, groups whole, seldom any pair is significant."""
     embeddings, latents = corpus(null, 0)
     strata = "source_and_length" if null == "length" else "source"
-    sae = tiny_sae(embeddings.take("hook_fused", np.arange(N)), d_sae=8, k=2)
+    sae = tiny_sae(embeddings.take("hook_fused", np.arange(len(embeddings))), d_sae=8, k=2)
     result = Baselines(embeddings, CONCEPTS, raw=(), strata=strata).evaluate(sae, latents=latents)
     numbers = result.numbers
     assert numbers["corrected/permuted_labels/n_draws"] == 100
@@ -113,8 +120,10 @@ def test_the_printed_control_agrees(null):
 
 
 def test_pairs_that_are_the_captions_length_go_when_it_is_a_stratum():
-    embeddings, latents = corpus("length", 1, log_odds=0.6)
-    by_source, by_length = found(embeddings, latents), found(embeddings, latents, "source_and_length")
+    (embeddings, latents), memes = (make("length", 1, n=4 * N, log_odds=0.3) for make in (corpus, draw))
+    by_source, by_length = (
+        found(memes, strata_of(embeddings, which), None) for which in ("source", "source_and_length")
+    )
     result = ConceptAlignment(embeddings, CONCEPTS, n_bootstrap=0).measure_latents(embeddings, latents)
     lost = int((by_source & ~by_length).sum())
     assert result.numbers["corrected/n_lost_to_length"] == lost > 10

@@ -35,12 +35,20 @@ def within_source_and_length(embeddings: Embeddings) -> Int[np.ndarray, " n_samp
     words = n_words(embeddings)
     if words is None:
         raise DataError(f"strata 'source_and_length': {NO_LENGTH}; give captions, or use strata 'source'")
-    tercile = np.full(len(words), 3)
-    for source in np.unique(embeddings.strata):
-        mine = (embeddings.strata == source) & ~np.isnan(words)
+    return terciles_within(embeddings.strata, words)
+
+
+def terciles_within(strata: Int[np.ndarray, " n"], values: Float[np.ndarray, " n"]) -> Int[np.ndarray, " n"]:
+    """Each stratum in up to four: terciles of the values in it, and the memes without one (NaN).
+
+    Terciles take out about four fifths of what a variable with a linear effect confounds (Cochran 1968), not all of it.
+    """
+    tercile = np.full(len(values), 3)
+    for stratum in np.unique(strata):
+        mine = (strata == stratum) & ~np.isnan(values)
         if mine.any():
-            tercile[mine] = np.searchsorted(np.quantile(words[mine], [1 / 3, 2 / 3]), words[mine])
-    return np.unique(4 * embeddings.strata + tercile, return_inverse=True)[1].astype(np.int64)
+            tercile[mine] = np.searchsorted(np.quantile(values[mine], [1 / 3, 2 / 3]), values[mine])
+    return np.unique(4 * strata + tercile, return_inverse=True)[1].astype(np.int64)
 
 
 def n_words(embeddings: Embeddings) -> Float[np.ndarray, " n_samples"] | None:
