@@ -16,7 +16,7 @@ from sae_lens_meme.evaluators.baselines import Baselines
 from sae_lens_meme.evaluators.concept_alignment import ConceptAlignment, association, significant
 from sae_lens_meme.evaluators.concepts import Concept, ConceptLabels
 from sae_lens_meme.evaluators.latents import Latents
-from sae_lens_meme.evaluators.strata import n_words, strata_of, terciles_within
+from sae_lens_meme.evaluators.strata import n_words, quantiles_within, strata_of
 from sae_lens_meme.metrics.contingency import FALSE, TRUE, Counter
 
 N, N_LATENTS, N_LABELS, REAL = 1200, 60, 4, 6
@@ -88,7 +88,7 @@ def test_false_discoveries_stay_below_alpha(null):
     shares, naive, power = [], [], []
     for seed in range(CORPORA):
         memes = draw(null, seed, n=4 * N if null == "length" else N)
-        strata = terciles_within(memes.source, memes.words.astype(float)) if null == "length" else memes.source
+        strata = quantiles_within(memes.source, memes.words.astype(float)) if null == "length" else memes.source
         pairs = found(memes, strata, memes.group)
         shares.append(false_share(pairs))
         power.append(pairs[:REAL, 0].mean())
@@ -138,7 +138,7 @@ def test_pairs_that_are_the_captions_length_go_when_it_is_a_stratum():
     assert numbers["corrected/is_0=1/f1_source_only"] == result.numbers["corrected/is_0=1/f1_source_only"]
 
 
-def test_strata_are_terciles_of_the_captions_length_in_each_source():
+def test_strata_are_quantiles_of_the_captions_length_in_each_source():
     texts: list[str | None] = [" ".join(["w"] * n) for n in (1, 2, 3, 4, 5, 6, 10, 20, 30)] + [None]
     sources = ["a"] * 6 + ["b"] * 4
     embeddings = make_embeddings({"hook_fused": np.ones((10, 2), np.float32)}, sources=sources, texts=texts)
@@ -150,6 +150,9 @@ def test_strata_are_terciles_of_the_captions_length_in_each_source():
         labels={"n_words": [1, 2, 3, 4, 5, 6, 10, 20, 30, None]},
     )
     np.testing.assert_array_equal(n_words(counted), n_words(embeddings))
+    many = quantiles_within(np.repeat([0, 1], [2000, 450]), np.random.default_rng(0).random(2450))
+    assert np.unique(many[:2000], return_counts=True)[1].tolist() == [200] * 10, "deciles"
+    assert len(np.unique(many[2000:])) == 4, "quartiles of 450 memes"
 
 
 def test_without_captions_lengths_are_refused_and_the_line_is_null_with_the_reason():

@@ -111,7 +111,7 @@ class ConceptAlignment(Evaluator):
         alpha: options.Share = 0.05
         """A pair is significant where its q is below."""
         strata: Strata = "source"
-        """Within what memes are compared: source, or source_and_length (terciles of the caption's length too)."""
+        """Within what memes are compared: source, or source_and_length (up to deciles of the caption's length in each source too)."""
         n_bootstrap: options.Count = 200
         """Resamples of the memes for intervals; 0 leaves the intervals out."""
         seed: options.Count = 0

@@ -104,8 +104,8 @@ SEEDS = {
 }
 LOST_TO_LENGTH = Quantity(
     "n_lost_to_length",
-    "pairs that are significant within source and no longer within source and tercile of caption length (of that source; "
-    "memes without a caption are a stratum of their own), q over all latents and concepts",
+    "pairs that are significant within source and no longer within source and decile of caption length (of that source; from "
+    "under 1,000 memes fewer classes, at least three; memes without a caption are one), q over all latents and concepts",
 )
 FOUND_BY_LENGTH = Quantity(
     "n_found_by_length", "pairs that are significant within source and caption length, and not within source alone"
