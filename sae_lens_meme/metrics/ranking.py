@@ -97,11 +97,7 @@ def auroc_of_scores(
 def best_f1(
     ranked: Ranked, codes: UInt8[np.ndarray, "n concepts"], worth: Bool[np.ndarray, "latents concepts"] | None = None
 ) -> BestF1:
-    """Over every threshold above 0 (every activation that occurs).
-
-    Args:
-        worth: pairs to look at, default all; of the others F1 is 0 and the threshold NaN.
-    """
+    """Over every threshold above 0 that occurs; 0, and NaN as threshold, of pairs that are not `worth` a look (default all)."""
     n_true, wanted = (codes == 2).sum(axis=0), np.ones((1, 1), np.bool_) if worth is None else worth
     return BestF1(*_best_f1(*ranked.known_in(codes), codes, n_true, wanted))
 
@@ -135,17 +131,15 @@ def _best_f1(starts, rows, values, codes, n_true, worth):
     latents, concepts = len(starts) - 1, codes.shape[1]
     f1, threshold = np.zeros((latents, concepts)), np.full((latents, concepts), np.nan)
     for i in range(latents):
-        low, high = starts[i], starts[i + 1]
-        mine = worth[i % len(worth)]
+        low, high, mine = starts[i], starts[i + 1], worth[i % len(worth)]
         if not mine.any():
             continue
         local, ends = _by_concept(rows[low:high], codes), _ends_of_ties(values[low:high])
         for c in range(concepts):
-            if not mine[c % len(mine)]:
-                continue
-            position, f1[i, c] = _best_cut(local[c], ends, n_true[c])
-            if position >= 0:
-                threshold[i, c] = values[low + position]
+            if mine[c % len(mine)]:
+                position, f1[i, c] = _best_cut(local[c], ends, n_true[c])
+                if position >= 0:
+                    threshold[i, c] = values[low + position]
     return f1, threshold
 
 
