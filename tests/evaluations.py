@@ -16,7 +16,7 @@ from sae_lens_meme.evaluators.context import Context
 
 FEW = {
     "concept_alignment": {"n_bootstrap": 5},
-    "contest": {"controls": ["neurons", "random"], "n_permutations": 1, "ks": [1, 2], "ns": [1, 5]},
+    "contest": {"controls": ["neurons", "pca", "random"], "n_permutations": 1, "ks": [1, 2], "ns": [1, 5]},
     "baselines": {"raw": ["neurons", "pca", "random_topk"], "n_permutations": 1},
     "monosemanticity": {"min_support": 3, "n_permutations": 19},
     "cross_modal": {"shares": [0.25, 0.5]},

@@ -27,12 +27,11 @@ from sae_lens_meme.evaluators.influence.routes import (
     CosineHead,
     CosineRoute,
     Route,
-    decoder_rows,
     embedding_route,
     head_of,
     latent_route,
 )
-from sae_lens_meme.evaluators.latents import Latents, hook_of
+from sae_lens_meme.evaluators.latents import Latents, decoder_rows, hook_of
 from sae_lens_meme.evaluators.result import Interval, Measure, Quantity, Result, Section
 from sae_lens_meme.evaluators.rows import measured_rows
 from sae_lens_meme.hooks.names import FUSED
