@@ -81,7 +81,7 @@ def find_pairs(embeddings: Embeddings, given: Path | None = None) -> Pairs:
     for kind, shared in same.items():
         kinds[(kinds == GIVEN) & shared] = kind
     copies = np.logical_and.reduce(list(same.values())) if len(same) == 2 else np.zeros(len(edges), bool)
-    component = _components(edges, embeddings)
+    component, n_copies = _components(edges, embeddings), len(np.unique(edges[copies], axis=0))  # each is found twice
     edges, kinds = edges[~copies], kinds[~copies]
     across = embeddings.splits[edges[:, 0]] != embeddings.splits[edges[:, 1]]
     how = (
@@ -89,7 +89,7 @@ def find_pairs(embeddings: Embeddings, given: Path | None = None) -> Pairs:
         if given is None
         else dict.fromkeys(sides, f"pairs of {given.name}")
     )
-    return Pairs(edges[:, 0], edges[:, 1], kinds, component, across, int(copies.sum()), crowded, unknown, how)
+    return Pairs(edges[:, 0], edges[:, 1], kinds, component, across, n_copies, crowded, unknown, how)
 
 
 def _pictures(embeddings: Embeddings) -> _Shared | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -96,12 +97,15 @@ class Report:
         if not len(self.weights):
             return None
         if n < FEW_COMPONENTS or share in (0, 1):
-            low, high = proportion_confint(share * n, n, method="wilson")
-            return Interval(float(low), float(high), q.WILSON)
-        return Interval(*percentile_interval(self._draws(place, q.SAE)), q.BOOTSTRAP)
+            ends: Any = proportion_confint(share * n, n, method="wilson")
+            return Interval(*map(float, ends), what=q.WILSON)
+        return self._bootstrap(self._draws(place, q.SAE))
 
-    def _of_differences(self, draws: Float64[np.ndarray, " replicates"]) -> Interval | None:
-        return Interval(*percentile_interval(draws), q.BOOTSTRAP) if len(draws) else None
+    def _bootstrap(self, draws: Float64[np.ndarray, " replicates"]) -> Interval | None:
+        if not len(draws):
+            return None
+        low, high = percentile_interval(draws)
+        return Interval(float(low), float(high), q.BOOTSTRAP)
 
     # measures
 
@@ -124,7 +128,7 @@ class Report:
             yield q.Q(self.q[i], key, rows=pairs)
             apart = answer.share(q.SAE) - answer.share(q.NEURONS)
             draws = self._draws(i, q.SAE) - self._draws(i, q.NEURONS)
-            yield q.MINUS_NEURONS(apart, key, rows=pairs, interval=self._of_differences(draws))
+            yield q.MINUS_NEURONS(apart, key, rows=pairs, interval=self._bootstrap(draws))
             yield q.N_PAIRS(len(answer.question.held_out), key)
             yield q.N_COMPONENTS(len(np.unique(self.component[i])), key)
             yield q.N_TIED(int((answer.signs[q.SAE] == 0).sum()), key)
@@ -135,7 +139,7 @@ class Report:
         yield q.N_ABOVE(int((self.q < ALPHA).sum()))
         draws = np.array([self._draws(i, q.SAE) for i in range(len(self.answers))])
         few = len(np.unique(np.concatenate(self.component))) < FEW_COMPONENTS
-        interval = None if few else self._of_differences(draws.mean(axis=0))
+        interval = None if few else self._bootstrap(draws.mean(axis=0))
         yield q.MEAN(self.mean(q.SAE), interval=interval)
         yield from (of(self.mean(name)) for name, of in q.OF_MEANS.items())
 
@@ -197,7 +201,7 @@ class Report:
             "neuron": _units(self.answers, q.NEURONS),
             **{name: nullable(np.array(values, dtype=float)) for name, values in columns.items()},
         }
-        return pd.DataFrame(made)[list(q.COLUMNS)]
+        return pd.DataFrame(made, columns=list(q.COLUMNS))
 
 
 def _units(answers: list[Answer], name: str) -> pd.Series:
