@@ -17,9 +17,10 @@ from datasets import Dataset
 from sae_lens import TopKSAE, TopKSAEConfig
 from tiny_sae import tiny_sae
 
+from sae_lens_meme.embed import embed_arrays
 from sae_lens_meme.embeddings import Embeddings
-from sae_lens_meme.errors import BadTableError, DataError
-from sae_lens_meme.evaluators import EvaluateOptions, Latents, Unavailable, encode
+from sae_lens_meme.errors import BadTableError, ConfigError, DataError, StorageError
+from sae_lens_meme.evaluators import EvaluateOptions, Latents, Unavailable, encode, evaluate
 from sae_lens_meme.evaluators.confounders import CAPTION, GIVEN, PICTURE, Confounders, find_pairs, flip_null
 from sae_lens_meme.evaluators.context import Context
 
@@ -267,6 +268,42 @@ def test_no_pairs_is_unavailable_and_says_why():
             Confounders.from_context(context)
         with pytest.raises(DataError, match=message):
             Confounders(embeddings).evaluate(sae)
+
+
+def test_evaluate_takes_the_file_from_recipes_and_knows_it_by_its_content(planted, tmp_path: Path):
+    embeddings, sae, _ = planted
+    columns = ["id", "split", "text", "hate", "image_sha256"]
+    embeddings.dataset.select_columns(columns).to_csv(tmp_path / "rows.csv")
+    arrays = {}
+    for side in ("image", "text", "fused"):
+        np.save(
+            tmp_path / f"{side}.npy",
+            embeddings.take(f"hook_{side}_embed".replace("fused_embed", "fused"), np.arange(1200)),
+        )
+        arrays[f"{side}_embeds"] = tmp_path / f"{side}.npy"
+    embed_arrays(tmp_path / "E", table=tmp_path / "rows.csv", **arrays)
+    sae.save_model(tmp_path / "S")
+    file, n_pairs = tmp_path / "pairs.csv", []
+    for n in (1200, 600):
+        pd.DataFrame({"one": embeddings.ids[0:n:2], "other": embeddings.ids[1:n:2]}).to_csv(file, index=False)
+        found = evaluate(
+            *(tmp_path / "S", tmp_path / "E"),
+            EvaluateOptions(only=["confounders"], evaluators={"confounders": {"pairs": file}}),
+            out=tmp_path / f"V{n}",
+            progress=False,
+        )
+        n_pairs.append(found["results"]["confounders"]["numbers"]["hate=1/picture/n_pairs"])
+    assert n_pairs == [240, 120]
+    with pytest.raises(StorageError, match="V1200"):
+        evaluate(
+            *(tmp_path / "S", tmp_path / "E"),
+            EvaluateOptions(only=["confounders"], evaluators={"confounders": {"pairs": file}}),
+            out=tmp_path / "V1200",
+            progress=False,
+        )
+    wrong = EvaluateOptions(only=["confounders"], evaluators={"confounders": {"pairs": str(tmp_path / "none.csv")}})
+    with pytest.raises(ConfigError, match=r"confounders\.pairs is .*none.csv, which is no file"):
+        evaluate(tmp_path / "S", tmp_path / "E", wrong, out=tmp_path / "W", progress=False)
 
 
 def test_ten_thousand_memes_take_less_than_five_seconds():

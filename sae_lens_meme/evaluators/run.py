@@ -72,6 +72,7 @@ def evaluate(
         "options": options.recorded(),
         "hook": dictionary.cfg.metadata.hook_name,
         "answer_key": sha256_file(key_folder / "factors.parquet") if key_folder else None,
+        **({"files": {key: sha256_file(file) for key, file in files.items()}} if (files := options.files()) else {}),
     }
     key = read_answer_key(key_folder) if key_folder is not None else None
     kept = (CONTROL, *(f"seed_{i}" for i in range(1, options.stability_seeds + 1)))

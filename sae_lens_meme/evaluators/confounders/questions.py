@@ -95,17 +95,17 @@ class Questions:
         return found
 
     def why_none(self) -> str:
-        what = "no two memes share a picture or a caption" if not len(self.pairs.first) else (
-            f"no label differs within {FEWEST} pairs that choose a latent and {FEWEST} {self.split} pairs that score it"
-        )  # fmt: skip
+        if len(self.pairs.first):
+            found = f"no label differs within {FEWEST} pairs that choose a latent and {FEWEST} {self.split} pairs that score it"
+        else:
+            found = "no two memes share a picture or a caption"
         counts = {
-            "pairs lie in two splits": self.across,
-            "share picture and caption": self.pairs.copies,
-            f"memes share theirs with more than {MOST_SHARED - 1} others": self.pairs.crowded,
+            "pairs in two splits": self.across,
+            "pairs that share picture and caption": self.pairs.copies,
+            f"memes whose picture or caption more than {MOST_SHARED} have": self.pairs.crowded,
         }
-        left_out = [f"{n:,} {reason}" for reason, n in counts.items() if n]
-        few = f"; too few pairs: {', '.join(self.too_few[:3])}" if self.too_few else ""
-        return f"{what}{few}{'; ' if left_out else ''}{', '.join(left_out)}"
+        left_out = [f"{what}: {n:,}" for what, n in counts.items() if n]
+        return "; ".join([found, *([f"too few: {', '.join(self.too_few[:3])}"] if self.too_few else []), *left_out])
 
 
 def _distinct(labels: ConceptLabels) -> list[tuple[str, UInt8[np.ndarray, " n"]]]:
