@@ -246,10 +246,10 @@ def test_the_orthogonal_step_moves_no_logit_but_the_length(data, n_classes):
 def test_steering_a_latent_that_the_probe_does_not_read_is_all_renormalisation():
     z = random_latents(3)
     probe = random_probe(3, z.shape[1])
-    probe.coef[:, 7] = 0
+    probe.coef[:, 8] = 0
     effects = effects_of(latent_route(probe, z, np.eye(z.shape[1])[:1]), MULTIPLIERS, n_random=1)
-    np.testing.assert_allclose(effects.delta_orthogonal[7], np.abs(effects.delta_all[7]), atol=1e-12)
-    assert effects.delta_orthogonal[7].max() > 1e-3
+    np.testing.assert_allclose(effects.delta_orthogonal[8], np.abs(effects.delta_all[8]), atol=1e-12)
+    assert effects.delta_orthogonal[8].max() > 1e-3
 
 
 def test_a_classifier_that_is_not_linear_has_no_orthogonal_step(data):
