@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import hostile
 import numpy as np
 import pandas as pd
 import pytest
@@ -100,6 +101,7 @@ def test_a_latent_of_both_sides_together_orders_the_pairs_and_no_single_side_doe
 def test_the_verdict_and_the_rows_say_what_to_conclude(planted):
     result = planted[2]
     assert result.verdict.startswith("One latent tells confounder pairs apart better than chance in 2 of 2 sets")
+    assert "image only 0.5" in result.verdict
     assert [row["measure"] for row in result.rows()] == [
         "hate=1, same picture (240 pairs)",
         "hate=1, same caption (240 pairs)",
@@ -304,6 +306,11 @@ def test_evaluate_takes_the_file_from_recipes_and_knows_it_by_its_content(plante
     wrong = EvaluateOptions(only=["confounders"], evaluators={"confounders": {"pairs": str(tmp_path / "none.csv")}})
     with pytest.raises(ConfigError, match=r"confounders\.pairs is .*none.csv, which is no file"):
         evaluate(tmp_path / "S", tmp_path / "E", wrong, out=tmp_path / "W", progress=False)
+
+
+@pytest.mark.parametrize("case", hostile.CASES)
+def test_hostile_memes(case):
+    hostile.check(lambda embeddings: Confounders(embeddings, n_bootstrap=5, n_permutations=3), case)
 
 
 def test_ten_thousand_memes_take_less_than_five_seconds():

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
-from jaxtyping import Float, Float64, Int, Int8
+from jaxtyping import Float64, Int, Int8
 from scipy import sparse
 from scipy.linalg import solve
 from scipy.signal import convolve
@@ -106,14 +106,14 @@ def share_of(signs: np.ndarray) -> float:
 
 
 def paired_probe(
-    z: Float[np.ndarray, "memes d"], pairs: Oriented, component: Int[np.ndarray, " memes"]
+    z: Float64[np.ndarray, "memes d"], pairs: Oriented, component: Int[np.ndarray, " memes"]
 ) -> Float64[np.ndarray, " d"]:
     """Weights w that make w . (true - false) near 1 (ridge regression without intercept), from at most PROBE_PAIRS pairs.
 
     The penalty is the one with which either half of the components is ordered best by the other half.
     """
     kept = np.argsort(component[pairs.true], kind="stable")[:PROBE_PAIRS]
-    difference = z[pairs.true[kept]].astype(np.float64) - z[pairs.false[kept]]
+    difference = z[pairs.true[kept]] - z[pairs.false[kept]]
     fold = component[pairs.true[kept]] % 2
     halves = [difference[fold == half] for half in (0, 1)]
     gram, total = [half.T @ half for half in halves], [half.sum(axis=0) for half in halves]
@@ -135,9 +135,11 @@ def _ridge(gram: np.ndarray, total: np.ndarray, penalty: float) -> Float64[np.nd
     return solve(gram + penalty * np.eye(len(gram)), total, assume_a="pos")
 
 
-def order_by_probe(z: Float[np.ndarray, "memes d"], weights: np.ndarray, pairs: Oriented) -> Int8[np.ndarray, " pairs"]:
+def order_by_probe(
+    z: Float64[np.ndarray, "memes d"], weights: np.ndarray, pairs: Oriented
+) -> Int8[np.ndarray, " pairs"]:
     """As `order`; two embeddings of one picture that differ by rounding are tied."""
-    scores, size = z.astype(np.float64) @ weights, np.linalg.norm(z, axis=1) * np.linalg.norm(weights)
+    scores, size = z @ weights, np.linalg.norm(z, axis=1) * np.linalg.norm(weights)
     return ordered(scores[pairs.true], scores[pairs.false], size[pairs.true])
 
 

@@ -81,8 +81,9 @@ def probe(answers: list[Answer], embeddings: Embeddings, hook: str, questions: Q
     """A probe a question on the embedding that the SAE reads; one a concept on each side alone."""
     sides = {q.PROBE: hook, q.IMAGE_ONLY: IMAGE_EMBED, q.TEXT_ONLY: TEXT_EMBED}
     for name, side in ((name, side) for name, side in sides.items() if side in embeddings.hooks):
+        embeddings.require_finite(side, questions.rows)
         moments = train_moments(embeddings, side)
-        z = ((embeddings.take(side, questions.rows) - moments.mean) / moments.std).astype(np.float32)
+        z = (embeddings.take(side, questions.rows) - moments.mean) / moments.std
         pools: dict[str, list[Oriented]] = {}
         for answer in answers:
             pools.setdefault(_pool(answer, name), []).append(answer.question.selection)

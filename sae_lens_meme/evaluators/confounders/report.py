@@ -162,12 +162,19 @@ class Report:
 
     def verdict(self) -> str:
         n, above = len(self.answers), int((self.q < ALPHA).sum())
-        beside = f"one raw neuron {self.mean(q.NEURONS):.2f}, a linear probe {self.mean(q.PROBE):.2f}"
+        rivals = {
+            q.NEURONS: "one raw neuron",
+            q.PROBE: "a linear probe",
+            q.IMAGE_ONLY: "image only",
+            q.TEXT_ONLY: "text only",
+        }
+        means = {said: self.mean(name) for name, said in rivals.items()}
+        beside = ", ".join(f"{said} {mean:.2f}" for said, mean in means.items() if not np.isnan(mean))
         if n == 1:
             answer, found = self.answers[0], self.flips[0]
             can = "tells apart" if above else "does not tell apart"
             return (
-                f"One latent {can} memes with the {q.SHARED[answer.question.shared]} by {answer.question.concept}: "
+                f"One latent {can} memes ({q.SHARED[answer.question.shared]}) by {answer.question.concept[:40]}: "
                 f"{answer.share(q.SAE):.2f} of {len(self.component[0])} held-out pairs (flips reach {found.quantile:.2f}; {beside})."
             )
         can = f"in {above} of {n} sets" if above else f"in none of {n} sets"
