@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
 from typing_extensions import Self
 
 from sae_lens_meme import options
