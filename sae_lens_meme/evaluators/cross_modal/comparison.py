@@ -28,7 +28,7 @@ class FilterOptions(Options):
     """Of the train memes to keep."""
     within_source: bool = False
     """Keep these shares of each source."""
-    n_random: Count = 10
+    n_random: Count = 8
     """Random selections beside the filters; 2 or more for intervals, which their spread is part of."""
     max_rows: Annotated[int, Field(ge=2)] = 5_000
     """Train memes of a task that the compared probes choose from, drawn by seed where there are more."""
