@@ -165,7 +165,7 @@ def _live(corpus: str | Path, family: str, name: str, fusion: str, heads: str | 
     captions = [caption_of(meme) for meme in rows.select_columns(["text", "text_origin"]).to_list()]
     model = HookedMemeCLIP.from_memeclip_checkpoint(heads, name) if heads else find(family).from_pretrained(name)
     model.attach_memes(Pictures(rows), captions, splits=rows["split"])
-    described = rows.remove_columns(["image", "image_sha256"])
+    described = rows.remove_columns("image")
     return Embeddings.from_dataset(described, model=name, fusion=fusion), model
 
 

@@ -46,6 +46,10 @@ def test_every_row_agrees_with_its_loop(tmp_path, monkeypatch):
     beside = [row for row in rows if row["naive_s"] is not None]
     assert len(beside) > 10
     assert all(row["agreement"] and row["naive_s"] > 0 for row in beside)
+    for job in ("Fisher + BH", "best F1", "ablation + x5", "monosemanticity", "cross-modal weights + item"):
+        rival = next(row for row in rows if row["job"].startswith(job))
+        assert rival["kindest_s"] > 0, "a loop alone flatters"
+        assert rival["kindest"]
 
 
 @pytest.mark.slow

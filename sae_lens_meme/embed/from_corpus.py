@@ -147,7 +147,7 @@ def _write(folder: StepFolder, rows: Dataset, encoder: _Encoder, notes: list[str
     missing = [shard for name, shard in zip(shard_names(len(shards)), shards, strict=True) if not folder.has(name)]
     fused = encoder.model.fusion == "clip"
     widths = {hook: encoder.model.d(hook) for hook in (*SIDES, *([FUSED] if fused else []))}
-    described = {name: kind for name, kind in rows.features.items() if name not in ("image", "image_sha256")}
+    described = {name: kind for name, kind in rows.features.items() if name != "image"}
     with progress_bar("embed", sum(map(len, missing)), show=progress) as advance:
         encoded = encoder.run(_loader(rows, missing, encoder), advance)
         texts = rows.select_columns(list(described))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
@@ -77,8 +78,18 @@ class EvaluateOptions(Options):
         Raises:
             ConfigError: one is wrong; the message names it.
         """
-        for name in self.names():
-            registry.find(name).Options(**self.evaluators.get(name, {}))
+        for key, file in self.files().items():
+            if not file.is_file():
+                raise ConfigError(f"{key} is {file}, which is no file")
+
+    def files(self) -> dict[str, Path]:
+        """Those that the options of single evaluators name, by `evaluator.option`.
+
+        Raises:
+            ConfigError: an option is wrong; the message names it.
+        """
+        made = {name: registry.find(name).Options(**self.evaluators.get(name, {})) for name in self.names()}
+        return {f"{name}.{key}": value for name, own in made.items() for key, value in own if isinstance(value, Path)}
 
     def recorded(self) -> dict[str, Any]:
         """What `evaluation.json` and the fingerprint hold; paths are known by their content."""
@@ -86,7 +97,11 @@ class EvaluateOptions(Options):
         found = {
             key: getattr(self, key) or None if key in ("concepts", "tasks") else getattr(self, key) for key in kept
         }
-        return {**found, "evaluators": self.names(), **({"options": self.evaluators} if self.evaluators else {})}
+        own = {
+            name: {key: str(value) if isinstance(value, Path) else value for key, value in given.items()}
+            for name, given in self.evaluators.items()
+        }
+        return {**found, "evaluators": self.names(), **({"options": own} if own else {})}
 
 
 def evaluators_help() -> str:

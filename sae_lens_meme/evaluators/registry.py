@@ -22,6 +22,7 @@ _places: dict[str, str | type[Evaluator]] = {
     "concept_alignment": "concept_alignment:ConceptAlignment",
     "baselines": "baselines:Baselines",
     "probes": "probes:Probes",
+    "confounders": "confounders:Confounders",
     "influence": "influence:Influence",
     "monosemanticity": "monosemanticity:Monosemanticity",
     "cross_modal": "cross_modal:CrossModal",

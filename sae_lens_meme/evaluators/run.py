@@ -25,6 +25,7 @@ from sae_lens_meme.evaluators.retrain import CONTROL, train_control, train_seed
 from sae_lens_meme.hooks.names import FUSED
 from sae_lens_meme.planted import read_answer_key
 from sae_lens_meme.progress import progress_bar
+from sae_lens_meme.provenance import recorded_widths
 from sae_lens_meme.report import draw_figure, report_html, report_text
 from sae_lens_meme.storage import StepFolder, read_json, sha256_file, to_json
 
@@ -72,6 +73,7 @@ def evaluate(
         "options": options.recorded(),
         "hook": dictionary.cfg.metadata.hook_name,
         "answer_key": sha256_file(key_folder / "factors.parquet") if key_folder else None,
+        **({"files": {key: sha256_file(file) for key, file in files.items()}} if (files := options.files()) else {}),
     }
     key = read_answer_key(key_folder) if key_folder is not None else None
     kept = (CONTROL, *(f"seed_{i}" for i in range(1, options.stability_seeds + 1)))
@@ -163,6 +165,10 @@ def load_sae(folder: str | Path, hook: str | None = None) -> Any:
         reason = " ".join(str(error).split())[:200]
         raise ModelError(f"{folder}: SAELens cannot load this SAE ({type(error).__name__}: {reason})") from error
     sae.cfg.metadata.hook_name = hook or sae.cfg.metadata.hook_name
+    if (
+        sae.cfg.metadata.matryoshka_widths is None
+    ):  # SAELens saves Matryoshka SAEs as JumpReLU ones, without their groups
+        sae.cfg.metadata.matryoshka_widths = recorded_widths(folder)
     if sae.cfg.metadata.hook_name is None:
         raise ConfigError(f"{folder}: this SAE names no hook; pass --hook, for example --hook {FUSED}")
     return sae

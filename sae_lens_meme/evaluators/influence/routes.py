@@ -9,6 +9,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -84,6 +85,15 @@ class Route(ABC):
     ) -> Float64[np.ndarray, "nnz m outputs"]:
         """The same for a step of equal norm in a fixed random direction."""
 
+    def orthogonal_deltas(
+        self, start: int, stop: int, multipliers: Float64[np.ndarray, " m"]
+    ) -> Float64[np.ndarray, "nnz m outputs"] | None:
+        """The same for a step of equal norm along the latent's direction without its part in the span of the classifier.
+
+        No logit gains by it: what changes is the length by which a row is divided. None where the classifier is not linear.
+        """
+        return None
+
     @abstractmethod
     def all_ablated(self) -> Float64[np.ndarray, " outputs"]:
         """Mean change of probability when every active latent is ablated."""
@@ -110,15 +120,33 @@ class LinearRoute(Route):
     def deltas(self, start: int, stop: int, multipliers: np.ndarray) -> np.ndarray:
         quadratic = multipliers**2 - 1 if self.normalised else np.zeros(len(multipliers))
         _, latents, z = self.block(start, stop)
-        return self._run(start, stop, z, latents, self.gain, np.zeros(stop - start), multipliers - 1, quadratic)
+        return self._run(start, stop, z, latents, self.gain, np.zeros(len(z)), multipliers - 1, quadratic)
 
     def random_deltas(self, start: int, stop: int, multipliers: np.ndarray, direction: int) -> np.ndarray:
         step = np.abs(multipliers - 1)
         quadratic = step**2 if self.normalised else np.zeros(len(step))
-        _, latents, z = self.block(start, stop)
+        indptr, latents, z = self.block(start, stop)
         z, gain_of = z * self.norms[latents], np.zeros(len(z), dtype=np.int32)
-        gain, tilt = self.random_gain[direction : direction + 1], self.tilt[start:stop, direction].copy()
-        return self._run(start, stop, z, gain_of, gain, tilt, step, quadratic)
+        gain, tilt = self.random_gain[direction : direction + 1], self.tilt[start:stop, direction]
+        return self._run(start, stop, z, gain_of, gain, np.repeat(tilt, np.diff(indptr)), step, quadratic)
+
+    def orthogonal_deltas(self, start: int, stop: int, multipliers: np.ndarray) -> np.ndarray:
+        indptr, latents, z = self.block(start, stop)
+        if not self.normalised:  # no length counts
+            return np.zeros((len(z), len(multipliers), self.n_outputs))
+        step, nowhere = multipliers - 1, np.zeros((1, self.n_outputs))
+        in_span, own = self._span
+        along = z - np.einsum("pc,pc->p", np.repeat(in_span[start:stop], np.diff(indptr), axis=0), self.gain[latents])
+        tilt = np.divide(2 * along, own[latents], out=np.zeros_like(z), where=own[latents] > 0)
+        return self._run(start, stop, z, np.zeros(len(z), dtype=np.int32), nowhere, tilt, step, step**2)
+
+    @cached_property
+    def _span(self) -> tuple[Float64[np.ndarray, "n outputs"], Float64[np.ndarray, " d_sae"]]:
+        """Of each row, what times the gain of a latent is the row's part in the span of the probe along that latent;
+        of each latent, the length that is left of its unit vector without its part in the span."""
+        inverse = np.linalg.pinv(self.gain)  # outputs x d_sae
+        left = 1 - np.einsum("fc,cf->f", self.gain, inverse)
+        return np.asarray(self.latents @ inverse.T), np.sqrt(np.maximum(left, 0))
 
     def all_ablated(self) -> np.ndarray:
         norms = np.sqrt(self.square)[:, None]
