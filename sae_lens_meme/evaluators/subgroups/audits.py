@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -89,13 +90,13 @@ def audits(questions: Sequence[Question], subgroups: Sequence[Subgroup], memes: 
     def of(place: int) -> list[Found]:
         question = questions[place]
         mine = [s for s in subgroups if s.column != question.task.name]
-        log_p, within = tested(question, mine, memes)
         measured = [_audit(question, s, memes) for s in mine]
+        log_p, within = np.full((2, len(mine)), np.nan)
+        enough = [i for i, a in enumerate(measured) if "fpr_gap" not in a.reasons]
+        log_p[enough], within[enough] = tested(question, [mine[i] for i in enough], memes)
         gain = None if memes.gain is None else memes.gain[:, place]
         parts = zip(mine, measured, log_p, within, _selected(question, mine, memes, gain), strict=True)
-        return [
-            Found(question, s, a, np.nan if "fpr_gap" in a.reasons else p, w, *chosen) for s, a, p, w, chosen in parts
-        ]
+        return [Found(question, s, a, p, w, *chosen) for s, a, p, w, chosen in parts]
 
     return [found for each in in_threads(of, range(len(questions))) for found in each]
 
@@ -165,24 +166,24 @@ class Null(NamedTuple):
     """Mean |gap| of each pair; NaN where it has none."""
 
 
-def permuted(
-    found: Sequence[Found], subgroups: Sequence[Subgroup], memes: Memes, alpha: float, draws: int, seed: int
-) -> Null:
+def permuted(found: Sequence[Found], memes: Memes, alpha: float, draws: int, seed: int) -> Null:
     """The same tests where membership changes places within source (sources: among all memes), groups whole."""
-    embeddings = memes.embeddings
-    questions = list(dict.fromkeys(f.question for f in found))
+    embeddings, measured = memes.embeddings, [i for i, f in enumerate(found) if "fpr_gap" not in f.audit.reasons]
+    by_question = [
+        (question, [found[i].subgroup for i in mine])
+        for question, mine in groupby(measured, lambda i: found[i].question)
+        for mine in [list(mine)]
+    ]
 
     def draw(i: int) -> tuple[int, np.ndarray]:
         rng = np.random.default_rng([seed, i])
         strata = {False: embeddings.strata, True: np.zeros_like(embeddings.strata)}
-        to = {
-            kind: permutation_within(of, rng, embeddings.by_id, embeddings.groups) for kind, of in strata.items()
-        }
-        log_p = [tested(q, [s for s in subgroups if s.column != q.task.name], memes, to)[0] for q in questions]
-        flat = np.concatenate([np.empty(0), *log_p])
-        flat[np.isnan([f.log_p for f in found])] = np.nan
-        q = benjamini_hochberg(flat)
-        return int((q < alpha).sum()), np.array([_gap(f, to[f.subgroup.column == SOURCE]) for f in found])
+        to = {kind: permutation_within(of, rng, embeddings.by_id, embeddings.groups) for kind, of in strata.items()}
+        log_p = [tested(question, mine, memes, to)[0] for question, mine in by_question]
+        q = benjamini_hochberg(np.concatenate([np.empty(0), *log_p]))
+        gaps = np.full(len(found), np.nan)
+        gaps[measured] = [_gap(found[i], to[found[i].subgroup.column == SOURCE]) for i in measured]
+        return int((q < alpha).sum()), gaps
 
     drawn = in_threads(draw, range(draws))
     gaps = np.array([gap for _, gap in drawn]).reshape(draws, len(found))
@@ -190,8 +191,6 @@ def permuted(
 
 
 def _gap(found: Found, to: np.ndarray) -> float:
-    if "fpr_gap" in found.audit.reasons:
-        return np.nan
     rows = found.question.test[~found.question.true[found.question.test]]
     codes = found.subgroup.codes[to[rows]]
     flagged = found.question.logits[rows] >= found.question.threshold

@@ -54,7 +54,7 @@ class Subgroups(Evaluator):
         """How many of the strongest latents are set to zero."""
         n_matched: options.Count = 20
         """Draws of as many latents of equal firing rate; 0 for none."""
-        n_permutations: options.Count = 20
+        n_permutations: options.Count = 10
         """Draws of permuted membership; 0 for none."""
         alpha: options.Share = 0.05
         """A gap counts where its q is below."""
@@ -85,7 +85,7 @@ class Subgroups(Evaluator):
             min_support=given.min_support,
         )
         found = audits(questions, subgroups, memes)
-        null = permuted(found, subgroups, memes, given.alpha, given.n_permutations, given.seed)
+        null = permuted(found, memes, given.alpha, given.n_permutations, given.seed)
         worst, place = worst_of(found), {q.name: i for i, q in enumerate(questions)}
         ns = sorted(set(given.ablated))
         effects = in_threads(
