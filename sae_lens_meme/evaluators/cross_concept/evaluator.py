@@ -32,9 +32,9 @@ from sae_lens_meme.evaluators.cross_concept.quantities import (
     N_SERVING_PERMUTED,
     N_SHARING,
     PHI,
+    Q_RATE,
     SHARED,
     Q,
-    Q_RATE,
 )
 from sae_lens_meme.evaluators.latents import Latents
 from sae_lens_meme.evaluators.result import Measure, Result, Section, nullable
@@ -154,16 +154,12 @@ class _Compared(NamedTuple):
     q_equal_rate: np.ndarray
 
     @classmethod
-    def of(
-        cls, concepts: tuple[Concept, ...], log_p: np.ndarray, found: np.ndarray, latents: Latents
-    ) -> _Compared:
+    def of(cls, concepts: tuple[Concept, ...], log_p: np.ndarray, found: np.ndarray, latents: Latents) -> _Compared:
         columns = list(combinations(range(len(concepts)), 2))
         same = np.array([concepts[a].label == concepts[b].label for a, b in columns], dtype=bool)
         rate = np.bincount(latents.csr().indices, minlength=latents.d_sae) / max(latents.n_samples, 1)
         counts = shared_latents(found, columns, rate, ~np.isnan(log_p))
-        q, q_rate = (
-            benjamini_hochberg(np.where(same, np.nan, p)) for p in (counts.log_p, counts.log_p_equal_rate)
-        )
+        q, q_rate = (benjamini_hochberg(np.where(same, np.nan, p)) for p in (counts.log_p, counts.log_p_equal_rate))
         return cls(concepts, columns, same, counts, q, q_rate)
 
 

@@ -187,7 +187,9 @@ def permuted(found: Sequence[Found], memes: Memes, alpha: float, draws: int, see
 
     drawn = in_threads(draw, range(draws))
     gaps = np.array([gap for _, gap in drawn]).reshape(draws, len(found))
-    return Null(np.array([n for n, _ in drawn], np.float64), gaps.mean(axis=0) if draws else np.full(len(found), np.nan))
+    return Null(
+        np.array([n for n, _ in drawn], np.float64), gaps.mean(axis=0) if draws else np.full(len(found), np.nan)
+    )
 
 
 def _gap(found: Found, to: np.ndarray) -> float:

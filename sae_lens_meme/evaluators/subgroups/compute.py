@@ -113,6 +113,4 @@ def gap_log_p(
     active = sparse.csr_matrix(np.stack([flagged, ~flagged], axis=1).astype(np.float32))
     counter = Counter(active, members, strata)
     log_p = greater_one_a_group(counter.count, one_a_group(groups))
-    return GapTest(
-        np.minimum(np.log(2) + np.minimum(*log_p), 0.0), firing_rate_difference(counter.count())[0]
-    )
+    return GapTest(np.minimum(np.log(2) + np.minimum(*log_p), 0.0), firing_rate_difference(counter.count())[0])

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any
 
 import numpy as np
-import pandas as pd
 from pydantic import Field
 from typing_extensions import Self
 
@@ -21,11 +20,11 @@ from sae_lens_meme.evaluators.latents import Latents, hook_of
 from sae_lens_meme.evaluators.result import Result
 from sae_lens_meme.evaluators.subgroups.audits import Memes, audits, effects_of, permuted, worst_of
 from sae_lens_meme.evaluators.subgroups.groups import subgroups_of
+from sae_lens_meme.evaluators.subgroups.quantities import COLUMNS
 from sae_lens_meme.evaluators.subgroups.questions import questions_of
 from sae_lens_meme.evaluators.subgroups.report import FIRST, Report
 from sae_lens_meme.metrics.multiple_testing import benjamini_hochberg
 from sae_lens_meme.metrics.threads import in_threads
-from sae_lens_meme.evaluators.subgroups.quantities import COLUMNS
 
 
 class Subgroups(Evaluator):

@@ -8,10 +8,10 @@ PROBE = (
     "of a linear probe on the embedding (train memes), on test memes whose label and subgroup are known; background: memes "
     "that are known to be outside the subgroup"
 )
-THRESHOLD = (
-    "threshold with the best F1 on validation memes (on train memes where no validation meme is true, or validation memes measure)"
+THRESHOLD = "threshold with the best F1 on validation memes (on train memes where no validation meme is true, or validation memes measure)"
+SAMPLES = (
+    "bootstrap of the test memes within source, those of one group drawn together; probe and threshold as they are"
 )
-SAMPLES = "bootstrap of the test memes within source, those of one group drawn together; probe and threshold as they are"
 NO_SAMPLES = "no resamples were asked for, or they do not define it"
 
 VALUES = {
@@ -72,7 +72,9 @@ NO_MATCHED = "no draws were asked for, or too few other latents fire"
 CLOSED = Quantity("closed", f"|gap| before minus |gap| after {_ABLATED}; control: closed_matched", NO_CARRIER)
 CLOSED_MATCHED = Quantity("closed_matched", f"{_MATCHED}; mean over draws", NO_MATCHED)
 CLOSED_MATCHED_95 = Quantity("closed_matched_95", f"{_MATCHED}; 95 % quantile over draws", NO_MATCHED)
-LOST = Quantity("auroc_lost", f"AUROC of the probe before minus after {_ABLATED}; control: auroc_lost_matched", NO_CARRIER)
+LOST = Quantity(
+    "auroc_lost", f"AUROC of the probe before minus after {_ABLATED}; control: auroc_lost_matched", NO_CARRIER
+)
 LOST_MATCHED = Quantity("auroc_lost_matched", f"{_MATCHED}; mean over draws", NO_MATCHED)
 LOST_MATCHED_95 = Quantity("auroc_lost_matched_95", f"{_MATCHED}; 95 % quantile over draws", NO_MATCHED)
 GAP_AFTER = Quantity("fpr_gap", f"gap in false positives after {_ABLATED}", NO_CARRIER)
@@ -91,7 +93,11 @@ COLUMNS = {
     "n_background_positive": "memes of the class that are known to be outside",
     "n_background_negative": "others that are known to be outside",
     **{key: q.what for key, q in VALUES.items()},
-    **{f"{key}_{end}": f"{end} end of the 95 % interval of {key}: {SAMPLES}" for key in VALUES for end in ("low", "high")},
+    **{
+        f"{key}_{end}": f"{end} end of the 95 % interval of {key}: {SAMPLES}"
+        for key in VALUES
+        for end in ("low", "high")
+    },
     WITHIN.key: WITHIN.what,
     PERMUTED.key: PERMUTED.what,
     "p": "two-sided exact test of the gap within source, of one meme a group",

@@ -77,6 +77,4 @@ def _question(
     codes = np.where(true[rows], TRUE, FALSE).astype(np.uint8)[:, None]
     threshold = float(best_f1(ranked(logits[rows, None]), codes).threshold[0, 0])
     logits = np.ascontiguousarray(logits)
-    return Question(
-        f"{task.name}={value}", task, true, logits, coef, rows, split, threshold, selection
-    )
+    return Question(f"{task.name}={value}", task, true, logits, coef, rows, split, threshold, selection)

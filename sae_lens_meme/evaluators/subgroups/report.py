@@ -12,7 +12,6 @@ import pandas as pd
 from sae_lens_meme.evaluators.result import Interval, Measure, Section
 from sae_lens_meme.evaluators.subgroups.audits import CARRIERS, Effect, Found, Null
 from sae_lens_meme.evaluators.subgroups.quantities import (
-    AUROC,
     CLOSED,
     CLOSED_MATCHED,
     CLOSED_MATCHED_95,
@@ -191,9 +190,7 @@ class Report:
         if not self.found:
             return None
         if not self.n_pairs:
-            return (
-                f"No subgroup and background have {self.given.min_support} negative test memes each: of bias nothing can be said."
-            )
+            return f"No subgroup and background have {self.given.min_support} negative test memes each: of bias nothing can be said."
         null = "" if self.n_gaps_permuted is None else f"; membership permuted: {self.n_gaps_permuted:.1f}"
         sentence = (
             f"{self.n_gaps} of {self.n_pairs} pairs of classifier and subgroup differ in false positives "
