@@ -62,11 +62,10 @@ def shared_latents(
     in_bin = (bins == np.arange(RATE_BINS)[:, None]).astype(np.int64)
     shared, fires, true, n = ((in_bin @ part).T for part in (first & second, first, second, both))
     tables = Tables(shared[None], fires[None], true, n)
-    pooled = [part.sum(axis=1) for part in (n, fires, true, shared)]
-    size, of_first, of_second, _ = pooled
+    size, of_first, of_second = (part.sum(axis=1) for part in (n, fires, true))
     free = (np.minimum(of_first, of_second) > 0) & (np.maximum(of_first, of_second) < size)
     return Shared(
-        *pooled,
+        *(size, of_first, of_second, shared.sum(axis=1)),
         of_first * of_second / np.maximum(size, 1),
         np.where(free, fisher_greater(tables)[0], np.nan),
         (fires * true / np.maximum(n, 1)).sum(axis=1),

@@ -93,7 +93,7 @@ def audits(questions: Sequence[Question], subgroups: Sequence[Subgroup], memes: 
         measured = [_audit(question, s, memes) for s in mine]
         log_p, within = np.full((2, len(mine)), np.nan)
         enough = [i for i, a in enumerate(measured) if "fpr_gap" not in a.reasons]
-        log_p[enough], within[enough] = tested(question, [mine[i] for i in enough], memes)
+        log_p[enough], within[enough] = gaps_tested(question, [mine[i] for i in enough], memes)
         gain = None if memes.gain is None else memes.gain[:, place]
         parts = zip(mine, measured, log_p, within, _selected(question, mine, memes, gain), strict=True)
         return [Found(question, s, a, p, w, *chosen) for s, a, p, w, chosen in parts]
@@ -108,7 +108,7 @@ def _audit(question: Question, subgroup: Subgroup, memes: Memes) -> Audit:
     return audit(scores, true, member, question.threshold, memes.drawn(rows), memes.min_support)
 
 
-def tested(
+def gaps_tested(
     question: Question, subgroups: Sequence[Subgroup], memes: Memes, to: dict[bool, np.ndarray] | None = None
 ) -> tuple[Float64[np.ndarray, " subgroups"], Float64[np.ndarray, " subgroups"]]:
     """Log p of the gap of each subgroup, and the gap within source: NaN of subgroups that are sources.
@@ -179,7 +179,7 @@ def permuted(found: Sequence[Found], memes: Memes, alpha: float, draws: int, see
         rng = np.random.default_rng([seed, i])
         strata = {False: embeddings.strata, True: np.zeros_like(embeddings.strata)}
         to = {kind: permutation_within(of, rng, embeddings.by_id, embeddings.groups) for kind, of in strata.items()}
-        log_p = [tested(question, mine, memes, to)[0] for question, mine in by_question]
+        log_p = [gaps_tested(question, mine, memes, to)[0] for question, mine in by_question]
         q = benjamini_hochberg(np.concatenate([np.empty(0), *log_p]))
         gaps = np.full(len(found), np.nan)
         gaps[measured] = [_gap(found[i], to[found[i].subgroup.column == SOURCE]) for i in measured]

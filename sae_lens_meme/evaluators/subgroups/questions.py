@@ -45,11 +45,15 @@ class Question:
 
 def questions_of(tasks: Sequence[Task], probes: Sequence[Probe], embeddings: Embeddings, hook: str) -> list[Question]:
     """Of every task that has rows to measure on."""
-    asked = [(task, *of) for task, probe in zip(tasks, probes, strict=True) for of in _classes(probe)]
-    asked = [(task, *of) for task, *of in asked if task.split is not None]
+    asked = [
+        (task, value, coef, bias)
+        for task, probe in zip(tasks, probes, strict=True)
+        if task.split is not None
+        for value, coef, bias in _classes(probe)
+    ]
     if not asked:
         return []
-    weights, biases = np.stack([of[2] for of in asked], axis=1), np.array([of[3] for of in asked])
+    weights, biases = np.stack([coef for _, _, coef, _ in asked], axis=1), np.array([bias for *_, bias in asked])
     logits = np.empty((len(embeddings), len(asked)))
     for rows, batch in embeddings.batches(hook):
         logits[rows] = batch.astype(np.float64) @ weights + biases

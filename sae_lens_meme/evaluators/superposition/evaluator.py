@@ -141,8 +141,9 @@ class Superposition(Evaluator):
         n, d = int(measured[SAE].fires.sum()), int(live.sum())
         if measured[SAE].geometry is not None:
             found = geometry(random_directions(n, d, self.options.seed))
-            known = measured.get(RANDOM, Measured(np.empty(0), np.ones(n, dtype=bool), np.arange(n)))
-            measured[RANDOM] = known._replace(geometry=found, index=np.arange(n))
+            known = measured.get(RANDOM, Measured(np.empty(0), np.empty(0, dtype=bool), np.empty(0, np.int64)))
+            fires = np.concatenate([known.fires, np.ones(n - len(known.fires), dtype=bool)])
+            measured[RANDOM] = known._replace(geometry=found, fires=fires, index=np.arange(n))
 
 
 def _of_latents(latents: Latents, rows: np.ndarray) -> Measured:
