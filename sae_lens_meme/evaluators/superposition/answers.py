@@ -72,9 +72,9 @@ def at_rates(
     """
     parts, start = [], 0
     for block in columns:
-        chosen, counts = block[rows], n_active[start : start + block.shape[1]]
-        ordered = np.sort(chosen, axis=0)[::-1]
-        threshold = np.where(counts > 0, ordered[np.maximum(counts, 1) - 1, np.arange(len(counts))], np.inf)
+        chosen, counts = np.ascontiguousarray(block[rows].T), n_active[start : start + block.shape[1]]
+        largest = zip(chosen, counts, strict=True)
+        threshold = np.array([np.partition(column, -k)[-k] if k else np.inf for column, k in largest], block.dtype)
         parts.append(sparse.csc_matrix((block >= threshold).astype(np.float32)))
         start += block.shape[1]
     return sparse.hstack(parts, format="csr")

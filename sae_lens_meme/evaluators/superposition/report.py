@@ -84,10 +84,11 @@ class Report:
     ):
         self.measured, self.targets, self.permuted = measured, targets, permuted
         self.n_dimensions, self.reason, self.given = n_dimensions, reason, given
-        self.numbers = {name: self._of_answers(of) for name, of in measured.items() if of.answers is not None}
+        answered = {name: of for name, of in measured.items() if of.answers is not None}
+        self.numbers = {name: self._of_answers(of, given.n_bootstrap) for name, of in answered.items()}
         if permuted and targets is not None:
-            draws = [self._of_answers(measured[SAE]._replace(answers=drawn)) for drawn in permuted]
-            self.numbers[PERMUTED] = {q: np.array([[_mean([d[q][0] for d in draws])]])[0] for q in OF_ANSWERS}
+            draws = [self._of_answers(measured[SAE]._replace(answers=drawn), 0) for drawn in permuted]
+            self.numbers[PERMUTED] = {q: np.array([_mean([draw[q][0] for draw in draws])]) for q in OF_ANSWERS}
 
     def measures(self) -> Iterator[Measure]:
         yield N_TARGETS(None if self.targets is None else len(self.targets), reason=self.reason)
@@ -120,16 +121,16 @@ class Report:
             made[quantity] = quantity(draws[0], name, rows=rows, interval=interval)
         return made
 
-    def _of_answers(self, of: Measured) -> dict[Quantity, Float64[np.ndarray, " draws"]]:
+    def _of_answers(self, of: Measured, replicates: int) -> dict[Quantity, Float64[np.ndarray, " draws"]]:
         """The value, then that of each resample of the units."""
         assert of.answers is not None
         assert self.targets is not None
         fires = of.fires[: len(of.answers.confirmed)]
         n, factors = of.answers.confirmed.sum(axis=1)[fires], of.answers.factors(self.targets)[fires]
-        weights = np.ones((self.given.n_bootstrap + 1, len(n)))
-        if len(n):
-            rng = np.random.default_rng(self.given.seed)
-            weights[1:] = rng.multinomial(len(n), np.full(len(n), 1 / len(n)), self.given.n_bootstrap)
+        weights = np.ones((replicates + 1, len(n)))
+        rng = np.random.default_rng(self.given.seed)
+        for drawn in weights[1:] if len(n) else ():
+            drawn[:] = np.bincount(rng.integers(0, len(n), len(n)), minlength=len(n))
         answering = weights @ (n > 0)
 
         def share(part: np.ndarray, whole: Any) -> np.ndarray:
@@ -205,10 +206,10 @@ class Report:
         beside = ", ".join(
             f"{text} {found[name]:.1f}" for name, text in names.items() if not np.isnan(found.get(name, np.nan))
         )
-        share, rival = (self.numbers[name][ANSWERING][0] for name in (SAE, NEURONS))
+        share, rival = (_percent(self.numbers[name][ANSWERING][0]) for name in (SAE, NEURONS))
         yield (
-            f"At equal firing rate {share:.0%} of the latents answer to a target (neurons {rival:.0%}), "
-            f"and to {found[SAE]:.1f} each{f' ({beside})' if beside else ''}"
+            f"At equal firing rate {share} of the latents answer to a target (neurons {rival}), these to {found[SAE]:.1f} of "
+            f"{len(self.targets or ())}{f' ({beside})' if beside else ''}"
         )
 
     def _verdict_of_geometry(self) -> Iterator[str]:
@@ -230,6 +231,10 @@ def _of_geometry(found: Geometry | None) -> dict[Quantity, float | None]:
         COSINE: _mean(found.mean_abs_cosine),
         NEAREST: _mean(found.max_abs_cosine),
     }
+
+
+def _percent(share: float) -> str:
+    return f"{share:.0%}" if share == 0 or share >= 0.01 else "under 1%"
 
 
 def _mean(values: Any) -> float:
