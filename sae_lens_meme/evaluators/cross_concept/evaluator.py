@@ -109,7 +109,7 @@ class CrossConcept(Evaluator):
         rows = f"alpha = {given.alpha:g}"
         permuted = N_PERMUTED(sharing, rows=f"{NULL_DRAWS} draws (seed {given.seed}); {rows}")
         rate = N_EQUAL_RATE(int((table["q_equal_rate"] < given.alpha).sum()), rows=rows)
-        beyond = N_BEYOND(int(table["beyond_labels"].sum()), rows=rows)
+        beyond = N_BEYOND(int(table["beyond_labels"].sum()) if given.n_permutations else None, rows=rows)
         counts = Section(
             "Cross-concept: pairs of concepts that share latents",
             f"of {n.value} pairs of concepts of different labels, those with q < {given.alpha:g}; equal rate: the same among "
@@ -171,6 +171,7 @@ def _table(
     mean = draws.mean(axis=0).max(axis=1) if len(draws) else none
     high = np.quantile(draws, 0.95, axis=0).max(axis=1) if len(draws) else none
     beyond = (pairs.q_equal_rate < alpha) & (counts.shared > high)
+    known = pd.arrays.BooleanArray(beyond, np.isnan(high))
     names = [concept.name for concept in pairs.concepts]
     columns = {
         "concept": np.array([names[a] for a, _ in pairs.columns], dtype=object),
@@ -181,7 +182,7 @@ def _table(
         "expected_equal_rate": nullable(counts.expected_equal_rate),
         "p_equal_rate": nullable(np.exp(counts.log_p_equal_rate)),
         "q_equal_rate": nullable(pairs.q_equal_rate),
-        **{"shared_permuted": nullable(mean), "shared_permuted_95": nullable(high), "beyond_labels": beyond},
+        **{"shared_permuted": nullable(mean), "shared_permuted_95": nullable(high), "beyond_labels": known},
         **{"n_known": overlap.known, "n_both_true": overlap.both_true},
         **{"phi": nullable(overlap.phi), "phi_within_source": nullable(overlap.phi_within_source)},
         "latents": np.array([_listed(log_p, found, a, b) for a, b in pairs.columns], dtype=object),

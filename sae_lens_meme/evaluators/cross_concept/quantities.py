@@ -33,6 +33,7 @@ N_BEYOND = Quantity(
     "n_pairs_beyond_labels",
     "of those of n_pairs_sharing_equal_rate, pairs that share more latents than 95 % of the draws in which the labels overlap "
     "as they do and nothing else ties the latents to the second concept",
+    "no draws were asked for",
 )
 N_PERMUTED = Quantity(
     "n_pairs_sharing_permuted",
@@ -72,7 +73,7 @@ COLUMNS = {
     "q_equal_rate": "Benjamini-Hochberg q of it over pairs of different labels",
     "shared_permuted": LABELS_ALONE,
     "shared_permuted_95": "95 % quantile over the draws, the larger of the two ways round",
-    "beyond_labels": "q_equal_rate < alpha, and shared is above shared_permuted_95",
+    "beyond_labels": "q_equal_rate < alpha, and shared is above shared_permuted_95; null without draws",
     "n_known": "memes of which both labels are known",
     "n_both_true": "of these, memes of which both concepts are true",
     "phi": "phi coefficient of the labels over these memes; null where one of them is constant there",
