@@ -16,8 +16,8 @@ from sae_lens_meme.metrics.fisher import fisher_greater, greater_one_a_group, st
 from sae_lens_meme.metrics.permutation import permutation_within
 from sae_lens_meme.metrics.threads import in_threads
 
-RATE_BINS = 10
-"""Latents of like firing rate: that many bins of as many latents each."""
+RATE_BINS, FEWEST_IN_BIN = 10, 20
+"""Latents of like firing rate: ten bins of as many latents each, or fewer bins where that leaves them too few to differ."""
 Pairs = Sequence[tuple[int, int]]
 """Columns of two concepts each."""
 
@@ -58,8 +58,9 @@ def shared_latents(
     a, b = _columns(pairs)
     both = tested[:, a] & tested[:, b]
     first, second = of_concept[:, a] & both, of_concept[:, b] & both
-    bins = np.searchsorted(np.quantile(rate, np.linspace(0, 1, RATE_BINS + 1)[1:-1]), rate)
-    in_bin = (bins == np.arange(RATE_BINS)[:, None]).astype(np.int64)
+    n_bins = min(max(len(rate) // FEWEST_IN_BIN, 1), RATE_BINS)
+    bins = np.searchsorted(np.quantile(rate, np.linspace(0, 1, n_bins + 1)[1:-1]), rate)
+    in_bin = (bins == np.arange(n_bins)[:, None]).astype(np.int64)
     shared, fires, true, n = ((in_bin @ part).T for part in (first & second, first, second, both))
     tables = Tables(shared[None], fires[None], true, n)
     size, of_first, of_second = (part.sum(axis=1) for part in (n, fires, true))

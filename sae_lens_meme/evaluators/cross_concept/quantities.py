@@ -9,9 +9,7 @@ LATENTS = (
     "group; Benjamini-Hochberg over all latents and concepts), as in concept_alignment"
 )
 BY_CHANCE = "control: by chance from the margins, latents of the one x latents of the other / latents tested for both"
-EQUAL_RATE = (
-    "control: the same within ten bins of firing rate, summed (a latent that fires often is found for every concept)"
-)
+EQUAL_RATE = "control: the same within ten bins of firing rate (fewer with less than 200 latents), summed (a latent that fires often is found for every concept)"
 LABELS_ALONE = (
     "control: latents of one concept that pass for the other's after the other's labels change places among memes of the "
     "same source and the same value of the first, groups whole: margins and overlap of the labels stay. Mean over draws, "
@@ -27,7 +25,7 @@ N_SHARING = Quantity(
     f"of these, pairs that share more latents than the margins give by chance: hypergeometric q < alpha; {LATENTS}",
 )
 N_EQUAL_RATE = Quantity(
-    "n_pairs_sharing_equal_rate", "the same with an exact test within ten bins of firing rate: q < alpha"
+    "n_pairs_sharing_equal_rate", "the same with an exact test within bins of firing rate: q < alpha"
 )
 N_BEYOND = Quantity(
     "n_pairs_beyond_labels",
@@ -54,7 +52,7 @@ EXPECTED = Quantity("expected", BY_CHANCE)
 EXPECTED_RATE = Quantity("expected_equal_rate", EQUAL_RATE)
 FROM_LABELS = Quantity("shared_permuted", LABELS_ALONE, "no draws were asked for")
 Q = Quantity("q", "Benjamini-Hochberg q over pairs of the hypergeometric upper tail", UNTESTED)
-Q_RATE = Quantity("q_equal_rate", "the same of the exact test within ten bins of firing rate", UNTESTED)
+Q_RATE = Quantity("q_equal_rate", "the same of the exact test within bins of firing rate", UNTESTED)
 PHI = Quantity("phi", "phi coefficient of the two labels themselves, over memes of which both are known", NEVER_KNOWN)
 
 COLUMNS = {
@@ -69,7 +67,7 @@ COLUMNS = {
     "p": "upper tail of the hypergeometric distribution; null where the margins allow only one count",
     "q": "Benjamini-Hochberg q of p over pairs of different labels",
     "expected_equal_rate": EQUAL_RATE,
-    "p_equal_rate": "exact one-sided test within ten bins of firing rate",
+    "p_equal_rate": "exact one-sided test within bins of firing rate",
     "q_equal_rate": "Benjamini-Hochberg q of it over pairs of different labels",
     "shared_permuted": LABELS_ALONE,
     "shared_permuted_95": "95 % quantile over the draws, the larger of the two ways round",
