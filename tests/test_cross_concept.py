@@ -102,27 +102,24 @@ def test_labels_that_are_never_known_together_have_no_phi():
 
 
 def world(kind: str, n: int = 3_000, seed: int = 0) -> SimpleNamespace:
-    """40 latents, labels `a` and `b`.
+    """100 latents that fire more or less often, labels `a` and `b`.
 
-    apart: half of the latents know `a`, half `b`, the labels are independent. labels: latents know `a` alone, and `b` is
-    mostly `a`. joint: ten latents know both labels, which are independent.
+    apart: ten latents know `a`, ten `b`, the labels are independent. labels: ten latents know `a` alone, and `b` is mostly
+    `a`. joint: ten latents know both labels, which are independent.
     """
     rng = np.random.default_rng(seed)
     a, b = rng.random(n) < 0.4, rng.random(n) < 0.4
     if kind == "labels":
         b = np.where(rng.random(n) < 0.8, a, b)
-    knows = np.zeros((40, 2))
-    knows[:10, 0] = knows[10:20, 1] = kind != "labels"
-    if kind == "labels":
-        knows[:10, 0] = 1
-    if kind == "joint":
-        knows[:10] = 1
-    share = 0.1 + 0.25 * np.stack([a, b], axis=1) @ knows.T
-    fires = rng.random((n, 40)) < share
-    latents = Latents.from_csr(sparse.csr_matrix(fires * rng.random((n, 40))))
+    knows = np.zeros((100, 2))
+    knows[:10, 0] = 1
+    knows[{"apart": slice(10, 20), "joint": slice(10), "labels": slice(0)}[kind], 1] = 1
+    rate = rng.permutation(np.linspace(0.1, 0.3, 100)) * (1 + np.stack([a, b], axis=1) @ knows.T)
+    fires = rng.random((n, 100)) < rate
+    latents = Latents.from_csr(sparse.csr_matrix(fires * rng.random((n, 100))))
     labels = {"a": a.astype(int).tolist(), "b": b.astype(int).tolist()}
     memes = make_embeddings({"hook_fused": rng.standard_normal((n, 8))}, labels=labels, sources=["x", "y"] * (n // 2))
-    return SimpleNamespace(memes=memes, latents=latents, sae=tiny_sae(memes.take("hook_fused", range(n)), d_sae=40))
+    return SimpleNamespace(memes=memes, latents=latents, sae=tiny_sae(memes.take("hook_fused", range(n)), d_sae=100))
 
 
 def evaluated(kind: str, **options: Any) -> Any:
@@ -173,7 +170,7 @@ def test_the_control_keeps_the_margins_and_the_overlap_in_every_source(monkeypat
         return counter(active, codes, strata)
 
     monkeypatch.setattr(module, "Counter", counted)
-    of_concept = np.ones((40, 2), dtype=bool)
+    of_concept = np.ones((100, 2), dtype=bool)
     from_labels_alone(made.latents, labels, of_concept, [(0, 1)], np.log(0.01), 2, 0)
     assert len(seen) == 4
     for codes in seen:

@@ -90,5 +90,5 @@ def signed_neurons(z: Float[np.ndarray, "n d"]) -> Iterator[Float[np.ndarray, "n
 def projections(
     z: Float[np.ndarray, "n d"], directions: Float[np.ndarray, "units d"]
 ) -> Iterator[Float[np.ndarray, "n block"]]:
-    for start in range(0, len(directions), COLUMNS_AT_ONCE):
+    for start in range(0, max(len(directions), 1), COLUMNS_AT_ONCE):
         yield z @ directions[start : start + COLUMNS_AT_ONCE].T.astype(np.float32)

@@ -193,7 +193,8 @@ class Report:
 
     def verdict(self) -> str | None:
         parts = [*self._verdict_of_answers(), *self._verdict_of_geometry()]
-        return f"{'; '.join(parts)}." if parts else None
+        sentence = "; ".join(parts)
+        return f"{sentence[:1].upper()}{sentence[1:]}." if parts else None
 
     def _verdict_of_answers(self) -> Iterator[str]:
         if SAE not in self.numbers:
