@@ -8,6 +8,7 @@ from itertools import combinations
 from types import SimpleNamespace
 from typing import Any
 
+import hostile
 import numpy as np
 import pytest
 from arrays import make_embeddings
@@ -216,3 +217,8 @@ def test_without_draws_there_are_no_controls_of_draws_and_a_reason():
     assert result.numbers["n_pairs_beyond_labels"] is None
     assert result.table["beyond_labels"].isna().all()
     assert result.verdict.endswith("among latents of like firing rate.")
+
+
+@pytest.mark.parametrize("case", hostile.CASES)
+def test_hostile_memes(case):
+    hostile.check(lambda memes: CrossConcept(memes, n_permutations=2), case)

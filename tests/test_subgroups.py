@@ -3,9 +3,11 @@
 # pyright: reportOptionalMemberAccess=false, reportArgumentType=false, reportOptionalSubscript=false
 from __future__ import annotations
 
+import re
 from types import SimpleNamespace
 from typing import Any
 
+import hostile
 import numpy as np
 import pandas as pd
 import pytest
@@ -82,6 +84,14 @@ def test_too_few_memes_of_a_kind_are_a_reason_and_not_a_number(scored):
     assert np.isnan(found.values["fpr_gap"][0])
     assert found.values["bnsp_auroc"][0] > 0
     assert not audit(scored.scores, scored.true, member, 0.5, min_support=19).reasons
+
+
+def test_copies_are_no_support(scored):
+    groups = np.where(scored.member & ~scored.true, 0, np.arange(600) + 1)
+    found = audit(scored.scores, scored.true, scored.member, 0.5, groups=groups)
+    assert "1 subgroup negatives (one a group); it needs 20" in found.reasons["bpsn_auroc"]
+    assert found.n_subgroup_negative > 20
+    assert "bnsp_auroc" not in found.reasons
 
 
 def test_the_test_of_a_gap_is_fishers_within_source():
@@ -206,8 +216,7 @@ def test_planted_bias_is_found_with_the_latent_that_carries_it(biased):
     (row,) = table[(table["subgroup"] == "group_of=in") & (table["n_ablated"] == 0)].to_dict("records")
     assert row["latents"].startswith("1 (+"), "direction 1 is the group's"
     assert row["chosen"]
-    assert "worst: hate=1 flags" in biased.result.verdict
-    assert "group_of=in" in biased.result.verdict
+    assert re.search(r"worst: hate=1, \d+% in group_of=in, \d+% outside; 1 latent closes", biased.result.verdict)
 
 
 def test_without_that_latent_the_gap_closes_and_without_matched_ones_it_does_not(biased):
@@ -360,3 +369,8 @@ def test_where_the_decoder_has_no_fixed_rows_the_audit_stays_and_the_ablation_sa
     assert found.numbers["hate=1/group_of=in/fpr_gap"] == biased.result.numbers["hate=1/group_of=in/fpr_gap"]
     assert found.numbers["hate=1/group_of=in/ablate_1/closed"] is None
     assert "no fixed rows" in found.reasons["hate=1/group_of=in/ablate_1/closed"]
+
+
+@pytest.mark.parametrize("case", hostile.CASES)
+def test_hostile_memes(case):
+    hostile.check(lambda memes: Subgroups(memes, min_support=2, n_bootstrap=5, n_matched=2, n_permutations=2), case)

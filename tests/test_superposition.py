@@ -6,6 +6,7 @@ from __future__ import annotations
 from types import SimpleNamespace
 from typing import Any
 
+import hostile
 import numpy as np
 import pandas as pd
 import pytest
@@ -18,16 +19,18 @@ from scipy.stats import false_discovery_control, fisher_exact
 from sae_lens_meme.evaluators import Latents, encode
 from sae_lens_meme.evaluators.contest import Rows, Targets
 from sae_lens_meme.evaluators.superposition import (
+    Neurons,
+    Projections,
     Superposition,
     answers,
-    at_rates,
     expected_abs_cosine,
     feature_dimensionality,
+    firing,
     geometry,
     interference,
     matched_rates,
     random_directions,
-    signed_neurons,
+    thresholds,
 )
 
 N, D, N_FACTORS = 3_000, 16, 32
@@ -94,18 +97,21 @@ def test_random_directions_are_as_the_closed_forms_say(d):
 # units that fire as often
 
 
-def test_units_fire_on_as_many_selecting_memes_as_asked_and_test_memes_decide_nothing():
+@pytest.mark.parametrize("units", [Neurons(20), Projections(random_directions(300, 20, 0))])
+def test_units_fire_on_as_many_selecting_memes_as_asked(units):
     rng = np.random.default_rng(0)
-    z, rows = rng.standard_normal((500, 200)), np.arange(400)
-    n_active = rng.integers(0, 100, 400)
-    fires = at_rates(signed_neurons(z), n_active, rows).toarray() > 0
-    assert fires[rows].sum(axis=0).tolist() == n_active.tolist()
-    for unit in (3, 203, 399):
-        values = z[:, unit % 200] * (1 if unit < 200 else -1)
-        threshold = np.sort(values[rows])[-n_active[unit]] if n_active[unit] else np.inf
-        assert fires[:, unit].tolist() == (values >= threshold).tolist()
-    z[400:] = 100
-    assert np.array_equal(at_rates(signed_neurons(z), n_active, rows).toarray()[rows] > 0, fires[rows])
+    z, n_active = rng.standard_normal((500, 20)).astype(np.float32), rng.integers(0, 400, len(units))
+    cut = thresholds(units, z[:400], n_active)
+    fires = firing(units, [z[:77], z[77:400], z[400:]], cut).toarray() > 0
+    assert fires[:400].sum(axis=0).tolist() == n_active.tolist()
+    directions = np.vstack([np.eye(20), -np.eye(20)]) if isinstance(units, Neurons) else units.directions
+    np.testing.assert_array_equal(fires, z @ directions.T >= cut)
+
+
+def test_tied_values_fire_together():
+    z = np.array([[1], [1], [0], [0]], np.float32)
+    cut = thresholds(Neurons(1), z, np.array([1, 3]))
+    assert firing(Neurons(1), [z], cut).toarray().T.tolist() == [[1, 1, 0, 0], [1, 1, 1, 1]]
 
 
 def test_rates_are_those_of_the_latents_that_fire():
@@ -287,3 +293,8 @@ def test_an_sae_that_is_silent_answers_to_nothing(planted):
     assert found.numbers["sae/sum_dimensionality"] is None
     assert "answers to any" in found.verdict
     assert encode(planted.sae, planted.memes).d_sae == N_FACTORS
+
+
+@pytest.mark.parametrize("case", hostile.CASES)
+def test_hostile_memes(case):
+    hostile.check(lambda memes: Superposition(memes, n_bootstrap=5, n_permutations=1), case)

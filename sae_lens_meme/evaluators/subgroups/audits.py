@@ -105,7 +105,8 @@ def _audit(question: Question, subgroup: Subgroup, memes: Memes) -> Audit:
     rows = question.test[subgroup.codes[question.test] != UNKNOWN]
     member = subgroup.codes[rows] == TRUE
     scores, true = question.logits[rows], question.true[rows]
-    return audit(scores, true, member, question.threshold, memes.drawn(rows), memes.min_support)
+    groups = memes.embeddings.groups[rows]
+    return audit(scores, true, member, question.threshold, memes.drawn(rows), memes.min_support, groups)
 
 
 def gaps_tested(

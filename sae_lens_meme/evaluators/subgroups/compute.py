@@ -42,6 +42,7 @@ def audit(
     threshold: float,
     weights: Real[np.ndarray, "n draws"] | None = None,
     min_support: int = MIN_SUPPORT,
+    groups: Int[np.ndarray, " n"] | None = None,
 ) -> Audit:
     """Measure memes of which both the label and the subgroup are known; leave the others out before.
 
@@ -50,7 +51,8 @@ def audit(
         member: of the subgroup; the others are the background.
         threshold: a meme with this score or a larger one is flagged.
         weights: how often each meme is drawn, one column a draw; default once.
-        min_support: memes that each part of a number must have; below, one meme more or less decides it.
+        min_support: memes, one a group, that each part of a number must have; below, single memes decide it.
+        groups: memes of one (copies of a picture, a template) are no independent evidence; default each its own.
     """
     weights = np.ones((len(scores), 1), np.uint8) if weights is None else weights
     cells = {
@@ -60,16 +62,18 @@ def audit(
         "background negatives": ~member & ~true,
     }
     sizes = {name: int(rows.sum()) for name, rows in cells.items()}
+    apart = sizes if groups is None else {name: len(np.unique(groups[rows])) for name, rows in cells.items()}
     needs = {
         "subgroup_auroc": ("subgroup positives", "subgroup negatives"),
         "bpsn_auroc": ("background positives", "subgroup negatives"),
         "bnsp_auroc": ("subgroup positives", "background negatives"),
         **dict.fromkeys(RATES, ("subgroup negatives", "background negatives")),
     }
+    alone = "" if apart == sizes else " (one a group)"
     reasons = {
-        name: f"{' and '.join(f'{sizes[cell]} {cell}' for cell in cells_of)}; it needs {min_support} of each"
+        name: f"{' and '.join(f'{apart[cell]} {cell}' for cell in cells_of)}{alone}; it needs {min_support} of each"
         for name, cells_of in needs.items()
-        if min(sizes[cell] for cell in cells_of) < min_support
+        if min(apart[cell] for cell in cells_of) < min_support
     }
     values = {name: np.full(weights.shape[1], np.nan) for name in needs}
     for name in AUROCS:

@@ -4,20 +4,17 @@ from __future__ import annotations
 
 from sae_lens_meme.evaluators.result import Quantity
 
-PROBE = (
-    "of a linear probe on the embedding (train memes), on test memes whose label and subgroup are known; background: memes "
-    "that are known to be outside the subgroup"
+PROBE = "probe on the embedding, test memes whose label and subgroup are known; background: known to be outside"
+THRESHOLD = (
+    "threshold with the best F1 on validation memes (train memes where no validation meme is true, or these measure)"
 )
-THRESHOLD = "threshold with the best F1 on validation memes (on train memes where no validation meme is true, or validation memes measure)"
-SAMPLES = (
-    "bootstrap of the test memes within source, those of one group drawn together; probe and threshold as they are"
-)
+SAMPLES = "bootstrap of the test memes within source, groups whole; probe and threshold as they are"
 NO_SAMPLES = "no resamples were asked for, or they do not define it"
 
 VALUES = {
     q.key: q
     for q in (
-        Quantity("subgroup_auroc", f"AUROC within the subgroup {PROBE}"),
+        Quantity("subgroup_auroc", f"AUROC within the subgroup; {PROBE}"),
         Quantity(
             "bpsn_auroc",
             "AUROC of background positives against subgroup negatives: low where harmless memes of the subgroup are taken for "
@@ -62,22 +59,21 @@ N_GAPS_PERMUTED = Quantity(
 AUROC = Quantity("auroc", "AUROC of the probe on all its test memes, sources pooled", "the test memes are of one class")
 
 _ABLATED = (
-    "the n latents that carry most of the difference in mean logit between negatives of subgroup and background (train and "
-    "validation memes) are set to zero, the SAE's error kept; the threshold moves so that as many of the memes that chose it "
-    "are flagged as before; test memes"
+    "these latents are set to zero, the SAE's error kept, and the threshold moves so that as many of the memes that chose it are "
+    "flagged as before; they carry most of the gap in mean logit on train and validation memes; measured on test memes"
 )
 _MATCHED = "control: as many other latents, each one of the 20 with the nearest firing rates"
 NO_CARRIER = "no latent carries the gap on train and validation memes, or the SAE's decoder has no fixed rows"
 NO_MATCHED = "no draws were asked for, or too few other latents fire"
-CLOSED = Quantity("closed", f"|gap| before minus |gap| after {_ABLATED}; control: closed_matched", NO_CARRIER)
+CLOSED = Quantity("closed", f"|gap| before minus |gap| after: {_ABLATED}; control: closed_matched", NO_CARRIER)
 CLOSED_MATCHED = Quantity("closed_matched", f"{_MATCHED}; mean over draws", NO_MATCHED)
 CLOSED_MATCHED_95 = Quantity("closed_matched_95", f"{_MATCHED}; 95 % quantile over draws", NO_MATCHED)
 LOST = Quantity(
-    "auroc_lost", f"AUROC of the probe before minus after {_ABLATED}; control: auroc_lost_matched", NO_CARRIER
+    "auroc_lost", f"AUROC of the probe before minus after: {_ABLATED}; control: auroc_lost_matched", NO_CARRIER
 )
 LOST_MATCHED = Quantity("auroc_lost_matched", f"{_MATCHED}; mean over draws", NO_MATCHED)
 LOST_MATCHED_95 = Quantity("auroc_lost_matched_95", f"{_MATCHED}; 95 % quantile over draws", NO_MATCHED)
-GAP_AFTER = Quantity("fpr_gap", f"gap in false positives after {_ABLATED}", NO_CARRIER)
+GAP_AFTER = Quantity("fpr_gap", f"gap in false positives after: {_ABLATED}", NO_CARRIER)
 
 COUNTS = ("n_subgroup_positive", "n_subgroup_negative", "n_background_positive", "n_background_negative")
 COLUMNS = {

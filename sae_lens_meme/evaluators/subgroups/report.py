@@ -201,11 +201,15 @@ class Report:
         worst = self.printed[0]
         rates = [worst.audit.values[key][0] for key in ("fpr_subgroup", "fpr_background")]
         name, subgroup = (_short(name) for name in (worst.question.name, worst.subgroup.name))
-        sentence += f"; worst: {name} flags {rates[0]:.0%} of the other memes in {subgroup}, {rates[1]:.0%} outside"
+        sentence += f"; worst: {name}, {rates[0]:.0%} in {subgroup}, {rates[1]:.0%} outside"
         effect = next((e for e in self.effects[worst] if e.n == self.middle), None)
         if effect is None or effect.closed_matched is None:
             return f"{sentence}."
-        return f"{sentence} ({effect.gap[0]:+.2f} without {len(effect.latents)} latents)."
+        closed, matched = (
+            round(value, 2) + 0.0 for value in (effect.closed[0], effect.closed_matched.mean())
+        )  # no -0.00
+        which = "1 latent closes" if len(effect.latents) == 1 else f"{len(effect.latents)} latents close"
+        return f"{sentence}; {which} {closed:.2f} of it (matched: {matched:.2f})."
 
 
 def _interval(draws: np.ndarray, reason: str | None) -> Interval | None:

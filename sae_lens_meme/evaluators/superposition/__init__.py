@@ -1,6 +1,14 @@
 """Polysemanticity of latents against neurons, and how the decoder's directions share the dimensions."""
 
-from sae_lens_meme.evaluators.superposition.answers import Answers, answers, at_rates, matched_rates, signed_neurons
+from sae_lens_meme.evaluators.superposition.answers import (
+    Answers,
+    Neurons,
+    Projections,
+    answers,
+    firing,
+    matched_rates,
+    thresholds,
+)
 from sae_lens_meme.evaluators.superposition.evaluator import Superposition
 from sae_lens_meme.evaluators.superposition.geometry import (
     Geometry,
@@ -14,14 +22,16 @@ from sae_lens_meme.evaluators.superposition.geometry import (
 __all__ = [
     "Answers",
     "Geometry",
+    "Neurons",
+    "Projections",
     "Superposition",
     "answers",
-    "at_rates",
     "expected_abs_cosine",
     "feature_dimensionality",
+    "firing",
     "geometry",
     "interference",
     "matched_rates",
     "random_directions",
-    "signed_neurons",
+    "thresholds",
 ]

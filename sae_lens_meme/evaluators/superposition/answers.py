@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -62,33 +62,50 @@ def matched_rates(
     return rng.permutation(fires[np.linspace(0, len(fires) - 1, n_units).round().astype(np.int64)])
 
 
-def at_rates(
-    columns: Iterable[Float[np.ndarray, "n block"]], n_active: Int[np.ndarray, " units"], rows: Int[np.ndarray, " s"]
-) -> Any:
-    """Units that fire on the `n_active` memes of `rows` with the largest values, and on other memes from that value on; CSR.
-
-    Args:
-        columns: values of the units, block by block in their order.
-    """
-    parts, start = [], 0
-    for block in columns:
-        chosen, counts = np.ascontiguousarray(block[rows].T), n_active[start : start + block.shape[1]]
-        largest = zip(chosen, counts, strict=True)
-        threshold = np.array([np.partition(column, -k)[-k] if k else np.inf for column, k in largest], block.dtype)
-        parts.append(sparse.csc_matrix((block >= threshold).astype(np.float32)))
-        start += block.shape[1]
-    return sparse.hstack(parts, format="csr")
-
-
-def signed_neurons(z: Float[np.ndarray, "n d"]) -> Iterator[Float[np.ndarray, "n block"]]:
+class Neurons(NamedTuple):
     """Each dimension, then each with its sign turned: a neuron may say one thing by a large value and another by a small one."""
-    for sign in (1, -1):
-        for start in range(0, z.shape[1], COLUMNS_AT_ONCE):
-            yield sign * z[:, start : start + COLUMNS_AT_ONCE]
+
+    d: int
+
+    def __len__(self) -> int:
+        return 2 * self.d
+
+    def values(self, z: Float[np.ndarray, "n d"], units: slice) -> Float[np.ndarray, "n chosen"]:
+        place = np.arange(2 * self.d)[units]
+        return z[:, place % self.d] * np.where(place < self.d, np.float32(1), np.float32(-1))
 
 
-def projections(
-    z: Float[np.ndarray, "n d"], directions: Float[np.ndarray, "units d"]
-) -> Iterator[Float[np.ndarray, "n block"]]:
-    for start in range(0, max(len(directions), 1), COLUMNS_AT_ONCE):
-        yield z @ directions[start : start + COLUMNS_AT_ONCE].T.astype(np.float32)
+class Projections(NamedTuple):
+    """Along directions."""
+
+    directions: Float[np.ndarray, "units d"]
+
+    def __len__(self) -> int:
+        return len(self.directions)
+
+    def values(self, z: Float[np.ndarray, "n d"], units: slice) -> Float[np.ndarray, "n chosen"]:
+        return z @ self.directions[units].T.astype(np.float32)
+
+
+def thresholds(
+    units: Neurons | Projections, z: Float[np.ndarray, "s d"], n_active: Int[np.ndarray, " units"]
+) -> Float[np.ndarray, " units"]:
+    """From which value each unit fires, so that `n_active` of these memes fire it (more where values are tied)."""
+    found = np.full(len(units), np.inf)
+    for start in range(0, len(units), COLUMNS_AT_ONCE):
+        block = slice(start, start + COLUMNS_AT_ONCE)
+        for i, column in enumerate(np.ascontiguousarray(units.values(z, block).T), start):
+            if k := int(n_active[i]):
+                ordered = np.partition(column, [-k, -min(k + 1, len(column))])
+                found[i] = (float(ordered[-k]) + ordered[-min(k + 1, len(column))]) / 2
+    return found
+
+
+def firing(
+    units: Neurons | Projections,
+    batches: Iterable[Float[np.ndarray, "batch d"]],
+    threshold: Float[np.ndarray, " units"],
+) -> Any:
+    """CSR [n, units] of ones where a unit is at its threshold or above; batch by batch, so that it grows with what fires."""
+    parts = (units.values(z, slice(None)) >= threshold for z in batches)
+    return sparse.vstack([sparse.csr_matrix(part.astype(np.float32)) for part in parts], format="csr")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -21,11 +22,12 @@ from sae_lens_meme.evaluators.latents import Latents, encode, hook_of
 from sae_lens_meme.evaluators.result import Result
 from sae_lens_meme.evaluators.superposition.answers import (
     Answers,
+    Neurons,
+    Projections,
     answers,
-    at_rates,
+    firing,
     matched_rates,
-    projections,
-    signed_neurons,
+    thresholds,
 )
 from sae_lens_meme.evaluators.superposition.geometry import Geometry, geometry, random_directions
 from sae_lens_meme.evaluators.superposition.quantities import COLUMNS, NEURONS, RANDOM, SAE, SHUFFLED
@@ -33,6 +35,8 @@ from sae_lens_meme.evaluators.superposition.report import FIRST, Measured, Repor
 from sae_lens_meme.metrics.permutation import permutation_within
 from sae_lens_meme.standardize import Moments, train_moments
 
+MOST_ROWS = 50_000
+"""Thresholds of units that are to fire as often as latents are set on at most so many memes, taken evenly by id."""
 MOST_RANDOM = 1_024
 """Random directions that are asked for targets; of more the mean is the same."""
 
@@ -104,18 +108,25 @@ class Superposition(Evaluator):
         """Add what each set of units answers to."""
         rng, groups = np.random.default_rng(self.options.seed), embeddings.groups
         live = np.flatnonzero(~moments.dead)
-        z = np.empty((len(embeddings), len(live)), np.float32)
-        for batch_rows, batch in embeddings.batches(hook):
-            z[batch_rows] = ((batch - moments.mean) / moments.std)[:, live]
         fires = np.bincount(latents.csr()[rows.selection].indices, minlength=latents.d_sae)
-        drawn = random_directions(int((fires > 0).sum()), len(live), self.options.seed)
-        sets = {
-            NEURONS: (signed_neurons(z), np.concatenate([live, len(moments.mean) + live])),
-            RANDOM: (projections(z, drawn[:MOST_RANDOM]), np.arange(len(drawn[:MOST_RANDOM]))),
+        drawn = random_directions(int((fires > 0).sum()), len(live), self.options.seed)[:MOST_RANDOM]
+        sets: dict[str, tuple[Neurons | Projections, np.ndarray]] = {
+            NEURONS: (Neurons(len(live)), np.concatenate([live, len(moments.mean) + live])),
+            RANDOM: (Projections(drawn), np.arange(len(drawn))),
         }
+
+        def zscored(which: np.ndarray) -> Iterator[np.ndarray]:
+            for _, batch in embeddings.batches(hook, which):
+                yield ((batch - moments.mean) / moments.std)[:, live].astype(np.float32)
+
+        sample = embeddings.by_id[np.isin(embeddings.by_id, rows.selection)]
+        sample = sample[:: -(-len(sample) // MOST_ROWS)]
+        z = np.concatenate([*zscored(sample)])
         actives: dict[str, Any] = {SAE: latents.csr(), **({} if others is None else {SHUFFLED: others.csr()})}
-        for name, (columns, index) in sets.items():
-            actives[name] = at_rates(columns, matched_rates(fires, len(index), rng), rows.selection)
+        for name, (units, index) in sets.items():
+            asked = matched_rates(fires, len(index), rng) * (len(sample) / len(rows.selection))
+            cut = thresholds(units, z, np.ceil(asked).astype(np.int64))
+            actives[name] = firing(units, zscored(np.arange(len(embeddings))), cut)
             rate = np.bincount(actives[name][rows.selection].indices, minlength=len(index)) / len(rows.selection)
             measured[name] = Measured(rate, rate > 0, index)
         for name, active in actives.items():
