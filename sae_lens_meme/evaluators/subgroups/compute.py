@@ -84,8 +84,7 @@ def audit(
     if "fpr_gap" not in reasons:
         rates = [_share(scores[rows] >= threshold, weights[rows]) for rows in (cells[c] for c in needs["fpr_gap"])]
         values |= dict(zip(RATES, (*rates, rates[0] - rates[1]), strict=True))
-    n = sizes.values()
-    return Audit(*n, values, reasons)
+    return Audit._make((*sizes.values(), values, reasons))
 
 
 def _share(flagged: Bool[np.ndarray, " n"], weights: Real[np.ndarray, "n draws"]) -> Float64[np.ndarray, " draws"]:
