@@ -18,6 +18,7 @@ from scipy.stats import fisher_exact
 from sklearn.metrics import f1_score, roc_auc_score
 from tiny_sae import tiny_sae
 
+from sae_lens_meme.config import apply_overrides
 from sae_lens_meme.embeddings import Embeddings
 from sae_lens_meme.errors import ConfigError, DataError
 from sae_lens_meme.evaluators import encode
@@ -346,6 +347,43 @@ def test_matched_latents_are_others_of_like_rate():
         nearest = sorted(set(range(1, 60)) - {30, 31}, key=lambda other: abs(other**2 - latent**2))[:20]
         assert set(found[:, column]) <= set(nearest)
     assert matched_draws([1, 2], np.array([0, 4, 4, 0, 1]), 5, np.random.default_rng(0)) is None
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"words": {"women": "woman"}}, r"subgroups\.words\.women is 'woman', it must be a list"),
+        ({"ablated": [0]}, r"subgroups\.ablated is 0, it must be 1 or more"),
+        ({"colums": ["a"]}, "unknown key 'colums'; did you mean 'columns'"),
+        ({"min_support": 0}, r"subgroups\.min_support is 0"),
+    ],
+)
+def test_wrong_options_are_refused(given, message, biased):
+    with pytest.raises(ConfigError, match=message):
+        Subgroups(biased.memes, **given)
+
+
+def test_words_come_from_the_command_line():
+    given = apply_overrides({}, ["subgroups.words={women: [woman, girl]}", "subgroups.ablated=[1, 3]"])
+    assert Subgroups.Options(**given["subgroups"]).words == {"women": ["woman", "girl"]}
+
+
+def test_words_make_subgroups_of_captions():
+    rng = np.random.default_rng(0)
+    said = rng.random(800) < 0.5
+    x = rng.standard_normal((800, 8))
+    true = x[:, 0] + 0.5 * rng.standard_normal(800) > 0
+    texts = [None if i % 10 == 0 else "A Cat!" if s else "rain" for i, s in enumerate(said)]
+    memes = make_embeddings({"hook_fused": x}, labels={"hate": true.astype(int).tolist()}, texts=texts)
+    evaluator = Subgroups(memes, words={"pets": ["cat"]}, columns=[], n_bootstrap=0, n_matched=0, n_permutations=0)
+    result = evaluator.evaluate(tiny_sae(x.astype(np.float32), d_sae=12, k=3))
+    test = memes.splits == "test"
+    captioned = np.array([text is not None for text in texts])
+    (row,) = result.table[result.table["n_ablated"] == 0].to_dict("records")
+    assert row["subgroup"] == "caption=pets"
+    assert row["n_subgroup_negative"] == (test & captioned & said & ~true).sum()
+    assert row["n_background_negative"] == (test & captioned & ~said & ~true).sum()
+    assert result.numbers["n_pairs_with_gap_permuted"] is None
 
 
 def test_with_too_few_memes_it_says_so():

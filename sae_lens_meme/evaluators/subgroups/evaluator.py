@@ -45,7 +45,7 @@ class Subgroups(Evaluator):
         """Labels whose probes are audited; default every label with 2 to 20 classes."""
         columns: Sequence[str] | None = None
         """Labels whose values are subgroups, or source; default source and every label with 2 to 10 values."""
-        words: Mapping[str, Sequence[str]] | None = None
+        words: Mapping[str, list[str]] | None = None
         """Further subgroups by what captions say, e.g. {women: [woman, women, girl]}."""
         min_support: options.Positive = 20
         """Positives and negatives that a number needs in and outside the subgroup; below, single memes decide it."""
