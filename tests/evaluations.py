@@ -18,6 +18,7 @@ FEW = {
     "concept_alignment": {"n_bootstrap": 5},
     "contest": {"controls": ["neurons", "pca", "random"], "n_permutations": 1, "ks": [1, 2], "ns": [1, 5]},
     "baselines": {"raw": ["neurons", "pca", "random_topk"], "n_permutations": 1},
+    "subgroups": {"min_support": 3, "n_matched": 3, "n_permutations": 2, "words": {"pets": ["cat", "dog"]}},
     "monosemanticity": {"min_support": 3, "n_permutations": 19},
     "cross_modal": {"shares": [0.25, 0.5]},
 }
