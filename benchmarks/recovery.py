@@ -56,7 +56,7 @@ def settings() -> list[Setting]:
         *(Setting("latents", str(width), Cell(d_sae=width)) for width in (64, 128, 512, 1024)),
         *(Setting("k", str(k), Cell(k=k)) for k in (2, 4, 16, 32)),
         *(Setting("l1", str(penalty), Cell("standard", penalty=penalty)) for penalty in (0.5, 2.0, 4.0)),
-        *(Setting("l0", str(penalty), Cell("jumprelu", penalty=penalty)) for penalty in (1.0, 3.0, 20.0)),
+        *(Setting("l0", str(penalty), Cell("jumprelu", penalty=penalty)) for penalty in (0.3, 1.0, 20.0)),
         Setting("outliers", "raw-0.64", Cell(standardize=False)),
         *(
             Setting("outliers", f"{how}-{share}", Cell(standardize=how == "zscored"), {"outlier_share": share})
@@ -64,11 +64,15 @@ def settings() -> list[Setting]:
             for how in ("raw", "zscored")
         ),
         Setting("training", "lr 0.001", Cell(lr=1.0e-3)),
-        Setting("training", "60,000 samples", Cell(samples=60_000)),
+        Setting("training", "30,000 samples", Cell(samples=30_000)),
         Setting("N", "1000", Cell(), {"n_train": 1_000}),
         Setting("N", "16000", Cell(), {"n_train": 16_000}),
         Setting("N", "16000, 4 x samples", Cell(samples=4 * SAMPLES), {"n_train": 16_000}),
         Setting("N", "16000, 512 latents", Cell(d_sae=512), {"n_train": 16_000}),
+        *(Setting("batchtopk", f"{width} latents", Cell("batchtopk", d_sae=width)) for width in (128, 512)),
+        *(Setting("batchtopk", f"k {k}", Cell("batchtopk", k=k)) for k in (4, 16)),
+        *(Setting("matching_pursuit", f"k {k}", Cell("matching_pursuit", k=k)) for k in (4, 16)),
+        Setting("matching_pursuit", "512 latents", Cell("matching_pursuit", d_sae=512)),
     ]
 
 

@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from sae_lens import MatchingPursuitSAE, MatchingPursuitSAEConfig, TopKSAE, TopKSAEConfig
 from sae_lens.synthetic import compute_classification_metrics, feature_uniqueness, mean_correlation_coefficient
 
 from sae_lens_meme.embeddings import Embeddings
@@ -23,23 +22,26 @@ from sae_lens_meme.evaluators.contest.units import KINDS, Units, of_dictionary, 
 from sae_lens_meme.evaluators.latents import Latents, encode
 from sae_lens_meme.evaluators.reconstruction import Reconstruction
 from sae_lens_meme.hooks.names import FUSED
-from sae_lens_meme.planted import PlantedVectors, planted_vectors
+from sae_lens_meme.planted import PlantedVectors, planted_vectors, true_dictionary, true_matching_pursuit
 from sae_lens_meme.standardize import train_moments
 from sae_lens_meme.train import train
 
 HELD_OUT = {"validation": 1_000, "test": 2_000}
-SAMPLES = 250_000
-"""Vectors that pass through training, at every N: 60 epochs of 4,000."""
+SAMPLES = 150_000
+"""Vectors that pass through training, at every N: 37 epochs of 4,000."""
 TUNED: dict[str, dict[str, Any]] = {
-    "meme_topk": {"sae": {"init": "tied"}},
-    "topk": {"lr": 2.0e-3},
-    "batchtopk": {"sae": {"topk_threshold_lr": 0.05}},
-    "matryoshka_batchtopk": {"sae": {"topk_threshold_lr": 0.05}},
-    "standard": {"lr": 2.0e-3, "sae": {"l1_coefficient": 1.0}},
-    "jumprelu": {"lr": 2.0e-3, "sae": {"l0_coefficient": 6.0}},
-    "matching_pursuit": {"lr": 2.0e-3},
+    "meme_topk": {"init": "tied"},
+    "topk": {},
+    "batchtopk": {"topk_threshold_lr": 0.05},
+    "matryoshka_batchtopk": {"topk_threshold_lr": 0.05},
+    "standard": {"l1_coefficient": 1.0},
+    "jumprelu": {"l0_coefficient": 3.0},
+    "matching_pursuit": {},
 }
-"""Found on a world of another seed than those that are scored; lr is else 4e-3."""
+"""Options of the section `sae`, and the learning rate, found on a world of another seed than those that are scored."""
+LR = 4.0e-3
+
+ORACLES = {"oracle": true_dictionary, "oracle_matching_pursuit": true_matching_pursuit}
 
 
 @dataclass(frozen=True)
@@ -63,7 +65,7 @@ class Cell:
     d_sae: int = 256
     k: int = 8
     standardize: bool = True
-    lr: float | None = None
+    lr: float = LR
     penalty: float | None = None
     """Of the L1 or L0 term, where the architecture has one and no k."""
     samples: int = SAMPLES
@@ -72,8 +74,7 @@ class Cell:
     def recipe(self) -> dict[str, Any]:
         """The section `train`."""
         architecture = "meme_topk" if self.architecture == "shuffled" else self.architecture
-        tuned = TUNED[architecture]
-        sae = {"architecture": architecture, "d_sae": self.d_sae, **tuned.get("sae", {})}
+        sae = {"architecture": architecture, "d_sae": self.d_sae, **TUNED[architecture]}
         if architecture == "matching_pursuit":
             sae["max_iterations"] = self.k
         elif not set(sae) & {"l1_coefficient", "l0_coefficient"}:
@@ -86,7 +87,7 @@ class Cell:
             "training_tokens": self.samples,
             "train_batch_size_tokens": 256,
             "standardize": self.standardize and architecture != "matching_pursuit",  # it gets z-scored vectors
-            "lr": self.lr or tuned.get("lr", 4.0e-3),
+            "lr": self.lr,
             "n_checkpoints": 0,
             "sae": sae,
         }
@@ -142,7 +143,7 @@ class Stage:
         once = np.ones((len(rows.test), 1), np.uint8)
         nothing: dict[str, list[Any]] = {LABELS: [], PLANTED: []}
         logits = probes.logits(z[rows.test])
-        return Arena(targets, left_out, rows, once, logits, probes, z, nothing, None, (1, 2, 5), (5,))
+        return Arena(targets, left_out, rows, once, logits, probes, z, nothing, None, (1, 10), (5,))
 
 
 @lru_cache(maxsize=1)
@@ -182,45 +183,11 @@ def scores(world: World, cell: Cell) -> dict[str, Any]:
 def control_scores(world: World) -> Iterator[tuple[str, dict[str, Any]]]:
     """Directions, dense and with as many units on each meme as factors are true of one."""
     stage = stage_of(world)
-    fire = encode(oracle(stage.vectors, world.active), stage.embeddings, FUSED)
+    fire = encode(true_dictionary(stage.vectors, world.active), stage.embeddings, FUSED)
     for kind in KINDS:
         started = time.perf_counter()
         for units in of_directions(kind, stage.embeddings, FUSED, fire, stage.moments, world.seed):
             yield units.name, _recovered(units, stage, time.perf_counter() - started)
-
-
-def oracle(vectors: PlantedVectors, k: int) -> TopKSAE:
-    """The true dictionary: z-scored vectors are read along the true directions, of which the k largest count."""
-    n_factors, d_in = vectors.directions.shape
-    std = train_moments(vectors.embeddings, FUSED).std
-    z = vectors.directions / std
-    config = TopKSAEConfig(
-        d_in=d_in, d_sae=n_factors, k=k, apply_b_dec_to_input=True, rescale_acts_by_decoder_norm=False
-    )
-    sae = TopKSAE(config)
-    sae.cfg.metadata.hook_name = FUSED
-    with torch.no_grad():
-        sae.W_dec.copy_(torch.from_numpy(vectors.directions))
-        sae.W_enc.copy_(torch.from_numpy((z / std / (z**2).sum(axis=1, keepdims=True)).T))
-        sae.b_dec.copy_(torch.from_numpy(vectors.origin))
-        sae.b_enc.zero_()
-    return sae.eval()
-
-
-def oracle_matching_pursuit(vectors: PlantedVectors, k: int) -> MatchingPursuitSAE:
-    """The true dictionary of z-scored vectors, read one direction after another: what TopK loses to interference."""
-    n_factors, d_in = vectors.directions.shape
-    moments = train_moments(vectors.embeddings, FUSED)
-    z = vectors.directions / moments.std
-    sae = MatchingPursuitSAE(MatchingPursuitSAEConfig(d_in=d_in, d_sae=n_factors, max_iterations=k))
-    sae.cfg.metadata.hook_name = FUSED
-    with torch.no_grad():
-        sae.W_dec.copy_(torch.from_numpy(z / np.linalg.norm(z, axis=1, keepdims=True)))
-        sae.b_dec.copy_(torch.from_numpy((vectors.origin - moments.mean) / moments.std))
-    return sae.eval()
-
-
-ORACLES = {"oracle": oracle, "oracle_matching_pursuit": oracle_matching_pursuit}
 
 
 def _recovered(units: Units, stage: Stage, seconds: float) -> dict[str, Any]:

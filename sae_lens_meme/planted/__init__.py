@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from sae_lens_meme.planted.answer_key import AnswerKey, read_answer_key
+    from sae_lens_meme.planted.dictionary import true_dictionary, true_matching_pursuit
     from sae_lens_meme.planted.options import PlantedOptions, VectorOptions
     from sae_lens_meme.planted.vectors import PlantedVectors, answer_key_of, planted_vectors, write_planted_vectors
     from sae_lens_meme.planted.write import PlantedPaths, planted_paths, write_planted
@@ -17,6 +18,7 @@ DEMO_ENCODER = Path(__file__).parent / "encoder"
 
 _HOME = {
     **dict.fromkeys(("AnswerKey", "read_answer_key"), "answer_key"),
+    **dict.fromkeys(("true_dictionary", "true_matching_pursuit"), "dictionary"),
     **dict.fromkeys(("PlantedOptions", "VectorOptions"), "options"),
     **dict.fromkeys(("PlantedVectors", "answer_key_of", "planted_vectors", "write_planted_vectors"), "vectors"),
     **dict.fromkeys(("PlantedPaths", "planted_paths", "write_planted"), "write"),
@@ -32,6 +34,8 @@ __all__ = [
     "planted_paths",
     "planted_vectors",
     "read_answer_key",
+    "true_dictionary",
+    "true_matching_pursuit",
     "write_planted",
     "write_planted_vectors",
 ]
