@@ -22,8 +22,9 @@ import pandas as pd
 from rich.console import Console
 from rich.progress import track
 
+from benchmarks.growth import replace_table
 from benchmarks.recovery_cell import SAMPLES, Cell, World, control_scores, scores
-from benchmarks.recovery_report import draw, fill, tables
+from benchmarks.recovery_report import draw, tables
 from sae_lens_meme.storage import atomic_file, to_json
 
 ROOT = Path(__file__).parents[1]
@@ -38,7 +39,7 @@ CONTROLS = "controls"
 
 @dataclass(frozen=True)
 class Setting:
-    """One thing that differs from the centre: meme_topk, 256 latents, k 8, 4,000 training vectors, .64 in outliers."""
+    """One thing that differs from the centre: meme_topk, 128 latents, k 4, 4,000 training vectors, .64 in outliers."""
 
     axis: str
     level: str
@@ -53,8 +54,8 @@ def settings() -> list[Setting]:
     """The centre is `architecture-meme_topk`."""
     return [
         *(Setting("architecture", name, Cell(name)) for name in ARCHITECTURES),
-        *(Setting("latents", str(width), Cell(d_sae=width)) for width in (64, 128, 512, 1024)),
-        *(Setting("k", str(k), Cell(k=k)) for k in (2, 4, 16, 32)),
+        *(Setting("latents", str(width), Cell(d_sae=width)) for width in (32, 64, 256, 512)),
+        *(Setting("k", str(k), Cell(k=k)) for k in (1, 2, 8, 16)),
         *(Setting("l1", str(penalty), Cell("standard", penalty=penalty)) for penalty in (0.5, 2.0, 4.0)),
         *(Setting("l0", str(penalty), Cell("jumprelu", penalty=penalty)) for penalty in (0.3, 1.0, 20.0)),
         Setting("outliers", "raw-0.64", Cell(standardize=False)),
@@ -68,11 +69,10 @@ def settings() -> list[Setting]:
         Setting("N", "1000", Cell(), {"n_train": 1_000}),
         Setting("N", "16000", Cell(), {"n_train": 16_000}),
         Setting("N", "16000, 4 x samples", Cell(samples=4 * SAMPLES), {"n_train": 16_000}),
-        Setting("N", "16000, 512 latents", Cell(d_sae=512), {"n_train": 16_000}),
-        *(Setting("batchtopk", f"{width} latents", Cell("batchtopk", d_sae=width)) for width in (128, 512)),
-        *(Setting("batchtopk", f"k {k}", Cell("batchtopk", k=k)) for k in (4, 16)),
-        *(Setting("matching_pursuit", f"k {k}", Cell("matching_pursuit", k=k)) for k in (4, 16)),
-        Setting("matching_pursuit", "512 latents", Cell("matching_pursuit", d_sae=512)),
+        Setting("N", "16000, 256 latents", Cell(d_sae=256), {"n_train": 16_000}),
+        *(Setting("batchtopk", f"{width} latents", Cell("batchtopk", d_sae=width)) for width in (64, 256)),
+        *(Setting("batchtopk", f"k {k}", Cell("batchtopk", k=k)) for k in (2, 8)),
+        *(Setting("matching_pursuit", f"k {k}", Cell("matching_pursuit", k=k)) for k in (2, 8)),
     ]
 
 
@@ -122,7 +122,7 @@ def report(folder: Path) -> None:
     rows = pd.DataFrame(finished(folder))
     rows.round(4).to_csv(TABLE, index=False)
     for name, table in tables(rows).items():
-        fill(ROOT / "benchmarks" / "README.md", name, table)
+        replace_table(ROOT / "benchmarks" / "README.md", table, f"<!-- {name} -->", f"<!-- end of {name} -->")
         Console().print(table, markup=False, highlight=False, soft_wrap=True)
     draw(rows, PLOT)
 

@@ -26,9 +26,9 @@ from sae_lens_meme.planted import PlantedVectors, planted_vectors, true_dictiona
 from sae_lens_meme.standardize import train_moments
 from sae_lens_meme.train import train
 
-HELD_OUT = {"validation": 1_000, "test": 2_000}
-SAMPLES = 150_000
-"""Vectors that pass through training, at every N: 37 epochs of 4,000."""
+HELD_OUT = {"validation": 500, "test": 1_500}
+SAMPLES = 120_000
+"""Vectors that pass through training, at every N: 30 epochs of 4,000."""
 TUNED: dict[str, dict[str, Any]] = {
     "meme_topk": {"init": "tied"},
     "topk": {},
@@ -52,9 +52,9 @@ class World:
     n_train: int = 4_000
     outlier_share: float = 0.64
     most: int = 16_000
-    n_factors: int = 256
-    d_in: int = 128
-    active: int = 8
+    n_factors: int = 128
+    d_in: int = 64
+    active: int = 4
 
 
 @dataclass(frozen=True)
@@ -62,8 +62,8 @@ class Cell:
     """How a dictionary is made: the oracles have the true directions, `shuffled` sees vectors shuffled per dimension."""
 
     architecture: str = "meme_topk"
-    d_sae: int = 256
-    k: int = 8
+    d_sae: int = 128
+    k: int = 4
     standardize: bool = True
     lr: float = LR
     penalty: float | None = None
