@@ -13,7 +13,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch: spinning th
 
 import argparse
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -43,7 +43,7 @@ class Setting:
 
     axis: str
     level: str
-    cell: Cell = Cell()
+    cell: Cell = field(default_factory=Cell)
     world: dict[str, Any] = field(default_factory=dict)
 
     def path(self, folder: Path, seed: int) -> Path:
@@ -98,24 +98,15 @@ QUICK = [
 
 
 def run(folder: Path, seeds: range, grid: list[Setting], world: World) -> None:
-    """Seed by seed, so that what is finished early is finished for every setting of a seed."""
-    todo = [(seed, setting) for seed in seeds for setting in [*grid, None]]
-    for seed, setting in track(todo, description="recovery", transient=True):
-        here = replace(world, seed=seed)
-        if setting is None:
-            _keep(folder / f"seed-{seed}" / f"{CONTROLS}.json", lambda: dict(control_scores(here)))
-        else:
-            there = replace(here, **setting.world)
-            _keep(setting.path(folder, seed), lambda: scores(there, setting.cell))
-
-
-def _keep(path: Path, made: Callable[[], dict[str, Any]]) -> None:
-    """What is there already is not made again."""
-    if not path.is_file():
-        row = made()
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with atomic_file(path) as temporary:
-            temporary.write_text(to_json(row), encoding="utf-8")
+    """Seed by seed, so that what is finished early is finished for every setting of a seed. What is there stays."""
+    todo = [(replace(world, seed=seed), setting) for seed in seeds for setting in [*grid, None]]
+    for here, setting in track(todo, description="recovery", transient=True):
+        path = setting.path(folder, here.seed) if setting else folder / f"seed-{here.seed}" / f"{CONTROLS}.json"
+        if not path.is_file():
+            row = scores(replace(here, **setting.world), setting.cell) if setting else dict(control_scores(here))
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with atomic_file(path) as temporary:
+                temporary.write_text(to_json(row), encoding="utf-8")
 
 
 def report(folder: Path) -> None:

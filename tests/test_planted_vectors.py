@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +12,11 @@ import numpy as np
 import pytest
 import torch
 from datasets import load_from_disk
-from safetensors.numpy import load_file
 from sae_lens.synthetic import FeatureDictionary, compute_superposition_stats
+from safetensors.numpy import load_file
 from scipy.stats import multivariate_normal, norm
 
+from sae_lens_meme.cli import main
 from sae_lens_meme.embeddings import Embeddings
 from sae_lens_meme.errors import ConfigError, StorageError
 from sae_lens_meme.evaluators import EvaluateOptions
@@ -136,7 +138,9 @@ def test_labels_follow_from_three_factors_each():
     sure = planted_vectors(**SMALL, label_noise=0.0, missing=0.0)
     assert all(sure.embeddings.label(name).known.all() for name in sure.causes)
     truths = sure.answer_key.factors[[f"true_{name}" for name in sure.causes]].to_numpy()
-    np.testing.assert_array_equal(truths, np.stack([sure.embeddings.label(name).values for name in sure.causes], axis=1))
+    np.testing.assert_array_equal(
+        truths, np.stack([sure.embeddings.label(name).values for name in sure.causes], axis=1)
+    )
 
 
 def test_memes_of_a_group_differ_by_noise_alone():
@@ -161,7 +165,7 @@ def test_splits_have_their_shares(vectors: PlantedVectors):
 
 def test_there_are_more_factors_than_dimensions_and_they_overlap(vectors: PlantedVectors):
     dictionary = FeatureDictionary(256, 128, bias=False, initializer=None)
-    dictionary.feature_vectors.data = torch.from_numpy((vectors.directions / fused(vectors).std(axis=0))).float()
+    dictionary.feature_vectors.data = torch.from_numpy(vectors.directions / fused(vectors).std(axis=0)).float()
     found = compute_superposition_stats(dictionary)
     assert found.mean_abs_cos_sim == pytest.approx(np.sqrt(2 / (np.pi * 128)), rel=0.03)
     assert found.mean_max_abs_cos_sim > 0.2
@@ -240,9 +244,41 @@ def recipe(tmp_path: Path, **sections: Any) -> Path:
 
 def test_a_recipe_draws_trains_and_scores_one_to_one_recovery(tmp_path: Path):
     run(recipe(tmp_path), out=tmp_path / "out")
-    numbers = json.loads((tmp_path / "out" / "evaluation" / "evaluation.json").read_text())["results"]["contest"]["numbers"]
+    numbers = json.loads((tmp_path / "out" / "evaluation" / "evaluation.json").read_text())["results"]["contest"][
+        "numbers"
+    ]
     assert 0 < numbers["planted/mcc/sae"] < 1
     assert 0 < numbers["planted/mcc/neurons_k"] < 1
+
+
+def test_the_command_writes_what_the_options_say(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+):
+    out = tmp_path / "V"
+    flags = [
+        "--n-samples",
+        "100",
+        "--d-in",
+        "16",
+        "--n-factors",
+        "24",
+        "--active",
+        "2",
+        "--missing",
+        "0",
+        "--seed",
+        "3",
+    ]
+    monkeypatch.setattr(sys, "argv", ["sae-lens-meme", "planted-vectors", "--out", str(out), *flags])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == 0
+    assert "100 planted vectors, hook_image_embed 16" in capsys.readouterr().out
+    drawn = planted_vectors(n_samples=100, d_in=16, n_factors=24, active=2.0, missing=0.0, seed=3)
+    np.testing.assert_array_equal(
+        Embeddings.load(out).take("hook_fused", np.arange(100)), fused(drawn).astype(np.float32)
+    )
+    assert len(read_answer_key(answer_key_of(out)).kinds) == 24
 
 
 def test_the_shipped_recipe_asks_only_what_vectors_can_answer():
@@ -259,7 +295,10 @@ def test_the_shipped_recipe_asks_only_what_vectors_can_answer():
     [
         ({"embed": {"planted": {"n_factor": 4}}}, "embed.planted: unknown key 'n_factor'; did you mean 'n_factors'"),
         ({"embed": {"planted": {}, "model": "x"}}, "embed: unknown key 'model'"),
-        ({"corpus": {"pridemm": "P"}}, "embed.planted draws vectors, which need no memes; leave out the section corpus"),
+        (
+            {"corpus": {"pridemm": "P"}},
+            "embed.planted draws vectors, which need no memes; leave out the section corpus",
+        ),
         ({"embed": {"planted": {"d_in": 4}}}, "embed.planted.d_in is 4, it must be 8 or more"),
         ({"embed": {"planted": 3}}, "embed.planted: is int, not a mapping of options"),
     ],

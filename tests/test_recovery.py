@@ -82,7 +82,7 @@ def test_256_factors_in_128_dimensions_are_recovered(tmp_path: Path):
 def test_what_topk_misses_matching_pursuit_reads_from_the_same_directions(vectors: PlantedVectors):
     moments = train_moments(vectors.embeddings, "hook_fused")
     x = vectors.embeddings.take("hook_fused", np.arange(len(vectors.truth)))
-    pursued = true_matching_pursuit(vectors, 3).encode(torch.from_numpy(((x - moments.mean) / moments.std)).float())
+    pursued = true_matching_pursuit(vectors, 3).encode(torch.from_numpy((x - moments.mean) / moments.std).float())
     by_topk = true_dictionary(vectors, 3).encode(torch.from_numpy(x))
     right = [(acts.detach().numpy() > 0.2)[vectors.truth].mean() for acts in (by_topk, pursued)]
     assert right[1] > right[0] > 0.6
