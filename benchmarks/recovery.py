@@ -35,6 +35,12 @@ ARCHITECTURES = (
     *("oracle", "oracle_matching_pursuit", "shuffled"),
 )
 CONTROLS = "controls"
+OUTLIER_SHARES = (0.64, 0.27, 0.07)
+SCALINGS: dict[str, dict[str, bool]] = {
+    "raw": {"standardize": False},
+    "rescaled": {"standardize": False, "rescale": True},
+    "zscored": {},
+}
 
 
 @dataclass(frozen=True)
@@ -58,11 +64,11 @@ def settings() -> list[Setting]:
         *(Setting("k", str(k), Cell(k=k)) for k in (1, 2, 8, 16)),
         *(Setting("l1", str(penalty), Cell("standard", penalty=penalty)) for penalty in (0.5, 2.0, 4.0)),
         *(Setting("l0", str(penalty), Cell("jumprelu", penalty=penalty)) for penalty in (0.3, 1.0, 20.0)),
-        Setting("outliers", "raw-0.64", Cell(standardize=False)),
         *(
-            Setting("outliers", f"{how}-{share}", Cell(standardize=how == "zscored"), {"outlier_share": share})
-            for share in (0.27, 0.07)
-            for how in ("raw", "zscored")
+            Setting("outliers", f"{how}-{share}", Cell(**options), {"outlier_share": share})
+            for share in OUTLIER_SHARES
+            for how, options in SCALINGS.items()
+            if (how, share) != ("zscored", World.outlier_share)
         ),
         Setting("training", "lr 0.001", Cell(lr=1.0e-3)),
         Setting("training", "30,000 samples", Cell(samples=30_000)),

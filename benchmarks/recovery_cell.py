@@ -65,6 +65,8 @@ class Cell:
     d_sae: int = 128
     k: int = 4
     standardize: bool = True
+    rescale: bool = False
+    """Divide all dimensions by one number, so that the mean norm is sqrt(d_in) (SAELens' expected_average_only_in)."""
     lr: float = LR
     penalty: float | None = None
     """Of the L1 or L0 term, where the architecture has one and no k."""
@@ -81,6 +83,8 @@ class Cell:
             sae["k"] = self.k
         elif self.penalty is not None:
             sae |= {key: self.penalty for key in sae if key.endswith("_coefficient")}
+        if self.rescale:
+            sae["normalize_activations"] = "expected_average_only_in"
         if architecture == "matryoshka_batchtopk":
             sae["matryoshka_widths"] = [self.d_sae // 4, self.d_sae // 2, self.d_sae]
         return {
