@@ -13,7 +13,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch: spinning th
 
 import argparse
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -76,6 +76,10 @@ def settings() -> list[Setting]:
         Setting("N", "16000", Cell(), {"n_train": 16_000}),
         Setting("N", "16000, 4 x samples", Cell(samples=4 * SAMPLES), {"n_train": 16_000}),
         Setting("N", "16000, 256 latents", Cell(d_sae=256), {"n_train": 16_000}),
+        *(
+            Setting("256 latents, k 8", name, Cell(name, d_sae=256, k=8))
+            for name in ("meme_topk", "batchtopk", "matching_pursuit")
+        ),
         *(Setting("batchtopk", f"{width} latents", Cell("batchtopk", d_sae=width)) for width in (64, 256)),
         *(Setting("batchtopk", f"k {k}", Cell("batchtopk", k=k)) for k in (2, 8)),
         *(Setting("matching_pursuit", f"k {k}", Cell("matching_pursuit", k=k)) for k in (2, 8)),
@@ -86,13 +90,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.recovery", description=__doc__)
     parser.add_argument("--quick", action="store_true", help="four small cells; nothing but --cells is written")
     parser.add_argument("--cells", type=Path, default=CELLS, help="folder of finished cells")
+    parser.add_argument(
+        "--seeds", type=int, nargs="+", default=SEEDS, help="in this order; another process may have others"
+    )
     parser.add_argument("--only-report", action="store_true", help="of the cells that are there")
     arguments = parser.parse_args()
     if arguments.quick:
         run(arguments.cells, range(1), QUICK, QUICK_WORLD)
         return
     if not arguments.only_report:
-        run(arguments.cells, SEEDS, settings(), World())
+        run(arguments.cells, arguments.seeds, settings(), World())
     report(arguments.cells)
 
 
@@ -103,7 +110,7 @@ QUICK = [
 ]
 
 
-def run(folder: Path, seeds: range, grid: list[Setting], world: World) -> None:
+def run(folder: Path, seeds: Iterable[int], grid: list[Setting], world: World) -> None:
     """Seed by seed, so that what is finished early is finished for every setting of a seed. What is there stays."""
     todo = [(replace(world, seed=seed), setting) for seed in seeds for setting in [*grid, None]]
     for here, setting in track(todo, description="recovery", transient=True):
