@@ -49,6 +49,8 @@ METRICS = {
     "dead_share": "share of dead latents",
 }
 """What is compared with the truth; those of planted factors need a key, those of labels do not."""
+FEWEST = 30
+"""Dictionaries of a seed, from which on their ranks are correlated."""
 ORACLES = ("oracle", "oracle_matching_pursuit")
 NAMES = {
     "oracle": "the true dictionary, TopK",
@@ -69,11 +71,12 @@ def dictionaries(rows: pd.DataFrame) -> pd.DataFrame:
     return rows[(rows["axis"] != "controls") & ~rows["level"].isin(ORACLES) & ~again]
 
 
-def rank_correlations(rows: pd.DataFrame) -> pd.DataFrame:
+def rank_correlations(rows: pd.DataFrame, fewest: int = FEWEST) -> pd.DataFrame:
     """Spearman's rho of each metric with the truth over the dictionaries of one seed: metrics x seeds."""
     by_seed = {
         seed: {metric: float(spearmanr(mine[metric], mine[TRUTH], nan_policy="omit").statistic) for metric in METRICS}
         for seed, mine in dictionaries(rows).groupby("seed")
+        if len(mine) >= fewest
     }
     return pd.DataFrame(by_seed)
 

@@ -132,7 +132,7 @@ def recovery(monkeypatch):
     report = importlib.import_module("benchmarks.recovery_report")
     rng, rows = np.random.default_rng(0), []
     for seed in range(3):
-        for i, truth in enumerate(rng.permutation(np.linspace(0, 1, 12))):
+        for i, truth in enumerate(rng.permutation(np.linspace(0, 1, 32))):
             row = dict.fromkeys([*report.SHOWN, *report.METRICS], rng.random()) | {report.TRUTH: truth}
             row |= {"pairs": 100 - 50 * truth, "explained_variance": truth**3, "seed": seed}
             rows.append(row | {"axis": "architecture", "level": "oracle" if i == 0 else f"a{i}"})
@@ -143,9 +143,10 @@ def recovery(monkeypatch):
 
 def test_ranks_are_of_trained_dictionaries_each_once(recovery):
     report, rows = recovery
-    assert len(report.dictionaries(rows)) == 3 * 11
+    assert len(report.dictionaries(rows)) == 3 * 31
     found = report.rank_correlations(rows)
     assert list(found.columns) == [0, 1, 2]
+    assert report.rank_correlations(rows[rows["seed"] > 0].iloc[:50]).columns.tolist() == [1], "of 2 there are too few"
     np.testing.assert_allclose(found.loc["pairs"], -1)
     np.testing.assert_allclose(found.loc["explained_variance"], 1)
 
