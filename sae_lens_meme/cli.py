@@ -14,6 +14,7 @@ from sae_lens_meme.embed.options import ArrayOptions, EmbedOptions
 from sae_lens_meme.errors import MemeError
 from sae_lens_meme.evaluators.options import EvaluateOptions, evaluators_help
 from sae_lens_meme.flags import flags_of, given_to
+from sae_lens_meme.planted.options import VectorOptions
 
 Out = Annotated[Path, typer.Option("--out", help="Folder for the result.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace a different result that is in the way.")]
@@ -46,6 +47,7 @@ def build_app() -> typer.Typer:
     app.command()(select)
     app.command("import")(import_)
     app.command("table")(table_)
+    app.command("planted-vectors")(flags_of(VectorOptions)(planted_vectors))
     return app
 
 
@@ -252,6 +254,13 @@ def table_(
 
     export_table(load_corpus(corpus), out)
     _done(out, "a row for each meme, in the order of the corpus")
+
+
+def planted_vectors(*, out: Out, overwrite: Overwrite = False, **given: Any) -> None:
+    """Draw vectors whose sparse factors and directions are known, as embeddings with an answer key."""
+    from sae_lens_meme.pipeline import vectors_step
+
+    vectors_step(given_to(VectorOptions, given), out=out, overwrite=overwrite)
 
 
 def _done(out: Path, what: str) -> None:

@@ -21,7 +21,7 @@ from sae_lens_meme.embeddings import Embeddings
 from sae_lens_meme.errors import ConfigError
 from sae_lens_meme.evaluators.options import EvaluateOptions
 from sae_lens_meme.options import check_keys
-from sae_lens_meme.planted.options import PlantedOptions
+from sae_lens_meme.planted.options import PlantedOptions, VectorOptions
 from sae_lens_meme.report.blocks import visible
 from sae_lens_meme.storage import read_finished, read_json, read_manifest
 
@@ -61,12 +61,15 @@ def run(
     base.mkdir(parents=True, exist_ok=True)
     answer_key = corpus_section(recipe.get("corpus"), base, overwrite)
     embedding = recipe.get("embed") or {}
-    embed_step(
-        embedding,
-        corpus=None if "table" in embedding else base / "corpus",
-        out=base / "embeddings",
-        overwrite=overwrite,
-    )
+    if "planted" in embedding:
+        answer_key = vectors_step(embedding["planted"] or {}, out=base / "embeddings", overwrite=overwrite)
+    else:
+        embed_step(
+            embedding,
+            corpus=None if "table" in embedding else base / "corpus",
+            out=base / "embeddings",
+            overwrite=overwrite,
+        )
     with _timed("train"):
         train_step(training, out=base / "sae", embeddings=base / "embeddings", overwrite=overwrite)
     options = {"answer_key": answer_key, **options} if answer_key else options
@@ -98,8 +101,23 @@ def embed_step(section: dict[str, Any], *, corpus: Path | None, out: Path, overw
             result = embed_arrays(out, ArrayOptions.from_mapping(section), overwrite=overwrite)
         else:
             result = embed_corpus(corpus, out, EmbedOptions.from_mapping(section), overwrite=overwrite)
+    _print_embeddings(out, result, "memes")
+
+
+def vectors_step(section: dict[str, Any], *, out: Path, overwrite: bool = False) -> Path:
+    """Draw planted vectors as embeddings; returns the answer key beside them."""
+    from sae_lens_meme.planted import answer_key_of, write_planted_vectors
+
+    with _timed("vectors"):
+        result = write_planted_vectors(out, VectorOptions.from_mapping(section), overwrite=overwrite)
+    _print_embeddings(out, result, "planted vectors")
+    console.print(Text(f"  {answer_key_of(out)}: what is true of them, for evaluate --answer-key"), soft_wrap=True)
+    return answer_key_of(out)
+
+
+def _print_embeddings(out: Path, result: Embeddings, what: str) -> None:
     hooks = ", ".join(f"{hook} {result.d_in(hook)}" for hook in result.hooks)
-    console.print(Text(f"  {out}: {len(result):,} memes, {hooks}"))
+    console.print(Text(f"  {out}: {len(result):,} {what}, {hooks}"))
 
 
 def corpus_section(section: dict[str, Any] | None, base: Path, overwrite: bool) -> Path | None:
@@ -258,15 +276,23 @@ def _check_sections(recipe: dict[str, Any], base: Path) -> tuple[TrainConfig, di
 
     embedding, options, corpus = recipe.get("embed") or {}, recipe.get("evaluate") or {}, recipe.get("corpus")
     arrays = isinstance(embedding, dict) and "table" in embedding
-    (ArrayOptions if arrays else EmbedOptions).from_mapping(embedding)
-    if corpus is None and not arrays and not (base / "corpus").is_dir():
+    if vectors := isinstance(embedding, dict) and "planted" in embedding:
+        check_keys("embed", embedding, ["planted"])
+        VectorOptions.from_mapping(embedding["planted"] or {})
+        if corpus is not None:
+            raise ConfigError("embed.planted draws vectors, which need no memes; leave out the section corpus")
+    else:
+        (ArrayOptions if arrays else EmbedOptions).from_mapping(embedding)
+    if corpus is None and not arrays and not vectors and not (base / "corpus").is_dir():
         raise ConfigError("corpus: the section is missing; give one, or arrays with embed: {table: rows.csv, ...}")
+    memes = isinstance(corpus, dict) and corpus.get("planted")
     if isinstance(corpus, dict):
         PlantedOptions.from_mapping(corpus.get("planted") or {})
         corpus = {key: value for key, value in corpus.items() if key != "planted"}
     if corpus is not None:
         corpus_options().from_mapping(corpus)
-    EvaluateOptions.from_mapping(options).check()
+    key = {"answer_key": base} if vectors or memes else {}  # what is planted has one
+    EvaluateOptions.from_mapping({**key, **options} if isinstance(options, dict) else options).check()
     return load_train_config({"train": recipe.get("train")}), dict(options)
 
 

@@ -32,12 +32,12 @@ class AnswerKey:
     """`factors` has one row a meme, `id` as the corpus has it, a column a factor, and `true_<label>` columns."""
 
     factors: pd.DataFrame
-    kinds: Mapping[str, str]  # factor -> visual | textual | cross-modal
+    kinds: Mapping[str, str]  # factor -> visual | textual | cross-modal | shared (of planted vectors: in both)
     causes: Mapping[str, Mapping[str, Any]]  # label -> {"kind", "factors", "noise"}
 
 
 def read_answer_key(path: str | Path) -> AnswerKey:
-    """The answer key in the folder `path` (the `answer_key` of `PlantedPaths`).
+    """The answer key in the folder `path` (the `answer_key` of `PlantedPaths`, or that of planted vectors).
 
     Raises:
         StorageError: the folder is not an answer key.
@@ -48,7 +48,9 @@ def read_answer_key(path: str | Path) -> AnswerKey:
             raise StorageError(f"{path}: is not an answer key (no {name}); write the planted corpus again")
     causes = read_json(path / CAUSES_FILE)
     try:
-        factors = pd.read_parquet(path / FACTORS).astype({"true_target": "Int64"})  # null where there is no hate
+        factors = pd.read_parquet(path / FACTORS)
+        if "true_target" in factors.columns:
+            factors = factors.astype({"true_target": "Int64"})  # null where there is no hate
         return AnswerKey(factors, causes["factors"], causes["labels"])
     except Exception as error:  # of damaged files pandas and pyarrow raise a dozen classes
         reason = " ".join(str(error).split())[:200]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from sae_lens_meme.evaluators.concept_alignment.counts import FAMILIES, N_ABOVE, N_F1
+from sae_lens_meme.evaluators.evidence import tracking
 from sae_lens_meme.evaluators.result import Quantity
 
 TESTED = {
@@ -31,8 +32,8 @@ NOT_HELD_OUT = "the published protocol holds no rows out"
 """Why these are None under it."""
 NO_QUALITY = (
     "A count of pairs is no measure of quality: units that load on everything are associated with everything, so that "
-    "random directions get more pairs than a good SAE."
-)
+    f"random directions get more pairs than a good SAE. {tracking('pairs', 'The count')}"
+).strip()
 _OF = {
     "global": "over all latents and concepts",
     "concept": "each concept a family of its own (so that where nothing is associated as many false pairs are expected as "

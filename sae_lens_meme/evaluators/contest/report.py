@@ -22,6 +22,7 @@ from sae_lens_meme.evaluators.contest.quantities import (
 )
 from sae_lens_meme.evaluators.contest.standings import Mean, Standings
 from sae_lens_meme.evaluators.contest.targets import CROSS_MODAL, FEWEST, LABELS, PLANTED
+from sae_lens_meme.evaluators.evidence import tracking
 from sae_lens_meme.evaluators.result import Control, Interval, Measure, Section
 
 LABEL_AUROC, PLANTED_AUROC, CROSS_AUROC = (Event(group, "auroc") for group in (LABELS, PLANTED, CROSS_MODAL))
@@ -71,7 +72,8 @@ class Report:
         sentence = self.standings.sentence(LABEL_AUROC, "best-unit AUROC")
         if rivals := self.standings.rivals_of(LABEL_AUROC):
             sentence += f" Furthest ahead, furthest behind: of {NAMES[rivals[0]]}."
-        section = Section("Best unit for a label", f"{sentence} {SPARSITY}", "AUROC of the best unit, test memes")
+        note = f"{sentence} {SPARSITY} {tracking('labels_auroc', 'The AUROC of the best unit for a label')}".strip()
+        section = Section("Best unit for a label", note, "AUROC of the best unit, test memes")
         yield from self._row(LABEL_AUROC, f"mean of {self._n(LABEL_AUROC)} labels", section)
         yield from self._extremes(section)
 
@@ -97,7 +99,8 @@ class Report:
 
     def _probes(self) -> Iterator[Measure]:
         sentence = self.standings.sentence(LABEL_ONE, "probes on one unit")
-        section = Section("k-sparse probes of the labels", f"{sentence} Units by mean difference.", "AUROC, test memes")
+        note = f"{sentence} Units by mean difference. {tracking('labels_k_sparse_1', 'A probe on one unit')}".strip()
+        section = Section("k-sparse probes of the labels", note, "AUROC, test memes")
         for event in self._with_k(LABELS):
             yield from self._row(event, f"{_units(event.k)}, {self._n(event)} labels", section)
 
@@ -121,7 +124,10 @@ class Report:
         first = self.standings.middle("tpp", PLANTED)
         first = first if first in self.standings.events else self.standings.middle("tpp", LABELS)
         sentence = self.standings.sentence(first, f"TPP with {_units(first.k)}")
-        section = Section("Units taken out", f"{sentence} Random latents: as many of the SAE's, drawn.")
+        note = (
+            f"{sentence} Random latents: as many of the SAE's, drawn. {tracking(f'{first.group}_tpp_5', 'TPP')}".strip()
+        )
+        section = Section("Units taken out", note)
         for estimator, label in (("tpp", "TPP"), ("tpp_auroc", "TPP in AUROC"), ("scr", "SCR")):
             for group in (LABELS, PLANTED):
                 event = self.standings.middle(estimator, group)
