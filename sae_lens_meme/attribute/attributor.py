@@ -82,7 +82,7 @@ class Attributor:
     encoder: Encoder
     embeddings: Embeddings
     pairs: int = 3
-    batch_size: int = 256
+    batch_size: int = 128
 
     @property
     def sees_pictures(self) -> bool:
@@ -107,8 +107,7 @@ class Attributor:
             singles = [_Singles(self, place, *read) for place, read in zip(places, one, strict=True)]
             both = self._read(images, texts, [single.both for single in singles], wanted, memes)
         return [
-            single.attributions(latent, pre)
-            for single, latent, (pre, _) in zip(singles, wanted, both, strict=True)
+            single.attributions(latent, pre) for single, latent, (pre, _) in zip(singles, wanted, both, strict=True)
         ]
 
     @cached_property

@@ -11,7 +11,6 @@ from sae_lens_meme.attributions import QUANTILE, TOP
 from sae_lens_meme.embeddings import Embeddings
 from sae_lens_meme.errors import ConfigError, DataError
 from sae_lens_meme.evaluators.latents import Latents
-from sae_lens_meme.evaluators.rows import measured_rows
 
 COLUMNS = (
     *("latent", "row", "kind", "rank"),
@@ -28,7 +27,9 @@ def choose_latents(latents: Latents, rows: Int[np.ndarray, " rows"], options: At
     """
     if options.latents is not None:
         if (largest := max(options.latents, default=0)) >= latents.d_sae:
-            raise ConfigError(f"attribute.latents: {largest} is not a latent of this SAE; it has 0..{latents.d_sae - 1}")
+            raise ConfigError(
+                f"attribute.latents: {largest} is not a latent of this SAE; it has 0..{latents.d_sae - 1}"
+            )
         return sorted(set(options.latents))
     active = np.flatnonzero(np.bincount(latents.rows(rows).csr().indices, minlength=latents.d_sae))
     if not len(active):
@@ -39,7 +40,11 @@ def choose_latents(latents: Latents, rows: Int[np.ndarray, " rows"], options: At
 
 
 def choose_memes(
-    latents: Latents, embeddings: Embeddings, chosen: list[int], rows: Int[np.ndarray, " rows"], options: AttributeOptions
+    latents: Latents,
+    embeddings: Embeddings,
+    chosen: list[int],
+    rows: Int[np.ndarray, " rows"],
+    options: AttributeOptions,
 ) -> pd.DataFrame:
     """One row a pair of latent and meme, with `COLUMNS`.
 

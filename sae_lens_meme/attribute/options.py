@@ -30,7 +30,7 @@ class AttributeOptions(Options):
     """So many words and so many patches with the largest scores are paired for word x patch interactions."""
     hook: str | None = None
     """The hook to read, for an SAE whose metadata name none."""
-    batch_size: Positive = 256
+    batch_size: Positive = 128
     """Pictures or captions a forward pass; the numbers depend on it in the last bit, so it is part of the result's key."""
     device: str = "auto"
     """auto (CUDA, then MPS, then the CPU), cpu, cuda, mps."""

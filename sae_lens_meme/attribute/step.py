@@ -24,7 +24,7 @@ from sae_lens_meme.evaluators.rows import measured_rows
 from sae_lens_meme.evaluators.run import load_sae, sae_weights
 from sae_lens_meme.progress import progress_bar
 from sae_lens_meme.shards import shard_names, write_dataset
-from sae_lens_meme.storage import StepFolder, read_finished, sha256_file, sha256_json
+from sae_lens_meme.storage import StepFolder, read_finished, sha256_json
 
 BLOCK = 64
 """Memes a shard."""
