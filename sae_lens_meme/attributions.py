@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from datasets import Dataset, Features, Value
 
 from sae_lens_meme.errors import DataError, StorageError
@@ -81,6 +82,18 @@ class Attributions:
     def of_meme(self, identity: str) -> list[dict[str, Any]]:
         """The rows of a meme, the latents ascending."""
         return self.dataset.select(np.flatnonzero(self._column("id") == identity)).to_list()
+
+    def scores(self, ids: np.ndarray) -> pd.DataFrame:
+        """Of the rows of these memes: `latent`, `id`, `n_word`, `n_patch`, and the place of the largest score of
+        either, -1 where there is none."""
+        rows = np.flatnonzero(np.isin(self._column("id"), ids))
+        columns = self.dataset.select(rows).select_columns(["latent", "id", "word_scores", "patch_scores"])[:]
+        found: dict[str, Any] = {"latent": columns["latent"], "id": columns["id"]}
+        for part in ("word", "patch"):
+            scores = [values or [] for values in columns[f"{part}_scores"]]
+            found[f"n_{part}"] = [len(values) for values in scores]
+            found[f"strongest_{part}"] = [int(np.argmax(values)) if values else -1 for values in scores]
+        return pd.DataFrame(found)
 
     def _column(self, name: str) -> np.ndarray:
         return self._columns[name]

@@ -60,15 +60,17 @@ class EvaluateOptions(Options):
         return super().from_mapping({**rest, **({"evaluators": own} if own else {})})
 
     def names(self) -> list[str]:
-        """The evaluators that are left; `answer_key` only with a key.
+        """The evaluators that are left; `answer_key` only with a key, `attribution` only with an attribution.
 
         Raises:
             ConfigError: an unknown name, or none is left.
         """
         if "answer_key" in (self.only or ()) and self.answer_key is None:
             raise ConfigError("evaluator 'answer_key' needs --answer-key FOLDER")
-        names = registry.chosen(self.only, self.skip)
-        names = [name for name in names if name != "answer_key" or self.answer_key is not None]
+        if "attribution" in (self.only or ()) and self.attribution is None:
+            raise ConfigError("evaluator 'attribution' needs --attribution FOLDER")
+        given = {"answer_key": self.answer_key, "attribution": self.attribution}
+        names = [name for name in registry.chosen(self.only, self.skip) if given.get(name, "") is not None]
         if not names:
             raise ConfigError(f"no evaluator is left; there are {', '.join(registry.names())}")
         return names

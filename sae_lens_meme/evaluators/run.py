@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from sae_lens_meme.attributions import STEP, Attributions
 from sae_lens_meme.embed.options import HEADS
 from sae_lens_meme.embeddings import Embeddings
 from sae_lens_meme.errors import ConfigError, DataError, ModelError, NonFiniteError, StorageError
@@ -26,7 +27,7 @@ from sae_lens_meme.hooks.names import FUSED
 from sae_lens_meme.planted import read_answer_key
 from sae_lens_meme.progress import progress_bar
 from sae_lens_meme.report import draw_figure, report_html, report_text
-from sae_lens_meme.storage import StepFolder, read_json, sha256_file, to_json
+from sae_lens_meme.storage import StepFolder, read_finished, read_json, sha256_file, sha256_json, to_json
 
 LATENTS, PAGE, TEXT, FIGURE = "latents.safetensors", "evaluation.html", "evaluation.txt", "evaluation.png"
 
@@ -73,6 +74,8 @@ def evaluate(
         "hook": dictionary.cfg.metadata.hook_name,
         "answer_key": sha256_file(key_folder / "factors.parquet") if key_folder else None,
     }
+    if options.attribution is not None:
+        fingerprint["attribution"] = _attribution_of(options.attribution, fingerprint)
     key = read_answer_key(key_folder) if key_folder is not None else None
     kept = (CONTROL, *(f"seed_{i}" for i in range(1, options.stability_seeds + 1)))
     with StepFolder(out, "evaluate", fingerprint, overwrite=overwrite, keep=kept) as folder:
@@ -86,6 +89,7 @@ def evaluate(
                 train_shuffled=lambda: train_control(Path(sae), memes, folder.path / CONTROL),
                 train_seed=lambda i: train_seed(Path(sae), memes, folder.path / f"seed_{i}", i),
                 answer_key=key,
+                attributions=Attributions.load(options.attribution) if options.attribution else None,
                 heads=heads if heads is not None and heads.is_file() else None,
                 warnings=cautions(dictionary, memes),
             )
@@ -166,6 +170,16 @@ def load_sae(folder: str | Path, hook: str | None = None) -> Any:
     if sae.cfg.metadata.hook_name is None:
         raise ConfigError(f"{folder}: this SAE names no hook; pass --hook, for example --hook {FUSED}")
     return sae
+
+
+def _attribution_of(folder: Path, evaluated: dict[str, Any]) -> str:
+    """A hash of an attribution, which must be of this SAE on these memes."""
+    manifest = read_finished(folder, STEP)
+    for name in ("sae", "embeddings"):
+        if manifest["fingerprint"][name] != evaluated[name]:
+            what = "SAE" if name == "sae" else "set of embeddings"
+            raise DataError(f"{folder}: is of another {what}; run attribute again")
+    return sha256_json(manifest["files"])
 
 
 def _load_others(folders: Collection[str]) -> dict[str, tuple[Path, Any]]:
