@@ -246,3 +246,8 @@ class _Singles:
             value = self.words[w, i] + self.patches[p, i] - self._pre[0, i] + without_both
             found.append(Interaction(w, p, float(value)))
         return sorted(found, key=lambda pair: (-abs(pair.value), pair.word, pair.patch))
+
+
+def view_of(encoder: Encoder) -> str:
+    """Which part of a picture the patches cover: all of it, or the square in its centre that the model sees."""
+    return "whole" if "Crop" not in str(encoder.model.towers.preprocess) else "centre"
