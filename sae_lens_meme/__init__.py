@@ -1,6 +1,6 @@
 """Teaches SAELens to read memes: hooked MemeCLIP, a TopK recipe, a meme corpus, evaluators with controls.
 
-The steps are `corpus`, `embed`, `train`, `evaluate`; each is a module of that name and a command.
+The steps are `corpus`, `embed`, `train`, `attribute`, `evaluate`; each is a module of that name and a command.
 Importing `sae_lens_meme.train` registers the architecture `meme_topk` with SAELens.
 """
 
@@ -15,12 +15,14 @@ _HOME = {
     "Embeddings": "sae_lens_meme.embeddings",
     "HookedMemeCLIP": "sae_lens_meme.hooks",
     "MemeError": "sae_lens_meme.errors",
+    "MemeReader": "sae_lens_meme.read",
     "build_corpus": "sae_lens_meme.corpus",
     "concept_alignment": "sae_lens_meme.evaluators.concept_alignment",
     "embed_arrays": "sae_lens_meme.embed",
     "embed_corpus": "sae_lens_meme.embed",
     "import_sae": "sae_lens_meme.train",
     "load_corpus": "sae_lens_meme.corpus",
+    "read_meme": "sae_lens_meme.read",
 }
 __all__ = list(_HOME)
 

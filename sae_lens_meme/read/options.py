@@ -18,9 +18,9 @@ class ReadOptions(Options):
     """Of so many of these, words and regions are measured."""
     n_neighbours: Count = 5
     """Train memes with the most similar latents."""
-    n_swaps: Positive = 64
+    n_swaps: Positive = 256
     """Train memes whose captions, and whose pictures, are exchanged with this meme's to see which side decides a latent."""
-    decides: Share = 0.7
+    decides: Share = 0.8
     """A side decides a latent that stays active with this share of the exchanged other sides."""
     n_carriers: Positive = 3
     """Latents that carry a probe's decision and are taken out together."""
