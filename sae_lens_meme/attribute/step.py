@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 
 from sae_lens_meme.attribute.attributor import Attributor, Meme, view_of
 from sae_lens_meme.attribute.choose import choose_latents, choose_memes
@@ -102,7 +101,7 @@ def _write(
 
 
 def _columns(
-    chosen: pd.DataFrame, block: np.ndarray, source: _Source, attributor: Attributor, advance: Callable[[int], None]
+    chosen: Any, block: np.ndarray, source: _Source, attributor: Attributor, advance: Callable[[int], None]
 ) -> dict[str, list[Any]]:
     """The columns of one shard."""
     memes = [source[row] for row in block]

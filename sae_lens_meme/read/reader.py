@@ -86,7 +86,7 @@ class MemeReader:
         if not len(self._train):
             raise DataError(f"{embeddings}: has no train memes; a meme is read beside those the SAE was trained on")
         self._attributor = Attributor(self.sae, self.hook, self.encoder, self.embeddings)
-        self._probes, self._fidelities, self._exchange, self._unit  # noqa: B018  loaded now, not with the first meme
+        _ = self._probes, self._fidelities, self._exchange, self._unit  # loaded now, not with the first meme
 
     def read(self, picture: str | Path | bytes, caption: str | None = None) -> Reading:
         """As `read_meme`."""
@@ -193,7 +193,7 @@ class MemeReader:
         return [(t, fit_latent_probe(t.name, matrix[t.train], t.label.values[t.train])) for t in tasks]
 
     def _neighbours(self, latents: Latents) -> tuple[Neighbour, ...]:
-        mine = normalize(latents.csr().astype(np.float64))
+        mine: Any = normalize(latents.csr().astype(np.float64))
         similarity = (self._unit @ mine.T).toarray().ravel()
         found, groups = [], set()
         for i in np.argsort(-similarity, kind="stable"):

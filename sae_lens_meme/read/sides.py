@@ -61,4 +61,4 @@ def verdict(other_captions: float, other_pictures: float, decides: float) -> str
 def one_sided(hook: str) -> Sides | None:
     """Of an SAE on one side's embedding; None of any other."""
     side = {IMAGE_EMBED: PICTURE, TEXT_EMBED: CAPTION}.get(hook)
-    return side and Sides(side, None, None)
+    return Sides(side, None, None) if side else None
