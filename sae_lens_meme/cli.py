@@ -9,12 +9,14 @@ from typing import Annotated, Any, Literal
 
 import typer
 
+from sae_lens_meme.attribute.options import AttributeOptions
 from sae_lens_meme.corpus.options import corpus_options
 from sae_lens_meme.embed.options import ArrayOptions, EmbedOptions
 from sae_lens_meme.errors import MemeError
 from sae_lens_meme.evaluators.options import EvaluateOptions, evaluators_help
 from sae_lens_meme.flags import flags_of, given_to
 from sae_lens_meme.planted.options import VectorOptions
+from sae_lens_meme.read.options import ReadOptions
 
 Out = Annotated[Path, typer.Option("--out", help="Folder for the result.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace a different result that is in the way.")]
@@ -41,7 +43,9 @@ def build_app() -> typer.Typer:
     app.command()(flags_of(corpus_options())(corpus))
     app.command()(flags_of(EmbedOptions, ArrayOptions)(embed))
     app.command()(train)
+    app.command()(flags_of(AttributeOptions)(attribute))
     app.command(help=f"{evaluate.__doc__}\n\nEvaluators: {evaluators_help()}.")(flags_of(EvaluateOptions)(evaluate))
+    app.command()(flags_of(ReadOptions)(read))
     app.command()(explain)
     app.command()(figures)
     app.command()(select)
@@ -144,6 +148,21 @@ def train(
         _done(folder, f"{numbers}; load it with sae_lens.SAE.load_from_disk")
 
 
+def attribute(
+    *,
+    sae: SAEFolder,
+    embeddings: EmbeddingsFolder,
+    corpus: Annotated[Path, typer.Option("--corpus", help="The corpus that was embedded.")],
+    out: Out,
+    overwrite: Overwrite = False,
+    **given: Any,
+) -> None:
+    """Find the memes of each latent, and which words and regions of them drive it."""
+    from sae_lens_meme.pipeline import attribute_step
+
+    attribute_step(sae, embeddings, corpus, given_to(AttributeOptions, given), out=out, overwrite=overwrite)
+
+
 def evaluate(
     *,
     overrides: Annotated[
@@ -167,6 +186,24 @@ def evaluate(
     if concepts_file is not None:
         section["concepts"] = [*section.get("concepts", []), *read_concepts(concepts_file)]
     evaluate_step(sae, embeddings, section, out=out, full=full, overwrite=overwrite)
+
+
+def read(
+    *,
+    picture: Annotated[Path, typer.Argument(help="The meme: JPEG, PNG, GIF, WEBP or BMP.")],
+    sae: SAEFolder,
+    embeddings: EmbeddingsFolder,
+    caption: Annotated[str | None, typer.Option(help="Its caption; default what OCR reads; '' for none.")] = None,
+    evaluation: Annotated[Path | None, typer.Option(help="The result of 'evaluate', for the names of latents.")] = None,
+    json: Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")] = False,
+    page: Annotated[Path | None, typer.Option(help="Write a page that opens in a browser.")] = None,
+    **given: Any,
+) -> None:
+    """Say what the model sees in one meme: latents, words, regions, labels, the nearest train memes."""
+    from sae_lens_meme.pipeline import read_step
+
+    options = given_to(ReadOptions, given)
+    read_step(picture, sae, embeddings, options, caption=caption, evaluation=evaluation, as_json=json, page=page)
 
 
 def explain(

@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.padding import Padding
 from rich.text import Text
 
+from sae_lens_meme.attribute.options import AttributeOptions
 from sae_lens_meme.config import apply_overrides, read_yaml
 from sae_lens_meme.corpus.options import corpus_options
 from sae_lens_meme.embed.options import ArrayOptions, EmbedOptions
@@ -22,13 +23,14 @@ from sae_lens_meme.errors import ConfigError
 from sae_lens_meme.evaluators.options import EvaluateOptions
 from sae_lens_meme.options import check_keys
 from sae_lens_meme.planted.options import PlantedOptions, VectorOptions
+from sae_lens_meme.read.options import ReadOptions
 from sae_lens_meme.report.blocks import visible
-from sae_lens_meme.storage import read_finished, read_json, read_manifest
+from sae_lens_meme.storage import read_finished, read_json, read_manifest, to_json, write_text
 
 if TYPE_CHECKING:
     from sae_lens_meme.train import TrainConfig
 
-SECTIONS = ("out", "corpus", "embed", "train", "evaluate")
+SECTIONS = ("out", "corpus", "embed", "train", "attribute", "evaluate")
 console = Console(highlight=False, width=None if sys.stdout.isatty() else 110)
 
 
@@ -43,7 +45,7 @@ def run(
     """Run a recipe from corpus to evaluation; a step that is done is not done again.
 
     Args:
-        config: a YAML file with the sections `corpus`, `embed`, `train`, `evaluate` and the key
+        config: a YAML file with the sections `corpus`, `embed`, `train`, `attribute`, `evaluate` and the key
             `out`, or the name of a recipe of this package.
         out: the folder for all results, instead of the recipe's `out`.
         overrides: `train.sae.k=32` and the like.
@@ -74,8 +76,17 @@ def run(
         train_step(training, out=base / "sae", embeddings=base / "embeddings", overwrite=overwrite)
     options = {"answer_key": answer_key, **options} if answer_key else options
     for sae in trained_saes(base / "sae"):
-        out_of_this = base / "evaluation" / sae.relative_to(base / "sae")  # one folder an SAE after multi-hook training
-        evaluate_step(sae, base / "embeddings", options, out=out_of_this, full=full, overwrite=overwrite)
+        name = sae.relative_to(base / "sae")  # one folder an SAE after multi-hook training
+        seen = {}
+        if not embedding.keys() & {"table", "planted"}:  # vectors have no pictures to look into
+            seen = {"attribution": base / "attribution" / name}
+            attribute_step(
+                *(sae, base / "embeddings", base / "corpus", recipe.get("attribute") or {}),
+                out=seen["attribution"],
+                overwrite=overwrite,
+            )
+        out_of_this = base / "evaluation" / name
+        evaluate_step(sae, base / "embeddings", {**seen, **options}, out=out_of_this, full=full, overwrite=overwrite)
     console.print(Text(f"{time.perf_counter() - started:.0f} s in all; results in {base}", style="dim"), soft_wrap=True)
 
 
@@ -187,6 +198,26 @@ def _live(corpus: str | Path, family: str, name: str, fusion: str, heads: str | 
     return Embeddings.from_dataset(described, model=name, fusion=fusion), model
 
 
+def attribute_step(
+    sae: str | Path,
+    embeddings: str | Path,
+    corpus: str | Path,
+    section: dict[str, Any],
+    *,
+    out: Path,
+    overwrite: bool = False,
+) -> None:
+    """Find the memes of each latent and what drives it on them; the section is that of `AttributeOptions`."""
+    from sae_lens_meme.attribute import attribute
+
+    options = AttributeOptions.from_mapping(section)
+    with _timed("attribute"):
+        found = attribute(_only_sae(sae), embeddings, corpus, options, out=out, overwrite=overwrite)
+    pairs, memes = len(found.dataset), found.facts["n_memes"]
+    text = f"  {out}: {len(found.latents):,} latents on {memes:,} memes, {pairs:,} pairs with words and regions"
+    console.print(Text(text), soft_wrap=True)
+
+
 def evaluate_step(
     sae: str | Path,
     embeddings: str | Path,
@@ -200,14 +231,42 @@ def evaluate_step(
     from sae_lens_meme.evaluators.run import PAGE, evaluate
     from sae_lens_meme.report import print_report, print_summary
 
-    if several := [folder for folder in trained_saes(sae) if folder != Path(sae)]:
-        raise ConfigError(f"{sae}: holds several SAEs; give one of {', '.join(map(str, several))}")
     options = EvaluateOptions.from_mapping(section)
     with _timed("evaluate"):
-        report = evaluate(sae, embeddings, options, out=out, overwrite=overwrite)
+        report = evaluate(_only_sae(sae), embeddings, options, out=out, overwrite=overwrite)
     if full:
         print_report(report, console)
     print_summary(report, console, Path(out) / PAGE)
+
+
+def read_step(
+    picture: Path,
+    sae: str | Path,
+    embeddings: str | Path,
+    section: dict[str, Any],
+    *,
+    caption: str | None = None,
+    evaluation: Path | None = None,
+    as_json: bool = False,
+    page: Path | None = None,
+) -> None:
+    """Print what the model sees in one meme, or write it as a page; the section is that of `ReadOptions`."""
+    from sae_lens_meme.images import open_image, small_webp
+    from sae_lens_meme.read import read_meme
+    from sae_lens_meme.report.reading import print_reading, reading_html
+
+    options = ReadOptions.from_mapping(section)
+    found = read_meme(
+        picture, sae=_only_sae(sae), embeddings=embeddings, caption=caption, evaluation=evaluation, options=options
+    ).to_dict()
+    if page is not None:
+        write_text(page, reading_html(found, *small_webp(open_image(picture))))
+    if as_json:
+        print(to_json(found), end="")
+    else:
+        print_reading(found, console)
+        if page is not None:
+            console.print(Text.assemble(("Open ", "bold"), str(page)), soft_wrap=True)
 
 
 def explain_numbers(evaluation: str | Path, pattern: str | None = None) -> None:
@@ -260,6 +319,13 @@ def trained_saes(folder: str | Path) -> dict[Path, str]:
     return {path: _numbers(numbers) for path, numbers in (several or {folder: facts}).items()}
 
 
+def _only_sae(folder: str | Path) -> str | Path:
+    """The folder itself, which must not be that of several SAEs."""
+    if several := [sae for sae in trained_saes(folder) if sae != Path(folder)]:
+        raise ConfigError(f"{folder}: holds several SAEs; give one of {', '.join(map(str, several))}")
+    return folder
+
+
 def _numbers(facts: dict[str, Any]) -> str:
     if facts.get("validation_explained_variance") is None:
         return f"no validation numbers ({facts.get('validation_reason', 'an earlier release trained it')})"
@@ -291,6 +357,7 @@ def _check_sections(recipe: dict[str, Any], base: Path) -> tuple[TrainConfig, di
         corpus = {key: value for key, value in corpus.items() if key != "planted"}
     if corpus is not None:
         corpus_options().from_mapping(corpus)
+    AttributeOptions.from_mapping(recipe.get("attribute") or {})
     key = {"answer_key": base} if vectors or memes else {}  # what is planted has one
     EvaluateOptions.from_mapping({**key, **options} if isinstance(options, dict) else options).check()
     return load_train_config({"train": recipe.get("train")}), dict(options)

@@ -38,6 +38,8 @@ class Context:
     """Trains the same recipe with its seed raised by so much. Raises Unavailable."""
     answer_key: Any = None
     """`planted.AnswerKey` of planted memes."""
+    attributions: Any = None
+    """`Attributions` of the SAE on these memes."""
     heads: Path | None = None
     """MemeCLIP's own heads, where the embeddings were made with them."""
     controls: dict[str, Any] = field(default_factory=dict)

@@ -41,6 +41,8 @@ class EvaluateOptions(Options):
     """Share of the memes that SAE-V's filter keeps."""
     answer_key: File | None = None
     """Folder with the factors of planted memes (factors.parquet), to score latents against."""
+    attribution: File | None = None
+    """The result of 'attribute', to see whether words and regions hit what the answer key says was drawn there."""
     bootstrap: Count = 200
     """Resamples of the memes for intervals; 0 leaves the intervals out."""
     seed: Count = 0
@@ -59,15 +61,17 @@ class EvaluateOptions(Options):
         return super().from_mapping({**rest, **({"evaluators": own} if own else {})})
 
     def names(self) -> list[str]:
-        """The evaluators that are left; `answer_key` only with a key.
+        """The evaluators that are left; `answer_key` only with a key, `attribution` only with an attribution.
 
         Raises:
             ConfigError: an unknown name, or none is left.
         """
         if "answer_key" in (self.only or ()) and self.answer_key is None:
             raise ConfigError("evaluator 'answer_key' needs --answer-key FOLDER")
-        names = registry.chosen(self.only, self.skip)
-        names = [name for name in names if name != "answer_key" or self.answer_key is not None]
+        if "attribution" in (self.only or ()) and self.attribution is None:
+            raise ConfigError("evaluator 'attribution' needs --attribution FOLDER")
+        given = {"answer_key": self.answer_key, "attribution": self.attribution}
+        names = [name for name in registry.chosen(self.only, self.skip) if given.get(name, "") is not None]
         if not names:
             raise ConfigError(f"no evaluator is left; there are {', '.join(registry.names())}")
         return names

@@ -33,6 +33,7 @@ _places: dict[str, str | type[Evaluator]] = {
     "naming": "naming:Naming",
     "stability": "stability:Stability",
     "answer_key": "answer_key:AnswerKeyScores",
+    "attribution": "attribution:AttributionHits",
 }
 
 
