@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
+from sae_lens_meme.attribute.options import AttributeOptions
 from sae_lens_meme.corpus.options import corpus_options
 from sae_lens_meme.embed.options import ArrayOptions, EmbedOptions
 from sae_lens_meme.errors import MemeError
@@ -40,6 +41,7 @@ def build_app() -> typer.Typer:
     app.command()(flags_of(corpus_options())(corpus))
     app.command()(flags_of(EmbedOptions, ArrayOptions)(embed))
     app.command()(train)
+    app.command()(flags_of(AttributeOptions)(attribute))
     app.command(help=f"{evaluate.__doc__}\n\nEvaluators: {evaluators_help()}.")(flags_of(EvaluateOptions)(evaluate))
     app.command()(explain)
     app.command()(figures)
@@ -140,6 +142,21 @@ def train(
     )
     for folder, numbers in trained_saes(out).items():
         _done(folder, f"{numbers}; load it with sae_lens.SAE.load_from_disk")
+
+
+def attribute(
+    *,
+    sae: SAEFolder,
+    embeddings: EmbeddingsFolder,
+    corpus: Annotated[Path, typer.Option("--corpus", help="The corpus that was embedded.")],
+    out: Out,
+    overwrite: Overwrite = False,
+    **given: Any,
+) -> None:
+    """Find the memes of each latent, and which words and regions of them drive it."""
+    from sae_lens_meme.pipeline import attribute_step
+
+    attribute_step(sae, embeddings, corpus, given_to(AttributeOptions, given), out=out, overwrite=overwrite)
 
 
 def evaluate(

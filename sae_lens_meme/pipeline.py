@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.padding import Padding
 from rich.text import Text
 
+from sae_lens_meme.attribute.options import AttributeOptions
 from sae_lens_meme.config import apply_overrides, read_yaml
 from sae_lens_meme.corpus.options import corpus_options
 from sae_lens_meme.embed.options import ArrayOptions, EmbedOptions
@@ -28,7 +29,7 @@ from sae_lens_meme.storage import read_finished, read_json, read_manifest
 if TYPE_CHECKING:
     from sae_lens_meme.train import TrainConfig
 
-SECTIONS = ("out", "corpus", "embed", "train", "evaluate")
+SECTIONS = ("out", "corpus", "embed", "train", "attribute", "evaluate")
 console = Console(highlight=False, width=None if sys.stdout.isatty() else 110)
 
 
@@ -43,7 +44,7 @@ def run(
     """Run a recipe from corpus to evaluation; a step that is done is not done again.
 
     Args:
-        config: a YAML file with the sections `corpus`, `embed`, `train`, `evaluate` and the key
+        config: a YAML file with the sections `corpus`, `embed`, `train`, `attribute`, `evaluate` and the key
             `out`, or the name of a recipe of this package.
         out: the folder for all results, instead of the recipe's `out`.
         overrides: `train.sae.k=32` and the like.
@@ -71,8 +72,17 @@ def run(
         train_step(training, out=base / "sae", embeddings=base / "embeddings", overwrite=overwrite)
     options = {"answer_key": answer_key, **options} if answer_key else options
     for sae in trained_saes(base / "sae"):
-        out_of_this = base / "evaluation" / sae.relative_to(base / "sae")  # one folder an SAE after multi-hook training
-        evaluate_step(sae, base / "embeddings", options, out=out_of_this, full=full, overwrite=overwrite)
+        name = sae.relative_to(base / "sae")  # one folder an SAE after multi-hook training
+        seen = {}
+        if "table" not in embedding:
+            seen = {"attribution": base / "attribution" / name}
+            attribute_step(
+                *(sae, base / "embeddings", base / "corpus", recipe.get("attribute") or {}),
+                out=seen["attribution"],
+                overwrite=overwrite,
+            )
+        out_of_this = base / "evaluation" / name
+        evaluate_step(sae, base / "embeddings", {**seen, **options}, out=out_of_this, full=full, overwrite=overwrite)
     console.print(Text(f"{time.perf_counter() - started:.0f} s in all; results in {base}", style="dim"), soft_wrap=True)
 
 
@@ -169,6 +179,26 @@ def _live(corpus: str | Path, family: str, name: str, fusion: str, heads: str | 
     return Embeddings.from_dataset(described, model=name, fusion=fusion), model
 
 
+def attribute_step(
+    sae: str | Path,
+    embeddings: str | Path,
+    corpus: str | Path,
+    section: dict[str, Any],
+    *,
+    out: Path,
+    overwrite: bool = False,
+) -> None:
+    """Find the memes of each latent and what drives it on them; the section is that of `AttributeOptions`."""
+    from sae_lens_meme.attribute import attribute
+
+    options = AttributeOptions.from_mapping(section)
+    with _timed("attribute"):
+        found = attribute(_only_sae(sae), embeddings, corpus, options, out=out, overwrite=overwrite)
+    pairs, memes = len(found.dataset), found.facts["n_memes"]
+    text = f"  {out}: {len(found.latents):,} latents on {memes:,} memes, {pairs:,} pairs with words and regions"
+    console.print(Text(text), soft_wrap=True)
+
+
 def evaluate_step(
     sae: str | Path,
     embeddings: str | Path,
@@ -182,11 +212,9 @@ def evaluate_step(
     from sae_lens_meme.evaluators.run import PAGE, evaluate
     from sae_lens_meme.report import print_report, print_summary
 
-    if several := [folder for folder in trained_saes(sae) if folder != Path(sae)]:
-        raise ConfigError(f"{sae}: holds several SAEs; give one of {', '.join(map(str, several))}")
     options = EvaluateOptions.from_mapping(section)
     with _timed("evaluate"):
-        report = evaluate(sae, embeddings, options, out=out, overwrite=overwrite)
+        report = evaluate(_only_sae(sae), embeddings, options, out=out, overwrite=overwrite)
     if full:
         print_report(report, console)
     print_summary(report, console, Path(out) / PAGE)
@@ -242,6 +270,13 @@ def trained_saes(folder: str | Path) -> dict[Path, str]:
     return {path: _numbers(numbers) for path, numbers in (several or {folder: facts}).items()}
 
 
+def _only_sae(folder: str | Path) -> str | Path:
+    """The folder itself, which must not be that of several SAEs."""
+    if several := [sae for sae in trained_saes(folder) if sae != Path(folder)]:
+        raise ConfigError(f"{folder}: holds several SAEs; give one of {', '.join(map(str, several))}")
+    return folder
+
+
 def _numbers(facts: dict[str, Any]) -> str:
     if facts.get("validation_explained_variance") is None:
         return f"no validation numbers ({facts.get('validation_reason', 'an earlier release trained it')})"
@@ -266,6 +301,7 @@ def _check_sections(recipe: dict[str, Any], base: Path) -> tuple[TrainConfig, di
         corpus = {key: value for key, value in corpus.items() if key != "planted"}
     if corpus is not None:
         corpus_options().from_mapping(corpus)
+    AttributeOptions.from_mapping(recipe.get("attribute") or {})
     EvaluateOptions.from_mapping(options).check()
     return load_train_config({"train": recipe.get("train")}), dict(options)
 

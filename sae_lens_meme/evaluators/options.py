@@ -40,6 +40,8 @@ class EvaluateOptions(Options):
     """Share of the memes that SAE-V's filter keeps."""
     answer_key: File | None = None
     """Folder with the factors of planted memes (factors.parquet), to score latents against."""
+    attribution: File | None = None
+    """The result of 'attribute', to see whether words and regions hit what the answer key says was drawn there."""
     bootstrap: Count = 200
     """Resamples of the memes for intervals; 0 leaves the intervals out."""
     seed: Count = 0

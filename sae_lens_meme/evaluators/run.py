@@ -65,10 +65,10 @@ def evaluate(
     others = _load_others(options.other_saes or ())
     key_folder = options.answer_key
     fingerprint = {
-        "sae": _weights(sae),
+        "sae": sae_weights(sae),
         "embeddings": memes.fingerprint,
         "reference": reference.fingerprint if reference else None,
-        "other_saes": {name: _weights(path) for name, (path, _) in others.items()},
+        "other_saes": {name: sae_weights(path) for name, (path, _) in others.items()},
         "options": options.recorded(),
         "hook": dictionary.cfg.metadata.hook_name,
         "answer_key": sha256_file(key_folder / "factors.parquet") if key_folder else None,
@@ -183,7 +183,7 @@ def require_same_memes(memes: Embeddings, reference: Embeddings | None) -> None:
         )
 
 
-def _weights(sae: str | Path) -> dict[str, str]:
+def sae_weights(sae: str | Path) -> dict[str, str]:
     return {name: sha256_file(Path(sae) / name) for name in ("cfg.json", "sae_weights.safetensors")}
 
 
