@@ -13,8 +13,8 @@ from datasets import Image
 from jaxtyping import Float32
 from safetensors import safe_open
 
+from sae_lens_meme.attributions import STEP, Attributions
 from sae_lens_meme.corpus import caption_of, load_rows
-from sae_lens_meme.dashboard.attribution import Attribution
 from sae_lens_meme.embeddings import Embeddings
 from sae_lens_meme.errors import StorageError
 from sae_lens_meme.evaluators.content import EVALUATION
@@ -35,7 +35,7 @@ class Inputs:
     decoder: Float32[np.ndarray, "d_sae d_in"]
     corpus: Any = None
     """The corpus as one dataset, or None."""
-    attribution: Attribution | None = None
+    attribution: Attributions | None = None
     fingerprint: dict[str, Any] | None = None
 
     @cached_property
@@ -90,15 +90,13 @@ def read_inputs(
         memes=memes,
         decoder=_decoder(Path(sae)),
         corpus=None if corpus is None else load_rows(corpus).cast_column("image", Image(decode=False)),
-        attribution=None if attribution is None else Attribution.load(attribution, memes),
+        attribution=None if attribution is None else Attributions.load(attribution),
         fingerprint={
             "evaluation": sha256_json(manifest["files"]),
             "sae": weights,
             "embeddings": memes.fingerprint,
             "corpus": None if corpus is None else sha256_json(read_finished(corpus, "corpus")["fingerprint"]),
-            "attribution": None
-            if attribution is None
-            else sha256_json(read_finished(attribution, "attribute")["files"]),
+            "attribution": None if attribution is None else sha256_json(read_finished(attribution, STEP)["files"]),
         },
     )
 

@@ -8,13 +8,14 @@ from typing import Any
 
 import numpy as np
 
+from sae_lens_meme.attribute.options import AttributeOptions
 from sae_lens_meme.dashboard import sentences
+from sae_lens_meme.dashboard.choices import Choices
 from sae_lens_meme.dashboard.inputs import Inputs
 from sae_lens_meme.dashboard.numbers import short, shorts
 from sae_lens_meme.dashboard.options import DashboardOptions
-from sae_lens_meme.dashboard.selection import Picks, pick_memes
 from sae_lens_meme.dashboard.tables import ByLatent, generic_columns
-from sae_lens_meme.projection import project
+from sae_lens_meme.projection import FEWEST_FOR_UMAP, project
 
 ALPHA = 0.05
 BINS = 30
@@ -65,13 +66,11 @@ class LatentPages:
         return ByLatent.of(table[table["published"].astype(bool)], self.d_sae)
 
     @cached_property
-    def picks(self) -> list[Picks]:
+    def choices(self) -> Choices:
         """The memes of each latent."""
-        if self.inputs.attribution is not None:
-            return [self.inputs.attribution.picks(latent) for latent in range(self.d_sae)]
-        chosen = (self.options.top, self.options.intervals, self.options.per_interval)
-        by_id = self.inputs.memes.by_id
-        return [pick_memes(self.inputs.latents, latent, by_id, *chosen) for latent in range(self.d_sae)]
+        o = self.options
+        options = AttributeOptions(top=o.top, intervals=o.intervals, per_interval=o.per_interval, seed=o.seed)
+        return Choices(self.inputs.latents, self.inputs.memes, self.inputs.attribution, options)
 
     def index(self) -> dict[str, list[Any]]:
         """Columns of length d_sae."""
@@ -95,15 +94,7 @@ class LatentPages:
 
     def page(self, latent: int, place: dict[int, int]) -> dict[str, Any]:
         """The page of one latent; `place` is where a row of the embeddings is among the memes that are shown."""
-        picks = self.picks[latent]
-        memes = {
-            "at": [place[int(row)] for row in picks.rows],
-            "kind": picks.kinds,
-            "interval": picks.intervals.tolist(),
-            "activation": shorts(picks.activations),
-        }
-        if self.inputs.attribution is not None:
-            memes |= self.inputs.attribution.details(latent)
+        memes = {"at": [place[int(row)] for row in self.choices.rows(latent)], **self.choices.of(latent)}
         effects = [] if self.effects is None else self.effects.rows(latent)
         return {
             "answers": self.answers(latent, effects),
@@ -178,7 +169,17 @@ class LatentPages:
         alive = np.flatnonzero((self.firing > 0) & (np.abs(self._unit).sum(axis=1) > 0))
         points: list[Any] = [None] * self.d_sae
         if len(alive):
-            for latent, point in zip(alive, project(self._unit[alive], seed=self.options.seed), strict=True):
+            layout = project if self.options.map == "umap" else tsne
+            for latent, point in zip(alive, layout(self._unit[alive], seed=self.options.seed), strict=True):
                 points[latent] = point
         return points
 
+
+def tsne(x: np.ndarray, *, seed: int = 0) -> np.ndarray:
+    """t-SNE by cosine, float [n, 2]; as `project` where there are too few points for it."""
+    if len(x) < FEWEST_FOR_UMAP:
+        return project(x, seed=seed)
+    from sklearn.manifold import TSNE
+
+    perplexity = min(30.0, (len(x) - 1) / 3)
+    return TSNE(metric="cosine", perplexity=perplexity, init="random", random_state=seed).fit_transform(x)

@@ -8,7 +8,7 @@ import numpy as np
 
 from sae_lens_meme.dashboard.inputs import Inputs
 from sae_lens_meme.dashboard.numbers import clean, short
-from sae_lens_meme.dashboard.selection import Picks
+from sae_lens_meme.dashboard.choices import Choices
 from sae_lens_meme.labels import LEVELS
 
 BLOCK = 1024
@@ -18,15 +18,14 @@ class MemePages:
     """Everything of the report that is about one meme.
 
     Args:
-        picks: the memes of each latent. Memes that share a latent lie together, so that few parts hold the
+        choices: the memes of each latent. Memes that share a latent lie together, so that few parts hold the
             pictures of one page.
     """
 
-    def __init__(self, inputs: Inputs, picks: list[Picks], nearest: int):
+    def __init__(self, inputs: Inputs, choices: Choices, nearest: int):
         self.inputs, self._nearest = inputs, nearest
-        rows = np.concatenate([pick.rows for pick in picks]) if picks else np.empty(0, np.int64)
-        self.rows = np.array(list(dict.fromkeys(rows.tolist())), dtype=np.int64)
-        self._picks = picks
+        self.rows = np.array(list(dict.fromkeys(choices.rows().tolist())), dtype=np.int64)
+        self._choices = choices
         self.place = {int(row): i for i, row in enumerate(self.rows)}
         self._labels = {name: inputs.memes.label(name) for name in inputs.memes.label_names}
 
@@ -39,7 +38,10 @@ class MemePages:
         return {
             "id": [clean(str(ids[row])) for row in self.rows],
             "caption": [None if captions[row] is None else clean(str(captions[row])) for row in self.rows],
-            "of": [[self.place[int(row)] for row in pick.rows] for pick in self._picks],
+            "of": [
+                [self.place[int(row)] for row in self._choices.rows(latent)]
+                for latent in range(self.inputs.latents.d_sae)
+            ],
         }
 
     def pages(self, places: range) -> list[dict[str, Any]]:

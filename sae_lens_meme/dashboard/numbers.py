@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -45,9 +45,9 @@ def to_script(value: Any) -> str:
     return "".join(_UNSAFE.get(c, c) for c in text) if any(c in text for c in _UNSAFE) else text
 
 
-def signed_bytes(values: np.ndarray) -> str:
+def signed_bytes(numbers: Sequence[float] | None) -> str:
     """Numbers as signed bytes, the largest magnitude at 127, in base64."""
-    values = np.nan_to_num(np.asarray(values, dtype=np.float64))
+    values = np.nan_to_num(np.asarray(numbers or [], dtype=np.float64))
     scale = np.abs(values).max(initial=0.0)
     scaled = np.zeros(values.shape) if scale == 0 else values / scale * 127
     return base64.b64encode(scaled.round().astype(np.int8).tobytes()).decode("ascii")

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import Annotated, ClassVar, Literal
+
+from pydantic import Field
 
 from sae_lens_meme.options import Count, Options, Positive
 
@@ -14,15 +16,17 @@ class DashboardOptions(Options):
 
     pixels: Positive = 192
     """Longest side of a picture in the report."""
-    top: Positive = 20
-    """Memes a latent that fire it most. The attribution, where there is one, has chosen its own."""
-    intervals: Positive = 5
-    """Equal-count intervals of the activations of a latent, from which further memes are shown."""
+    top: Count = 20
+    """Memes with the largest activation, of each latent that `attribute` has not looked into."""
+    intervals: Annotated[int, Field(ge=1, le=100)] = 5
+    """Equally wide parts of the range of such a latent's activations."""
     per_interval: Count = 5
-    """Memes an interval."""
+    """Memes drawn from each of these parts."""
+    map: Literal["umap", "tsne"] = "umap"
+    """How the decoders are laid out. UMAP spends about 40 s on compiling in each run, t-SNE none."""
     nearest: Count = 8
     """Nearest memes on the page of a meme."""
     single_file_mb: Count = 50
     """Above this size the pictures and details go into a folder beside the page; 0 always does that."""
     seed: Count = 0
-    """Seed of the map of decoders."""
+    """Seed of the draws of memes and of the map."""

@@ -73,7 +73,7 @@ def write_dashboard(
 
 def _write(folder: StepFolder, inputs: Inputs, options: DashboardOptions, progress: bool) -> None:
     latents = LatentPages(inputs, options)
-    memes = MemePages(inputs, latents.picks, options.nearest)
+    memes = MemePages(inputs, latents.choices, options.nearest)
     concepts = concept_pages(latents)
     parts = list(_parts(latents, memes, concepts, options))
     beside = _estimated_bytes(latents, memes, options) > options.single_file_mb * 1e6
@@ -88,9 +88,12 @@ def _write(folder: StepFolder, inputs: Inputs, options: DashboardOptions, progre
         "n_shown": len(memes),
         "sizes": {"latents": LATENTS, "memes": MEMES, "pictures": PICTURES},
         "dense": DENSE,
+        "map": {"umap": "UMAP", "tsne": "t-SNE"}[options.map],
         "hook": clean(str(inputs.evaluation["sae"]["hook"])),
         "pictures": inputs.corpus is not None,
         "attribution": inputs.attribution is not None,
+        "looked_into": None if inputs.attribution is None else len(inputs.attribution.latents),
+        "centre": inputs.attribution is not None and inputs.attribution.facts.get("view") == "centre",
         "missing": missing(inputs),
         "beside": BESIDE if beside else None,
     }

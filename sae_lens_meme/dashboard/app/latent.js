@@ -82,7 +82,6 @@ function Body({ latent, page, brief }) {
     <section><h2>What an edit does to the classifiers</h2><${EffectBars} page=${page} /></section>
     <section><h2>How strongly it fires</h2><${Histogram} counts=${page.histogram} largest=${core.latents.largest[latent]} fires=${core.latents.fires[latent]} /></section>
     <section><h2>Memes</h2>
-      ${!core.attribution && html`<p class="note">${core.missing.attribution}</p>`}
       <${Coverable} what=${`latent ${latent}`}><${Gallery} memes=${page.memes} /><//></section>
     ${!brief && html`<section><h2>Latents that write in nearly the same direction</h2><${Neighbours} page=${page} /></section>
     <section><h2>Everything measured about this latent</h2><${Measured} page=${page} /></section>`}`;

@@ -30,7 +30,7 @@ function Picture({ place, covered, overlay, children }) {
 
 /** Regions that raise (orange) or lower (blue) the latent; `marked` are those that a word works with. */
 function Regions({ scores, marked, label }) {
-  return html`<svg class="regions" viewBox="0 0 7 7" preserveAspectRatio="none" role="img" aria-label=${label}>
+  return html`<svg class="regions" viewBox="0 0 7 7" preserveAspectRatio=${core.centre ? "xMidYMid meet" : "none"} role="img" aria-label=${label}>
     ${scores && scores.map((score, i) => html`<rect class=${score < 0 ? "lowers" : "raises"} x=${i % GRID} y=${Math.floor(i / GRID)} width="1" height="1" fill-opacity=${0.75 * Math.abs(score)} />`)}
     ${[...marked].map(([i, value]) => html`<rect class=${`marked ${value < 0 ? "lowers" : "raises"}`} x=${(i % GRID) + 0.06} y=${Math.floor(i / GRID) + 0.06} width="0.88" height="0.88" />`)}
   </svg>`;
@@ -106,16 +106,17 @@ function Gallery({ memes }) {
       const key = memes.kind[i] === "top" ? "top" : memes.interval[i];
       found.set(key, [...(found.get(key) || []), i]);
     });
-    return [...found].sort(([a], [b]) => (a === "top" ? -1 : b === "top" ? 1 : b - a));
+    return [...found];
   }, [memes]);
   if (!memes.at.length) return html`<p class="note">No meme fires this latent.</p>`;
-  const intervals = groups.filter(([key]) => key !== "top").map(([key]) => key);
-  const nth = (key) => `${intervals.indexOf(key) + 1} of ${intervals.length}`;
+  const title = (key, i) => key === "top" ? "The memes that fire it most"
+    : `Activation ${number(memes.interval_low[i])} to ${number(memes.interval_high[i])}: ${percent(memes.interval_share[i])} of the memes that fire it`;
   return html`
-    ${memes.patches && html`<p class="buttons"><button type="button" aria-pressed=${overlays} onClick=${() => setOverlays(!overlays)}>Regions on all memes</button>
-      <span class="note">Orange raises the latent, blue lowers it. Point at a word, or go to it with Tab, to see the regions that it works with.</span></p>`}
-    ${groups.map(([key, places]) => html`<section>
-      <h3>${key === "top" ? "The memes that fire it most" : `From the rest of its range, part ${nth(key)} from above`}</h3>
+    ${memes.patches ? html`<p class="buttons"><button type="button" aria-pressed=${overlays} onClick=${() => setOverlays(!overlays)}>Regions on all memes</button>
+      <span class="note">Orange raises the latent, blue lowers it. Point at an underlined word, or go to it with Tab, to see the regions that it works with.</span></p>`
+      : html`<p class="note">${core.missing.attribution || "Words and regions of this latent's memes were not looked into."}</p>`}
+    ${groups.map(([key, places]) => html`<section key=${key}>
+      <h3>${title(key, places[0])}</h3>
       <ul class="cards">${places.map((i) => html`<${Card} key=${memes.at[i]} memes=${memes} i=${i} overlays=${overlays} />`)}</ul>
     </section>`)}
     <p class="note">The strongest alone mislead: look whether the lower parts of the range show the same thing.</p>`;

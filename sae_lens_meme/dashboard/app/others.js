@@ -72,7 +72,7 @@ function MapPage() {
   const ys = scaleOf(placed.map((i) => l.y[i]));
   const radius = placed.length > 1000 ? 3 : 5;
   return html`<h1>Map of the decoders</h1>
-    <p>Each point is a latent; near points write in similar directions (UMAP of the decoder rows, cosine). Distances between groups mean nothing.</p>
+    <p>Each point is a latent; near points write in similar directions (${core.map} of the decoder rows, cosine). Distances between groups mean nothing.</p>
     <form class="filters" onSubmit=${(e) => e.preventDefault()}>
       <${Choice} label="colour" value=${by} set=${setBy} options=${[...(core.concepts.length ? [["concept", "a concept"]] : []), ...Object.entries(COLOURS).map(([k, [text]]) => [k, text])]} />
       ${by === "concept" && html`<${Choice} label="concept" value=${concept} set=${(v) => setConcept(Number(v))} options=${core.concepts.map((name, i) => [i, name])} />`}
