@@ -6,7 +6,7 @@ from typing import Any
 
 from sae_lens_meme.dashboard.latents import CONCEPT_COLUMNS, LatentPages
 from sae_lens_meme.dashboard.numbers import clean, short
-from sae_lens_meme.dashboard.sentences import least_change, signed
+from sae_lens_meme.dashboard.sentences import chance, least_change, signed
 from sae_lens_meme.errors import ConfigError
 from sae_lens_meme.evaluators.concepts import Concept
 from sae_lens_meme.report.blocks import number, visible
@@ -47,7 +47,7 @@ def _sentence(name: str, best: dict[str, Any], by_validation: bool) -> str:
         f"Latent {best['latent']} is most about {visible(name)}: it was chosen {chosen}. On {number(best['n_test'])} test "
         f"memes its F1 is {number(best['f1_test'])}, where always saying yes gives {number(best['f1_always_on'])}; its AUROC "
         f"within source is {number(best['auroc'])} (95 %: {number(best['auroc_low'])} to {number(best['auroc_high'])}), where "
-        f"guessing gives 0.5; q {number(best['q_global'])}."
+        f"guessing gives 0.5; q {chance(best['q_global'])}."
     )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -36,7 +36,7 @@ class Inputs:
     corpus: Any = None
     """The corpus as one dataset, or None."""
     attribution: Attributions | None = None
-    fingerprint: dict[str, Any] | None = None
+    fingerprint: dict[str, Any] = field(default_factory=dict)
 
     @cached_property
     def corpus_rows(self) -> dict[str, int]:

@@ -7,13 +7,13 @@ from typing import Any, NamedTuple
 from sae_lens_meme.report.blocks import number, visible
 
 DENSE = 0.1
-"""Firing on more memes than this share, SAEBench's bound: such a latent says little of any one meme."""
+"""A latent that fires on a larger share of the memes is called dense: SAEBench's bound."""
 
 Row = dict[str, Any]
 
 
 class Answer(NamedTuple):
-    """`tone` is good, poor or unknown: whether the control is beaten."""
+    """`tone` is good, poor or unknown: whether the control is beaten; or fact, where there is nothing to beat."""
 
     question: str
     text: str
@@ -31,7 +31,7 @@ def about(naming: Row | None) -> Answer:
         return Answer(question, f"{name} The held-out memes allow no test of this name.", "unknown")
     evidence = (
         f"On {number(naming['n'])} held-out memes it tells which fire with AUROC {number(naming['auroc'])}"
-        f"{_interval(naming, 'auroc')}, where guessing gives 0.5; q {number(naming.get('q'))}."
+        f"{_interval(naming, 'auroc')}, where guessing gives 0.5; q {chance(naming.get('q'))}."
     )
     if naming.get("holds"):
         return Answer(question, f"{name} {evidence} The name holds, as far as this AUROC goes.", "good")
@@ -44,8 +44,8 @@ def frequency(firing: int, n: int, largest: float) -> Answer:
         return Answer(question, f"Never: it is dead on these {n:,} memes.", "poor")
     text = f"On {firing:,} of {n:,} memes ({firing / n:.1%}), at most with {number(largest)}."
     if firing / n > DENSE:
-        return Answer(question, f"{text} It is dense: firing says little of any one meme.", "poor")
-    return Answer(question, text, "good")
+        text = f"{text} It is dense: over {DENSE:.0%} of the memes fire it."
+    return Answer(question, text, "fact")
 
 
 def drives(row: Row | None) -> Answer:
@@ -71,7 +71,7 @@ def drives(row: Row | None) -> Answer:
             if row.get("binds")
             else "; no single feature of each is bound, which random directions look like too"
         )
-    return Answer(question, f"{kinds[row['class']]}: {share}{binds}.", "good" if not binds or row.get("binds") else "poor")
+    return Answer(question, f"{kinds[row['class']]}: {share}{binds}.", "fact" if not binds or row.get("binds") else "poor")
 
 
 def used(effects: list[Row]) -> Answer:
@@ -113,12 +113,17 @@ def alike(rows: list[Row]) -> Answer:
         return Answer(question, _sentence(f"Not known: {reason or 'too few memes fire it'}"), "unknown")
     parts = [
         f"{visible(str(row['reference']).removeprefix('hook_').replace('_', ' '))} {number(row['ms'])} "
-        f"(chance within source {number(row.get('chance_within_source'))}, q {number(row.get('q'))})"
+        f"(chance within source {number(row.get('chance_within_source'))}, q {chance(row.get('q'))})"
         for row in known
     ]
     beaten = [row for row in known if (row.get("q") if row.get("q") is not None else 1.0) < 0.05]
     text = f"Mean cosine of memes that fire it: {'; '.join(parts)}."
     return Answer(question, f"{'More than chance' if beaten else 'No more than chance'}. {text}", "good" if beaten else "poor")
+
+
+def chance(q: float | None) -> str:
+    """A p- or q-value; the smallest float is no zero."""
+    return "below 1e-300" if q == 0 else number(q)
 
 
 def signed(value: float) -> str:

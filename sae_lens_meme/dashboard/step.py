@@ -59,8 +59,19 @@ def write_dashboard(
     """
     options = DashboardOptions.of(options, given)
     inputs = read_inputs(evaluation, sae, embeddings, corpus, attribution)
+    return write_report(inputs, options, out=out, overwrite=overwrite, progress=progress)
+
+
+def write_report(
+    inputs: Inputs, options: DashboardOptions, *, out: str | Path, overwrite: bool = False, progress: bool = True
+) -> Path:
+    """As `write_dashboard`, of inputs at hand.
+
+    Raises:
+        StorageError: another process writes to `out`, or it holds something else.
+    """
     fingerprint = {
-        **(inputs.fingerprint or {}),
+        **inputs.fingerprint,
         "options": options.model_dump(mode="json"),
         "dashboard_schema": SCHEMA,
         "application": sha256_json(page.application()),

@@ -47,9 +47,10 @@ function Dots({ rows, axis, domain, reference, caption }) {
     </ul>`}
     <table>
       <caption class=${caption ? "" : "unseen"}>${caption || axis}</caption>
+      <colgroup><col class="label" /><col /><col class="figure" /></colgroup>
       <thead class="unseen"><tr><th scope="col">what</th><th scope="col">${axis}</th><th scope="col">value</th></tr></thead>
       <tbody>
-        ${rows.map((row) => html`<tr class=${row.poor ? "faint" : ""}>
+        ${rows.map((row) => html`<tr class=${row.poor ? "faint" : row.strong ? "chief" : ""}>
           <th scope="row">${row.href ? html`<a href=${row.href}>${row.label}</a>` : row.label}</th>
           <td class="plot"><svg width="100%" height="22" aria-hidden="true">
             ${reference !== undefined && html`<line class="reference" x1=${scale.at(reference)} x2=${scale.at(reference)} y1="0" y2="22" />`}
@@ -82,7 +83,7 @@ function Histogram({ counts, largest, fires }) {
       ${counts.map((n, i) => html`<rect class="bar" x=${`${5 + i * wide}%`} width=${`${wide * 0.88}%`} y=${110 - (100 * n) / most} height=${(100 * n) / most}><title>${`${number((i * largest) / counts.length)} to ${number(((i + 1) * largest) / counts.length)}: ${n} memes`}</title></rect>`)}
       <line class="rule" x1="5%" x2="99%" y1="110.5" y2="110.5" />
       <text x="5%" y="124">0</text><text class="end" x="99%" y="124">${number(largest)}</text>
-      <text class="name" x="52%" y="136">activation</text><text x="0" y="14">${most}</text>
+      <text class="name" x="52%" y="136">activation</text><text class="start" x="0" y="10">${most.toLocaleString("en")}</text>
     </svg>
     <figcaption>${total.toLocaleString("en")} of ${core.n_memes.toLocaleString("en")} memes fire it (density ${percent(fires)}); on the others it is 0.</figcaption>
   </figure>`;

@@ -1,7 +1,7 @@
 // The page of a latent, and two of them side by side.
 
-const SIGN = { good: "✓", poor: "✗", unknown: "?" };
-const SAYS = { good: "holds against its control", poor: "to be distrusted", unknown: "not known" };
+const SIGN = { good: "✓", poor: "✗", unknown: "?", fact: "•" };
+const SAYS = { good: "holds against its control", poor: "to be distrusted", unknown: "not known", fact: "a fact" };
 
 const Answers = ({ answers }) => html`<dl class="answers">${answers.map(([question, text, tone]) => html`<div class=${tone}>
   <dt>${question}</dt><dd><span class="sign" role="img" aria-label=${SAYS[tone]}>${SIGN[tone]}</span> ${text}</dd></div>`)}</dl>`;
@@ -26,7 +26,7 @@ function ConceptBars({ page }) {
       <thead><tr><th scope="col">concept</th><th scope="col">odds ratio (95 %)</th><th scope="col">fires more often by</th><th scope="col">q</th><th scope="col">F1, test</th><th scope="col">F1, always yes</th><th scope="col">memes</th></tr></thead>
       <tbody>${tested.map((row) => html`<tr class=${row.q_global < 0.05 ? "" : "faint"}><th scope="row"><a href=${link.concept(row.name)}>${row.name}</a></th>
         <td>${number(row.odds_ratio)}${interval(row.odds_ratio_low, row.odds_ratio_high)}</td><td>${signedNumber(row.firing_rate_difference)}</td>
-        <td>${number(row.q_global)}</td><td class=${row.f1_test > row.f1_always_on ? "better" : ""}>${number(row.f1_test)}</td><td>${number(row.f1_always_on)}</td><td>${number(row.n_test)}</td></tr>`)}</tbody>
+        <td>${chance(row.q_global)}</td><td class=${row.f1_test > row.f1_always_on ? "better" : ""}>${number(row.f1_test)}</td><td>${number(row.f1_always_on)}</td><td>${number(row.n_test)}</td></tr>`)}</tbody>
     </table></div>
     <p class="note">Grey: not significant after correction over all latents and concepts. Bold: better than always saying yes.</p>`;
 }
@@ -117,7 +117,7 @@ function Compare({ value }) {
   const cosine = pages[0].neighbours.find(([other]) => other === b)?.[1] ?? pages[1].neighbours.find(([other]) => other === a)?.[1];
   const shared = pages[0].memes.at.filter((place) => pages[1].memes.at.includes(place)).length;
   return html`<h1>Latent ${a} beside latent ${b}</h1>
-    <p>${a === b ? "These are the same latent. " : ""}${cosine === undefined ? "Neither is among the ten nearest decoders of the other" : `Their decoders have cosine ${number(cosine)}`}; of the ${pages[0].memes.at.length} and ${pages[1].memes.at.length} memes shown, ${shared} are the same.</p>
+    <p>${a === b ? "These are the same latent. " : ""}${cosine === undefined ? "Neither is among the ten nearest decoders of the other" : `Their decoders have cosine ${number(cosine)}`}; of the ${pages[0].memes.at.length} and ${pages[1].memes.at.length} memes shown, they share ${shared}.</p>
     <div class="beside">${[a, b].map((latent, k) => html`<article aria-label=${`Latent ${latent}`}><h2 class="title"><a href=${link.latent(latent)}>Latent ${latent}: ${titleOf(latent)}</a></h2>
       <${Body} latent=${latent} page=${pages[k]} brief=${true} /></article>`)}</div>`;
 }

@@ -11,7 +11,12 @@ function useSeen() {
     if (!ref.current || seen) return undefined;
     const watch = new IntersectionObserver((entries) => entries.some((e) => e.isIntersecting) && set(true), { rootMargin: "400px" });
     watch.observe(ref.current);
-    return () => watch.disconnect();
+    const printed = () => set(true); // what is printed is seen
+    addEventListener("beforeprint", printed);
+    return () => {
+      watch.disconnect();
+      removeEventListener("beforeprint", printed);
+    };
   }, [seen]);
   return [ref, seen];
 }
@@ -77,7 +82,10 @@ function Card({ memes, i, overlays }) {
   const search = useSearch();
   const place = memes.at[i];
   const covered = !(own ?? page);
-  const patches = memes.patches?.[i] ? unpack(memes.patches[i]) : null;
+  // One scale for the words and the regions of a meme: what decides little looks like little.
+  const most = Math.max(memes.word_scale?.[i] || 0, memes.patch_scale?.[i] || 0) || 1;
+  const scaled = (packed, scale) => unpack(packed).map((v) => (v * scale) / most);
+  const patches = memes.patches?.[i] ? scaled(memes.patches[i], memes.patch_scale[i]) : null;
   const together = memes.together?.[i] || [];
   const on = overlay ?? overlays;
   const marked = word === null ? [] : together.filter(([w]) => w === word).map(([, p, value]) => [p, value]);
@@ -85,8 +93,8 @@ function Card({ memes, i, overlays }) {
   return html`<li class="card">
     <${Picture} place=${place} covered=${covered} overlay=${(on || marked.length > 0) &&
       html`<${Regions} scores=${on ? patches : null} marked=${marked} label="Regions that raise (orange) or lower (blue) the latent" />`} />
-    <${Caption} text=${search?.caption[place]} words=${memes.words?.[i]} scores=${memes.word_scores ? unpack(memes.word_scores[i]) : []}
-      scale=${memes.word_scale?.[i]} covered=${covered} onWord=${setWord} together=${together} />
+    <${Caption} text=${search?.caption[place]} words=${memes.words?.[i]} scores=${memes.word_scores ? scaled(memes.word_scores[i], memes.word_scale[i]) : []}
+      scale=${most} covered=${covered} onWord=${setWord} together=${together} />
     <p class="activation"><strong>${number(memes.activation[i])}</strong> <span class="dim">activation</span></p>
     <${Parts} memes=${memes} i=${i} />
     <p class="buttons">
@@ -113,7 +121,7 @@ function Gallery({ memes }) {
     : `Activation ${number(memes.interval_low[i])} to ${number(memes.interval_high[i])}: ${percent(memes.interval_share[i])} of the memes that fire it`;
   return html`
     ${memes.patches ? html`<p class="buttons"><button type="button" aria-pressed=${overlays} onClick=${() => setOverlays(!overlays)}>Regions on all memes</button>
-      <span class="note">Orange raises the latent, blue lowers it. Point at an underlined word, or go to it with Tab, to see the regions that it works with.</span></p>`
+      <span class="note">Orange raises the latent, blue lowers it, words and regions of a meme on one scale. Point at an underlined word, or go to it with Tab, to see the regions that it works with.</span></p>`
       : html`<p class="note">${core.missing.attribution || "Words and regions of this latent's memes were not looked into."}</p>`}
     ${groups.map(([key, places]) => html`<section key=${key}>
       <h3>${title(key, places[0])}</h3>

@@ -37,13 +37,14 @@ function ConceptPage({ value }) {
   return html`<h1>Concept ${value}</h1>
     <p>${page.sentence}</p><p>${page.significant} latents are tied to it (q under 0.05 over all latents and concepts).</p>
     ${rivals.length > 0 && html`<section><h2>Against other units</h2><p>The best single unit for this concept, chosen on train and validation memes, measured on test memes.</p>
-      <${Dots} rows=${[{ label: "SAE", value: sae?.[1] }, ...rivals.map(([name, v]) => ({ label: name.replaceAll("_", " "), value: v }))]} domain=${[0, 1]} reference=${0.5} axis="AUROC of the best unit, test memes within source" /></section>`}
+      <${Dots} rows=${[{ label: "the SAE's latents", value: sae?.[1], strong: true }, ...rivals.map(([name, v]) => ({ label: name.replaceAll("_", " "), value: v }))]} domain=${[0, 1]} reference=${0.5} axis="AUROC of the best unit, test memes within source" />
+      <p class="note">k: as few units fire on a meme as latents do; the others are dense. The linear probe reads the whole embedding and is the ceiling; permuted labels are the floor.</p></section>`}
     <section><h2>Its latents</h2>
       <${Dots} rows=${rows.slice(0, 12).map((row, i) => ({ label: `${page.latents[i]}: ${titleOf(page.latents[i])}`, href: link.latent(page.latents[i]), value: row.auroc, low: row.auroc_low, high: row.auroc_high, poor: !(row.f1_test > row.f1_always_on) }))} domain=${[0, 1]} reference=${0.5} axis="AUROC on test memes, within source; 0.5 is guessing" />
       <div class="scroll"><table class="numbers"><caption class="unseen">Latents of this concept</caption>
         <thead><tr><th scope="col">latent</th><th scope="col">F1, validation (the order)</th><th scope="col">F1, test</th><th scope="col">F1, always yes</th><th scope="col">AUROC (95 %)</th><th scope="col">odds ratio</th><th scope="col">q</th></tr></thead>
         <tbody>${rows.map((row, i) => html`<tr class=${row.q_global < 0.05 ? "" : "faint"}><th scope="row"><a href=${link.latent(page.latents[i])}>${page.latents[i]}: ${titleOf(page.latents[i])}</a></th>
-          <td>${number(row.f1_validation)}</td><td class=${row.f1_test > row.f1_always_on ? "better" : ""}>${number(row.f1_test)}</td><td>${number(row.f1_always_on)}</td><td>${number(row.auroc)}${interval(row.auroc_low, row.auroc_high)}</td><td>${number(row.odds_ratio)}</td><td>${number(row.q_global)}</td></tr>`)}</tbody>
+          <td>${number(row.f1_validation)}</td><td class=${row.f1_test > row.f1_always_on ? "better" : ""}>${number(row.f1_test)}</td><td>${number(row.f1_always_on)}</td><td>${number(row.auroc)}${interval(row.auroc_low, row.auroc_high)}</td><td>${number(row.odds_ratio)}</td><td>${chance(row.q_global)}</td></tr>`)}</tbody>
       </table></div><p class="note">Dim: the F1 of always saying yes is not beaten (chart), not significant (table). The order is of validation memes, all else of test memes.</p></section>`;
 }
 

@@ -122,6 +122,7 @@ function number(value) {
   if (size >= 0.001) return value.toFixed(3);
   return size === 0 ? "0" : value.toExponential(0);
 }
+const chance = (q) => (q === 0 ? "< 1e-300" : number(q));
 const signedNumber = (value) => (value > 0 ? "+" : value < 0 ? "−" : "") + number(value === null ? null : Math.abs(value));
 const percent = (share) => (share >= 0.1 ? `${(100 * share).toFixed(0)} %` : `${(100 * share).toPrecision(2)} %`);
 const interval = (low, high, show = number) =>
