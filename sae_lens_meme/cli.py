@@ -84,9 +84,7 @@ def run(
     """Run every step of a recipe; resume where it was stopped, skip what is done."""
     from sae_lens_meme.pipeline import run as run_all
 
-    run_all(
-        config, out=out, overrides=overrides or [], full=full, overwrite=overwrite, open_report=open_report
-    )
+    run_all(config, out=out, overrides=overrides or [], full=full, overwrite=overwrite, open_report=open_report)
 
 
 def corpus(*, out: Out, overwrite: Overwrite = False, **given: Any) -> None:

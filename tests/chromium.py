@@ -23,7 +23,9 @@ FLAGS = (
 @contextmanager
 def chromium() -> Iterator[Any]:
     """A headless browser; the test is skipped where there is none."""
-    path = next((found for name in ("chromium", "chromium-browser", "google-chrome") if (found := shutil.which(name))), None)
+    path = next(
+        (found for name in ("chromium", "chromium-browser", "google-chrome") if (found := shutil.which(name))), None
+    )
     if path is None:
         pytest.skip("no Chromium here (chromium, chromium-browser or google-chrome)")
     playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
@@ -43,7 +45,10 @@ def opened(browser: Any, page: Path, fragment: str = "", **context: Any) -> Iter
         tab.on("console", lambda message: heard.append(f"console {message.type}: {message.text}"))
         tab.on("pageerror", lambda error: heard.append(f"error: {error}"))
         tab.on("dialog", lambda dialog: (heard.append(f"dialog: {dialog.message}"), dialog.dismiss()))
-        tab.on("request", lambda request: None if request.url.startswith((own, "data:", "blob:")) else heard.append(request.url))
+        tab.on(
+            "request",
+            lambda request: None if request.url.startswith((own, "data:", "blob:")) else heard.append(request.url),
+        )
         tab.on("requestfailed", lambda request: heard.append(f"failed: {request.url}"))
         tab.goto(page.resolve().as_uri() + fragment)
         yield tab, heard

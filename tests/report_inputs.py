@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import cache
 from typing import Any
 
 import numpy as np
 import pandas as pd
+from arrays import make_embeddings
 from datasets import Dataset, Features, Image, Value
 from evaluations import small_context, small_memes
 from PIL import Image as Pictures
@@ -18,21 +20,25 @@ from sae_lens_meme.attribute.options import AttributeOptions
 from sae_lens_meme.attributions import FEATURES, Attributions
 from sae_lens_meme.dashboard import Inputs
 from sae_lens_meme.embeddings import Embeddings
-from sae_lens_meme.evaluators import registry
 from sae_lens_meme.evaluators.content import content_of
 from sae_lens_meme.evaluators.latents import Latents
 from sae_lens_meme.evaluators.run import run_evaluators
 
 FEW = AttributeOptions(top=6, per_interval=2)
+SHOWN = (
+    *("reconstruction", "concept_alignment", "influence", "monosemanticity", "question_set", "naming", "stability"),
+)
+"""Evaluators whose tables the report reads; the contest, which takes longest, is drawn."""
 
 
 @cache
 def small_inputs() -> Inputs:
-    """400 memes and 24 latents with every evaluator's own tables, pictures and attributions."""
+    """400 memes and 24 latents with the evaluators' own tables, pictures and attributions."""
     x, memes = small_memes()
     context = small_context(x, memes)
-    run_evaluators(context, [name for name in registry.names() if name != "attribution"])
+    run_evaluators(context, list(SHOWN))
     tables = {name: result.table for name, result in context.results.items() if result.table is not None}
+    tables["contest"] = _contest()
     latents = context.latents
     return Inputs(
         evaluation=content_of(context),
@@ -48,7 +54,9 @@ def small_inputs() -> Inputs:
 def pictures_of(memes: Embeddings) -> Any:
     """A corpus with a picture in one colour for each meme; that of row 3 is damaged."""
     texts = memes.texts if memes.texts is not None else [None] * len(memes)
-    features = Features({name: Value("string") for name in ("id", "text", "text_origin")} | {"image": Image(decode=False)})
+    features = Features(
+        {name: Value("string") for name in ("id", "text", "text_origin")} | {"image": Image(decode=False)}
+    )
     rows = {
         "id": [str(name) for name in memes.ids],
         "text": ["" if text is None else text for text in texts],
@@ -88,38 +96,38 @@ def attributions(latents: Latents, memes: Embeddings, looked_into: list[int] | N
     return Attributions(Dataset.from_list(rows, features=FEATURES), {"latents": chosen, "grid": 7, "view": "whole"})
 
 
-def hostile_inputs(text: str) -> Inputs:
-    """Every field that can come from data holds the text."""
-    inputs = small_inputs()
-    memes = inputs.memes
-    dataset = memes.dataset.map(
-        lambda row, i: {"id": f"{text}{i}", "text": f"{text} {text}", "source": text}, with_indices=True
+def hostile_inputs(texts: Sequence[str]) -> Inputs:
+    """Every field that can come from data holds one of the texts, in turn."""
+    inputs, text = small_inputs(), texts[0]
+    turn = lambda i: texts[i % len(texts)]  # noqa: E731
+    dataset = inputs.memes.dataset.map(
+        lambda row, i: {"id": f"{turn(i)}{i}", "text": f"{turn(i)} {turn(i + 1)}", "source": turn(i)}, with_indices=True
     ).rename_column("hate", text)
-    renamed = Embeddings.from_dataset(dataset, **memes.facts)
+    memes = Embeddings.from_dataset(dataset, **inputs.memes.facts)
     evaluation = dict(inputs.evaluation)
-    evaluation["warnings"], evaluation["skipped"] = [text], {text: text}
-    evaluation["sections"] = [{**s, "title": f"{text} {i}", "note": text} for i, s in enumerate(evaluation["sections"])]
-    titles = {old["title"]: new["title"] for old, new in zip(inputs.evaluation["sections"], evaluation["sections"], strict=True)}
+    evaluation["warnings"], evaluation["skipped"] = list(texts), dict(zip(texts, texts, strict=True))
+    titles = {section["title"]: f"{turn(i)} {i}" for i, section in enumerate(evaluation["sections"])}
+    evaluation["sections"] = [
+        {"title": titles[section["title"]], "note": turn(i), "axis": turn(i)}
+        for i, section in enumerate(evaluation["sections"])
+    ]
     evaluation["table"] = [
-        {**row, "section": titles[row["section"]], "measure": text, "controls": {text: 0.5}} for row in evaluation["table"]
+        {**row, "section": titles[row["section"]], "measure": turn(i), "controls": {turn(i): 0.5}}
+        for i, row in enumerate(evaluation["table"])
     ]
     evaluation["results"] = {
-        name: {**result, "verdict": text, "columns": dict.fromkeys(result["columns"], text)}
-        for name, result in evaluation["results"].items()
+        name: {**result, "verdict": turn(i), "columns": {c: turn(k) for k, c in enumerate(result["columns"])}}
+        for i, (name, result) in enumerate(evaluation["results"].items())
     }
     tables = {name: table.copy() for name, table in inputs.tables.items()}
-    tables["naming"] = tables["naming"].assign(name=text, reason=text, word=text)
-    for name, columns in {"concept_alignment": ["concept"], "influence": ["task", "class"], "contest": ["target"]}.items():
-        for column in columns:
-            tables[name][column] = text + tables[name][column].astype(str)
-    return replace(
-        inputs,
-        evaluation=evaluation,
-        tables=tables,
-        memes=renamed,
-        corpus=pictures_of(renamed),
-        attribution=attributions(inputs.latents, renamed),
-    )
+    named = [turn(i) for i in range(len(tables["naming"]))]
+    tables["naming"] = tables["naming"].assign(name=named, reason=named, word=named)
+    for name, column in {"concept_alignment": "concept", "influence": "task", "contest": "target"}.items():
+        values = tables[name][column].astype(str)
+        kinds = list(dict.fromkeys(values))
+        tables[name][column] = [f"{turn(kinds.index(value))}{value}" for value in values]
+    corpus, seen = pictures_of(memes), attributions(inputs.latents, memes)
+    return replace(inputs, evaluation=evaluation, tables=tables, memes=memes, corpus=corpus, attribution=seen)
 
 
 def many_inputs(n: int, d_sae: int, k: int, d_in: int = 64) -> Inputs:
@@ -130,8 +138,6 @@ def many_inputs(n: int, d_sae: int, k: int, d_in: int = 64) -> Inputs:
     indices = np.sort(rng.random((n, d_sae), dtype=np.float32).argpartition(k, axis=1)[:, :k], axis=1).astype(np.int32)
     latents = Latents(indices, rng.exponential(1, (n, k)).astype(np.float32), d_sae)
     vectors = rng.standard_normal((n, d_in)).astype(np.float32)
-    from arrays import make_embeddings
-
     memes = make_embeddings({"hook_fused": vectors}, texts=texts, labels={"hate": (np.arange(n) % 2).tolist()})
     tables = {
         name: pd.concat([_drawn(small.tables[name], i, rng) for i in range(-(-d_sae // small.latents.d_sae))])
@@ -141,6 +147,12 @@ def many_inputs(n: int, d_sae: int, k: int, d_in: int = 64) -> Inputs:
     }
     decoder = rng.standard_normal((d_sae, d_in)).astype(np.float32)
     return Inputs(small.evaluation, tables, latents, memes, decoder, corpus=pictures_of(memes))
+
+
+def _contest() -> pd.DataFrame:
+    units = ("sae", "neurons", "permuted_labels")
+    rows = [("labels", "auroc", name, "hate=1", value) for name, value in zip(units, (0.7, 0.8, 0.5), strict=True)]
+    return pd.DataFrame(rows, columns=["targets", "estimator", "units", "target", "value"])
 
 
 def _drawn(table: pd.DataFrame, i: int, rng: np.random.Generator) -> pd.DataFrame:

@@ -26,7 +26,9 @@ _DETAILS = ("words", "word_scores", "patch_scores", "interactions", *PARTS)
 class Choices:
     """For each latent its memes: the strongest, then from the highest interval down."""
 
-    def __init__(self, latents: Latents, memes: Embeddings, attribution: Attributions | None, options: AttributeOptions):
+    def __init__(
+        self, latents: Latents, memes: Embeddings, attribution: Attributions | None, options: AttributeOptions
+    ):
         self._attribution = attribution
         looked_into = _looked_into(attribution, memes) if attribution is not None else None
         others = sorted(set(range(latents.d_sae)) - set(attribution.latents if attribution is not None else ()))

@@ -61,7 +61,9 @@ class LatentPages:
         table = self.inputs.table("influence")
         if table is None:
             return None
-        largest = table.groupby(["task", "class", "kind", "multiplier", "route", "head"])["delta_random"].transform("max")
+        largest = table.groupby(["task", "class", "kind", "multiplier", "route", "head"])["delta_random"].transform(
+            "max"
+        )
         table = table.assign(largest_random=largest)
         return ByLatent.of(table[table["published"].astype(bool)], self.d_sae)
 
@@ -104,7 +106,9 @@ class LatentPages:
             "memes": memes,
             "neighbours": self._neighbours(latent),
             "tables": {
-                name: [[row[column] for column in table.table.columns if column != "latent"] for row in table.rows(latent)]
+                name: [
+                    [row[column] for column in table.table.columns if column != "latent"] for row in table.rows(latent)
+                ]
                 for name, table in self.tables.items()
                 if name in self.generic
             },

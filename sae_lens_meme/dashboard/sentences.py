@@ -25,7 +25,9 @@ def about(naming: Row | None) -> Answer:
     if naming is None:
         return Answer(question, "Not measured: latents were not named in this evaluation.", "unknown")
     if not naming.get("name"):
-        return Answer(question, _sentence(f"Nothing that we could name: {naming.get('reason') or 'no candidate'}"), "poor")
+        return Answer(
+            question, _sentence(f"Nothing that we could name: {naming.get('reason') or 'no candidate'}"), "poor"
+        )
     name = f"“{visible(naming['name'])}” ({naming.get('kind') or 'name'})."
     if naming.get("auroc") is None:
         return Answer(question, f"{name} The held-out memes allow no test of this name.", "unknown")
@@ -71,7 +73,9 @@ def drives(row: Row | None) -> Answer:
             if row.get("binds")
             else "; no single feature of each is bound, which random directions look like too"
         )
-    return Answer(question, f"{kinds[row['class']]}: {share}{binds}.", "fact" if not binds or row.get("binds") else "poor")
+    return Answer(
+        question, f"{kinds[row['class']]}: {share}{binds}.", "fact" if not binds or row.get("binds") else "poor"
+    )
 
 
 def used(effects: list[Row]) -> Answer:
@@ -80,7 +84,11 @@ def used(effects: list[Row]) -> Answer:
     ablations = [row for row in effects if row["kind"] == "ablation" and row.get("delta_all") is not None]
     if not ablations:
         return Answer(question, "Not measured: no ablation in this evaluation.", "unknown")
-    beating = [row for row in ablations if least_change(row) > max(row.get(name) or 0.0 for name in ("largest_random", "delta_matched"))]
+    beating = [
+        row
+        for row in ablations
+        if least_change(row) > max(row.get(name) or 0.0 for name in ("largest_random", "delta_matched"))
+    ]
     shown = max(beating or ablations, key=lambda row: abs(row["delta_all"]))
     effect = (
         f"Taking it out changes the probability of {visible(shown['task'])}={visible(shown['class'])} by "
@@ -118,7 +126,9 @@ def alike(rows: list[Row]) -> Answer:
     ]
     beaten = [row for row in known if (row.get("q") if row.get("q") is not None else 1.0) < 0.05]
     text = f"Mean cosine of memes that fire it: {'; '.join(parts)}."
-    return Answer(question, f"{'More than chance' if beaten else 'No more than chance'}. {text}", "good" if beaten else "poor")
+    return Answer(
+        question, f"{'More than chance' if beaten else 'No more than chance'}. {text}", "good" if beaten else "poor"
+    )
 
 
 def chance(q: float | None) -> str:

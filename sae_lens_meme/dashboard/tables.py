@@ -33,7 +33,9 @@ class ByLatent:
 
     def rows(self, latent: int) -> list[dict[str, Any]]:
         """Cells as `short` has them, a dictionary a row."""
-        columns = {name: values[self.starts[latent] : self.starts[latent + 1]] for name, values in self._columns.items()}
+        columns = {
+            name: values[self.starts[latent] : self.starts[latent + 1]] for name, values in self._columns.items()
+        }
         return [dict(zip(columns, cells, strict=True)) for cells in zip(*columns.values(), strict=True)]
 
     def first(self, latent: int) -> dict[str, Any] | None:

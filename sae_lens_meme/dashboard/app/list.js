@@ -53,8 +53,11 @@ function filtered(f, found) {
   return keys.sort((a, b) => a[0] - b[0] || a[1] - b[1] || a[2] - b[2]).map((k) => k[2]);
 }
 
-const Choice = ({ label, value, set, options }) => html`<label class="choice"><span>${label}</span>
-  <select value=${value} onChange=${(e) => set(e.target.value)}>${options.map(([v, text]) => html`<option value=${v}>${text}</option>`)}</select></label>`;
+const Choice = ({ label, value, set, options }) => {
+  const id = `choice-${label.replaceAll(" ", "-")}`;
+  return html`<div class="choice"><label for=${id}>${label}</label>
+    <select id=${id} value=${value} onChange=${(e) => set(e.target.value)}>${options.map(([v, text]) => html`<option value=${v}>${text}</option>`)}</select></div>`;
+};
 
 function summaryOf(latent) {
   const l = core.latents;
@@ -153,8 +156,8 @@ function LatentList() {
   return html`<div class="finder">
     <h1>Latents</h1>
     <form class="filters" role="search" onSubmit=${(e) => e.preventDefault()}>
-      <label class="choice wide"><span>Search names, captions and ids of memes</span>
-        <input id="search" type="search" autocomplete="off" value=${f.text} onInput=${(e) => change({ text: e.target.value })} /></label>
+      <div class="choice wide"><label for="search">Search names, captions and ids of memes</label>
+        <input id="search" type="search" autocomplete="off" value=${f.text} onInput=${(e) => change({ text: e.target.value })} /></div>
       ${core.concepts.length > 0 && html`<${Choice} label="tied to the concept" value=${f.concept} set=${set("concept")} options=${[["", "any"], ...core.concepts.map((name, i) => [i, name])]} />`}
       <${Choice} label="what drives it" value=${f.kind} set=${set("kind")} options=${[["", "any"], ...Object.entries(KINDS)]} />
       <${Choice} label="firing" value=${f.life} set=${set("life")} options=${[["", "all"], ["alive", "fires at all"], ["dead", "dead"], ["dense", "dense"], ["sparse", "neither dead nor dense"]]} />
