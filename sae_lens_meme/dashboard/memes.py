@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 
+from sae_lens_meme.dashboard.choices import Choices
 from sae_lens_meme.dashboard.inputs import Inputs
 from sae_lens_meme.dashboard.numbers import clean, short
-from sae_lens_meme.dashboard.choices import Choices
 from sae_lens_meme.labels import LEVELS
 
 BLOCK = 1024
