@@ -315,6 +315,7 @@ def tags_of(browser: Any, page: Path, memes: list[str]) -> set[str]:
         for view in views + [f"meme={quote(name, safe='')}" for name in memes]:
             tab.evaluate(f"location.hash = {json.dumps(view)}")
             tab.wait_for_timeout(80)
+            tab.get_by_text("Reading…").wait_for(state="detached")
             assert tab.locator("h1:visible").count() == 1, view
             if view.startswith("latent="):
                 scroll_to_memes(tab)

@@ -87,10 +87,12 @@ function Body({ latent, page, brief }) {
     <section><h2>Everything measured about this latent</h2><${Measured} page=${page} /></section>`}`;
 }
 
+const Unreadable = () => html`<p>This part of the report cannot be read; keep the folder ${core.beside} beside the page.</p>`;
+
 function LatentPage({ value }) {
   const latent = Number(value);
   const known = Number.isInteger(latent) && latent >= 0 && latent < LATENTS && value.trim() !== "";
-  const page = useLatent(known ? latent : 0);
+  const page = useEntry("latents", known ? latent : null);
   const [other, setOther] = useState("");
   if (!known) return html`<h1>No such latent</h1><p>This dictionary has latents 0 to ${LATENTS - 1}; the link asks for “${value}”.</p>`;
   const name = core.latents.name[latent];
@@ -105,15 +107,16 @@ function LatentPage({ value }) {
     <h1>Latent ${latent}: ${name === null ? html`<span class="dim">no name</span>` : html`“${name}”`}
       ${name !== null && html` <${Tag} tone=${core.latents.holds[latent] ? "good" : "poor"}>${core.latents.holds[latent] ? "name holds" : "name does not hold"}<//>`}
       ${isDead(latent) && html` <${Tag} tone="poor">dead<//>`}${isDense(latent) && html` <${Tag} tone="poor">dense<//>`}</h1>
-    ${page === undefined ? html`<p class="note" role="status">Reading…</p>` : page === null ? html`<p>This part of the report cannot be read; keep the folder ${core.beside} beside the page.</p>` : html`<${Body} key=${latent} latent=${latent} page=${page} />`}`;
+    ${page === undefined ? html`<p class="note" role="status">Reading…</p>` : page === null ? html`<${Unreadable} />` : html`<${Body} key=${latent} latent=${latent} page=${page} />`}`;
 }
 
 function Compare({ value }) {
   const [a, b] = value.split(",").map((v) => (v.trim() === "" ? NaN : Number(v)));
   const known = [a, b].every((v) => Number.isInteger(v) && v >= 0 && v < LATENTS);
-  const pages = [useLatent(known ? a : 0), useLatent(known ? b : 0)];
+  const pages = [useEntry("latents", known ? a : null), useEntry("latents", known ? b : null)];
   if (!known) return html`<h1>Compare two latents</h1><p>Give two of 0 to ${LATENTS - 1}, as in #compare=1,2.</p>`;
-  if (!pages[0] || !pages[1]) return html`<h1>Compare two latents</h1><p class="note" role="status">Reading…</p>`;
+  if (pages.includes(null)) return html`<h1>Compare two latents</h1><${Unreadable} />`;
+  if (pages.includes(undefined)) return html`<h1>Compare two latents</h1><p class="note" role="status">Reading…</p>`;
   const cosine = pages[0].neighbours.find(([other]) => other === b)?.[1] ?? pages[1].neighbours.find(([other]) => other === a)?.[1];
   const shared = pages[0].memes.at.filter((place) => pages[1].memes.at.includes(place)).length;
   return html`<h1>Latent ${a} beside latent ${b}</h1>

@@ -23,8 +23,7 @@ function useSeen() {
 
 function Picture({ place, covered, overlay, children }) {
   const [ref, seen] = useSeen();
-  const size = core.sizes.pictures;
-  const source = usePart(core.pictures && seen ? `pictures-${Math.floor(place / size)}` : null)?.[place % size];
+  const source = useEntry("pictures", core.pictures && seen ? place : null);
   const waiting = core.pictures && source === undefined;
   return html`<div ref=${ref} class=${`picture ${covered ? "covered" : ""}`}>
     ${source ? html`<img src=${source} alt=${covered ? "Picture, blurred" : "Picture of this meme"} />`

@@ -3,8 +3,9 @@
 function MemePage({ value }) {
   const search = useSearch();
   const place = search ? search.id.indexOf(value) : -1;
-  const meme = useMeme(Math.max(0, place));
-  if (!search) return html`<p class="note" role="status">Reading…</p>`;
+  const meme = useEntry("memes", place < 0 ? null : place);
+  if (search === null || meme === null) return html`<h1>Meme ${value}</h1><${Unreadable} />`;
+  if (!search) return html`<h1>Meme ${value}</h1><p class="note" role="status">Reading…</p>`;
   if (place < 0) return html`<h1>No such meme</h1><p>The report shows ${core.n_shown.toLocaleString("en")} of ${core.n_memes.toLocaleString("en")} memes, and none has the id “${value}”.</p>`;
   if (!meme) return html`<h1>Meme ${value}</h1><p class="note" role="status">Reading…</p>`;
   return html`<h1>Meme <span class="id">${value}</span></h1>
@@ -28,7 +29,8 @@ function MemeBody({ place, meme, caption }) {
 
 function ConceptPage({ value }) {
   const pages = usePart("concepts");
-  if (!pages) return html`<p class="note" role="status">Reading…</p>`;
+  if (pages === null) return html`<h1>Concept ${value}</h1><${Unreadable} />`;
+  if (!pages) return html`<h1>Concept ${value}</h1><p class="note" role="status">Reading…</p>`;
   const page = pages.find((p) => p.name === value);
   if (!page) return html`<h1>No such concept</h1><p>“${value}” was not tested.</p><${Concepts} />`;
   const rows = records(core.concept_columns, page.rows);

@@ -63,14 +63,12 @@ function usePart(name) {
   return value;
 }
 
-const useLatent = (latent) => {
-  const size = core.sizes.latents;
-  return usePart(`latents-${Math.floor(latent / size)}`)?.[latent % size];
-};
-const useMeme = (place) => {
-  const size = core.sizes.memes;
-  return usePart(`memes-${Math.floor(place / size)}`)?.[place % size];
-};
+/** An entry of a part that holds so many; undefined until it is there, null if the part cannot be read. */
+function useEntry(kind, place) {
+  const size = core.sizes[kind];
+  const found = usePart(place === null ? null : `${kind}-${Math.floor(place / size)}`);
+  return found ? found[place % size] : found;
+}
 
 /** Ids and captions, in lower case too; undefined until they are there. */
 let searched;
@@ -79,7 +77,7 @@ function useSearch() {
   if (found && !searched) {
     searched = { ...found, lower: found.caption.map((text) => (text || "").toLowerCase()) };
   }
-  return searched;
+  return found === null ? null : searched;
 }
 
 // ---- where the reader is -----------------------------------------------------------------------
