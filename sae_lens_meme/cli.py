@@ -11,6 +11,7 @@ import typer
 
 from sae_lens_meme.attribute.options import AttributeOptions
 from sae_lens_meme.corpus.options import corpus_options
+from sae_lens_meme.dashboard.options import DashboardOptions
 from sae_lens_meme.embed.options import ArrayOptions, EmbedOptions
 from sae_lens_meme.errors import MemeError
 from sae_lens_meme.evaluators.options import EvaluateOptions, evaluators_help
@@ -23,6 +24,7 @@ Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace a differen
 Full = Annotated[bool, typer.Option("--full", help="Print every row of the report, not only what was found.")]
 SAEFolder = Annotated[Path, typer.Option("--sae", help="An SAE folder: ours or any of SAELens'.")]
 EmbeddingsFolder = Annotated[Path, typer.Option("--embeddings", help="The result of 'embed'.")]
+OpenReport = Annotated[bool, typer.Option("--open", help="Open the report in the browser.")]
 Overrides = Annotated[list[str] | None, typer.Argument(help="KEY=VALUE ..., as in the recipe.")]
 _INTERRUPTED = 130
 
@@ -31,7 +33,7 @@ def build_app() -> typer.Typer:
     """The commands, with a flag for every option, reader and evaluator that is registered now."""
     app = typer.Typer(
         name="sae-lens-meme",
-        help="Look inside multimodal meme models with sparse autoencoders: corpus -> embed -> train -> evaluate.",
+        help="Look inside multimodal meme models with sparse autoencoders: corpus -> embed -> train -> attribute -> evaluate -> dashboard.",
         no_args_is_help=True,
         add_completion=False,
         pretty_exceptions_enable=False,
@@ -46,6 +48,7 @@ def build_app() -> typer.Typer:
     app.command()(flags_of(AttributeOptions)(attribute))
     app.command(help=f"{evaluate.__doc__}\n\nEvaluators: {evaluators_help()}.")(flags_of(EvaluateOptions)(evaluate))
     app.command()(flags_of(ReadOptions)(read))
+    app.command()(flags_of(DashboardOptions)(dashboard))
     app.command()(explain)
     app.command()(figures)
     app.command()(select)
@@ -63,11 +66,13 @@ def settings(
         os.environ["SAE_LENS_MEME_DEBUG"] = "1"
 
 
-def demo(out: Out = Path("meme-demo"), full: Full = False, overwrite: Overwrite = False) -> None:
+def demo(
+    out: Out = Path("meme-demo"), full: Full = False, overwrite: Overwrite = False, open_report: OpenReport = False
+) -> None:
     """Run everything on planted memes with the demo encoder: no download, no GPU, about a minute."""
     from sae_lens_meme.pipeline import run as run_all
 
-    run_all("demo.yaml", out=out, full=full, overwrite=overwrite)
+    run_all("demo.yaml", out=out, full=full, overwrite=overwrite, open_report=open_report)
 
 
 def run(
@@ -78,11 +83,12 @@ def run(
     out: Annotated[Path | None, typer.Option("--out", help="Overrides the recipe's 'out'.")] = None,
     full: Full = False,
     overwrite: Overwrite = False,
+    open_report: OpenReport = False,
 ) -> None:
     """Run every step of a recipe; resume where it was stopped, skip what is done."""
     from sae_lens_meme.pipeline import run as run_all
 
-    run_all(config, out=out, overrides=overrides or [], full=full, overwrite=overwrite)
+    run_all(config, out=out, overrides=overrides or [], full=full, overwrite=overwrite, open_report=open_report)
 
 
 def corpus(*, out: Out, overwrite: Overwrite = False, **given: Any) -> None:
@@ -204,6 +210,29 @@ def read(
 
     options = given_to(ReadOptions, given)
     read_step(picture, sae, embeddings, options, caption=caption, evaluation=evaluation, as_json=json, page=page)
+
+
+def dashboard(
+    *,
+    evaluation: Annotated[Path, typer.Argument(help="The result of 'evaluate'.")],
+    sae: SAEFolder,
+    embeddings: EmbeddingsFolder,
+    corpus: Annotated[Path | None, typer.Option("--corpus", help="The corpus, for pictures.")] = None,
+    attribution: Annotated[
+        Path | None, typer.Option("--attribution", help="The result of 'attribute', for words and regions.")
+    ] = None,
+    out: Out,
+    overwrite: Overwrite = False,
+    open_report: OpenReport = False,
+    **given: Any,
+) -> None:
+    """Write report.html: the run, every latent with its memes, every concept, as one page that needs no network."""
+    from sae_lens_meme.pipeline import dashboard_step, show_reports
+
+    section = given_to(DashboardOptions, given)
+    folders = {"corpus": corpus, "attribution": attribution}
+    page = dashboard_step(evaluation, sae, embeddings, section, **folders, out=out, overwrite=overwrite)
+    show_reports([page], open_report)
 
 
 def explain(

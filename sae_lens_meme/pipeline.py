@@ -17,6 +17,7 @@ from rich.text import Text
 from sae_lens_meme.attribute.options import AttributeOptions
 from sae_lens_meme.config import apply_overrides, read_yaml
 from sae_lens_meme.corpus.options import corpus_options
+from sae_lens_meme.dashboard.options import DashboardOptions
 from sae_lens_meme.embed.options import ArrayOptions, EmbedOptions
 from sae_lens_meme.embeddings import Embeddings
 from sae_lens_meme.errors import ConfigError
@@ -30,7 +31,7 @@ from sae_lens_meme.storage import read_finished, read_json, read_manifest, to_js
 if TYPE_CHECKING:
     from sae_lens_meme.train import TrainConfig
 
-SECTIONS = ("out", "corpus", "embed", "train", "attribute", "evaluate")
+SECTIONS = ("out", "corpus", "embed", "train", "attribute", "evaluate", "dashboard")
 console = Console(highlight=False, width=None if sys.stdout.isatty() else 110)
 
 
@@ -41,16 +42,18 @@ def run(
     overrides: Sequence[str] = (),
     full: bool = False,
     overwrite: bool = False,
+    open_report: bool = False,
 ) -> None:
-    """Run a recipe from corpus to evaluation; a step that is done is not done again.
+    """Run a recipe from corpus to report; a step that is done is not done again.
 
     Args:
-        config: a YAML file with the sections `corpus`, `embed`, `train`, `attribute`, `evaluate` and the key
-            `out`, or the name of a recipe of this package.
+        config: a YAML file with the sections `corpus`, `embed`, `train`, `attribute`, `evaluate`,
+            `dashboard` and the key `out`, or the name of a recipe of this package.
         out: the folder for all results, instead of the recipe's `out`.
         overrides: `train.sae.k=32` and the like.
         full: print every row of the report.
         overwrite: replace the result of an earlier recipe in the same folder.
+        open_report: open the report in the browser.
 
     Raises:
         ConfigError: an unknown section or key; the message names the nearest known one.
@@ -75,6 +78,7 @@ def run(
     with _timed("train"):
         train_step(training, out=base / "sae", embeddings=base / "embeddings", overwrite=overwrite)
     options = {"answer_key": answer_key, **options} if answer_key else options
+    pages = []
     for sae in trained_saes(base / "sae"):
         name = sae.relative_to(base / "sae")  # one folder an SAE after multi-hook training
         seen = {}
@@ -87,7 +91,17 @@ def run(
             )
         out_of_this = base / "evaluation" / name
         evaluate_step(sae, base / "embeddings", {**seen, **options}, out=out_of_this, full=full, overwrite=overwrite)
+        pages.append(
+            dashboard_step(
+                *(out_of_this, sae, base / "embeddings", recipe.get("dashboard") or {}),
+                corpus=None if "table" in embedding else base / "corpus",
+                **seen,
+                out=base / "report" / name,
+                overwrite=overwrite,
+            )
+        )
     console.print(Text(f"{time.perf_counter() - started:.0f} s in all; results in {base}", style="dim"), soft_wrap=True)
+    show_reports(pages, open_report)
 
 
 def corpus_step(section: dict[str, Any], *, out: Path, overwrite: bool = False) -> None:
@@ -269,6 +283,37 @@ def read_step(
             console.print(Text.assemble(("Open ", "bold"), str(page)), soft_wrap=True)
 
 
+def dashboard_step(
+    evaluation: str | Path,
+    sae: str | Path,
+    embeddings: str | Path,
+    section: dict[str, Any],
+    *,
+    corpus: str | Path | None = None,
+    attribution: str | Path | None = None,
+    out: Path,
+    overwrite: bool = False,
+) -> Path:
+    """Write the report and return the path of its page; the section is that of `DashboardOptions`."""
+    from sae_lens_meme.dashboard import write_dashboard
+
+    options = DashboardOptions.from_mapping(section)
+    with _timed("dashboard"):
+        return write_dashboard(
+            *(evaluation, _only_sae(sae), embeddings, corpus, attribution, options), out=out, overwrite=overwrite
+        )
+
+
+def show_reports(pages: Sequence[Path], in_browser: bool) -> None:
+    """Print the path of each page, and open it if that is asked for."""
+    import webbrowser
+
+    for page in pages:
+        console.print(Text.assemble(("Open ", "bold"), str(page)), soft_wrap=True)
+        if in_browser:
+            webbrowser.open(page.resolve().as_uri())
+
+
 def explain_numbers(evaluation: str | Path, pattern: str | None = None) -> None:
     """Print every number of an evaluation whose name (`evaluator/number`) matches a shell pattern, and what it is.
 
@@ -357,6 +402,7 @@ def _check_sections(recipe: dict[str, Any], base: Path) -> tuple[TrainConfig, di
         corpus = {key: value for key, value in corpus.items() if key != "planted"}
     if corpus is not None:
         corpus_options().from_mapping(corpus)
+    DashboardOptions.from_mapping(recipe.get("dashboard") or {})
     AttributeOptions.from_mapping(recipe.get("attribute") or {})
     key = {"answer_key": base} if vectors or memes else {}  # what is planted has one
     EvaluateOptions.from_mapping({**key, **options} if isinstance(options, dict) else options).check()
