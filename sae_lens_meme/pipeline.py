@@ -66,15 +66,11 @@ def run(
     base.mkdir(parents=True, exist_ok=True)
     answer_key = corpus_section(recipe.get("corpus"), base, overwrite)
     embedding = recipe.get("embed") or {}
+    corpus = None if embedding.keys() & {"table", "planted"} else base / "corpus"  # vectors have no pictures
     if "planted" in embedding:
         answer_key = vectors_step(embedding["planted"] or {}, out=base / "embeddings", overwrite=overwrite)
     else:
-        embed_step(
-            embedding,
-            corpus=None if "table" in embedding else base / "corpus",
-            out=base / "embeddings",
-            overwrite=overwrite,
-        )
+        embed_step(embedding, corpus=corpus, out=base / "embeddings", overwrite=overwrite)
     with _timed("train"):
         train_step(training, out=base / "sae", embeddings=base / "embeddings", overwrite=overwrite)
     options = {"answer_key": answer_key, **options} if answer_key else options
@@ -82,10 +78,10 @@ def run(
     for sae in trained_saes(base / "sae"):
         name = sae.relative_to(base / "sae")  # one folder an SAE after multi-hook training
         seen = {}
-        if not embedding.keys() & {"table", "planted"}:  # vectors have no pictures to look into
+        if corpus is not None:
             seen = {"attribution": base / "attribution" / name}
             attribute_step(
-                *(sae, base / "embeddings", base / "corpus", recipe.get("attribute") or {}),
+                *(sae, base / "embeddings", corpus, recipe.get("attribute") or {}),
                 out=seen["attribution"],
                 overwrite=overwrite,
             )
@@ -94,7 +90,7 @@ def run(
         pages.append(
             dashboard_step(
                 *(out_of_this, sae, base / "embeddings", recipe.get("dashboard") or {}),
-                corpus=None if "table" in embedding else base / "corpus",
+                corpus=corpus,
                 **seen,
                 out=base / "report" / name,
                 overwrite=overwrite,
