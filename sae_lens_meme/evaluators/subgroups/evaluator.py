@@ -15,8 +15,7 @@ from sae_lens_meme.errors import DataError
 from sae_lens_meme.evaluators.base import Evaluator
 from sae_lens_meme.evaluators.classifiers import SharedProbes, tasks_of
 from sae_lens_meme.evaluators.context import Context
-from sae_lens_meme.evaluators.influence.routes import decoder_rows
-from sae_lens_meme.evaluators.latents import Latents, hook_of
+from sae_lens_meme.evaluators.latents import Latents, decoder_rows, hook_of
 from sae_lens_meme.evaluators.result import Result
 from sae_lens_meme.evaluators.subgroups.audits import Memes, audits, effects_of, permuted, worst_of
 from sae_lens_meme.evaluators.subgroups.groups import subgroups_of

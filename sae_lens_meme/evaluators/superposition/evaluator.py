@@ -17,8 +17,7 @@ from sae_lens_meme.evaluators.concepts import Concepts
 from sae_lens_meme.evaluators.contest import Rows, Targets, targets_of
 from sae_lens_meme.evaluators.contest.targets import Key
 from sae_lens_meme.evaluators.context import Context
-from sae_lens_meme.evaluators.influence.routes import decoder_rows
-from sae_lens_meme.evaluators.latents import Latents, encode, hook_of
+from sae_lens_meme.evaluators.latents import Latents, decoder_rows, encode, hook_of
 from sae_lens_meme.evaluators.result import Result
 from sae_lens_meme.evaluators.superposition.answers import (
     Answers,
