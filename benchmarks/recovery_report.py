@@ -65,7 +65,7 @@ def tables(rows: pd.DataFrame) -> dict[str, str]:
     return {"recovery": _markdown(_settings(rows)), "recovery ranks": _markdown(_ranks(rows))}
 
 
-def dictionaries(rows: pd.DataFrame) -> pd.DataFrame:
+def dictionaries(rows: pd.DataFrame) -> Any:
     """Those that were trained, each once: with z-scored input the outlier share changes nothing."""
     again = (rows["axis"] == "outliers") & rows["level"].str.startswith("zscored")
     return rows[(rows["axis"] != "controls") & ~rows["level"].isin(ORACLES) & ~again]
@@ -74,17 +74,23 @@ def dictionaries(rows: pd.DataFrame) -> pd.DataFrame:
 def rank_correlations(rows: pd.DataFrame, fewest: int = FEWEST) -> pd.DataFrame:
     """Spearman's rho of each metric with the truth over the dictionaries of one seed: metrics x seeds."""
     by_seed = {
-        seed: {metric: float(spearmanr(mine[metric], mine[TRUTH], nan_policy="omit").statistic) for metric in METRICS}
+        seed: {metric: _rho(mine[metric], mine[TRUTH]) for metric in METRICS}
         for seed, mine in dictionaries(rows).groupby("seed")
         if len(mine) >= fewest
     }
     return pd.DataFrame(by_seed)
 
 
+def _rho(values: pd.Series, truth: pd.Series) -> float:
+    found: Any = spearmanr(values, truth, nan_policy="omit")
+    return float(found.statistic)
+
+
 def _settings(rows: pd.DataFrame) -> list[list[str]]:
     heading = ["what differs", "", *(name for name, _ in SHOWN.values()), "seeds"]
     lines = [heading, ["---", "---", *["---:"] * (len(heading) - 2)]]
-    for (axis, level), mine in rows.groupby(["axis", "level"], sort=False):
+    by_level: Any = rows.groupby(["axis", "level"], sort=False)
+    for (axis, level), mine in by_level:
         cells = [_mean_of(mine[column], decimals, column == TRUTH) for column, (_, decimals) in SHOWN.items()]
         lines.append([str(axis), NAMES.get(str(level), str(level)), *cells, str(len(mine))])
     return lines
