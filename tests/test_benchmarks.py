@@ -13,6 +13,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from sae_lens_meme.evaluators import evidence
+
 ROOT = Path(__file__).parents[1]
 
 
@@ -161,3 +163,21 @@ def test_the_tables_of_recovery_hold_means_and_what_is_not_known(recovery):
     first, last = tables["recovery ranks"].splitlines()[2], tables["recovery ranks"].splitlines()[-1]
     assert first == "| held-out explained variance, z-scored | 1.00 | 1.00 to 1.00 |"
     assert last == "| significant latent x label pairs | -1.00 | -1.00 to -1.00 |"
+
+
+def test_the_notes_cite_the_ranks_that_were_measured(monkeypatch):
+    """The evaluators' notes say how far a metric follows the truth: as the committed table has it."""
+    monkeypatch.syspath_prepend(str(ROOT))
+    report = importlib.import_module("benchmarks.recovery_report")
+    rows = pd.read_csv(ROOT / "benchmarks" / "recovery.csv")
+    found = report.rank_correlations(rows)
+    assert dict(evidence.RHO) == {metric: pytest.approx(found.loc[metric].mean(), abs=0.006) for metric in evidence.RHO}
+    assert (report.dictionaries(rows).groupby("seed").size() == evidence.N_DICTIONARIES).all()
+    assert evidence.N_DICTIONARIES >= 30
+
+
+def test_a_metric_that_follows_the_truth_has_no_note():
+    for metric, rho in evidence.RHO.items():
+        said = evidence.tracking(metric, "It")
+        assert (said == "") == (rho >= evidence.GUIDE), metric
+        assert not said or f"correlation with recovery of the true factors is {rho:.2f}." in said
