@@ -36,7 +36,7 @@ ARCHITECTURES = (
 )
 CONTROLS = "controls"
 OUTLIER_SHARES = (0.64, 0.27, 0.07)
-SCALINGS: dict[str, dict[str, bool]] = {
+SCALINGS: dict[str, dict[str, Any]] = {
     "raw": {"standardize": False},
     "rescaled": {"standardize": False, "rescale": True},
     "zscored": {},

@@ -49,8 +49,8 @@ METRICS = {
     "dead_share": "share of dead latents",
 }
 """What is compared with the truth; those of planted factors need a key, those of labels do not."""
-FEWEST = 30
-"""Dictionaries of a seed, from which on their ranks are correlated."""
+FEWEST = 40
+"""Dictionaries of a seed, from which on their ranks are correlated: of one that is half finished they would be others."""
 ORACLES = ("oracle", "oracle_matching_pursuit")
 NAMES = {
     "oracle": "the true dictionary, TopK",
@@ -65,7 +65,7 @@ def tables(rows: pd.DataFrame) -> dict[str, str]:
     return {"recovery": _markdown(_settings(rows)), "recovery ranks": _markdown(_ranks(rows))}
 
 
-def dictionaries(rows: pd.DataFrame) -> pd.DataFrame:
+def dictionaries(rows: pd.DataFrame) -> Any:
     """Those that were trained, each once: with z-scored input the outlier share changes nothing."""
     again = (rows["axis"] == "outliers") & rows["level"].str.startswith("zscored")
     return rows[(rows["axis"] != "controls") & ~rows["level"].isin(ORACLES) & ~again]
@@ -74,17 +74,23 @@ def dictionaries(rows: pd.DataFrame) -> pd.DataFrame:
 def rank_correlations(rows: pd.DataFrame, fewest: int = FEWEST) -> pd.DataFrame:
     """Spearman's rho of each metric with the truth over the dictionaries of one seed: metrics x seeds."""
     by_seed = {
-        seed: {metric: float(spearmanr(mine[metric], mine[TRUTH], nan_policy="omit").statistic) for metric in METRICS}
+        seed: {metric: _rho(mine[metric], mine[TRUTH]) for metric in METRICS}
         for seed, mine in dictionaries(rows).groupby("seed")
         if len(mine) >= fewest
     }
     return pd.DataFrame(by_seed)
 
 
+def _rho(values: pd.Series, truth: pd.Series) -> float:
+    found: Any = spearmanr(values, truth, nan_policy="omit")
+    return float(found.statistic)
+
+
 def _settings(rows: pd.DataFrame) -> list[list[str]]:
     heading = ["what differs", "", *(name for name, _ in SHOWN.values()), "seeds"]
     lines = [heading, ["---", "---", *["---:"] * (len(heading) - 2)]]
-    for (axis, level), mine in rows.groupby(["axis", "level"], sort=False):
+    by_level: Any = rows.groupby(["axis", "level"], sort=False)
+    for (axis, level), mine in by_level:
         cells = [_mean_of(mine[column], decimals, column == TRUTH) for column, (_, decimals) in SHOWN.items()]
         lines.append([str(axis), NAMES.get(str(level), str(level)), *cells, str(len(mine))])
     return lines
@@ -127,7 +133,7 @@ def draw(rows: pd.DataFrame, path: Path) -> None:
     for ax, metric in zip(axes[-2:], ("pairs", "explained_variance"), strict=True):
         ax.plot(trained[metric], trained[TRUTH], "o", ms=3, alpha=0.6)
         rho = rank_correlations(rows).loc[metric].mean()
-        ax.set_title(f"{METRICS[metric]}: rho {rho:.2f}", loc="left", fontsize=10)
+        ax.set_title(f"{SHOWN[metric][0]}: rank correlation {rho:.2f}", loc="left", fontsize=10)
         ax.set(xlabel=SHOWN[metric][0], ylabel="MCC")
     for ax in axes:
         ax.spines[["top", "right"]].set_visible(False)

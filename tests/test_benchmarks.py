@@ -13,6 +13,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from sae_lens_meme.evaluators import evidence
+
 ROOT = Path(__file__).parents[1]
 
 
@@ -136,7 +138,7 @@ def recovery(monkeypatch):
     report = importlib.import_module("benchmarks.recovery_report")
     rng, rows = np.random.default_rng(0), []
     for seed in range(3):
-        for i, truth in enumerate(rng.permutation(np.linspace(0, 1, 32))):
+        for i, truth in enumerate(rng.permutation(np.linspace(0, 1, 42))):
             row = dict.fromkeys([*report.SHOWN, *report.METRICS], rng.random()) | {report.TRUTH: truth}
             row |= {"pairs": 100 - 50 * truth, "explained_variance": truth**3, "seed": seed}
             rows.append(row | {"axis": "architecture", "level": "oracle" if i == 0 else f"a{i}"})
@@ -147,7 +149,7 @@ def recovery(monkeypatch):
 
 def test_ranks_are_of_trained_dictionaries_each_once(recovery):
     report, rows = recovery
-    assert len(report.dictionaries(rows)) == 3 * 31
+    assert len(report.dictionaries(rows)) == 3 * 41
     found = report.rank_correlations(rows)
     assert list(found.columns) == [0, 1, 2]
     assert report.rank_correlations(rows[rows["seed"] > 0].iloc[:50]).columns.tolist() == [1], "of 2 there are too few"
@@ -165,3 +167,21 @@ def test_the_tables_of_recovery_hold_means_and_what_is_not_known(recovery):
     first, last = tables["recovery ranks"].splitlines()[2], tables["recovery ranks"].splitlines()[-1]
     assert first == "| held-out explained variance, z-scored | 1.00 | 1.00 to 1.00 |"
     assert last == "| significant latent x label pairs | -1.00 | -1.00 to -1.00 |"
+
+
+def test_the_notes_cite_the_ranks_that_were_measured(monkeypatch):
+    """The evaluators' notes say how far a metric follows the truth: as the committed table has it."""
+    monkeypatch.syspath_prepend(str(ROOT))
+    report = importlib.import_module("benchmarks.recovery_report")
+    rows = pd.read_csv(ROOT / "benchmarks" / "recovery.csv")
+    found = report.rank_correlations(rows)
+    assert dict(evidence.RHO) == {metric: pytest.approx(found.loc[metric].mean(), abs=0.006) for metric in evidence.RHO}
+    assert report.dictionaries(rows).groupby("seed").size().max() == evidence.N_DICTIONARIES >= 30
+    assert found.shape[1] == evidence.N_SEEDS >= 3
+
+
+def test_a_metric_that_follows_the_truth_has_no_note():
+    for metric, rho in evidence.RHO.items():
+        said = evidence.tracking(metric, "It")
+        assert (said == "") == (rho >= evidence.GUIDE), metric
+        assert not said or f"correlation with recovery of the true factors is {rho:.2f}." in said

@@ -29,7 +29,7 @@ from sae_lens_meme.planted import (
     write_planted_vectors,
 )
 
-SMALL = {"n_samples": 2_000, "d_in": 32, "n_factors": 64, "active": 3.0}
+SMALL: dict[str, Any] = {"n_samples": 2_000, "d_in": 32, "n_factors": 64, "active": 3.0}
 
 
 def fused(vectors: PlantedVectors, hook: str = "hook_fused") -> np.ndarray:
@@ -60,7 +60,7 @@ def test_a_factor_that_is_not_true_is_not_there(vectors: PlantedVectors):
 
 
 def test_children_are_true_of_half_of_the_memes_of_their_parent_and_active_stays():
-    found = planted_vectors(**SMALL | {"n_samples": 20_000}, children=0.5)
+    found = planted_vectors(**(SMALL | {"n_samples": 20_000, "children": 0.5}))
     child = np.flatnonzero(found.parents >= 0)
     assert len(child) == 32
     assert (found.parents[found.parents[child]] == -1).all()
@@ -79,7 +79,8 @@ def test_neighbours_are_correlated_within_their_block_alone(correlation: float):
     block = np.arange(16) // 8
     neighbours = (block[:, None] == block) & ~np.eye(16, dtype=bool)
     cut = norm.ppf(3 / 16)
-    expected = multivariate_normal.cdf([cut, cut], cov=[[1, correlation], [correlation, 1]])
+    drawn_from: Any = multivariate_normal
+    expected = drawn_from.cdf([cut, cut], cov=[[1, correlation], [correlation, 1]])
     assert together[neighbours].mean() == pytest.approx(expected, rel=0.04)
     assert together[block[:, None] != block].mean() == pytest.approx((3 / 16) ** 2, rel=0.04)
 
@@ -131,7 +132,7 @@ def test_labels_follow_from_three_factors_each():
     assert len(found.causes) == 5
     for name, causes in found.causes.items():
         label = found.embeddings.label(name)
-        truth = found.answer_key.factors[causes].any(axis=1).to_numpy()
+        truth: Any = found.answer_key.factors[causes].to_numpy().any(axis=1)
         assert len(set(causes)) == 3
         assert label.known.mean() == pytest.approx(0.7, abs=0.04)
         assert (label.values[label.known] != truth[label.known]).mean() == pytest.approx(0.1, abs=0.03)
@@ -218,7 +219,8 @@ def test_the_folder_is_embeddings_with_an_answer_key_and_true_directions(written
     memes, drawn = Embeddings.load(written), planted_vectors(**SMALL, children=0.25)
     assert memes.facts["fusion"] == "sum"
     np.testing.assert_array_equal(memes.take("hook_fused", np.arange(2_000)), fused(drawn).astype(np.float32))
-    assert load_from_disk(str(written)).column_names[:4] == ["id", "source", "split", "group"]
+    opened: Any = load_from_disk(str(written))
+    assert opened.column_names[:4] == ["id", "source", "split", "group"]
     key = read_answer_key(answer_key_of(written))
     assert key.kinds == drawn.kinds
     np.testing.assert_array_equal(key.factors[list(key.kinds)].to_numpy(), drawn.truth)

@@ -75,7 +75,7 @@ class PlantedVectors:
     def answer_key(self) -> AnswerKey:
         described = pd.DataFrame({name: self.columns[name] for name in ("id", "source")})
         factors = pd.DataFrame(self.truth, columns=list(self.kinds))
-        labels = {f"true_{name}": factors[causes].any(axis=1).astype(int) for name, causes in self.causes.items()}
+        labels = {f"true_{name}": factors[causes].to_numpy().any(axis=1) * 1 for name, causes in self.causes.items()}
         how = {"kind": "any", "noise": self.options.label_noise}
         causes = {name: {**how, "factors": causes} for name, causes in self.causes.items()}
         return AnswerKey(pd.concat([described, factors, pd.DataFrame(labels)], axis=1), self.kinds, causes)
@@ -128,7 +128,7 @@ def planted_vectors(options: VectorOptions | None = None, **given: Any) -> Plant
         + options.noise / np.sqrt(len(SIDES["shared"])) * rng.normal(size=(options.n_samples, options.d_in))
         for side in np.array([SIDES[kind] for kind in kinds.values()]).T
     ]
-    gain, shift = _outliers(options, sum(parts), rng)
+    gain, shift = _outliers(options, parts[0] + parts[1], rng)
     image, text = (part * gain + shift / len(parts) for part in parts)
     causes, labels = _labels(options, truth, list(kinds), rng)
     vectors = {IMAGE_EMBED: image, TEXT_EMBED: text, FUSED: image + text}
