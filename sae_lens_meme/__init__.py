@@ -16,12 +16,14 @@ _HOME = {
     "HookedMemeCLIP": "sae_lens_meme.hooks",
     "MemeError": "sae_lens_meme.errors",
     "MemeReader": "sae_lens_meme.read",
+    "as_embeddings": "sae_lens_meme.embed",
     "build_corpus": "sae_lens_meme.corpus",
     "concept_alignment": "sae_lens_meme.evaluators.concept_alignment",
     "embed_arrays": "sae_lens_meme.embed",
     "embed_corpus": "sae_lens_meme.embed",
     "import_sae": "sae_lens_meme.train",
     "load_corpus": "sae_lens_meme.corpus",
+    "measure": "sae_lens_meme.evaluators.measure",
     "read_meme": "sae_lens_meme.read",
 }
 __all__ = list(_HOME)
