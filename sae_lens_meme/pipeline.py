@@ -333,8 +333,17 @@ def _check_sections(recipe: dict[str, Any], base: Path) -> tuple[TrainConfig, di
     if corpus is not None:
         corpus_options().from_mapping(corpus)
     AttributeOptions.from_mapping(recipe.get("attribute") or {})
-    EvaluateOptions.from_mapping(options).check()
+    if arrays and "attribute" in recipe:
+        raise ConfigError("attribute: arrays have neither pictures nor a model to look into; leave the section out")
+    EvaluateOptions.from_mapping(_with_earlier_results(options, recipe, base) if not arrays else options).check()
     return load_train_config({"train": recipe.get("train")}), dict(options)
+
+
+def _with_earlier_results(options: Any, recipe: dict[str, Any], base: Path) -> Any:
+    """The options of `evaluate` with what the steps before it will have made."""
+    planted = isinstance(recipe.get("corpus"), dict) and recipe["corpus"].get("planted")
+    made = {"attribution": base / "attribution", **({"answer_key": base / "planted"} if planted else {})}
+    return {**made, **options} if isinstance(options, dict) else options
 
 
 @contextmanager
