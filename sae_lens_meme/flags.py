@@ -67,8 +67,6 @@ def _plain(annotation: Any) -> Any:
     origin = typing.get_origin(annotation)
     if origin is Annotated:
         return _plain(typing.get_args(annotation)[0])
-    if origin is list:
-        return list[_plain(typing.get_args(annotation)[0])]
     if origin in (typing.Union, types.UnionType):
         kinds = [_plain(kind) for kind in typing.get_args(annotation)]
         return typing.Union[tuple(kind for kind in kinds if not _is_mapping(kind))]  # noqa: UP007

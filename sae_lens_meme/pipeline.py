@@ -400,8 +400,12 @@ def _check_sections(recipe: dict[str, Any], base: Path) -> tuple[TrainConfig, di
         corpus_options().from_mapping(corpus)
     DashboardOptions.from_mapping(recipe.get("dashboard") or {})
     AttributeOptions.from_mapping(recipe.get("attribute") or {})
-    key = {"answer_key": base} if vectors or memes else {}  # what is planted has one
-    EvaluateOptions.from_mapping({**key, **options} if isinstance(options, dict) else options).check()
+    pictures = not arrays and not vectors
+    if not pictures and "attribute" in recipe:
+        raise ConfigError("attribute: vectors have neither pictures nor a model to look into; leave the section out")
+    made = {"attribution": base} if pictures else {}  # what the steps before will have made
+    made |= {"answer_key": base} if vectors or memes else {}
+    EvaluateOptions.from_mapping({**made, **options} if isinstance(options, dict) else options).check()
     return load_train_config({"train": recipe.get("train")}), dict(options)
 
 
