@@ -343,4 +343,4 @@ def test_a_recipe_of_arrays_has_nothing_to_attribute(tmp_path: Path):
     (tmp_path / "arrays.yaml").write_text("embed: {table: rows.csv, fused_embeds: A.npy}\nattribute: {top: 1}\n")
     done = run("run", "arrays.yaml", cwd=tmp_path)
     assert done.returncode == 2
-    assert "attribute: arrays have neither pictures nor a model to look into; leave the section out" in done.stderr
+    assert "attribute: vectors have neither pictures nor a model to look into; leave the section out" in done.stderr
