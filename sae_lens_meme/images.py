@@ -139,3 +139,12 @@ def _scale_to_8_bits(image: Image.Image) -> Image.Image:
         return Image.fromarray(scaled)
     opaque = np.where(grey == hidden, 0, 255).astype(np.uint8)
     return Image.merge("LA", (Image.fromarray(scaled), Image.fromarray(opaque)))
+
+
+def small_webp(picture: Image.Image, side: int = 192) -> bytes:
+    """The picture with its longer side at most `side` pixels, encoded anew: nothing of the original file is left."""
+    small = Image.frombytes("RGB", picture.size, picture.convert("RGB").tobytes())
+    small.thumbnail((side, side), Image.Resampling.LANCZOS)
+    buffer = io.BytesIO()
+    small.save(buffer, "WEBP", quality=80, method=4)
+    return buffer.getvalue()
