@@ -42,16 +42,15 @@ def export(
     **given: Any,
 ) -> None:
     """Write the folder that Neuronpedia imports, or one for the Hugging Face Hub; send it where that is asked."""
-    options, folders = given_to(ExportOptions, given), {"sae": sae, "embeddings": embeddings, "out": out}
+    options = given_to(ExportOptions, given)
+    folders: dict[str, Any] = {"sae": sae, "embeddings": embeddings, "out": out}
     _require_with_hf(hf, {"--report": report, "--push": push, "--public": public})
     if hf is None:
-        sending = {"mark": mark_sae, "send": upload, "dry_run": dry_run}
+        sending: dict[str, Any] = {"mark": mark_sae, "send": upload, "dry_run": dry_run}
         seen = {"attribution": attribution, "corpus": corpus}
         _neuronpedia(evaluation, options, **folders, **seen, **sending, overwrite=overwrite)
     else:
-        export_hub_step(
-            evaluation, hf, options, **folders, report=report, push=push, public=public, overwrite=overwrite
-        )
+        _hub(evaluation, hf, options, **folders, report=report, push=push, public=public, overwrite=overwrite)
 
 
 def _require_with_hf(hf: str | None, given: dict[str, Any]) -> None:

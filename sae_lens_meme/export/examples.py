@@ -43,6 +43,7 @@ class Examples:
     def __init__(self, latents: Latents, memes: Embeddings, attributions: Attributions | None, seed: int):
         self._latents, self._memes, self._attributions = latents, memes, attributions
         self._rule = AttributeOptions(seed=seed)
+        self._last: tuple[list[int], dict[int, list[Example]]] = [], {}
 
     def of(self, latents: Iterable[int]) -> Iterator[Example]:
         """Of each of these latents in turn: top memes by rank, then those of each interval from the highest down."""
@@ -87,9 +88,12 @@ class Examples:
         )
 
     def _chosen(self, latents: list[int]) -> dict[int, list[Example]]:
+        if latents != self._last[0]:  # a batch is asked for once a kind of file
+            self._last = latents, self._choose(latents)
+        return self._last[1]
+
+    def _choose(self, latents: list[int]) -> dict[int, list[Example]]:
         found: dict[int, list[Example]] = {}
-        if not latents:
-            return found
         rows, _ = measured_rows(self._memes, "all")
         for row in choose_memes(self._latents, self._memes, latents, rows, self._rule).itertuples():
             example = self._unseen(row)

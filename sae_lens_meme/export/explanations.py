@@ -30,8 +30,8 @@ class Explanations:
 
     def __init__(
         self,
-        naming: pd.DataFrame | None,
-        alignment: pd.DataFrame | None,
+        naming: Any,
+        alignment: Any,
         facts: LatentFacts,
         seed: int,
     ):
@@ -110,7 +110,7 @@ def _short(value: Any) -> str:
     return "undefined" if pd.isna(value) else f"{float(value):.2g}"
 
 
-def _held(naming: pd.DataFrame | None) -> dict[int, dict[str, Any]]:
+def _held(naming: Any) -> dict[int, dict[str, Any]]:
     if naming is None:
         return {}
     kept = naming[naming["holds"].fillna(False).astype(bool) & naming["name"].notna()]

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
-import pandas as pd
 from jaxtyping import Float
 from scipy import sparse
 
@@ -48,7 +47,7 @@ class LiftTable(Protocol):
         ...
 
 
-def lift_table(memes: Embeddings, latents: Latents, alignment: pd.DataFrame | None) -> LiftTable:
+def lift_table(memes: Embeddings, latents: Latents, alignment: Any) -> LiftTable:
     """Words where there are captions, else classes where an evaluation measured them, else nothing."""
     _, held_out = memes.held_out()
     selection = np.setdiff1d(np.arange(len(memes)), held_out)
@@ -118,9 +117,9 @@ class _Words:
 class _Classes:
     """Log odds ratios of the evaluator concept_alignment, where there are no captions."""
 
-    def __init__(self, alignment: pd.DataFrame | None):
+    def __init__(self, alignment: Any):
         self.note = "There are no captions: 'positive and negative logits' are empty."
-        self._rows: dict[int, pd.DataFrame] = {}
+        self._rows: dict[int, Any] = {}
         if alignment is not None:
             self.note = (
                 "There are no captions: 'positive and negative logits' are classes by the log odds ratio of firing, "

@@ -14,8 +14,8 @@ from sae_lens_meme.attributions import STEP, Attributions
 from sae_lens_meme.embeddings import Embeddings
 from sae_lens_meme.errors import DataError
 from sae_lens_meme.evaluators.latents import Latents, hook_of
-from sae_lens_meme.evaluators.run import LATENTS, load_sae
-from sae_lens_meme.export.sae import CONFIG, WEIGHTS
+from sae_lens_meme.evaluators.run import LATENTS, load_sae, sae_weights
+from sae_lens_meme.export.sae import WEIGHTS
 from sae_lens_meme.storage import read_finished, sha256_file, sha256_json
 
 
@@ -65,13 +65,13 @@ class Run:
     def attributions(self) -> Attributions | None:
         return None if self.attribution is None else Attributions.load(self.attribution)
 
-    def table(self, evaluator: str) -> pd.DataFrame | None:
-        """The table of an evaluator, None where it was not run."""
+    def table(self, evaluator: str) -> Any:
+        """The table of an evaluator, a `pandas.DataFrame`; None where it was not run."""
         file = self.evaluation / f"{evaluator}.parquet"
         return pd.read_parquet(file) if file.is_file() else None
 
     @property
-    def alignment(self) -> pd.DataFrame | None:
+    def alignment(self) -> Any:
         """That of concept_alignment under the corrected protocol, which takes sources and groups into account."""
         table = self.table("concept_alignment")
         return None if table is None else table[table["protocol"] == "corrected"]
@@ -83,8 +83,7 @@ class Run:
             step: sha256_json(read_finished(folder, step)["files"]) if folder else None
             for step, folder in steps.items()
         }
-        sae = {name: sha256_file(self.sae / name) for name in (CONFIG, WEIGHTS)}
-        return {"sae": sae, "embeddings": self.memes.fingerprint, **files}
+        return {"sae": sae_weights(self.sae), "embeddings": self.memes.fingerprint, **files}
 
     def _require_of_this(self, folder: Path, step: str) -> None:
         """By the weights alone: what the SAE's config says of Neuronpedia changes no number."""

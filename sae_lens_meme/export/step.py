@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ from sae_lens_meme.export.options import ExportOptions
 from sae_lens_meme.export.run import Run
 from sae_lens_meme.export.sae import copy_sae, named_config
 from sae_lens_meme.export.text import clean
-from sae_lens_meme.export.write import batches, write_batch, write_lines, write_zip
+from sae_lens_meme.export.write import Row, batches, write_batch, write_lines, write_zip
 from sae_lens_meme.progress import progress_bar
 from sae_lens_meme.storage import StepFolder, read_finished
 
@@ -111,12 +111,13 @@ class _Writer:
     def _batch(self, name: str, latents: range) -> None:
         names, facts, run = self._names, self._facts, self._run
         view = None if run.attributions is None else run.attributions.facts.get("view")
-        kinds = {
+        kinds: dict[str, Callable[[], Iterator[Row]]] = {
             "features": lambda: feature_rows(latents, facts, self._lifts, names, run.hook),
             "activations": lambda: activation_rows(self._examples.of(latents), names, facts.largest, self._origin),
             "explanations": lambda: self._explanations.rows(latents, names),
-            FOLDER: lambda: multimodal_rows(self._examples.of(latents), names, self._shown, view),
         }
+        if run.attribution is not None or run.corpus is not None:
+            kinds[FOLDER] = lambda: multimodal_rows(self._examples.of(latents), names, self._shown, view)
         for kind, rows in kinds.items():
             write_batch(self._folder, f"{self._where}/{kind}/{name}.jsonl.gz", rows)
 
