@@ -94,8 +94,11 @@ class Examples:
 
     def _choose(self, latents: list[int]) -> dict[int, list[Example]]:
         found: dict[int, list[Example]] = {}
+        active = [latent for latent in latents if self._fires[latent]]
+        if not active:
+            return found
         rows, _ = measured_rows(self._memes, "all")
-        for row in choose_memes(self._latents, self._memes, latents, rows, self._rule).itertuples():
+        for row in choose_memes(self._latents, self._memes, active, rows, self._rule).itertuples():
             example = self._unseen(row)
             found.setdefault(example.latent, []).append(example)
         return found
@@ -109,6 +112,10 @@ class Examples:
     def _caption(self, meme: str) -> list[str]:
         caption = None if self._memes.texts is None else self._memes.texts[self._row_of[meme]]
         return [] if caption is None else str(caption).split(maxsplit=MOST_WORDS)[:MOST_WORDS]
+
+    @cached_property
+    def _fires(self) -> np.ndarray:
+        return np.diff(self._latents.csc().indptr) > 0
 
     @cached_property
     def _row_of(self) -> dict[str, int]:
