@@ -9,12 +9,12 @@ if TYPE_CHECKING:
     from sae_lens_meme.export.hub import export_hub, push_hub
     from sae_lens_meme.export.options import ExportOptions
     from sae_lens_meme.export.sae import mark_sae
+    from sae_lens_meme.export.sending import upload, write_requests
     from sae_lens_meme.export.step import export
-    from sae_lens_meme.export.upload import upload, write_requests
 
 _HOME = {
     **{"ExportOptions": "options", "export": "step", "mark_sae": "sae"},
-    **{"upload": "upload", "write_requests": "upload", "export_hub": "hub", "push_hub": "hub"},
+    **{"upload": "sending", "write_requests": "sending", "export_hub": "hub", "push_hub": "hub"},
 }
 __all__ = ["ExportOptions", "export", "export_hub", "mark_sae", "push_hub", "upload", "write_requests"]
 
