@@ -17,6 +17,7 @@ from sae_lens_meme.evaluators.options import EvaluateOptions, evaluators_help
 from sae_lens_meme.export.options import ExportOptions
 from sae_lens_meme.export_command import export
 from sae_lens_meme.flags import EmbeddingsFolder, Out, Overwrite, SAEFolder, flags_of, given_to
+from sae_lens_meme.read.options import ReadOptions
 
 Full = Annotated[bool, typer.Option("--full", help="Print every row of the report, not only what was found.")]
 Overrides = Annotated[list[str] | None, typer.Argument(help="KEY=VALUE ..., as in the recipe.")]
@@ -41,6 +42,7 @@ def build_app() -> typer.Typer:
     app.command()(train)
     app.command()(flags_of(AttributeOptions)(attribute))
     app.command(help=f"{evaluate.__doc__}\n\nEvaluators: {evaluators_help()}.")(flags_of(EvaluateOptions)(evaluate))
+    app.command()(flags_of(ReadOptions)(read))
     app.command()(explain)
     app.command()(figures)
     app.command()(flags_of(ExportOptions)(export))
@@ -181,6 +183,24 @@ def evaluate(
     if concepts_file is not None:
         section["concepts"] = [*section.get("concepts", []), *read_concepts(concepts_file)]
     evaluate_step(sae, embeddings, section, out=out, full=full, overwrite=overwrite)
+
+
+def read(
+    *,
+    picture: Annotated[Path, typer.Argument(help="The meme: JPEG, PNG, GIF, WEBP or BMP.")],
+    sae: SAEFolder,
+    embeddings: EmbeddingsFolder,
+    caption: Annotated[str | None, typer.Option(help="Its caption; default what OCR reads; '' for none.")] = None,
+    evaluation: Annotated[Path | None, typer.Option(help="The result of 'evaluate', for the names of latents.")] = None,
+    json: Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")] = False,
+    page: Annotated[Path | None, typer.Option(help="Write a page that opens in a browser.")] = None,
+    **given: Any,
+) -> None:
+    """Say what the model sees in one meme: latents, words, regions, labels, the nearest train memes."""
+    from sae_lens_meme.pipeline import read_step
+
+    options = given_to(ReadOptions, given)
+    read_step(picture, sae, embeddings, options, caption=caption, evaluation=evaluation, as_json=json, page=page)
 
 
 def explain(

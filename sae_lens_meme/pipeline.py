@@ -23,8 +23,9 @@ from sae_lens_meme.errors import ConfigError
 from sae_lens_meme.evaluators.options import EvaluateOptions
 from sae_lens_meme.options import check_keys
 from sae_lens_meme.planted.options import PlantedOptions
+from sae_lens_meme.read.options import ReadOptions
 from sae_lens_meme.report.blocks import visible
-from sae_lens_meme.storage import read_finished, read_json, read_manifest
+from sae_lens_meme.storage import read_finished, read_json, read_manifest, to_json, write_text
 
 if TYPE_CHECKING:
     from sae_lens_meme.train import TrainConfig
@@ -220,6 +221,36 @@ def evaluate_step(
     print_summary(report, console, Path(out) / PAGE)
 
 
+def read_step(
+    picture: Path,
+    sae: str | Path,
+    embeddings: str | Path,
+    section: dict[str, Any],
+    *,
+    caption: str | None = None,
+    evaluation: Path | None = None,
+    as_json: bool = False,
+    page: Path | None = None,
+) -> None:
+    """Print what the model sees in one meme, or write it as a page; the section is that of `ReadOptions`."""
+    from sae_lens_meme.images import open_image, small_webp
+    from sae_lens_meme.read import read_meme
+    from sae_lens_meme.report.reading import print_reading, reading_html
+
+    options = ReadOptions.from_mapping(section)
+    found = read_meme(
+        picture, sae=only_sae(sae), embeddings=embeddings, caption=caption, evaluation=evaluation, options=options
+    ).to_dict()
+    if page is not None:
+        write_text(page, reading_html(found, *small_webp(open_image(picture))))
+    if as_json:
+        print(to_json(found), end="")
+    else:
+        print_reading(found, console)
+        if page is not None:
+            console.print(Text.assemble(("Open ", "bold"), str(page)), soft_wrap=True)
+
+
 def explain_numbers(evaluation: str | Path, pattern: str | None = None) -> None:
     """Print every number of an evaluation whose name (`evaluator/number`) matches a shell pattern, and what it is.
 
@@ -302,8 +333,17 @@ def _check_sections(recipe: dict[str, Any], base: Path) -> tuple[TrainConfig, di
     if corpus is not None:
         corpus_options().from_mapping(corpus)
     AttributeOptions.from_mapping(recipe.get("attribute") or {})
-    EvaluateOptions.from_mapping(options).check()
+    if arrays and "attribute" in recipe:
+        raise ConfigError("attribute: arrays have neither pictures nor a model to look into; leave the section out")
+    EvaluateOptions.from_mapping(_with_earlier_results(options, recipe, base) if not arrays else options).check()
     return load_train_config({"train": recipe.get("train")}), dict(options)
+
+
+def _with_earlier_results(options: Any, recipe: dict[str, Any], base: Path) -> Any:
+    """The options of `evaluate` with what the steps before it will have made."""
+    planted = isinstance(recipe.get("corpus"), dict) and recipe["corpus"].get("planted")
+    made = {"attribution": base / "attribution", **({"answer_key": base / "planted"} if planted else {})}
+    return {**made, **options} if isinstance(options, dict) else options
 
 
 @contextmanager

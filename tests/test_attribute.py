@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sae_lens import SAE
 from seen_memes import EMBED, save_sae, write_memes
+from test_cli import run
 from tiny_sae import tiny_sae
 
 from sae_lens_meme.attribute import AttributeOptions, attribute, step
@@ -25,6 +27,7 @@ from sae_lens_meme.corpus import build_corpus, load_rows
 from sae_lens_meme.embed import embed_arrays, embed_corpus
 from sae_lens_meme.embeddings import Embeddings
 from sae_lens_meme.errors import ConfigError, DataError, StorageError
+from sae_lens_meme.evaluators import evaluate
 from sae_lens_meme.evaluators.latents import encode
 from sae_lens_meme.hooks import load_towers
 
@@ -296,3 +299,48 @@ def test_copies_are_shown_once_and_rows_may_come_in_any_order():
     assert not table.duplicated(["latent", "group"]).any()
     moved = chosen(grouped.select(rng.permutation(300)))
     pd.testing.assert_frame_equal(table.drop(columns=["row", "group"]), moved.drop(columns=["row", "group"]))
+
+
+def test_a_recipe_attributes_before_it_evaluates_and_not_twice(tmp_path: Path):
+    (tmp_path / "small.yaml").write_text(
+        "corpus: {planted: {seed: 3, scale: 0.02}}\n"
+        "embed: {model: demo-encoder, workers: 0, device: cpu}\n"
+        "train: {hook_name: hook_fused, epochs: 1, train_batch_size_tokens: 32, sae: {architecture: meme_topk, d_sae: 16, k: 4}}\n"
+        "attribute: {n_latents: 2, top: 2, per_interval: 0, device: cpu}\n"
+        "evaluate: {bootstrap: 0, only: [reconstruction, attribution]}\n"
+    )
+    first = run("run", "small.yaml", "--out", "o", cwd=tmp_path)
+    assert first.returncode == 0, first.stderr
+    assert first.stdout.index("attribute ") < first.stdout.index("evaluate ")
+    found = Attributions.load(tmp_path / "o" / "attribution")
+    assert len(found.latents) == 2
+    told = json.loads((tmp_path / "o" / "evaluation" / "evaluation.json").read_text())
+    assert "attribution" in told["options"]["evaluators"]
+    before = contents(tmp_path / "o" / "attribution")
+    again = run("run", "small.yaml", "--out", "o", cwd=tmp_path)
+    assert again.returncode == 0, again.stderr
+    assert contents(tmp_path / "o" / "attribution") == before
+    other = run("run", "small.yaml", "--out", "o", "attribute.latent=[1]", cwd=tmp_path)
+    assert "attribute: unknown key 'latent'; did you mean 'latents'?" in other.stderr
+
+
+def test_an_attribution_of_another_sae_is_not_evaluated(memes: Path, found: Attributions, tmp_path: Path):
+    with pytest.raises(DataError, match="is of another SAE; run attribute again"):
+        evaluate(
+            *(memes / "sae_image", memes / "embeddings"),
+            **{"out": tmp_path / "v", "attribution": memes / "attribution", "progress": False},
+        )
+
+
+def test_the_command_takes_latents_by_number(memes: Path, tmp_path: Path):
+    common = ("--sae", "sae", "--embeddings", "embeddings", "--corpus", "corpus", "--out", str(tmp_path / "a"))
+    done = run("attribute", *common, "--latent", "1", "--latent", "3", "--top", "1", "--per-interval", "0", cwd=memes)
+    assert done.returncode == 0, done.stderr
+    assert Attributions.load(tmp_path / "a").latents == [1, 3]
+
+
+def test_a_recipe_of_arrays_has_nothing_to_attribute(tmp_path: Path):
+    (tmp_path / "arrays.yaml").write_text("embed: {table: rows.csv, fused_embeds: A.npy}\nattribute: {top: 1}\n")
+    done = run("run", "arrays.yaml", cwd=tmp_path)
+    assert done.returncode == 2
+    assert "attribute: arrays have neither pictures nor a model to look into; leave the section out" in done.stderr

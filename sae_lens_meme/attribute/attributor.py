@@ -162,26 +162,24 @@ class Attributor:
     ) -> list[tuple[np.ndarray, np.ndarray]]:
         """Pre-activations and activations [rows, latents asked for] of each meme."""
         found: list[tuple[np.ndarray, np.ndarray]] = []
-        blocks = np.cumsum([0, *map(len, rows)]) // SAE_ROWS
-        for block in np.unique(blocks[:-1]):
-            mine = np.flatnonzero(blocks[:-1] == block)
+        starts = np.cumsum([0, *map(len, rows)])
+        for block in np.unique(starts[:-1] // SAE_ROWS):
+            mine = [m for m in range(len(memes)) if starts[m] // SAE_ROWS == block]
             pairs = np.concatenate([rows[m] for m in mine])
-            owners = np.repeat([memes[m].id for m in mine], [len(rows[m]) for m in mine])
-            if not len(pairs):
-                found += [(np.empty((0, len(latents[m])), np.float32),) * 2 for m in mine]
+            ids = [memes[m].id for m in mine for _ in range(len(rows[m]))]
+            if not ids:  # of memes without words, or without patches
+                found += [(np.empty((0, len(latents[m])), np.float32), np.empty(0, np.float32)) for m in mine]
                 continue
-            pre, acts = pre_activations(self.sae, self._vectors(images, texts, pairs, owners))
-            start = 0
+            stages = pre_activations(self.sae, self._vectors(images, texts, pairs, ids))
             for m in mine:
-                at = torch.arange(start, start + len(rows[m]), device=pre.device)[:, None]
-                asked = torch.from_numpy(latents[m]).to(pre.device)[None]
-                read = pre[at, asked].cpu().numpy(), acts[at, asked].cpu().numpy()
-                require_finite(read[0], "the pre-activation", [memes[m].id] * len(rows[m]))
-                found.append(read)
-                start += len(rows[m])
+                span = slice(int(starts[m] - starts[mine[0]]), int(starts[m + 1] - starts[mine[0]]))
+                asked = torch.from_numpy(latents[m]).to(stages[0].device)
+                pre, acts = (stage[span, asked].cpu().numpy() for stage in stages)
+                require_finite(pre, "the pre-activation", ids[span])
+                found.append((pre, acts))
         return found
 
-    def _vectors(self, images: np.ndarray, texts: np.ndarray, pairs: np.ndarray, ids: np.ndarray) -> np.ndarray:
+    def _vectors(self, images: np.ndarray, texts: np.ndarray, pairs: np.ndarray, ids: Sequence[str]) -> np.ndarray:
         if not self.sees_captions:
             return images[pairs[:, 0]]
         if not self.sees_pictures:
@@ -209,7 +207,7 @@ class _Singles:
             for w in strongest(self.words[:, latent], attributor.pairs)
             for p in strongest(self.patches[:, latent], attributor.pairs)
         ]
-        self._pairs = sorted(set(pairs))
+        self._pairs = {pair: i for i, pair in enumerate(sorted(set(pairs)))}
         self._mine = pairs
 
     @property
@@ -241,8 +239,13 @@ class _Singles:
         per_latent = len(self._mine) // max(self._pre.shape[1], 1)
         found = []
         for w, p in self._mine[i * per_latent : (i + 1) * per_latent]:
-            without_both = both[self._pairs.index((w, p)), i]
+            without_both = both[self._pairs[w, p], i]
             # f(meme) - f(-w) - f(-p) + f(-w, -p), where a score is f(meme) - f(-...)
             value = self.words[w, i] + self.patches[p, i] - self._pre[0, i] + without_both
             found.append(Interaction(w, p, float(value)))
         return sorted(found, key=lambda pair: (-abs(pair.value), pair.word, pair.patch))
+
+
+def view_of(encoder: Encoder) -> str:
+    """Which part of a picture the patches cover: all of it, or the square in its centre that the model sees."""
+    return "whole" if "Crop" not in str(encoder.model.towers.preprocess) else "centre"

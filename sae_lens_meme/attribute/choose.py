@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pandas as pd
 from jaxtyping import Int
@@ -66,10 +68,11 @@ def choose_memes(
         found = found.assign(group=embeddings.groups[found["row"]], place=place[found["row"]])
         found["shuffled"] = shuffled[found["row"]]
         parts.append(_of_latent(found, options).assign(latent=latent))
-    return pd.concat(parts, ignore_index=True)[list(COLUMNS)]
+    table: Any = pd.concat(parts, ignore_index=True)[list(COLUMNS)]
+    return table
 
 
-def _of_latent(active: pd.DataFrame, options: AttributeOptions) -> pd.DataFrame:
+def _of_latent(active: Any, options: AttributeOptions) -> Any:
     strongest = active.sort_values(["activation", "place"], ascending=[False, True]).drop_duplicates("group")
     top = strongest.head(options.top)
     top = top.assign(kind=TOP, rank=np.arange(len(top)), interval=-1)

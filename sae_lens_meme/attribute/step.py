@@ -8,9 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 
-from sae_lens_meme.attribute.attributor import Attributor, Meme
+from sae_lens_meme.attribute.attributor import Attributor, Meme, view_of
 from sae_lens_meme.attribute.choose import choose_latents, choose_memes
 from sae_lens_meme.attribute.options import AttributeOptions
 from sae_lens_meme.attributions import FEATURES, GRID, STEP, TOP, Attributions
@@ -28,7 +27,6 @@ from sae_lens_meme.storage import StepFolder, read_finished, sha256_json
 
 BLOCK = 64
 """Memes a shard."""
-SQUASH = "squash"
 
 
 def attribute(
@@ -99,11 +97,11 @@ def _write(
             partial(_columns, chosen[chosen["row"].isin(block)], block, source, attributor, advance) for block in blocks
         ]
         write_dataset(folder, FEATURES, shards)
-    folder.finish(latents=asked, n_memes=len(source.rows), grid=GRID, view=_view(encoder), rows=options.rows)
+    folder.finish(latents=asked, n_memes=len(source.rows), grid=GRID, view=view_of(encoder), rows=options.rows)
 
 
 def _columns(
-    chosen: pd.DataFrame, block: np.ndarray, source: _Source, attributor: Attributor, advance: Callable[[int], None]
+    chosen: Any, block: np.ndarray, source: _Source, attributor: Attributor, advance: Callable[[int], None]
 ) -> dict[str, list[Any]]:
     """The columns of one shard."""
     memes = [source[row] for row in block]
@@ -155,8 +153,3 @@ class _Source(Sequence[Any]):
     def __getitem__(self, row: Any) -> Meme:
         at = self._place[self._ids[int(row)]]
         return Meme(self._ids[int(row)], self._pictures[at], caption_of(self._captions[at]))
-
-
-def _view(encoder: Encoder) -> str:
-    """Which part of a picture the patches cover: all of it, or the square in its centre that the model sees."""
-    return "whole" if "Crop" not in str(encoder.model.towers.preprocess) else "centre"

@@ -119,9 +119,9 @@ class AttributionHits(Evaluator):
         )
         return _result(table.reset_index(drop=True), self.kinds, embeddings, self.options)
 
-    def _hits(self, stands: pd.DataFrame, embeddings: Embeddings) -> pd.DataFrame:
+    def _hits(self, stands: Any, embeddings: Embeddings) -> pd.DataFrame:
         """The columns of the table, a row a pair of value and meme."""
-        scores = self.attributions.scores(embeddings.ids[measured_rows(embeddings)[0]])
+        scores: Any = self.attributions.scores(embeddings.ids[measured_rows(embeddings)[0]])
         used: Any = self.places[
             self.places["id"].isin(scores["id"].unique()) & self.places["factor"].isin(stands["factor"].unique())
         ]
@@ -172,7 +172,7 @@ def _words(places: pd.DataFrame, n: int) -> Bool[np.ndarray, " words"]:
     return covered
 
 
-def _result(table: pd.DataFrame, kinds: Mapping[str, str], embeddings: Embeddings, given: Any) -> Result:
+def _result(table: Any, kinds: Mapping[str, str], embeddings: Embeddings, given: Any) -> Result:
     measures: list[Measure] = []
     for kind in PARTS:
         mine = table[table["kind"] == kind]
@@ -187,7 +187,7 @@ def _result(table: pd.DataFrame, kinds: Mapping[str, str], embeddings: Embedding
     return Result("attribution", SECTION, tuple(measures), table, COLUMNS, _verdict(found))
 
 
-def _measures(mine: pd.DataFrame, group: str, label: str, embeddings: Embeddings, given: Any) -> list[Measure]:
+def _measures(mine: Any, group: str, label: str, embeddings: Embeddings, given: Any) -> list[Measure]:
     rows = f"{_ROWS}; mean over factors" if group.startswith("all_") else _ROWS
     interval = _interval(mine, embeddings, given)
     hit = HIT(_mean(mine, "hit"), group, rows=rows, interval=interval)

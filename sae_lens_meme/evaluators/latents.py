@@ -129,13 +129,17 @@ class Latents:
         return sparse.csc_matrix(self._csr)
 
 
+BATCH = 512
+"""Vectors that an SAE encodes at once. The last bit of a latent hangs on it."""
+
+
 @torch.no_grad()
 def encode(
     sae: Any,
     embeddings: Embeddings,
     hook: str | None = None,
     rows: np.ndarray | None = None,
-    batch_size: int = 512,
+    batch_size: int = BATCH,
 ) -> Latents:
     """The latents of the memes `rows` (default all), in that order.
 
@@ -165,6 +169,14 @@ def encode(
         return Latents(np.empty((0, 0), np.int32), np.empty((0, 0), np.float32), int(sae.cfg.d_sae))
     counts, columns, values = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
     return Latents(*_padded(counts, columns, values), d_sae=int(sae.cfg.d_sae))
+
+
+@torch.no_grad()
+def encode_vector(sae: Any, vector: Float[np.ndarray, " d_in"]) -> Latents:
+    """The latents of one vector, bit for bit those that `encode` gives it: it fills a whole batch."""
+    with eval_mode(sae):
+        x = torch.from_numpy(np.tile(vector, (BATCH, 1))).to(sae.device)
+        return Latents(*_padded(*_active(sae.encode(x.to(sae.dtype)))), d_sae=int(sae.cfg.d_sae)).rows(np.arange(1))
 
 
 def reconstructed(

@@ -56,7 +56,7 @@ class Shown:
 
     def content(self, memes: Iterable[str]) -> Iterator[tuple[str, bytes]]:
         for meme in memes:
-            yield f"{self._hashes[meme]}.webp", small_webp(self._pictures[self._rows[meme]], SIDE)
+            yield f"{self._hashes[meme]}.webp", small_webp(self._pictures[self._rows[meme]], SIDE)[0]
 
     def sha256(self, meme: str) -> str:
         """Of the original file."""
