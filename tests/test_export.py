@@ -10,7 +10,7 @@ from urllib.parse import unquote
 
 import numpy as np
 import pytest
-from exported import complaints, inputs, pictures, rows, write_arrays, write_seen
+from exported import complaints, inputs, measured, pictures, rows, write_arrays, write_seen
 from PIL import Image
 from sae_lens import SAE
 from sae_lens.analysis import neuronpedia_integration
@@ -20,7 +20,7 @@ from sae_lens_meme.embeddings import Embeddings
 from sae_lens_meme.errors import ConfigError, DataError, StorageError
 from sae_lens_meme.evaluators.latents import encode
 from sae_lens_meme.export import ExportOptions, export, mark_sae
-from sae_lens_meme.storage import read_json
+from sae_lens_meme.storage import StepFolder, read_json
 
 HOSTILE = (
     *("", "   ", "a\0b", r"a \u0000 b \\u0000 \ud800 \udc00", "\\", '"', "{}", "top", "\u202edesrever\u202c \u2066x"),
@@ -274,6 +274,18 @@ def test_an_sae_is_marked_only_when_asked_and_stays_exportable(arrays: Path, tmp
     mark_sae(run / "sae", "some-model/0-some-set")
     assert SAE.load_from_disk(run / "sae").cfg.metadata.neuronpedia_id == "some-model/0-some-set"
     export(run / "evaluation", out=tmp_path / "b", **inputs(run))
+    measured(run, ["naming", "concept_alignment"])  # it is there already; that of another SAE would be refused
+
+
+def test_a_result_of_train_stays_finished_when_its_sae_is_marked(arrays: Path, tmp_path: Path):
+    with StepFolder(tmp_path / "run", "train", {}) as folder:
+        for name in ("cfg.json", "sae_weights.safetensors"):
+            folder.write(f"hook/{name}", lambda path, name=name: path.write_bytes((arrays / "sae" / name).read_bytes()))
+        folder.finish(kept=1)
+    mark_sae(tmp_path / "run" / "hook", "some-model/0-some-set")
+    with StepFolder(tmp_path / "run", "train", {}) as folder:
+        assert folder.complete
+    assert read_json(tmp_path / "run" / "manifest.json")["facts"] == {"kept": 1}
 
 
 def test_names_are_the_users_to_choose(arrays: Path, tmp_path: Path):
@@ -287,6 +299,8 @@ def test_names_are_the_users_to_choose(arrays: Path, tmp_path: Path):
     assert read_json(source / "source.jsonl")["visibility"] == "PUBLIC"
     with pytest.raises(ConfigError, match="source_set"):
         ExportOptions(source_set="A B")
+    with pytest.raises(ConfigError, match="url"):
+        ExportOptions(url="https://memes.example")
 
 
 def test_results_of_another_sae_are_refused(arrays: Path, seen: Path, tmp_path: Path):

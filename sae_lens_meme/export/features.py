@@ -11,10 +11,12 @@ from jaxtyping import Float
 from sae_lens_meme.evaluators.latents import Latents
 from sae_lens_meme.export.lift import LiftTable
 from sae_lens_meme.export.names import Names
-from sae_lens_meme.export.text import number, numbers
+from sae_lens_meme.export.text import clean, number, numbers
 from sae_lens_meme.export.write import Row
 
 BINS, NEIGHBOURS = 50, 25
+TOGETHER = 128
+"""Latents whose cosines with all others are in memory at once."""
 
 
 class LatentFacts:
@@ -54,13 +56,15 @@ class LatentFacts:
 
     def neighbours(self, latents: range) -> Iterator[tuple[list[int], list[float]]]:
         """Of each of these latents itself, then the latents with the most similar decoder rows."""
-        cosines = self.directions[latents.start : latents.stop] @ self.directions.T
         k = min(NEIGHBOURS, len(self.directions) - 1)
-        for latent, row in zip(latents, cosines, strict=True):
-            row[latent] = -np.inf
-            near = np.argpartition(-row, k - 1)[:k] if k else np.empty(0, np.int64)
-            near = near[np.lexsort((near, -row[near]))]
-            yield [latent, *near.tolist()], [1.0, *numbers(row[near])]
+        for start in range(latents.start, latents.stop, TOGETHER):
+            part = range(start, min(start + TOGETHER, latents.stop))
+            cosines = self.directions[part.start : part.stop] @ self.directions.T
+            for latent, row in zip(part, cosines, strict=True):
+                row[latent] = -np.inf
+                near = np.argpartition(-row, k - 1)[:k] if k else np.empty(0, np.int64)
+                near = near[np.lexsort((near, -row[near]))]
+                yield [latent, *near.tolist()], [1.0, *numbers(row[near])]
 
 
 def feature_rows(latents: range, facts: LatentFacts, lifts: LiftTable, names: Names, hook: str) -> Iterator[Row]:
@@ -71,7 +75,7 @@ def feature_rows(latents: range, facts: LatentFacts, lifts: LiftTable, names: Na
             **names.of_row(latent),
             "sourceSetName": names.source_set,
             "creatorId": names.creator,
-            "hookName": hook,
+            "hookName": clean(hook),
             "hasVector": False,
             "maxActApprox": number(facts.largest(latent)),
             "frac_nonzero": number(facts.firing_rate(latent)),

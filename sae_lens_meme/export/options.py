@@ -25,13 +25,13 @@ class ExportOptions(Options):
     """The number before the set: together they are the source, such as 0-meme-fused-topk-4k."""
     release: str | None = None
     """Name of the release. Default: MODEL-SET."""
-    creator: str = BOT
+    creator: Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]+$")] = BOT
     """Id of a Neuronpedia user whose activations are public. Default: the bot that every Neuronpedia has."""
     creator_name: str = "sae-lens-meme"
     """Who made the SAE, as its page says."""
     visibility: Literal["UNLISTED", "PUBLIC"] = "UNLISTED"
     """PUBLIC, or UNLISTED: shown to those who know the address. Memes can be hateful."""
-    url: str | None = None
+    url: Annotated[str, Field(pattern=r"\{id\}")] | None = None
     """Public address of a meme with {id} in it, such as https://memes.example/{id}. Default: the id is shown."""
     seed: Count = 0
     """Seed of the map of explanations, and of the memes of latents that are not in the attribution."""

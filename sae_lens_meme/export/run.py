@@ -12,7 +12,7 @@ import pandas as pd
 
 from sae_lens_meme.attributions import STEP, Attributions
 from sae_lens_meme.embeddings import Embeddings
-from sae_lens_meme.errors import DataError
+from sae_lens_meme.errors import DataError, StorageError
 from sae_lens_meme.evaluators.latents import Latents, hook_of
 from sae_lens_meme.evaluators.run import LATENTS, load_sae, sae_weights
 from sae_lens_meme.export.sae import WEIGHTS
@@ -68,7 +68,12 @@ class Run:
     def table(self, evaluator: str) -> Any:
         """The table of an evaluator, a `pandas.DataFrame`; None where it was not run."""
         file = self.evaluation / f"{evaluator}.parquet"
-        return pd.read_parquet(file) if file.is_file() else None
+        try:
+            return pd.read_parquet(file) if file.is_file() else None
+        except (OSError, ValueError) as error:
+            raise StorageError(
+                f"{file}: cannot be read ({' '.join(str(error).split())[:200]}); evaluate again"
+            ) from None
 
     @property
     def alignment(self) -> Any:
@@ -88,7 +93,7 @@ class Run:
     def _require_of_this(self, folder: Path, step: str) -> None:
         """By the weights alone: what the SAE's config says of Neuronpedia changes no number."""
         made = read_finished(folder, step)["fingerprint"]
-        if made["sae"][WEIGHTS] != sha256_file(self.sae / WEIGHTS):
+        if made.get("sae", {}).get(WEIGHTS) != sha256_file(self.sae / WEIGHTS):
             raise DataError(f"{folder}: is of another SAE than {self.sae}; run {step} again")
-        if made["embeddings"] != self.memes.fingerprint:
+        if made.get("embeddings") != self.memes.fingerprint:
             raise DataError(f"{folder}: is of other embeddings than {self.embeddings}; run {step} again")

@@ -30,7 +30,7 @@ def named_config(sae: Path, names: Names, *, address: bool = True) -> dict[str, 
 
 def copy_sae(folder: StepFolder, sae: Path, cfg: dict[str, Any], where: str = "sae") -> None:
     """A folder that `SAE.load_from_disk` opens."""
-    folder.write(f"{where}/{CONFIG}", lambda path: path.write_text(to_json(cfg), encoding="utf-8"))
+    folder.write(f"{where}/{CONFIG}", lambda path: path.write_text(json.dumps(cfg), encoding="utf-8"))
     folder.write(f"{where}/{WEIGHTS}", partial(shutil.copyfile, sae / WEIGHTS))
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import re
 import unicodedata
 from typing import Any
@@ -45,11 +46,13 @@ def _directs(character: str) -> bool:
 
 
 def clean_json(value: Any) -> Any:
-    """A JSON value with clean text."""
+    """A JSON value with clean text, and null for what is no number."""
     if isinstance(value, dict):
         return {clean(key): clean_json(inner) for key, inner in value.items()}
     if isinstance(value, list):
         return [clean_json(inner) for inner in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
     return clean(value) if isinstance(value, str) else value
 
 
