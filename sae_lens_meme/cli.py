@@ -17,10 +17,11 @@ from sae_lens_meme.errors import MemeError
 from sae_lens_meme.evaluators.options import EvaluateOptions, evaluators_help
 from sae_lens_meme.flags import flags_of, given_to
 from sae_lens_meme.planted.options import VectorOptions
+from sae_lens_meme.export.options import ExportOptions
+from sae_lens_meme.export_command import export
+from sae_lens_meme.flags import EmbeddingsFolder, Out, Overwrite, SAEFolder, flags_of, given_to
 from sae_lens_meme.read.options import ReadOptions
 
-Out = Annotated[Path, typer.Option("--out", help="Folder for the result.")]
-Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace a different result that is in the way.")]
 Full = Annotated[bool, typer.Option("--full", help="Print every row of the report, not only what was found.")]
 SAEFolder = Annotated[Path, typer.Option("--sae", help="An SAE folder: ours or any of SAELens'.")]
 EmbeddingsFolder = Annotated[Path, typer.Option("--embeddings", help="The result of 'embed'.")]
@@ -51,6 +52,7 @@ def build_app() -> typer.Typer:
     app.command()(flags_of(DashboardOptions)(dashboard))
     app.command()(explain)
     app.command()(figures)
+    app.command()(flags_of(ExportOptions)(export))
     app.command()(select)
     app.command("import")(import_)
     app.command("table")(table_)

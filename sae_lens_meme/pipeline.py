@@ -222,7 +222,7 @@ def attribute_step(
 
     options = AttributeOptions.from_mapping(section)
     with _timed("attribute"):
-        found = attribute(_only_sae(sae), embeddings, corpus, options, out=out, overwrite=overwrite)
+        found = attribute(only_sae(sae), embeddings, corpus, options, out=out, overwrite=overwrite)
     pairs, memes = len(found.dataset), found.facts["n_memes"]
     text = f"  {out}: {len(found.latents):,} latents on {memes:,} memes, {pairs:,} pairs with words and regions"
     console.print(Text(text), soft_wrap=True)
@@ -243,7 +243,7 @@ def evaluate_step(
 
     options = EvaluateOptions.from_mapping(section)
     with _timed("evaluate"):
-        report = evaluate(_only_sae(sae), embeddings, options, out=out, overwrite=overwrite)
+        report = evaluate(only_sae(sae), embeddings, options, out=out, overwrite=overwrite)
     if full:
         print_report(report, console)
     print_summary(report, console, Path(out) / PAGE)
@@ -267,7 +267,7 @@ def read_step(
 
     options = ReadOptions.from_mapping(section)
     found = read_meme(
-        picture, sae=_only_sae(sae), embeddings=embeddings, caption=caption, evaluation=evaluation, options=options
+        picture, sae=only_sae(sae), embeddings=embeddings, caption=caption, evaluation=evaluation, options=options
     ).to_dict()
     if page is not None:
         write_text(page, reading_html(found, *small_webp(open_image(picture))))
@@ -360,7 +360,7 @@ def trained_saes(folder: str | Path) -> dict[Path, str]:
     return {path: _numbers(numbers) for path, numbers in (several or {folder: facts}).items()}
 
 
-def _only_sae(folder: str | Path) -> str | Path:
+def only_sae(folder: str | Path) -> str | Path:
     """The folder itself, which must not be that of several SAEs."""
     if several := [sae for sae in trained_saes(folder) if sae != Path(folder)]:
         raise ConfigError(f"{folder}: holds several SAEs; give one of {', '.join(map(str, several))}")

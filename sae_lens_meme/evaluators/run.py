@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import tempfile
 from collections.abc import Collection
 from functools import partial
@@ -204,7 +206,12 @@ def require_same_memes(memes: Embeddings, reference: Embeddings | None) -> None:
 
 
 def sae_weights(sae: str | Path) -> dict[str, str]:
-    return {name: sha256_file(Path(sae) / name) for name in ("cfg.json", "sae_weights.safetensors")}
+    """Hashes of both files; the id of its pages on Neuronpedia, which `export` may add, makes no other SAE of it."""
+    weights, cfg = (sha256_file(Path(sae) / name) for name in ("sae_weights.safetensors", "cfg.json"))
+    content = read_json(Path(sae) / "cfg.json")
+    if isinstance(content, dict) and (content.get("metadata") or {}).pop("neuronpedia_id", None):
+        cfg = hashlib.sha256(json.dumps(content).encode()).hexdigest()  # as SAELens writes it
+    return {"cfg.json": cfg, "sae_weights.safetensors": weights}
 
 
 def _write_table(table: pd.DataFrame, path: Path) -> None:
