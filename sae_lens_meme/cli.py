@@ -15,16 +15,13 @@ from sae_lens_meme.dashboard.options import DashboardOptions
 from sae_lens_meme.embed.options import ArrayOptions, EmbedOptions
 from sae_lens_meme.errors import MemeError
 from sae_lens_meme.evaluators.options import EvaluateOptions, evaluators_help
-from sae_lens_meme.flags import flags_of, given_to
-from sae_lens_meme.planted.options import VectorOptions
 from sae_lens_meme.export.options import ExportOptions
 from sae_lens_meme.export_command import export
 from sae_lens_meme.flags import EmbeddingsFolder, Out, Overwrite, SAEFolder, flags_of, given_to
+from sae_lens_meme.planted.options import VectorOptions
 from sae_lens_meme.read.options import ReadOptions
 
 Full = Annotated[bool, typer.Option("--full", help="Print every row of the report, not only what was found.")]
-SAEFolder = Annotated[Path, typer.Option("--sae", help="An SAE folder: ours or any of SAELens'.")]
-EmbeddingsFolder = Annotated[Path, typer.Option("--embeddings", help="The result of 'embed'.")]
 OpenReport = Annotated[bool, typer.Option("--open", help="Open the report in the browser.")]
 Overrides = Annotated[list[str] | None, typer.Argument(help="KEY=VALUE ..., as in the recipe.")]
 _INTERRUPTED = 130
