@@ -296,7 +296,7 @@ def dashboard_step(
     options = DashboardOptions.from_mapping(section)
     with _timed("dashboard"):
         return write_dashboard(
-            *(evaluation, _only_sae(sae), embeddings, corpus, attribution, options), out=out, overwrite=overwrite
+            *(evaluation, only_sae(sae), embeddings, corpus, attribution, options), out=out, overwrite=overwrite
         )
 
 
