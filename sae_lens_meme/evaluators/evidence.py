@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-N_DICTIONARIES, N_SEEDS = 43, 4
+N_DICTIONARIES, N_SEEDS = 43, 5
 """Dictionaries trained on the planted vectors of one seed, and seeds of which all are finished."""
 RHO: Mapping[str, float] = {
     "pairs": 0.17,
