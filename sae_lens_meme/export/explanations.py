@@ -17,6 +17,7 @@ from sae_lens_meme.export.write import Row
 from sae_lens_meme.projection import project
 
 MOST_EFFECTS = 6
+_OF_NAME = ("latent", "name", "kind", "auroc", "auroc_low", "auroc_high", "f1", "f1_always_on", "q")
 PLACEHOLDER = "[1" + ",0" * 255 + "]"
 """Neuronpedia searches explanations by the vectors of an embedding model that only it can ask. Without any vector an
 explanation is not shown in all lists; this one is alike for all, so that no search prefers one to another."""
@@ -36,7 +37,9 @@ class Explanations:
         seed: int,
     ):
         self._held = _held(naming)
-        self._effects = {} if alignment is None else {int(i): rows for i, rows in alignment.groupby("latent")}
+        self._measured = alignment is not None
+        kept = alignment[(alignment["q_global"] < 0.05).fillna(False)] if alignment is not None else None
+        self._effects = {} if kept is None else {int(i): rows for i, rows in kept.groupby("latent")}
         self._facts, self._seed = facts, seed
 
     def __bool__(self) -> bool:
@@ -68,13 +71,12 @@ class Explanations:
         return dict.fromkeys(latents, np.zeros(2)) | dict(zip(directed, points, strict=True))
 
     def _effects_of(self, latent: int) -> str:
-        if not self._effects:
+        if not self._measured:
             return "Class effects were not measured."
-        rows = self._effects.get(latent)
-        kept = None if rows is None else rows[(rows["q_global"] < 0.05).fillna(False)].sort_values("q_global")
-        if kept is None or kept.empty:
+        kept = self._effects.get(latent)
+        if kept is None:
             return "No class effect is significant (q < .05 over all pairs)."
-        shown = [_effect(row) for row in kept.head(MOST_EFFECTS).to_dict("records")]
+        shown = [_effect(row) for row in kept.sort_values("q_global").head(MOST_EFFECTS).to_dict("records")]
         more = f"; and {len(kept) - MOST_EFFECTS} more" if len(kept) > MOST_EFFECTS else ""
         return f"Class effects (q < .05 over all pairs): {'; '.join(shown)}{more}."
 
@@ -114,4 +116,4 @@ def _held(naming: Any) -> dict[int, dict[str, Any]]:
     if naming is None:
         return {}
     kept = naming[naming["holds"].fillna(False).astype(bool) & naming["name"].notna()]
-    return {int(row["latent"]): row for row in kept.to_dict("records")}
+    return {int(row["latent"]): row for row in kept[list(_OF_NAME)].to_dict("records")}
