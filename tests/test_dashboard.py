@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from datasets import load_from_disk
+from datasets import Dataset, load_from_disk
 from PIL import Image
 from report_inputs import pictures_of, small_inputs
 from seen_memes import write_memes
@@ -70,7 +70,9 @@ def report_of(base: Path, out: Path, **given: Any) -> Path:
 
 def test_memes_of_attribute_are_shown_and_the_other_latents_have_some_too(folders: Path, tmp_path: Path):
     parts = parts_of(report_of(folders, tmp_path))
-    rows = pd.DataFrame(load_from_disk(str(folders / "attribution")).to_list())
+    dataset = load_from_disk(str(folders / "attribution"))
+    assert isinstance(dataset, Dataset)
+    rows = pd.DataFrame(dataset.to_list())
     pages, ids = parts["part-latents-0"], parts["part-search"]["id"]
     for latent in (0, 1, 2):
         shown = [ids[place] for place in pages[latent]["memes"]["at"]]

@@ -341,9 +341,10 @@ def test_no_text_of_the_data_is_markup_or_script(browser: Any, report: Path, tmp
     assert tags_of(browser, page, of_each) <= tags_of(browser, report, plain)
 
 
+@pytest.mark.slow
 def test_many_latents_stay_responsive(browser: Any, tmp_path: Path):
     """4,096 latents with 45 memes each: first paint under a second, a filter under 100 ms."""
-    page = write_report(many_inputs(n=2000, d_sae=4096, k=64), QUICK, out=tmp_path, progress=False)
+    page = write_report(many_inputs(n=3000, d_sae=4096, k=64), QUICK, out=tmp_path, progress=False)
     with opened(browser, page) as (tab, heard):
         painted = tab.evaluate("performance.getEntriesByName('first-contentful-paint')[0].startTime")
         tab.evaluate("location.hash = 'latents'")
@@ -353,8 +354,9 @@ def test_many_latents_stay_responsive(browser: Any, tmp_path: Path):
         took = tab.evaluate(FILTER)
         assert tab.locator("#count").inner_text() != "4,096 of 4,096 latents"
     assert heard == []
-    assert painted < 1000
-    assert took < 100
+    assert painted < 1000, f"first paint after {painted:.0f} ms"
+    assert took < 100, f"a filter takes {took:.0f} ms"
+    print(f"first paint after {painted:.0f} ms, a filter takes {took:.0f} ms")
 
 
 FILTER = """async () => {

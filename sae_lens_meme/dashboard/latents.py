@@ -49,7 +49,7 @@ class LatentPages:
             return None
         protocols = list(dict.fromkeys(table["protocol"]))
         protocol = "corrected" if "corrected" in protocols else protocols[0]
-        return ByLatent.of(table[table["protocol"] == protocol], self.d_sae)
+        return ByLatent.of(table.loc[table["protocol"] == protocol, :], self.d_sae)
 
     @cached_property
     def concept_names(self) -> list[str]:
@@ -65,7 +65,7 @@ class LatentPages:
             "max"
         )
         table = table.assign(largest_random=largest)
-        return ByLatent.of(table[table["published"].astype(bool)], self.d_sae)
+        return ByLatent.of(table.loc[table["published"].astype(bool), :], self.d_sae)
 
     @cached_property
     def choices(self) -> Choices:

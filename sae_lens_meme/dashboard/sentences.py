@@ -124,7 +124,7 @@ def alike(rows: list[Row]) -> Answer:
         f"(chance within source {number(row.get('chance_within_source'))}, q {chance(row.get('q'))})"
         for row in known
     ]
-    beaten = [row for row in known if (row.get("q") if row.get("q") is not None else 1.0) < 0.05]
+    beaten = [row for row in known if row.get("q") is not None and row["q"] < 0.05]
     text = f"Mean cosine of memes that fire it: {'; '.join(parts)}."
     return Answer(
         question, f"{'More than chance' if beaten else 'No more than chance'}. {text}", "good" if beaten else "poor"
