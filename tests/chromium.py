@@ -40,7 +40,7 @@ def opened(browser: Any, page: Path, fragment: str = "", **context: Any) -> Iter
     """A tab on the page, and a list that gets every console message, error, dialog and foreign request."""
     heard: list[str] = []
     own = page.resolve().parent.as_uri()
-    with browser.new_context(accept_downloads=True, **context) as window:
+    with browser.new_context(accept_downloads=True, reduced_motion="reduce", **context) as window:
         tab = window.new_page()
         tab.on("console", lambda message: heard.append(f"console {message.type}: {message.text}"))
         tab.on("pageerror", lambda error: heard.append(f"error: {error}"))
