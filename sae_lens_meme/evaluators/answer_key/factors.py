@@ -12,7 +12,7 @@ from sae_lens_meme.embeddings import Embeddings
 from sae_lens_meme.errors import DataError
 from sae_lens_meme.evaluators.concepts import ConceptLabels
 from sae_lens_meme.evaluators.latents import Latents, require_latents_of
-from sae_lens_meme.evaluators.result import Control, Measure, Number, Quantity, Result, Section, nullable
+from sae_lens_meme.evaluators.result import Measure, Number, Quantity, Result, Section, nullable
 from sae_lens_meme.metrics.contingency import FALSE, TRUE, UNKNOWN
 from sae_lens_meme.metrics.effect_sizes import f1_always_on, f1_score
 from sae_lens_meme.metrics.ranking import Ranked, auroc, best_f1, confusion
@@ -105,12 +105,20 @@ def score_answer_key(
             ranked_by[factor] = (of["auroc"].value, of["auroc_permuted"].value)
             beside = {"auroc_permuted": "permuted", "f1": "F1", "f1_always_on": "F1 always on"}
             controls = [of[name].control(heading) for name, heading in beside.items()]
-            others = [
-                Control(heading, found_by.get(factor), RIVAL.format(heading))
+            others = {
+                heading: Measure(
+                    f"{factor}/auroc_{heading.replace(' ', '_')}",
+                    found_by.get(factor),
+                    RIVAL.format(heading),
+                    reason="the contest has no such value",
+                )
                 for heading, found_by in (rivals or {}).items()
-            ]
+            }
             section = FACTORS._replace(note=f"{FACTORS.note}; {FROM_CONTEST if others else NO_CONTEST}")
-            of["auroc"] = of["auroc"].row(f"{factor} ({kind})", *controls, *others, section=section)
+            of["auroc"] = of["auroc"].row(
+                f"{factor} ({kind})", *controls, *(m.control(h) for h, m in others.items()), section=section
+            )
+            measures += others.values()
         measures += of.values()
     return Result("answer_key", FACTORS, tuple(measures), table, COLUMNS, _verdict(ranked_by))
 

@@ -23,7 +23,7 @@ from sae_lens_meme.evaluators.contest.quantities import (
 from sae_lens_meme.evaluators.contest.standings import Mean, Standings
 from sae_lens_meme.evaluators.contest.targets import CROSS_MODAL, FEWEST, LABELS, PLANTED
 from sae_lens_meme.evaluators.evidence import tracking
-from sae_lens_meme.evaluators.result import Control, Interval, Measure, Section
+from sae_lens_meme.evaluators.result import Interval, Measure, Section
 
 LABEL_AUROC, PLANTED_AUROC, CROSS_AUROC = (Event(group, "auroc") for group in (LABELS, PLANTED, CROSS_MODAL))
 LABEL_ONE, PLANTED_ONE, MCC = Event(LABELS, "k_sparse", 1), Event(PLANTED, "k_sparse", 1), Event(PLANTED, "mcc")
@@ -87,15 +87,21 @@ class Report:
         for key, place in (("ahead", int(apart.argmax())), ("behind", int(apart.argmin()))):
             found = Mean.of(scores[SAE][:, [place]])
             what = f"{ESTIMATORS['auroc'].what}; of the label on which the SAE is furthest {key}, of {NAMES[rivals[0]]}"
-            beside = [
-                Control(HEADINGS[name], float(scores[name][0, place]), NAMES[name])
+            beside = {
+                name: Measure(
+                    f"labels/auroc_furthest_{key}_{name}", scores[name][0, place], NAMES[name], reason="undefined"
+                )
                 for name in PRINTED
                 if name in scores
-            ]
-            label = f"{names[place]} (furthest {key})"
+            }
             yield Measure(
                 f"labels/auroc_furthest_{key}", found.value, what, self._interval(found), reason="undefined"
-            ).row(label, *beside, section=section)
+            ).row(
+                f"{names[place]} (furthest {key})",
+                *(measure.control(HEADINGS[name]) for name, measure in beside.items()),
+                section=section,
+            )
+            yield from beside.values()
 
     def _probes(self) -> Iterator[Measure]:
         sentence = self.standings.sentence(LABEL_ONE, "probes on one unit")
