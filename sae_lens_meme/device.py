@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 
 from sae_lens_meme.errors import ConfigError
@@ -23,3 +25,11 @@ def pick_device(name: str, mps: bool = True) -> str:
         reason = str(error).strip().splitlines()[0][:120]
         raise ConfigError(f"device {name!r} cannot be used here ({reason}); write auto or cpu") from None
     return name
+
+
+def filled(rows: Any, n: int) -> Any:
+    """A tensor of at least n rows, the last one repeated: BLAS sums in another order where there are fewer."""
+    import torch
+
+    missing = n - len(rows)
+    return torch.cat([rows, rows[-1:].expand(missing, *rows.shape[1:])]) if missing > 0 else rows

@@ -138,7 +138,7 @@ def vectors_step(section: dict[str, Any], *, out: Path, overwrite: bool = False)
 
 def _print_embeddings(out: Path, result: Embeddings, what: str) -> None:
     hooks = ", ".join(f"{hook} {result.d_in(hook)}" for hook in result.hooks)
-    console.print(Text(f"  {out}: {len(result):,} {what}, {hooks}"))
+    console.print(Text(f"  {out}: {len(result):,} {what}, {hooks}"), soft_wrap=True)
 
 
 def corpus_section(section: dict[str, Any] | None, base: Path, overwrite: bool) -> Path | None:

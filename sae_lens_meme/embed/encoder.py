@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from jaxtyping import Float
 
-from sae_lens_meme.device import pick_device
+from sae_lens_meme.device import filled, pick_device
 from sae_lens_meme.embed.options import HEADS, EmbedOptions
 from sae_lens_meme.embeddings import Embeddings
 from sae_lens_meme.errors import DataError, ModelError
@@ -87,8 +87,9 @@ class Encoder:
     def run(self, batches: Iterable[Any], advance: Callable[[int], None]) -> Iterator[dict[str, np.ndarray]]:
         """Image and text embeddings, float32, batch by batch."""
         for pixels, tokens in batches:
-            yield {IMAGE_EMBED: self.encode_image(pixels), TEXT_EMBED: self.encode_text(tokens)}
-            advance(len(pixels))
+            whole, n = [filled(part, self.batch_size) for part in (pixels, tokens)], len(pixels)
+            yield {IMAGE_EMBED: self.encode_image(whole[0])[:n], TEXT_EMBED: self.encode_text(whole[1])[:n]}
+            advance(n)
 
     def encode_meme(self, picture: Any, caption: str | None) -> dict[str, Float[np.ndarray, "1 d"]]:
         """Image and text embedding of one meme, bit for bit those that `embed` gives it.

@@ -20,6 +20,7 @@ from safetensors.numpy import save_file
 from scipy import sparse
 from torch import Tensor
 
+from sae_lens_meme.device import filled
 from sae_lens_meme.embeddings import Embeddings, require_finite
 from sae_lens_meme.errors import ConfigError, DataError, NonFiniteError, StorageError
 from sae_lens_meme.storage import atomic_file
@@ -130,7 +131,8 @@ class Latents:
 
 
 BATCH = 512
-"""Vectors that an SAE encodes at once. The last bit of a latent hangs on it."""
+"""Vectors that an SAE encodes at once. BLAS sums in another order where there are other numbers of rows, so that the last
+bit of a latent depends on it: the last batch is filled up."""
 
 
 @torch.no_grad()
@@ -161,8 +163,8 @@ def encode(
     with eval_mode(sae):
         for batch_rows, batch in embeddings.batches(hook, rows, batch_size):
             require_finite(batch, hook, embeddings.ids, batch_rows)
-            x = torch.from_numpy(batch).to(sae.device)
-            counts, columns, values = _active(sae.encode(x.to(sae.dtype)))
+            x = filled(torch.from_numpy(batch), batch_size).to(sae.device)
+            counts, columns, values = _active(sae.encode(x.to(sae.dtype))[: len(batch)])
             _require_finite_latents(values, counts, batch_rows, embeddings)
             parts.append((counts, columns, values))
     if not parts:
@@ -175,7 +177,7 @@ def encode(
 def encode_vector(sae: Any, vector: Float[np.ndarray, " d_in"]) -> Latents:
     """The latents of one vector, bit for bit those that `encode` gives it: it fills a whole batch."""
     with eval_mode(sae):
-        x = torch.from_numpy(np.tile(vector, (BATCH, 1))).to(sae.device)
+        x = filled(torch.from_numpy(np.asarray(vector)[None]), BATCH).to(sae.device)
         return Latents(*_padded(*_active(sae.encode(x.to(sae.dtype)))), d_sae=int(sae.cfg.d_sae)).rows(np.arange(1))
 
 
