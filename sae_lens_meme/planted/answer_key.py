@@ -18,7 +18,7 @@ from sae_lens_meme.planted.factors import CROSS_MODAL, TEXTUAL, VISUAL
 from sae_lens_meme.planted.rows import PlantedMeme
 from sae_lens_meme.storage import read_json
 
-FACTORS, CAUSES_FILE = "factors.parquet", "causes.json"
+FACTORS, CAUSES_FILE, PLACES = "factors.parquet", "causes.json", "places.parquet"
 KINDS: Mapping[str, str] = {
     **dict.fromkeys(VISUAL, "visual"),
     **dict.fromkeys(TEXTUAL, "textual"),
@@ -34,6 +34,8 @@ class AnswerKey:
     factors: pd.DataFrame
     kinds: Mapping[str, str]  # factor -> visual | textual | cross-modal | shared (of planted vectors: in both)
     causes: Mapping[str, Mapping[str, Any]]  # label -> {"kind", "factors", "noise"}
+    places: pd.DataFrame | None = None
+    """Where each factor shows: box in the picture, words of the caption (see `planted.places`); planted vectors have none."""
 
 
 def read_answer_key(path: str | Path) -> AnswerKey:
@@ -51,7 +53,8 @@ def read_answer_key(path: str | Path) -> AnswerKey:
         factors = pd.read_parquet(path / FACTORS)
         if "true_target" in factors.columns:
             factors = factors.astype({"true_target": "Int64"})  # null where there is no hate
-        return AnswerKey(factors, causes["factors"], causes["labels"])
+        places = pd.read_parquet(path / PLACES) if (path / PLACES).is_file() else None
+        return AnswerKey(factors, causes["factors"], causes["labels"], places)
     except Exception as error:  # of damaged files pandas and pyarrow raise a dozen classes
         reason = " ".join(str(error).split())[:200]
         raise StorageError(f"{path}: is a damaged answer key ({reason}); write the planted corpus again") from None
