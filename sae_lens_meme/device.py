@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 
 from sae_lens_meme.errors import ConfigError
@@ -27,9 +25,7 @@ def pick_device(name: str, mps: bool = True) -> str:
     return name
 
 
-def filled(rows: Any, n: int) -> Any:
-    """A tensor of at least n rows, the last one repeated: BLAS sums in another order where there are fewer."""
-    import torch
-
+def filled(rows: torch.Tensor, n: int) -> torch.Tensor:
+    """At least n rows, the last one repeated: BLAS sums in another order where there are fewer."""
     missing = n - len(rows)
     return torch.cat([rows, rows[-1:].expand(missing, *rows.shape[1:])]) if missing > 0 else rows
