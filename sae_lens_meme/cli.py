@@ -68,7 +68,7 @@ def settings(
 def demo(
     out: Out = Path("meme-demo"), full: Full = False, overwrite: Overwrite = False, open_report: OpenReport = False
 ) -> None:
-    """Run everything on planted memes with the demo encoder: no download, no GPU, about a minute."""
+    """Run everything on planted memes with the demo encoder: no download, no GPU, about two minutes."""
     from sae_lens_meme.pipeline import run as run_all
 
     run_all("demo.yaml", out=out, full=full, overwrite=overwrite, open_report=open_report)
