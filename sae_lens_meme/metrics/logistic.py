@@ -52,8 +52,8 @@ def fit_logistic(
     """
     outputs = classes[1:] if len(classes) == 2 else classes
     target = np.stack([y[:, None] == outputs for y in labels], axis=1).astype(np.float64)
-    penalties = np.ones(len(labels)) if penalties is None else np.asarray(penalties, dtype=np.float64)
-    regression = _Regression(x, target, 1 / penalties)
+    strengths = np.ones(len(labels)) if penalties is None else np.asarray(penalties, dtype=np.float64)
+    regression = _Regression(x, target, 1 / strengths)
     weights = np.zeros((*target.shape[1:], x.shape[1] + 1))
     now, last = regression.at(weights), np.full(len(labels), np.inf)
     for _ in range(MAX_STEPS):

@@ -47,7 +47,7 @@ def _rapidocr() -> Any:
     logging.getLogger("RapidOCR").setLevel(logging.CRITICAL)
 
     def read(pixels: np.ndarray) -> list[tuple[str, float]]:
-        found = engine(pixels[:, :, ::-1])  # BGR
+        found: Any = engine(pixels[:, :, ::-1])  # BGR
         return list(zip(found.txts or (), found.scores or (), strict=True))
 
     return read

@@ -61,7 +61,8 @@ class PairCounts:
         in_split = {split: (labels.splits == split).astype(np.uint8)[:, None] for split in ("validation", "test")}
         self._ranked_in = {split: self._ranked.known_in(rows) for split, rows in in_split.items()}
         rows = np.ones(len(labels.splits)) if protocol == "published" else in_split["test"][:, 0]
-        self._fires = np.asarray((latents.csr() > 0).T @ rows, dtype=np.int64)
+        active: Any = latents.csr() > 0
+        self._fires = np.asarray(active.T @ rows, dtype=np.int64)
 
     def of(self, labels: ConceptLabels) -> dict[str, Number]:
         """By key of `quantities.COUNTS`."""
