@@ -95,7 +95,8 @@ def test_the_answer_key_agrees(numbers):
     for factor in {name.removesuffix("/auroc") for name in key if name.endswith("/auroc")}:
         # DISTANCE is a sum of many cells of topic and object: the weakest factor, and still above chance
         assert key[f"{factor}/auroc"] > key[f"{factor}/auroc_permuted"] + 0.04, factor
-    for factor in ("scene", "object", "topic", "sign", "pairing"):
+    assert key["object/auroc"] > 0.75
+    for factor in ("scene", "topic", "sign", "pairing"):
         assert key[f"{factor}/auroc"] > 0.8, factor
     assert key["clash/auroc"] > 0.7
     assert key["clash/f1"] > key["clash/f1_always_on"]
