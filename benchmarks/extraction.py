@@ -14,6 +14,7 @@ from benchmarks import naive
 from benchmarks.measure import Row, median_time, seconds, timed
 from sae_lens_meme.corpus import build_corpus
 from sae_lens_meme.embed import from_corpus
+from sae_lens_meme.embed.encoder import Encoder, _cast, _workers
 from sae_lens_meme.hooks import HookedMemeCLIP
 from sae_lens_meme.hooks.names import FUSED, IMAGE_EMBED, TEXT_EMBED
 
@@ -41,7 +42,7 @@ def _memes(model: HookedMemeCLIP, folder: Path, n: int, n_naive: int) -> list[Ro
     out = []
     for dtype, cosine in ((torch.float32, 0.999999), (torch.bfloat16, 0.999)):  # in this order: bf16 casts the weights
         batch = 8 if n > 8 else 4  # larger ones fall out of cache
-        encoder = from_corpus._Encoder(model, "cpu", dtype, batch, from_corpus._workers(None))
+        encoder = Encoder(_cast(model, dtype, "cpu"), "cpu", dtype, batch, _workers(None))
         target = folder / f"{dtype}"
         ours_s, embeddings = timed(
             lambda e=encoder, t=target: from_corpus._embed_towers(folder / "corpus", t, e, False, False)

@@ -75,13 +75,13 @@ def markdown_of(rows: list[CellRow]) -> str:
     return "\n".join(lines)
 
 
-def replace_table(readme: Path, table: str) -> None:
+def replace_table(readme: Path, table: str, start: str = START, end: str = END) -> None:
     """Between the two comments that mark its place."""
-    before, _, rest = readme.read_text().partition(START)
-    _, found, after = rest.partition(END)
+    before, _, rest = readme.read_text().partition(start)
+    _, found, after = rest.partition(end)
     if not found:
-        raise ValueError(f"{readme} has no place for the table: {START} ... {END}")
-    readme.write_text(f"{before}{START}\n{table}\n{END}{after}")
+        raise ValueError(f"{readme} has no place for the table: {start} ... {end}")
+    readme.write_text(f"{before}{start}\n{table}\n{end}{after}")
 
 
 def draw(rows: list[CellRow], path: Path) -> None:

@@ -29,6 +29,14 @@ class Row:
     part: str = "all of it"
     note: str = ""
     warm_up_s: float = 0.0
+    kindest_s: float | None = None
+    """Of the kindest rival (`kindest.py`, or a library's own), on all of the job; None where the loop is that."""
+    kindest: str = ""
+    """What it is."""
+
+    @property
+    def kindest_ratio(self) -> float | None:
+        return None if self.kindest_s is None else self.kindest_s / self.ours_s
 
     @property
     def ratio(self) -> float | None:

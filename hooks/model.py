@@ -177,13 +177,22 @@ class HookedMemeCLIP(HookedModel):
         self, pixels: Float[Tensor, "batch 3 h w"], tokens: Int[Tensor, "batch n_ctx"]
     ) -> dict[str, Float[Tensor, "batch d"]]:
         """`hook_image_embed` and `hook_text_embed` of a batch, at least float32."""
+        return {names.IMAGE_EMBED: self.encode_image(pixels), names.TEXT_EMBED: self.encode_text(tokens)}
+
+    # What follows the towers is cheap, and half precision would make the fused vector disagree with its factors.
+
+    def encode_image(self, pixels: Float[Tensor, "batch 3 h w"]) -> Float[Tensor, "batch d_image"]:
+        """`hook_image_embed` of a batch, at least float32."""
         clip = self.towers.model
         with tapped(image_transformer(clip), lambda layer, x: self.tap(f"{names.IMAGE_RESID}.{layer}", x)):
-            image = clip.encode_image(pixels)
+            return _at_least_float32(clip.encode_image(pixels))
+
+    def encode_text(self, tokens: Int[Tensor, "batch n_ctx"]) -> Float[Tensor, "batch d_text"]:
+        """`hook_text_embed` of a batch, at least float32."""
+        clip = self.towers.model
         with tapped(text_transformer(clip), lambda layer, x: self.tap(f"{names.TEXT_RESID}.{layer}", x)):
             text = unprojected_text(clip, tokens) if self.fusion == "memeclip" else clip.encode_text(tokens)
-        # What follows is cheap, and half precision would make the fused vector disagree with its factors.
-        return {names.IMAGE_EMBED: _at_least_float32(image), names.TEXT_EMBED: _at_least_float32(text)}
+        return _at_least_float32(text)
 
     def compute(self, inputs: dict[str, Tensor]) -> Float[Tensor, "batch 1 n_classes"] | None:
         read = self._fused(inputs)

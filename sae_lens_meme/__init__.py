@@ -1,6 +1,6 @@
 """Teaches SAELens to read memes: hooked MemeCLIP, a TopK recipe, a meme corpus, evaluators with controls.
 
-The steps are `corpus`, `embed`, `train`, `evaluate`; each is a module of that name and a command.
+The steps are `corpus`, `embed`, `train`, `attribute`, `evaluate`; each is a module of that name and a command.
 Importing `sae_lens_meme.train` registers the architecture `meme_topk` with SAELens.
 """
 
@@ -16,6 +16,7 @@ _HOME = {
     "HookedMemeCLIP": "sae_lens_meme.hooks",
     "MemeError": "sae_lens_meme.errors",
     "as_embeddings": "sae_lens_meme.embed",
+    "MemeReader": "sae_lens_meme.read",
     "build_corpus": "sae_lens_meme.corpus",
     "concept_alignment": "sae_lens_meme.evaluators.concept_alignment",
     "embed_arrays": "sae_lens_meme.embed",
@@ -23,6 +24,7 @@ _HOME = {
     "import_sae": "sae_lens_meme.train",
     "load_corpus": "sae_lens_meme.corpus",
     "measure": "sae_lens_meme.evaluators.measure",
+    "read_meme": "sae_lens_meme.read",
 }
 __all__ = list(_HOME)
 

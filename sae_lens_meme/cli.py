@@ -9,17 +9,20 @@ from typing import Annotated, Any, Literal
 
 import typer
 
+from sae_lens_meme.attribute.options import AttributeOptions
 from sae_lens_meme.corpus.options import corpus_options
+from sae_lens_meme.dashboard.options import DashboardOptions
 from sae_lens_meme.embed.options import ArrayOptions, EmbedOptions
 from sae_lens_meme.errors import MemeError
 from sae_lens_meme.evaluators.options import EvaluateOptions, evaluators_help
-from sae_lens_meme.flags import flags_of, given_to
+from sae_lens_meme.export.options import ExportOptions
+from sae_lens_meme.export_command import export
+from sae_lens_meme.flags import EmbeddingsFolder, Out, Overwrite, SAEFolder, flags_of, given_to
+from sae_lens_meme.planted.options import VectorOptions
+from sae_lens_meme.read.options import ReadOptions
 
-Out = Annotated[Path, typer.Option("--out", help="Folder for the result.")]
-Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace a different result that is in the way.")]
 Full = Annotated[bool, typer.Option("--full", help="Print every row of the report, not only what was found.")]
-SAEFolder = Annotated[Path, typer.Option("--sae", help="An SAE folder: ours or any of SAELens'.")]
-EmbeddingsFolder = Annotated[Path, typer.Option("--embeddings", help="The result of 'embed'.")]
+OpenReport = Annotated[bool, typer.Option("--open", help="Open the report in the browser.")]
 Overrides = Annotated[list[str] | None, typer.Argument(help="KEY=VALUE ..., as in the recipe.")]
 _INTERRUPTED = 130
 
@@ -28,7 +31,7 @@ def build_app() -> typer.Typer:
     """The commands, with a flag for every option, reader and evaluator that is registered now."""
     app = typer.Typer(
         name="sae-lens-meme",
-        help="Look inside multimodal meme models with sparse autoencoders: corpus -> embed -> train -> evaluate.",
+        help="Look inside multimodal meme models with sparse autoencoders: corpus -> embed -> train -> attribute -> evaluate -> dashboard.",
         no_args_is_help=True,
         add_completion=False,
         pretty_exceptions_enable=False,
@@ -40,12 +43,17 @@ def build_app() -> typer.Typer:
     app.command()(flags_of(corpus_options())(corpus))
     app.command()(flags_of(EmbedOptions, ArrayOptions)(embed))
     app.command()(train)
+    app.command()(flags_of(AttributeOptions)(attribute))
     app.command(help=f"{evaluate.__doc__}\n\nEvaluators: {evaluators_help()}.")(flags_of(EvaluateOptions)(evaluate))
+    app.command()(flags_of(ReadOptions)(read))
+    app.command()(flags_of(DashboardOptions)(dashboard))
     app.command()(explain)
     app.command()(figures)
+    app.command()(flags_of(ExportOptions)(export))
     app.command()(select)
     app.command("import")(import_)
     app.command("table")(table_)
+    app.command("planted-vectors")(flags_of(VectorOptions)(planted_vectors))
     return app
 
 
@@ -57,11 +65,13 @@ def settings(
         os.environ["SAE_LENS_MEME_DEBUG"] = "1"
 
 
-def demo(out: Out = Path("meme-demo"), full: Full = False, overwrite: Overwrite = False) -> None:
-    """Run everything on planted memes with the demo encoder: no download, no GPU, about a minute."""
+def demo(
+    out: Out = Path("meme-demo"), full: Full = False, overwrite: Overwrite = False, open_report: OpenReport = False
+) -> None:
+    """Run everything on planted memes with the demo encoder: no download, no GPU, about two minutes."""
     from sae_lens_meme.pipeline import run as run_all
 
-    run_all("demo.yaml", out=out, full=full, overwrite=overwrite)
+    run_all("demo.yaml", out=out, full=full, overwrite=overwrite, open_report=open_report)
 
 
 def run(
@@ -72,11 +82,12 @@ def run(
     out: Annotated[Path | None, typer.Option("--out", help="Overrides the recipe's 'out'.")] = None,
     full: Full = False,
     overwrite: Overwrite = False,
+    open_report: OpenReport = False,
 ) -> None:
     """Run every step of a recipe; resume where it was stopped, skip what is done."""
     from sae_lens_meme.pipeline import run as run_all
 
-    run_all(config, out=out, overrides=overrides or [], full=full, overwrite=overwrite)
+    run_all(config, out=out, overrides=overrides or [], full=full, overwrite=overwrite, open_report=open_report)
 
 
 def corpus(*, out: Out, overwrite: Overwrite = False, **given: Any) -> None:
@@ -142,6 +153,21 @@ def train(
         _done(folder, f"{numbers}; load it with sae_lens.SAE.load_from_disk")
 
 
+def attribute(
+    *,
+    sae: SAEFolder,
+    embeddings: EmbeddingsFolder,
+    corpus: Annotated[Path, typer.Option("--corpus", help="The corpus that was embedded.")],
+    out: Out,
+    overwrite: Overwrite = False,
+    **given: Any,
+) -> None:
+    """Find the memes of each latent, and which words and regions of them drive it."""
+    from sae_lens_meme.pipeline import attribute_step
+
+    attribute_step(sae, embeddings, corpus, given_to(AttributeOptions, given), out=out, overwrite=overwrite)
+
+
 def evaluate(
     *,
     overrides: Annotated[
@@ -165,6 +191,47 @@ def evaluate(
     if concepts_file is not None:
         section["concepts"] = [*section.get("concepts", []), *read_concepts(concepts_file)]
     evaluate_step(sae, embeddings, section, out=out, full=full, overwrite=overwrite)
+
+
+def read(
+    *,
+    picture: Annotated[Path, typer.Argument(help="The meme: JPEG, PNG, GIF, WEBP or BMP.")],
+    sae: SAEFolder,
+    embeddings: EmbeddingsFolder,
+    caption: Annotated[str | None, typer.Option(help="Its caption; default what OCR reads; '' for none.")] = None,
+    evaluation: Annotated[Path | None, typer.Option(help="The result of 'evaluate', for the names of latents.")] = None,
+    json: Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")] = False,
+    page: Annotated[Path | None, typer.Option(help="Write a page that opens in a browser.")] = None,
+    **given: Any,
+) -> None:
+    """Say what the model sees in one meme: latents, words, regions, labels, the nearest train memes."""
+    from sae_lens_meme.pipeline import read_step
+
+    options = given_to(ReadOptions, given)
+    read_step(picture, sae, embeddings, options, caption=caption, evaluation=evaluation, as_json=json, page=page)
+
+
+def dashboard(
+    *,
+    evaluation: Annotated[Path, typer.Argument(help="The result of 'evaluate'.")],
+    sae: SAEFolder,
+    embeddings: EmbeddingsFolder,
+    corpus: Annotated[Path | None, typer.Option("--corpus", help="The corpus, for pictures.")] = None,
+    attribution: Annotated[
+        Path | None, typer.Option("--attribution", help="The result of 'attribute', for words and regions.")
+    ] = None,
+    out: Out,
+    overwrite: Overwrite = False,
+    open_report: OpenReport = False,
+    **given: Any,
+) -> None:
+    """Write report.html: the run, every latent with its memes, every concept, as one page that needs no network."""
+    from sae_lens_meme.pipeline import dashboard_step, show_reports
+
+    section = given_to(DashboardOptions, given)
+    folders = {"corpus": corpus, "attribution": attribution}
+    page = dashboard_step(evaluation, sae, embeddings, section, **folders, out=out, overwrite=overwrite)
+    show_reports([page], open_report)
 
 
 def explain(
@@ -252,6 +319,13 @@ def table_(
 
     export_table(load_corpus(corpus), out)
     _done(out, "a row for each meme, in the order of the corpus")
+
+
+def planted_vectors(*, out: Out, overwrite: Overwrite = False, **given: Any) -> None:
+    """Draw vectors whose sparse factors and directions are known, as embeddings with an answer key."""
+    from sae_lens_meme.pipeline import vectors_step
+
+    vectors_step(given_to(VectorOptions, given), out=out, overwrite=overwrite)
 
 
 def _done(out: Path, what: str) -> None:

@@ -23,3 +23,9 @@ def pick_device(name: str, mps: bool = True) -> str:
         reason = str(error).strip().splitlines()[0][:120]
         raise ConfigError(f"device {name!r} cannot be used here ({reason}); write auto or cpu") from None
     return name
+
+
+def filled(rows: torch.Tensor, n: int) -> torch.Tensor:
+    """At least n rows, the last one repeated: BLAS sums in another order where there are fewer."""
+    missing = n - len(rows)
+    return torch.cat([rows, rows[-1:].expand(missing, *rows.shape[1:])]) if missing > 0 else rows

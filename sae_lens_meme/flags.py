@@ -7,11 +7,17 @@ import inspect
 import types
 import typing
 from collections.abc import Callable
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from sae_lens_meme.options import Flag, Options
+
+Out = Annotated[Path, typer.Option("--out", help="Folder for the result.")]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace a different result that is in the way.")]
+SAEFolder = Annotated[Path, typer.Option("--sae", help="An SAE folder: ours or any of SAELens'.")]
+EmbeddingsFolder = Annotated[Path, typer.Option("--embeddings", help="The result of 'embed'.")]
 
 
 def flags_of(*classes: type[Options]) -> Callable[[Callable[..., Any]], Callable[..., Any]]:

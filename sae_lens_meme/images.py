@@ -44,6 +44,15 @@ def open_image(source: str | Path | bytes, *, name: str | None = None) -> Image.
     return _decode(read_image_file(source, name=name), name or str(source))
 
 
+def small_webp(image: Image.Image, longest: int = 384) -> tuple[bytes, tuple[int, int]]:
+    """A picture made small and encoded again, so that nothing but its pixels is passed on; and its size."""
+    small = Image.frombytes("RGB", image.size, image.convert("RGB").tobytes())  # without profile and comments
+    small.thumbnail((longest, longest))
+    out = io.BytesIO()
+    small.save(out, "WEBP", quality=80)
+    return out.getvalue(), small.size
+
+
 def read_image_file(path: str | Path, *, name: str | None = None) -> bytes:
     """The bytes of a picture's file.
 

@@ -14,21 +14,24 @@ from rich.console import Console
 from rich.padding import Padding
 from rich.text import Text
 
+from sae_lens_meme.attribute.options import AttributeOptions
 from sae_lens_meme.config import apply_overrides, read_yaml
 from sae_lens_meme.corpus.options import corpus_options
+from sae_lens_meme.dashboard.options import DashboardOptions
 from sae_lens_meme.embed.options import ArrayOptions, EmbedOptions
 from sae_lens_meme.embeddings import Embeddings
 from sae_lens_meme.errors import ConfigError
 from sae_lens_meme.evaluators.options import EvaluateOptions
 from sae_lens_meme.options import check_keys
-from sae_lens_meme.planted.options import PlantedOptions
+from sae_lens_meme.planted.options import PlantedOptions, VectorOptions
+from sae_lens_meme.read.options import ReadOptions
 from sae_lens_meme.report.blocks import visible
-from sae_lens_meme.storage import read_finished, read_json, read_manifest
+from sae_lens_meme.storage import read_finished, read_json, read_manifest, to_json, write_text
 
 if TYPE_CHECKING:
     from sae_lens_meme.train import TrainConfig
 
-SECTIONS = ("out", "corpus", "embed", "train", "evaluate")
+SECTIONS = ("out", "corpus", "embed", "train", "attribute", "evaluate", "dashboard")
 console = Console(highlight=False, width=None if sys.stdout.isatty() else 110)
 
 
@@ -39,16 +42,18 @@ def run(
     overrides: Sequence[str] = (),
     full: bool = False,
     overwrite: bool = False,
+    open_report: bool = False,
 ) -> None:
-    """Run a recipe from corpus to evaluation; a step that is done is not done again.
+    """Run a recipe from corpus to report; a step that is done is not done again.
 
     Args:
-        config: a YAML file with the sections `corpus`, `embed`, `train`, `evaluate` and the key
-            `out`, or the name of a recipe of this package.
+        config: a YAML file with the sections `corpus`, `embed`, `train`, `attribute`, `evaluate`,
+            `dashboard` and the key `out`, or the name of a recipe of this package.
         out: the folder for all results, instead of the recipe's `out`.
         overrides: `train.sae.k=32` and the like.
         full: print every row of the report.
         overwrite: replace the result of an earlier recipe in the same folder.
+        open_report: open the report in the browser.
 
     Raises:
         ConfigError: an unknown section or key; the message names the nearest known one.
@@ -61,19 +66,38 @@ def run(
     base.mkdir(parents=True, exist_ok=True)
     answer_key = corpus_section(recipe.get("corpus"), base, overwrite)
     embedding = recipe.get("embed") or {}
-    embed_step(
-        embedding,
-        corpus=None if "table" in embedding else base / "corpus",
-        out=base / "embeddings",
-        overwrite=overwrite,
-    )
+    corpus = None if embedding.keys() & {"table", "planted"} else base / "corpus"  # vectors have no pictures
+    if "planted" in embedding:
+        answer_key = vectors_step(embedding["planted"] or {}, out=base / "embeddings", overwrite=overwrite)
+    else:
+        embed_step(embedding, corpus=corpus, out=base / "embeddings", overwrite=overwrite)
     with _timed("train"):
         train_step(training, out=base / "sae", embeddings=base / "embeddings", overwrite=overwrite)
     options = {"answer_key": answer_key, **options} if answer_key else options
+    pages = []
     for sae in trained_saes(base / "sae"):
-        out_of_this = base / "evaluation" / sae.relative_to(base / "sae")  # one folder an SAE after multi-hook training
-        evaluate_step(sae, base / "embeddings", options, out=out_of_this, full=full, overwrite=overwrite)
+        name = sae.relative_to(base / "sae")  # one folder an SAE after multi-hook training
+        seen = {}
+        if corpus is not None:
+            seen = {"attribution": base / "attribution" / name}
+            attribute_step(
+                *(sae, base / "embeddings", corpus, recipe.get("attribute") or {}),
+                out=seen["attribution"],
+                overwrite=overwrite,
+            )
+        out_of_this = base / "evaluation" / name
+        evaluate_step(sae, base / "embeddings", {**seen, **options}, out=out_of_this, full=full, overwrite=overwrite)
+        pages.append(
+            dashboard_step(
+                *(out_of_this, sae, base / "embeddings", recipe.get("dashboard") or {}),
+                corpus=corpus,
+                **seen,
+                out=base / "report" / name,
+                overwrite=overwrite,
+            )
+        )
     console.print(Text(f"{time.perf_counter() - started:.0f} s in all; results in {base}", style="dim"), soft_wrap=True)
+    show_reports(pages, open_report)
 
 
 def corpus_step(section: dict[str, Any], *, out: Path, overwrite: bool = False) -> None:
@@ -98,8 +122,23 @@ def embed_step(section: dict[str, Any], *, corpus: Path | None, out: Path, overw
             result = embed_arrays(out, ArrayOptions.from_mapping(section), overwrite=overwrite)
         else:
             result = embed_corpus(corpus, out, EmbedOptions.from_mapping(section), overwrite=overwrite)
+    _print_embeddings(out, result, "memes")
+
+
+def vectors_step(section: dict[str, Any], *, out: Path, overwrite: bool = False) -> Path:
+    """Draw planted vectors as embeddings; returns the answer key beside them."""
+    from sae_lens_meme.planted import answer_key_of, write_planted_vectors
+
+    with _timed("vectors"):
+        result = write_planted_vectors(out, VectorOptions.from_mapping(section), overwrite=overwrite)
+    _print_embeddings(out, result, "planted vectors")
+    console.print(Text(f"  {answer_key_of(out)}: what is true of them, for evaluate --answer-key"), soft_wrap=True)
+    return answer_key_of(out)
+
+
+def _print_embeddings(out: Path, result: Embeddings, what: str) -> None:
     hooks = ", ".join(f"{hook} {result.d_in(hook)}" for hook in result.hooks)
-    console.print(Text(f"  {out}: {len(result):,} memes, {hooks}"))
+    console.print(Text(f"  {out}: {len(result):,} {what}, {hooks}"), soft_wrap=True)
 
 
 def corpus_section(section: dict[str, Any] | None, base: Path, overwrite: bool) -> Path | None:
@@ -165,8 +204,28 @@ def _live(corpus: str | Path, family: str, name: str, fusion: str, heads: str | 
     captions = [caption_of(meme) for meme in rows.select_columns(["text", "text_origin"]).to_list()]
     model = HookedMemeCLIP.from_memeclip_checkpoint(heads, name) if heads else find(family).from_pretrained(name)
     model.attach_memes(Pictures(rows), captions, splits=rows["split"])
-    described = rows.remove_columns(["image", "image_sha256"])
+    described = rows.remove_columns("image")
     return Embeddings.from_dataset(described, model=name, fusion=fusion), model
+
+
+def attribute_step(
+    sae: str | Path,
+    embeddings: str | Path,
+    corpus: str | Path,
+    section: dict[str, Any],
+    *,
+    out: Path,
+    overwrite: bool = False,
+) -> None:
+    """Find the memes of each latent and what drives it on them; the section is that of `AttributeOptions`."""
+    from sae_lens_meme.attribute import attribute
+
+    options = AttributeOptions.from_mapping(section)
+    with _timed("attribute"):
+        found = attribute(only_sae(sae), embeddings, corpus, options, out=out, overwrite=overwrite)
+    pairs, memes = len(found.dataset), found.facts["n_memes"]
+    text = f"  {out}: {len(found.latents):,} latents on {memes:,} memes, {pairs:,} pairs with words and regions"
+    console.print(Text(text), soft_wrap=True)
 
 
 def evaluate_step(
@@ -182,14 +241,73 @@ def evaluate_step(
     from sae_lens_meme.evaluators.run import PAGE, evaluate
     from sae_lens_meme.report import print_report, print_summary
 
-    if several := [folder for folder in trained_saes(sae) if folder != Path(sae)]:
-        raise ConfigError(f"{sae}: holds several SAEs; give one of {', '.join(map(str, several))}")
     options = EvaluateOptions.from_mapping(section)
     with _timed("evaluate"):
-        report = evaluate(sae, embeddings, options, out=out, overwrite=overwrite)
+        report = evaluate(only_sae(sae), embeddings, options, out=out, overwrite=overwrite)
     if full:
         print_report(report, console)
     print_summary(report, console, Path(out) / PAGE)
+
+
+def read_step(
+    picture: Path,
+    sae: str | Path,
+    embeddings: str | Path,
+    section: dict[str, Any],
+    *,
+    caption: str | None = None,
+    evaluation: Path | None = None,
+    as_json: bool = False,
+    page: Path | None = None,
+) -> None:
+    """Print what the model sees in one meme, or write it as a page; the section is that of `ReadOptions`."""
+    from sae_lens_meme.images import open_image, small_webp
+    from sae_lens_meme.read import read_meme
+    from sae_lens_meme.report.reading import print_reading, reading_html
+
+    options = ReadOptions.from_mapping(section)
+    found = read_meme(
+        picture, sae=only_sae(sae), embeddings=embeddings, caption=caption, evaluation=evaluation, options=options
+    ).to_dict()
+    if page is not None:
+        write_text(page, reading_html(found, *small_webp(open_image(picture))))
+    if as_json:
+        print(to_json(found), end="")
+    else:
+        print_reading(found, console)
+        if page is not None:
+            console.print(Text.assemble(("Open ", "bold"), str(page)), soft_wrap=True)
+
+
+def dashboard_step(
+    evaluation: str | Path,
+    sae: str | Path,
+    embeddings: str | Path,
+    section: dict[str, Any],
+    *,
+    corpus: str | Path | None = None,
+    attribution: str | Path | None = None,
+    out: Path,
+    overwrite: bool = False,
+) -> Path:
+    """Write the report and return the path of its page; the section is that of `DashboardOptions`."""
+    from sae_lens_meme.dashboard import write_dashboard
+
+    options = DashboardOptions.from_mapping(section)
+    with _timed("dashboard"):
+        return write_dashboard(
+            *(evaluation, only_sae(sae), embeddings, corpus, attribution, options), out=out, overwrite=overwrite
+        )
+
+
+def show_reports(pages: Sequence[Path], in_browser: bool) -> None:
+    """Print the path of each page, and open it if that is asked for."""
+    import webbrowser
+
+    for page in pages:
+        console.print(Text.assemble(("Open ", "bold"), str(page)), soft_wrap=True)
+        if in_browser:
+            webbrowser.open(page.resolve().as_uri())
 
 
 def explain_numbers(evaluation: str | Path, pattern: str | None = None) -> None:
@@ -242,6 +360,13 @@ def trained_saes(folder: str | Path) -> dict[Path, str]:
     return {path: _numbers(numbers) for path, numbers in (several or {folder: facts}).items()}
 
 
+def only_sae(folder: str | Path) -> str | Path:
+    """The folder itself, which must not be that of several SAEs."""
+    if several := [sae for sae in trained_saes(folder) if sae != Path(folder)]:
+        raise ConfigError(f"{folder}: holds several SAEs; give one of {', '.join(map(str, several))}")
+    return folder
+
+
 def _numbers(facts: dict[str, Any]) -> str:
     if facts.get("validation_explained_variance") is None:
         return f"no validation numbers ({facts.get('validation_reason', 'an earlier release trained it')})"
@@ -258,15 +383,29 @@ def _check_sections(recipe: dict[str, Any], base: Path) -> tuple[TrainConfig, di
 
     embedding, options, corpus = recipe.get("embed") or {}, recipe.get("evaluate") or {}, recipe.get("corpus")
     arrays = isinstance(embedding, dict) and "table" in embedding
-    (ArrayOptions if arrays else EmbedOptions).from_mapping(embedding)
-    if corpus is None and not arrays and not (base / "corpus").is_dir():
+    if vectors := isinstance(embedding, dict) and "planted" in embedding:
+        check_keys("embed", embedding, ["planted"])
+        VectorOptions.from_mapping(embedding["planted"] or {})
+        if corpus is not None:
+            raise ConfigError("embed.planted draws vectors, which need no memes; leave out the section corpus")
+    else:
+        (ArrayOptions if arrays else EmbedOptions).from_mapping(embedding)
+    if corpus is None and not arrays and not vectors and not (base / "corpus").is_dir():
         raise ConfigError("corpus: the section is missing; give one, or arrays with embed: {table: rows.csv, ...}")
+    memes = isinstance(corpus, dict) and corpus.get("planted")
     if isinstance(corpus, dict):
         PlantedOptions.from_mapping(corpus.get("planted") or {})
         corpus = {key: value for key, value in corpus.items() if key != "planted"}
     if corpus is not None:
         corpus_options().from_mapping(corpus)
-    EvaluateOptions.from_mapping(options).check()
+    DashboardOptions.from_mapping(recipe.get("dashboard") or {})
+    AttributeOptions.from_mapping(recipe.get("attribute") or {})
+    pictures = not arrays and not vectors
+    if not pictures and "attribute" in recipe:
+        raise ConfigError("attribute: vectors have neither pictures nor a model to look into; leave the section out")
+    made = {"attribution": base} if pictures else {}  # what the steps before will have made
+    made |= {"answer_key": base} if vectors or memes else {}
+    EvaluateOptions.from_mapping({**made, **options} if isinstance(options, dict) else options).check()
     return load_train_config({"train": recipe.get("train")}), dict(options)
 
 

@@ -1,14 +1,15 @@
-"""Which memes an SAE was trained on, as far as it says so itself."""
+"""Which memes an SAE was trained on, and in which groups, as far as it says so itself."""
 
 from __future__ import annotations
 
 import hashlib
+from pathlib import Path
 from typing import Any
 
 from safetensors.torch import save
 
 from sae_lens_meme.embeddings import Embeddings
-from sae_lens_meme.storage import sha256_json
+from sae_lens_meme.storage import read_json, sha256_json
 
 
 def training_rows_known(sae: Any, embeddings: Embeddings) -> str | None:
@@ -50,3 +51,13 @@ def weights_fingerprint(sae: Any) -> str:
     """A hash of all weights, bit by bit."""
     weights = {name: value.detach().cpu().contiguous() for name, value in sae.state_dict().items()}
     return hashlib.sha256(save(weights)).hexdigest()
+
+
+def recorded_widths(folder: str | Path) -> list[int] | None:
+    """Where the groups of a Matryoshka SAE end, as training wrote it in `runner_cfg.json`; None for any other SAE."""
+    file = Path(folder) / "runner_cfg.json"
+    written = read_json(file) if file.is_file() else None
+    trained = written.get("sae") if isinstance(written, dict) else None
+    widths = trained.get("matryoshka_widths") if isinstance(trained, dict) else None
+    known = isinstance(widths, list) and all(isinstance(width, int) for width in widths)
+    return (widths or None) if known else None

@@ -102,7 +102,7 @@ def make_tokenizer(path: Path, seed: int) -> SimpleTokenizer:
     """Learn BPE merges from captions and descriptions, write them in CLIP's format, and load them with open_clip."""
     rng = np.random.default_rng([seed, 1])
     memes = [aligned_factors(rng) for _ in range(8000)]
-    texts = [text.lower() for meme in memes for text in (write_caption(meme, rng), describe(meme, rng, 1.0))]
+    texts = [text.lower() for meme in memes for text in (write_caption(meme, rng).text, describe(meme, rng, 1.0))]
     words = [" ".join(re.findall(r"[a-z]+|[0-9]|[^\sa-z0-9]+", text)) for text in texts]
     learner = Tokenizer(models.BPE(end_of_word_suffix="</w>"))
     learner.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
@@ -224,7 +224,7 @@ def _draw_pairs(indices: range, arguments: argparse.Namespace, tokenizer: Simple
     for i in indices:
         rng = np.random.default_rng([arguments.seed, 2, i])
         meme = aligned_factors(rng, arguments.neighbour)
-        captions = [write_caption(meme, rng) for _ in range(TEXTS // 2)]
+        captions = [write_caption(meme, rng).text for _ in range(TEXTS // 2)]
         picture = draw_picture(meme, captions[0], rng).resize((SIZE, SIZE), Image.Resampling.BICUBIC)
         pixels[i] = torch.from_numpy(np.array(picture)).permute(2, 0, 1)
         codes[i] = torch.tensor([values.index(getattr(meme, name)) for name, values in VALUES.items()])

@@ -14,14 +14,16 @@ OUTLIER_SHARES = (0.406, 0.205, 0.031)
 """Share of the variance of the three largest dimensions, as on 1,000 real memes with ViT-B/32."""
 
 
-def anisotropic(n: int, d: int, rng: np.random.Generator, n_factors: int = 24) -> np.ndarray:
+def anisotropic(
+    n: int, d: int, rng: np.random.Generator, n_factors: int = 24, outlier_share: float = sum(OUTLIER_SHARES)
+) -> np.ndarray:
     """float32 [n, d]: sparse factors plus noise, norm about 0.05, three dimensions with 64 % of the variance."""
     directions = rng.standard_normal((n_factors, d))
     active = (rng.random((n, n_factors)) < 0.15) * rng.exponential(1.0, (n, n_factors))
     x = active @ directions + 0.3 * rng.standard_normal((n, d))
     x = (x - x.mean(0)) / x.std(0)
-    shares = np.full(d, (1 - sum(OUTLIER_SHARES)) / (d - len(OUTLIER_SHARES)))
-    shares[: len(OUTLIER_SHARES)] = OUTLIER_SHARES
+    shares = np.full(d, (1 - outlier_share) / (d - len(OUTLIER_SHARES)))
+    shares[: len(OUTLIER_SHARES)] = np.array(OUTLIER_SHARES) * (outlier_share / sum(OUTLIER_SHARES))
     x = x * np.sqrt(shares) + 2 * np.sqrt(shares) * rng.choice((-1, 1), d)
     return (0.05 * x / np.linalg.norm(x, axis=1).mean()).astype(np.float32)
 

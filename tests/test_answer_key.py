@@ -120,8 +120,33 @@ def test_the_evaluator_joins_the_agreement_with_the_question_set(planted):
     }
     decided = expected.numbers["n_values"] - expected.numbers["n_undecided"]  # type: ignore[operator]
     row = result.rows()[-1]
-    assert row["measure"] == f"agreement with the planted kind (of {decided} latents)"
+    assert row["measure"] == f"agreement with the planted kind, factors and conjunctions (of {decided} latents)"
     assert row["controls"] == {"dealt at random": expected.numbers["agreement_permuted"]}
+    alone = score_classes(classes, made.measure(None, embeddings, latents).table)  # type: ignore[arg-type]
+    assert {k: v for k, v in result.numbers.items() if k.startswith("question_set_factors/")} == {
+        f"question_set_factors/{key}": value for key, value in alone.numbers.items()
+    }
+    assert result.numbers["question_set_factors/n_values"] < result.numbers["question_set/n_values"]  # type: ignore[operator]
+
+
+def test_rivals_come_from_the_contest_and_are_not_measured_again(planted):
+    """Beside each factor the mean over its values of the best unit of each rival, as the contest has it."""
+    embeddings, factors, latents = planted
+    topics = ["rain", "cats", "[bold]"]
+    contest = pd.DataFrame(
+        [("planted", "auroc", "neurons", f"topic={t}", v) for t, v in zip(topics, (0.6, 0.7, None), strict=True)]
+        + [("planted", "auroc", "shuffled_data", "hat=True", 0.55), ("planted", "f1", "neurons", "topic=rain", 0.1)]
+        + [("planted", "auroc", "neurons", "all", 0.9), ("labels", "auroc", "neurons", "topic=1", 0.1)],
+        columns=["targets", "estimator", "units", "target", "value"],
+    )
+    result = AnswerKeyScores(embeddings, factors, KINDS, contest=contest).measure(None, embeddings, latents)
+    rows = {row["measure"]: row["controls"] for row in result.rows()}
+    assert rows["topic (textual)"]["neurons"] == pytest.approx(0.65)
+    assert rows["topic (textual)"]["shuffled"] is None
+    assert rows["hat (visual)"]["shuffled"] == 0.55
+    assert "from the contest" in result.sections()[0]["note"]
+    alone = AnswerKeyScores(embeddings, factors, KINDS).measure(None, embeddings, latents)
+    assert "the contest, which was not run" in alone.sections()[0]["note"]
 
 
 def test_without_a_key_the_evaluator_is_unavailable(planted):

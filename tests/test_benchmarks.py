@@ -10,7 +10,10 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
+
+from sae_lens_meme.evaluators import evidence
 
 ROOT = Path(__file__).parents[1]
 
@@ -46,6 +49,10 @@ def test_every_row_agrees_with_its_loop(tmp_path, monkeypatch):
     beside = [row for row in rows if row["naive_s"] is not None]
     assert len(beside) > 10
     assert all(row["agreement"] and row["naive_s"] > 0 for row in beside)
+    for job in ("Fisher + BH", "best F1", "ablation + x5", "monosemanticity", "cross-modal weights + item"):
+        rival = next(row for row in rows if row["job"].startswith(job))
+        assert rival["kindest_s"] > 0, "a loop alone flatters"
+        assert rival["kindest"]
 
 
 @pytest.mark.slow
@@ -108,3 +115,73 @@ def test_a_wrong_number_fails_the_row(monkeypatch, module, function, wrong):
     monkeypatch.setattr(row, function, wrong)
     with pytest.raises(AssertionError, match="Mismatched elements"):
         row.run(quick=True)
+
+
+def test_recovery_keeps_each_cell_and_goes_on_where_it_was(tmp_path):
+    run("benchmarks.recovery", "--cells", str(tmp_path))
+    cells = {path.stem: json.loads(path.read_text()) for path in (tmp_path / "seed-0").iterdir()}
+    oracle, controls = cells["architecture-oracle"], cells.pop("controls")
+    assert oracle["saelens_mcc"] == pytest.approx(1, abs=1e-5)
+    rivals = [cells["architecture-shuffled"], *controls.values()]
+    assert all(oracle["planted_mcc"] > rival["planted_mcc"] for rival in rivals)
+    assert len(controls) == 8
+    kept = tmp_path / "seed-0" / "architecture-oracle.json"
+    kept.write_text("{}\n")
+    run("benchmarks.recovery", "--cells", str(tmp_path))
+    assert kept.read_text() == "{}\n"
+
+
+@pytest.fixture
+def recovery(monkeypatch):
+    """The report, and rows of three seeds in which one metric follows the truth and another goes against it."""
+    monkeypatch.syspath_prepend(str(ROOT))
+    report = importlib.import_module("benchmarks.recovery_report")
+    rng, rows = np.random.default_rng(0), []
+    for seed in range(3):
+        for i, truth in enumerate(rng.permutation(np.linspace(0, 1, 42))):
+            row = dict.fromkeys([*report.SHOWN, *report.METRICS], rng.random()) | {report.TRUTH: truth}
+            row |= {"pairs": 100 - 50 * truth, "explained_variance": truth**3, "seed": seed}
+            rows.append(row | {"axis": "architecture", "level": "oracle" if i == 0 else f"a{i}"})
+        rows.append(rows[-1] | {"axis": "outliers", "level": "zscored-0.27", "pairs": 1e6})
+        rows.append({report.TRUTH: 0.1, "axis": "controls", "level": "neurons", "seed": seed})
+    return report, pd.DataFrame(rows)
+
+
+def test_ranks_are_of_trained_dictionaries_each_once(recovery):
+    report, rows = recovery
+    assert len(report.dictionaries(rows)) == 3 * 41
+    found = report.rank_correlations(rows)
+    assert list(found.columns) == [0, 1, 2]
+    assert report.rank_correlations(rows[rows["seed"] > 0].iloc[:50]).columns.tolist() == [1], "of 2 there are too few"
+    np.testing.assert_allclose(found.loc["pairs"], -1)
+    np.testing.assert_allclose(found.loc["explained_variance"], 1)
+
+
+def test_the_tables_of_recovery_hold_means_and_what_is_not_known(recovery):
+    report, rows = recovery
+    tables = report.tables(rows)
+    truth = rows.loc[rows["level"] == "a3", report.TRUTH]
+    (line,) = [line for line in tables["recovery"].splitlines() if "| a3 |" in line]
+    assert f"| {truth.mean():.3f} ± {truth.std():.3f} |" in line
+    assert "| controls | neurons | 0.100 ± 0.000 | - | - |" in tables["recovery"]
+    first, last = tables["recovery ranks"].splitlines()[2], tables["recovery ranks"].splitlines()[-1]
+    assert first == "| held-out explained variance, z-scored | 1.00 | 1.00 to 1.00 |"
+    assert last == "| significant latent x label pairs | -1.00 | -1.00 to -1.00 |"
+
+
+def test_the_notes_cite_the_ranks_that_were_measured(monkeypatch):
+    """The evaluators' notes say how far a metric follows the truth: as the committed table has it."""
+    monkeypatch.syspath_prepend(str(ROOT))
+    report = importlib.import_module("benchmarks.recovery_report")
+    rows = pd.read_csv(ROOT / "benchmarks" / "recovery.csv")
+    found = report.rank_correlations(rows)
+    assert dict(evidence.RHO) == {metric: pytest.approx(found.loc[metric].mean(), abs=0.006) for metric in evidence.RHO}
+    assert report.dictionaries(rows).groupby("seed").size().max() == evidence.N_DICTIONARIES >= 30
+    assert found.shape[1] == evidence.N_SEEDS == 5
+
+
+def test_a_metric_that_follows_the_truth_has_no_note():
+    for metric, rho in evidence.RHO.items():
+        said = evidence.tracking(metric, "It")
+        assert (said == "") == (rho >= evidence.GUIDE), metric
+        assert not said or f"correlation with recovery of the true factors is {rho:.2f}." in said

@@ -377,17 +377,20 @@ def test_the_size_of_the_effect_stands_beside_the_count(corpus):
     n, numbers = len(pairs), result.numbers
     assert numbers["corrected/median_auroc_significant_global"] == pytest.approx(pairs.auroc.astype(float).median())
     assert numbers["corrected/n_auroc_above_half_significant_global"] == (pairs.auroc_low > 0.5).sum()
+    low, high = (pairs[end].dropna().astype(float) for end in ("auroc_low", "auroc_high"))
+    share = ((low <= 0.5) & (high >= 0.5)).mean()
+    assert numbers["corrected/share_auroc_holding_half_significant_global"] == pytest.approx(share)
     row = next(row for row in result.rows() if row["measure"].startswith("corrected protocol (of"))
     assert row["measure"] == f"corrected protocol (of {numbers['corrected/n_pairs_tested']} pairs tested)"
     assert (row["value"], row["low"] is None) == (n, False)
     assert row["controls"] == {
         "median AUROC": numbers["corrected/median_auroc_significant_global"],
-        "AUROC above .5": numbers["corrected/n_auroc_above_half_significant_global"],
+        "share with .5 in its interval": numbers["corrected/share_auroc_holding_half_significant_global"],
         "above always on, of 6 concepts": numbers["corrected/n_concepts_above_always_on"],
     }
     assert result.verdict == (
         f"Significant: {n} of {numbers['corrected/n_pairs_tested']} latent x concept pairs, with a median AUROC of "
-        f"{row['controls']['median AUROC']:.2f} on test memes; the best latent beats always-on for "
+        f"{row['controls']['median AUROC']:.2f} on test memes, {share:.0%} not told from .5; the best latent beats always-on for "
         f"{numbers['corrected/n_concepts_above_always_on']} of 6 concepts."
     )
     assert "no measure of quality" in result.section.note

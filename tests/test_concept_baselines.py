@@ -8,6 +8,7 @@ from arrays import anisotropic, make_embeddings
 from source_corpus import CONCEPTS, source_corpus
 from tiny_sae import tiny_sae
 
+from sae_lens_meme.embeddings import Embeddings
 from sae_lens_meme.errors import ConfigError, DataError
 from sae_lens_meme.evaluators import Latents
 from sae_lens_meme.evaluators.baselines import Baselines
@@ -46,6 +47,7 @@ def test_the_counts_are_those_of_the_evaluator(corpus):
             "n_latents_global",
             "n_pairs_tested",
             "n_f1_above_0.35",
+            "n_pairs_above_always_on",
         ):
             assert result.numbers[f"{protocol}/sae/{count}"] == numbers[f"{protocol}/{count}"]
             assert result.numbers[f"{protocol}/copy/{count}"] == numbers[f"{protocol}/{count}"]
@@ -53,7 +55,10 @@ def test_the_counts_are_those_of_the_evaluator(corpus):
         assert result.numbers[f"{protocol}/sae/share_of_latents_concept"] == next(both) / next(both)
     assert result.numbers["published/other/n_latents"] == 24
     assert result.table is not None
-    untrained, permuted = {"neurons", "pca", "ica", "random_topk"}, {"permuted_labels", "permuted_labels_max"}
+    untrained, permuted = (
+        {"neurons", "pca", "ica", "random_topk"},
+        {"permuted_labels", "permuted_labels_q95", "permuted_labels_max"},
+    )
     assert set(result.table.baseline) == {"sae", "copy", "other"} | untrained | permuted
     widths = {name: result.numbers[f"published/{name}/n_latents"] for name in untrained}
     assert widths == {"neurons": 16, "pca": 16, "ica": 16, "random_topk": latents.d_sae}
@@ -68,6 +73,7 @@ def test_a_count_stands_beside_that_of_every_control(corpus):
     )
     headings = {
         "permuted_labels": "permuted",
+        "permuted_labels_q95": "permuted, 95 %",
         "shuffled_data": "shuffled",
         "neurons": "neurons",
         "pca": "PCA",
@@ -95,8 +101,9 @@ def test_the_verdict_compares_shares_of_tests(corpus):
     result = Baselines(embeddings, CONCEPTS, raw=(), others={"mine": latents}).evaluate(sae, latents=latents)
     share = result.numbers["corrected/sae/share_of_tests_global"]
     assert share is not None
+    n = result.numbers["corrected/permuted_labels/n_draws_with_pairs_global"]
     assert result.verdict == (
-        f"Significant are {share:.1%} of the SAE's pairs, with permuted labels 0.0%, of mine {share:.1%}: no control has a "
+        f"Significant are {share:.1%} of the SAE's pairs, with permuted labels any in {n} of 100 draws, of mine {share:.1%}: no control has a "
         "larger share."
     )
     less = Latents.from_csr(latents.csr()[:, :60])
@@ -166,6 +173,51 @@ def test_ica_finds_the_sources_that_pca_mixes():
         agreement[kind] = np.abs(np.corrcoef(signed.T, sources.T)[:6, 6:]).max(axis=0).min()
     assert agreement["ica"] > 0.99
     assert agreement["pca"] < 0.9
+
+
+@pytest.mark.parametrize("kind", ["neurons", "pca", "ica", "random_topk"])
+def test_the_order_of_the_memes_changes_no_direction(kind):
+    x = anisotropic(900, 16, np.random.default_rng(0))
+    embeddings, order = make_embeddings({"hook_fused": x}), np.random.default_rng(1).permutation(900)
+    shuffled = Embeddings.from_dataset(embeddings.dataset.select(order))
+    fits = [fit_directions(memes, "hook_fused", kind).transform(x) for memes in (embeddings, shuffled)]
+    np.testing.assert_allclose(fits[0], fits[1], rtol=0, atol=1e-9)
+
+
+def test_principal_components_are_those_of_float64():
+    """A dimension that is large and hardly varies costs float32 its digits."""
+    x = anisotropic(900, 16, np.random.default_rng(0))
+    x[:, 3] += np.float32(40.0)
+    embeddings = make_embeddings({"hook_fused": x})
+    train = x[embeddings.rows("train")].astype(np.float64)
+    _, scale, axes = np.linalg.svd(train - train.mean(0), full_matrices=False)
+    expected = (x - train.mean(0)) @ axes.T / scale * np.sqrt(len(train) - 1)
+    found = np.asarray(fit_directions(embeddings, "hook_fused", "pca").transform(x), np.float64)
+    np.testing.assert_allclose(np.abs(found), np.abs(expected), atol=2e-5)
+
+
+def test_directions_are_fitted_once_for_contest_and_baselines(corpus, monkeypatch):
+    from sae_lens_meme.evaluators import controls
+    from sae_lens_meme.evaluators.contest import Contest
+
+    sae, embeddings, _ = corpus
+    asked, fit = [], controls.fit_directions
+    monkeypatch.setattr(
+        controls, "fit_directions", lambda e, hook, kind, *a: asked.append(kind) or fit(e, hook, kind, *a)
+    )
+    shared = controls.SharedDirections()
+    few = {"ks": (1,), "ns": (1,), "n_bootstrap": 0, "n_permutations": 1}
+    Contest(embeddings, concepts=CONCEPTS, fitted=shared, controls=("neurons", "pca"), **few).evaluate(sae)
+    Baselines(embeddings, CONCEPTS, fitted=shared, raw=("neurons", "pca"), n_permutations=1).evaluate(sae)
+    assert asked == ["neurons", "pca"]
+
+
+def test_ica_that_has_not_converged_says_so_on_the_page(corpus, monkeypatch):
+    sae, embeddings, latents = corpus
+    monkeypatch.setattr("sae_lens_meme.evaluators.controls.ICA_WORK", 2 * 8**2)
+    result = Baselines(embeddings, CONCEPTS, raw=("ica",), n_permutations=1).evaluate(sae, latents=latents)
+    assert result.numbers["ica/converged"] == 0
+    assert "ICA did not converge in 2 steps" in result.sections()[0]["note"]
 
 
 def test_ica_is_bounded(monkeypatch):

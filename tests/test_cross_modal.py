@@ -243,8 +243,9 @@ def test_rows_print_their_n_and_the_verdict_says_what_harms(data):
     embeddings, z = data
     result = CrossModal(embeddings, top=TOP, n_bootstrap=30).measure(None, embeddings, latents_of(z))
     n, rows = D_SAE - 2, {row["measure"]: row for row in result.rows()}
-    significant = rows[f"share of the {n} latents above chance, q < .05"]
+    significant = rows[f"share of the {n} latents above chance (q < .05, Benjamini-Hochberg over latents)"]
     assert significant["controls"] == {"permuted": result.numbers["omega/significant_permuted"]}
+    assert f"share of the {n} latents above chance" not in rows, "not corrected for the number of latents: JSON only"
     assert "normalised" not in {name for row in result.rows() for name in row["controls"]}
     ends = [
         (row["low"], row["high"]) for name, row in rows.items() if name.endswith(", best 50%") and "again" not in name

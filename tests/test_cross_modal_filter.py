@@ -12,6 +12,7 @@ from datasets import Dataset, DatasetDict
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import sparse
+from scipy.stats import t
 from sklearn.metrics import roc_auc_score
 
 from sae_lens_meme.embeddings import Embeddings
@@ -248,7 +249,8 @@ def test_the_filters_are_compared_by_the_probe_of_probes(data, scores, result, n
     assert len({len(kept), *map(len, draws)}) == 1
 
 
-def test_the_interval_of_the_difference_resamples_held_out_memes(data, scores, result):
+def test_the_interval_of_the_difference_counts_both_draws(data, scores, result):
+    """Student's t from the variance over resampled held-out memes and that over random training sets."""
     embeddings, latents = data
     task = tasks_of(embeddings)[0][0]
     train, held_out = (np.array(sorted(r, key=lambda row: embeddings.ids[row])) for r in (task.train, task.held_out))
@@ -260,11 +262,53 @@ def test_the_interval_of_the_difference_resamples_held_out_memes(data, scores, r
         rows = np.repeat(held_out, times)
         random = np.mean([aurocs(task, embeddings, latents, probe, rows) for probe in others], axis=0)
         differences.append(np.array(aurocs(task, embeddings, latents, mine, rows)) - random)
-    low, high = np.quantile(differences, [0.025, 0.975], axis=0)
+    of_test = np.var(differences, axis=0, ddof=1)
+    of_train = np.var([aurocs(task, embeddings, latents, probe) for probe in others], axis=0, ddof=1) * (1 + 1 / 3)
+    freedom = (of_test + of_train) ** 2 / (of_test**2 / 24 + of_train**2 / 2)
+    half = t.ppf(0.975, freedom) * np.sqrt(of_test + of_train)
     at = f"{task.name}/keep_{SHARE}/clip"
     for i, level in enumerate(("auroc", "auroc_within_source")):
-        assert result.numbers[f"{at}/{level}_minus_random_low"] == pytest.approx(low[i], abs=1e-9)
-        assert result.numbers[f"{at}/{level}_minus_random_high"] == pytest.approx(high[i], abs=1e-9)
+        value = result.numbers[f"{at}/{level}_minus_random"]
+        assert result.numbers[f"{at}/{level}_minus_random_low"] == pytest.approx(value - half[i], abs=1e-9)
+        assert result.numbers[f"{at}/{level}_minus_random_high"] == pytest.approx(value + half[i], abs=1e-9)
+
+
+def test_a_filter_by_a_score_of_noise_is_rarely_called_better_or_worse():
+    """With the random training sets held fixed, twice as many intervals would leave out 0."""
+    rng, outside, n_intervals = np.random.default_rng(0), 0, 0
+    for _ in range(40):
+        z = rng.exponential(size=(300, 20)) * (rng.random((300, 20)) < 0.3)
+        y = z @ rng.standard_normal(20) + 2 * rng.standard_normal(300) > 0
+        split = ["train"] * 100 + ["test"] * 200
+        noise = {f"hook_{side}_embed": rng.standard_normal((300, 6)) for side in ("image", "text")}
+        embeddings = make_embeddings(noise, labels={"y": y.astype(int).tolist()}, splits=split)
+        found = CrossModal(embeddings, n_bootstrap=50).measure(None, embeddings, Latents.from_csr(sparse.csr_matrix(z)))
+        ends = [
+            found.numbers[f"y/keep_0.5/{by}/auroc_minus_random_{end}"]
+            for by in ("clip", "sum")
+            for end in ("low", "high")
+        ]
+        outside += sum(low > 0 or high < 0 for low, high in (ends[:2], ends[2:]))
+        n_intervals += 2
+    assert outside / n_intervals <= 0.1, outside
+
+
+def test_one_random_selection_says_nothing_of_the_training_draw(data):
+    found = CrossModal(data[0], n_bootstrap=25, n_random=1, tasks=["hate"]).measure(None, *data)
+    assert found.numbers["hate/keep_0.5/sum/auroc_minus_random_low"] is None
+    assert "n_random is below 2" in found.reasons["hate/keep_0.5/sum/auroc_minus_random_low"]
+
+
+def test_where_all_memes_have_one_l0_mean_and_sum_are_said_to_be_the_same():
+    rng = np.random.default_rng(0)
+    indices = np.sort(rng.permuted(np.tile(np.arange(20), (200, 1)), axis=1)[:, :4], axis=1).astype(np.int32)
+    latents = Latents(indices, rng.exponential(size=(200, 4)).astype(np.float32), 20)
+    hooks = {f"hook_{side}_embed": rng.standard_normal((200, 6)) for side in ("image", "text")}
+    embeddings = make_embeddings(hooks, labels={"y": [i % 2 for i in range(200)]})
+    found = CrossModal(embeddings, n_bootstrap=5).measure(None, embeddings, latents)
+    assert found.numbers["y/keep_0.5/mean/auroc"] == found.numbers["y/keep_0.5/sum/auroc"]
+    assert "the same memes as by the sum" in found.explain["y/keep_0.5/mean/auroc"]
+    assert {name for row in found.rows() for name in row["controls"]} & {"mean", "normalised"} == set()
 
 
 def test_a_filter_that_finds_the_clean_memes_beats_random():

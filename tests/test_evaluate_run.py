@@ -109,7 +109,7 @@ def test_wrong_options_are_one_line(given, message):
     [
         ({"only": ["probs"]}, "unknown key 'probs'; did you mean 'probes'"),
         ({"only": ["answer_key"]}, "'answer_key' needs --answer-key FOLDER"),
-        ({"only": ["probes"], "skip": ["probes"]}, "no evaluator is left; there are reconstruction"),
+        ({"only": ["probes"], "skip": ["probes"]}, "no evaluator is left; there are contest, reconstruction"),
         ({"influence": {"n_randm": 3}}, "influence: unknown key 'n_randm'; did you mean 'n_random'"),
     ],
 )

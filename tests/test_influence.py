@@ -223,6 +223,44 @@ def test_random_direction_control_is_a_step_of_equal_norm(data, kind):
             np.testing.assert_allclose(effects.delta_random[latent, m], np.mean(deltas, axis=0), atol=1e-11)
 
 
+@pytest.mark.parametrize("n_classes", [2, 3])
+def test_the_orthogonal_step_moves_no_logit_but_the_length(data, n_classes):
+    """Equal norm, the latent's own direction without its part in the span of the probe: a loop over memes."""
+    _, embeddings, sae = data
+    z = sparse.csr_matrix(encode(sae, embeddings, rows=embeddings.rows("test")).csr(), dtype=np.float64)
+    dense, probe = z.toarray(), random_probe(n_classes, z.shape[1], 1)
+    effects = effects_of(latent_route(probe, z, np.eye(z.shape[1])[:1]), MULTIPLIERS, n_random=1)
+    span = np.linalg.svd(probe.coef, full_matrices=False)[2]
+    before = probe.predict_proba(dense)
+    for latent in (0, 7, 20):
+        v = np.eye(z.shape[1])[latent]
+        v -= span.T @ (span @ v)
+        v /= np.linalg.norm(v)
+        for m, multiplier in enumerate(MULTIPLIERS):
+            moved = dense + (multiplier - 1) * dense[:, [latent]] * v
+            np.testing.assert_allclose(moved @ probe.coef.T, dense @ probe.coef.T, atol=1e-9)
+            expected = np.abs((probe.predict_proba(moved) - before).mean(0))[-effects.delta_all.shape[2] :]
+            np.testing.assert_allclose(effects.delta_orthogonal[latent, m], expected, atol=1e-9)
+
+
+def test_steering_a_latent_that_the_probe_does_not_read_is_all_renormalisation():
+    z = random_latents(3)
+    probe = random_probe(3, z.shape[1])
+    probe.coef[:, 8] = 0
+    effects = effects_of(latent_route(probe, z, np.eye(z.shape[1])[:1]), MULTIPLIERS, n_random=1)
+    np.testing.assert_allclose(effects.delta_orthogonal[8], np.abs(effects.delta_all[8]), atol=1e-12)
+    assert effects.delta_orthogonal[8].max() > 1e-3
+
+
+def test_a_classifier_that_is_not_linear_has_no_orthogonal_step(data):
+    _, embeddings, sae = data
+    head = cosine_head(np.random.default_rng(3))
+    result = Influence(embeddings, tasks=["hate"], routes=["embedding"], heads=[head], n_bootstrap=0).evaluate(sae)
+    assert result.numbers["ablation/embedding/model/hate/largest_orthogonal"] is None
+    assert "not linear" in result.reasons["ablation/embedding/model/hate/largest_orthogonal"]
+    assert result.numbers["ablation/embedding/hate/largest_orthogonal"] == 0, "no length counts there"
+
+
 def test_ablating_every_active_latent_is_decoding_zeros(data, result):
     x, embeddings, sae = data
     rows = embeddings.rows("test")
@@ -474,6 +512,7 @@ def test_rows_stand_beside_their_controls(result):
     assert row["controls"] == {
         "random maximum": numbers[f"{group}/random_maximum"],
         "random": numbers[f"{group}/largest_random"],
+        "orthogonal": numbers[f"{group}/largest_orthogonal"],
         "matched": numbers[f"{group}/largest_matched"],
         "attached": 0,
     }
@@ -484,14 +523,20 @@ def test_rows_stand_beside_their_controls(result):
 
 def test_the_verdict_counts_what_beats_random_steps(data, result):
     """By the lower end of the interval, so that it says no where chance may have said yes."""
-    counts = []
+    beats, as_much, median = [], [], []
     for edit in ("ablation", "steering/x5"):
         groups = [f"{edit}/latent/{task}" for task in ("hate", "stance")]
-        low, rival = ([result.numbers[f"{g}/{key}"] for g in groups] for key in ("largest_low", "random_maximum"))
-        counts.append(sum(a > b for a, b in zip(low, rival, strict=True)))
+        value, low, rival, length = (
+            np.array([result.numbers[f"{g}/{key}"] for g in groups])
+            for key in ("largest", "largest_low", "random_maximum", "largest_orthogonal")
+        )
+        beats.append((low > rival).sum())
+        as_much.append((length >= low).sum())
+        median.append(np.median(length / value))
     assert result.verdict == (
-        "One latent beats the largest random step of equal norm (lower end of 95 %): "
-        f"ablation for {counts[0]} of 2 labels, steering x5 for {counts[1]} of 2 labels."
+        f"One latent beats the largest random step (lower end of 95 %): ablation for {beats[0]}, steering x5 for {beats[1]} "
+        "of 2 labels. Renormalisation alone (a step orthogonal to the probe) does as much: "
+        f"ablation for {as_much[0]} (median {median[0]:.0%}), steering x5 for {as_much[1]} (median {median[1]:.0%})."
     )
     _, embeddings, sae = data
     assert Influence(embeddings, n_bootstrap=0, n_random=0).evaluate(sae).verdict is None

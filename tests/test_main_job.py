@@ -46,7 +46,7 @@ def test_memes_without_labels_are_evaluated_as_far_as_it_goes(tmp_path: Path):
     cli("train", "demo.yaml", "--corpus", "C", "--model", "demo-encoder", "--out", "S", "epochs=1", "train_batch_size_tokens=32", cwd=tmp_path)  # fmt: skip
     cli("evaluate", "--sae", "S", "--embeddings", "E", "--out", "V", cwd=tmp_path)
     evaluation = json.loads((tmp_path / "V" / "evaluation.json").read_text())
-    need_no_labels = ["reconstruction", "monosemanticity", "cross_modal", "question_set", "naming"]
+    need_no_labels = ["reconstruction", "monosemanticity", "superposition", "cross_modal", "question_set", "naming"]
     assert list(evaluation["results"]) == need_no_labels
     assert "no label has two classes" in evaluation["skipped"]["concept_alignment"]
 

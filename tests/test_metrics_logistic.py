@@ -85,3 +85,17 @@ def test_a_very_rare_class_and_a_small_penalty_share():
     y = np.where(np.arange(4000) < 3, 1, 0)
     (fit,) = fit_logistic(x, [y], np.array([0, 1]))
     np.testing.assert_allclose(fit.coef, scikit_learn(x, y).coef_, atol=1e-7)
+
+
+@pytest.mark.parametrize("classes", [2, 3])
+@pytest.mark.parametrize("kind", ["dense", "sparse"])
+def test_several_penalties_at_once_are_scikit_learns(kind, classes):
+    x, y = draw(300, 20, classes, 2, density=0.3 if kind == "sparse" else 1.0)
+    penalties = (0.01, 1.0, 20.0)
+    rows = sparse.csr_matrix(x) if kind == "sparse" else x
+    fits = fit_logistic(rows, [y] * 3, np.unique(y), penalties)
+    for fit, C in zip(fits, penalties, strict=True):
+        expected = LogisticRegression(C=C, solver="newton-cholesky", tol=1e-12).fit(x, y)
+        np.testing.assert_allclose(fit.coef, expected.coef_, atol=1e-6)
+        np.testing.assert_allclose(fit.intercept, expected.intercept_, atol=1e-6)
+        assert fit.gradient_norm <= logistic.TOLERANCE

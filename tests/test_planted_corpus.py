@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
@@ -15,8 +16,9 @@ from scipy.stats import chi2_contingency
 from sae_lens_meme.labels import LEVELS
 from sae_lens_meme.planted.causes import NOISE, SHARES
 from sae_lens_meme.planted.factors import OBJECTS, TEXTUAL, TOPICS, VISUAL
-from sae_lens_meme.planted.phrases import MOOD_PHRASES, TOPIC_PHRASES
+from sae_lens_meme.planted.phrases import ADDRESSEE_PHRASES, MOOD_PHRASES, TOPIC_PHRASES
 from sae_lens_meme.planted.pictures import draw_picture
+from sae_lens_meme.planted.places import meme_places
 from sae_lens_meme.planted.rows import STREAMS, PlantedMeme, planted_memes
 
 
@@ -126,6 +128,43 @@ def _p(counts: Any) -> float:
 
 def _says(text: str, phrase: str) -> bool:
     return phrase.replace(",", "") in text
+
+
+def test_a_factor_changes_the_picture_inside_its_box_only(memes: list[PlantedMeme]) -> None:
+    """But for scene, light and layout, which are everywhere, and for figures, whose faces move the others' jitter."""
+    other = {"object": "car", "colour": "blue", "expression": "smile", "hat": "none", "sign": "none", "bursts": 0}
+    for meme in [m for m in memes if m.factors.sign != "none" and m.factors.bursts][:40]:
+        before = np.array(meme.draw()).astype(int)
+        size = len(before)
+        for factor, value in other.items():
+            if getattr(meme.factors, factor) == value:
+                continue
+            boxes = [row[4:8] for row in meme_places(meme) if row[1] == factor]
+            changed = replace(meme.factors, **{factor: value})
+            after = np.array(draw_picture(changed, meme.caption, np.random.default_rng([*meme._key, 1]))).astype(int)
+            rows, columns = np.nonzero(np.abs(before - after).sum(axis=-1))
+            inside = np.zeros(len(rows), bool)
+            for x0, y0, x1, y1 in boxes:
+                x, y = columns / size, rows / size
+                inside |= (x >= x0 - 0.03) & (x <= x1 + 0.03) & (y >= y0 - 0.03) & (y <= y1 + 0.03)
+            assert len(rows), (meme.id, factor)
+            assert inside.all(), (meme.id, factor)
+
+
+def test_the_words_of_a_place_say_its_value(memes: list[PlantedMeme]) -> None:
+    said = {"topic": TOPIC_PHRASES, "mood": MOOD_PHRASES, "addressee": ADDRESSEE_PHRASES}
+    for meme in memes[::7]:
+        words = meme.caption.split()
+        for _, factor, value, kind, *box, start, end in meme_places(meme):
+            if kind == "visual":
+                assert (start, end) == (None, None)
+                assert all(0 <= c <= 1 for c in box)
+                continue
+            text = re.sub("[,:!?]", "", " ".join(words[start:end])).lower()
+            if factor in said:
+                assert text in said[factor][value]
+            elif factor in ("clash", "pairing"):
+                assert text in MOOD_PHRASES[meme.factors.mood]
 
 
 def test_captions_are_diverse(memes: list[PlantedMeme]) -> None:

@@ -41,7 +41,7 @@ def fresh(towers: Towers) -> tuple[np.ndarray, np.ndarray, list[Factors]]:
         rng = np.random.default_rng([987_654, i])
         meme = aligned_factors(rng)
         memes.append(meme)
-        captions.append(write_caption(meme, rng))
+        captions.append(write_caption(meme, rng).text)
         pictures.append(towers.preprocess(draw_picture(meme, captions[-1], rng)))
     with torch.no_grad():
         image = towers.model.encode_image(torch.stack(pictures), normalize=True)

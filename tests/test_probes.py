@@ -23,12 +23,15 @@ from sae_lens_meme.evaluators.classifiers import (
     Probe,
     SharedProbes,
     fit_embedding_probe,
+    fit_embedding_probes,
     fit_latent_probe,
+    fit_latent_probes,
     tasks_of,
     thinned,
 )
 from sae_lens_meme.evaluators.latents import encode
 from sae_lens_meme.evaluators.probes import permute_within, scores
+from sae_lens_meme.evaluators.rows import resampled
 
 N, D = 600, 32
 
@@ -119,7 +122,8 @@ def test_scores_agree_with_scikit_learn(data, result, task, space):
         if space == "latents"
         else StandardScaler().fit(x[train].astype(float)).transform(x.astype(float))
     )
-    model = LogisticRegression(C=1, solver="newton-cholesky", tol=1e-12).fit(features[train], label.values[train])
+    C = result.numbers[f"{task}/{space}/C"]
+    model = LogisticRegression(C=C, solver="newton-cholesky", tol=1e-12).fit(features[train], label.values[train])
     p, y = model.predict_proba(features[test]), label.values[test]
     predicted = model.predict(features[test])
     binary = {"y_score": p[:, 1]} if p.shape[1] == 2 else {"y_score": p, "multi_class": "ovr", "average": "macro"}
@@ -134,6 +138,105 @@ def test_scores_agree_with_scikit_learn(data, result, task, space):
         assert row[key] == pytest.approx(value, abs=1e-6)
         assert result.numbers[f"{task}/{space}/{key}"] == row[key]
     assert (row["n_train"], row["n_held_out"], row["split"]) == (len(train), len(test), "test")
+
+
+@pytest.mark.parametrize("space", ["latents", "embedding"])
+def test_validation_memes_choose_C_for_each_space(data, space):
+    """By scikit-learn: of the grid the C with the best AUROC within source on validation memes, which do not measure."""
+    x, embeddings, sae = data
+    grid = (0.003, 0.1, 30.0)
+    found = Probes(embeddings, latents_C=grid, embedding_C=grid, n_permutations=0, n_bootstrap=0).evaluate(sae).numbers
+    z = normalize(encode(sae, embeddings).csr().toarray().astype(float)) if space == "latents" else x.astype(float)
+    chosen = {}
+    for task in ("hate", "stance", "shade"):
+        label = embeddings.label(task)
+        train, choose = (rows[label.known[rows]] for rows in map(embeddings.rows, ("train", "validation")))
+        features = z if space == "latents" else StandardScaler().fit(z[train]).transform(z)
+        best = []
+        for C in grid:
+            model = LogisticRegression(C=C, solver="newton-cholesky", tol=1e-12).fit(
+                features[train], label.values[train]
+            )
+            probabilities = model.predict_proba(features[choose])
+            best.append(scores(model.classes_, probabilities, label.values[choose], embeddings.sources[choose])[0])
+        chosen[task] = grid[int(np.argmax([score["auroc_within_source"] for score in best]))]
+        assert found[f"{task}/{space}/C"] == chosen[task]
+    assert space == "embedding" or len(set(chosen.values())) > 1, "one C would not do for every label"
+
+
+def test_memes_that_measure_choose_nothing(data):
+    """Without test memes the validation memes measure: C is 1."""
+    _, embeddings, sae = data
+    splits = ["validation" if split == "test" else "train" for split in embeddings.splits]
+    memes = embeddings.dataset.remove_columns("split").add_column("split", splits)
+    found = Probes(type(embeddings).from_dataset(memes), tasks=["stance"], n_permutations=0).evaluate(sae).numbers
+    assert {found[f"stance/{space}/C"] for space in ("latents", "embedding", "reconstruction")} == {1.0}
+
+
+def test_latents_and_embedding_are_compared_on_the_same_resamples_of_groups(data):
+    """Against a loop that writes the drawn groups out; copies of a meme make the interval no narrower."""
+    _, embeddings, sae = data
+    widths = {}
+    for copies in (1, 3):
+        rows = np.repeat(np.arange(N), copies)
+        dataset = embeddings.dataset.select(rows)
+        dataset = dataset.remove_columns("id").add_column("id", [f"meme-{i:05}" for i in range(len(rows))])
+        memes = type(embeddings).from_dataset(dataset.add_column("group", rows.tolist()))
+        made = Probes(memes, tasks=["stance"], spaces=["latents", "embedding"], n_permutations=0, n_bootstrap=300)
+        result = made.evaluate(sae)
+        key = "stance/latents_minus_embedding/auroc_within_source"
+        value, low, high = (result.numbers[key + end] for end in ("", "_low", "_high"))
+        assert value == pytest.approx(
+            result.numbers["stance/latents/auroc_within_source"]
+            - result.numbers["stance/embedding/auroc_within_source"]
+        )
+        assert low < value < high
+        widths[copies] = high - low
+        (row,) = [row for row in result.rows() if "minus that of the embedding" in row["section"]]
+        assert (row["value"], row["low"], row["high"]) == (value, low, high)
+        assert row["controls"]["C latents"] == result.numbers["stance/latents/C"]
+        assert row["controls"]["C embedding"] == result.numbers["stance/embedding/C"]
+        alone = [
+            result.numbers[f"stance/{s}/auroc_within_source_{end}"]
+            for s in ("latents", "embedding")
+            for end in ("low", "high")
+        ]
+        assert high - low < (alone[1] - alone[0]) + (alone[3] - alone[2]), "pairing takes out what both share"
+    assert widths[3] == pytest.approx(widths[1], rel=0.25)
+
+
+def test_a_paired_interval_is_that_of_resamples_written_out(data):
+    _, embeddings, sae = data
+    made = Probes(
+        embeddings, tasks=["stance"], spaces=["latents", "embedding"], n_permutations=0, n_bootstrap=60, seed=3
+    )
+    found = made.evaluate(sae).numbers
+    (task,), _ = tasks_of(embeddings, ["stance"])
+    z, x, y, sources = (
+        encode(sae, embeddings).csr(),
+        embeddings.take("hook_fused", np.arange(N)),
+        task.label.values,
+        embeddings.sources,
+    )
+    (latents,) = fit_latent_probes("stance", z[task.train], [y[task.train]], [found["stance/latents/C"]])
+    (dense,) = fit_embedding_probes("stance", x[task.train], y[task.train], [found["stance/embedding/C"]])
+    weights = resampled(embeddings, task.held_out, 60, 3)
+    apart = []
+    for drawn in weights.T[1:]:
+        rows = np.repeat(task.held_out, drawn)
+        both = [
+            scores(p.classes, p.predict_proba(of[rows]), y[rows], sources[rows])[0]
+            for p, of in ((latents, z), (dense, x))
+        ]
+        apart.append(both[0]["auroc_within_source"] - both[1]["auroc_within_source"])
+    key = "stance/latents_minus_embedding/auroc_within_source"
+    np.testing.assert_allclose(
+        [found[f"{key}_low"], found[f"{key}_high"]], np.quantile(apart, [0.025, 0.975]), atol=1e-9
+    )
+
+
+def test_the_z_scores_are_of_the_known_train_rows_of_the_task(result):
+    assert "z-scored on the known train rows of the task" in result.explain["hate/embedding/auroc"]
 
 
 def test_majority_is_scikit_learns_prior(data, result):
@@ -197,7 +300,8 @@ def test_the_control_is_the_mean_over_its_draws(data):
     each = []
     for _ in range(3):
         permuted = permute_within(y[task.train], embeddings.sources[task.train], rng)
-        p = fit_latent_probe("stance", z[task.train], permuted).predict_proba(z[task.held_out])
+        (probe,) = fit_latent_probes("stance", z[task.train], [permuted], [result.numbers["stance/latents/C"]])
+        p = probe.predict_proba(z[task.held_out])
         each.append(roc_auc_score(y[task.held_out], p, multi_class="ovr", average="macro"))
     assert len(set(each)) == 3
     assert result.numbers["stance/latents_permuted/auroc"] == pytest.approx(np.mean(each))
@@ -301,6 +405,7 @@ def test_named_task_must_be_one(data):
             r"probes\.spaces\.0 is 'pixels', it must be 'latents', 'embedding' or 'reconstruction'",
         ),
         ({"n_permutations": -4}, r"probes\.n_permutations is -4, it must be 0 or more"),
+        ({"latents_C": [0.0]}, r"probes\.latents_C is 0\.0, it must be above 0"),
         ({"seed": 0.5}, r"probes\.seed is 0\.5, it must be an integer"),
         ({"task": ["hate"]}, "probes: unknown key 'task'; did you mean 'tasks'"),
         ({"tasks": "hate"}, r"probes\.tasks is 'hate', it must be"),
@@ -333,7 +438,7 @@ def test_a_label_without_test_rows_says_so_with_its_counts():
 
 
 def test_rows_carry_their_n_and_split(data, result):
-    shown = {row["measure"]: row for row in result.rows()}
+    shown = {row["measure"]: row for row in result.rows() if "minus" not in row["section"]}
     numbers, table = result.numbers, result.table.set_index(["task", "space"])
     n = table.loc[("hate", "latents"), "n_held_out"]
     row = shown[f"hate ({n} test memes)"]

@@ -189,6 +189,21 @@ def test_intervals_cover_the_true_share():
     assert (found.classes == CLASSES.index("cross-modal")).mean() > 0.9
 
 
+def test_shares_of_rare_latents_are_marked_because_their_intervals_are_too_short():
+    """The same latents, firing in some 25 items: the intervals hold the truth less often than they say."""
+    rng, p = np.random.default_rng(8), 0.15
+    a, a2, b, b2 = rng.random((4, 300, 400)) < p
+    found = effects(cells(np.stack([x & y for x in (a, a2) for y in (b, b2)]).astype(float)), min_items=1)
+    assert 20 < np.median(found.n_active) < 30
+    table = table_of(found)
+    assert table["rare"].mean() > 0.99
+    assert (table["rare"] == (table["n_active"] < 50)).all()
+    low, high = found.shares_interval
+    true = np.array([p, p, 1 - p]) / (1 + p)
+    covered = ((low <= true[:, None]) & (high >= true[:, None])).mean(axis=1)
+    assert covered.min() < 0.92, "if this holds no more, the mark may go"
+
+
 # -- what the shares and classes mean
 
 
@@ -571,6 +586,9 @@ def test_numbers_follow_from_the_table():
     for term in ("image", "text", "interaction"):
         assert numbers[f"median_{term}_share"] == pytest.approx(table[f"{term}_share"].median())
     assert numbers["n_latents"] == len(table)
+    assert numbers["n_rare"] == table["rare"].sum() == (table["n_active"] < 50).sum()
+    rows = [row["measure"] for row in result.rows()]
+    assert rows[-1] == f"of which rare, firing in fewer than 50 items ({numbers['n_rare']} of {len(table)} latents)"
     np.testing.assert_allclose(table[[f"{t}_share" for t in ("image", "text", "interaction")]].sum(axis=1), 1)
     assert numbers["n_binding"] == table["binds"].sum()
     assert numbers["median_concentration"] == pytest.approx(table["concentration"].median())

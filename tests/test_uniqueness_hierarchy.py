@@ -4,10 +4,12 @@
 from __future__ import annotations
 
 import json
+import sys
 from itertools import combinations
 from types import SimpleNamespace
 
 import numpy as np
+import pandas as pd
 import pytest
 from arrays import make_embeddings
 from hypothesis import given, settings
@@ -17,9 +19,11 @@ from sae_lens.saes.sae import SAEMetadata
 from scipy import sparse
 from tiny_sae import tiny_sae
 
+from sae_lens_meme.cli import main
+from sae_lens_meme.embed import embed_arrays
 from sae_lens_meme.embeddings import Embeddings
 from sae_lens_meme.errors import ConfigError, DataError, MemeError
-from sae_lens_meme.evaluators import Latents, encode
+from sae_lens_meme.evaluators import Latents, encode, load_sae
 from sae_lens_meme.evaluators.monosemanticity import (
     Monosemanticity,
     hierarchy,
@@ -353,6 +357,39 @@ def test_an_evaluation_measures_the_hierarchy_of_a_label():
             "10-39/depth"
         ]
     )
+
+
+def test_the_command_line_knows_the_groups_that_training_wrote(tmp_path, capsys):
+    """SAELens saves a Matryoshka SAE as a JumpReLU one: only runner_cfg.json has its groups."""
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((400, 8)).astype(np.float32)
+    np.save(tmp_path / "x.npy", x)
+    split = ["train", "validation", "test", "test"] * 100
+    pd.DataFrame({"id": range(400), "split": split, "kind": rng.choice(LEAVES, 400)}).to_csv(
+        tmp_path / "rows.csv", index=False
+    )
+    embed_arrays(tmp_path / "E", fused_embeds=tmp_path / "x.npy", table=tmp_path / "rows.csv")
+    tiny_sae(x, d_sae=40, k=6).save_model(tmp_path / "S")
+    (tmp_path / "S" / "runner_cfg.json").write_text(json.dumps({"sae": {"matryoshka_widths": [10, 40]}}))
+    assert load_sae(tmp_path / "S").cfg.metadata.matryoshka_widths == [10, 40]
+    given = {"n_permutations": 0, "neurons": False, "min_support": 3, "top": TOP, "hierarchy": "kind"}
+    folders = ("--sae", tmp_path / "S", "--embeddings", tmp_path / "E", "--out", tmp_path / "V")
+    options = [f"monosemanticity.{key}={str(value).lower()}" for key, value in given.items()]
+    with pytest.MonkeyPatch.context() as patched:
+        arguments = ["sae-lens-meme", "evaluate", *map(str, folders), "--only", "monosemanticity", *options]
+        patched.setattr(sys, "argv", arguments)
+        with pytest.raises(SystemExit) as ended:
+            main()
+    assert not ended.value.code, capsys.readouterr()
+    numbers = json.loads((tmp_path / "V" / "evaluation.json").read_text())["results"]["monosemanticity"]["numbers"]
+    assert numbers["hierarchy/10-39/n_latents"] > 0
+
+
+@pytest.mark.parametrize("written", [[1], {"sae": [2]}, {"sae": {"matryoshka_widths": "10"}}, {}])
+def test_a_runner_config_of_another_kind_names_no_groups(tmp_path, written):
+    (tmp_path / "runner_cfg.json").write_text(json.dumps(written))
+    with pytest.raises(ConfigError, match="names no matryoshka_widths"):
+        matryoshka_widths(tmp_path)
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ from sae_lens_meme.corpus.notes import corpus_notes
 from sae_lens_meme.corpus.readers import READERS
 from sae_lens_meme.corpus.rows import Row
 from sae_lens_meme.labels import LEVELS
+from sae_lens_meme.markdown import markdown_table, markdown_text
 
 _TEMPLATE = Path(__file__).with_name("card.md")
 
@@ -47,7 +48,7 @@ def corpus_card(splits: Mapping[str, Sequence[Row]], facts: Mapping[str, Any]) -
         ),
         notes=_list(corpus_notes(facts), "Train and test share no picture and no caption."),
         merge="\n\n".join([preset, *(reader.note for _, reader in readers if reader and reader.note)]),
-        provenance=_list([f"{_cell(s)}: {(reader and reader.provenance) or OTHER}" for s, reader in readers]),
+        provenance=_list([f"{markdown_text(s)}: {(reader and reader.provenance) or OTHER}" for s, reader in readers]),
     )
     return str(card).rstrip() + "\n"
 
@@ -56,7 +57,7 @@ def _rows_table(splits: Mapping[str, Sequence[Row]], sources: Sequence[str]) -> 
     counts = {split: Counter(row.source for row in rows) for split, rows in splits.items()}
     body = [[source, *(f"{counts[split][source]:,}" for split in splits)] for source in sources]
     total = ["all", *(f"{len(rows):,}" for rows in splits.values())]
-    return _table(["source", *splits], [*body, total])
+    return markdown_table(["source", *splits], [*body, total])
 
 
 def _labels_table(rows: Sequence[Row], labels: Sequence[str]) -> str:
@@ -68,7 +69,7 @@ def _labels_table(rows: Sequence[Row], labels: Sequence[str]) -> str:
             f"{_level(label, value)}: {counts[value]:,}" for value in sorted(v for v in counts if v is not None)
         )
         body.append([label, f"{len(rows) - missing:,}", f"{missing:,}", values or "-"])
-    return _table(["label", "known", "missing", "values"], body)
+    return markdown_table(["label", "known", "missing", "values"], body)
 
 
 def _level(label: str, value: int) -> str:
@@ -80,21 +81,8 @@ def _missing_table(rows: Sequence[Row], sources: Sequence[str], labels: Sequence
     size = Counter(row.source for row in rows)
     known = Counter((row.source, label) for row in rows for label, value in row.labels.items() if value is not None)
     body = [[label, *(f"{1 - known[source, label] / size[source]:.1%}" for source in sources)] for label in labels]
-    return _table(["label", *sources], body)
+    return markdown_table(["label", *sources], body)
 
 
 def _list(lines: Sequence[str], otherwise: str = "") -> str:
     return "\n".join(f"- {line}" for line in lines) or otherwise
-
-
-def _table(header: Sequence[str], body: Sequence[Sequence[str]]) -> str:
-    lines = [header, ["---"] * len(header), *body]
-    return "\n".join(f"| {' | '.join(map(_cell, line))} |" for line in lines)
-
-
-def _cell(text: str) -> str:
-    """A source's name is the user's text: it cannot break the table, bring markup, or steer a terminal."""
-    for character, entity in (("&", "&amp;"), ("<", "&lt;"), ("|", "&#124;"), ("[", "&#91;"), ("`", "&#96;")):
-        text = text.replace(character, entity)
-    text = "".join(character if character.isprintable() else " " for character in text)
-    return " ".join(text.split())

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,7 +14,7 @@ from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
 
 from sae_lens_meme.corpus import caption_of, corpus_notes, load_corpus, load_rows
-from sae_lens_meme.device import pick_device
+from sae_lens_meme.embed.encoder import Encoder
 from sae_lens_meme.embed.options import HEADS, EmbedOptions
 from sae_lens_meme.embeddings import Embeddings, embedding_features, require_finite
 from sae_lens_meme.errors import ConfigError, ModelError
@@ -27,9 +25,6 @@ from sae_lens_meme.labels import NOT_LABELS
 from sae_lens_meme.progress import progress_bar
 from sae_lens_meme.shards import shard_names, write_dataset
 from sae_lens_meme.storage import StepFolder, read_finished, sha256_file, sha256_json
-
-if TYPE_CHECKING:
-    from sae_lens_meme.hooks import HookedMemeCLIP
 
 SHARD_BATCHES = 16
 FUSED_SHARD = 4096
@@ -66,9 +61,9 @@ def embed_corpus(
         )
     read_finished(corpus, "corpus")
     if options.fusion == "clip":
-        return _embed_towers(corpus, out, _Encoder.load(options), overwrite, progress)
+        return _embed_towers(corpus, out, Encoder.load(options), overwrite, progress)
     _require_heads_or_task(corpus, options)
-    towers = _embed_towers(corpus, out / "towers", _Encoder.load(options), overwrite, progress)
+    towers = _embed_towers(corpus, out / "towers", Encoder.load(options), overwrite, progress)
     return _fuse_with_heads(towers, out, options, overwrite)
 
 
@@ -85,53 +80,7 @@ def _require_heads_or_task(corpus: Path, options: EmbedOptions) -> None:
         raise ConfigError(f"task {options.task!r} is not a label of {corpus}; it has {', '.join(labels) or 'none'}")
 
 
-@dataclass(frozen=True)
-class _Encoder:
-    """A model and how it is run."""
-
-    model: HookedMemeCLIP
-    device: str
-    dtype: torch.dtype
-    batch_size: int
-    workers: int
-
-    @classmethod
-    def load(cls, options: EmbedOptions) -> _Encoder:
-        from sae_lens_meme.hooks import HookedMemeCLIP
-
-        device = pick_device(options.device)
-        model = HookedMemeCLIP.from_pretrained(options.model, fusion=options.fusion, device=device)
-        return cls(model, device, _dtype(options.dtype, device), options.batch_size, _workers(options.workers))
-
-    @property
-    def facts(self) -> dict[str, Any]:
-        towers = self.model.towers
-        return {
-            "model": towers.name,
-            "weights": towers.weights_sha256,
-            "preprocess": str(towers.preprocess),
-            "fusion": self.model.fusion,
-            "dtype": str(self.dtype).removeprefix("torch."),
-            "batch_size": self.batch_size,
-        }
-
-    def run(self, batches: DataLoader[Any], advance: Callable[[int], None]) -> Iterator[dict[str, np.ndarray]]:
-        """Image and text embeddings, float32, batch by batch."""
-        on_cpu = self.device == "cpu"
-        if on_cpu:
-            # autocast inside inference_mode on a CPU is ten times slower than casting the weights once
-            self.model.to(self.dtype)
-        for pixels, tokens in batches:
-            pixels = pixels.to(self.device, dtype=self.dtype if on_cpu else None, non_blocking=True)
-            tokens = tokens.to(self.device, non_blocking=True)
-            half = not on_cpu and self.dtype != torch.float32
-            with torch.inference_mode(), torch.autocast(self.device, self.dtype, enabled=half):
-                embedded = self.model.encode(pixels, tokens)
-            yield {hook: x.float().cpu().numpy() for hook, x in embedded.items()}
-            advance(len(pixels))
-
-
-def _embed_towers(corpus: Path, out: Path, encoder: _Encoder, overwrite: bool, progress: bool) -> Embeddings:
+def _embed_towers(corpus: Path, out: Path, encoder: Encoder, overwrite: bool, progress: bool) -> Embeddings:
     manifest = read_finished(corpus, "corpus")
     rows = load_rows(corpus)
     source = sha256_json([manifest["fingerprint"], manifest["files"]])
@@ -141,13 +90,13 @@ def _embed_towers(corpus: Path, out: Path, encoder: _Encoder, overwrite: bool, p
     return Embeddings.load(out)
 
 
-def _write(folder: StepFolder, rows: Dataset, encoder: _Encoder, notes: list[str], progress: bool) -> None:
+def _write(folder: StepFolder, rows: Dataset, encoder: Encoder, notes: list[str], progress: bool) -> None:
     size = SHARD_BATCHES * encoder.batch_size
     shards = [range(start, min(start + size, len(rows))) for start in range(0, len(rows), size)]
     missing = [shard for name, shard in zip(shard_names(len(shards)), shards, strict=True) if not folder.has(name)]
     fused = encoder.model.fusion == "clip"
     widths = {hook: encoder.model.d(hook) for hook in (*SIDES, *([FUSED] if fused else []))}
-    described = {name: kind for name, kind in rows.features.items() if name not in ("image", "image_sha256")}
+    described = {name: kind for name, kind in rows.features.items() if name != "image"}
     with progress_bar("embed", sum(map(len, missing)), show=progress) as advance:
         encoded = encoder.run(_loader(rows, missing, encoder), advance)
         texts = rows.select_columns(list(described))
@@ -171,7 +120,7 @@ def _columns(
     return {**columns, **{hook: x[:, None, :] for hook, x in vectors.items()}}
 
 
-def _loader(rows: Dataset, shards: list[range], encoder: _Encoder) -> DataLoader[Any]:
+def _loader(rows: Dataset, shards: list[range], encoder: Encoder) -> DataLoader[Any]:
     """Decoded batches of the missing shards; a batch never crosses a shard, so that shards depend on nothing else."""
     size = encoder.batch_size
     batches = [list(shard[i : i + size]) for shard in shards for i in range(0, len(shard), size)]
@@ -217,16 +166,6 @@ class _Memes(TorchDataset[tuple[torch.Tensor, torch.Tensor]]):
 def _stack(items: list[tuple[torch.Tensor, torch.Tensor]]) -> tuple[torch.Tensor, torch.Tensor]:
     pixels, tokens = zip(*items, strict=True)
     return torch.stack(pixels), torch.stack(tokens)
-
-
-def _dtype(dtype: str, device: str) -> torch.dtype:
-    if dtype == "auto":
-        return torch.bfloat16 if device.startswith("cuda") else torch.float32
-    return getattr(torch, dtype)
-
-
-def _workers(workers: int | None) -> int:
-    return min(8, os.cpu_count() or 1) if workers is None else workers
 
 
 def _fuse_with_heads(towers: Embeddings, out: Path, options: EmbedOptions, overwrite: bool) -> Embeddings:

@@ -17,26 +17,22 @@ from sae_lens_meme import options
 from sae_lens_meme.embeddings import Embeddings
 from sae_lens_meme.errors import ConfigError, DataError
 from sae_lens_meme.evaluators.base import Evaluator, Unavailable
-from sae_lens_meme.evaluators.concept_alignment.compute import (
-    INTERVLM_F1,
-    PROTOCOLS,
-    association,
-    measured_f1,
-    pair_counts,
-)
-from sae_lens_meme.evaluators.concept_alignment.quantities import COUNTS, N_F1, NO_QUALITY, TESTED
+from sae_lens_meme.evaluators.concept_alignment.compute import PROTOCOLS
+from sae_lens_meme.evaluators.concept_alignment.counts import FAMILIES, N_ABOVE, PairCounts
+from sae_lens_meme.evaluators.concept_alignment.quantities import COUNTS, NO_QUALITY, TESTED
 from sae_lens_meme.evaluators.concepts import Concept, ConceptLabels, Concepts, concepts_of, require_concepts
 from sae_lens_meme.evaluators.context import Context
-from sae_lens_meme.evaluators.controls import FITS, Fitted, activations, fit_directions
+from sae_lens_meme.evaluators.controls import FITS, Fitted, SharedDirections, activations
 from sae_lens_meme.evaluators.latents import Latents, encode, hook_of, require_latents_of
-from sae_lens_meme.evaluators.result import Measure, Number, Quantity, Result, Section
-from sae_lens_meme.metrics.contingency import Counter
+from sae_lens_meme.evaluators.result import Control, Measure, Number, Quantity, Result, Section
+from sae_lens_meme.evaluators.strata import Strata, strata_of
 
 SHUFFLED = "shuffled_data"
 _PERMUTED = "all labels of a meme given to another meme of its source, groups whole, so that no latent knows any;"
 UNITS = {
     "sae": ("SAE", "the SAE on the true labels"),
     "permuted_labels": ("permuted", f"{_PERMUTED} mean over the draws"),
+    "permuted_labels_q95": ("permuted, 95 %", f"{_PERMUTED} 95 % quantile of the draws"),
     "permuted_labels_max": ("permuted, largest", f"{_PERMUTED} largest over the draws"),
     SHUFFLED: ("shuffled", "an SAE of the same recipe trained on embeddings shuffled per dimension"),
     "neurons": ("neurons", "raw dimensions of the embedding"),
@@ -49,17 +45,30 @@ EQUAL_L0 = (
     "dimensions and components have unit variance and are two units each (positive and negative part); of untrained units as "
     "many fire on a meme as latents of the SAE, the largest"
 )
+OF_DRAWS: dict[str, Callable[[list[float]], Any]] = {
+    "permuted_labels": np.mean,
+    "permuted_labels_q95": lambda draws: np.quantile(draws, 0.95),
+    "permuted_labels_max": np.max,
+}
+"""What the rows of permuted labels are of the draws."""
 PAIRS = {
     ("corrected", "n_significant_global"): "corrected protocol",
-    ("corrected", "n_significant_concept"): "corrected protocol, q within each concept",
+    ("corrected", N_ABOVE): "pairs above always-on, corrected",
     ("published", "n_significant_concept"): "published protocol",
-    ("corrected", N_F1): "pairs with F1 above .35, corrected",
-    ("published", N_F1): "pairs with F1 above .35, published",
+    ("published", N_ABOVE): "pairs above always-on, published",
 }
 """Labels of the counts that are printed."""
 SHARES = {
     ("corrected", "share_of_latents_global"): "corrected protocol",
     ("published", "share_of_latents_concept"): "published protocol",
+}
+N_DRAWS = Quantity("n_draws", "draws of permuted labels")
+DRAWS_WITH_PAIRS = {
+    family: Quantity(
+        f"n_draws_with_pairs_{family}",
+        f"draws of permuted labels in which any pair is significant, q {what}; about alpha of the draws where the test holds",
+    )
+    for family, what in zip(FAMILIES, ("over all pairs", "within each concept"), strict=True)
 }
 STEPS = Quantity(
     "steps", "steps of FastICA, which unmixes the 256 leading principal components on some 8,000 train rows"
@@ -85,6 +94,7 @@ class Baselines(Evaluator):
         concepts: as for `ConceptAlignment`.
         others: more dictionaries by name, each an SAE or `Latents` of the same memes, such as an SAE trained on
             embeddings shuffled per dimension.
+        fitted: directions; give `Contest` the same ones and they are fitted once.
     """
 
     name = "baselines"
@@ -99,10 +109,12 @@ class Baselines(Evaluator):
             *("neurons", "pca", "ica", "random_topk"),
         )
         """Untrained units to compare with."""
-        n_permutations: options.Positive = 3
+        n_permutations: options.Positive = 100
         """Draws of permuted labels."""
         alpha: options.Share = 0.05
         """A pair is significant where its q is below."""
+        strata: Strata = "source"
+        """As the option of concept_alignment; labels are permuted within these."""
         seed: options.Count = 0
         """Seed of permutations and of random directions."""
 
@@ -112,10 +124,12 @@ class Baselines(Evaluator):
         concepts: Iterable[str | Concept] | None = None,
         *,
         others: Mapping[str, Any] | None = None,
+        fitted: SharedDirections | None = None,
         **given: Any,
     ):
         super().__init__(embeddings, concepts=concepts, **given)
         self.concepts, self.others = concepts_of(embeddings, self.options.concepts), dict(others or {})
+        self.fitted = fitted or SharedDirections()
         if taken := sorted(self.others.keys() & (UNITS.keys() - {SHUFFLED})):
             raise ConfigError(f"baselines: {taken[0]!r} in others is the name of a baseline; give it another name")
 
@@ -127,32 +141,34 @@ class Baselines(Evaluator):
                 context.controls[SHUFFLED] = context.train_shuffled()
             except Unavailable as error:
                 context.skipped[f"baselines/{SHUFFLED}"] = str(error)
-        return cls(context.embeddings, others=context.controls, **context.options_of(cls))
+        return cls(context.embeddings, others=context.controls, fitted=context.directions, **context.options_of(cls))
 
     def measure(self, sae: Any, embeddings: Embeddings, latents: Latents) -> Result:
         settings = self.options
         units, fits, unfit = self._units(sae, embeddings, latents)
         labels = ConceptLabels.of(embeddings, concepts_of(embeddings, self.concepts))
-        rows = [
-            {"baseline": name, "protocol": protocol, **_counts(active, labels, protocol, settings.alpha)}
-            for name, active in units.items()
-            for protocol in PROTOCOLS
-        ]
+        labels = labels.within(strata_of(embeddings, settings.strata))
+        rows: list[dict[str, Any]] = []
+        drawn: dict[str, list[dict[str, Number]]] = {}
         for protocol in PROTOCOLS:
-            rows += permuted_labels(latents, labels, protocol, settings.n_permutations, settings.alpha, settings.seed)
-        rows += [
-            {"baseline": name, "protocol": protocol, **dict.fromkeys(COUNTS)}
-            for name in unfit
-            for protocol in PROTOCOLS
-        ]
+            for name, active in units.items():
+                found = PairCounts(active, labels, protocol, settings.alpha)
+                rows.append({"baseline": name, "protocol": protocol, **found.of(labels)})
+                if name == "sae":
+                    drawn[protocol] = found.permuted(labels, settings.n_permutations, settings.seed)
+            rows += permuted_rows(drawn[protocol], protocol)
+            rows += [{"baseline": name, "protocol": protocol, **dict.fromkeys(COUNTS)} for name in unfit]
+        rows = [{key: row[key] for key in COLUMNS} for row in rows]
         counts = {(row["protocol"], row["baseline"]): _measures(row, unfit, settings.alpha) for row in rows}
-        sections = _show(counts, settings.alpha)
-        measures = [measure for found in counts.values() for measure in found.values()]
+        of_draws = [measure for protocol, draws in drawn.items() for measure in _of_draws(draws, protocol)]
+        unmixed = "; ".join(_not_converged(name, fit) for name, fit in fits.items() if fit.converged is False)
+        sections = _show(counts, settings.alpha, settings.n_permutations, unmixed)
+        measures = [measure for found in counts.values() for measure in found.values()] + of_draws
         for name, fit in fits.items():
             if fit.steps is not None:
                 measures += [STEPS(fit.steps, name), CONVERGED(int(bool(fit.converged)), name)]
         table = pd.DataFrame(rows).astype(dict.fromkeys(COUNTS, "Float64"))
-        return Result(self.name, sections[0], tuple(measures), table, COLUMNS, _verdict(counts))
+        return Result(self.name, sections[0], tuple(measures), table, COLUMNS, _verdict(counts, drawn["corrected"]))
 
     def _units(
         self, sae: Any, embeddings: Embeddings, latents: Latents
@@ -163,7 +179,7 @@ class Baselines(Evaluator):
         unfit: dict[str, str] = {}
         for name in self.options.raw:
             try:
-                fits[name] = fit_directions(embeddings, hook, name, self.options.seed, latents.d_sae)
+                fits[name] = self.fitted.fit(embeddings, hook, name, self.options.seed, latents.d_sae)
                 units[name] = activations(fits[name], embeddings, hook, latents.l0)
             except DataError as error:
                 unfit[name] = str(error)
@@ -173,33 +189,33 @@ class Baselines(Evaluator):
         return units, fits, unfit
 
 
-def permuted_labels(
-    latents: Latents, labels: ConceptLabels, protocol: str, n_permutations: int, alpha: float, seed: int
-) -> list[dict[str, Any]]:
-    """Counts on labels permuted within source: two rows, the mean and the largest over the draws."""
-    generator = np.random.default_rng(seed)
-    draws = [_counts(latents, labels.permuted(generator), protocol, alpha) for _ in range(n_permutations)]
+def permuted_rows(draws: list[dict[str, Number]], protocol: str) -> list[dict[str, Any]]:
+    """Rows of the table: mean, 95 % quantile and largest over the draws; null where a draw does not define it."""
 
     def combined(key: str, combine: Callable[[Any], Any]) -> Number:
         values = [draw[key] for draw in draws]
         return None if None in values else float(combine(values))
 
     return [
-        {
-            "baseline": f"permuted_labels{suffix}",
-            "protocol": protocol,
-            **{key: combined(key, combine) for key in COUNTS},
-        }
-        for suffix, combine in (("", np.mean), ("_max", np.max))
+        {"baseline": name, "protocol": protocol, **{key: combined(key, combine) for key in COUNTS}}
+        for name, combine in OF_DRAWS.items()
     ]
 
 
-def _counts(latents: Latents, labels: ConceptLabels, protocol: str, alpha: float) -> dict[str, Number]:
-    """In the order of COUNTS."""
-    counter = Counter(latents.csr(), labels.codes(protocol), labels.strata(protocol))
-    numbers = pair_counts(association(counter.count, labels, protocol, alpha), alpha)
-    numbers[N_F1] = int((measured_f1(latents, labels, protocol) > INTERVLM_F1).sum())
-    return {key: numbers[key] for key in COUNTS}
+def _of_draws(draws: list[dict[str, Number]], protocol: str) -> list[Measure]:
+    group = f"{protocol}/permuted_labels"
+    found = [N_DRAWS(len(draws), group)]
+    for family, quantity in DRAWS_WITH_PAIRS.items():
+        found.append(quantity(_with_pairs(draws, family), group, rows=TESTED[protocol]))
+    return found
+
+
+def _with_pairs(draws: list[dict[str, Number]], family: str = "global") -> int:
+    return sum(bool(draw[f"n_significant_{family}"]) for draw in draws)
+
+
+def _not_converged(name: str, fit: Fitted) -> str:
+    return f"{UNITS[name][0]} did not converge in {fit.steps:,} steps: its components are not independent yet"
 
 
 def _measures(row: dict[str, Any], unfit: Mapping[str, str], alpha: float) -> dict[str, Measure]:
@@ -211,13 +227,17 @@ def _measures(row: dict[str, Any], unfit: Mapping[str, str], alpha: float) -> di
     return {key: quantity(row[key], group, rows=rows, reason=reason) for key, quantity in COUNTS.items()}
 
 
-def _show(counts: ByBaseline, alpha: float) -> list[Section]:
-    """Make rows of the SAE's shown counts, with the same count of every control beside them."""
+def _show(counts: ByBaseline, alpha: float, n_draws: int, unmixed: str) -> list[Section]:
+    """Make rows of the SAE's shown counts, with the same count of every control beside them.
+
+    Args:
+        unmixed: says of an iterative fit that it did not converge.
+    """
     there = {name: found["n_latents"].value for (protocol, name), found in counts.items() if protocol == "corrected"}
     shown = sorted(there.keys() - {"sae", "permuted_labels_max"}, key=[*UNITS, *there].index)
     units = {name: UNITS.get(name, (name, "another dictionary")) for name in shown}
-    note = "; ".join(f"{heading}: {what} ({there[name] or 0:,.0f} units)" for name, (heading, what) in units.items())
-    note = f"{note}; {EQUAL_L0}. {NO_QUALITY}"
+    note = "; ".join(_heading(*units[name], there[name], n_draws) for name in shown if name != "permuted_labels_q95")
+    note = f"{note}; {EQUAL_L0}.{f' {unmixed}.' if unmixed else ''} {NO_QUALITY}"
     below = f"q < {alpha:g}"
     sections = [
         Section(f"Baselines: latent x concept pairs with {below}", note, "latent x concept pairs"),
@@ -227,21 +247,32 @@ def _show(counts: ByBaseline, alpha: float) -> list[Section]:
     for section, rows, (n, unit) in zip(sections, (PAIRS, SHARES), of, strict=True):
         for (protocol, key), label in rows.items():
             sae = counts[protocol, "sae"]
-            beside = [counts[protocol, name][key].control(heading) for name, (heading, _) in units.items()]
+            beside: list[Control] = []
+            for name, (heading, _) in units.items():
+                if section is sections[0] or name != "permuted_labels_q95":
+                    beside.append(counts[protocol, name][key].control(heading))
             sae[key] = sae[key].row(f"{label} (SAE: of {sae[n].value:,} {unit})", *beside, section=section)
     return sections
 
 
-def _verdict(counts: ByBaseline) -> str | None:
+def _heading(heading: str, what: str, n_units: Number, n_draws: int) -> str:
+    """What a column is."""
+    if heading == UNITS["permuted_labels"][0]:
+        return f"{heading}: {_PERMUTED} mean of {n_draws} draws, beside it their 95 % quantile"
+    return f"{heading}: {what} ({n_units or 0:,.0f} units)"
+
+
+def _verdict(counts: ByBaseline, draws: list[dict[str, Number]]) -> str | None:
     """Per test, as the controls have other numbers of units."""
     share = {
         name: c["share_of_tests_global"].value for (protocol, name), c in counts.items() if protocol == "corrected"
     }
     if (sae := share.pop("sae")) is None:
         return None
-    permuted, _ = share.pop("permuted_labels") or 0, share.pop("permuted_labels_max")
+    share = {name: value for name, value in share.items() if name not in OF_DRAWS}
     rivals = {UNITS.get(name, (name,))[0]: value for name, value in share.items() if value is not None}
-    first = f"Significant are {sae:.1%} of the SAE's pairs, with permuted labels {permuted:.1%}"
+    permuted = f"with permuted labels any in {_with_pairs(draws)} of {len(draws)} draws"
+    first = f"Significant are {sae:.1%} of the SAE's pairs, {permuted}"
     if not rivals:
         return f"{first}."
     most = max(rivals, key=rivals.__getitem__)

@@ -81,8 +81,8 @@ def _known(label: Label, rows: np.ndarray) -> np.ndarray:
 
 
 CONVERGED = 1e-4
-"""Largest gradient norm that counts as converged. The summed objective is 1-strongly convex in the weights
-(C = 1), so that weights, and logits on unit rows, are within this of the optimum. (scikit-learn's default
+"""Largest gradient norm that counts as converged. The summed objective is 1/C-strongly convex in the weights,
+so that at C = 1 weights, and logits on unit rows, are within this of the optimum. (scikit-learn's default
 tolerance leaves probabilities up to .026 from it, more than most effects being measured.)"""
 
 
@@ -100,8 +100,10 @@ class Probe:
     normalise: bool = False
     """Rows are divided by their L2 norm first (a zero row stays zero), as for latents."""
     gradient_norm: float | None = None
-    """L2 norm of the gradient of |w|^2/2 + C sum(loss) where the fit stopped."""
+    """L2 norm of the gradient of |w|^2/(2 C) + sum(loss) where the fit stopped."""
     n_train: int | None = None
+    C: float = 1.0
+    """Inverse of the penalty, as scikit-learn has it."""
 
     def __post_init__(self) -> None:
         outputs = 1 if len(self.classes) == 2 and len(self.coef) == 1 else len(self.classes)
@@ -144,24 +146,38 @@ def fit_latent_probe(task: str, latents: Any, y: np.ndarray) -> Probe:
     return fit_latent_probes(task, latents, [y])[0]
 
 
-def fit_latent_probes(task: str, latents: Any, labels: Sequence[np.ndarray]) -> list[Probe]:
-    """The same for several labels of the same classes at once, such as draws of one permuted."""
-    return _fit(task, normalize(latents.astype(np.float64)), labels, normalise=True) if len(labels) else []
+def fit_latent_probes(
+    task: str, latents: Any, labels: Sequence[np.ndarray], penalties: Sequence[float] | None = None
+) -> list[Probe]:
+    """The same for several labels of the same classes at once, such as draws of one permuted, or one at several C."""
+    return _fit(task, normalize(latents.astype(np.float64)), labels, penalties, normalise=True) if len(labels) else []
 
 
 def fit_embedding_probe(task: str, embeddings: Float[np.ndarray, "n d_in"], y: np.ndarray) -> Probe:
-    """The same regression on z-scored embeddings; the z-score is folded into the weights.
+    """The same regression on embeddings z-scored by these rows; the z-score is folded into the weights.
 
     A dimension that does not vary has weight 0.
 
     Raises:
         DataError: `y` has fewer than two classes.
     """
+    return fit_embedding_probes(task, embeddings, y, (1.0,))[0]
+
+
+def fit_embedding_probes(
+    task: str, embeddings: Float[np.ndarray, "n d_in"], y: np.ndarray, penalties: Sequence[float]
+) -> list[Probe]:
+    """The same at several C at once."""
+    if not len(penalties):
+        return []
     x, scaler = embeddings.astype(np.float64), StandardScaler()
     dead = moments([x]).dead
-    (probe,) = _fit(task, np.where(dead, 0, scaler.fit_transform(x)), [y])
-    coef = np.where(dead, 0, probe.coef / np.asarray(scaler.scale_))
-    return replace(probe, coef=coef, intercept=probe.intercept - coef @ np.asarray(scaler.mean_))
+    probes = _fit(task, np.where(dead, 0, scaler.fit_transform(x)), [y] * len(penalties), penalties)
+    coefs = [np.where(dead, 0, probe.coef / np.asarray(scaler.scale_)) for probe in probes]
+    return [
+        replace(probe, coef=coef, intercept=probe.intercept - coef @ np.asarray(scaler.mean_))
+        for probe, coef in zip(probes, coefs, strict=True)
+    ]
 
 
 class SharedProbes:
@@ -207,12 +223,21 @@ def thinned(rows: np.ndarray, values: np.ndarray, at_most: int, seed: int) -> np
     return rows[kept] if len(np.unique(values[rows[kept]])) == len(np.unique(values[rows])) else rows
 
 
-def _fit(task: str, x: Any, labels: Sequence[np.ndarray], normalise: bool = False) -> list[Probe]:
-    classes = _classes(task, labels[0])
+def _fit(
+    task: str,
+    x: Any,
+    labels: Sequence[np.ndarray],
+    penalties: Sequence[float] | None = None,
+    normalise: bool = False,
+) -> list[Probe]:
+    classes, penalties = _classes(task, labels[0]), penalties or [1.0] * len(labels)
     with threadpool_limits(1, user_api="blas"):  # two threads on these thin matrices wait for each other
-        fits = fit_logistic(x, labels, classes)
+        fits = fit_logistic(x, labels, classes, penalties)
     names, n = tuple(classes.tolist()), x.shape[0]
-    return [Probe(task, names, fit.coef, fit.intercept, normalise, fit.gradient_norm, n) for fit in fits]
+    return [
+        Probe(task, names, fit.coef, fit.intercept, normalise, fit.gradient_norm, n, C)
+        for fit, C in zip(fits, penalties, strict=True)
+    ]
 
 
 def _classes(task: str, y: np.ndarray) -> np.ndarray:

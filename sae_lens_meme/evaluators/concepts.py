@@ -220,6 +220,8 @@ class ConceptLabels:
     splits: np.ndarray
     groups: Int[np.ndarray, " n"] | None = None
     """As `Embeddings.groups`; None: every meme its own."""
+    by_id: Int[np.ndarray, " n"] | None = None
+    """As `Embeddings.by_id`; None: the order of the rows."""
 
     @classmethod
     def of(cls, embeddings: Embeddings, concepts: tuple[Concept, ...]) -> ConceptLabels:
@@ -232,16 +234,19 @@ class ConceptLabels:
             published[:, c] = np.where(concept.published_truth(label), TRUE, FALSE)
         if len(embeddings) == 0:
             raise DataError("these embeddings have no memes")
-        return cls(
-            tuple(c.name for c in concepts), known, published, embeddings.strata, embeddings.splits, embeddings.groups
-        )
+        names, of = tuple(c.name for c in concepts), embeddings
+        return cls(names, known, published, of.strata, of.splits, of.groups, of.by_id)
 
     def codes(self, protocol: str) -> Codes:
         return self.published if protocol == "published" else self.known
 
     def strata(self, protocol: str) -> Int[np.ndarray, " n"]:
-        """One stratum a source; the published protocol knows no sources."""
+        """One stratum a source (or what `within` gave); the published protocol knows none."""
         return np.zeros_like(self.sources) if protocol == "published" else self.sources
+
+    def within(self, strata: Int[np.ndarray, " n"]) -> ConceptLabels:
+        """The same, compared and permuted within other strata than sources."""
+        return replace(self, sources=strata)
 
     def permuted(self, generator: np.random.Generator) -> ConceptLabels:
         """All labels of a group given to another of the same source: what association remains is the source's or chance."""

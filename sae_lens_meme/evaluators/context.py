@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sae_lens_meme.embeddings import Embeddings
+from sae_lens_meme.evaluators.base import Unavailable
 from sae_lens_meme.evaluators.latents import Latents
 from sae_lens_meme.evaluators.options import EvaluateOptions
 from sae_lens_meme.evaluators.result import Result
@@ -16,6 +17,7 @@ from sae_lens_meme.evaluators.result import Result
 if TYPE_CHECKING:
     from sae_lens_meme.evaluators.base import Evaluator
     from sae_lens_meme.evaluators.classifiers import SharedProbes
+    from sae_lens_meme.evaluators.controls import SharedDirections
 
 
 @dataclass
@@ -36,6 +38,8 @@ class Context:
     """Trains the same recipe with its seed raised by so much. Raises Unavailable."""
     answer_key: Any = None
     """`planted.AnswerKey` of planted memes."""
+    attributions: Any = None
+    """`Attributions` of the SAE on these memes."""
     heads: Path | None = None
     """MemeCLIP's own heads, where the embeddings were made with them."""
     controls: dict[str, Any] = field(default_factory=dict)
@@ -53,9 +57,27 @@ class Context:
         known = evaluator.Options.model_fields
         return {k: v for k, v in shared.items() if k in known} | self.options.evaluators.get(evaluator.name, {})
 
+    def other_seeds(self, evaluator: str) -> dict[str, Any]:
+        """SAEs of the same recipe and other seeds: those that were given, and those that are trained where any are asked for."""
+        found = {name: sae for name, sae in self.other_saes.items() if sae.cfg.d_in == self.sae.cfg.d_in}
+        for i in range(1, self.options.stability_seeds + 1 if self.train_seed is not None else 1):
+            try:
+                found[f"seed_{i}"] = self.train_seed(i)  # type: ignore[misc]
+            except Unavailable as error:
+                self.skipped[f"{evaluator}/seeds"] = str(error)
+                break
+        return found
+
     @cached_property
     def embedding_probes(self) -> SharedProbes:
         """Fitted once for all evaluators."""
         from sae_lens_meme.evaluators.classifiers import SharedProbes
 
         return SharedProbes(seed=self.options.seed)
+
+    @cached_property
+    def directions(self) -> SharedDirections:
+        """Fitted once for all evaluators."""
+        from sae_lens_meme.evaluators.controls import SharedDirections
+
+        return SharedDirections()

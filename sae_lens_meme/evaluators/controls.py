@@ -70,13 +70,27 @@ def directions(
 def fit_directions(
     embeddings: Embeddings, hook: str, kind: str = "neurons", seed: int = 0, width: int | None = None
 ) -> Fitted:
-    """The first half of `directions`, which raises the same."""
+    """The first half of `directions`, which raises the same. The order of the memes does not matter."""
     if kind not in FITS:
         raise ConfigError(f"directions {kind!r} are none of {', '.join(FITS)}")
     rows = embeddings.rows("train") if len(embeddings.rows("train")) else np.arange(len(embeddings))
-    rows = _at_most(FIT_ROWS, rows, seed)
+    rows = _at_most(FIT_ROWS, embeddings.by_id[np.isin(embeddings.by_id, rows)], seed)
     with _one_line_errors(f"{hook}: {kind} cannot be fitted"):
         return FITS[kind](embeddings.take(hook, rows), seed, width or 2 * embeddings.d_in(hook))
+
+
+class SharedDirections:
+    """Fits that several evaluators read, each made when it is first asked for."""
+
+    def __init__(self) -> None:
+        self._fits: dict[tuple[Any, ...], Fitted] = {}
+
+    def fit(self, embeddings: Embeddings, hook: str, kind: str, seed: int, width: int) -> Fitted:
+        """As `fit_directions`, which raises the same."""
+        key = (embeddings.fingerprint, hook, kind, seed, width if kind == "random_topk" else None)
+        if key not in self._fits:
+            self._fits[key] = fit_directions(embeddings, hook, kind, seed, width)
+        return self._fits[key]
 
 
 def activations(fitted: Fitted, embeddings: Embeddings, hook: str, l0: Int[np.ndarray, " n"]) -> Latents:
@@ -139,7 +153,7 @@ def _require_variance(x: np.ndarray) -> None:
 
 def _pca(x: np.ndarray, seed: int, width: int) -> Fitted:
     _require_variance(x)
-    return Fitted(PCA(whiten=True, random_state=seed).fit(x).transform, signed=True)
+    return Fitted(PCA(whiten=True, random_state=seed).fit(x.astype(np.float64)).transform, signed=True)
 
 
 def _ica(x: np.ndarray, seed: int, width: int) -> Fitted:

@@ -14,12 +14,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float, Float32, Int, Int32
+from jaxtyping import Float, Float32, Float64, Int, Int32
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 from scipy import sparse
 from torch import Tensor
 
+from sae_lens_meme.device import filled
 from sae_lens_meme.embeddings import Embeddings, require_finite
 from sae_lens_meme.errors import ConfigError, DataError, NonFiniteError, StorageError
 from sae_lens_meme.storage import atomic_file
@@ -129,13 +130,18 @@ class Latents:
         return sparse.csc_matrix(self._csr)
 
 
+BATCH = 512
+"""Vectors that an SAE encodes at once. BLAS sums in another order where there are other numbers of rows, so that the last
+bit of a latent depends on it: the last batch is filled up."""
+
+
 @torch.no_grad()
 def encode(
     sae: Any,
     embeddings: Embeddings,
     hook: str | None = None,
     rows: np.ndarray | None = None,
-    batch_size: int = 512,
+    batch_size: int = BATCH,
 ) -> Latents:
     """The latents of the memes `rows` (default all), in that order.
 
@@ -157,14 +163,22 @@ def encode(
     with eval_mode(sae):
         for batch_rows, batch in embeddings.batches(hook, rows, batch_size):
             require_finite(batch, hook, embeddings.ids, batch_rows)
-            x = torch.from_numpy(batch).to(sae.device)
-            counts, columns, values = _active(sae.encode(x.to(sae.dtype)))
+            x = filled(torch.from_numpy(batch), batch_size).to(sae.device)
+            counts, columns, values = _active(sae.encode(x.to(sae.dtype))[: len(batch)])
             _require_finite_latents(values, counts, batch_rows, embeddings)
             parts.append((counts, columns, values))
     if not parts:
         return Latents(np.empty((0, 0), np.int32), np.empty((0, 0), np.float32), int(sae.cfg.d_sae))
     counts, columns, values = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
     return Latents(*_padded(counts, columns, values), d_sae=int(sae.cfg.d_sae))
+
+
+@torch.no_grad()
+def encode_vector(sae: Any, vector: Float[np.ndarray, " d_in"]) -> Latents:
+    """The latents of one vector, bit for bit those that `encode` gives it: it fills a whole batch."""
+    with eval_mode(sae):
+        x = filled(torch.from_numpy(np.asarray(vector)[None]), BATCH).to(sae.device)
+        return Latents(*_padded(*_active(sae.encode(x.to(sae.dtype)))), d_sae=int(sae.cfg.d_sae)).rows(np.arange(1))
 
 
 def reconstructed(
@@ -188,6 +202,44 @@ def reconstructed(
             x_hat = sae.decode(acts).float().cpu().numpy()
             require_finite(x_hat, f"the reconstruction of {hook}", embeddings.ids, batch_rows)
             yield batch_rows, x, x_hat
+
+
+@torch.no_grad()
+def decoder_rows(sae: Any) -> Float64[np.ndarray, "d_sae d_in"]:
+    """What one unit of each latent adds to the embedding: d decode(z) / d z_f.
+
+    W_dec for most SAEs, W_dec over its norms where activations are rescaled by them; any other
+    SAE whose decoder is affine is asked latent by latent.
+
+    Raises:
+        DataError: the SAE normalises each sample at run time, so that there is no such row.
+        NonFiniteError: a weight of the decoder is NaN or infinite.
+    """
+    if normalises_at_run_time(sae):
+        raise DataError(
+            f"this SAE uses normalize_activations={sae.cfg.normalize_activations!r}: its decoder has no fixed rows"
+        )
+    d_sae = int(sae.cfg.d_sae)
+    some = np.unique(np.linspace(0, d_sae - 1, 8).astype(int))
+    asked = _asked(sae, some)
+    W_dec = sae.W_dec.detach().double().cpu().numpy()
+    if not np.isfinite(W_dec).all():
+        latent = int(np.flatnonzero(~np.isfinite(W_dec).all(axis=1))[0])
+        raise NonFiniteError(f"latent {latent}: its row of W_dec has NaN or infinity; train the SAE again")
+    norms = np.linalg.norm(W_dec, axis=1, keepdims=True)
+    for rows in (W_dec, W_dec / np.where(norms > 0, norms, 1)):
+        if rows.shape[1] == asked.shape[1] and np.allclose(
+            rows[some], asked, rtol=1e-4, atol=1e-4 * np.abs(asked).max()
+        ):
+            return rows
+    return np.concatenate([_asked(sae, np.arange(a, min(a + 1024, d_sae))) for a in range(0, d_sae, 1024)])
+
+
+def _asked(sae: Any, latents: Sequence[int] | np.ndarray) -> Float64[np.ndarray, "n d_in"]:
+    z = torch.zeros(len(latents) + 1, int(sae.cfg.d_sae), device=sae.device, dtype=sae.dtype)
+    z[torch.arange(len(latents)), torch.as_tensor(np.asarray(latents))] = 1
+    out = sae.decode(z).double().cpu().numpy()
+    return out[:-1] - out[-1]
 
 
 def normalises_at_run_time(sae: Any) -> bool:

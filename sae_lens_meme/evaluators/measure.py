@@ -114,4 +114,6 @@ def _opened(embeddings: Embeddings | str | Path) -> Embeddings:
 
 
 def _named(saes: Mapping[str, Any] | Collection[str | Path]) -> dict[str, Any]:
-    return dict(saes) if isinstance(saes, Mapping) else {str(name): sae for name, (_, sae) in load_others(saes).items()}
+    if isinstance(saes, Mapping):
+        return {str(name): sae for name, sae in saes.items()}
+    return {name: sae for name, (_, sae) in load_others(saes).items()}

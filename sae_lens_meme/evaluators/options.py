@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
@@ -40,6 +41,8 @@ class EvaluateOptions(Options):
     """Share of the memes that SAE-V's filter keeps."""
     answer_key: File | None = None
     """Folder with the factors of planted memes (factors.parquet), to score latents against."""
+    attribution: File | None = None
+    """The result of 'attribute', to see whether words and regions hit what the answer key says was drawn there."""
     bootstrap: Count = 200
     """Resamples of the memes for intervals; 0 leaves the intervals out."""
     seed: Count = 0
@@ -58,15 +61,17 @@ class EvaluateOptions(Options):
         return super().from_mapping({**rest, **({"evaluators": own} if own else {})})
 
     def names(self) -> list[str]:
-        """The evaluators that are left; `answer_key` only with a key.
+        """The evaluators that are left; `answer_key` only with a key, `attribution` only with an attribution.
 
         Raises:
             ConfigError: an unknown name, or none is left.
         """
         if "answer_key" in (self.only or ()) and self.answer_key is None:
             raise ConfigError("evaluator 'answer_key' needs --answer-key FOLDER")
-        names = registry.chosen(self.only, self.skip)
-        names = [name for name in names if name != "answer_key" or self.answer_key is not None]
+        if "attribution" in (self.only or ()) and self.attribution is None:
+            raise ConfigError("evaluator 'attribution' needs --attribution FOLDER")
+        given = {"answer_key": self.answer_key, "attribution": self.attribution}
+        names = [name for name in registry.chosen(self.only, self.skip) if given.get(name, "") is not None]
         if not names:
             raise ConfigError(f"no evaluator is left; there are {', '.join(registry.names())}")
         return names
@@ -77,8 +82,18 @@ class EvaluateOptions(Options):
         Raises:
             ConfigError: one is wrong; the message names it.
         """
-        for name in self.names():
-            registry.find(name).Options(**self.evaluators.get(name, {}))
+        for key, file in self.files().items():
+            if not file.is_file():
+                raise ConfigError(f"{key} is {file}, which is no file")
+
+    def files(self) -> dict[str, Path]:
+        """Those that the options of single evaluators name, by `evaluator.option`.
+
+        Raises:
+            ConfigError: an option is wrong; the message names it.
+        """
+        made = {name: registry.find(name).Options(**self.evaluators.get(name, {})) for name in self.names()}
+        return {f"{name}.{key}": value for name, own in made.items() for key, value in own if isinstance(value, Path)}
 
     def recorded(self) -> dict[str, Any]:
         """What `evaluation.json` and the fingerprint hold; paths are known by their content."""
@@ -86,7 +101,11 @@ class EvaluateOptions(Options):
         found = {
             key: getattr(self, key) or None if key in ("concepts", "tasks") else getattr(self, key) for key in kept
         }
-        return {**found, "evaluators": self.names(), **({"options": self.evaluators} if self.evaluators else {})}
+        own = {
+            name: {key: str(value) if isinstance(value, Path) else value for key, value in given.items()}
+            for name, given in self.evaluators.items()
+        }
+        return {**found, "evaluators": self.names(), **({"options": own} if own else {})}
 
 
 def evaluators_help() -> str:

@@ -16,6 +16,7 @@ from jaxtyping import Bool, Float, Float64
 
 from sae_lens_meme.embeddings import Embeddings
 from sae_lens_meme.evaluators.base import Evaluator
+from sae_lens_meme.evaluators.evidence import tracking
 from sae_lens_meme.evaluators.latents import Latents, hook_of, reconstructed
 from sae_lens_meme.evaluators.result import Measure, Number, Quantity, Result, Section
 from sae_lens_meme.evaluators.rows import name_of_held_out
@@ -106,7 +107,9 @@ class Reconstruction(Evaluator):
         measures = [*found["train"].values(), *shown.values(), *_of_outliers(reference)]
         table = pd.concat([density_histogram(part.fired, part.n, name) for name, part in sums.items()])
         memes = name_of_held_out(split)
-        section = Section(f"Reconstruction, {memes}", "mean: the mean of the train memes in place of the SAE")
+        notes = ["mean: the mean of the train memes in place of the SAE."]
+        notes += [tracking("l0", "L0"), tracking("dead_share", "The share of latents that never fire")]
+        section = Section(f"Reconstruction, {memes}", " ".join(filter(None, notes)))
         table = table.reset_index(drop=True)
         return Result(self.name, section, tuple(measures), table, COLUMNS, _verdict(found, memes))
 

@@ -20,15 +20,20 @@ _places: dict[str, str | type[Evaluator]] = {
     "reconstruction": "reconstruction:Reconstruction",
     "stock_evals": "stock_evals:StockEvals",
     "concept_alignment": "concept_alignment:ConceptAlignment",
+    "cross_concept": "cross_concept:CrossConcept",
     "baselines": "baselines:Baselines",
     "probes": "probes:Probes",
+    "confounders": "confounders:Confounders",
     "influence": "influence:Influence",
+    "subgroups": "subgroups:Subgroups",
     "monosemanticity": "monosemanticity:Monosemanticity",
+    "superposition": "superposition:Superposition",
     "cross_modal": "cross_modal:CrossModal",
     "question_set": "question_set:QuestionSet",
     "naming": "naming:Naming",
     "stability": "stability:Stability",
     "answer_key": "answer_key:AnswerKeyScores",
+    "attribution": "attribution:AttributionHits",
 }
 
 

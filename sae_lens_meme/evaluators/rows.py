@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import numpy as np
-from jaxtyping import Int
+from jaxtyping import Int, UInt8
 
 from sae_lens_meme.embeddings import Embeddings
 from sae_lens_meme.errors import ConfigError
+from sae_lens_meme.metrics.bootstrap import bootstrap_weights
 
 
 def measured_rows(embeddings: Embeddings, which: str = "held_out") -> tuple[Int[np.ndarray, " rows"], str]:
@@ -20,6 +21,21 @@ def measured_rows(embeddings: Embeddings, which: str = "held_out") -> tuple[Int[
     if which == "all" or split is None:
         return np.arange(len(embeddings)), "all rows" if which == "all" else "all rows (none are held out)"
     return rows, f"{split} rows"
+
+
+def resampled(
+    embeddings: Embeddings, rows: Int[np.ndarray, " rows"], replicates: int, seed: int
+) -> UInt8[np.ndarray, "rows draws"]:
+    """How often each of these memes is drawn: once in column 0, then in each of `replicates` bootstrap samples.
+
+    Groups are drawn together, within the source of their first meme; the order of the rows does not matter.
+    """
+    ordered = embeddings.by_id[np.isin(embeddings.by_id, rows)]
+    weights = np.ones((len(embeddings), replicates + 1), np.uint8)
+    drawn = bootstrap_weights(embeddings.strata[ordered], replicates, seed, embeddings.groups[ordered])
+    for i, weight in enumerate(drawn, start=1):
+        weights[ordered, i] = weight
+    return weights[rows]
 
 
 def require_which(which: str) -> None:

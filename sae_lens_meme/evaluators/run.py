@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import tempfile
 from collections.abc import Collection
 from functools import partial
@@ -11,6 +13,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from sae_lens_meme.attributions import STEP, Attributions
 from sae_lens_meme.embed.options import HEADS
 from sae_lens_meme.embeddings import Embeddings
 from sae_lens_meme.errors import ConfigError, DataError, ModelError, NonFiniteError, StorageError
@@ -25,8 +28,9 @@ from sae_lens_meme.evaluators.retrain import CONTROL, train_control, train_seed
 from sae_lens_meme.hooks.names import FUSED
 from sae_lens_meme.planted import read_answer_key
 from sae_lens_meme.progress import progress_bar
+from sae_lens_meme.provenance import recorded_widths
 from sae_lens_meme.report import draw_figure, report_html, report_text
-from sae_lens_meme.storage import StepFolder, read_json, sha256_file, to_json
+from sae_lens_meme.storage import StepFolder, read_finished, read_json, sha256_file, sha256_json, to_json
 
 LATENTS, PAGE, TEXT, FIGURE = "latents.safetensors", "evaluation.html", "evaluation.txt", "evaluation.png"
 
@@ -65,14 +69,17 @@ def evaluate(
     others = load_others(options.other_saes or ())
     key_folder = options.answer_key
     fingerprint = {
-        "sae": _weights(sae),
+        "sae": sae_weights(sae),
         "embeddings": memes.fingerprint,
         "reference": reference.fingerprint if reference else None,
-        "other_saes": {name: _weights(path) for name, (path, _) in others.items()},
+        "other_saes": {name: sae_weights(path) for name, (path, _) in others.items()},
         "options": options.recorded(),
         "hook": dictionary.cfg.metadata.hook_name,
         "answer_key": sha256_file(key_folder / "factors.parquet") if key_folder else None,
+        **({"files": {key: sha256_file(file) for key, file in files.items()}} if (files := options.files()) else {}),
     }
+    if options.attribution is not None:
+        fingerprint["attribution"] = _attribution_of(options.attribution, fingerprint)
     key = read_answer_key(key_folder) if key_folder is not None else None
     kept = (CONTROL, *(f"seed_{i}" for i in range(1, options.stability_seeds + 1)))
     with StepFolder(out, "evaluate", fingerprint, overwrite=overwrite, keep=kept) as folder:
@@ -86,6 +93,7 @@ def evaluate(
                 train_shuffled=lambda: train_control(Path(sae), memes, folder.path / CONTROL),
                 train_seed=lambda i: train_seed(Path(sae), memes, folder.path / f"seed_{i}", i),
                 answer_key=key,
+                attributions=Attributions.load(options.attribution) if options.attribution else None,
                 heads=heads if heads is not None and heads.is_file() else None,
                 warnings=cautions(dictionary, memes),
             )
@@ -163,9 +171,23 @@ def load_sae(folder: str | Path, hook: str | None = None) -> Any:
         reason = " ".join(str(error).split())[:200]
         raise ModelError(f"{folder}: SAELens cannot load this SAE ({type(error).__name__}: {reason})") from error
     sae.cfg.metadata.hook_name = hook or sae.cfg.metadata.hook_name
+    if (
+        sae.cfg.metadata.matryoshka_widths is None
+    ):  # SAELens saves Matryoshka SAEs as JumpReLU ones, without their groups
+        sae.cfg.metadata.matryoshka_widths = recorded_widths(folder)
     if sae.cfg.metadata.hook_name is None:
         raise ConfigError(f"{folder}: this SAE names no hook; pass --hook, for example --hook {FUSED}")
     return sae
+
+
+def _attribution_of(folder: Path, evaluated: dict[str, Any]) -> str:
+    """A hash of an attribution, which must be of this SAE on these memes."""
+    manifest = read_finished(folder, STEP)
+    for name in ("sae", "embeddings"):
+        if manifest["fingerprint"][name] != evaluated[name]:
+            what = "SAE" if name == "sae" else "set of embeddings"
+            raise DataError(f"{folder}: is of another {what}; run attribute again")
+    return sha256_json(manifest["files"])
 
 
 def load_others(folders: Collection[str | Path]) -> dict[str, tuple[Path, Any]]:
@@ -183,8 +205,13 @@ def require_same_memes(memes: Embeddings, reference: Embeddings | None) -> None:
         )
 
 
-def _weights(sae: str | Path) -> dict[str, str]:
-    return {name: sha256_file(Path(sae) / name) for name in ("cfg.json", "sae_weights.safetensors")}
+def sae_weights(sae: str | Path) -> dict[str, str]:
+    """Hashes of both files; the id of its pages on Neuronpedia, which `export` may add, makes no other SAE of it."""
+    weights, cfg = (sha256_file(Path(sae) / name) for name in ("sae_weights.safetensors", "cfg.json"))
+    content = read_json(Path(sae) / "cfg.json")
+    if isinstance(content, dict) and (content.get("metadata") or {}).pop("neuronpedia_id", None):
+        cfg = hashlib.sha256(json.dumps(content).encode()).hexdigest()  # as SAELens writes it
+    return {"cfg.json": cfg, "sae_weights.safetensors": weights}
 
 
 def _write_table(table: pd.DataFrame, path: Path) -> None:

@@ -7,10 +7,11 @@ from typing import Any
 import numpy as np
 
 from sae_lens_meme.figures.inputs import Inputs, NotDrawn
-from sae_lens_meme.figures.style import DIVERGING, titled, wrapped
+from sae_lens_meme.figures.style import DIVERGING, titled
+from sae_lens_meme.report.blocks import visible
 
 TITLE = "Words that drive a latent"
-MOST_PANELS, WIDTH, LINE = 4, 1.0, 0.045
+MOST_PANELS, CHARACTERS = 4, 74
 
 
 def panels(inputs: Inputs) -> list[dict[str, Any]]:
@@ -33,20 +34,19 @@ def draw(axes: Any, inputs: Inputs, *, latent: int, n: int = 8) -> None:
     if rows.empty:
         raise NotDrawn(f"latent {latent} has no attributed captions")
     largest = max(float(np.max(np.abs(scores), initial=0)) for scores in rows["word_scores"]) or 1.0
-    colours = mpl.colormaps[DIVERGING]
-    axes.set(xlim=(0, WIDTH), ylim=(len(rows), -0.5), xticks=[], yticks=[])
-    axes.spines[:].set_visible(False)
-    renderer = axes.figure.canvas.get_renderer()
-    for place, row in enumerate(rows.itertuples()):
-        x = 0.0
-        for word, score in zip(row.words, row.word_scores, strict=True):
+    colours, line = mpl.colormaps[DIVERGING], 0.0
+    for row in rows.itertuples():
+        x = 0
+        for word, score in zip(map(visible, row.words), row.word_scores, strict=True):
+            if x and x + len(word) > CHARACTERS:
+                x, line = 2, line + 1
             shade = colours(0.5 + 0.4 * float(score) / largest)
-            text = axes.text(
-                x, place, wrapped(word, 60), fontsize=8, bbox={"facecolor": shade, "edgecolor": "none", "pad": 1.2}
+            box = {"facecolor": shade, "edgecolor": "none", "pad": 1.0}
+            axes.text(
+                x / CHARACTERS, line, word.replace("$", r"\$"), fontsize=7, family="monospace", bbox=box, va="center"
             )
-            box = text.get_window_extent(renderer).transformed(axes.transData.inverted())
-            x = box.x1 + 0.02
-            if x > WIDTH:
-                text.set_text("...")
-                break
+            x += len(word) + 1
+        line += 1.6
+    axes.set(xlim=(0, 1), ylim=(max(line, 12), -1), xticks=[], yticks=[])
+    axes.spines[:].set_visible(False)
     titled(axes, f"{inputs.called(latent)}: top memes")

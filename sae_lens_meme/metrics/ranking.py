@@ -94,15 +94,12 @@ def auroc_of_scores(
     return _weighted_auroc(scores[order], np.asarray(true)[order], strata[order], n_strata, weights[order])
 
 
-def delong_interval(value: Any, error: Any) -> tuple[Any, Any]:
-    """95 % interval of an AUROC with this standard error, within 0 to 1; NaN stays NaN."""
-    half = 1.959963984540054 * error
-    return np.maximum(value - half, 0), np.minimum(value + half, 1)
-
-
-def best_f1(ranked: Ranked, codes: UInt8[np.ndarray, "n concepts"]) -> BestF1:
-    """Over every threshold above 0 (every activation that occurs)."""
-    return BestF1(*_best_f1(*ranked.known_in(codes), codes, (codes == 2).sum(axis=0)))
+def best_f1(
+    ranked: Ranked, codes: UInt8[np.ndarray, "n concepts"], worth: Bool[np.ndarray, "latents concepts"] | None = None
+) -> BestF1:
+    """Over every threshold above 0 that occurs; 0, and NaN as threshold, of pairs that are not `worth` a look (default all)."""
+    n_true, wanted = (codes == 2).sum(axis=0), np.ones((1, 1), np.bool_) if worth is None else worth
+    return BestF1(*_best_f1(*ranked.known_in(codes), codes, n_true, wanted))
 
 
 def confusion(
@@ -130,16 +127,19 @@ def _descending(starts, rows, values):
 
 
 @njit(nogil=True)
-def _best_f1(starts, rows, values, codes, n_true):
+def _best_f1(starts, rows, values, codes, n_true, worth):
     latents, concepts = len(starts) - 1, codes.shape[1]
     f1, threshold = np.zeros((latents, concepts)), np.full((latents, concepts), np.nan)
     for i in range(latents):
-        low, high = starts[i], starts[i + 1]
+        low, high, mine = starts[i], starts[i + 1], worth[i % len(worth)]
+        if not mine.any():
+            continue
         local, ends = _by_concept(rows[low:high], codes), _ends_of_ties(values[low:high])
         for c in range(concepts):
-            position, f1[i, c] = _best_cut(local[c], ends, n_true[c])
-            if position >= 0:
-                threshold[i, c] = values[low + position]
+            if mine[c % len(mine)]:
+                position, f1[i, c] = _best_cut(local[c], ends, n_true[c])
+                if position >= 0:
+                    threshold[i, c] = values[low + position]
     return f1, threshold
 
 

@@ -18,7 +18,7 @@ from sae_lens_meme.planted.factors import CROSS_MODAL, TEXTUAL, VISUAL
 from sae_lens_meme.planted.rows import PlantedMeme
 from sae_lens_meme.storage import read_json
 
-FACTORS, CAUSES_FILE = "factors.parquet", "causes.json"
+FACTORS, CAUSES_FILE, PLACES = "factors.parquet", "causes.json", "places.parquet"
 KINDS: Mapping[str, str] = {
     **dict.fromkeys(VISUAL, "visual"),
     **dict.fromkeys(TEXTUAL, "textual"),
@@ -32,12 +32,14 @@ class AnswerKey:
     """`factors` has one row a meme, `id` as the corpus has it, a column a factor, and `true_<label>` columns."""
 
     factors: pd.DataFrame
-    kinds: Mapping[str, str]  # factor -> visual | textual | cross-modal
+    kinds: Mapping[str, str]  # factor -> visual | textual | cross-modal | shared (of planted vectors: in both)
     causes: Mapping[str, Mapping[str, Any]]  # label -> {"kind", "factors", "noise"}
+    places: pd.DataFrame | None = None
+    """Where each factor shows: box in the picture, words of the caption (see `planted.places`); planted vectors have none."""
 
 
 def read_answer_key(path: str | Path) -> AnswerKey:
-    """The answer key in the folder `path` (the `answer_key` of `PlantedPaths`).
+    """The answer key in the folder `path` (the `answer_key` of `PlantedPaths`, or that of planted vectors).
 
     Raises:
         StorageError: the folder is not an answer key.
@@ -48,8 +50,11 @@ def read_answer_key(path: str | Path) -> AnswerKey:
             raise StorageError(f"{path}: is not an answer key (no {name}); write the planted corpus again")
     causes = read_json(path / CAUSES_FILE)
     try:
-        factors = pd.read_parquet(path / FACTORS).astype({"true_target": "Int64"})  # null where there is no hate
-        return AnswerKey(factors, causes["factors"], causes["labels"])
+        factors = pd.read_parquet(path / FACTORS)
+        if "true_target" in factors.columns:
+            factors = factors.astype({"true_target": "Int64"})  # null where there is no hate
+        places = pd.read_parquet(path / PLACES) if (path / PLACES).is_file() else None
+        return AnswerKey(factors, causes["factors"], causes["labels"], places)
     except Exception as error:  # of damaged files pandas and pyarrow raise a dozen classes
         reason = " ".join(str(error).split())[:200]
         raise StorageError(f"{path}: is a damaged answer key ({reason}); write the planted corpus again") from None

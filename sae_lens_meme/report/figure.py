@@ -12,6 +12,8 @@ INK = "#1f5fa8"
 MARKS = ("|", "x", "d", "s", "^", "v", "<", ">", "*", "P")
 SHADES = ("#000000", "#d1693c", "#3a8f5c", "#7a4fa3", "#b8860b", "#8c564b", "#555555", "#c2185b", "#00838f", "#9e9d24")
 LABEL_WIDTH = 42
+ACROSS = 3
+"""Panels side by side."""
 
 
 def draw_figure(evaluation: dict[str, Any], path: Path) -> bool:
@@ -24,10 +26,15 @@ def draw_figure(evaluation: dict[str, Any], path: Path) -> bool:
     panels = [(s, rows) for s, rows in panels if any(row["value"] is not None for row in rows)]
     if not panels:
         return False
-    longest = max(len(rows) for _, rows in panels)
-    figure = Figure(figsize=(6.2 * len(panels), 1.9 + 0.29 * longest), layout="constrained")
+    across = min(ACROSS, len(panels))
+    lines = [panels[i : i + across] for i in range(0, len(panels), across)]
+    heights = [1.9 + 0.29 * max(len(rows) for _, rows in line) for line in lines]
+    figure = Figure(figsize=(6.2 * across, sum(heights)), layout="constrained")
     FigureCanvasAgg(figure)
-    for axes, (section, rows) in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
+    every = figure.subplots(len(lines), across, squeeze=False, height_ratios=heights).ravel()
+    for axes in every[len(panels) :]:
+        axes.remove()
+    for axes, (section, rows) in zip(every, panels, strict=False):
         draw_rows(axes, rows)
         axes.set_title(_wrapped(section["title"], 52), loc="left", fontsize=10)
         axes.set_xlabel(visible(section["axis"]), fontsize=9)
@@ -56,7 +63,9 @@ def draw_rows(axes: Any, rows: list[Row]) -> None:
     axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)
     if names:
-        axes.legend(frameon=False, fontsize=7.5, loc="upper center", bbox_to_anchor=(0.4, -0.09), ncols=3)
+        axes.legend(
+            frameon=False, fontsize=7.5, loc="upper center", bbox_to_anchor=(0.4, 0), borderaxespad=4.6, ncols=3
+        )
 
 
 def _wrapped(text: str, width: int) -> str:

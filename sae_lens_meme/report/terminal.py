@@ -13,12 +13,13 @@ from rich.text import Text
 
 from sae_lens_meme.report.blocks import Block, blocks, cautions, heading, verdicts
 
-MOST_LINES = 25
+MOST_LINES = 22
+"""Of the summary; `run` prints three more, the last of them the path of the report."""
 MOST_CAUTIONS = 4
 
 
 def print_summary(evaluation: dict[str, Any], console: Console, page: Path) -> None:
-    """What was found, what to distrust, and the page to open, in at most 25 lines of 110 characters."""
+    """What was found, what to distrust, and the page to open, in at most 22 lines of 110 characters."""
     console.print(Text(heading(evaluation), style="bold"))
     doubts = _fitting(cautions(evaluation), console, MOST_CAUTIONS)
     for line in _fitting(verdicts(evaluation), console, MOST_LINES - 5 - len(doubts)):

@@ -1,4 +1,4 @@
-"""Every latent x concept pair measured under one protocol, what is counted of the pairs, and each concept's best latent."""
+"""Every latent x concept pair measured under one protocol, and each concept's best latent."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from jaxtyping import Bool, Float, Int, UInt8
 
 from sae_lens_meme.evaluators.concepts import ConceptLabels
 from sae_lens_meme.evaluators.latents import Latents
-from sae_lens_meme.evaluators.result import Number
-from sae_lens_meme.metrics.bootstrap import bootstrap_weights, count_interval, percentile_interval
+from sae_lens_meme.metrics.auroc_interval import Kinds, auroc_interval
+from sae_lens_meme.metrics.bootstrap import bootstrap_weights, percentile_interval
 from sae_lens_meme.metrics.contingency import FALSE, TRUE, UNKNOWN, Counter, Tables
 from sae_lens_meme.metrics.effect_sizes import (
     common_odds_ratio,
@@ -27,12 +27,9 @@ from sae_lens_meme.metrics.effect_sizes import (
 )
 from sae_lens_meme.metrics.fisher import fisher_greater, greater_one_a_group
 from sae_lens_meme.metrics.multiple_testing import benjamini_hochberg, benjamini_hochberg_by_concept, rejected
-from sae_lens_meme.metrics.ranking import Ranked, auroc, best_f1, confusion, delong_interval
+from sae_lens_meme.metrics.ranking import Ranked, auroc, best_f1, confusion
 
 PROTOCOLS = ("corrected", "published")
-FAMILIES = ("global", "concept")
-"""Families of tests: all pairs together, or those of each concept."""
-INTERVLM_F1 = 0.35
 OF_BEST = ("f1_validation", "f1_test", "winners_curse", "f1_always_on", "auroc")
 """Columns of a pair that are given of each concept's best latent."""
 
@@ -76,7 +73,7 @@ def measure_pairs(latents: Latents, labels: ConceptLabels, protocol: str, ranked
     splits: list[str | None] = (
         [*labels.threshold_codes()[1]] if protocol == "corrected" else ["all"] * len(labels.names)
     )
-    of_latent = scores.keys() - {"n_test", "f1_always_on"}  # these two hold of the concept, whatever the latent does
+    of_latent = scores.keys() - {"n_test", "f1_always_on", "few"}  # these hold of the concept, whatever the latent does
     scores |= {name: np.where(silent, np.nan, scores[name]) for name in of_latent}
     return Pairs(protocol, labels.names, log_p, {**columns, **scores}, splits)
 
@@ -101,42 +98,6 @@ def significant(log_p: Float[np.ndarray, "latents concepts"], alpha: float) -> d
     """q < alpha with all pairs as one family (`global`), and with one family a concept (`concept`)."""
     by_concept = np.stack([rejected(column, alpha) for column in log_p.T], axis=1)
     return {"global": rejected(log_p, alpha), "concept": by_concept}
-
-
-def pair_counts(log_p: Float[np.ndarray, "latents concepts"], alpha: float) -> dict[str, Number]:
-    """Significant pairs, and latents with one, by key of `quantities.COUNTS`; a share of no tests is None."""
-    n_latents, n_tested = len(log_p), int((~np.isnan(log_p)).sum())
-    counts: dict[str, Number] = {"n_latents": n_latents, "n_pairs_tested": n_tested}
-    for family, found in significant(log_p, alpha).items():
-        pairs, latents = int(found.sum()), int(found.any(axis=1).sum())
-        counts |= {f"n_significant_{family}": pairs, f"n_latents_{family}": latents}
-        counts[f"share_of_latents_{family}"] = latents / n_latents
-        counts[f"share_of_tests_{family}"] = pairs / n_tested if n_tested else None
-    return counts
-
-
-def count_intervals(
-    latents: Latents, labels: ConceptLabels, protocol: str, alpha: float, replicates: int, seed: int
-) -> dict[str, tuple[float, float]]:
-    """Low and high of the counts of significant pairs and of latents with one; nothing for 0 replicates."""
-    if replicates == 0:
-        return {}
-    counter = Counter(latents.csr(), labels.codes(protocol), labels.strata(protocol))
-    keys = [f"n_{what}_{family}" for what in ("significant", "latents") for family in FAMILIES]
-
-    def count(weights: np.ndarray | None = None) -> np.ndarray:
-        counts = pair_counts(association(counter.count, labels, protocol, alpha, weights), alpha)
-        return np.array([counts[key] for key in keys])
-
-    ends = count_interval(count, count(), labels.sources, replicates, seed, labels.groups)
-    return dict(zip(keys, ends.T.tolist(), strict=True))
-
-
-def effect_of(pairs: Pairs, chosen: Bool[np.ndarray, "latents concepts"]) -> tuple[float, int]:
-    """Median AUROC of the chosen pairs (NaN where none has one), and how many have an interval above one half."""
-    auroc = pairs.columns["auroc"][chosen]
-    median = np.nan if np.isnan(auroc).all() else float(np.nanmedian(auroc))
-    return median, int((pairs.columns["auroc_low"][chosen] > 0.5).sum())
 
 
 class BestLatents(NamedTuple):
@@ -189,7 +150,7 @@ def f1_interval(
     return np.where(np.isnan(at_ends), drawn, at_ends)
 
 
-def n_above_always_on(pairs: Pairs, best: BestLatents) -> int | None:
+def n_best_above_always_on(pairs: Pairs, best: BestLatents) -> int | None:
     """Concepts whose best latent beats a latent that fires on every meme; None where no F1 is measured."""
     score = best.scores[pairs.score()]
     return None if np.isnan(score).all() else int((score > best.scores["f1_always_on"]).sum())  # NaN is above nothing
@@ -215,21 +176,18 @@ def f1_source_only(labels: ConceptLabels) -> Float[np.ndarray, " concepts"]:
     return out
 
 
-def measured_f1(latents: Latents, labels: ConceptLabels, protocol: str) -> Float[np.ndarray, "latents concepts"]:
-    """F1 as the protocol measures it: the best on all rows (published), or on test rows (corrected); NaN where undefined."""
-    found = _thresholds(Ranked.of(latents.csc()), labels, protocol)
-    return found["f1_validation" if protocol == "published" else "f1_test"]
-
-
 def _scores(ranked: Ranked, labels: ConceptLabels, protocol: str) -> dict[str, np.ndarray]:
-    scored = _scored_codes(labels, protocol)
-    value, error = auroc(ranked, scored, labels.strata(protocol), labels.groups if protocol == "corrected" else None)
-    low, high = delong_interval(value, error)
+    scored, strata = scored_codes(labels, protocol), labels.strata(protocol)
+    groups = labels.groups if protocol == "corrected" else None
+    value, error = auroc(ranked, scored, strata, groups)
+    kinds = Kinds.of(scored, strata, groups)
+    low, high = auroc_interval(value, error, kinds)
     true, n = (scored == TRUE).sum(axis=0), (scored != UNKNOWN).sum(axis=0)
     found = _thresholds(ranked, labels, protocol)
     return {
         **found,
         **{"auroc": value, "auroc_low": low, "auroc_high": high},
+        "few": np.broadcast_to(kinds.few.astype(np.int64), value.shape),
         "winners_curse": found["f1_validation"] - found["f1_test"],
         "f1_always_on": np.broadcast_to(f1_always_on(true, n), value.shape),
         "n_test": np.broadcast_to(0 if protocol == "published" else n, value.shape),
@@ -238,7 +196,7 @@ def _scores(ranked: Ranked, labels: ConceptLabels, protocol: str) -> dict[str, n
 
 def _thresholds(ranked: Ranked, labels: ConceptLabels, protocol: str) -> dict[str, np.ndarray]:
     """The threshold with the best F1 on the rows that choose it, and its scores there and on test rows."""
-    published, scored = protocol == "published", _scored_codes(labels, protocol)
+    published, scored = protocol == "published", scored_codes(labels, protocol)
     choose = scored if published else labels.threshold_codes()[0]
     best = best_f1(ranked, choose)
     true_fired, fired = confusion(ranked, scored, best.threshold)
@@ -257,5 +215,5 @@ def _thresholds(ranked: Ranked, labels: ConceptLabels, protocol: str) -> dict[st
     }
 
 
-def _scored_codes(labels: ConceptLabels, protocol: str) -> np.ndarray:
+def scored_codes(labels: ConceptLabels, protocol: str) -> np.ndarray:
     return labels.published if protocol == "published" else labels.test_codes()

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from sae_lens_meme.evaluators.concept_alignment.compute import FAMILIES, INTERVLM_F1
+from sae_lens_meme.evaluators.concept_alignment.counts import FAMILIES, N_ABOVE, N_F1
+from sae_lens_meme.evaluators.evidence import tracking
 from sae_lens_meme.evaluators.result import Quantity
 
 TESTED = {
-    "corrected": "exact one-sided test within source, on all memes with a known label; where memes have groups, on one meme a group (5 / 3 of "
+    "corrected": "exact one-sided test within source (or within source and caption length, as the option strata says), on all memes with a known label; where memes have groups, on one meme a group (5 / 3 of "
     "the median p of five draws where that leaves out more than a tenth of the memes)",
     "published": "InterVLM's procedure: one-sided Fisher test on all memes of all splits at once, where a missing label is a "
     "negative (and matches sentiment<=-1) and a latent that never fires is a test with p = 1",
@@ -19,7 +20,7 @@ SCORED = {
 }
 """The rows of the scores of each protocol."""
 JACKKNIFE = (
-    "delete-d jackknife: twice the spread over random four fifths of the memes (groups whole) of each source, laid around the count; a "
+    "for this SAE (another training seed gives other counts, by more than this); delete-d jackknife: twice the spread over random four fifths of the memes (groups whole) of each source, laid around the count; a "
     "bootstrap would take a repeated meme for independent evidence"
 )
 F1_INTERVAL = (
@@ -31,11 +32,14 @@ NOT_HELD_OUT = "the published protocol holds no rows out"
 """Why these are None under it."""
 NO_QUALITY = (
     "A count of pairs is no measure of quality: units that load on everything are associated with everything, so that "
-    "random directions get more pairs than a good SAE."
-)
-_OF = {"global": "over all latents and concepts", "concept": "each concept a family of its own"}
+    f"random directions get more pairs than a good SAE. {tracking('pairs', 'The count')}"
+).strip()
+_OF = {
+    "global": "over all latents and concepts",
+    "concept": "each concept a family of its own (so that where nothing is associated as many false pairs are expected as "
+    "there are concepts times alpha, and a bit more; global has alpha in all)",
+}
 
-N_F1 = f"n_f1_above_{INTERVLM_F1}"
 COUNTS = {
     quantity.key: quantity
     for quantity in (
@@ -51,6 +55,12 @@ COUNTS = {
             "pairs whose F1 is above InterVLM's threshold: on test memes (corrected), the best on all memes (published); a "
             "concept of prevalence above .22 reaches it by always firing",
         ),
+        Quantity(
+            N_ABOVE,
+            "pairs whose F1 is above that of a latent that fires on every meme, same memes: on test memes (corrected), the "
+            "best on all memes (published)",
+            "no meme that scores is true of any concept",
+        ),
         *(Quantity(f"share_of_latents_{f}", f"n_latents_{f} / n_latents") for f in FAMILIES),
         *(
             Quantity(f"share_of_tests_{f}", f"n_significant_{f} / n_pairs_tested", "no pair can be tested")
@@ -58,7 +68,7 @@ COUNTS = {
         ),
     )
 }
-"""Numbers of `compute.pair_counts`, and how many pairs have an F1 above InterVLM's threshold."""
+"""Numbers of `counts.PairCounts`."""
 N_CONCEPTS = Quantity("n_concepts", "concepts")
 MEDIAN_AUROC = {
     f: Quantity(
@@ -71,11 +81,36 @@ MEDIAN_AUROC = {
 AUROC_ABOVE_HALF = {
     f: Quantity(
         f"n_auroc_above_half_significant_{f}",
-        f"of the pairs with q < alpha, {_OF[f]}, those whose DeLong interval of the AUROC lies above .5 (one that is not "
-        "known does not)",
+        f"of the pairs with q < alpha, {_OF[f]}, those whose interval of the AUROC lies above .5 (one that is not known does "
+        "not)",
     )
     for f in FAMILIES
 }
+HOLDING_HALF = {
+    f: Quantity(
+        f"share_auroc_holding_half_significant_{f}",
+        f"of the pairs with q < alpha, {_OF[f]}, and an interval of the AUROC, the share of which it holds .5: they cannot be "
+        "told from chance on these memes",
+        "no pair is significant, or of none of them an interval is known",
+    )
+    for f in FAMILIES
+}
+SEEDS = {
+    what: Quantity(
+        f"n_significant_global_seeds_{what}",
+        f"{said} of n_significant_global over SAEs of the same recipe and other training seeds",
+        "there is no SAE of another seed",
+    )
+    for what, said in {"least": "smallest", "most": "largest"}.items()
+}
+LOST_TO_LENGTH = Quantity(
+    "n_lost_to_length",
+    "pairs that are significant within source and no longer within source and decile of caption length (of that source; from "
+    "under 1,000 memes fewer classes, at least three; memes without a caption are one), q over all latents and concepts",
+)
+FOUND_BY_LENGTH = Quantity(
+    "n_found_by_length", "pairs that are significant within source and caption length, and not within source alone"
+)
 ABOVE_ALWAYS_ON = Quantity(
     "n_concepts_above_always_on",
     "concepts whose best latent has a larger F1 than a latent that fires on every meme",
@@ -88,11 +123,27 @@ BEST = {
         "best_f1_validation", "F1 of the best latent on the memes that chose latent and threshold: optimistic"
     ),
     "f1_test": Quantity("best_f1_test", "F1 of that latent on test memes; control: best_f1_always_on"),
-    "winners_curse": Quantity("best_winners_curse", "best_f1_validation - best_f1_test"),
+    "winners_curse": Quantity(
+        "best_winners_curse",
+        "best_f1_validation - best_f1_test = best_winners_curse_selection + best_winners_curse_shift",
+    ),
     "f1_always_on": Quantity("best_f1_always_on", "control: F1 of a latent that fires on every meme, same rows"),
     "auroc": Quantity("best_auroc", "AUROC of that latent's activation; a constant latent has .5"),
 }
 """Scores of a concept's best latent, by column of the table."""
+CURSE = {
+    "selection": Quantity(
+        "best_winners_curse_selection",
+        "what choosing the best of many costs: mean of F1 on the memes that choose minus F1 on the others where the two kinds "
+        "are dealt anew 20 times, within source and groups whole, and latent and threshold are chosen each time",
+    ),
+    "shift": Quantity(
+        "best_winners_curse_shift",
+        "best_winners_curse - best_winners_curse_selection: the memes that choose and the test memes as they are differ by "
+        "more (or less) than two random parts of them",
+    ),
+}
+"""Parts of the winner's curse of a concept's best latent."""
 SOURCE_ONLY = Quantity(
     "f1_source_only",
     "control: F1 on test memes of the best rule that reads nothing but the source (it fires on whole sources, chosen on the "
@@ -123,8 +174,9 @@ COLUMNS = {
     "odds_ratio_low": "low end of the 95 % interval of Robins, Breslow and Greenland, which takes each meme for its own group",
     "odds_ratio_high": "high end of that interval",
     "firing_rate_difference": "P(fires | true) - P(fires | false), within source",
-    "auroc_low": "low end of DeLong's 95 % interval (corrected: over groups, Obuchowski's); null with fewer than two memes of a kind, or kinds that are apart",
+    "auroc_low": "low end of its 95 % interval: DeLong's (corrected: over groups, Obuchowski's), or Newcombe's where `few` or the kinds are apart; null with fewer than two memes of a kind",
     "auroc_high": "high end of that interval",
+    "few": "1: fewer than 20 true or fewer than 20 false memes (groups) measure the AUROC; DeLong's interval does not hold there",
     "f1_ceiling": "2 min(r, p) / (r + p): the largest F1 at the firing rate r of the threshold and the prevalence p",
     "winners_curse": "f1_validation - f1_test",
     "n_test": "test memes with a known label",

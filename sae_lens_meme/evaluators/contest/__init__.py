@@ -7,7 +7,7 @@ from sae_lens_meme.evaluators.contest.hierarchy import absorption
 from sae_lens_meme.evaluators.contest.kernels import fit_few
 from sae_lens_meme.evaluators.contest.matched import auroc_of, best_units, correlation_of, f1_of, one_to_one
 from sae_lens_meme.evaluators.contest.probing import Probes, k_sparse, mean_differences
-from sae_lens_meme.evaluators.contest.targets import Rows, Targets, special_cases
+from sae_lens_meme.evaluators.contest.targets import Rows, Targets, special_cases, targets_of
 from sae_lens_meme.evaluators.contest.units import Units
 
 __all__ = [
@@ -33,5 +33,6 @@ __all__ = [
     "resampled",
     "scr",
     "special_cases",
+    "targets_of",
     "tpp",
 ]

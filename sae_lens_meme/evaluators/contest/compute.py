@@ -34,7 +34,7 @@ from sae_lens_meme.evaluators.contest.targets import (
     targets_of,
 )
 from sae_lens_meme.evaluators.contest.units import Units
-from sae_lens_meme.metrics.bootstrap import bootstrap_weights
+from sae_lens_meme.evaluators.rows import resampled
 from sae_lens_meme.metrics.permutation import permutation_within
 from sae_lens_meme.standardize import Moments
 
@@ -191,19 +191,6 @@ def permuted(units: Units, arena: Arena, embeddings: Embeddings, draws: int, see
         targets = replace(arena.targets, codes=arena.targets.codes[_permuted_rows(embeddings, generator)])
         found.append(read(units, replace(arena.without_draws(targets), cases=None)))
     return {event: np.mean([scores[event] for scores in found], axis=0) for event in found[0]}
-
-
-def resampled(embeddings: Embeddings, rows: np.ndarray, replicates: int, seed: int) -> Weights:
-    """How often each of these memes is drawn, uint8: once in column 0, then in each of `replicates` bootstrap samples.
-
-    Groups are drawn together, within the source of their first meme.
-    """
-    ordered = embeddings.by_id[np.isin(embeddings.by_id, rows)]
-    weights = np.ones((len(embeddings), replicates + 1), np.uint8)
-    drawn = bootstrap_weights(embeddings.strata[ordered], replicates, seed, embeddings.groups[ordered])
-    for i, weight in enumerate(drawn, start=1):
-        weights[ordered, i] = weight
-    return weights[rows]
 
 
 def _permuted_rows(embeddings: Embeddings, generator: np.random.Generator) -> Int[np.ndarray, " n"]:

@@ -20,6 +20,7 @@ from sae_lens_meme.evaluators.contest.standings import Standings
 from sae_lens_meme.evaluators.contest.targets import Key
 from sae_lens_meme.evaluators.contest.units import KINDS, of_dictionary, of_directions
 from sae_lens_meme.evaluators.context import Context
+from sae_lens_meme.evaluators.controls import SharedDirections
 from sae_lens_meme.evaluators.latents import Latents, encode, hook_of
 from sae_lens_meme.evaluators.result import Result, Section
 from sae_lens_meme.options import Count, Positive
@@ -36,6 +37,7 @@ class Contest(Evaluator):
         key: factors of planted memes, an object with `factors` (`id` and one column a factor) and `kinds`.
         shuffled: an SAE that was trained on embeddings shuffled per dimension.
         seeds: SAEs of the same recipe with other seeds, by name.
+        fitted: directions; give `Baselines` the same ones and they are fitted once.
     """
 
     name = "contest"
@@ -69,12 +71,13 @@ class Contest(Evaluator):
         key: Any = None,
         shuffled: Any = None,
         seeds: Mapping[str, Any] | None = None,
+        fitted: SharedDirections | None = None,
         hook: str | None = None,
         **options: Any,
     ):
         super().__init__(embeddings, hook=hook, **options)
         self.key = None if key is None else Key(key.factors, key.kinds)
-        self.shuffled, self.seeds = shuffled, dict(seeds or {})
+        self.shuffled, self.seeds, self.fitted = shuffled, dict(seeds or {}), fitted or SharedDirections()
 
     @classmethod
     def from_context(cls, context: Context) -> Self:
@@ -89,7 +92,8 @@ class Contest(Evaluator):
             context.embeddings,
             key=context.answer_key,
             shuffled=context.controls.get(SHUFFLED),
-            seeds=_other_seeds(context),
+            seeds=context.other_seeds(cls.name),
+            fitted=context.directions,
             **context.options_of(cls),
         )
 
@@ -112,7 +116,8 @@ class Contest(Evaluator):
         for kind in asked.controls:
             try:
                 scores |= {
-                    u.name: play(u, arena) for u in of_directions(kind, embeddings, hook, latents, moments, asked.seed)
+                    u.name: play(u, arena)
+                    for u in of_directions(kind, embeddings, hook, latents, moments, asked.seed, self.fitted)
                 }
             except DataError as error:
                 unfit[kind] = str(error)
@@ -131,15 +136,3 @@ class Contest(Evaluator):
         standings = Standings(arena, scores, others, unfit)
         report = Report(standings)
         return Result(self.name, FIRST, report.measures(), standings.table(), COLUMNS, report.verdict())
-
-
-def _other_seeds(context: Context) -> dict[str, Any]:
-    """Those that were given, and those that stability trains."""
-    found = {name: sae for name, sae in context.other_saes.items() if sae.cfg.d_in == context.sae.cfg.d_in}
-    for i in range(1, context.options.stability_seeds + 1 if context.train_seed is not None else 1):
-        try:
-            found[f"seed_{i}"] = context.train_seed(i)  # type: ignore[misc]
-        except Unavailable as error:
-            context.skipped[f"{Contest.name}/seeds"] = str(error)
-            break
-    return found

@@ -22,7 +22,8 @@ from sae_lens_meme.evaluators.contest.quantities import (
 )
 from sae_lens_meme.evaluators.contest.standings import Mean, Standings
 from sae_lens_meme.evaluators.contest.targets import CROSS_MODAL, FEWEST, LABELS, PLANTED
-from sae_lens_meme.evaluators.result import Control, Interval, Measure, Section
+from sae_lens_meme.evaluators.evidence import tracking
+from sae_lens_meme.evaluators.result import Interval, Measure, Section
 
 LABEL_AUROC, PLANTED_AUROC, CROSS_AUROC = (Event(group, "auroc") for group in (LABELS, PLANTED, CROSS_MODAL))
 LABEL_ONE, PLANTED_ONE, MCC = Event(LABELS, "k_sparse", 1), Event(PLANTED, "k_sparse", 1), Event(PLANTED, "mcc")
@@ -71,7 +72,8 @@ class Report:
         sentence = self.standings.sentence(LABEL_AUROC, "best-unit AUROC")
         if rivals := self.standings.rivals_of(LABEL_AUROC):
             sentence += f" Furthest ahead, furthest behind: of {NAMES[rivals[0]]}."
-        section = Section("Best unit for a label", f"{sentence} {SPARSITY}", "AUROC of the best unit, test memes")
+        note = f"{sentence} {SPARSITY} {tracking('labels_auroc', 'The AUROC of the best unit for a label')}".strip()
+        section = Section("Best unit for a label", note, "AUROC of the best unit, test memes")
         yield from self._row(LABEL_AUROC, f"mean of {self._n(LABEL_AUROC)} labels", section)
         yield from self._extremes(section)
 
@@ -85,19 +87,26 @@ class Report:
         for key, place in (("ahead", int(apart.argmax())), ("behind", int(apart.argmin()))):
             found = Mean.of(scores[SAE][:, [place]])
             what = f"{ESTIMATORS['auroc'].what}; of the label on which the SAE is furthest {key}, of {NAMES[rivals[0]]}"
-            beside = [
-                Control(HEADINGS[name], float(scores[name][0, place]), NAMES[name])
+            beside = {
+                name: Measure(
+                    f"labels/auroc_furthest_{key}_{name}", scores[name][0, place], NAMES[name], reason="undefined"
+                )
                 for name in PRINTED
                 if name in scores
-            ]
-            label = f"{names[place]} (furthest {key})"
+            }
             yield Measure(
                 f"labels/auroc_furthest_{key}", found.value, what, self._interval(found), reason="undefined"
-            ).row(label, *beside, section=section)
+            ).row(
+                f"{names[place]} (furthest {key})",
+                *(measure.control(HEADINGS[name]) for name, measure in beside.items()),
+                section=section,
+            )
+            yield from beside.values()
 
     def _probes(self) -> Iterator[Measure]:
         sentence = self.standings.sentence(LABEL_ONE, "probes on one unit")
-        section = Section("k-sparse probes of the labels", f"{sentence} Units by mean difference.", "AUROC, test memes")
+        note = f"{sentence} Units by mean difference. {tracking('labels_k_sparse_1', 'A probe on one unit')}".strip()
+        section = Section("k-sparse probes of the labels", note, "AUROC, test memes")
         for event in self._with_k(LABELS):
             yield from self._row(event, f"{_units(event.k)}, {self._n(event)} labels", section)
 
@@ -121,7 +130,10 @@ class Report:
         first = self.standings.middle("tpp", PLANTED)
         first = first if first in self.standings.events else self.standings.middle("tpp", LABELS)
         sentence = self.standings.sentence(first, f"TPP with {_units(first.k)}")
-        section = Section("Units taken out", f"{sentence} Random latents: as many of the SAE's, drawn.")
+        note = (
+            f"{sentence} Random latents: as many of the SAE's, drawn. {tracking(f'{first.group}_tpp_5', 'TPP')}".strip()
+        )
+        section = Section("Units taken out", note)
         for estimator, label in (("tpp", "TPP"), ("tpp_auroc", "TPP in AUROC"), ("scr", "SCR")):
             for group in (LABELS, PLANTED):
                 event = self.standings.middle(estimator, group)

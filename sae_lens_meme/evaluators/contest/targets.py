@@ -11,7 +11,7 @@ from jaxtyping import Bool, Int, UInt8
 
 from sae_lens_meme.embeddings import Embeddings
 from sae_lens_meme.errors import DataError
-from sae_lens_meme.evaluators.answer_key import planted_values
+from sae_lens_meme.evaluators.answer_key.factors import planted_values
 from sae_lens_meme.evaluators.base import Unavailable
 from sae_lens_meme.evaluators.concepts import Concept, ConceptLabels, concepts_of, require_concepts
 from sae_lens_meme.metrics.contingency import FALSE, TRUE, UNKNOWN

@@ -12,9 +12,8 @@ from scipy.linalg import lstsq
 
 from sae_lens_meme.embeddings import Embeddings
 from sae_lens_meme.errors import DataError
-from sae_lens_meme.evaluators.controls import Fitted, activations, fit_directions
-from sae_lens_meme.evaluators.influence.routes import decoder_rows
-from sae_lens_meme.evaluators.latents import Latents
+from sae_lens_meme.evaluators.controls import Fitted, SharedDirections, activations
+from sae_lens_meme.evaluators.latents import Latents, decoder_rows
 from sae_lens_meme.metrics.ranking import Ranked, auroc
 from sae_lens_meme.metrics.threads import in_threads
 from sae_lens_meme.standardize import Moments
@@ -86,7 +85,13 @@ def of_dictionary(name: str, sae: Any, latents: Latents, moments: Moments) -> Un
 
 
 def of_directions(
-    kind: str, embeddings: Embeddings, hook: str, latents: Latents, moments: Moments, seed: int
+    kind: str,
+    embeddings: Embeddings,
+    hook: str,
+    latents: Latents,
+    moments: Moments,
+    seed: int,
+    fitted: SharedDirections | None = None,
 ) -> Iterator[Units]:
     """Dense, then with as many units firing on each meme as latents fire (`_k`).
 
@@ -96,11 +101,12 @@ def of_directions(
     Raises:
         DataError: components of embeddings that do not vary.
     """
+    fit = (fitted or SharedDirections()).fit
     if kind == "random":
         dense = _rotation(moments, seed)
-        few = fit_directions(embeddings, hook, "random_topk", seed, latents.d_sae)
+        few = fit(embeddings, hook, "random_topk", seed, latents.d_sae)
     else:
-        dense = few = fit_directions(embeddings, hook, kind, seed)
+        dense = few = fit(embeddings, hook, kind, seed, latents.d_sae)
     parts = [np.asarray(dense.transform(batch), np.float32) for _, batch in embeddings.batches(hook)]
     yield Units(kind, np.concatenate(parts), _decoder(dense, moments))
     acts, decoder = activations(few, embeddings, hook, latents.l0), _decoder(few, moments)

@@ -28,8 +28,8 @@ class FilterOptions(Options):
     """Of the train memes to keep."""
     within_source: bool = False
     """Keep these shares of each source."""
-    n_random: Count = 3
-    """Random selections beside the filters."""
+    n_random: Count = 8
+    """Random selections beside the filters; 2 or more for intervals, which their spread is part of."""
     max_rows: Annotated[int, Field(ge=2)] = 5_000
     """Train memes of a task that the compared probes choose from, drawn by seed where there are more."""
     n_bootstrap: Count = 200
@@ -48,6 +48,8 @@ class Comparison:
     by_score: dict[tuple[float, str], Aurocs | str]
     """Or why there is none."""
     random: dict[float, Float64[np.ndarray, "draws 2 resamples"]]
+    mean_is_sum: dict[float, bool]
+    """Whether the mean of the weights keeps the memes that their sum keeps, as it does where all have one L0."""
 
 
 def compare(task: Task, latents: Latents, scores: ItemScores, options: FilterOptions) -> Comparison:
@@ -63,16 +65,18 @@ def compare(task: Task, latents: Latents, scores: ItemScores, options: FilterOpt
     probe = _OnPart(task, latents, train)
     measured = _Measured(task, latents, held_out, scores.sources[held_out], scores.groups[held_out], options)
     everything = measured.aurocs(probe.on(np.arange(len(train))))
-    n_kept, by_score, random = {}, {}, {}
+    n_kept, by_score, random, mean_is_sum = {}, {}, {}, {}
     for share in options.shares:
         n_kept[share] = len(best(np.zeros(len(train)), share, groups))
         for criterion in CRITERIA:
             fit = probe.on_best(scores.by(criterion)[train], share, groups)
             by_score[share, criterion] = measured.aurocs(fit) if isinstance(fit, Probe) else fit
+        kept = [set(best(scores.by(by)[train], share, groups)) for by in ("sum", "mean")]
+        mean_is_sum[share] = kept[0] == kept[1]
         fits = [probe.on(kept) for kept in _random(len(train), share, groups, options)]
         draws = [measured.aurocs(fit) for fit in fits if isinstance(fit, Probe)]
         random[share] = np.array(draws).reshape(-1, *everything.shape)
-    return Comparison(len(train), everything, n_kept, by_score, random)
+    return Comparison(len(train), everything, n_kept, by_score, random, mean_is_sum)
 
 
 class _OnPart:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import numpy as np
 from pydantic import Field
 from scipy.stats import norm
+from scipy.stats import t as student
 from typing_extensions import Self
 
 from sae_lens_meme.embeddings import Embeddings
@@ -42,7 +43,7 @@ WEIGHTS = Section(
 FILTER = Section(
     "SAE-V's filter: AUROC within source of a probe trained on the best memes minus one trained on as many random memes",
     "sum, random, CLIP score, all memes: AUROC within source on held-out memes of probes trained on the best memes by the "
-    "sum of weights, on random memes, on the best by CLIP score, on all; the interval leaves out the draw of the random memes",
+    "sum of weights, on random memes, on the best by CLIP score, on all; the interval counts the draw of the train memes and that of the held-out memes",
 )
 ALPHA = 0.05
 MIN_RESAMPLES = 20
@@ -152,8 +153,9 @@ class CrossModal(Evaluator):
                 mine = found.by_score[share, by]
                 why = (mine, mine) if isinstance(mine, str) else undefined
                 aurocs = np.full_like(found.everything, np.nan) if isinstance(mine, str) else mine
-                levels[by] = _levels(f"{at}/{by}", aurocs, why, f"{q.KEPT_BY[by]}; {rows}")
-                pooled, within = _differences(f"{at}/{by}", aurocs, draws, why, rows)
+                same = f" ({q.SAME_AS_SUM})" if by == "mean" and found.mean_is_sum[share] else ""
+                levels[by] = _levels(f"{at}/{by}", aurocs, why, f"{q.KEPT_BY[by]}{same}; {rows}")
+                pooled, within = _differences(f"{at}/{by}", aurocs, draws, why, f"{q.KEPT_BY[by]}{same}; {rows}")
                 yield from levels[by].values()
                 yield pooled
                 differences[by] = within
@@ -209,10 +211,8 @@ def _of_weights(weights: Weights, permuted: Weights, pairs: MemePairs, n_train: 
     if median.value is not None:
         beside = (found["omega/median_permuted"].control("permuted"), found["omega/median_chance"].control("chance"))
         median = median.row(f"median weight of {n} latents", *beside, section=WEIGHTS)
-    if above.value is not None:
-        above = above.row(f"share of the {n} latents above chance", permuted_share.control("permuted"), section=WEIGHTS)
     if significant.value is not None:
-        label = f"share of the {n} latents above chance, q < .05"
+        label = f"share of the {n} latents above chance (q < .05, Benjamini-Hochberg over latents)"
         significant = significant.row(label, significant_permuted.control("permuted"), section=WEIGHTS)
     cosines = {
         "cosine/same_meme": float(pairs.clip[pairs.train].mean()),
@@ -261,13 +261,28 @@ def _differences(at: str, aurocs: Aurocs, draws: np.ndarray, why: Sequence[str],
     found = []
     for i, level in enumerate(q.AUROC):
         reason = why[i] if np.isnan(aurocs[i, 0]) else _NO_DRAWS
-        ends = _spread(
-            difference[i, 1:],
-            "percentile bootstrap over held-out memes within source, groups whole; the random selections stay",
-        )
+        ends = _with_training_draw(difference[i], draws[:, i, 0] if len(draws) else np.empty(0))
         quantity = q.DIFFERENCE[f"{level}_minus_random"]
         found.append(quantity(difference[i, 0], at, rows=rows, interval=ends, reason=reason))
     return found
+
+
+def _with_training_draw(difference: np.ndarray, drawn: np.ndarray) -> Interval:
+    """Student's t around the difference, from two variances.
+
+    The kept memes are one selection of their size, and `drawn` are the AUROCs of probes on random ones: what one such
+    training set moves the kept side by, and the mean of them the other.
+    """
+    replicates = difference[1:][~np.isnan(difference[1:])]
+    if len(replicates) < 2 or len(drawn) < 2 or np.isnan(difference[0]):
+        few = "n_random is below 2: the draw of the train memes is not known"
+        return Interval(None, None, q.BOTH_DRAWS, few if len(replicates) > 1 and len(drawn) < 2 else _NO_INTERVALS)
+    held_out, train = replicates.var(ddof=1), drawn.var(ddof=1) * (1 + 1 / len(drawn))
+    if (total := held_out + train) == 0:
+        return Interval(difference[0], difference[0], q.BOTH_DRAWS)
+    freedom = total**2 / (train**2 / (len(drawn) - 1) + held_out**2 / (len(replicates) - 1))
+    half = student.ppf(0.975, freedom) * np.sqrt(total)
+    return Interval(difference[0] - half, difference[0] + half, q.BOTH_DRAWS)
 
 
 def _spread(replicates: np.ndarray, what: str) -> Interval:

@@ -77,6 +77,11 @@ KEPT_BY = {
     "clip": "largest cosine of the meme's own text and image",
     "l0": "most active latents",
 }
+SAME_AS_SUM = "the same memes as by the sum here: every meme has as many active latents with a weight"
+BOTH_DRAWS = (
+    "Student's t: variance of a bootstrap over held-out memes within source, groups whole, plus that of the training draw "
+    "(the spread of the random selections, once for the kept memes and once for their mean)"
+)
 _POOLED = "AUROC, all sources pooled; second of two classes, with more the mean of one class against the rest"
 _WITHIN = "AUROC among memes of one source: knowing the source gives 0.5"
 AUROC = {

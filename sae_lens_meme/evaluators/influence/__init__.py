@@ -5,12 +5,12 @@ from sae_lens_meme.evaluators.influence.evaluator import Influence
 from sae_lens_meme.evaluators.influence.routes import (
     CosineHead,
     CosineRoute,
-    decoder_rows,
     embedding_route,
     head_of,
     latent_route,
     steer_through_model,
 )
+from sae_lens_meme.evaluators.latents import decoder_rows
 
 __all__ = [
     "CosineHead",

@@ -57,6 +57,8 @@ class Effects:
     delta_all_interval: Ends | None
     delta_active_interval: Ends | None
     delta_random: Float64[np.ndarray, "d_sae m outputs"] | None
+    delta_orthogonal: Float64[np.ndarray, "d_sae m outputs"] | None
+    """None where the classifier is not linear."""
     random_maximum: Float64[np.ndarray, " m"] | None
     delta_matched: Float64[np.ndarray, "d_sae m outputs"]
     n_active: Int[np.ndarray, " d_sae"]
@@ -71,6 +73,7 @@ def effects_of(
 
     Exact; O(nnz x multipliers x outputs) a classifier. `delta_random` is the absolute mean change by a random
     direction, `random_maximum` the largest of these over latents and classes, both means over `n_random` directions;
+    `delta_orthogonal` is the same for the step orthogonal to the classifier (without random directions none is taken);
     `delta_matched` is the mean absolute change of the 20 other latents whose firing rates are nearest.
     """
     n, d_sae = route.latents.shape
@@ -78,6 +81,7 @@ def effects_of(
     width = len(m) * route.n_outputs
     sums, random = np.zeros((d_sae, width)), np.zeros((n_random, d_sae, width))
     resampled = None if resampling is None else np.zeros((width, d_sae, resampling.weights.shape[1]), np.float32)
+    orthogonal: np.ndarray | None = np.zeros((d_sae, width)) if n_random else None
     unchanged = 0.0
     for i, (start, stop) in enumerate(blocks(route.latents)):
         indptr, latents, _ = route.block(start, stop)
@@ -87,6 +91,10 @@ def effects_of(
             unchanged = max(unchanged, np.abs(route.deltas(start, stop, np.ones(1))).max(initial=0))
         if resampling is not None:
             add_resampled(indptr, latents, deltas, resampling.weights[start:stop], resampled)
+        if orthogonal is not None and (deltas := route.orthogonal_deltas(start, stop, m)) is not None:
+            add_by_latent(latents, deltas.reshape(-1, width), orthogonal)
+        else:
+            orthogonal = None
         for r in range(n_random):
             add_by_latent(latents, route.random_deltas(start, stop, m, r).reshape(-1, width), random[r])
     n_active = np.bincount(route.latents.indices, minlength=d_sae)
@@ -98,6 +106,7 @@ def effects_of(
         np.where(n_active > 0, sums.T / np.maximum(n_active, 1), np.nan).T.reshape(shape),
         *intervals,
         (np.abs(random).mean(0) / n).reshape(shape) if n_random else None,
+        None if orthogonal is None else np.abs(orthogonal / n).reshape(shape),
         np.abs(random / n).reshape(n_random, *shape).max(axis=(1, 3)).mean(axis=0) if n_random else None,
         firing_rate_matched(np.abs(delta_all).reshape(d_sae, width), n_active).reshape(shape),
         n_active,
@@ -163,6 +172,9 @@ def table_of(route: Route, effects: Effects, multipliers: Sequence[float], head:
             columns[f"delta_{name}_high"] = nullable(_signed(route, high, low))
     if effects.delta_random is not None:
         columns["delta_random"] = _unsigned(route, effects.delta_random)
+        orthogonal = effects.delta_orthogonal
+        undefined = np.full_like(effects.delta_all, np.nan)
+        columns["delta_orthogonal"] = nullable(_unsigned(route, undefined if orthogonal is None else orthogonal))
     columns["delta_matched"] = nullable(_unsigned(route, effects.delta_matched))
     return pd.DataFrame(columns)
 

@@ -27,12 +27,11 @@ from sae_lens_meme.evaluators.influence.routes import (
     CosineHead,
     CosineRoute,
     Route,
-    decoder_rows,
     embedding_route,
     head_of,
     latent_route,
 )
-from sae_lens_meme.evaluators.latents import Latents, hook_of
+from sae_lens_meme.evaluators.latents import Latents, decoder_rows, hook_of
 from sae_lens_meme.evaluators.result import Interval, Measure, Quantity, Result, Section
 from sae_lens_meme.evaluators.rows import measured_rows
 from sae_lens_meme.hooks.names import FUSED
@@ -41,9 +40,15 @@ from sae_lens_meme.options import Count
 Head = CosineHead | Probe
 RouteName = Literal["latent", "embedding"]
 
+ORTHOGONAL = "orthogonal"
+"""The heading of that control."""
 SAME_ROWS = "the same rows, which flatters it"
 _SILENT = "no latent fires on these rows, or none changes a probability on the rows that choose it"
 _RANDOM = "control: |mean change| for a step of equal norm on the same memes, mean over fixed random directions"
+_ORTHOGONAL = (
+    "control: |mean change| for a step of equal norm along the latent's direction without its part in the span of the "
+    "classifier: no logit gains by it, what it changes is the length of the row (0 where rows are not normalised)"
+)
 _MATCHED = "control: mean |delta_all| of the 20 other latents nearest in firing rate"
 LARGEST = Quantity(
     "largest",
@@ -58,6 +63,7 @@ SIGNED = Quantity(
 )
 LATENT = Quantity("largest_latent", "which latent that is", _SILENT)
 OF_RANDOM = Quantity("largest_random", _RANDOM, _SILENT)
+OF_ORTHOGONAL = Quantity("largest_orthogonal", _ORTHOGONAL, f"the classifier is not linear, or {_SILENT}")
 RANDOM_MAXIMUM = Quantity(
     "random_maximum",
     "control: largest |mean change| over latents and classes by a random direction of equal norm, mean over directions that "
@@ -89,7 +95,7 @@ class Influence(Evaluator):
 
     name = "influence"
     question = "what ablating and steering each latent does to each class, exact and all at once, through probes and MemeCLIP's head"
-    control = "nothing edited, random directions, latents of equal firing rate"
+    control = "nothing edited, random directions, a step orthogonal to the probe, latents of equal firing rate"
     needs_labels = True
 
     class Options(options.Options):
@@ -104,7 +110,7 @@ class Influence(Evaluator):
         n_bootstrap: Count = 200
         """Resamples of the memes for the 95 % intervals; 0 for none."""
         n_random: Count = 4
-        """Random directions of the equal-norm control; 0 for none."""
+        """Random directions of the equal-norm control; 0 for none, nor the step orthogonal to the probe."""
         seed: Count = 0
         """Seed of directions and resamples."""
 
@@ -231,7 +237,8 @@ class Influence(Evaluator):
             unchanged = UNCHANGED(effects.attached_no_change, group, rows=rows)
             largest, others = self._largest(effects, chosen[:, m], m, group, rows)
             if shown and largest.value is not None:
-                beside = {"random maximum": RANDOM_MAXIMUM, "random": OF_RANDOM, "matched": OF_MATCHED}
+                beside = {"random maximum": RANDOM_MAXIMUM, "random": OF_RANDOM}
+                beside |= {ORTHOGONAL: OF_ORTHOGONAL, "matched": OF_MATCHED}
                 controls = [others[q.key].control(name) for name, q in beside.items() if q.key in others]
                 label = f"{route.task}: {_edit(multiplier)}, latent {others[LATENT.key].value}"
                 largest = largest.row(label, *controls, unchanged.control("attached"))
@@ -246,6 +253,8 @@ class Influence(Evaluator):
         values: dict[Quantity, Any] = {SIGNED: delta, LATENT: top}
         if effects.delta_random is not None and effects.random_maximum is not None:
             values |= {OF_RANDOM: effects.delta_random[top, m, best], RANDOM_MAXIMUM: effects.random_maximum[m]}
+            orthogonal = effects.delta_orthogonal
+            values[OF_ORTHOGONAL] = None if orthogonal is None else orthogonal[top, m, best]
         values[OF_MATCHED] = effects.delta_matched[top, m, best]
         others = {q.key: q(value if fires else None, group, rows=rows) for q, value in values.items()}
         interval = None
@@ -262,7 +271,8 @@ class Influence(Evaluator):
     def _section(self, rows: str, chosen_on: str) -> Section:
         random = (
             "random maximum: the largest change that any latent's step makes in a random direction of equal norm; "
-            f"random: the same of this latent, mean of {self.options.n_random}; "
+            f"random: the same of this latent, mean of {self.options.n_random}; orthogonal: a step of equal norm that moves no "
+            "logit, only the row's length; "
         )
         return Section(
             f"Influence: mean change of a class's probability by one latent, {rows}",
@@ -290,6 +300,7 @@ COLUMNS = {
     "delta_active_low": "low end of the 95 % interval of delta_active; null where a resample never fires",
     "delta_active_high": "high end of the same",
     "delta_random": _RANDOM,
+    "delta_orthogonal": f"{_ORTHOGONAL}; null where the classifier is not linear",
     "delta_matched": f"{_MATCHED}; null where no other latent fires",
 }
 
@@ -312,18 +323,26 @@ def _unit_directions(rng: np.random.Generator, n: int, d: int) -> Float64[np.nda
 
 
 def _verdict(measures: Sequence[Measure], flattered: bool) -> str | None:
-    """Whether the largest effect beats the largest of random steps, the lower end of its interval where it has one."""
-    beats: dict[str, list[bool]] = {}
+    """Whether the largest effect (the lower end of its interval) beats the largest of random steps, and what of it is length."""
+    found: dict[str, list[tuple[bool, bool, float]]] = {}
     for measure in measures:
-        rival = next((control.value for control in measure.controls if control.name == "random maximum"), None)
-        if rival is not None:
-            low = measure.interval.low if measure.interval else measure.value
+        rivals = {control.name: control.value for control in measure.controls}
+        if (rival := rivals.get("random maximum")) is not None and measure.value:
+            low = measure.value if measure.interval is None else measure.interval.low or 0
             kind, multiplier, *_ = measure.key.split("/")
+            length = rivals.get(ORTHOGONAL) or 0
             edit = f"steering {multiplier}" if kind == "steering" else kind
-            beats.setdefault(edit, []).append(low is not None and low > rival)
-    if not beats:
+            found.setdefault(edit, []).append((low > rival, length >= low, length / measure.value))
+    if not found:
         return None
-    found = ", ".join(f"{edit} for {sum(won)} of {len(won)} labels" for edit, won in beats.items())
+    beats = ", ".join(f"{edit} for {sum(won for won, *_ in of)}" for edit, of in found.items())
+    length = ", ".join(
+        f"{edit} for {sum(much for _, much, _ in of)} (median {np.median([part for *_, part in of]):.0%})"
+        for edit, of in found.items()
+    )
     by = " (lower end of 95 %)" if any(measure.interval for measure in measures) else ""
     same = "; chosen on the same memes" if flattered else ""
-    return f"One latent beats the largest random step of equal norm{by}: {found}{same}."
+    return (
+        f"One latent beats the largest random step{by}: {beats} of {max(map(len, found.values()))} labels. "
+        f"Renormalisation alone (a step orthogonal to the probe) does as much: {length}{same}."
+    )

@@ -53,7 +53,7 @@ def linear_deltas(indptr, latents, z, gain_of, scores, square, tilt, gain, bias,
     """Linear head: out[pair, m, c] = p_c(changed) - p_c(as it is).
 
     The changed logits are (scores + step z gain) / sqrt(square + step z tilt + quadratic z^2) + bias;
-    of a zero vector they are the bias. `gain_of` is the row of `gain` of each pair. quadratic < 0
+    of a zero vector they are the bias. `gain_of` is the row of `gain` of each pair, `tilt` is of each pair. quadratic < 0
     (shrinking a latent of a normalised row) cancels where one latent is nearly the whole row; there
     the sums are taken again.
     """
@@ -70,7 +70,7 @@ def linear_deltas(indptr, latents, z, gain_of, scores, square, tilt, gain, bias,
             g = gain_of[j]
             for m in range(len(step)):
                 shift = step[m] * z[j]
-                norm2 = square[i] + shift * tilt[i] + quadratic[m] * z[j] * z[j]
+                norm2 = square[i] + shift * tilt[j] + quadratic[m] * z[j] * z[j]
                 if quadratic[m] < 0.0 and norm2 < CANCELLED * square[i]:
                     norm2 = _sum_without(latents, z, start, stop, j, gain, fresh) + (quadratic[m] + 1.0) * z[j] * z[j]
                     inverse = 1.0 / math.sqrt(norm2) if norm2 > 0.0 else 0.0

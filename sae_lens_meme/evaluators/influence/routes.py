@@ -9,6 +9,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -22,7 +23,6 @@ from sae_lens_meme.embeddings import Embeddings
 from sae_lens_meme.errors import DataError, NonFiniteError
 from sae_lens_meme.evaluators.classifiers import Probe, probabilities
 from sae_lens_meme.evaluators.influence.kernels import cosine_deltas, linear_deltas
-from sae_lens_meme.evaluators.latents import normalises_at_run_time
 
 
 @dataclass(frozen=True, eq=False)
@@ -85,6 +85,15 @@ class Route(ABC):
     ) -> Float64[np.ndarray, "nnz m outputs"]:
         """The same for a step of equal norm in a fixed random direction."""
 
+    def orthogonal_deltas(
+        self, start: int, stop: int, multipliers: Float64[np.ndarray, " m"]
+    ) -> Float64[np.ndarray, "nnz m outputs"] | None:
+        """The same for a step of equal norm along the latent's direction without its part in the span of the classifier.
+
+        No logit gains by it: what changes is the length by which a row is divided. None where the classifier is not linear.
+        """
+        return None
+
     @abstractmethod
     def all_ablated(self) -> Float64[np.ndarray, " outputs"]:
         """Mean change of probability when every active latent is ablated."""
@@ -111,15 +120,33 @@ class LinearRoute(Route):
     def deltas(self, start: int, stop: int, multipliers: np.ndarray) -> np.ndarray:
         quadratic = multipliers**2 - 1 if self.normalised else np.zeros(len(multipliers))
         _, latents, z = self.block(start, stop)
-        return self._run(start, stop, z, latents, self.gain, np.zeros(stop - start), multipliers - 1, quadratic)
+        return self._run(start, stop, z, latents, self.gain, np.zeros(len(z)), multipliers - 1, quadratic)
 
     def random_deltas(self, start: int, stop: int, multipliers: np.ndarray, direction: int) -> np.ndarray:
         step = np.abs(multipliers - 1)
         quadratic = step**2 if self.normalised else np.zeros(len(step))
-        _, latents, z = self.block(start, stop)
+        indptr, latents, z = self.block(start, stop)
         z, gain_of = z * self.norms[latents], np.zeros(len(z), dtype=np.int32)
-        gain, tilt = self.random_gain[direction : direction + 1], self.tilt[start:stop, direction].copy()
-        return self._run(start, stop, z, gain_of, gain, tilt, step, quadratic)
+        gain, tilt = self.random_gain[direction : direction + 1], self.tilt[start:stop, direction]
+        return self._run(start, stop, z, gain_of, gain, np.repeat(tilt, np.diff(indptr)), step, quadratic)
+
+    def orthogonal_deltas(self, start: int, stop: int, multipliers: np.ndarray) -> np.ndarray:
+        indptr, latents, z = self.block(start, stop)
+        if not self.normalised:  # no length counts
+            return np.zeros((len(z), len(multipliers), self.n_outputs))
+        step, nowhere = multipliers - 1, np.zeros((1, self.n_outputs))
+        in_span, own = self._span
+        along = z - np.einsum("pc,pc->p", np.repeat(in_span[start:stop], np.diff(indptr), axis=0), self.gain[latents])
+        tilt = np.divide(2 * along, own[latents], out=np.zeros_like(z), where=own[latents] > 0)
+        return self._run(start, stop, z, np.zeros(len(z), dtype=np.int32), nowhere, tilt, step, step**2)
+
+    @cached_property
+    def _span(self) -> tuple[Float64[np.ndarray, "n outputs"], Float64[np.ndarray, " d_sae"]]:
+        """Of each row, what times the gain of a latent is the row's part in the span of the probe along that latent;
+        of each latent, the length that is left of its unit vector without its part in the span."""
+        inverse = np.linalg.pinv(self.gain)  # outputs x d_sae
+        left = 1 - np.einsum("fc,cf->f", self.gain, inverse)
+        return np.asarray(self.latents @ inverse.T), np.sqrt(np.maximum(left, 0))
 
     def all_ablated(self) -> np.ndarray:
         norms = np.sqrt(self.square)[:, None]
@@ -197,44 +224,6 @@ def embedding_route(
     route.gain, route.random_gain = decoder @ probe.coef.T, directions @ probe.coef.T
     route.norms, route.tilt = np.linalg.norm(decoder, axis=1), np.zeros((len(rows), len(directions)))
     return route
-
-
-@torch.no_grad()
-def decoder_rows(sae: Any) -> Float64[np.ndarray, "d_sae d_in"]:
-    """What one unit of each latent adds to the embedding: d decode(z) / d z_f.
-
-    W_dec for most SAEs, W_dec over its norms where activations are rescaled by them; any other
-    SAE whose decoder is affine is asked latent by latent.
-
-    Raises:
-        DataError: the SAE normalises each sample at run time, so that there is no such row.
-        NonFiniteError: a weight of the decoder is NaN or infinite.
-    """
-    if normalises_at_run_time(sae):
-        raise DataError(
-            f"this SAE uses normalize_activations={sae.cfg.normalize_activations!r}: its decoder has no fixed rows"
-        )
-    d_sae = int(sae.cfg.d_sae)
-    some = np.unique(np.linspace(0, d_sae - 1, 8).astype(int))
-    asked = _asked(sae, some)
-    W_dec = sae.W_dec.detach().double().cpu().numpy()
-    if not np.isfinite(W_dec).all():
-        latent = int(np.flatnonzero(~np.isfinite(W_dec).all(axis=1))[0])
-        raise NonFiniteError(f"latent {latent}: its row of W_dec has NaN or infinity; train the SAE again")
-    norms = np.linalg.norm(W_dec, axis=1, keepdims=True)
-    for rows in (W_dec, W_dec / np.where(norms > 0, norms, 1)):
-        if rows.shape[1] == asked.shape[1] and np.allclose(
-            rows[some], asked, rtol=1e-4, atol=1e-4 * np.abs(asked).max()
-        ):
-            return rows
-    return np.concatenate([_asked(sae, np.arange(a, min(a + 1024, d_sae))) for a in range(0, d_sae, 1024)])
-
-
-def _asked(sae: Any, latents: Sequence[int] | np.ndarray) -> Float64[np.ndarray, "n d_in"]:
-    z = torch.zeros(len(latents) + 1, int(sae.cfg.d_sae), device=sae.device, dtype=sae.dtype)
-    z[torch.arange(len(latents)), torch.as_tensor(np.asarray(latents))] = 1
-    out = sae.decode(z).double().cpu().numpy()
-    return out[:-1] - out[-1]
 
 
 @torch.no_grad()

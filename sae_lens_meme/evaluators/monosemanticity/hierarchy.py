@@ -25,7 +25,7 @@ from sae_lens_meme.evaluators.monosemanticity.uniqueness import TOP, top_sets
 from sae_lens_meme.evaluators.result import Interval, Measure, Quantity, Result, Section, nullable
 from sae_lens_meme.metrics.bootstrap import percentile_interval, subset_weights
 from sae_lens_meme.metrics.ranking import Ranked
-from sae_lens_meme.storage import read_json
+from sae_lens_meme.provenance import recorded_widths
 
 Node = Hashable
 
@@ -155,8 +155,7 @@ def matryoshka_widths(sae: Any) -> list[int]:
         ConfigError: there are none.
     """
     if isinstance(sae, (str, Path)):
-        file = Path(sae) / "runner_cfg.json"
-        widths = read_json(file).get("sae", {}).get("matryoshka_widths") if file.is_file() else None
+        widths = recorded_widths(sae)
     else:
         widths = getattr(sae.cfg, "matryoshka_widths", None) or sae.cfg.metadata.matryoshka_widths
     if not widths:

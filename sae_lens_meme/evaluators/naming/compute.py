@@ -17,21 +17,26 @@ from scipy import sparse
 from sae_lens_meme.evaluators.latents import Latents
 from sae_lens_meme.evaluators.naming.kernels import WordOdds, counts_in_both, word_log_odds
 from sae_lens_meme.evaluators.naming.statements import Family, NamingMemes, Statements
+from sae_lens_meme.metrics.auroc_interval import Kinds, auroc_interval
 from sae_lens_meme.metrics.bootstrap import count_interval
 from sae_lens_meme.metrics.contingency import FALSE, TRUE, UNKNOWN, Counter, Tables
 from sae_lens_meme.metrics.effect_sizes import f1_always_on, f1_score, precision, recall
 from sae_lens_meme.metrics.fisher import greater_one_a_group, stratified_greater
 from sae_lens_meme.metrics.multiple_testing import benjamini_hochberg, rejected
-from sae_lens_meme.metrics.ranking import Ranked, auroc, delong_interval
+from sae_lens_meme.metrics.ranking import Ranked, auroc
 
 Values = Float[np.ndarray, " latents"]
 SCORES = (
-    *("n", "support", "n_true", "auroc", "auroc_low", "auroc_high", "correlation"),
+    *("n", "support", "n_true", "auroc", "auroc_low", "auroc_high", "few", "correlation"),
     *("f1", "f1_always_on", "precision", "recall", "log_p"),
 )
 KINDS = ("word", "concept")
 ACTIVATION = ("auroc_activation", "auroc_activation_low", "auroc_activation_high")
 HELD_OUT = (*SCORES, *ACTIVATION)
+
+
+LEAST_AUROC, GOOD_AUROC = 0.6, 0.8
+"""On held-out rows: below the first a name is printed as "no name"; from the second it tells firing well."""
 
 
 class NamingRule(NamedTuple):
@@ -76,6 +81,11 @@ class Names:
     def holds(self, alpha: float) -> Bool[np.ndarray, " latents"]:
         """The name is associated with firing on the held-out rows too."""
         return self.q < alpha
+
+    @property
+    def tells_nothing(self) -> Bool[np.ndarray, " latents"]:
+        """The name is no better than a guess on the held-out rows: it is printed as "no name"."""
+        return self.held_out["auroc"] < LEAST_AUROC
 
 
 def find_names(latents: Latents, memes: NamingMemes, rule: NamingRule) -> Names:
@@ -140,20 +150,23 @@ def _scores(latents: Latents, side: Statements, chosen: np.ndarray) -> dict[str,
     count = PairCounter(active, side, chosen).count
     found = scores(count(), greater_one_a_group(count, side.one_a_group)[0])
     if side.one_a_group[0] is not None:
-        found["auroc_low"], found["auroc_high"] = _interval_over_groups(active, side, chosen)
+        over_groups = _interval_over_groups(active, side, chosen)
+        found |= dict(zip(("auroc_low", "auroc_high", "few"), over_groups, strict=True))
     return found
 
 
-def _interval_over_groups(active: Any, side: Statements, chosen: np.ndarray) -> tuple[Values, Values]:
-    """Of `auroc` of `scores`, where memes of one group are no independent evidence."""
-    value, error = np.full((2, len(chosen)), np.nan)
+def _interval_over_groups(active: Any, side: Statements, chosen: np.ndarray) -> tuple[Values, Values, Values]:
+    """Of `auroc` of `scores`, where memes of one group are no independent evidence; and whether few groups are of a kind."""
+    low, high, few = np.full((3, len(chosen)), np.nan)
     for statement in np.unique(chosen[chosen >= 0]):
         mine, says = np.flatnonzero(chosen == statement), side.codes(statement)
         indicator = Ranked.of(sparse.csc_matrix((says == TRUE).astype(np.float32)))
         fires = np.where(says == UNKNOWN, UNKNOWN, np.where(active[:, mine].toarray() > 0, TRUE, FALSE))
-        found = auroc(indicator, fires.astype(np.uint8), side.sources, side.groups)
-        value[mine], error[mine] = found.value[0], found.standard_error[0]
-    return delong_interval(value, error)
+        codes = fires.astype(np.uint8)
+        found, kinds = auroc(indicator, codes, side.sources, side.groups), Kinds.of(codes, side.sources, side.groups)
+        low[mine], high[mine] = auroc_interval(found.value[0], found.standard_error[0], kinds)
+        few[mine] = np.where(np.isnan(found.value[0]), np.nan, kinds.few)
+    return low, high, few
 
 
 def hold_interval(
@@ -245,10 +258,12 @@ def scores(tables: Tables, log_p: Values | None = None) -> dict[str, Values]:
     fires, true, n = (a + b).sum(1), (a + c).sum(1), tables.n.sum(1)
     counts = {"n": n, "support": fires, "n_true": true}
     value, error = _auroc_of_indicator(a, b, c, d)
-    low, high = delong_interval(value, error)
+    kinds = Kinds(a + b, c + d)
+    low, high = auroc_interval(value, error, kinds)
     return {
         **{name: np.where(n > 0, count, np.nan) for name, count in counts.items()},
         **{"auroc": value, "auroc_low": low, "auroc_high": high},
+        "few": np.where(np.isnan(value), np.nan, kinds.few),
         "correlation": correlation(tables)[0],
         **{"f1": f1_score(a.sum(1), true, fires), "f1_always_on": np.where(fires > 0, f1_always_on(fires, n), np.nan)},
         **{"precision": precision(a.sum(1), true), "recall": recall(a.sum(1), fires)},
@@ -270,17 +285,22 @@ def activation_auroc(
     """How well the activation ranks memes of which the statement is true above the others: value, low and high."""
     order = np.argsort(chosen, kind="stable")
     ranked, first = Ranked.of(active[:, order]), np.searchsorted(chosen[order], 0)
-    value, error = np.full(len(chosen), np.nan), np.full(len(chosen), np.nan)
+    value, low, high = np.full((3, len(chosen)), np.nan)
     for group in np.split(np.arange(first, len(chosen)), np.flatnonzero(np.diff(chosen[order][first:])) + 1):
         if len(group) == 0:
             continue
         starts = ranked.starts[group[0] : group[-1] + 2]
         mine = Ranked(starts - starts[0], *(part[starts[0] : starts[-1]] for part in ranked[1:]))
-        found = auroc(mine, statements.codes(int(chosen[order[group[0]]])), statements.sources, statements.groups)
-        value[order[group]], error[order[group]] = (part[:, 0] for part in found)
+        codes = statements.codes(int(chosen[order[group[0]]]))
+        found = auroc(mine, codes, statements.sources, statements.groups)
+        kinds = Kinds.of(codes, statements.sources, statements.groups)
+        value[order[group]] = found.value[:, 0]
+        low[order[group]], high[order[group]] = (
+            ends[:, 0] for ends in auroc_interval(found.value, found.standard_error, kinds)
+        )
     silent = np.diff(active.indptr) == 0
-    value = np.where(silent, np.nan, value)
-    return value, *delong_interval(value, error)
+    value, low, high = (np.where(silent, np.nan, of) for of in (value, low, high))
+    return value, low, high
 
 
 def _auroc_of_indicator(a: np.ndarray, b: np.ndarray, c: np.ndarray, d: np.ndarray) -> tuple[Values, Values]:

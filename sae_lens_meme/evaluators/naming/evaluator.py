@@ -18,7 +18,16 @@ from sae_lens_meme.embeddings import Embeddings
 from sae_lens_meme.evaluators.base import Evaluator
 from sae_lens_meme.evaluators.concepts import Concept, Concepts, concepts_of
 from sae_lens_meme.evaluators.latents import Latents, require_latents_of
-from sae_lens_meme.evaluators.naming.compute import KINDS, Candidates, Names, NamingRule, find_names, hold_interval
+from sae_lens_meme.evaluators.naming.compute import (
+    GOOD_AUROC,
+    KINDS,
+    LEAST_AUROC,
+    Candidates,
+    Names,
+    NamingRule,
+    find_names,
+    hold_interval,
+)
 from sae_lens_meme.evaluators.naming.quantities import (
     CANDIDATES,
     HELD_OUT,
@@ -28,6 +37,7 @@ from sae_lens_meme.evaluators.naming.quantities import (
     N_SELECTION,
     N_STATEMENTS,
     NAMES,
+    NO_NAME,
     PERMUTED,
     SELECTION,
     WHOLE,
@@ -176,10 +186,17 @@ def _of_candidates(found: Candidates, alpha: float) -> dict[str, Number]:
 def _of_names(names: Names, alpha: float, split: str | None) -> dict[str, Number]:
     alive, n_named = int((names.fires > 0).sum()), int((names.kind >= 0).sum())
     n_hold = _count(names.q, alpha, names.kind >= 0) if split else None
+    auroc = names.held_out["auroc"]
+    hold = auroc[names.holds(alpha)]
+    known = bool(split) and not (n_named and np.isnan(auroc).all())
     return {
         "n_named": n_named,
         **{f"n_{kind}": int((names.kind == k).sum()) for k, kind in enumerate(KINDS)},
         "n_hold": n_hold,
+        "median_auroc_hold": None if np.isnan(hold).all() else float(np.nanmedian(hold)),
+        "least_auroc_hold": None if np.isnan(hold).all() else float(np.nanmin(hold)),
+        "n_good": int((hold >= GOOD_AUROC).sum()) if known else None,
+        "n_printed": int((auroc >= LEAST_AUROC).sum()) if known else None,
         "share_named": n_named / alive if alive else None,
         "share_hold": n_hold / n_named if n_named and n_hold is not None else None,
         "mean_auroc_selection": _mean(names.selection["auroc"]),
@@ -204,6 +221,10 @@ def _labels(measures: Mapping[str, Measure], alive: int, split: str | None, alph
     labels = {"names/n_named": f"latents with a name, of {alive} that fire ({kinds})"}
     if n["names/n_named"]:
         labels["names/n_hold"] = f"names that hold on {split} memes, {below} (of {n['names/n_named']})"
+        labels["names/median_auroc_hold"] = f"AUROC of firing by a name that holds, {split} memes, median"
+        labels["names/least_auroc_hold"] = "the same, least"
+        labels["names/n_good"] = f"names that hold with {GOOD_AUROC:g} or more (of {n['names/n_hold']})"
+        labels["names/n_printed"] = f"names with {LEAST_AUROC:g} or more; the others are printed as {NO_NAME!r}"
     for kind in KINDS:
         candidates = n.get(f"{kind}/n_candidates")
         labels[f"{kind}/mean_auroc"] = (
@@ -215,7 +236,8 @@ def _labels(measures: Mapping[str, Measure], alive: int, split: str | None, alph
 def _verdict(
     measures: Mapping[str, Measure], control: Mapping[str, Measure], alive: int, split: str | None
 ) -> str | None:
-    named, hold, auroc = (measures[f"names/{key}"].value for key in ("n_named", "n_hold", "mean_auroc"))
+    keys = ("n_named", "n_hold", "median_auroc_hold", "n_printed")
+    named, hold, auroc, printed = (measures[f"names/{key}"].value for key in keys)
     permuted = control["names/n_named"].value
     if not alive or not any(f"{kind}/n_candidates" in measures for kind in KINDS):
         return None
@@ -224,17 +246,21 @@ def _verdict(
     first = f"{named} of {alive} latents have a name ({permuted} of permuted latents)"
     if hold is None:
         return f"{first}; no held-out memes test it."
-    tells = "" if auroc is None else f", and tell firing with a mean AUROC of {auroc:.2f}"
-    return f"{first}; {hold} of {named} names hold on {split} memes{tells}."
+    tells = "" if auroc is None else f", and tell firing with a median AUROC of {auroc:.2f}"
+    weak = "" if printed is None else f"; {printed} reach {LEAST_AUROC:g}, the others are printed as {NO_NAME!r}"
+    return f"{first}; {hold} of {named} names hold on {split} memes{tells}{weak}."
 
 
 def names_table(names: Names, memes: NamingMemes, rule: NamingRule) -> pd.DataFrame:
     """Null where undefined; `reason` says why a latent has no name."""
     kind = [None if k < 0 else KINDS[k] for k in names.kind]
     chosen = {name: _chosen(found) for name, found in names.candidates.items()}
+    given = [None if k is None else chosen[k][i] for i, k in enumerate(kind)]
+    printed = [NO_NAME if name is None or weak else name for name, weak in zip(given, names.tells_nothing, strict=True)]
     columns: dict[str, Any] = {
         "latent": np.arange(len(kind)),
-        "name": pd.array([None if k is None else chosen[k][i] for i, k in enumerate(kind)], dtype="string"),
+        "name": pd.array(given, dtype="string"),
+        "printed": pd.array(printed, dtype="string"),
         "kind": pd.Categorical(kind, categories=list(KINDS)),
         "reason": pd.array(_reasons(names, memes, rule), dtype="string"),
         "fires_selection": names.fires,

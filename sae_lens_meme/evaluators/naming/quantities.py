@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from sae_lens_meme.evaluators.naming.compute import ACTIVATION, SCORES
+from sae_lens_meme.evaluators.naming.compute import ACTIVATION, GOOD_AUROC, LEAST_AUROC, SCORES
 from sae_lens_meme.evaluators.result import Quantity
 
-WHOLE = ("n", "support", "n_true")
+WHOLE = ("n", "support", "n_true", "few")
 HELD_OUT = tuple(score for score in (*SCORES, *ACTIVATION) if score != "log_p")
 """Columns of scores on the rows that measure, of a name, a word and a concept."""
 SELECTION = ("support", "auroc", "correlation", "f1")
@@ -22,22 +22,27 @@ _ACTIVATION = (
     "probability that a meme of which the statement is true has the larger activation than one of its source of which it is "
     "false, ties half"
 )
-_DELONG = "95 % interval (DeLong, over groups of memes; null where it is not known: one meme of a kind, or kinds that are apart)"
+_INTERVAL = (
+    "95 % interval over groups of memes (DeLong's; Newcombe's where fewer than 20 memes are of a kind, or the kinds are apart; "
+    "null with one meme of a kind)"
+)
+NO_NAME = "no name"
 SCORE = {
     "n": "memes with a caption, or with the label",
     "support": "of these, the ones that fire",
     "n_true": "of these, the ones of which the statement is true",
     "auroc": _RANKS,
-    "auroc_low": f"low end of its {_DELONG}",
-    "auroc_high": f"high end of its {_DELONG}",
+    "auroc_low": f"low end of its {_INTERVAL}",
+    "auroc_high": f"high end of its {_INTERVAL}",
+    "few": "1: fewer than 20 of the memes fire, or fewer than 20 do not",
     "correlation": "Pearson's correlation of truth and firing, each centred within source",
     "f1": "F1 of the statement as a predictor of firing, sources pooled; control: f1_always_on",
     "f1_always_on": "control: F1 of saying of every meme that it fires",
     "precision": "of the memes of which the statement is true, the share that fires",
     "recall": "of the memes that fire, the share of which the statement is true",
     "auroc_activation": _ACTIVATION,
-    "auroc_activation_low": f"low end of its {_DELONG}",
-    "auroc_activation_high": f"high end of its {_DELONG}",
+    "auroc_activation_low": f"low end of its {_INTERVAL}",
+    "auroc_activation_high": f"high end of its {_INTERVAL}",
     "p": "exact one-sided p of the association within source, of one meme a group",
 }
 
@@ -73,6 +78,17 @@ NAMES = {
         Quantity("n_word", "latents named by a word"),
         Quantity("n_concept", "latents named by a concept"),
         Quantity("n_hold", f"names {_TESTED}, Benjamini-Hochberg over the latents with a name, on held-out memes"),
+        Quantity(
+            "median_auroc_hold",
+            f"median over the names that hold, on held-out memes: {_RANKS}",
+        ),
+        Quantity("least_auroc_hold", f"the smallest of the names that hold, on held-out memes: {_RANKS}"),
+        Quantity("n_good", f"names that hold with an AUROC of firing of {GOOD_AUROC:g} or more on held-out memes"),
+        Quantity(
+            "n_printed",
+            f"names with an AUROC of firing of {LEAST_AUROC:g} or more on held-out memes; the others are printed as "
+            f"{NO_NAME!r} (the held-out memes chose these names no better than that: their mean is optimistic)",
+        ),
         Quantity("share_named", "n_named over the latents that fire on a meme that chooses"),
         Quantity("share_hold", "n_hold over n_named"),
         Quantity("mean_auroc_selection", f"mean over names, on the memes that choose: {_RANKS}; the best of many"),
@@ -85,6 +101,8 @@ PERMUTED = "control: the same choice and measurement with the latents of each me
 _OWN = {
     "latent": "index of the latent",
     "name": "a word or a concept; null where nothing is associated on the memes that choose",
+    "printed": f"the name as it is printed: {NO_NAME!r} where there is none or its AUROC of firing on held-out memes is below "
+    f"{LEAST_AUROC:g}",
     "kind": "word or concept",
     "reason": "why there is no name",
     "fires_selection": "memes that choose and fire the latent",

@@ -43,6 +43,9 @@ from sae_lens_meme.evaluators.question_set.quantities import (
     LABELS,
     MEDIAN_CONCENTRATION,
     MEDIANS,
+    N_RARE,
+    RARE,
+    SHARE_RARE,
     SIZES,
     explained,
     table_of,
@@ -183,6 +186,10 @@ class QuestionSet(Evaluator):
         too_rare = f"no unit fires in at least {o.min_items} items"
         of = {name: _counted(part, name, items, resampled, too_rare) for name, part in found.items()}
         measures = [q(n, rows=items) for q, n in zip(SIZES, (effects.n_items, effects.n_fired, m), strict=True)]
+        rare = int((effects.n_active < RARE).sum())
+        share_rare = SHARE_RARE(_over(rare, m), rows=items, reason=too_rare)
+        if m:
+            share_rare = share_rare.row(f"of which rare, firing in fewer than {RARE} items ({rare} of {m} latents)")
         for term, shares in zip(TERMS, effects.shares, strict=True):
             measures.append(MEDIANS[term](_median(shares), rows=items))
         section = Section(
@@ -193,7 +200,8 @@ class QuestionSet(Evaluator):
         )
         table = table_of(*found[""])
         columns = explained(list(table.columns), resampled)
-        return Result(self.name, section, (*measures, *_with_rows(of, m)), table, columns, _verdict(of, m))
+        measures = (*measures, *_with_rows(of, m), N_RARE(rare, rows=items), share_rare)
+        return Result(self.name, section, measures, table, columns, _verdict(of, m))
 
 
 class Found(NamedTuple):

@@ -19,8 +19,7 @@ from scipy.stats.contingency import odds_ratio
 from statsmodels.stats.contingency_tables import StratifiedTable
 
 from sae_lens_meme.errors import DataError, NonFiniteError
-from sae_lens_meme.evaluators.influence.routes import decoder_rows
-from sae_lens_meme.evaluators.latents import Latents
+from sae_lens_meme.evaluators.latents import Latents, decoder_rows
 from sae_lens_meme.metrics.bootstrap import bootstrap_weights, percentile_interval
 
 _TEMPERATURE, _ROUNDS = 0.02, 20  # of Sinkhorn's scaling

@@ -1,0 +1,155 @@
+"""The `attribute` step: a block of memes is occluded at a time, once for all latents that want them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from sae_lens_meme.attribute.attributor import Attributor, Meme, view_of
+from sae_lens_meme.attribute.choose import choose_latents, choose_memes
+from sae_lens_meme.attribute.options import AttributeOptions
+from sae_lens_meme.attributions import FEATURES, GRID, STEP, TOP, Attributions
+from sae_lens_meme.corpus import caption_of, load_rows
+from sae_lens_meme.embed.encoder import Encoder
+from sae_lens_meme.embed.from_corpus import Pictures
+from sae_lens_meme.embeddings import Embeddings
+from sae_lens_meme.errors import DataError
+from sae_lens_meme.evaluators.latents import encode, hook_of
+from sae_lens_meme.evaluators.rows import measured_rows
+from sae_lens_meme.evaluators.run import load_sae, sae_weights
+from sae_lens_meme.progress import progress_bar
+from sae_lens_meme.shards import shard_names, write_dataset
+from sae_lens_meme.storage import StepFolder, read_finished, sha256_json
+
+BLOCK = 64
+"""Memes a shard."""
+
+
+def attribute(
+    sae: str | Path,
+    embeddings: str | Path,
+    corpus: str | Path,
+    options: AttributeOptions | None = None,
+    *,
+    out: str | Path,
+    overwrite: bool = False,
+    progress: bool = True,
+    **given: Any,
+) -> Attributions:
+    """Find the memes of each latent, and what each word and each patch of them does to its pre-activation.
+
+    A killed run resumes at the first missing block; the result is byte for byte the same.
+
+    Args:
+        sae: an SAE folder, ours or any that `sae_lens.SAE.load_from_disk` reads.
+        embeddings: the result of `embed`, of this corpus and by a model.
+        corpus: the result of `corpus`.
+        options: see `AttributeOptions`; or give them by keyword: `attribute(..., top=10)`.
+        out: the result folder.
+
+    Raises:
+        DataError: the embeddings are of arrays, or of other memes.
+        StorageError, ModelError, ConfigError, BadImageError, NonFiniteError.
+    """
+    options = AttributeOptions.of(options, given)
+    dictionary, memes = load_sae(sae, options.hook), Embeddings.load(embeddings)
+    encoder = Encoder.of_embeddings(memes, options.device)
+    manifest = read_finished(corpus, "corpus")
+    fingerprint = {
+        "sae": sae_weights(sae),
+        "hook": dictionary.cfg.metadata.hook_name,
+        "embeddings": memes.fingerprint,
+        "corpus": sha256_json([manifest["fingerprint"], manifest["files"]]),
+        "options": options.recorded(),
+    }
+    with StepFolder(out, STEP, fingerprint, overwrite=overwrite) as folder:
+        if not folder.complete:
+            dictionary.to(encoder.device)
+            _write(folder, dictionary, memes, encoder, Path(corpus), options, progress)
+    return Attributions.load(out)
+
+
+def _write(
+    folder: StepFolder,
+    sae: Any,
+    memes: Embeddings,
+    encoder: Encoder,
+    corpus: Path,
+    options: AttributeOptions,
+    progress: bool,
+) -> None:
+    latents = encode(sae, memes)
+    rows, _ = measured_rows(memes, options.rows)
+    asked = choose_latents(latents, rows, options)
+    chosen = choose_memes(latents, memes, asked, rows, options).sort_values(["row", "latent"], kind="stable")
+    source = _Source(corpus, memes, np.unique(chosen["row"]))
+    attributor = Attributor(sae, hook_of(sae, memes), encoder, memes, options.pairs, options.batch_size)
+    starts = range(0, len(source.rows), BLOCK)
+    blocks = [source.rows[start : start + BLOCK] for start in starts]
+    names = shard_names(len(blocks))
+    missing = sum(len(block) for name, block in zip(names, blocks, strict=True) if not folder.has(name))
+    with progress_bar("attribute", missing, show=progress) as advance:
+        shards = [
+            partial(_columns, chosen[chosen["row"].isin(block)], block, source, attributor, advance) for block in blocks
+        ]
+        write_dataset(folder, FEATURES, shards)
+    folder.finish(latents=asked, n_memes=len(source.rows), grid=GRID, view=view_of(encoder), rows=options.rows)
+
+
+def _columns(
+    chosen: Any, block: np.ndarray, source: _Source, attributor: Attributor, advance: Callable[[int], None]
+) -> dict[str, list[Any]]:
+    """The columns of one shard."""
+    memes = [source[row] for row in block]
+    by_meme = [part for _, part in chosen.groupby("row", sort=True)]
+    found = attributor.attribute(memes, [part["latent"].tolist() for part in by_meme])
+    rows = [
+        _row(choice, meme, attribution)
+        for meme, part, attributions in zip(memes, by_meme, found, strict=True)
+        for choice, attribution in zip(part.itertuples(), attributions, strict=True)
+    ]
+    advance(len(memes))
+    return {name: [row[name] for row in rows] for name in FEATURES}
+
+
+def _row(choice: Any, meme: Meme, attribution: Any) -> dict[str, Any]:
+    top = choice.kind == TOP
+    return {
+        **{"latent": choice.latent, "id": meme.id, "kind": choice.kind, "rank": choice.rank},
+        "interval": None if top else choice.interval,
+        "interval_low": None if top else choice.interval_low,
+        "interval_high": None if top else choice.interval_high,
+        "interval_share": None if top else choice.interval_share,
+        "activation": choice.activation,
+        **attribution._asdict(),
+        "interactions": [pair._asdict() for pair in attribution.interactions],
+    }
+
+
+class _Source(Sequence[Any]):
+    """The memes of a corpus by their row in the embeddings."""
+
+    def __init__(self, corpus: Path, embeddings: Embeddings, rows: np.ndarray):
+        self.rows = rows
+        dataset = load_rows(corpus)
+        place = {identity: i for i, identity in enumerate(dataset["id"])}
+        ids = [str(embeddings.ids[row]) for row in rows]
+        if lacking := [identity for identity in ids if identity not in place]:
+            raise DataError(
+                f"{corpus}: meme {lacking[0]!r} of the embeddings is not in it ({len(lacking)} such memes); "
+                "give the corpus that was embedded"
+            )
+        self._ids = dict(zip(rows.tolist(), ids, strict=True))
+        self._place, self._pictures = place, Pictures(dataset)
+        self._captions = dataset.select_columns(["text", "text_origin"])
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, row: Any) -> Meme:
+        at = self._place[self._ids[int(row)]]
+        return Meme(self._ids[int(row)], self._pictures[at], caption_of(self._captions[at]))

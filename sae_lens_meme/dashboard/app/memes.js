@@ -1,0 +1,149 @@
+// A meme: blurred and masked until the reader asks, its words coloured and its regions overlaid.
+
+const Uncovered = createContext({ page: false });
+const GRID = 7;
+
+/** Whether an element has come near the window: pictures of memes far below are not read. */
+function useSeen() {
+  const ref = useRef(null);
+  const [seen, set] = useState(false);
+  useEffect(() => {
+    if (!ref.current || seen) return undefined;
+    const watch = new IntersectionObserver((entries) => entries.some((e) => e.isIntersecting) && set(true), { rootMargin: "400px" });
+    watch.observe(ref.current);
+    const printed = () => set(true); // what is printed is seen
+    addEventListener("beforeprint", printed);
+    return () => {
+      watch.disconnect();
+      removeEventListener("beforeprint", printed);
+    };
+  }, [seen]);
+  return [ref, seen];
+}
+
+function Picture({ place, covered, overlay, children }) {
+  const [ref, seen] = useSeen();
+  const source = useEntry("pictures", core.pictures && seen ? place : null);
+  const waiting = core.pictures && source === undefined;
+  return html`<div ref=${ref} class=${`picture ${covered ? "covered" : ""}`}>
+    ${source ? html`<img src=${source} alt=${covered ? "Picture, blurred" : "Picture of this meme"} />`
+      : html`<p class="absent">${waiting ? "…" : core.pictures ? "This picture cannot be read." : "No pictures were given."}</p>`}
+    ${source && overlay}${children}
+  </div>`;
+}
+
+/** Regions that raise (orange) or lower (blue) the latent; `marked` are those that a word works with. */
+function Regions({ scores, marked, label }) {
+  return html`<svg class="regions" viewBox="0 0 7 7" preserveAspectRatio=${core.centre ? "xMidYMid meet" : "none"} role="img" aria-label=${label}>
+    ${scores && scores.map((score, i) => html`<rect class=${score < 0 ? "lowers" : "raises"} x=${i % GRID} y=${Math.floor(i / GRID)} width="1" height="1" fill-opacity=${0.75 * Math.abs(score)} />`)}
+    ${[...marked].map(([i, value]) => html`<rect class=${`marked ${value < 0 ? "lowers" : "raises"}`} x=${(i % GRID) + 0.06} y=${Math.floor(i / GRID) + 0.06} width="0.88" height="0.88" />`)}
+  </svg>`;
+}
+
+const mask = (word) => "▒".repeat(Math.max(1, Math.min(12, word.length)));
+
+function Caption({ text, words, scores, scale, covered, onWord, together }) {
+  if (text === null || text === undefined) return html`<p class="caption note">This meme has no caption.</p>`;
+  if (!words || !words.length) {
+    return html`<p class="caption">${covered ? html`<span aria-hidden="true">${text.split(/\s+/).map(mask).join(" ")}</span><span class="unseen">Caption hidden.</span>` : text}</p>`;
+  }
+  return html`<p class="caption">
+    ${covered && html`<span class="unseen">Caption hidden, ${words.length} words.</span>`}
+    ${words.map((word, i) => {
+      const score = scores[i] || 0;
+      const pairs = together.filter(([w]) => w === i).length;
+      const says = `${covered ? "a hidden word" : word}: ${score < 0 ? "lowers" : "raises"} the latent by ${number(Math.abs(score) * scale)}${pairs ? `, works with ${pairs} regions` : ""}`;
+      return html`<span class=${`word ${score < 0 ? "lowers" : "raises"} s${Math.round(Math.abs(score) * 5)} ${pairs ? "pairs" : ""}`}
+        tabindex=${pairs ? 0 : undefined} role=${pairs ? "note" : undefined} aria-label=${pairs ? says : undefined} title=${says}
+        onMouseEnter=${() => onWord(i)} onMouseLeave=${() => onWord(null)} onFocus=${() => onWord(i)} onBlur=${() => onWord(null)}>${covered ? mask(word) : word}</span> `;
+    })}
+  </p>`;
+}
+
+/** The activation of the caption alone, the picture alone, and the meme. */
+function Parts({ memes, i }) {
+  const names = { caption_local: "caption alone", image_local: "picture alone", meme_global: "both" };
+  const values = Object.keys(names).map((key) => memes[key]?.[i]);
+  if (values.every((v) => v === null || v === undefined)) return null;
+  const most = Math.max(...values.map((v) => v || 0), 1e-9);
+  return html`<dl class="parts">${Object.entries(names).map(([key, name], k) => html`<div><dt>${name}</dt>
+    <dd><svg width="100%" height="8" aria-hidden="true"><rect class="bar" width=${`${(100 * Math.max(0, values[k] || 0)) / most}%`} height="8" /></svg><span>${number(values[k])}</span></dd></div>`)}</dl>`;
+}
+
+/** One meme of a latent. */
+function Card({ memes, i, overlays }) {
+  const page = useContext(Uncovered).page;
+  const [own, setOwn] = useState(null);
+  const [overlay, setOverlay] = useState(null);
+  const [word, setWord] = useState(null);
+  useEffect(() => setOwn(null), [page]);
+  useEffect(() => setOverlay(null), [overlays]);
+  const search = useSearch();
+  const place = memes.at[i];
+  const covered = !(own ?? page);
+  // One scale for the words and the regions of a meme: what decides little looks like little.
+  const most = Math.max(memes.word_scale?.[i] || 0, memes.patch_scale?.[i] || 0) || 1;
+  const scaled = (packed, scale) => unpack(packed).map((v) => (v * scale) / most);
+  const patches = memes.patches?.[i] ? scaled(memes.patches[i], memes.patch_scale[i]) : null;
+  const together = memes.together?.[i] || [];
+  const on = overlay ?? overlays;
+  const marked = word === null ? [] : together.filter(([w]) => w === word).map(([, p, value]) => [p, value]);
+  const id = search?.id[place];
+  return html`<li class="card">
+    <${Picture} place=${place} covered=${covered} overlay=${(on || marked.length > 0) &&
+      html`<${Regions} scores=${on ? patches : null} marked=${marked} label="Regions that raise (orange) or lower (blue) the latent" />`} />
+    <${Caption} text=${search?.caption[place]} words=${memes.words?.[i]} scores=${memes.word_scores ? scaled(memes.word_scores[i], memes.word_scale[i]) : []}
+      scale=${most} covered=${covered} onWord=${setWord} together=${together} />
+    <p class="activation"><strong>${number(memes.activation[i])}</strong> <span class="dim">activation</span></p>
+    <${Parts} memes=${memes} i=${i} />
+    <p class="buttons">
+      <button type="button" aria-pressed=${!covered} onClick=${() => setOwn(covered)}>${covered ? "Show" : "Hide"}</button>
+      ${patches && html`<button type="button" aria-pressed=${Boolean(on)} onClick=${() => setOverlay(!on)}>Regions</button>`}
+      ${id !== undefined && html`<a href=${link.meme(id)}>This meme</a>`}
+    </p>
+  </li>`;
+}
+
+/** Top memes, then those of each interval, the highest first. */
+function Gallery({ memes }) {
+  const [overlays, setOverlays] = useState(false);
+  const groups = useMemo(() => {
+    const found = new Map();
+    memes.at.forEach((_, i) => {
+      const key = memes.kind[i] === "top" ? "top" : memes.interval[i];
+      found.set(key, [...(found.get(key) || []), i]);
+    });
+    return [...found];
+  }, [memes]);
+  if (!memes.at.length) return html`<p class="note">No meme fires this latent.</p>`;
+  const title = (key, i) => key === "top" ? "The memes that fire it most"
+    : `Activation ${number(memes.interval_low[i])} to ${number(memes.interval_high[i])}: ${percent(memes.interval_share[i])} of the memes that fire it`;
+  return html`
+    ${memes.patches ? html`<p class="buttons"><button type="button" aria-pressed=${overlays} onClick=${() => setOverlays(!overlays)}>Regions on all memes</button>
+      <span class="note">Orange raises the latent, blue lowers it, words and regions of a meme on one scale. Point at an underlined word, or go to it with Tab, to see the regions that it works with.</span></p>`
+      : html`<p class="note">${core.missing.attribution || "Words and regions of this latent's memes were not looked into."}</p>`}
+    ${groups.map(([key, places]) => html`<section key=${key}>
+      <h3>${title(key, places[0])}</h3>
+      <ul class="cards">${places.map((i) => html`<${Card} key=${memes.at[i]} memes=${memes} i=${i} overlays=${overlays} />`)}</ul>
+    </section>`)}
+    <p class="note">The strongest alone mislead: look whether the lower parts of the range show the same thing.</p>`;
+}
+
+/** A small meme in a list of memes. */
+function Thumb({ place, children }) {
+  const page = useContext(Uncovered).page;
+  const search = useSearch();
+  const id = search?.id[place];
+  return html`<li class="card small"><a href=${id === undefined ? undefined : link.meme(id)}>
+    <${Picture} place=${place} covered=${!page} /><span class="id">${id ?? "…"}</span></a>
+    <p class="note">${children}</p></li>`;
+}
+
+/** The button that uncovers what is on this page, and all below it. */
+function Coverable({ children, what }) {
+  const [page, setPage] = useState(false);
+  return html`<${Uncovered.Provider} value=${{ page }}>
+    <p class="uncover"><button type="button" class="strong" aria-pressed=${page} onClick=${() => setPage(!page)}>${page ? "Blur and mask again" : `Show pictures and captions of ${what}`}</button></p>
+    ${children}
+  <//>`;
+}

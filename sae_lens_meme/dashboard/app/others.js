@@ -1,0 +1,89 @@
+// The pages of a meme and of a concept, and the map.
+
+function MemePage({ value }) {
+  const search = useSearch();
+  const place = search ? search.id.indexOf(value) : -1;
+  const meme = useEntry("memes", place < 0 ? null : place);
+  if (search === null || meme === null) return html`<h1>Meme ${value}</h1><${Unreadable} />`;
+  if (!search) return html`<h1>Meme ${value}</h1><p class="note" role="status">Reading…</p>`;
+  if (place < 0) return html`<h1>No such meme</h1><p>The report shows ${core.n_shown.toLocaleString("en")} of ${core.n_memes.toLocaleString("en")} memes, and none has the id “${value}”.</p>`;
+  if (!meme) return html`<h1>Meme ${value}</h1><p class="note" role="status">Reading…</p>`;
+  return html`<h1>Meme <span class="id">${value}</span></h1>
+    <p class="note">Split ${meme.split}, source ${meme.source}.</p>
+    <${Coverable} what="this meme"><${MemeBody} place=${place} meme=${meme} caption=${search.caption[place]} /><//>`;
+}
+
+function MemeBody({ place, meme, caption }) {
+  const covered = !useContext(Uncovered).page;
+  const most = Math.max(...meme.latents.map(([, a]) => a), 1e-9);
+  return html`<div class="meme">
+    <div class="large"><${Picture} place=${place} covered=${covered} /><${Caption} text=${caption} covered=${covered} /></div>
+    <section><h2>Labels</h2>${meme.labels.length ? html`<table class="numbers"><tbody>${meme.labels.map(([name, level]) => html`<tr><th scope="row">${name}</th><td>${level ?? html`<span class="dim">missing</span>`}</td></tr>`)}</tbody></table>` : html`<p class="note">${core.missing.labels}</p>`}</section>
+    <section><h2>Its latents</h2>${meme.latents.length ? html`<table class="numbers"><caption class="unseen">Active latents, the strongest first</caption><tbody>${meme.latents.map(([latent, activation]) => html`<tr>
+      <th scope="row"><a href=${link.latent(latent)}>${latent}: ${titleOf(latent)}</a> ${core.latents.name[latent] !== null && !core.latents.holds[latent] ? html`<${Tag} tone="poor">does not hold<//>` : null}</th>
+      <td class="plot"><svg width="100%" height="10" aria-hidden="true"><rect class="bar" width=${`${(100 * activation) / most}%`} height="10" /></svg></td><td>${number(activation)}</td></tr>`)}</tbody></table>` : html`<p class="note">No latent fires on this meme.</p>`}</section>
+    <section><h2>Nearest memes</h2><p class="note">By cosine at ${core.hook}, among the memes that this report shows.</p>
+      <ul class="cards">${meme.nearest.map(([other, cosine]) => html`<${Thumb} place=${other}>cosine ${number(cosine)}<//>`)}</ul></section>
+  </div>`;
+}
+
+function ConceptPage({ value }) {
+  const pages = usePart("concepts");
+  if (pages === null) return html`<h1>Concept ${value}</h1><${Unreadable} />`;
+  if (!pages) return html`<h1>Concept ${value}</h1><p class="note" role="status">Reading…</p>`;
+  const page = pages.find((p) => p.name === value);
+  if (!page) return html`<h1>No such concept</h1><p>“${value}” was not tested.</p><${Concepts} />`;
+  const rows = records(core.concept_columns, page.rows);
+  const rivals = page.rivals.filter(([name]) => name !== "sae");
+  const sae = page.rivals.find(([name]) => name === "sae");
+  return html`<h1>Concept ${value}</h1>
+    <p>${page.sentence}</p><p>${page.significant} latents are tied to it (q under 0.05 over all latents and concepts).</p>
+    ${rivals.length > 0 && html`<section><h2>Against other units</h2><p>The best single unit for this concept, chosen on train and validation memes, measured on test memes.</p>
+      <${Dots} rows=${[{ label: "the SAE's latents", value: sae?.[1], strong: true }, ...rivals.map(([name, v]) => ({ label: name.replaceAll("_", " "), value: v }))]} domain=${[0, 1]} reference=${0.5} axis="AUROC of the best unit, test memes within source" />
+      <p class="note">k: as few units fire on a meme as latents do; the others are dense. The linear probe reads the whole embedding and is the ceiling; permuted labels are the floor.</p></section>`}
+    <section><h2>Its latents</h2>
+      <${Dots} rows=${rows.slice(0, 12).map((row, i) => ({ label: `${page.latents[i]}: ${titleOf(page.latents[i])}`, href: link.latent(page.latents[i]), value: row.auroc, low: row.auroc_low, high: row.auroc_high, poor: !(row.f1_test > row.f1_always_on) }))} domain=${[0, 1]} reference=${0.5} axis="AUROC on test memes, within source; 0.5 is guessing" />
+      <div class="scroll"><table class="numbers"><caption class="unseen">Latents of this concept</caption>
+        <thead><tr><th scope="col">latent</th><th scope="col">F1, validation (the order)</th><th scope="col">F1, test</th><th scope="col">F1, always yes</th><th scope="col">AUROC (95 %)</th><th scope="col">odds ratio</th><th scope="col">q</th></tr></thead>
+        <tbody>${rows.map((row, i) => html`<tr class=${row.q_global < 0.05 ? "" : "faint"}><th scope="row"><a href=${link.latent(page.latents[i])}>${page.latents[i]}: ${titleOf(page.latents[i])}</a></th>
+          <td>${number(row.f1_validation)}</td><td class=${row.f1_test > row.f1_always_on ? "better" : ""}>${number(row.f1_test)}</td><td>${number(row.f1_always_on)}</td><td>${number(row.auroc)}${interval(row.auroc_low, row.auroc_high)}</td><td>${number(row.odds_ratio)}</td><td>${chance(row.q_global)}</td></tr>`)}</tbody>
+      </table></div><p class="note">Dim: the F1 of always saying yes is not beaten (chart), not significant (table). The order is of validation memes, all else of test memes.</p></section>`;
+}
+
+function Concepts() {
+  if (!core.concepts.length) return html`<h1>Concepts</h1><p>${core.missing.labels || core.missing.concept_alignment}</p>`;
+  const count = core.concepts.map((_, k) => core.latents.concepts.filter((tied) => tied.includes(k)).length);
+  return html`<h1>Concepts</h1><ul class="plain">${core.concepts.map((name, k) => html`<li><a href=${link.concept(name)}>${name}</a> <span class="dim">${count[k]} latents tied to it</span></li>`)}</ul>`;
+}
+
+const COLOURS = {
+  kind: ["what drives it", (i) => KINDS[core.latents.decided_by[i]] ?? "not known", ["picture", "caption", "both together", "undecided", "not known"]],
+  stable: ["comes again with another seed", (i) => ({ true: "yes", false: "no" })[core.latents.stable[i]] ?? "not measured", ["yes", "no", "not measured"]],
+  density: ["how often it fires", (i) => (isDense(i) ? "dense (over 10 %)" : core.latents.fires[i] > 0.01 ? "1 to 10 %" : "under 1 %"), ["dense (over 10 %)", "1 to 10 %", "under 1 %"]],
+};
+
+function MapPage() {
+  const [by, setBy] = useState(core.concepts.length ? "concept" : "kind");
+  const [concept, setConcept] = useState(0);
+  const l = core.latents;
+  const placed = useMemo(() => [...Array(LATENTS).keys()].filter((i) => l.x[i] !== null), []);
+  if (!placed.length) return html`<h1>Map</h1><p>No latent fires: there is nothing to place.</p>`;
+  const [label, of, classes] = by === "concept"
+    ? [`tied to ${core.concepts[concept]}`, (i) => (l.concepts[i].includes(concept) ? "tied (q < 0.05)" : "not tied"), ["tied (q < 0.05)", "", "", "not tied"]]
+    : COLOURS[by];
+  const xs = scaleOf(placed.map((i) => l.x[i]));
+  const ys = scaleOf(placed.map((i) => l.y[i]));
+  const radius = placed.length > 1000 ? 3 : 5;
+  return html`<h1>Map of the decoders</h1>
+    <p>Each point is a latent; near points write in similar directions (${core.map} of the decoder rows, cosine). Distances between groups mean nothing.</p>
+    <form class="filters" onSubmit=${(e) => e.preventDefault()}>
+      <${Choice} label="colour" value=${by} set=${setBy} options=${[...(core.concepts.length ? [["concept", "a concept"]] : []), ...Object.entries(COLOURS).map(([k, [text]]) => [k, text])]} />
+      ${by === "concept" && html`<${Choice} label="concept" value=${concept} set=${(v) => setConcept(Number(v))} options=${core.concepts.map((name, i) => [i, name])} />`}
+    </form>
+    <ul class="key">${classes.map((name, k) => name && html`<li><svg width="14" height="14" aria-hidden="true"><circle class=${`point p${k}`} cx="7" cy="7" r="5" /></svg> ${name} (${placed.filter((i) => of(i) === name).length})</li>`)}</ul>
+    <svg class="map" width="100%" height="560" role="img" aria-label=${`Map of ${placed.length} latents, coloured by: ${label}. The list of latents has the same filters.`}>
+      ${[...placed].sort((a, b) => classes.indexOf(of(b)) - classes.indexOf(of(a))).map((i) => html`<circle class=${`point p${classes.indexOf(of(i))}`} cx=${xs.at(l.x[i])} cy=${ys.at(l.y[i])} r=${radius}
+        onClick=${() => (location.hash = link.latent(i))}><title>${`${i}: ${titleOf(i)} (${of(i)})`}</title></circle>`)}
+    </svg>
+    <p class="note">${LATENTS - placed.length ? `${LATENTS - placed.length} dead latents are left out. ` : ""}A click opens a latent; with the keyboard use the list.</p>`;
+}

@@ -1,0 +1,111 @@
+"""What the report shows, read from result folders and checked to belong together."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from datasets import Image
+from jaxtyping import Float32
+from safetensors import safe_open
+
+from sae_lens_meme.attributions import STEP, Attributions
+from sae_lens_meme.corpus import caption_of, load_rows
+from sae_lens_meme.embeddings import Embeddings
+from sae_lens_meme.errors import StorageError
+from sae_lens_meme.evaluators.content import EVALUATION
+from sae_lens_meme.evaluators.latents import Latents
+from sae_lens_meme.evaluators.run import LATENTS
+from sae_lens_meme.storage import read_finished, read_json, sha256_file, sha256_json
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """An evaluation with its memes; nothing here is computed."""
+
+    evaluation: dict[str, Any]
+    tables: dict[str, pd.DataFrame]
+    """By evaluator."""
+    latents: Latents
+    memes: Embeddings
+    decoder: Float32[np.ndarray, "d_sae d_in"]
+    corpus: Any = None
+    """The corpus as one dataset, or None."""
+    attribution: Attributions | None = None
+    fingerprint: dict[str, Any] = field(default_factory=dict)
+
+    @cached_property
+    def corpus_rows(self) -> dict[str, int]:
+        """The row of each meme in the corpus, by its id."""
+        return {} if self.corpus is None else {name: row for row, name in enumerate(self.corpus["id"][:])}
+
+    @cached_property
+    def captions(self) -> list[str | None]:
+        """A caption a meme, None where there is none: of the corpus, else of the embeddings."""
+        if self.corpus is not None:
+            columns = self.corpus.select_columns(["text", "text_origin"])[:]
+            written = [
+                caption_of({"text": text, "text_origin": origin})
+                for text, origin in zip(columns["text"], columns["text_origin"], strict=True)
+            ]
+            places = (self.corpus_rows.get(str(name)) for name in self.memes.ids)
+            return [None if place is None else written[place] for place in places]
+        texts = self.memes.texts
+        return [None] * len(self.memes) if texts is None else list(texts)
+
+    def table(self, evaluator: str) -> pd.DataFrame | None:
+        """The table of an evaluator that has run and has one."""
+        return self.tables.get(evaluator)
+
+
+def read_inputs(
+    evaluation: str | Path,
+    sae: str | Path,
+    embeddings: str | Path,
+    corpus: str | Path | None = None,
+    attribution: str | Path | None = None,
+) -> Inputs:
+    """Read the folders.
+
+    Raises:
+        StorageError: one is not the result that it must be, or they are not of the same SAE and memes.
+    """
+    folder = Path(evaluation)
+    manifest = read_finished(folder, "evaluate")
+    memes = Embeddings.load(embeddings)
+    content = read_json(folder / EVALUATION)
+    weights = {name: sha256_file(Path(sae) / name) for name in manifest["fingerprint"].get("sae", {})}
+    _require_same(manifest["fingerprint"].get("sae"), weights, folder, f"the SAE {sae}")
+    _require_same(manifest["fingerprint"].get("embeddings"), memes.fingerprint, folder, f"the embeddings {embeddings}")
+    latents = Latents.load(folder / LATENTS)
+    names = [name for name in content["results"] if (folder / f"{name}.parquet").is_file()]
+    return Inputs(
+        evaluation=content,
+        tables={name: pd.read_parquet(folder / f"{name}.parquet") for name in names},
+        latents=latents,
+        memes=memes,
+        decoder=_decoder(Path(sae)),
+        corpus=None if corpus is None else load_rows(corpus).cast_column("image", Image(decode=False)),
+        attribution=None if attribution is None else Attributions.load(attribution),
+        fingerprint={
+            "evaluation": sha256_json(manifest["files"]),
+            "sae": weights,
+            "embeddings": memes.fingerprint,
+            "corpus": None if corpus is None else sha256_json(read_finished(corpus, "corpus")["fingerprint"]),
+            "attribution": None if attribution is None else sha256_json(read_finished(attribution, STEP)["files"]),
+        },
+    )
+
+
+def _require_same(evaluated: Any, given: Any, folder: Path, what: str) -> None:
+    if evaluated != given:
+        raise StorageError(f"{folder}: was not made from {what}; give the folder that `evaluate` was given")
+
+
+def _decoder(sae: Path) -> np.ndarray:
+    with safe_open(str(sae / "sae_weights.safetensors"), framework="pt") as file:
+        return file.get_tensor("W_dec").float().numpy()

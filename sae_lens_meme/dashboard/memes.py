@@ -1,0 +1,107 @@
+"""The memes that the report shows: in which order they are kept, what is searched, and the page of each."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from sae_lens_meme.dashboard.choices import Choices
+from sae_lens_meme.dashboard.inputs import Inputs
+from sae_lens_meme.dashboard.numbers import clean, short
+from sae_lens_meme.labels import LEVELS
+
+BLOCK = 1024
+
+
+class MemePages:
+    """Everything of the report that is about one meme.
+
+    Args:
+        choices: the memes of each latent. Memes that share a latent lie together, so that few parts hold the
+            pictures of one page.
+    """
+
+    def __init__(self, inputs: Inputs, choices: Choices, nearest: int):
+        self.inputs, self._nearest = inputs, nearest
+        self.rows = np.array(list(dict.fromkeys(choices.rows().tolist())), dtype=np.int64)
+        self._choices = choices
+        self.place = {int(row): i for i, row in enumerate(self.rows)}
+        self._labels = {name: inputs.memes.label(name) for name in inputs.memes.label_names}
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def search(self) -> dict[str, list[Any]]:
+        """Ids and captions, and the memes of each latent: what a search looks through."""
+        captions, ids = self.inputs.captions, self.inputs.memes.ids
+        return {
+            "id": [clean(str(ids[row])) for row in self.rows],
+            "caption": [None if captions[row] is None else clean(str(captions[row])) for row in self.rows],
+            "of": [
+                [self.place[int(row)] for row in self._choices.rows(latent)]
+                for latent in range(self.inputs.latents.d_sae)
+            ],
+        }
+
+    def pages(self, places: range) -> list[dict[str, Any]]:
+        """The pages of some memes."""
+        rows, memes = self.rows[places.start : places.stop], self.inputs.memes
+        neighbours = self._neighbours(rows)
+        return [
+            {
+                "split": str(memes.splits[row]),
+                "source": clean(str(memes.sources[row])),
+                "labels": [[clean(name), _level(name, label, row)] for name, label in self._labels.items()],
+                "latents": self._latents(row),
+                "nearest": near,
+            }
+            for row, near in zip(rows, neighbours, strict=True)
+        ]
+
+    def picture_rows(self, places: range) -> list[int | None]:
+        """The rows of the corpus that hold the pictures of some memes."""
+        ids = self.inputs.memes.ids
+        return [self.inputs.corpus_rows.get(str(ids[row])) for row in self.rows[places.start : places.stop]]
+
+    def _latents(self, row: int) -> list[list[Any]]:
+        """Active latents, the strongest first."""
+        latents = self.inputs.latents
+        active = np.flatnonzero(latents.values[row])
+        order = active[np.argsort(-latents.values[row][active], kind="stable")]
+        return [[int(latents.indices[row, i]), short(latents.values[row, i])] for i in order]
+
+    def _neighbours(self, rows: np.ndarray) -> list[list[list[Any]]]:
+        """Of the memes that are shown, the nearest by cosine at the SAE's hook."""
+        if not self._nearest or not len(rows):
+            return [[] for _ in rows]
+        hook = self.inputs.evaluation["sae"]["hook"]
+        mine = _unit(self.inputs.memes.take(hook, rows))
+        best = np.full((len(rows), 0), 0.0, dtype=np.float32)
+        where = np.empty((len(rows), 0), dtype=np.int64)
+        for start in range(0, len(self.rows), BLOCK):  # never more than a block of the memes in memory
+            block = self.rows[start : start + BLOCK]
+            cosine = mine @ _unit(self.inputs.memes.take(hook, block)).T
+            cosine[rows[:, None] == block[None, :]] = -np.inf
+            best = np.concatenate([best, cosine], axis=1)
+            where = np.concatenate([where, np.broadcast_to(np.arange(start, start + len(block)), cosine.shape)], axis=1)
+            keep = np.argsort(-best, axis=1, kind="stable")[:, : self._nearest]
+            best, where = np.take_along_axis(best, keep, 1), np.take_along_axis(where, keep, 1)
+        return [
+            [[int(i), short(c)] for i, c in zip(places, cosines, strict=True) if np.isfinite(c)]
+            for places, cosines in zip(where, best, strict=True)
+        ]
+
+
+def _unit(x: np.ndarray) -> np.ndarray:
+    norms = np.linalg.norm(x, axis=1, keepdims=True)
+    return np.divide(x, norms, out=np.zeros_like(x), where=norms > 0)
+
+
+def _level(name: str, label: Any, row: int) -> Any:
+    """The value and, for one of the eight labels, what it is called; None where it is missing."""
+    if not label.known[row]:
+        return None
+    value = label.values[row]
+    called = LEVELS.get(name, {}).get(value) if not isinstance(value, str) else None
+    return clean(f"{value} ({called.replace('_', ' ')})" if called else str(value))

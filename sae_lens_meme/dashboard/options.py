@@ -1,0 +1,32 @@
+"""What a report is asked for: declared here once, read from Python, recipes and the command line."""
+
+from __future__ import annotations
+
+from typing import Annotated, ClassVar, Literal
+
+from pydantic import Field
+
+from sae_lens_meme.options import Count, Options, Positive
+
+
+class DashboardOptions(Options):
+    """The section `dashboard` of a recipe, the options of the command, the keywords of `write_dashboard`."""
+
+    section: ClassVar[str] = "dashboard"
+
+    pixels: Positive = 192
+    """Longest side of a picture in the report."""
+    top: Count = 20
+    """Memes with the largest activation, of each latent that `attribute` has not looked into."""
+    intervals: Annotated[int, Field(ge=1, le=100)] = 5
+    """Equally wide parts of the range of such a latent's activations."""
+    per_interval: Count = 5
+    """Memes drawn from each of these parts."""
+    map: Literal["umap", "tsne"] = "umap"
+    """How the decoders are laid out. UMAP spends about 40 s on compiling in each run, t-SNE none."""
+    nearest: Count = 8
+    """Nearest memes on the page of a meme."""
+    single_file_mb: Count = 50
+    """Above this size the pictures and details go into a folder beside the page; 0 always does that."""
+    seed: Count = 0
+    """Seed of the draws of memes and of the map."""

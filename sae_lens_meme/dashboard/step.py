@@ -1,0 +1,169 @@
+"""The `dashboard` step: from result folders to `report.html`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from sae_lens_meme.dashboard import page
+from sae_lens_meme.dashboard.concepts import concept_pages, glance
+from sae_lens_meme.dashboard.inputs import Inputs, read_inputs
+from sae_lens_meme.dashboard.latents import CONCEPT_COLUMNS, EFFECT_COLUMNS, LatentPages
+from sae_lens_meme.dashboard.memes import MemePages
+from sae_lens_meme.dashboard.missing import missing
+from sae_lens_meme.dashboard.numbers import clean, to_script
+from sae_lens_meme.dashboard.options import DashboardOptions
+from sae_lens_meme.dashboard.pictures import data_uris
+from sae_lens_meme.dashboard.sentences import DENSE
+from sae_lens_meme.progress import progress_bar
+from sae_lens_meme.storage import StepFolder, sha256_json
+
+SCHEMA = 1
+REPORT, BESIDE = "report.html", "report_data"
+LATENTS, MEMES, PICTURES = 32, 64, 32
+"""Latents, memes and pictures a part."""
+_SAMPLE = 64
+
+
+def write_dashboard(
+    evaluation: str | Path,
+    sae: str | Path,
+    embeddings: str | Path,
+    corpus: str | Path | None = None,
+    attribution: str | Path | None = None,
+    options: DashboardOptions | None = None,
+    *,
+    out: str | Path,
+    overwrite: bool = False,
+    progress: bool = True,
+    **given: Any,
+) -> Path:
+    """Write `report.html`; what is done is not done again.
+
+    Args:
+        evaluation: the result of `evaluate`.
+        sae: the SAE that was evaluated.
+        embeddings: the embeddings that it was evaluated on.
+        corpus: the corpus of these memes, for their pictures.
+        attribution: the result of `attribute`, for words and regions.
+        options: or its fields as keywords, see `DashboardOptions`.
+        out: the result folder.
+
+    Returns:
+        The path of the page.
+
+    Raises:
+        StorageError: a folder is not what it must be, or they do not belong together.
+    """
+    options = DashboardOptions.of(options, given)
+    inputs = read_inputs(evaluation, sae, embeddings, corpus, attribution)
+    return write_report(inputs, options, out=out, overwrite=overwrite, progress=progress)
+
+
+def write_report(
+    inputs: Inputs, options: DashboardOptions, *, out: str | Path, overwrite: bool = False, progress: bool = True
+) -> Path:
+    """As `write_dashboard`, of inputs at hand.
+
+    Raises:
+        StorageError: another process writes to `out`, or it holds something else.
+    """
+    fingerprint = {
+        **inputs.fingerprint,
+        "options": options.model_dump(mode="json"),
+        "dashboard_schema": SCHEMA,
+        "application": sha256_json(page.application()),
+    }
+    with StepFolder(out, "dashboard", fingerprint, overwrite=overwrite) as folder:
+        if not folder.complete:
+            _write(folder, inputs, options, progress)
+    return Path(out) / REPORT
+
+
+def _write(folder: StepFolder, inputs: Inputs, options: DashboardOptions, progress: bool) -> None:
+    latents = LatentPages(inputs, options)
+    memes = MemePages(inputs, latents.choices, options.nearest)
+    concepts = concept_pages(latents)
+    parts = list(_parts(latents, memes, concepts, options))
+    beside = _estimated_bytes(latents, memes, options) > options.single_file_mb * 1e6
+    core = {
+        "latents": latents.index(),
+        "concepts": [concept["name"] for concept in concepts],
+        "concept_columns": CONCEPT_COLUMNS,
+        "effect_columns": EFFECT_COLUMNS,
+        "columns": latents.generic,
+        "charts": page.charts(inputs.evaluation),
+        "n_memes": len(inputs.memes),
+        "n_shown": len(memes),
+        "sizes": {"latents": LATENTS, "memes": MEMES, "pictures": PICTURES},
+        "dense": DENSE,
+        "map": {"umap": "UMAP", "tsne": "t-SNE"}[options.map],
+        "hook": clean(str(inputs.evaluation["sae"]["hook"])),
+        "pictures": inputs.corpus is not None,
+        "attribution": inputs.attribution is not None,
+        "looked_into": None if inputs.attribution is None else len(inputs.attribution.latents),
+        "centre": inputs.attribution is not None and inputs.attribution.facts.get("view") == "centre",
+        "missing": missing(inputs),
+        "beside": BESIDE if beside else None,
+    }
+    shown = {"glance": glance(latents, concepts), "missing": list(missing(inputs).values())}
+    with progress_bar("dashboard", len(parts), unit="parts", show=progress) as advance:
+        if beside:
+            for part in parts:
+                folder.write(f"{BESIDE}/{part.name}.js", partial(_write_part, part))
+                advance(1)
+        counted = None if beside else _counted(parts, advance)
+        folder.write(REPORT, lambda path: page.write_page(path, inputs.evaluation, core, shown, counted))
+    folder.finish(latents=latents.d_sae, memes=len(memes), single_file=not beside)
+
+
+def _parts(
+    latents: LatentPages, memes: MemePages, concepts: list[dict[str, Any]], options: DashboardOptions
+) -> Iterator[page.Part]:
+    """The smallest and most wanted first: a page that is still being read can show them."""
+    yield page.Part("concepts", lambda: concepts)
+    yield page.Part("search", memes.search)
+    for i, places in enumerate(_blocks(latents.d_sae, LATENTS)):
+        yield page.Part(f"latents-{i}", partial(_latent_part, latents, memes, places))
+    for i, places in enumerate(_blocks(len(memes), MEMES)):
+        yield page.Part(f"memes-{i}", partial(memes.pages, places))
+    if memes.inputs.corpus is not None:
+        for i, places in enumerate(_blocks(len(memes), PICTURES)):
+            yield page.Part(f"pictures-{i}", partial(_picture_part, memes, places, options.pixels))
+
+
+def _latent_part(latents: LatentPages, memes: MemePages, places: range) -> list[dict[str, Any]]:
+    return [latents.page(latent, memes.place) for latent in places]
+
+
+def _picture_part(memes: MemePages, places: range, pixels: int) -> list[str | None]:
+    return data_uris(memes.inputs.corpus, memes.picture_rows(places), pixels)
+
+
+def _estimated_bytes(latents: LatentPages, memes: MemePages, options: DashboardOptions) -> float:
+    """From a sample: nothing large is made twice."""
+    step = max(1, latents.d_sae // _SAMPLE)
+    pages = [len(to_script(latents.page(i, memes.place))) for i in range(0, latents.d_sae, step)]
+    total = latents.d_sae * sum(pages) / max(1, len(pages))
+    if memes.inputs.corpus is not None and len(memes):
+        step = max(1, len(memes) // _SAMPLE)
+        rows = [row for i in range(0, len(memes), step) for row in memes.picture_rows(range(i, i + 1))]
+        sizes = [len(uri or "") for uri in data_uris(memes.inputs.corpus, rows, options.pixels)]
+        total += len(memes) * sum(sizes) / len(sizes)
+    return total + 600 * len(memes)
+
+
+def _blocks(n: int, size: int) -> list[range]:
+    return [range(start, min(start + size, n)) for start in range(0, n, size)]
+
+
+def _counted(parts: list[page.Part], advance: Any) -> Iterator[page.Part]:
+    for part in parts:
+        yield part
+        advance(1)
+
+
+def _write_part(part: page.Part, path: Path) -> None:
+    path.write_text(page.part_script(part), encoding="utf-8")

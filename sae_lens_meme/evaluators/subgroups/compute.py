@@ -1,0 +1,120 @@
+"""How a classifier treats a subgroup: three AUROCs, the gap in false positives, and an exact test of it.
+
+The AUROCs are those of Borkan et al. 2019, "Nuanced Metrics for Measuring Unintended Bias with Real Data for Text
+Classification". The background are the memes that are known to be outside the subgroup.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Bool, Float, Float64, Int, Real, UInt8
+from scipy import sparse
+
+from sae_lens_meme.metrics.contingency import Counter
+from sae_lens_meme.metrics.effect_sizes import firing_rate_difference
+from sae_lens_meme.metrics.fisher import greater_one_a_group, one_a_group
+from sae_lens_meme.metrics.ranking import auroc_of_scores
+
+MIN_SUPPORT = 20
+AUROCS = ("subgroup_auroc", "bpsn_auroc", "bnsp_auroc")
+RATES = ("fpr_subgroup", "fpr_background", "fpr_gap")
+
+
+class Audit(NamedTuple):
+    """Of one classifier and one subgroup; `values` by name of AUROCS and RATES, one a draw of the memes, NaN where undefined."""
+
+    n_subgroup_positive: int
+    n_subgroup_negative: int
+    n_background_positive: int
+    n_background_negative: int
+    values: Mapping[str, Float64[np.ndarray, " draws"]]
+    reasons: Mapping[str, str]
+    """Why a value is undefined, by its name."""
+
+
+def audit(
+    scores: Float[np.ndarray, " n"],
+    true: Bool[np.ndarray, " n"],
+    member: Bool[np.ndarray, " n"],
+    threshold: float,
+    weights: Real[np.ndarray, "n draws"] | None = None,
+    min_support: int = MIN_SUPPORT,
+    groups: Int[np.ndarray, " n"] | None = None,
+) -> Audit:
+    """Measure memes of which both the label and the subgroup are known; leave the others out before.
+
+    Args:
+        true: the label.
+        member: of the subgroup; the others are the background.
+        threshold: a meme with this score or a larger one is flagged.
+        weights: how often each meme is drawn, one column a draw; default once.
+        min_support: memes, one a group, that each part of a number must have; below, single memes decide it.
+        groups: memes of one (copies of a picture, a template) are no independent evidence; default each its own.
+    """
+    weights = np.ones((len(scores), 1), np.uint8) if weights is None else weights
+    cells = {
+        "subgroup positives": member & true,
+        "subgroup negatives": member & ~true,
+        "background positives": ~member & true,
+        "background negatives": ~member & ~true,
+    }
+    sizes = {name: int(rows.sum()) for name, rows in cells.items()}
+    apart = sizes if groups is None else {name: len(np.unique(groups[rows])) for name, rows in cells.items()}
+    needs = {
+        "subgroup_auroc": ("subgroup positives", "subgroup negatives"),
+        "bpsn_auroc": ("background positives", "subgroup negatives"),
+        "bnsp_auroc": ("subgroup positives", "background negatives"),
+        **dict.fromkeys(RATES, ("subgroup negatives", "background negatives")),
+    }
+    alone = "" if apart == sizes else " (one a group)"
+    reasons = {
+        name: f"{' and '.join(f'{apart[cell]} {cell}' for cell in cells_of)}{alone}; it needs {min_support} of each"
+        for name, cells_of in needs.items()
+        if min(apart[cell] for cell in cells_of) < min_support
+    }
+    values = {name: np.full(weights.shape[1], np.nan) for name in needs}
+    for name in AUROCS:
+        if name not in reasons:
+            rows = np.logical_or(*(cells[cell] for cell in needs[name]))
+            strata = np.zeros(int(rows.sum()), np.int64)
+            values[name] = auroc_of_scores(scores[rows], true[rows], strata, weights[rows])
+    if "fpr_gap" not in reasons:
+        rates = [_share(scores[rows] >= threshold, weights[rows]) for rows in (cells[c] for c in needs["fpr_gap"])]
+        values |= dict(zip(RATES, (*rates, rates[0] - rates[1]), strict=True))
+    return Audit._make((*sizes.values(), values, reasons))
+
+
+def _share(flagged: Bool[np.ndarray, " n"], weights: Real[np.ndarray, "n draws"]) -> Float64[np.ndarray, " draws"]:
+    drawn = weights.astype(np.float64)
+    size = drawn.sum(axis=0)
+    return np.divide(drawn[flagged].sum(axis=0), size, out=np.full(len(size), np.nan), where=size > 0)
+
+
+class GapTest(NamedTuple):
+    """Of each subgroup; NaN where it cannot be done."""
+
+    log_p: Float[np.ndarray, " subgroups"]
+    """Natural log of the two-sided p: twice the smaller of the two exact one-sided ones."""
+    within: Float[np.ndarray, " subgroups"]
+    """The gap within strata, with Mantel and Haenszel's weights."""
+
+
+def gap_log_p(
+    flagged: Bool[np.ndarray, " n"],
+    members: UInt8[np.ndarray, "n subgroups"],
+    strata: Int[np.ndarray, " n"],
+    groups: Int[np.ndarray, " n"] | None = None,
+) -> GapTest:
+    """Exact test, within strata, of whether being flagged goes with the subgroup; of negatives it tests the gap.
+
+    Args:
+        members: codes: in the subgroup, in the background, or not known.
+        groups: memes of one are no independent evidence: one of each is tested.
+    """
+    active = sparse.csr_matrix(np.stack([flagged, ~flagged], axis=1).astype(np.float32))
+    counter = Counter(active, members, strata)
+    log_p = greater_one_a_group(counter.count, one_a_group(groups))
+    return GapTest(np.minimum(np.log(2) + np.minimum(*log_p), 0.0), firing_rate_difference(counter.count())[0])

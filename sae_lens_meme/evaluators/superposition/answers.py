@@ -1,0 +1,111 @@
+"""How many targets a unit answers to, with every unit firing as often as a latent does."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any, NamedTuple
+
+import numpy as np
+from jaxtyping import Bool, Float, Int
+from scipy import sparse
+
+from sae_lens_meme.evaluators.contest import Rows, Targets
+from sae_lens_meme.metrics.contingency import Counter
+from sae_lens_meme.metrics.fisher import greater_one_a_group, one_a_group
+from sae_lens_meme.metrics.multiple_testing import rejected
+
+COLUMNS_AT_ONCE = 128
+
+
+class Answers(NamedTuple):
+    """Of each unit and target."""
+
+    selected: Bool[np.ndarray, "units targets"]
+    """q < alpha over all units and targets, on the memes that select."""
+    confirmed: Bool[np.ndarray, "units targets"]
+    """Of these, p < alpha on test memes."""
+
+    def factors(self, targets: Targets) -> Int[np.ndarray, " units"]:
+        """Labels or planted factors whose values the unit answers to; two that are one question count once."""
+        same, code = targets.same(), np.unique(targets.factor, return_inverse=True)[1]
+        first = np.array([code[np.flatnonzero(same[t])[0]] for t in range(len(targets))], dtype=np.int64)
+        return np.stack([self.confirmed[:, first == c].any(axis=1) for c in np.unique(first)]).sum(axis=0)
+
+
+def answers(
+    active: Any, targets: Targets, rows: Rows, alpha: float, groups: Int[np.ndarray, " n"] | None = None
+) -> Answers:
+    """A unit answers to a target on which it fires more often, within source: chosen on some memes, confirmed on others.
+
+    Args:
+        active: CSR [n, units], above 0 where a unit fires.
+        groups: memes of one are no independent evidence: one of each is tested.
+    """
+    counter, draws = Counter(active, targets.codes, rows.strata), one_a_group(groups)
+
+    def log_p(which: np.ndarray) -> Float[np.ndarray, "units targets"]:
+        weights = np.zeros(len(targets.codes), np.int64)
+        weights[which] = 1
+        return greater_one_a_group(counter.count, draws, alpha, weights)
+
+    selected = rejected(log_p(rows.selection), alpha)
+    return Answers(selected, selected & (log_p(rows.test) < np.log(alpha)))
+
+
+def matched_rates(
+    n_active: Int[np.ndarray, " latents"], n_units: int, rng: np.random.Generator
+) -> Int[np.ndarray, " units"]:
+    """How often each of so many units is to fire: the spread of the latents that fire at all, dealt out at random."""
+    fires = np.sort(n_active[n_active > 0])
+    if not len(fires):
+        return np.zeros(n_units, np.int64)
+    return rng.permutation(fires[np.linspace(0, len(fires) - 1, n_units).round().astype(np.int64)])
+
+
+class Neurons(NamedTuple):
+    """Each dimension, then each with its sign turned: a neuron may say one thing by a large value and another by a small one."""
+
+    d: int
+
+    def __len__(self) -> int:
+        return 2 * self.d
+
+    def values(self, z: Float[np.ndarray, "n d"], units: slice) -> Float[np.ndarray, "n chosen"]:
+        place = np.arange(2 * self.d)[units]
+        return z[:, place % self.d] * np.where(place < self.d, np.float32(1), np.float32(-1))
+
+
+class Projections(NamedTuple):
+    """Along directions."""
+
+    directions: Float[np.ndarray, "units d"]
+
+    def __len__(self) -> int:
+        return len(self.directions)
+
+    def values(self, z: Float[np.ndarray, "n d"], units: slice) -> Float[np.ndarray, "n chosen"]:
+        return z @ self.directions[units].T.astype(np.float32)
+
+
+def thresholds(
+    units: Neurons | Projections, z: Float[np.ndarray, "s d"], n_active: Int[np.ndarray, " units"]
+) -> Float[np.ndarray, " units"]:
+    """From which value each unit fires, so that `n_active` of these memes fire it (more where values are tied)."""
+    found = np.full(len(units), np.inf)
+    for start in range(0, len(units), COLUMNS_AT_ONCE):
+        block = slice(start, start + COLUMNS_AT_ONCE)
+        for i, column in enumerate(np.ascontiguousarray(units.values(z, block).T), start):
+            if k := int(n_active[i]):
+                ordered = np.partition(column, [-k, -min(k + 1, len(column))])
+                found[i] = (float(ordered[-k]) + ordered[-min(k + 1, len(column))]) / 2
+    return found
+
+
+def firing(
+    units: Neurons | Projections,
+    batches: Iterable[Float[np.ndarray, "batch d"]],
+    threshold: Float[np.ndarray, " units"],
+) -> Any:
+    """CSR [n, units] of ones where a unit is at its threshold or above; batch by batch, so that it grows with what fires."""
+    parts = (units.values(z, slice(None)) >= threshold for z in batches)
+    return sparse.vstack([sparse.csr_matrix(part.astype(np.float32)) for part in parts], format="csr")

@@ -1,0 +1,26 @@
+"""`export`: the folder that Neuronpedia imports, its upload, and a folder for the Hugging Face Hub."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from sae_lens_meme.export.hub import export_hub, push_hub
+    from sae_lens_meme.export.options import ExportOptions
+    from sae_lens_meme.export.sae import mark_sae
+    from sae_lens_meme.export.sending import upload, write_requests
+    from sae_lens_meme.export.step import export
+
+_HOME = {
+    **{"ExportOptions": "options", "export": "step", "mark_sae": "sae"},
+    **{"upload": "sending", "write_requests": "sending", "export_hub": "hub", "push_hub": "hub"},
+}
+__all__ = ["ExportOptions", "export", "export_hub", "mark_sae", "push_hub", "upload", "write_requests"]
+
+
+def __getattr__(name: str) -> Any:
+    """The options import no torch: the command line is made of them."""
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_HOME[name]}"), name)

@@ -1,0 +1,99 @@
+"""The folders of a run, which must be of one SAE on the same memes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from sae_lens_meme.attributions import STEP, Attributions
+from sae_lens_meme.embeddings import Embeddings
+from sae_lens_meme.errors import DataError, StorageError
+from sae_lens_meme.evaluators.latents import Latents, hook_of
+from sae_lens_meme.evaluators.run import LATENTS, load_sae, sae_weights
+from sae_lens_meme.export.sae import WEIGHTS
+from sae_lens_meme.storage import read_finished, sha256_file, sha256_json
+
+
+@dataclass(frozen=True)
+class Run:
+    """Raises:
+    StorageError: a folder is not the finished result of its step.
+    DataError: a result is of another SAE or of other memes.
+    """
+
+    evaluation: Path
+    sae: Path
+    embeddings: Path
+    attribution: Path | None
+    corpus: Path | None
+
+    def __post_init__(self) -> None:
+        self._require_of_this(self.evaluation, "evaluate")
+        if self.attribution is not None:
+            self._require_of_this(self.attribution, STEP)
+
+    @cached_property
+    def dictionary(self) -> Any:
+        hook = read_finished(self.evaluation, "evaluate")["fingerprint"]["hook"]
+        return load_sae(self.sae, hook)
+
+    @cached_property
+    def memes(self) -> Embeddings:
+        return Embeddings.load(self.embeddings)
+
+    @property
+    def hook(self) -> str:
+        return hook_of(self.dictionary, self.memes)
+
+    @cached_property
+    def latents(self) -> Latents:
+        latents = Latents.load(self.evaluation / LATENTS)
+        if not latents.l0.any():
+            raise DataError(f"{self.evaluation}: no latent is active on any meme; there is nothing to export")
+        return latents
+
+    @property
+    def decoder(self) -> np.ndarray:
+        return self.dictionary.W_dec.detach().float().cpu().numpy()
+
+    @cached_property
+    def attributions(self) -> Attributions | None:
+        return None if self.attribution is None else Attributions.load(self.attribution)
+
+    def table(self, evaluator: str) -> Any:
+        """The table of an evaluator, a `pandas.DataFrame`; None where it was not run."""
+        file = self.evaluation / f"{evaluator}.parquet"
+        try:
+            return pd.read_parquet(file) if file.is_file() else None
+        except (OSError, ValueError) as error:
+            raise StorageError(
+                f"{file}: cannot be read ({' '.join(str(error).split())[:200]}); evaluate again"
+            ) from None
+
+    @property
+    def alignment(self) -> Any:
+        """That of concept_alignment under the corrected protocol, which takes sources and groups into account."""
+        table = self.table("concept_alignment")
+        return None if table is None else table[table["protocol"] == "corrected"]
+
+    def recorded(self) -> dict[str, Any]:
+        """What a result that is made of these folders depends on."""
+        steps = {"evaluate": self.evaluation, STEP: self.attribution, "corpus": self.corpus}
+        files = {
+            step: sha256_json(read_finished(folder, step)["files"]) if folder else None
+            for step, folder in steps.items()
+        }
+        return {"sae": sae_weights(self.sae), "embeddings": self.memes.fingerprint, **files}
+
+    def _require_of_this(self, folder: Path, step: str) -> None:
+        """By the weights alone: what the SAE's config says of Neuronpedia changes no number."""
+        made = read_finished(folder, step)["fingerprint"]
+        if made.get("sae", {}).get(WEIGHTS) != sha256_file(self.sae / WEIGHTS):
+            raise DataError(f"{folder}: is of another SAE than {self.sae}; run {step} again")
+        if made.get("embeddings") != self.memes.fingerprint:
+            raise DataError(f"{folder}: is of other embeddings than {self.embeddings}; run {step} again")

@@ -1,0 +1,112 @@
+"""The `export` command: for Neuronpedia or the Hugging Face Hub; what is sent is asked for."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from sae_lens_meme.errors import ConfigError
+from sae_lens_meme.export.options import ExportOptions
+from sae_lens_meme.flags import EmbeddingsFolder, Out, Overwrite, SAEFolder, given_to
+from sae_lens_meme.report.blocks import visible
+
+
+def export(
+    *,
+    evaluation: Annotated[Path, typer.Argument(help="The result of 'evaluate'.")],
+    sae: SAEFolder,
+    embeddings: EmbeddingsFolder,
+    attribution: Annotated[
+        Path | None, typer.Option("--attribution", help="The result of 'attribute': coloured words and patches.")
+    ] = None,
+    corpus: Annotated[Path | None, typer.Option("--corpus", help="The result of 'corpus': pictures.")] = None,
+    out: Out,
+    mark_sae: Annotated[
+        bool, typer.Option("--mark-sae", help="Write the Neuronpedia id into the SAE's own cfg.json as well.")
+    ] = False,
+    upload: Annotated[
+        bool, typer.Option("--upload", help="Send it to Neuronpedia, with the key in NEURONPEDIA_API_KEY.")
+    ] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Write what --upload would send, to OUT/requests; send nothing.")
+    ] = False,
+    hf: Annotated[
+        str | None, typer.Option("--hf", help="Write a folder for this Hugging Face repository instead: OWNER/NAME.")
+    ] = None,
+    report: Annotated[Path | None, typer.Option("--report", help="With --hf: a report to put beside it.")] = None,
+    push: Annotated[bool, typer.Option("--push", help="With --hf: upload the folder.")] = False,
+    public: Annotated[bool, typer.Option("--public", help="With --push: for everybody; default private.")] = False,
+    overwrite: Overwrite = False,
+    **given: Any,
+) -> None:
+    """Write the folder that Neuronpedia imports, or one for the Hugging Face Hub; send it where that is asked."""
+    options = given_to(ExportOptions, given)
+    folders: dict[str, Any] = {"sae": sae, "embeddings": embeddings, "out": out}
+    _require_with_hf(hf, {"--report": report, "--push": push, "--public": public})
+    if hf is None:
+        sending: dict[str, Any] = {"mark": mark_sae, "send": upload, "dry_run": dry_run}
+        seen = {"attribution": attribution, "corpus": corpus}
+        _neuronpedia(evaluation, options, **folders, **seen, **sending, overwrite=overwrite)
+    else:
+        _hub(evaluation, hf, options, **folders, report=report, push=push, public=public, overwrite=overwrite)
+
+
+def _require_with_hf(hf: str | None, given: dict[str, Any]) -> None:
+    if hf is None and (alone := next((name for name, value in given.items() if value), None)):
+        raise ConfigError(f"{alone} goes with --hf OWNER/NAME")
+
+
+def _neuronpedia(
+    evaluation: str | Path,
+    section: dict[str, Any],
+    *,
+    sae: str | Path,
+    out: Path,
+    mark: bool = False,
+    send: bool = False,
+    dry_run: bool = False,
+    **folders: Any,
+) -> None:
+    """Write the Neuronpedia folder; the section is that of `ExportOptions`. What is sent is asked for."""
+    from sae_lens_meme.export import export as write
+    from sae_lens_meme.export import mark_sae, upload, write_requests
+    from sae_lens_meme.pipeline import only_sae
+
+    options = ExportOptions.from_mapping(section)
+    source = write(evaluation, options, sae=only_sae(sae), out=out, **folders)
+    _say(f"  {source}: ready for Neuronpedia's importer; {out / 'sae'} names it for SAELens")
+    if mark:
+        mark_sae(sae, f"{source.parent.name}/{source.name}")
+        _say(f"  {sae}: its cfg.json names {source.parent.name}/{source.name}")
+    if dry_run:
+        _say(f"  {write_requests(out)}: what an upload would send; nothing was sent")
+    elif send:
+        _say(f"  {upload(out)}: uploaded")
+
+
+def _hub(
+    evaluation: str | Path,
+    repo: str,
+    section: dict[str, Any],
+    *,
+    sae: str | Path,
+    out: Path,
+    push: bool = False,
+    public: bool = False,
+    **folders: Any,
+) -> None:
+    """Write the folder for the Hugging Face Hub, and upload it if that is asked."""
+    from sae_lens_meme.export import export_hub, push_hub
+    from sae_lens_meme.pipeline import only_sae
+
+    options = ExportOptions.from_mapping(section)
+    export_hub(evaluation, repo, options, sae=only_sae(sae), out=out, **folders)
+    _say(f"  {out}: SAE, latents, evaluation and card; nothing was sent" if not push else f"  {out}")
+    if push:
+        _say(f"  {push_hub(out, private=not public)}: uploaded, {'public' if public else 'private'}")
+
+
+def _say(text: str) -> None:
+    typer.echo(visible(text))

@@ -1,0 +1,73 @@
+"""Of an evaluation what `read` says of a latent's name and of a label's probe."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from sae_lens_meme.errors import DataError
+from sae_lens_meme.read.decisions import Score
+from sae_lens_meme.read.reading import Name
+from sae_lens_meme.storage import read_finished
+
+NO_EVALUATION = "no evaluation was given: names and their scores are not known"
+
+
+class Measured:
+    """Names of latents and scores of probes; without an evaluation none is known.
+
+    Args:
+        evaluation: the result of `evaluate`, for this SAE and these embeddings.
+        expected: their part of its fingerprint.
+
+    Raises:
+        StorageError: the folder is not a finished result of `evaluate`.
+        DataError: it is of another SAE or of other embeddings.
+    """
+
+    def __init__(self, evaluation: Path | None, expected: dict[str, Any]):
+        self.given = evaluation is not None
+        self._names = self._probes = None
+        if evaluation is None:
+            return
+        found = read_finished(evaluation, "evaluate")["fingerprint"]
+        for part, value in expected.items():
+            if found.get(part) != value:
+                raise DataError(f"{evaluation}: is of another {part} than the one given; evaluate again")
+        self._names, self._probes = _table(evaluation / "naming.parquet"), _table(evaluation / "probes.parquet")
+
+    def name(self, latent: int) -> Name:
+        if self._names is None:
+            why = NO_EVALUATION if not self.given else "the evaluation has no names (evaluator naming)"
+            return Name(None, None, None, None, None, False, why)
+        row = self._names.loc[latent].to_dict()
+        if row["name"] is None:
+            return Name(None, None, None, None, None, False, f"no evidence: {row['reason']}")
+        score = {key: row[key] for key in ("auroc", "auroc_low", "auroc_high", "q")}
+        holds = bool(row["holds"])
+        return Name(row["name"], **score, holds=holds, evidence=_evidence(score, row["holds"]))
+
+    def probe(self, task: str) -> Score:
+        if self._probes is None:
+            return Score(None, None)
+        rows: Any = self._probes[self._probes["task"] == task].set_index("space")["auroc_within_source"]
+        return Score(rows.get("latents"), rows.get("latents_permuted"))
+
+
+def _evidence(score: dict[str, Any], holds: Any) -> str:
+    if holds is None or score["auroc"] is None:
+        return "no evidence: the held-out memes allow no test of the name"
+    interval = f" ({score['auroc_low']:.2f} to {score['auroc_high']:.2f})" if score["auroc_low"] is not None else ""
+    measured = f"AUROC {score['auroc']:.2f}{interval} on held-out memes, q {score['q']:.1g}"
+    return measured if holds else f"no evidence: {measured}"
+
+
+def _table(path: Path) -> Any:
+    """With None for null, by latent where it has latents."""
+    if not path.is_file():
+        return None
+    table = pd.read_parquet(path)
+    table = table.astype(object).where(table.notna(), None)
+    return table.set_index("latent", drop=False) if "latent" in table else table

@@ -1,0 +1,34 @@
+"""The options of `read`."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from sae_lens_meme.options import Count, Options, Positive, Share
+
+
+class ReadOptions(Options):
+    """How much is said of a meme, and with how many draws."""
+
+    section: ClassVar[str] = "read"
+
+    n_latents: Count = 10
+    """So many of the active latents are shown, the strongest first."""
+    n_attributed: Count = 5
+    """Of so many of these, words and regions are measured."""
+    n_neighbours: Count = 5
+    """Train memes with the most similar latents."""
+    n_swaps: Positive = 256
+    """Train memes whose captions, and whose pictures, are exchanged with this meme's to see which side decides a latent."""
+    decides: Share = 0.8
+    """A side decides a latent that stays active with this share of the exchanged other sides."""
+    n_carriers: Positive = 3
+    """Latents that carry a probe's decision and are taken out together."""
+    n_random: Positive = 50
+    """Draws of as many other active latents of like activation, as the control."""
+    hook: str | None = None
+    """The hook to read, for an SAE whose metadata name none."""
+    device: str = "auto"
+    """auto (CUDA, then MPS, then the CPU), cpu, cuda, mps. The latents are those of the batch pipeline on the same device."""
+    seed: Count = 0
+    """Seed of the draws."""

@@ -1,0 +1,260 @@
+"""Reads single memes with an SAE: everything that many memes share is loaded once."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from sklearn.preprocessing import normalize
+
+from sae_lens_meme.attribute.attributor import Attributor, Meme, view_of
+from sae_lens_meme.embed.encoder import Encoder
+from sae_lens_meme.embeddings import Embeddings
+from sae_lens_meme.errors import DataError
+from sae_lens_meme.evaluators.classifiers import Probe, Task, fit_latent_probe, tasks_of
+from sae_lens_meme.evaluators.latents import Latents, encode, encode_vector, eval_mode, hook_of, reconstructed
+from sae_lens_meme.evaluators.run import LATENTS, load_sae, sae_weights
+from sae_lens_meme.hooks.memeclip import fuse
+from sae_lens_meme.hooks.names import FUSED, IMAGE_EMBED, TEXT_EMBED
+from sae_lens_meme.images import open_image
+from sae_lens_meme.read.decisions import decide
+from sae_lens_meme.read.names import NO_EVALUATION, Measured
+from sae_lens_meme.read.ocr import read_text
+from sae_lens_meme.read.options import ReadOptions
+from sae_lens_meme.read.reading import ActiveLatent, Decision, Neighbour, Reading, Seen, Sides
+from sae_lens_meme.read.sides import Exchange, one_sided
+
+UNUSUAL = 0.05
+"""A meme that is reconstructed worse than all but this share of the held-out memes is called unusual."""
+
+
+def read_meme(
+    picture: str | Path | bytes,
+    *,
+    sae: str | Path,
+    embeddings: str | Path,
+    caption: str | None = None,
+    evaluation: str | Path | None = None,
+    options: ReadOptions | None = None,
+    **given: Any,
+) -> Reading:
+    """What the model sees in one meme. For many memes make one `MemeReader`.
+
+    Args:
+        picture: a file, or its bytes.
+        sae: an SAE folder, ours or any that `sae_lens.SAE.load_from_disk` reads.
+        embeddings: the result of `embed`, of a corpus by a model.
+        caption: read from the picture where it is None; "" is a meme without one.
+        evaluation: the result of `evaluate` for this SAE, for the names of latents.
+        options: see `ReadOptions`; or give them by keyword: `read_meme(..., n_latents=5)`.
+
+    Raises:
+        BadImageError: the file is no picture.
+        DataError: the embeddings are of arrays, or the evaluation is of another SAE.
+        StorageError, ModelError, ConfigError.
+    """
+    return MemeReader(sae, embeddings, evaluation, options, **given).read(picture, caption)
+
+
+class MemeReader:
+    """An SAE, the model whose embeddings it reads, and the memes that it was trained on.
+
+    Args and errors as of `read_meme`.
+    """
+
+    def __init__(
+        self,
+        sae: str | Path,
+        embeddings: str | Path,
+        evaluation: str | Path | None = None,
+        options: ReadOptions | None = None,
+        **given: Any,
+    ):
+        self.options = ReadOptions.of(options, given)
+        self.sae, self.embeddings = load_sae(sae, self.options.hook), Embeddings.load(embeddings)
+        self.hook = hook_of(self.sae, self.embeddings)
+        self.encoder = Encoder.of_embeddings(self.embeddings, self.options.device)
+        expected = {"sae": sae_weights(sae), "embeddings": self.embeddings.fingerprint}
+        folder = Path(evaluation) if evaluation is not None else None
+        self.measured = Measured(folder, expected)
+        known = folder / LATENTS if folder is not None else None
+        self.latents = Latents.load(known) if known is not None else encode(self.sae, self.embeddings, self.hook)
+        if not len(self._train):
+            raise DataError(f"{embeddings}: has no train memes; a meme is read beside those the SAE was trained on")
+        self._attributor = Attributor(self.sae, self.hook, self.encoder, self.embeddings)
+        _ = self._probes, self._fidelities, self._exchange, self._unit  # loaded now, not with the first meme
+
+    def read(self, picture: str | Path | bytes, caption: str | None = None) -> Reading:
+        """As `read_meme`."""
+        image = open_image(picture)
+        caption_from = "given" if caption else "none"
+        if caption is None:
+            caption = read_text(image)
+            caption_from = "picture" if caption else "none"
+        caption = caption or None
+        vectors = self.vectors(image, caption)
+        latents = encode_vector(self.sae, vectors[self.hook][0])
+        fidelity, rank = self._fidelity(vectors[self.hook])
+        meme = Meme("the meme", image, caption)
+        return Reading(
+            picture=str(picture) if not isinstance(picture, bytes) else "(bytes)",
+            caption=caption,
+            caption_from=caption_from,
+            hook=self.hook,
+            n_active=int(latents.l0[0]),
+            fidelity=fidelity,
+            fidelity_rank=rank,
+            latents=self._active(meme, vectors, latents),
+            decisions=self._decisions(latents),
+            neighbours=self._neighbours(latents),
+            notes=tuple(self._notes(caption_from, rank)),
+            view=view_of(self.encoder),
+        )
+
+    def latents_of(self, picture: str | Path | bytes, caption: str | None) -> Latents:
+        """The latents of a meme, bit for bit those that `embed` and `evaluate` give it; no OCR."""
+        return encode_vector(self.sae, self.vectors(open_image(picture), caption)[self.hook][0])
+
+    def vectors(self, image: Any, caption: str | None) -> dict[str, Float[np.ndarray, "1 d"]]:
+        """The embeddings of a meme at every hook, bit for bit those of `embed`."""
+        found = self.encoder.encode_meme(image, caption)
+        return {**found, FUSED: fuse(found[IMAGE_EMBED], found[TEXT_EMBED], heads=self.encoder.model.heads)}
+
+    @cached_property
+    def _train(self) -> Int[np.ndarray, " train"]:
+        return self.embeddings.rows("train")
+
+    def _active(self, meme: Meme, vectors: dict[str, np.ndarray], latents: Latents) -> tuple[ActiveLatent, ...]:
+        found = np.flatnonzero(latents.values[0])
+        found = found[np.argsort(-latents.values[0][found], kind="stable")][: self.options.n_latents]
+        shown = latents.indices[0][found].astype(np.int64)
+        seen = self._seen(meme, shown[: self.options.n_attributed].tolist())
+        sides = self._sides(vectors, shown)
+        return tuple(
+            self._latent(int(latent), float(value), side, seen.get(int(latent)))
+            for latent, value, side in zip(shown, latents.values[0][found], sides, strict=True)
+        )
+
+    def _latent(self, latent: int, activation: float, sides: Sides, seen: Seen | None) -> ActiveLatent:
+        columns = self._train_columns
+        others = columns.data[columns.indptr[latent] : columns.indptr[latent + 1]]
+        return ActiveLatent(
+            latent=latent,
+            activation=activation,
+            firing_rate=len(others) / len(self._train),
+            stronger_than=float((others < activation).mean()) if len(others) else None,
+            name=self.measured.name(latent),
+            sides=sides,
+            seen=seen,
+        )
+
+    @cached_property
+    def _train_columns(self) -> Any:
+        return self.latents.csr()[self._train].tocsc()
+
+    def _seen(self, meme: Meme, latents: list[int]) -> dict[int, Seen]:
+        if not latents:
+            return {}
+        (found,) = self._attributor.attribute([meme], [latents])
+        return {
+            a.latent: Seen(
+                *(a.pre_activation, a.words, a.word_scores, a.patch_scores), [pair._asdict() for pair in a.interactions]
+            )
+            for a in found
+        }
+
+    def _sides(self, vectors: dict[str, np.ndarray], latents: Int[np.ndarray, " latents"]) -> list[Sides]:
+        if (side := one_sided(self.hook)) is not None:
+            return [side] * len(latents)
+        return self._exchange.sides(self.sae, vectors[IMAGE_EMBED], vectors[TEXT_EMBED], latents)
+
+    @cached_property
+    def _exchange(self) -> Any:
+        if one_sided(self.hook) is not None:
+            return None
+        n = min(self.options.n_swaps, len(self._train))
+        rows = np.random.default_rng(self.options.seed).choice(self._train, n, replace=False)
+        return Exchange(self.embeddings, rows, self.options.decides, self.encoder.model.heads)
+
+    def _decisions(self, latents: Latents) -> tuple[Decision, ...]:
+        return tuple(
+            decide(probe, latents, task.label.values[task.train], self.measured.probe(task.name), self.options)
+            for task, probe in self._probes
+        )
+
+    @cached_property
+    def _probes(self) -> list[tuple[Task, Probe]]:
+        tasks, _ = tasks_of(self.embeddings)
+        matrix = self.latents.csr()
+        return [(t, fit_latent_probe(t.name, matrix[t.train], t.label.values[t.train])) for t in tasks]
+
+    def _neighbours(self, latents: Latents) -> tuple[Neighbour, ...]:
+        mine: Any = normalize(latents.csr().astype(np.float64))
+        similarity = (self._unit @ mine.T).toarray().ravel()
+        found, groups = [], set()
+        for i in np.argsort(-similarity, kind="stable"):
+            row = int(self._train[i])
+            if len(found) == self.options.n_neighbours or similarity[i] <= 0:
+                break
+            if self.embeddings.groups[row] not in groups:
+                groups.add(self.embeddings.groups[row])
+                found.append(self._neighbour(row, float(similarity[i]), self._unit[i].multiply(mine)))
+        return tuple(found)
+
+    def _neighbour(self, row: int, similarity: float, product: Any) -> Neighbour:
+        shared = product.tocoo()
+        order = np.argsort(-shared.data, kind="stable")
+        texts = self.embeddings.texts
+        labels = {task.name: _value(task, row) for task, _ in self._probes if task.label.known[row]}
+        return Neighbour(
+            id=str(self.embeddings.ids[row]),
+            caption=None if texts is None else texts[row],
+            similarity=similarity,
+            shared=shared.col[order].tolist(),
+            labels=labels,
+        )
+
+    @cached_property
+    def _unit(self) -> Any:
+        return normalize(self.latents.csr()[self._train].astype(np.float64))
+
+    def _fidelity(self, vector: Float[np.ndarray, "1 d_in"]) -> tuple[float, float | None]:
+        """Cosine of embedding and reconstruction, and the share of the held-out memes with a smaller one."""
+        with torch.no_grad(), eval_mode(self.sae):
+            x_hat = self.sae(torch.from_numpy(vector).to(self.sae.device, self.sae.dtype)).float().cpu().numpy()
+        cosine = float(_cosine(vector, x_hat)[0])
+        return cosine, float((self._fidelities < cosine).mean()) if len(self._fidelities) else None
+
+    @cached_property
+    def _fidelities(self) -> Float[np.ndarray, " held_out"]:
+        """Cosine of embedding and reconstruction of every held-out meme."""
+        _, rows = self.embeddings.held_out()
+        parts = reconstructed(self.sae, self.embeddings, self.latents, self.hook, rows)
+        return np.concatenate([_cosine(x, x_hat) for _, x, x_hat in parts] or [np.empty(0)])
+
+    def _notes(self, caption_from: str, rank: float | None) -> list[str]:
+        notes = [
+            *([NO_EVALUATION[0].upper() + NO_EVALUATION[1:] + "."] if not self.measured.given else []),
+            *(["The caption was read from the picture by OCR: check it."] if caption_from == "picture" else []),
+            *(["No caption: what latents say of captions is of a missing one."] if caption_from == "none" else []),
+            *(["These embeddings have no label that a probe could read."] if not self._probes else []),
+        ]
+        if rank is not None and rank < UNUSUAL:
+            notes.append(
+                f"The SAE reconstructs {1 - rank:.0%} of the held-out memes better: its latents may miss what is here."
+            )
+        return notes
+
+
+def _cosine(x: Float[np.ndarray, "n d"], x_hat: Float[np.ndarray, "n d"]) -> Float[np.ndarray, " n"]:
+    norms = np.linalg.norm(x, axis=1) * np.linalg.norm(x_hat, axis=1)
+    return (x * x_hat).sum(axis=1) / np.where(norms > 0, norms, 1)
+
+
+def _value(task: Task, row: int) -> Any:
+    value = task.label.values[row]
+    return value.item() if isinstance(value, np.generic) else value

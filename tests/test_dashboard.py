@@ -1,0 +1,248 @@
+"""The report without a browser: which numbers and sentences it holds, and that it can be without any of its inputs."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+import re
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from datasets import Dataset, load_from_disk
+from PIL import Image
+from report_inputs import pictures_of, small_inputs
+from seen_memes import write_memes
+
+from sae_lens_meme.attribute import attribute
+from sae_lens_meme.dashboard import DashboardOptions, Inputs, write_dashboard, write_report
+from sae_lens_meme.dashboard.concepts import concept_pages, glance, used_for
+from sae_lens_meme.dashboard.latents import LatentPages
+from sae_lens_meme.dashboard.numbers import short, signed_bytes, to_script
+from sae_lens_meme.dashboard.page import application, policy
+from sae_lens_meme.dashboard.pictures import data_uris
+from sae_lens_meme.dashboard.sentences import about, again, drives, frequency, used
+from sae_lens_meme.embeddings import Embeddings
+from sae_lens_meme.errors import ConfigError, StorageError
+from sae_lens_meme.evaluators.run import evaluate
+
+QUICK = DashboardOptions(map="tsne")
+CHANGE = {
+    "task": "hate",
+    "class": "1",
+    "kind": "ablation",
+    "n": 100,
+    "delta_all": -0.2,
+    "delta_all_low": -0.25,
+    "delta_all_high": -0.15,
+    "delta_random": 0.01,
+    "largest_random": 0.02,
+    "delta_matched": 0.03,
+}
+
+
+def parts_of(page: Path) -> dict[str, Any]:
+    """What the application reads, by its id."""
+    found = re.findall(
+        r'<script type="application/json" id="([\w-]+)">(.*?)</script>', page.read_text(encoding="utf-8")
+    )
+    return {name: json.loads(text) for name, text in found}
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Results of every step on a small planted corpus."""
+    base = write_memes(tmp_path_factory.mktemp("run"))
+    evaluate(base / "sae", base / "embeddings", out=base / "evaluation", only=["naming"], bootstrap=0, progress=False)
+    few = {"top": 3, "per_interval": 1, "pairs": 1, "latents": [0, 1, 2], "device": "cpu", "progress": False}
+    attribute(base / "sae", base / "embeddings", base / "corpus", out=base / "attribution", **few)
+    return base
+
+
+def report_of(base: Path, out: Path, **given: Any) -> Path:
+    folders = (base / "evaluation", base / "sae", base / "embeddings", base / "corpus", base / "attribution")
+    return write_dashboard(*folders, out=out, progress=False, **{"map": "tsne", **given})
+
+
+def test_memes_of_attribute_are_shown_and_the_other_latents_have_some_too(folders: Path, tmp_path: Path):
+    parts = parts_of(report_of(folders, tmp_path))
+    dataset = load_from_disk(str(folders / "attribution"))
+    assert isinstance(dataset, Dataset)
+    rows = pd.DataFrame(dataset.to_list())
+    pages, ids = parts["part-latents-0"], parts["part-search"]["id"]
+    for latent in (0, 1, 2):
+        shown = [ids[place] for place in pages[latent]["memes"]["at"]]
+        mine = rows[rows["latent"] == latent]
+        assert sorted(shown) == sorted(mine["id"])
+        assert pages[latent]["memes"]["kind"][:3] == ["top"] * min(3, len(mine))
+        words = dict(zip(shown, pages[latent]["memes"]["words"], strict=True))
+        assert all(words[row.id] == list(row.words) for row in mine.itertuples())
+    others = [page["memes"] for page in pages[3:] if page["memes"]["at"]]
+    assert others
+    assert not any("words" in memes for memes in others)
+
+
+def test_what_is_done_is_not_done_again_and_a_killed_run_ends_the_same(folders: Path, tmp_path: Path, monkeypatch: Any):
+    from sae_lens_meme.dashboard import step
+
+    whole = report_of(folders, tmp_path / "whole", single_file_mb=0)
+    made = {path.name: path.read_bytes() for path in (tmp_path / "whole").rglob("*") if path.is_file()}
+    when = whole.stat().st_mtime_ns
+    assert report_of(folders, tmp_path / "whole", single_file_mb=0).stat().st_mtime_ns == when
+    with monkeypatch.context() as patched:
+        patched.setattr(step, "data_uris", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            report_of(folders, tmp_path / "killed", single_file_mb=0)
+    report_of(folders, tmp_path / "killed", single_file_mb=0)
+    assert made == {path.name: path.read_bytes() for path in (tmp_path / "killed").rglob("*") if path.is_file()}
+
+
+def test_folders_that_do_not_belong_together_are_refused(folders: Path, tmp_path: Path):
+    with pytest.raises(StorageError, match="was not made from the SAE"):
+        write_dashboard(folders / "evaluation", folders / "sae_text", folders / "embeddings", out=tmp_path / "a")
+    with pytest.raises(StorageError, match="holds the result of 'embed', not of 'evaluate'"):
+        write_dashboard(folders / "embeddings", folders / "sae", folders / "embeddings", out=tmp_path / "b")
+    with pytest.raises(ConfigError, match="did you mean 'pixels'"):
+        report_of(folders, tmp_path / "c", pixel=3)
+
+
+WITHOUT = {
+    "pictures": ({"corpus": None}, "Pictures are not shown"),
+    "attribution": ({"attribution": None}, "Words and regions are not marked"),
+}
+
+
+@pytest.mark.parametrize("what", WITHOUT)
+def test_what_was_not_given_is_said_in_one_sentence(tmp_path: Path, what: str):
+    changed, sentence = WITHOUT[what]
+    page = write_report(replace(small_inputs(), **changed), QUICK, out=tmp_path, progress=False)
+    assert sentence in page.read_text(encoding="utf-8")
+    assert parts_of(page)["core"]["missing"][what].startswith(sentence)
+
+
+def test_memes_without_captions_labels_and_tables(tmp_path: Path):
+    inputs = small_inputs()
+    bare = Embeddings.from_dataset(inputs.memes.dataset.remove_columns(["text", "hate", "humor", "always"]))
+    evaluation = inputs.evaluation | {"skipped": {"naming": "no captions and no labels"}}
+    page = write_report(
+        Inputs(evaluation, {}, inputs.latents, bare, inputs.decoder), QUICK, out=tmp_path, progress=False
+    )
+    core = parts_of(page)["core"]
+    assert core["missing"]["naming"] == "Names of latents: not measured (no captions and no labels)."
+    assert {"pictures", "captions", "labels", "attribution", "influence", "concept_alignment"} <= core["missing"].keys()
+    assert core["latents"]["name"] == [None] * 24
+    answers = parts_of(page)["part-latents-0"][0]["answers"]
+    assert [tone for _, _, tone in answers] == ["unknown", "fact", "unknown", "unknown", "unknown", "unknown"]
+
+
+def test_the_latent_of_a_concept_is_chosen_on_validation_memes_alone():
+    inputs = small_inputs()
+    order = [page["latents"] for page in concept_pages(LatentPages(inputs, QUICK))]
+    table = inputs.tables["concept_alignment"].copy()
+    measured = ["f1_test", "auroc", "auroc_low", "auroc_high", "f1_always_on"]
+    table[measured] = np.random.default_rng(0).random((len(table), len(measured)))
+    changed = replace(inputs, tables=inputs.tables | {"concept_alignment": table})
+    assert [page["latents"] for page in concept_pages(LatentPages(changed, QUICK))] == order
+    chosen = table[table["protocol"] == "corrected"].groupby("concept", observed=True)["f1_validation"].max()
+    first = [page["rows"][0] for page in concept_pages(LatentPages(inputs, QUICK))]
+    assert sorted(short(f1) for f1 in chosen) == sorted(row[10] for row in first)
+
+
+def test_the_glance_has_a_line_a_concept_with_its_controls():
+    latents = LatentPages(small_inputs(), QUICK)
+    pages = concept_pages(latents)
+    lines = glance(latents, pages)
+    assert [line["concept"] for line in lines] == latents.concept_names
+    for line, page in zip(lines, pages, strict=True):
+        best = dict(zip(("f1_test", "f1_always_on"), page["rows"][0][8:10], strict=True))
+        assert line["beats"] == (best["f1_test"] > best["f1_always_on"])
+
+
+@pytest.mark.parametrize(
+    ("changed", "tone"),
+    [
+        ({}, "good"),
+        ({"largest_random": 0.16}, "poor"),  # the interval's nearer end is 0.15
+        ({"delta_matched": 0.16}, "poor"),
+        ({"delta_all_low": -0.25, "delta_all_high": 0.01}, "poor"),
+        ({"delta_all_low": None, "delta_all_high": None}, "poor"),
+        ({"delta_all": None}, "unknown"),
+        ({"kind": "steering"}, "unknown"),
+    ],
+)
+def test_a_latent_is_used_where_every_control_is_beaten(changed: dict[str, Any], tone: str):
+    assert used([CHANGE | changed]).tone == tone
+
+
+def test_use_for_a_concept_is_that_of_its_own_label():
+    assert used_for("hate=1", [CHANGE, CHANGE | {"task": "humor"}]) == "yes: hate=1 −0.200, controls 0.030"
+    assert used_for("hate=1", [CHANGE | {"delta_matched": 0.2}]).startswith("no")
+    assert used_for("stance=0", [CHANGE]) == "not measured"
+
+
+def test_sentences_carry_the_control_and_the_doubt():
+    named = {"name": "cat", "kind": "word", "n": 50, "auroc": 0.7, "auroc_low": 0.6, "auroc_high": 0.8, "q": 0.0}
+    assert "guessing gives 0.5; q below 1e-300" in about(named | {"holds": True}).text
+    assert about(named | {"holds": False}).tone == "poor"
+    assert about(named | {"auroc": None, "holds": None}).tone == "unknown"
+    assert about({"name": None, "reason": "none fits"}).text == "Nothing that we could name: none fits."
+    assert "dead" in frequency(0, 10, 0.0).text
+    assert "dense" in frequency(2, 10, 1.0).text
+    assert "dense" not in frequency(1, 10, 1.0).text
+    assert drives({"class": None, "reason": "fires on 3 memes"}).text == "Not known: fires on 3 memes."
+    assert again({"stable": False, "mean_cosine": 0.3}).tone == "poor"
+
+
+def test_pictures_are_small_and_carry_no_metadata():
+    corpus = pictures_of(small_inputs().memes)
+    uris = data_uris(corpus, [0, None, 3, 5], pixels=32)
+    assert [uri is None for uri in uris] == [False, True, True, False], "none, and one that is damaged"
+    data = base64.b64decode(str(uris[0]).partition(",")[2])
+    picture = Image.open(io.BytesIO(data))
+    assert (picture.format, picture.size) == ("WEBP", (32, 24))
+    assert b"secret" not in data
+    assert not {"exif", "icc_profile", "xmp", "comment"} & picture.info.keys()
+
+
+def test_nothing_inside_a_script_ends_it():
+    text = to_script({"</script><!--": "\u2028\u2029&<>"})
+    assert not {"<", ">", "&", "\u2028", "\u2029"} & set(text)
+    assert json.loads(text) == {"</script><!--": "\u2028\u2029&<>"}
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [
+        (0.123456, 0.1235),
+        (1e-300, 1e-300),
+        (np.nan, None),
+        (np.inf, None),
+        (pd.NA, None),
+        (np.int64(7), 7),
+        ("\ud800", "?"),
+    ],
+)
+def test_short_numbers(value: Any, shown: Any):
+    assert short(value) == shown
+
+
+def test_scores_keep_their_signs_and_proportions():
+    scores = np.array([-1.0, 0.5, 0.0, 0.25])
+    back = np.frombuffer(base64.b64decode(signed_bytes(scores.tolist())), dtype=np.int8) / 127
+    np.testing.assert_allclose(back, scores, atol=1 / 127)
+    assert signed_bytes([]) == ""
+
+
+def test_the_policy_allows_this_script_and_no_request():
+    script, style = application()
+    for beside in (False, True):
+        said = dict(part.strip().split(" ", 1) for part in policy(script, style, beside).split(";"))
+        assert said["default-src"] == "'none'"
+        assert said["img-src"] == "data:"
+        assert "unsafe" not in " ".join(said.values())
+    assert "</script" not in script
+    assert "</style" not in style
