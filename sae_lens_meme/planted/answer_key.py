@@ -14,11 +14,11 @@ import pyarrow.parquet as pq
 from sae_lens_meme.errors import StorageError
 from sae_lens_meme.labels import LABELS
 from sae_lens_meme.planted.causes import CAUSES, NOISE, true_labels
-from sae_lens_meme.planted.factors import CROSS_MODAL, TEXTUAL, VISUAL
+from sae_lens_meme.planted.factors import CROSS_MODAL, SEVERAL, TEXTUAL, VISUAL
 from sae_lens_meme.planted.rows import PlantedMeme
 from sae_lens_meme.storage import read_json
 
-FACTORS, CAUSES_FILE = "factors.parquet", "causes.json"
+FACTORS, CAUSES_FILE, PLACES = "factors.parquet", "causes.json", "places.parquet"
 KINDS: Mapping[str, str] = {
     **dict.fromkeys(VISUAL, "visual"),
     **dict.fromkeys(TEXTUAL, "textual"),
@@ -29,11 +29,16 @@ KINDS: Mapping[str, str] = {
 
 @dataclass(frozen=True)
 class AnswerKey:
-    """`factors` has one row a meme, `id` as the corpus has it, a column a factor, and `true_<label>` columns."""
+    """What is true of every meme, and where it shows."""
 
     factors: pd.DataFrame
+    """One row a meme: `id` as the corpus has it, a column a factor, and `true_<label>` columns.
+
+    `prop` and `phrase` hold a tuple of values, each of which is a factor of its own."""
     kinds: Mapping[str, str]  # factor -> visual | textual | cross-modal
     causes: Mapping[str, Mapping[str, Any]]  # label -> {"kind", "factors", "noise"}
+    places: pd.DataFrame
+    """Where each factor shows: box in the picture, words of the caption (see `planted.places`)."""
 
 
 def read_answer_key(path: str | Path) -> AnswerKey:
@@ -43,13 +48,14 @@ def read_answer_key(path: str | Path) -> AnswerKey:
         StorageError: the folder is not an answer key.
     """
     path = Path(path)
-    for name in (FACTORS, CAUSES_FILE):
+    for name in (FACTORS, CAUSES_FILE, PLACES):
         if not (path / name).is_file():
             raise StorageError(f"{path}: is not an answer key (no {name}); write the planted corpus again")
     causes = read_json(path / CAUSES_FILE)
     try:
         factors = pd.read_parquet(path / FACTORS).astype({"true_target": "Int64"})  # null where there is no hate
-        return AnswerKey(factors, causes["factors"], causes["labels"])
+        factors = factors.assign(**{name: factors[name].map(tuple) for name in SEVERAL})
+        return AnswerKey(factors, causes["factors"], causes["labels"], pd.read_parquet(path / PLACES))
     except Exception as error:  # of damaged files pandas and pyarrow raise a dozen classes
         reason = " ".join(str(error).split())[:200]
         raise StorageError(f"{path}: is a damaged answer key ({reason}); write the planted corpus again") from None
@@ -74,6 +80,8 @@ def _row(meme: PlantedMeme) -> dict[str, Any]:
 
 def _schema() -> pa.Schema:
     integers, truths = ("bursts", "figures", "distance"), ("clash", "mismatch", "far")
-    kinds = {name: pa.int64() if name in integers else pa.bool_() if name in truths else pa.string() for name in KINDS}
+    types = dict.fromkeys(integers, pa.int64()) | dict.fromkeys(truths, pa.bool_())
+    types |= dict.fromkeys(SEVERAL, pa.list_(pa.string()))
+    kinds = {name: types.get(name, pa.string()) for name in KINDS}
     labels = {f"true_{label}": pa.int64() for label in LABELS}
     return pa.schema({"id": pa.string(), "source": pa.string(), **kinds, **labels})

@@ -11,6 +11,8 @@ from typing import Any
 
 import numpy as np
 
+from sae_lens_meme.planted.extras import PROPS, SAYINGS, draw_extras
+
 TOPICS = ("coffee", "pizza", "computers", "reading", "cats", "gardening", "rain", "driving")
 OBJECTS = ("cup", "pizza", "laptop", "book", "cat", "plant", "umbrella", "car")
 """`OBJECTS[i]` is the counterpart of `TOPICS[i]`; both lie on a ring on which neighbours are related."""
@@ -25,8 +27,10 @@ COLOURS = ("red", "orange", "yellow", "green", "blue", "purple")
 LIGHTS = ("dark", "plain", "bright")
 SIGNS = ("none", "up", "down")
 
-VISUAL = ("scene", "object", "colour", "layout", "expression", "hat", "light", "sign", "bursts", "figures")
-TEXTUAL = ("topic", "mood", "phrasing", "addressee", "style")
+VISUAL = ("scene", "object", "colour", "layout", "expression", "hat", "light", "sign", "bursts", "figures", "prop")
+TEXTUAL = ("topic", "mood", "phrasing", "addressee", "style", "phrase")
+SEVERAL = ("prop", "phrase")
+"""Factors that hold any number of values at once: each of these values is a factor of its own, true or false."""
 CROSS_MODAL = ("clash", "pairing", "distance", "mismatch", "far")
 
 
@@ -49,6 +53,8 @@ class Factors:
     phrasing: str
     addressee: str
     style: str  # the source whose way of writing captions this is
+    prop: tuple[str, ...] = ()  # at most one a place
+    phrase: tuple[str, ...] = ()  # at most one a slot
 
     @property
     def clash(self) -> bool:
@@ -169,6 +175,8 @@ def draw_factors(rng: np.random.Generator, source: str, clash_rate: float) -> Fa
         phrasing=choose(rng, PHRASINGS, style.phrasing),
         addressee=choose(rng, ADDRESSEES, style.addressee),
         style=source,
+        prop=draw_extras(rng, PROPS),
+        phrase=draw_extras(rng, SAYINGS),
     )
 
 

@@ -11,6 +11,9 @@ Colour = tuple[int, int, int]
 INK: Colour = (25, 25, 30)
 WHITE: Colour = (250, 250, 245)
 SKIN: Colour = (250, 215, 150)
+HAT_EXTENTS = {"cap": (0.1, -0.22, 1.2, 0.16), "party": (0.2, -0.68, 0.8, 0.14), "tophat": (0, -0.5, 1, 0.14)}
+SIGN_EXTENT = (0, 0, 1, 1.2)
+"""What a hat covers in its face's square, and a sign in its own; everything else fills its square."""
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,8 @@ from functools import cached_property
 import numpy as np
 from PIL import Image
 
-from sae_lens_meme.planted.captions import write_caption
+from sae_lens_meme.planted.arrangement import Arrangement, arrange
+from sae_lens_meme.planted.captions import Caption, write_caption
 from sae_lens_meme.planted.causes import annotated_labels
 from sae_lens_meme.planted.factors import Factors, draw_factors
 from sae_lens_meme.planted.pictures import draw_picture
@@ -78,7 +79,17 @@ class PlantedMeme:
 
     @property
     def caption(self) -> str:
+        return self.written.text
+
+    @property
+    def written(self) -> Caption:
+        """The caption, and which of its words say what."""
         return self._contents[1]
+
+    @property
+    def arrangement(self) -> Arrangement:
+        """Where the things of the picture stand."""
+        return arrange(self.factors, self._brush)
 
     @property
     def labels(self) -> dict[str, int]:
@@ -86,14 +97,18 @@ class PlantedMeme:
         return self._contents[2]
 
     def draw(self) -> Image.Image:
-        return draw_picture(self.factors, self.caption, np.random.default_rng([*self._key, 1]))
+        return draw_picture(self.factors, self.caption, self._brush)
+
+    @property
+    def _brush(self) -> np.random.Generator:
+        return np.random.default_rng([*self._key, 1])
 
     @property
     def _key(self) -> list[int]:
         return [self.seed, list(STREAMS).index(self.stream), self.index]
 
     @cached_property
-    def _contents(self) -> tuple[Factors, str, dict[str, int]]:
+    def _contents(self) -> tuple[Factors, Caption, dict[str, int]]:
         rng = np.random.default_rng([*self._key, 0])
         factors = draw_factors(rng, self.source, STREAMS[self.stream].clash_rate)
         return factors, write_caption(factors, rng), annotated_labels(factors, self.source, rng)

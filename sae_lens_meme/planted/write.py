@@ -13,14 +13,15 @@ from pathlib import Path
 from typing import Any
 
 from sae_lens_meme.errors import StorageError
-from sae_lens_meme.planted.answer_key import CAUSES_FILE, FACTORS, causes_as_json, write_factors
+from sae_lens_meme.planted.answer_key import CAUSES_FILE, FACTORS, PLACES, causes_as_json, write_factors
 from sae_lens_meme.planted.options import PlantedOptions
 from sae_lens_meme.planted.originals import original_tables
+from sae_lens_meme.planted.places import write_places
 from sae_lens_meme.planted.rows import PlantedMeme, planted_memes
 from sae_lens_meme.progress import progress_bar
 from sae_lens_meme.storage import StepFolder, read_json, sha256_file, to_json
 
-VERSION = 2  # of the drawings, the words and the shares: a change of any output raises it
+VERSION = 3  # of the drawings, the words and the shares: a change of any output raises it
 _BLOCK = 500
 _FORMATS = {".png": "PNG", ".bmp": "BMP"}  # any other extension is a JPEG
 
@@ -112,6 +113,7 @@ def _write_tables(step: StepFolder, memes: Sequence[PlantedMeme]) -> None:
     for name, text in original_tables(memes).items():
         step.write(name, lambda path, text=text: _write_text(path, text))
     step.write(f"answer_key/{FACTORS}", lambda path: write_factors(memes, path))
+    step.write(f"answer_key/{PLACES}", lambda path: write_places(memes, path))
 
 
 def _write_text(path: Path, text: str) -> None:
