@@ -182,7 +182,7 @@ def planted_values(
 ) -> tuple[ConceptLabels, list[tuple[str, Any]]]:
     """One concept for each value of each factor, and its factor and value; a true-or-false factor is one concept.
 
-    Factors that are constant within every source only name it and are left out. A missing value is unknown.
+    Where a factor holds several values at once (a tuple a meme), each of them is true or false. Factors that are constant within every source only name it and are left out. A missing value is unknown.
 
     Raises:
         DataError: the key is not of these embeddings, or no factor varies within a source.
@@ -240,7 +240,8 @@ def with_conjunctions(factors: pd.DataFrame, kinds: Mapping[str, str]) -> tuple[
     """The answer key with every visual x textual pair of factors as a cross-modal factor of its own, `object & topic`.
 
     A dictionary of a fused space gives latents to such pairs ("a cap, and it is a statement") though none of them is
-    a factor. Textual factors that are constant within every source make no pairs: they only name it.
+    a factor. Textual factors that are constant within every source make no pairs: they only name it. Factors that hold
+    several values at once make none either: next to no meme has both values of such a pair.
 
     Args:
         factors: `id`, `source` and one column a factor, as in `AnswerKey.factors`.
@@ -256,7 +257,7 @@ def with_conjunctions(factors: pd.DataFrame, kinds: Mapping[str, str]) -> tuple[
         f"{visual} & {textual}": factors[visual].astype(str) + " & " + factors[textual].astype(str)
         for visual in sides["visual"]
         for textual in sides["textual"]
-        if varies[visual] and varies[textual]
+        if varies[visual] and varies[textual] and not (_holds_several(factors[visual]) or _holds_several(factors[textual]))
     }
     return factors.assign(**pairs), {**kinds, **dict.fromkeys(pairs, "cross-modal")}
 
@@ -290,7 +291,7 @@ def _labels(
     embeddings: Embeddings, mine: pd.DataFrame, factors: Sequence[str]
 ) -> tuple[ConceptLabels, list[tuple[str, Any]]]:
     columns = [(factor, value) for factor in factors for value in _values(mine[factor])]
-    true = np.stack([(mine[factor] == value).to_numpy(bool, na_value=False) for factor, value in columns], axis=1)
+    true = np.stack([_holds(mine[factor], value) for factor, value in columns], axis=1)
     known = np.stack([mine[factor].notna().to_numpy(bool) for factor, _ in columns], axis=1)
     codes = np.where(known, np.where(true, TRUE, FALSE), UNKNOWN).astype(np.uint8)
     names = tuple(f"{factor}={value}" for factor, value in columns)
@@ -299,7 +300,19 @@ def _labels(
 
 def _values(factor: pd.Series) -> list[Any]:
     values = set(factor.dropna())
+    if _holds_several(factor):
+        return sorted(set().union(*values))
     return [True] if values <= {True, False} else sorted(values)
+
+
+def _holds(factor: pd.Series, value: Any) -> np.ndarray:
+    if _holds_several(factor):
+        return factor.map(lambda values: value in values, na_action="ignore").to_numpy(bool, na_value=False)
+    return (factor == value).to_numpy(bool, na_value=False)
+
+
+def _holds_several(factor: pd.Series) -> bool:
+    return isinstance(next(iter(factor.dropna()), None), tuple)
 
 
 def _best(ranked: Ranked, labels: ConceptLabels) -> dict[str, np.ndarray]:

@@ -1,4 +1,4 @@
-"""Memes whose captions agree with their pictures, and plain descriptions: what the demo encoder is trained on."""
+"""Memes whose captions agree with their pictures: what the demo encoder is trained on."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 
 from sae_lens_meme.planted import factors as planted
-from sae_lens_meme.planted.factors import Factors, choose, draw_factors
+from sae_lens_meme.planted.extras import PROPS, RATES, SAYINGS, draw_extras
+from sae_lens_meme.planted.factors import Factors, draw_factors
 
 VALUES: Mapping[str, Sequence[Any]] = {
     "scene": planted.SCENES,
@@ -28,16 +29,19 @@ VALUES: Mapping[str, Sequence[Any]] = {
     "addressee": planted.ADDRESSEES,
     "style": planted.SOURCES,
 }
-"""The values of every factor of a picture and of a caption, in the order of `VISUAL` and `TEXTUAL`."""
+"""The values of every factor of a picture and of a caption that has one, in the order of `VISUAL` and `TEXTUAL`."""
+FULL = 0.5
+"""Share of the places and slots that are taken in memes in which every prop and expression is equally common."""
 _LOOKS = ("scene", "colour", "light", "sign", "bursts", "figures")
 
 
 def aligned_factors(rng: np.random.Generator, neighbour: float = 0.0) -> Factors:
     """A meme whose caption agrees with its picture; the topic is a neighbour of the object's with this probability.
 
-    Half of them look like their source; in the others every look is equally common.
+    Half of them look like their source; in the others every look is equally common, and every prop and expression.
     """
     meme = draw_factors(rng, planted.SOURCES[int(rng.integers(3))], clash_rate=0.0)
+    rates = np.full(len(RATES), FULL / len(RATES))
     place = planted.TOPICS.index(meme.topic)
     if rng.random() < neighbour:
         place = (place + int(rng.choice((-1, 1)))) % len(planted.TOPICS)
@@ -53,24 +57,10 @@ def aligned_factors(rng: np.random.Generator, neighbour: float = 0.0) -> Factors
     if rng.random() < 0.5:
         return meme
     look = {name: VALUES[name][int(rng.integers(len(VALUES[name])))] for name in _LOOKS}
-    return replace(meme, **look)
+    return replace(meme, **look, prop=draw_extras(rng, PROPS, rates), phrase=draw_extras(rng, SAYINGS, rates))
 
 
-def describe(meme: Factors, rng: np.random.Generator, kept: float = 0.7) -> str:
-    """A plain description of the picture that names each visual factor with probability `kept`."""
-    hats = {"none": "bare heads", "cap": "caps", "party": "party hats", "tophat": "top hats"}
-    layouts = {"both": "two stripes", "frame": "a black frame", "top": "a stripe on top", "bottom": "a stripe below"}
-    faces = f"{('one', 'two', 'three')[meme.figures - 1]} faces"
-    mood = {"smile": "smiling cheerful", "frown": "frowning gloomy"}[meme.expression]
-    parts = [
-        (f"a {meme.colour} {meme.object}", meme.object),
-        (f"{mood} {faces}", choose(rng, (faces, f"{mood} people"), (1, 2))),
-        (f"with {hats[meme.hat]}", ""),
-        (f"in front of {meme.scene}", ""),
-        (f"under {meme.light} light", ""),
-        (f"sign {meme.sign}", ""),
-        (f"{('no', 'one', 'two', 'three')[meme.bursts]} stars", ""),
-        (layouts[meme.layout], ""),
-    ]
-    said = [long if rng.random() < kept else short for long, short in parts]
-    return " ".join(part for part in said if part)
+def details(values: Sequence[str], rows: Sequence[Sequence[str]]) -> list[int]:
+    """For each place or slot, which of its details is there: its number from 1, or 0."""
+    return [next((1 + i for i, name in enumerate(row) if name in values), 0) for row in rows]
+

@@ -1,6 +1,6 @@
 """Optional details: props in the picture and expressions in the caption, each in 1 to 4 % of the memes.
 
-No label depends on them. There are more of them than an embedding has dimensions, and a meme has about four: they are
+No label depends on them. There are more of them than an embedding has dimensions, and a meme has about three: they are
 why a planted embedding needs a sparse code. A place holds at most one prop, and a slot at most one expression.
 """
 
@@ -99,7 +99,7 @@ SAYINGS: Sequence[Sequence[str]] = (
 )
 """For each slot of a caption its expressions: one before the sentence and three after it."""
 
-RATES: Sequence[float] = tuple(0.04 * (i + 1) ** -0.4 for i in range(len(GLYPHS)))
+RATES: Sequence[float] = tuple(max(0.01, 0.04 * (i + 1) ** -0.8) for i in range(len(GLYPHS)))
 """Shares of memes that have the first, the second, ... prop of a place, and expression of a slot."""
 
 
