@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
@@ -14,8 +15,10 @@ from scipy.stats import chi2_contingency
 
 from sae_lens_meme.labels import LEVELS
 from sae_lens_meme.planted.causes import NOISE, SHARES
-from sae_lens_meme.planted.factors import OBJECTS, TEXTUAL, TOPICS, VISUAL
-from sae_lens_meme.planted.phrases import MOOD_PHRASES, TOPIC_PHRASES
+from sae_lens_meme.planted.extras import PROPS, SAYINGS
+from sae_lens_meme.planted.factors import OBJECTS, SEVERAL, TEXTUAL, TOPICS, VISUAL
+from sae_lens_meme.planted.phrases import ADDRESSEE_PHRASES, MOOD_PHRASES, TOPIC_PHRASES
+from sae_lens_meme.planted.places import meme_places
 from sae_lens_meme.planted.pictures import draw_picture
 from sae_lens_meme.planted.rows import STREAMS, PlantedMeme, planted_memes
 
@@ -85,7 +88,7 @@ def test_every_source_has_its_own_labels_only(memes: list[PlantedMeme]) -> None:
 
 
 @pytest.mark.parametrize("cause", ["clash", "distance"])
-@pytest.mark.parametrize("factor", VISUAL + TEXTUAL[:-1])
+@pytest.mark.parametrize("factor", [f for f in VISUAL + TEXTUAL if f not in (*SEVERAL, "style")])
 def test_neither_the_picture_nor_the_caption_alone_tells_a_cross_modal_factor(
     table: Any, cause: str, factor: str
 ) -> None:
@@ -114,6 +117,7 @@ def test_a_caption_says_its_topic_and_its_mood_and_nothing_else(memes: list[Plan
         moods = [mood for mood, words in MOOD_PHRASES.items() if any(phrase in text for phrase in words)]
         assert meme.factors.topic in topics
         assert moods == [meme.factors.mood]
+        assert all(_says(text, phrase) for phrase in meme.factors.phrase)
         assert (meme.factors.phrasing == "question") == ("?" in text)
         assert ",," not in text.replace(" ", "")
         assert text == text.strip()
@@ -126,6 +130,59 @@ def _p(counts: Any) -> float:
 
 def _says(text: str, phrase: str) -> bool:
     return phrase.replace(",", "") in text
+
+
+@pytest.mark.parametrize(("factor", "rows"), [("prop", PROPS), ("phrase", SAYINGS)])
+def test_each_prop_and_expression_is_in_one_to_four_percent_of_the_memes(
+    memes: list[PlantedMeme], factor: str, rows: Any
+) -> None:
+    names = [name for row in rows for name in row]
+    assert len(set(names)) == len(names) == 124
+    found = Counter(name for meme in memes for name in getattr(meme.factors, factor))
+    shares = np.array([found[name] for name in names]) / len(memes)
+    assert 0.005 < shares.min() < shares.max() < 0.05  # four standard errors of .01 and of .04
+    assert all(len(set(row) & set(getattr(meme.factors, factor))) <= 1 for meme in memes for row in rows)
+
+
+def test_a_factor_changes_the_picture_inside_its_box_only(memes: list[PlantedMeme]) -> None:
+    """But for scene, light and layout, which are everywhere, and for figures, whose faces move the others' jitter."""
+    other = {"object": "car", "colour": "blue", "expression": "smile", "hat": "none", "sign": "none", "bursts": 0}
+    other |= {"prop": ()}
+    for meme in [m for m in memes if m.factors.prop and m.factors.sign != "none" and m.factors.bursts][:40]:
+        before = np.array(meme.draw()).astype(int)
+        size = len(before)
+        for factor, value in other.items():
+            if getattr(meme.factors, factor) == value:
+                continue
+            boxes = [row[4:8] for row in meme_places(meme) if row[1] == factor]
+            changed = replace(meme.factors, **{factor: value})
+            after = np.array(draw_picture(changed, meme.caption, np.random.default_rng([*meme._key, 1]))).astype(int)
+            rows, columns = np.nonzero(np.abs(before - after).sum(axis=-1))
+            inside = np.zeros(len(rows), bool)
+            for x0, y0, x1, y1 in boxes:
+                x, y = columns / size, rows / size
+                inside |= (x >= x0 - 0.03) & (x <= x1 + 0.03) & (y >= y0 - 0.03) & (y <= y1 + 0.03)
+            assert len(rows), (meme.id, factor)
+            assert inside.all(), (meme.id, factor)
+
+
+def test_the_words_of_a_place_say_its_value(memes: list[PlantedMeme]) -> None:
+    said = {"topic": TOPIC_PHRASES, "mood": MOOD_PHRASES, "addressee": ADDRESSEE_PHRASES}
+    for meme in memes[::7]:
+        words = meme.caption.split()
+        for _, factor, value, kind, *box, start, end in meme_places(meme):
+            if kind == "visual":
+                assert (start, end) == (None, None)
+                assert all(0 <= c <= 1 for c in box)
+                continue
+            text = re.sub("[,:!?]", "", " ".join(words[start:end])).lower()
+            if factor in said:
+                assert text in said[factor][value]
+            elif factor == "phrase":
+                assert text == value
+                assert value in meme.factors.phrase
+            elif factor in ("clash", "pairing"):
+                assert text in MOOD_PHRASES[meme.factors.mood]
 
 
 def test_captions_are_diverse(memes: list[PlantedMeme]) -> None:
@@ -147,6 +204,7 @@ def test_a_factor_of_the_picture_changes_the_picture(memes: list[PlantedMeme]) -
     meme = memes[0]
     other = {"scene": "beach", "object": "car", "colour": "blue", "layout": "top", "expression": "smile"}
     other |= {"hat": "none", "light": "dark", "sign": "up", "bursts": 0, "figures": 3}
+    other |= {"prop": ("red heart",)}
     assert set(other) == set(VISUAL)
     before = np.array(draw_picture(meme.factors, meme.caption, np.random.default_rng(0)))
     for factor, value in other.items():

@@ -89,6 +89,12 @@ def test_the_answer_key_has_every_meme(written: tuple[Path, PlantedPaths]) -> No
     for column, value in asdict(memes[7].factors).items():
         assert key.factors[column][7] == value
     assert set(key.kinds) == set(VISUAL) | set(TEXTUAL) | set(CROSS_MODAL)
+    assert set(key.places["factor"]) == set(key.kinds) - {"style"}
+    assert (key.places["kind"] == key.places["factor"].map(key.kinds)).all()
+    assert key.places["x0"].isna().equals(key.places["kind"] == "textual")
+    assert key.places["word_start"].isna().equals(key.places["kind"] == "visual")
+    shown = key.places[key.places["factor"] == "prop"].groupby("id")["value"].agg(set)
+    assert shown.to_dict() == {m.id: set(m.factors.prop) for m in memes if m.factors.prop}
     for label, cause in key.causes.items():
         assert f"true_{label}" in key.factors
         assert set(cause["factors"]) <= set(key.kinds)
