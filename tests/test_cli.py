@@ -230,7 +230,7 @@ def test_evaluation_json_is_of_its_schema(results: Path):
         (("corpus", "--out", "o"), "give"),
         (("train", "demo.yaml", "--out", "o"), "give --embeddings (cached) or --corpus (live)"),
         (("train", "demo.yaml", "--embeddings", "E", "--out", "o", "sae.expansion=8"), "unknown key 'expansion'"),
-        (("train", "demo.yaml", "--embeddings", "E", "--out", "o", "sae.k=999"), "k is 999, it must lie between 1 and d_sae 128"),
+        (("train", "demo.yaml", "--embeddings", "E", "--out", "o", "sae.k=999"), "k is 999, it must lie between 1 and d_sae 512"),
         (("train", "demo.yaml", "--embeddings", "E", "--out", "o", "sae.d_in=7"), "d_in is 7, the activations at the hook have 512"),
         (("train", "demo.yaml", "--embeddings", "E", "--out", "o", "lr=1e-3"), "1.0e-3"),
         (("train", "demo.yaml", "--embeddings", "E", "--out", "o-lr", "lr=-1.0"), "Invalid learning rate: -1.0"),

@@ -57,7 +57,7 @@ def memes(demo: Path) -> pd.DataFrame:
 @pytest.fixture(scope="module")
 def z(demo: Path) -> np.ndarray:
     latents = load_file(demo / "evaluation" / "latents.safetensors")
-    dense = np.zeros((len(latents["indices"]), 128), dtype=np.float32)
+    dense = np.zeros((len(latents["indices"]), 512), dtype=np.float32)
     np.add.at(dense, (np.arange(len(dense))[:, None], latents["indices"]), latents["values"])
     return dense
 
@@ -118,7 +118,7 @@ def test_every_evaluator_finds_more_than_its_control(numbers):
     n = numbers["answer_key"]
     assert n["question_set/agreement"] > n["question_set/agreement_permuted"] + 0.25
     n = numbers["baselines"]
-    units = {"sae": 128, "neurons": 256, "pca": 256, "ica": 256, "random_topk": 128, "shuffled_data": 128}
+    units = {"sae": 512, "neurons": 128, "pca": 128, "ica": 128, "random_topk": 512, "shuffled_data": 512}
     assert {name: n[f"corrected/{name}/n_latents"] for name in units} == units
 
 
@@ -154,7 +154,7 @@ def test_counts_and_p_values_equal_scipy(demo: Path, memes: pd.DataFrame, z: np.
         (("motivational=1", "corrected"), memes["motivational"].notna(), memes["motivational"] == 1),
     ):
         rows = table[(table["concept"] == concept) & (table["protocol"] == protocol)]
-        for latent in range(0, 128, 9):
+        for latent in range(0, 512, 37):
             row = rows[rows["latent"] == latent].iloc[0]
             fires = z[known, latent] > 0
             cells = [int((fires == f).__and__(true[known] == t).sum()) for f in (True, False) for t in (True, False)]
@@ -182,7 +182,7 @@ def test_ablation_of_every_latent_equals_a_loop(demo: Path, memes: pd.DataFrame,
     before = model.predict_proba(unit(test))[:, 1]
     for kind, multiplier in (("ablation", 0.0), ("steering", 5.0)):
         measured = table[(table["kind"] == kind) & (table["multiplier"] == multiplier)].set_index("latent")["delta_all"]
-        for latent in range(128):
+        for latent in range(0, 512, 5):
             changed = test.copy()
             changed[:, latent] *= multiplier
             expected = (model.predict_proba(unit(changed))[:, 1] - before).mean()

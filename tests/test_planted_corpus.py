@@ -18,8 +18,8 @@ from sae_lens_meme.planted.causes import NOISE, SHARES
 from sae_lens_meme.planted.extras import PROPS, SAYINGS
 from sae_lens_meme.planted.factors import OBJECTS, SEVERAL, TEXTUAL, TOPICS, VISUAL
 from sae_lens_meme.planted.phrases import ADDRESSEE_PHRASES, MOOD_PHRASES, TOPIC_PHRASES
-from sae_lens_meme.planted.places import meme_places
 from sae_lens_meme.planted.pictures import draw_picture
+from sae_lens_meme.planted.places import meme_places
 from sae_lens_meme.planted.rows import STREAMS, PlantedMeme, planted_memes
 
 

@@ -257,7 +257,9 @@ def with_conjunctions(factors: pd.DataFrame, kinds: Mapping[str, str]) -> tuple[
         f"{visual} & {textual}": factors[visual].astype(str) + " & " + factors[textual].astype(str)
         for visual in sides["visual"]
         for textual in sides["textual"]
-        if varies[visual] and varies[textual] and not (_holds_several(factors[visual]) or _holds_several(factors[textual]))
+        if varies[visual]
+        and varies[textual]
+        and not (_holds_several(factors[visual]) or _holds_several(factors[textual]))
     }
     return factors.assign(**pairs), {**kinds, **dict.fromkeys(pairs, "cross-modal")}
 

@@ -41,7 +41,7 @@ def aligned_factors(rng: np.random.Generator, neighbour: float = 0.0) -> Factors
     Half of them look like their source; in the others every look is equally common, and every prop and expression.
     """
     meme = draw_factors(rng, planted.SOURCES[int(rng.integers(3))], clash_rate=0.0)
-    rates = np.full(len(RATES), FULL / len(RATES))
+    rates = [FULL / len(RATES)] * len(RATES)
     place = planted.TOPICS.index(meme.topic)
     if rng.random() < neighbour:
         place = (place + int(rng.choice((-1, 1)))) % len(planted.TOPICS)
@@ -63,4 +63,3 @@ def aligned_factors(rng: np.random.Generator, neighbour: float = 0.0) -> Factors
 def details(values: Sequence[str], rows: Sequence[Sequence[str]]) -> list[int]:
     """For each place or slot, which of its details is there: its number from 1, or 0."""
     return [next((1 + i for i, name in enumerate(row) if name in values), 0) for row in rows]
-

@@ -68,7 +68,7 @@ def arrange(factors: Factors, rng: np.random.Generator) -> Arrangement:
         faces=faces,
         object=_jittered(rng, 0.56, 0.46, 0.35),
         sign=_jittered(rng, 0.42, 0.2, 0.2),
-        bursts=tuple(_jittered(rng, *_BURSTS[i], 0.17) for i in rng.permutation(3))[: factors.bursts],
+        bursts=tuple(_jittered(rng, *_BURSTS[int(i)], 0.17) for i in rng.permutation(3))[: factors.bursts],
         props=props,
     )
 

@@ -69,32 +69,37 @@ PROPS: Sequence[Sequence[str]] = tuple(
 )
 """For each place its props, "red heart": a shape has one colour in each place, and another in the next."""
 
+
+def _listed(text: str) -> tuple[str, ...]:
+    return tuple(text.split("|"))
+
+
 SAYINGS: Sequence[Sequence[str]] = (
-    tuple(
+    _listed(
         "okay so|fun fact|honestly|update|confession|true story|psst|small announcement|quick poll|friendly reminder|"
         "for the record|long story short|between us|hot take|spoiler|rumour has it|guess what|serious talk|diary entry|"
         "lesson learned|warning|picture this|no joke|first of all|by the way|pro tip|big news|note to self|"
-        "overheard|exhibit a|chapter one".split("|")
+        "overheard|exhibit a|chapter one"
     ),
-    tuple(
+    _listed(
         "before breakfast|after midnight|on a tuesday|during lunch|in the elevator|at the airport|near the lake|"
         "behind the sofa|under the bridge|on the balcony|in slow motion|at full volume|in my pyjamas|on one leg|"
         "between two meetings|since friday|until sunset|every second week|at the museum|inside the tent|over the fence|"
         "across the street|without shoes|upside down|on live television|in the basement|at grandma's place|on the moon|"
-        "in both directions|with jazz hands|around the campfire".split("|")
+        "in both directions|with jazz hands|around the campfire"
     ),
-    tuple(
+    _listed(
         "trust me|no refunds|source unknown|ask anyone|mark my words|to be continued|terms apply|batteries not included|"
         "as seen on screen|do not fold|results may vary|handle with care|sold separately|limited edition|pinky promise|"
         "no take backs|case closed|so they say|believe it or not|whatever that means|in theory|give or take|"
         "if you ask me|according to science|allegedly|more or less|for some reason|step by step|fingers crossed|"
-        "just in case|against all odds".split("|")
+        "just in case|against all odds"
     ),
-    tuple(
+    _listed(
         "over and out|see you soon|cheers|end of message|good night|yours truly|bye now|carry on|stay tuned|back to you|"
         "mic drop|please clap|thanks for listening|roll credits|curtain falls|exit stage left|peace|send snacks|"
         "greetings from rome|asking for a friend|regards|that is all|next slide|high five|wink wink|press play|"
-        "copy that|ahoy|hold the line|class dismissed|kind regards".split("|")
+        "copy that|ahoy|hold the line|class dismissed|kind regards"
     ),
 )
 """For each slot of a caption its expressions: one before the sentence and three after it."""
@@ -109,7 +114,7 @@ def draw_extras(
     """At most one value of each place or slot."""
     cumulative = np.cumsum(rates)
     drawn = np.searchsorted(cumulative, rng.random(len(values)), side="right")
-    return tuple(row[i] for row, i in zip(values, drawn, strict=True) if i < len(row))
+    return tuple(row[int(i)] for row, i in zip(values, drawn, strict=True) if i < len(row))
 
 
 def draw_prop(pen: Pen, name: str) -> None:
@@ -121,4 +126,3 @@ def draw_prop(pen: Pen, name: str) -> None:
             if cell == "#":
                 x, y = 0.1 + 0.16 * column, 0.1 + 0.16 * row
                 pen.draw.rectangle(pen.at(x, y, x + 0.15, y + 0.15), fill=TINTS[colour])
-
