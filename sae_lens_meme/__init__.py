@@ -15,12 +15,14 @@ _HOME = {
     "Embeddings": "sae_lens_meme.embeddings",
     "HookedMemeCLIP": "sae_lens_meme.hooks",
     "MemeError": "sae_lens_meme.errors",
+    "as_embeddings": "sae_lens_meme.embed",
     "build_corpus": "sae_lens_meme.corpus",
     "concept_alignment": "sae_lens_meme.evaluators.concept_alignment",
     "embed_arrays": "sae_lens_meme.embed",
     "embed_corpus": "sae_lens_meme.embed",
     "import_sae": "sae_lens_meme.train",
     "load_corpus": "sae_lens_meme.corpus",
+    "measure": "sae_lens_meme.evaluators.measure",
 }
 __all__ = list(_HOME)
 

@@ -42,6 +42,7 @@ def build_app() -> typer.Typer:
     app.command()(train)
     app.command(help=f"{evaluate.__doc__}\n\nEvaluators: {evaluators_help()}.")(flags_of(EvaluateOptions)(evaluate))
     app.command()(explain)
+    app.command()(figures)
     app.command()(select)
     app.command("import")(import_)
     app.command("table")(table_)
@@ -177,6 +178,26 @@ def explain(
     from sae_lens_meme.pipeline import explain_numbers
 
     explain_numbers(evaluation, pattern)
+
+
+def figures(
+    evaluation: Annotated[Path, typer.Argument(help="The result of 'evaluate'.")],
+    out: Out,
+    only: Annotated[list[str] | None, typer.Option(help="A figure to draw (repeat it); default all.")] = None,
+    sae: Annotated[Path | None, typer.Option(help="The SAE, for its decoder and training log.")] = None,
+    embeddings: Annotated[Path | None, typer.Option(help="The result of 'embed', for the maps of memes.")] = None,
+    attribution: Annotated[Path | None, typer.Option(help="The result of 'attribute', for words and regions.")] = None,
+    corpus: Annotated[Path | None, typer.Option(help="The result of 'corpus', for pictures.")] = None,
+    reveal: Annotated[bool, typer.Option("--reveal", help="Show pictures; otherwise they are blurred.")] = False,
+) -> None:
+    """Draw figures for a paper, each as PNG and SVG."""
+    from sae_lens_meme.figures import Inputs, write_figures
+
+    inputs = Inputs(evaluation, sae, embeddings, attribution, corpus, reveal)
+    reasons = write_figures(inputs, out, only=only)
+    for name, reason in reasons.items():
+        typer.echo(f"{name}: {'not drawn, ' + reason if reason else 'drawn'}")
+    _done(out, f"{sum(reason is None for reason in reasons.values())} figures, each as PNG and SVG")
 
 
 def select(

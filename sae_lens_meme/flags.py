@@ -70,4 +70,4 @@ def _plain(annotation: Any) -> Any:
     if origin in (typing.Union, types.UnionType):
         kinds = [_plain(kind) for kind in typing.get_args(annotation)]
         return typing.Union[tuple(kind for kind in kinds if not _is_mapping(kind))]  # noqa: UP007
-    return annotation
+    return list[_plain(*typing.get_args(annotation))] if origin is list else annotation

@@ -201,11 +201,40 @@ def test_a_second_demo_does_nothing_again(demo: Path):
 
 
 def test_the_python_of_the_readme_runs(demo: Path):
-    (code,) = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    code = readme_code("load_corpus")
     assert len([line for line in code.splitlines() if line.strip()]) <= 15
     done = subprocess.run([sys.executable, "-c", code], cwd=demo.parent, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert re.search(r"F1 0\.\d\d \(always on: 0\.\d\d\), p \d", done.stdout)
+
+
+def test_the_readme_goes_from_arrays_to_a_verdict_and_a_figure(demo: Path, tmp_path: Path):
+    given = f"""
+from sae_lens import SAE
+from sae_lens_meme import Embeddings
+stored = Embeddings.load({str(demo / "embeddings")!r})
+image_embeds, text_embeds = (stored.take(f"hook_{{side}}_embed", range(1500)) for side in ("image", "text"))
+hate = stored.label("hate")
+labels = [int(v) if known else None for v, known in zip(hate.values[:1500], hate.known[:1500])]
+sae = SAE.load_from_disk({str(demo / "sae")!r})
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", given + readme_code("as_embeddings")],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("On these 2 labels the SAE ")
+    assert (tmp_path / "contest.png").is_file()
+
+
+def readme_code(word: str) -> str:
+    """The Python of the README that speaks of `word`."""
+    every = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    (code,) = (code for code in every if word in code)
+    return code
 
 
 def test_no_result_names_a_local_path(demo: Path):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache, partial
 from pathlib import Path
 from threading import Lock
@@ -16,6 +16,9 @@ import pyarrow.parquet as parquet
 from sae_lens_meme.corpus.pictures import Embedded
 from sae_lens_meme.errors import BadTableError
 
+Chunk = Callable[[int, Sequence[str]], pa.Table]
+"""Some columns of the i-th part of a file."""
+
 
 def read_arrow(path: Path) -> tuple[list[str], list[dict[str, Any]], dict[str, Any]]:
     """Columns, rows without the pictures, and `pictures` and `classes` of a `Table`.
@@ -25,23 +28,56 @@ def read_arrow(path: Path) -> tuple[list[str], list[dict[str, Any]], dict[str, A
     """
     kind = "Parquet" if path.suffix.lower() == ".parquet" else "Arrow"
     try:
-        schema, n_chunks, chunk = _parquet(path) if kind == "Parquet" else _arrow(path)
-        pictures = [field.name for field in schema if _is_picture(field.type)]
-        texts = [field.name for field in schema if field.name not in pictures]
-        rows = [row for i in range(n_chunks) for row in chunk(i, texts).to_pylist()]
-        columns = {name: _embedded(n_chunks, lambda i, name=name: chunk(i, [name])) for name in pictures}
+        return _content(*(_parquet(path) if kind == "Parquet" else _arrow(path)))
     except Exception as error:  # whatever the bytes of a stranger make of Arrow
         reason = " ".join(str(error).split())[:200]
         raise BadTableError(f"{path.name}: cannot be read as {kind} ({reason}); write it again") from None
+
+
+def arrow_in_memory(data: Any) -> tuple[list[str], list[dict[str, Any]], dict[str, Any]]:
+    """The same of a pandas or polars DataFrame, a pyarrow Table, a `datasets.Dataset`, columns by name, or a list of rows.
+
+    Raises:
+        BadTableError: it is none of these, or a column holds values of several kinds.
+    """
+    table = as_arrow(data)
+    return _content(table.schema, 1, lambda _, columns: table.select(list(columns)))
+
+
+def as_arrow(data: Any) -> pa.Table:
+    """A pyarrow Table of what is in memory, see `arrow_in_memory`."""
+    try:
+        if isinstance(data, pa.Table):
+            return data
+        if hasattr(data, "to_arrow"):  # polars
+            return data.to_arrow()
+        if hasattr(data, "with_format"):  # datasets
+            return data.with_format("arrow")[:]
+        if isinstance(data, Mapping):
+            return pa.table({name: list(values) for name, values in data.items()})
+        if hasattr(data, "iloc"):  # pandas
+            return pa.Table.from_pandas(data, preserve_index=False)
+        if isinstance(data, Sequence) and not isinstance(data, str) and all(isinstance(row, Mapping) for row in data):
+            return pa.Table.from_pylist(list(data))
+    except (pa.ArrowException, ValueError, TypeError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise BadTableError(f"table: cannot be read ({reason}); give each column values of one kind") from None
+    raise BadTableError(
+        f"table: is a {type(data).__name__}; give a DataFrame, a Dataset, a mapping of columns or a list of rows"
+    )
+
+
+def _content(schema: pa.Schema, n_chunks: int, chunk: Chunk) -> tuple[list[str], list[dict[str, Any]], dict[str, Any]]:
+    pictures = [field.name for field in schema if _is_picture(field.type)]
+    texts = [field.name for field in schema if field.name not in pictures]
+    rows = [row for i in range(n_chunks) for row in chunk(i, texts).to_pylist()]
+    columns = {name: _embedded(n_chunks, lambda i, name=name: chunk(i, [name])) for name in pictures}
     classes = {name: names for name, names in _classes(schema).items() if name in texts}
     for name, names in classes.items():
         for row in rows:
             code = row[name]
             row[name] = names[code] if isinstance(code, int) and 0 <= code < len(names) else None
     return schema.names, rows, {"pictures": columns, "classes": classes}
-
-
-Chunk = Callable[[int, Sequence[str]], pa.Table]
 
 
 def _parquet(path: Path) -> tuple[pa.Schema, int, Chunk]:

@@ -141,10 +141,10 @@ def _cut(given: Mapping[Row, str | None], groups: Mapping[Row, str], holdout: fl
         if split is not None:
             fixed[groups[row]] = min(split, fixed.get(groups[row], split), key=SPLITS.index)
     free = ((row, groups[row]) for row, split in given.items() if split is None)
-    return {row: fixed.get(group) or _hashed_split(group, holdout) for row, group in free}
+    return {row: fixed.get(group) or hashed_split(group, holdout) for row, group in free}
 
 
-def _hashed_split(identity: str, holdout: float) -> str:
+def hashed_split(identity: str, holdout: float) -> str:
     """Test below `holdout`, validation below twice that: a meme's split depends on no meme outside its group."""
     position = int.from_bytes(hashlib.sha256(identity.encode()).digest()[:8], "big") / 2**64
     return "test" if position < holdout else "validation" if position < 2 * holdout else "train"

@@ -64,6 +64,24 @@ def read_table(path: str | Path) -> Table:
     else:
         columns, rows = _read_jsonl(path) if kind == ".jsonl" else _read_csv(path, "\t" if kind == ".tsv" else ",")
         rest = {}
+    return _checked(path, columns, rows, rest)
+
+
+def table_of(data: Any, name: str = "table") -> Table:
+    """A table that is in memory: a pandas or polars DataFrame, a pyarrow Table, a `datasets.Dataset`, columns by name, rows.
+
+    Args:
+        name: what messages call it.
+
+    Raises:
+        BadTableError: it is none of these; a column holds values of several kinds; it has no rows.
+    """
+    from sae_lens_meme.corpus.arrow import arrow_in_memory
+
+    return _checked(Path(name), *arrow_in_memory(data))
+
+
+def _checked(path: Path, columns: list[str], rows: list[dict[str, Any]], rest: dict[str, Any]) -> Table:
     repeated = sorted({name for name in columns if columns.count(name) > 1})
     if repeated:
         raise BadTableError(

@@ -16,10 +16,11 @@ if TYPE_CHECKING:
 _HOME = {
     "ArrayOptions": "options",
     "EmbedOptions": "options",
+    "as_embeddings": "in_memory",
     "embed_arrays": "from_arrays",
     "embed_corpus": "from_corpus",
 }
-__all__ = ["ArrayOptions", "EmbedOptions", "embed_arrays", "embed_corpus"]
+__all__ = ["ArrayOptions", "EmbedOptions", "as_embeddings", "embed_arrays", "embed_corpus"]
 
 
 def __getattr__(name: str) -> Any:

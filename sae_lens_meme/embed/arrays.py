@@ -30,7 +30,7 @@ def read_array(source: str | Path) -> Float[np.ndarray, "n d"]:
     if kind not in _READERS:
         raise DataError(f"{file}: {kind or 'no extension'} is none of .npy, .safetensors, .pt, dataset folder")
     try:
-        return _as_matrix(_READERS[kind](file, key), file)
+        return as_matrix(_READERS[kind](file, key), file)
     except MemeError:
         raise
     except Exception as error:  # of damaged files the libraries raise a dozen unrelated classes
@@ -120,12 +120,17 @@ def _pick(names: Collection[str], key: str, file: Path) -> str:
     return key
 
 
-def _as_matrix(array: np.ndarray, file: Path) -> np.ndarray:
+def as_matrix(array: Any, name: str | Path) -> Float[np.ndarray, "n d"]:
+    """A float32 matrix of what is an array already; tensors of SAELens' layout (n, 1, d) lose the middle axis.
+
+    Raises:
+        DataError: it is not a matrix of real numbers.
+    """
     if array.ndim == 3 and array.shape[1] == 1:
         array = array[:, 0]
     if array.ndim != 2 or not np.issubdtype(array.dtype, np.number) or np.iscomplexobj(array):
         raise DataError(
-            f"{file}: has shape {array.shape} and type {array.dtype}; a matrix (memes, dimensions) is needed"
+            f"{name}: has shape {array.shape} and type {array.dtype}; a matrix (memes, dimensions) is needed"
         )
     with np.errstate(over="ignore"):  # an infinity is named later, with its row
         return np.asarray(array, dtype=np.float32)

@@ -48,7 +48,8 @@ def embed_arrays(
     }
     with StepFolder(out, "embed", fingerprint, overwrite=overwrite) as folder:
         if not folder.complete:
-            _write(folder, {hook: read_array(path) for hook, path in arrays.items()}, *_description(options.table))
+            vectors = {hook: read_array(path) for hook, path in arrays.items()}
+            _write(folder, vectors, *description(read_table(options.table)))
     return Embeddings.load(out)
 
 
@@ -58,18 +59,7 @@ def _write(
     described: dict[str, Value],
     rows: dict[str, list[Any]],
 ) -> None:
-    n = len(rows["id"])
-    for hook, x in vectors.items():
-        if len(x) != n:
-            raise DataError(f"{hook} has {len(x):,} vectors and the table {n:,} rows; row i must describe vector i")
-        require_finite(x, hook, rows["id"])
-    if IMAGE_EMBED in vectors and TEXT_EMBED in vectors and FUSED not in vectors:
-        image, text = vectors[IMAGE_EMBED], vectors[TEXT_EMBED]
-        if image.shape[1] != text.shape[1]:
-            raise DataError(
-                f"image embeddings have {image.shape[1]} dimensions and text embeddings {text.shape[1]}; the fused product needs one width"
-            )
-        vectors[FUSED] = fuse(image, text, rows["id"])
+    vectors, n = with_fused(vectors, rows["id"]), len(rows["id"])
     features = embedding_features(described, {hook: x.shape[1] for hook, x in vectors.items()})
     columns: Mapping[str, Any] = {**rows, **{hook: x[:, None, :] for hook, x in vectors.items()}}
     starts = range(0, n, SHARD_SIZE)
@@ -77,14 +67,36 @@ def _write(
     folder.finish(model="arrays", fusion="clip", n_samples=n, d_in={hook: x.shape[1] for hook, x in vectors.items()})
 
 
+def with_fused(vectors: Mapping[str, np.ndarray], ids: list[Any]) -> dict[str, np.ndarray]:
+    """The vectors by hook, and `hook_fused` where both sides are there and it is not.
+
+    Raises:
+        DataError, NonFiniteError: other numbers of vectors than ids, widths that differ, a value that is not finite.
+    """
+    for hook, x in vectors.items():
+        if len(x) != len(ids):
+            raise DataError(
+                f"{hook} has {len(x):,} vectors and the table {len(ids):,} rows; row i must describe vector i"
+            )
+        require_finite(x, hook, ids)
+    if not {IMAGE_EMBED, TEXT_EMBED} <= vectors.keys() or FUSED in vectors:
+        return dict(vectors)
+    image, text = vectors[IMAGE_EMBED], vectors[TEXT_EMBED]
+    if image.shape[1] != text.shape[1]:
+        raise DataError(
+            f"image embeddings have {image.shape[1]} dimensions and text embeddings {text.shape[1]}; the fused product needs one width"
+        )
+    return {**vectors, FUSED: fuse(image, text, ids)}
+
+
 def _slice(columns: Mapping[str, Any], part: slice) -> dict[str, Any]:
     return {name: values[part] for name, values in columns.items()}
 
 
-def _description(path: Path) -> tuple[dict[str, Value], dict[str, list[Any]]]:
+def description(table: Table) -> tuple[dict[str, Value], dict[str, list[Any]]]:
     """Column types and columns of the table: ids, sources, splits, captions, labels."""
-    table = read_table(path)
     table.require(["id"])
+    path = table.path
     columns: dict[str, list[Any]] = {
         name: [row[name] for row in table.rows]
         for name in table.columns

@@ -24,6 +24,7 @@ _SHARED = {
     "encode": "latents",
     "evaluate": "run",
     "load_sae": "run",
+    "measure": "measure",
 }
 __all__ = ["find", "names", "register", "unregister", *_SHARED]
 

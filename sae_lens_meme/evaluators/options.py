@@ -32,7 +32,7 @@ class EvaluateOptions(Options):
     """The hook to read, for an SAE whose metadata name none."""
     reference: File | None = None
     """Embeddings of the same memes by another encoder, for monosemanticity."""
-    other_saes: Annotated[list[str] | None, Flag("--other-sae")] = None
+    other_saes: Annotated[list[File] | None, Flag("--other-sae")] = None
     """Folder of an SAE of the same recipe with another seed, for stability; repeat."""
     stability_seeds: Count = 0
     """How many such SAEs to train (each takes as long as 'train'); they are kept."""

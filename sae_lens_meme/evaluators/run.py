@@ -62,7 +62,7 @@ def evaluate(
     dictionary, memes = load_sae(sae, options.hook), Embeddings.load(embeddings)
     reference = Embeddings.load(options.reference) if options.reference is not None else None
     require_same_memes(memes, reference)
-    others = _load_others(options.other_saes or ())
+    others = load_others(options.other_saes or ())
     key_folder = options.answer_key
     fingerprint = {
         "sae": _weights(sae),
@@ -168,7 +168,7 @@ def load_sae(folder: str | Path, hook: str | None = None) -> Any:
     return sae
 
 
-def _load_others(folders: Collection[str]) -> dict[str, tuple[Path, Any]]:
+def load_others(folders: Collection[str | Path]) -> dict[str, tuple[Path, Any]]:
     """By the last part of their path; the whole path where two have the same one."""
     paths = [Path(folder) for folder in folders]
     names = [path.name if [p.name for p in paths].count(path.name) == 1 else str(path) for path in paths]

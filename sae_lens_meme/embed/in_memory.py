@@ -1,0 +1,61 @@
+"""Embeddings from arrays and a table that are in memory: nothing is read from disk or written to it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from datasets import Dataset, Value
+
+from sae_lens_meme.corpus.arrow import as_arrow
+from sae_lens_meme.corpus.merge import hashed_split
+from sae_lens_meme.corpus.tables import table_of
+from sae_lens_meme.embed.arrays import as_matrix
+from sae_lens_meme.embed.from_arrays import description, with_fused
+from sae_lens_meme.embeddings import Embeddings, embedding_features
+from sae_lens_meme.errors import DataError
+from sae_lens_meme.hooks.names import FUSED, IMAGE_EMBED, TEXT_EMBED
+
+
+def as_embeddings(
+    table: Any = None, *, image: Any = None, text: Any = None, fused: Any = None, holdout: float = 0.2
+) -> Embeddings:
+    """Embeddings that every evaluator and `MemeSAETrainingRunner` take.
+
+    Args:
+        table: row i describes vector i: `id`, `source`, `split`, `group`, `text`, and labels under any other name. A
+            pandas or polars DataFrame, a pyarrow Table, a `datasets.Dataset`, columns by name, or a list of rows.
+        image, text, fused: arrays or tensors [n, d]; of image and text `hook_fused` is the product of unit vectors.
+        holdout: where the table has no `split`: share of each of validation and test, by hash of the group, else of the id.
+
+    Raises:
+        BadTableError, DataError, NonFiniteError: what, where, which value.
+    """
+    given = {IMAGE_EMBED: image, TEXT_EMBED: text, FUSED: fused}
+    vectors = {hook: as_matrix(_numpy(x), hook) for hook, x in given.items() if x is not None}
+    if not vectors:
+        raise DataError("no vectors were given; pass image and text embeddings, or fused ones")
+    rows = len(next(iter(vectors.values())))
+    described = table_of(pa.table({"id": range(rows)}) if table is None else _with_ids(as_arrow(table)))
+    kinds, columns = description(described)
+    if "split" not in described.columns:
+        units = columns.get("group") or columns["id"]
+        columns["split"] = [
+            hashed_split(str(unit or id), holdout) for unit, id in zip(units, columns["id"], strict=True)
+        ]
+    vectors = with_fused(vectors, columns["id"])
+    features = embedding_features(kinds | {"split": Value("string")}, {hook: x.shape[1] for hook, x in vectors.items()})
+    cells = {**columns, **{hook: x[:, None, :] for hook, x in vectors.items()}}
+    dataset = Dataset.from_dict({name: cells[name] for name in features}, features=features)
+    return Embeddings.from_dataset(dataset, model="arrays", fusion="clip")
+
+
+def _numpy(x: Any) -> Any:
+    """A tensor of any device and precision as float32; anything else as numpy sees it."""
+    return x.detach().float().cpu().numpy() if hasattr(x, "detach") else np.asarray(x)
+
+
+def _with_ids(table: pa.Table) -> pa.Table:
+    """With the row numbers as ids where there are none."""
+    return table if "id" in table.column_names else table.add_column(0, "id", pa.array(range(len(table))))

@@ -1,0 +1,117 @@
+"""An evaluation of what is in memory: an SAE, embeddings, a result that a notebook shows. Nothing is written."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from sae_lens_meme.embeddings import Embeddings
+from sae_lens_meme.errors import ConfigError
+from sae_lens_meme.evaluators.cautions import cautions
+from sae_lens_meme.evaluators.content import content_of
+from sae_lens_meme.evaluators.context import Context
+from sae_lens_meme.evaluators.latents import encode
+from sae_lens_meme.evaluators.options import EvaluateOptions
+from sae_lens_meme.evaluators.result import Result
+from sae_lens_meme.evaluators.run import load_others, load_sae, require_same_memes, run_evaluators
+from sae_lens_meme.planted import read_answer_key
+from sae_lens_meme.report import draw_figure, report_fragment, report_text
+
+
+@dataclass(frozen=True, eq=False)
+class Evaluation:
+    """What was found. A notebook shows it as tables; `print` shows them as text."""
+
+    content: dict[str, Any]
+    """As in `evaluation.json`."""
+    results: Mapping[str, Result]
+    """By evaluator: `numbers`, `explain`, `table`, `verdict`."""
+
+    def __getitem__(self, evaluator: str) -> Result:
+        if evaluator not in self.results:
+            reason = self.content["skipped"].get(evaluator, f"it has {', '.join(self.results) or 'none'}")
+            raise ConfigError(f"there is no result of {evaluator!r}: {reason}")
+        return self.results[evaluator]
+
+    @property
+    def rows(self) -> pd.DataFrame:
+        """The printed tables as one: section, measure, value, low, high, and a column a control."""
+        rows = [
+            {**{k: v for k, v in row.items() if k != "controls"}, **row["controls"]} for row in self.content["table"]
+        ]
+        return pd.DataFrame(rows)
+
+    def figure(self, path: str | Path) -> Path:
+        """Draw the figure of an evaluation as a PNG.
+
+        Raises:
+            ConfigError: none of these evaluators is drawn.
+        """
+        if not draw_figure(self.content, Path(path)):
+            raise ConfigError(
+                f"nothing of {', '.join(self.results) or 'this evaluation'} is drawn; evaluate contest too"
+            )
+        return Path(path)
+
+    def __str__(self) -> str:
+        return report_text(self.content)
+
+    def _repr_html_(self) -> str:
+        return report_fragment(self.content)
+
+
+def measure(
+    sae: Any,
+    embeddings: Embeddings | str | Path,
+    *,
+    reference: Embeddings | str | Path | None = None,
+    other_saes: Mapping[str, Any] | Collection[str | Path] = (),
+    progress: bool = True,
+    **options: Any,
+) -> Evaluation:
+    """Evaluate an SAE in memory, with the evaluators and options of `evaluate`.
+
+    Args:
+        sae: any SAELens SAE, or its folder.
+        embeddings: see `as_embeddings`, or the folder that `embed` wrote.
+        reference: the same memes by another encoder, for monosemanticity.
+        other_saes: SAEs of the same recipe with other seeds, by name, or their folders, for stability and the contest.
+        options: other fields of `EvaluateOptions`, such as `only=["contest"]` and `hook="hook_fused"`.
+
+    Raises:
+        ConfigError: a wrong option, or an SAE that names no hook while none is given.
+        DataError: of an evaluator that was asked for alone.
+    """
+    memes, other = _opened(embeddings), None if reference is None else _opened(reference)
+    chosen = EvaluateOptions(**options)
+    chosen.check()
+    dictionary = load_sae(sae, chosen.hook) if isinstance(sae, (str, Path)) else sae
+    require_same_memes(memes, other)
+    hook = chosen.hook or dictionary.cfg.metadata.hook_name
+    if hook is None:
+        raise ConfigError(f"this SAE names no hook; pass hook=, one of {', '.join(memes.hooks)}")
+    before, dictionary.cfg.metadata.hook_name = dictionary.cfg.metadata.hook_name, hook
+    try:
+        context = Context(
+            *(dictionary, memes, encode(dictionary, memes, hook), chosen),
+            reference=other,
+            other_saes=_named(other_saes),
+            answer_key=read_answer_key(chosen.answer_key) if chosen.answer_key else None,
+            warnings=cautions(dictionary, memes),
+        )
+        run_evaluators(context, chosen.names(), progress)
+        return Evaluation(content_of(context), context.results)
+    finally:
+        dictionary.cfg.metadata.hook_name = before
+
+
+def _opened(embeddings: Embeddings | str | Path) -> Embeddings:
+    return embeddings if isinstance(embeddings, Embeddings) else Embeddings.load(embeddings)
+
+
+def _named(saes: Mapping[str, Any] | Collection[str | Path]) -> dict[str, Any]:
+    return dict(saes) if isinstance(saes, Mapping) else {str(name): sae for name, (_, sae) in load_others(saes).items()}

@@ -1,0 +1,134 @@
+"""What figures are drawn from: the folders of a run, opened when a figure asks for them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from sae_lens_meme.embeddings import Embeddings
+from sae_lens_meme.errors import DataError
+from sae_lens_meme.evaluators.content import EVALUATION
+from sae_lens_meme.evaluators.latents import Latents
+from sae_lens_meme.storage import open_dataset, read_finished, read_json
+
+LOG = "training_log.jsonl"
+
+
+class NotDrawn(DataError):
+    """Why a figure cannot be drawn from these folders."""
+
+
+@dataclass
+class Inputs:
+    """The folders of one run; only the evaluation is needed by all figures.
+
+    Raises:
+        StorageError: a folder is not the finished result of its step.
+    """
+
+    evaluation: str | Path
+    sae: str | Path | None = None
+    embeddings: str | Path | None = None
+    attribution: str | Path | None = None
+    corpus: str | Path | None = None
+    reveal: bool = False
+    """Show pictures; otherwise they are blurred."""
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        read_finished(self.evaluation, "evaluate")
+
+    @cached_property
+    def content(self) -> dict[str, Any]:
+        """`evaluation.json`."""
+        return read_json(Path(self.evaluation) / EVALUATION)
+
+    def table(self, evaluator: str) -> Any:
+        """The Parquet table of an evaluator, a `pandas.DataFrame`."""
+        file = Path(self.evaluation) / f"{evaluator}.parquet"
+        if not file.is_file():
+            reason = self.content["skipped"].get(evaluator, "evaluate was told to leave it out")
+            raise NotDrawn(f"there is no result of {evaluator} ({reason})")
+        table = pd.read_parquet(file)
+        numeric = [name for name, kind in table.dtypes.items() if pd.api.types.is_numeric_dtype(kind)]
+        return table.assign(**{str(name): _plain(table[name]) for name in numeric})
+
+    @cached_property
+    def latents(self) -> Latents:
+        return Latents.load(Path(self.evaluation) / "latents.safetensors")
+
+    @cached_property
+    def memes(self) -> Embeddings:
+        return Embeddings.load(self._folder("embeddings"))
+
+    @cached_property
+    def dictionary(self) -> Any:
+        """The SAE."""
+        from sae_lens_meme.evaluators.run import load_sae
+
+        return load_sae(self._folder("sae"), self.content["sae"]["hook"])
+
+    @property
+    def decoder(self) -> np.ndarray:
+        """Decoder rows, float32 [d_sae, d_in]."""
+        return self.dictionary.W_dec.detach().float().numpy()
+
+    @cached_property
+    def training_log(self) -> Any:
+        """A row an epoch."""
+        file = self._folder("sae") / LOG
+        if not file.is_file():
+            raise NotDrawn(f"{file.parent} has no {LOG}: another tool trained this SAE")
+        return pd.read_json(file, lines=True)
+
+    @cached_property
+    def attributions(self) -> Any:
+        """A row a latent and meme, as `attribute` wrote them."""
+        return pd.DataFrame(open_dataset(self._folder("attribution")).with_format(None).to_pandas())
+
+    @cached_property
+    def _pictures(self) -> tuple[Any, dict[str, int]]:
+        from sae_lens_meme.corpus import load_rows
+
+        rows = load_rows(self._folder("corpus"))
+        return rows, {id: i for i, id in enumerate(rows["id"])}
+
+    def picture(self, id: str) -> Any:
+        """The picture of a meme, a `PIL.Image`."""
+        rows, places = self._pictures
+        if id not in places:
+            raise NotDrawn(f"meme {id!r} is not in the corpus {self.corpus}")
+        return rows[places[id]]["image"]
+
+    @cached_property
+    def names(self) -> dict[int, str]:
+        """Latents with a name that holds on memes which did not choose it."""
+        table = self.table("naming")
+        held = table[table["holds"].fillna(False).astype(bool) & table["name"].notna()]
+        return dict(zip(held["latent"].astype(int), held["name"], strict=True))
+
+    def called(self, latent: int) -> str:
+        """`latent 12 "cat"`, without the name where none holds."""
+        try:
+            name = self.names.get(latent)
+        except NotDrawn:
+            name = None
+        return f"latent {latent}" + (f" “{name}”" if name else "")
+
+    def _folder(self, which: str) -> Path:
+        folder = getattr(self, which)
+        if folder is None:
+            raise NotDrawn(f"it needs the folder of {which}; give --{which}")
+        return Path(folder)
+
+
+def _plain(column: Any) -> np.ndarray:
+    """Of numpy's kind: whole numbers and truth values where none is missing, else float64 with NaN."""
+    if column.isna().any():
+        return column.to_numpy(np.float64, na_value=np.nan)
+    return column.to_numpy(bool if column.dtype == bool or str(column.dtype) == "boolean" else None)

@@ -1,0 +1,33 @@
+"""Which latents come again with another training seed."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from sae_lens_meme.figures.inputs import Inputs, NotDrawn
+from sae_lens_meme.figures.style import CYCLE, titled
+
+TITLE = "Latents that come again with another seed"
+
+
+def draw(axes: Any, inputs: Inputs) -> None:
+    """Cosine of each living latent with its match in each other SAE, and in an SAE of shuffled data."""
+    table = inputs.table("stability")
+    columns = [name for name in table if str(name).endswith("/cosine")]
+    if not columns:
+        raise NotDrawn("there is no other SAE to compare with; evaluate with stability_seeds or other_saes")
+    alive = table[table["alive"].astype(bool)]
+    for column, colour in zip(columns, CYCLE * (1 + len(columns) // len(CYCLE)), strict=False):
+        name = str(column).removesuffix("/cosine").replace("_", " ")
+        cosines = np.sort(alive[column].dropna().to_numpy(float))[::-1]
+        axes.plot(np.linspace(0, 1, len(cosines)), cosines, color=colour, label=name)
+    axes.set_ylim(min(0, axes.get_ylim()[0]), 1.02)
+    titled(
+        axes,
+        f"{len(alive):,} living latents, matched one to one",
+        "share of latents, most stable first",
+        "cosine of decoder rows",
+    )
+    axes.legend()

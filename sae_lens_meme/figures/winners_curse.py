@@ -1,0 +1,39 @@
+"""What choosing costs: F1 on the memes that chose a latent against F1 on others."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sae_lens_meme.figures.f1 import best_latents
+from sae_lens_meme.figures.inputs import Inputs
+from sae_lens_meme.figures.style import BLUE, PALE, RED, titled
+
+TITLE = "The winner's curse"
+
+
+def draw(axes: Any, inputs: Inputs) -> None:
+    """A point a latent and concept; below the line what was chosen does worse on memes that did not choose it."""
+    table = inputs.table("concept_alignment")
+    table = table[(table["protocol"] == "corrected") & table["f1_validation"].notna() & table["f1_test"].notna()]
+    best = best_latents(inputs)
+    axes.plot(
+        table["f1_validation"],
+        table["f1_test"],
+        ".",
+        color=PALE,
+        ms=3,
+        ls="",
+        label="every latent and concept",
+        rasterized=True,
+    )
+    axes.plot(best["f1_validation"], best["f1_test"], "o", color=BLUE, ls="", label="the best latent of each concept")
+    axes.axline((0, 0), slope=1, color=RED, lw=1)
+    lost = (best["f1_validation"] - best["f1_test"]).mean()
+    axes.set(xlim=(0, 1), ylim=(0, 1))
+    titled(
+        axes,
+        f"The chosen latents lose {lost:.3f} of F1 on average",
+        "F1 on validation memes, which chose",
+        "F1 on test memes",
+    )
+    axes.legend(loc="upper left")

@@ -1,0 +1,229 @@
+"""Figures show what the tables say, are drawn where they can be, and say in a sentence why where they cannot."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from arrays import anisotropic
+from datasets import Dataset, DatasetDict, Features, Image, Value
+from evaluations import FEW
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from PIL import Image as Pillow
+from tiny_sae import tiny_sae
+
+from sae_lens_meme.embed import embed_arrays
+from sae_lens_meme.errors import ConfigError
+from sae_lens_meme.evaluators import evaluate
+from sae_lens_meme.figures import NAMES, Inputs, find, write_figures
+from sae_lens_meme.figures.inputs import NotDrawn
+from sae_lens_meme.projection import project
+from sae_lens_meme.storage import StepFolder
+
+N, D_SAE = 300, 24
+ONLY = ["contest", "concept_alignment", "baselines", "influence", "reconstruction", "stability", "naming"]
+IDS = [f"meme-{i}" for i in range(N)]
+HOSTILE = "$x^2$ <b>"
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """SAE, embeddings, evaluation, attribution and corpus of arrays; one label value is hostile."""
+    folder, rng = tmp_path_factory.mktemp("run"), np.random.default_rng(0)
+    image, text = anisotropic(N, 16, rng), anisotropic(N, 16, rng)
+    for name, x in (("image", image), ("text", text)):
+        np.save(folder / f"{name}.npy", x)
+    splits = [("train", "train", "train", "validation", "test")[i % 5] for i in range(N)]
+    kinds = np.where(image[:, 3] > np.median(image[:, 3]), HOSTILE, "other")
+    kinds[::7] = ""
+    captions = ["cat" if value > np.median(text[:, 4]) else "dog rain" for value in text[:, 4]]
+    table = pd.DataFrame({"id": IDS, "source": "a", "split": splits, "text": captions, "kind": kinds})
+    table.to_csv(folder / "rows.csv", index=False)
+    paths: Any = {
+        "image_embeds": folder / "image.npy",
+        "text_embeds": folder / "text.npy",
+        "table": folder / "rows.csv",
+    }
+    memes = embed_arrays(folder / "embeddings", **paths)
+    sae = tiny_sae(memes.take("hook_fused", np.arange(N)), d_sae=D_SAE, k=4)
+    sae.save_model(folder / "sae")
+    log = pd.DataFrame({"epoch": [1, 2], "validation_explained_variance": [0.1, 0.3], "train_explained_variance": [0.2, 0.4]})  # fmt: skip
+    log.to_json(folder / "sae" / "training_log.jsonl", orient="records", lines=True)
+    few = {name: FEW[name] for name in ONLY if name in FEW}
+    tiny_sae(memes.take("hook_fused", np.arange(N)), d_sae=D_SAE, k=4, seed=1).save_model(folder / "other")
+    options: Any = {"only": ONLY, "bootstrap": 5, "evaluators": few, "other_saes": [folder / "other"]}
+    evaluate(folder / "sae", folder / "embeddings", out=folder / "evaluation", progress=False, **options)
+    write_attribution(folder / "attribution")
+    pictures = [Pillow.new("RGB", (40, 40), (i % 256, 120, 90)) for i in range(N)]
+    features = Features({"id": Value("string"), "image": Image()})
+    corpus = DatasetDict({"train": Dataset.from_dict({"id": IDS, "image": pictures}, features=features)})
+    with StepFolder(folder / "corpus", "corpus", {}) as step:
+        corpus.save_to_disk(str(folder / "corpus"))
+        step.finish()
+    return folder
+
+
+def write_attribution(folder: Path) -> None:
+    rows = [
+        {
+            "latent": latent, "id": IDS[8 * latent + rank], "kind": "top", "rank": rank, "activation": 9.0 - rank - latent,
+            "words": ["$cat", "dog"], "word_scores": [1.0 - latent, -0.5], "patch_scores": [float(i) for i in range(49)],
+            "caption_local": 1.0, "image_local": 2.0, "meme_global": 3.0,
+        }
+        for latent in range(3)
+        for rank in range(4)
+    ]  # fmt: skip
+    with StepFolder(folder, "attribute", {}) as step:
+        Dataset.from_list(rows).save_to_disk(str(folder))
+        step.finish()
+
+
+@pytest.fixture(scope="module")
+def inputs(run: Path) -> Inputs:
+    return Inputs(*(run / name for name in ("evaluation", "sae", "embeddings", "attribution", "corpus")))
+
+
+def axes_of() -> Any:
+    figure = Figure()
+    FigureCanvasAgg(figure)
+    return figure.add_subplot()
+
+
+def drawn(name: str, inputs: Inputs, **choice: object):
+    axes = axes_of()
+    find(name).draw(axes, inputs, **choice)
+    return axes
+
+
+def test_every_figure_is_written_twice(inputs: Inputs, tmp_path: Path):
+    reasons = write_figures(inputs, tmp_path / "figures", progress=False)
+    assert reasons == dict.fromkeys(NAMES)
+    assert {file.name for file in (tmp_path / "figures").iterdir()} == {f"{n}.{kind}" for n in NAMES for kind in ("png", "svg")}  # fmt: skip
+    write_figures(inputs, tmp_path / "again", only=["contest", "heatmap"], progress=False)
+    for file in (tmp_path / "again").iterdir():
+        assert file.read_bytes() == (tmp_path / "figures" / file.name).read_bytes(), file.name
+
+
+def test_a_figure_without_its_folder_says_what_to_give(run: Path, tmp_path: Path):
+    reasons = write_figures(Inputs(run / "evaluation"), tmp_path, progress=False)
+    assert reasons["contest"] is reasons["heatmap"] is reasons["density"] is None
+    assert reasons["training"] == "it needs the folder of sae; give --sae"
+    assert reasons["tokens"] == "it needs the folder of attribution; give --attribution"
+
+
+def test_what_cannot_be_drawn_is_an_error_where_nothing_is_left(run: Path, tmp_path: Path):
+    with pytest.raises(ConfigError, match="no figure could be drawn: it needs the folder of sae"):
+        write_figures(Inputs(run / "evaluation"), tmp_path, only=["training"], progress=False)
+    with pytest.raises(ConfigError, match="did you mean 'contest'"):
+        write_figures(Inputs(run / "evaluation"), tmp_path, only=["contets"], progress=False)
+
+
+def test_a_result_that_was_left_out_is_named(inputs: Inputs):
+    with pytest.raises(NotDrawn, match="no result of probes"):
+        inputs.table("probes")
+
+
+def test_the_contest_shows_the_table(inputs: Inputs):
+    axes = drawn("contest", inputs, estimator="auroc", targets="labels")
+    table = inputs.table("contest")
+    rows = table[(table.estimator == "auroc") & (table.targets == "labels") & (table.target == "all")]
+    rows = rows.dropna(subset="value").sort_values("value", ascending=False)
+    points = [line.get_xdata()[0] for line in axes.lines if line.get_marker() == "o"]
+    assert points == pytest.approx(rows["value"].tolist())
+    assert [tick.get_text() for tick in axes.get_yticklabels()][rows["units"].tolist().index("sae")] == "SAE"
+
+
+def test_the_heat_map_shows_the_auroc_of_its_cell(inputs: Inputs):
+    axes = drawn("heatmap", inputs)
+    shown = axes.images[0].get_array()
+    table = inputs.table("concept_alignment").set_index(["protocol", "concept", "latent"])
+    latents = [int(tick.get_text()) for tick in axes.get_xticklabels()]
+    concepts = sorted(inputs.table("concept_alignment")["concept"].unique())
+    for i, concept in enumerate(concepts):
+        for j, latent in enumerate(latents):
+            expected = table.loc[("corrected", concept, latent), "auroc"]
+            assert (
+                np.isnan(expected)
+                if np.ma.is_masked(shown[i, j])
+                else shown[i, j] == pytest.approx(expected, nan_ok=True)
+            )
+
+
+def test_the_best_latent_was_chosen_on_validation_memes(inputs: Inputs):
+    axes = drawn("f1", inputs)
+    table = inputs.table("concept_alignment")
+    table = table[(table.protocol == "corrected")].dropna(subset=["f1_validation", "f1_test"])
+    best = [rows.loc[rows.f1_validation.idxmax()] for _, rows in table.groupby("concept", sort=False)]
+    points = next(line for line in axes.lines if line.get_label() == "best latent")
+    assert points.get_xdata().tolist() == pytest.approx([row.f1_test for row in best])
+
+
+def test_the_title_counts_latents_above_their_control(inputs: Inputs):
+    axes = drawn("influence", inputs)
+    table = inputs.table("influence")
+    rows = table[(table.kind == "ablation") & table.published & (table["head"] == "probe")]
+    share = (rows.delta_all.abs() > rows.delta_random.abs()).mean()
+    assert f"{share:.0%} of the" in axes.get_title(loc="left")
+
+
+def test_dead_latents_are_counted(inputs: Inputs):
+    latents, rows = inputs.latents, inputs.latents.csr()
+    dead = sum(rows[:, [i]].nnz == 0 for i in range(latents.d_sae))
+    assert drawn("density", inputs).get_title(loc="left") == f"{dead} of {D_SAE} latents never fire"
+
+
+def test_words_are_coloured_by_their_score(inputs: Inputs):
+    axes = drawn("tokens", inputs, latent=0)
+    words = {text.get_text(): text.get_bbox_patch().get_facecolor() for text in axes.texts}
+    red, blue = words[r"\$cat"], words["dog"]
+    assert red[0] > red[2], "the latent fires less without it"
+    assert blue[2] > blue[0]
+    assert len(axes.texts) == 2 * 4
+
+
+def test_pictures_are_blurred_unless_asked_for(inputs: Inputs):
+    rng = np.random.default_rng(0)
+    noise = Pillow.fromarray(rng.integers(0, 256, (160, 160, 3), dtype=np.uint8))
+    rows, places = inputs._pictures
+    sharp = Inputs(inputs.evaluation, attribution=inputs.attribution, corpus=inputs.corpus)
+    sharp.__dict__["_pictures"] = ([{"image": noise}] * len(rows), places)
+    blurred, shown = (drawn("top_memes", sharp, latent=0, reveal=reveal) for reveal in (False, True))
+    assert np.std(blurred.images[0].get_array()) < 0.2 * np.std(shown.images[0].get_array())
+    assert blurred.get_title(loc="left").endswith("blurred")
+
+
+def test_the_three_strongest_regions_are_outlined(inputs: Inputs):
+    axes = drawn("top_memes", inputs, latent=1, n=1)
+    corners = [(round((p.get_x() - 0.02) * 7 / 0.96), round((p.get_y() - 0.02) * 7 / 0.96)) for p in axes.patches]
+    assert corners == [(6, 6), (5, 6), (4, 6)]  # scores rise from the first patch to the last
+
+
+def test_foreign_text_is_no_mathematics(inputs: Inputs):
+    axes = drawn("f1", inputs)
+    axes.figure.canvas.draw()
+    assert any(r"\$x^2\$ <b>" in tick.get_text() for tick in axes.get_yticklabels())
+
+
+def test_a_projection_keeps_neighbours():
+    rng = np.random.default_rng(0)
+    centres = rng.standard_normal((4, 20)) * 5
+    x = np.repeat(centres, 20, axis=0) + 0.1 * rng.standard_normal((80, 20))
+    points = project(x)
+    for i in range(80):
+        nearest = np.argsort(((points - points[i]) ** 2).sum(axis=1))[:10]
+        assert set(nearest // 20) == {i // 20}
+    np.testing.assert_array_equal(points, project(x))
+
+
+@pytest.mark.parametrize("n", [0, 1, 2, 5])
+def test_few_points_are_placed_by_principal_components(n: int):
+    x = np.random.default_rng(0).standard_normal((n, 7))
+    points = project(x)
+    assert points.shape == (n, 2)
+    if n == 5:
+        scores = (x - x.mean(0)) @ np.linalg.svd(x - x.mean(0))[2].T
+        np.testing.assert_allclose(np.abs(points), np.abs(scores[:, :2]), atol=1e-9)

@@ -1,0 +1,172 @@
+"""From arrays and a table to a result, without a folder: the same numbers as through folders."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pytest
+import torch
+from arrays import anisotropic
+from datasets import ClassLabel, Dataset, Features, Value
+from evaluations import FEW
+from tiny_sae import tiny_sae
+
+from sae_lens_meme import as_embeddings, embed_arrays, measure
+from sae_lens_meme.errors import BadTableError, ConfigError, DataError, NonFiniteError
+from sae_lens_meme.evaluators import evaluate
+from sae_lens_meme.labels import SPLITS
+
+N = 300
+RNG = np.random.default_rng(0)
+IMAGE, TEXT = anisotropic(N, 16, RNG), anisotropic(N, 16, RNG)
+HATE = [None if i % 7 == 0 else int(IMAGE[i, 4] > np.median(IMAGE[:, 4])) for i in range(N)]
+KIND = [None if i % 9 == 0 else ("cat", "dog")[i % 2] for i in range(N)]
+SPLIT = [("train", "train", "train", "validation", "test")[i % 5] for i in range(N)]
+COLUMNS = {"id": [f"m{i}" for i in range(N)], "split": SPLIT, "hate": HATE, "kind": KIND}
+ONLY: Any = {"only": ["contest", "reconstruction"], "bootstrap": 5, "evaluators": {"contest": FEW["contest"]}}
+
+
+def same_memes(one: Any, other: Any) -> None:
+    assert one.hooks == other.hooks
+    assert one.label_names == other.label_names
+    for hook in one.hooks:
+        np.testing.assert_array_equal(one.take(hook, np.arange(N)), other.take(hook, np.arange(N)))
+    for name in one.label_names:
+        a, b = one.label(name), other.label(name)
+        np.testing.assert_array_equal(a.known, b.known)
+        np.testing.assert_array_equal(a.values[a.known], b.values[b.known])
+    assert one.splits.tolist() == other.splits.tolist()
+    assert one.ids.tolist() == other.ids.tolist()
+
+
+@pytest.fixture(scope="module")
+def from_disk(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("memory")
+    np.save(folder / "image.npy", IMAGE)
+    np.save(folder / "text.npy", TEXT)
+    pd.DataFrame(COLUMNS).astype({"hate": "Int64"}).to_csv(folder / "rows.csv", index=False)
+    paths: Any = {"image_embeds": folder / "image.npy", "text_embeds": folder / "text.npy"}
+    embed_arrays(folder / "embeddings", table=folder / "rows.csv", **paths)
+    tiny_sae(as_embeddings(image=IMAGE, text=TEXT).take("hook_fused", np.arange(N)), d_sae=24, k=4).save_model(folder / "sae")  # fmt: skip
+    return folder
+
+
+def tables() -> dict[str, Any]:
+    frame = pd.DataFrame(COLUMNS)  # `hate` is float64 with NaN here, as pandas has it
+    levels = Features(
+        {name: Value("string") for name in ("id", "split", "kind")} | {"hate": ClassLabel(names=["no", "yes"])}
+    )
+    dataset = Dataset.from_dict(COLUMNS, features=levels)  # a missing code stays missing
+    return {
+        "pandas": frame,
+        "columns": COLUMNS,
+        "rows": frame.astype({"hate": "Int64"}).astype(object).where(frame.notna(), None).to_dict("records"),
+        "pyarrow": pa.table(COLUMNS),
+        "dataset": dataset,
+        "dataset in another order": dataset.select(range(N - 1, -1, -1)).select(range(N - 1, -1, -1)),
+    }
+
+
+@pytest.mark.parametrize("kind", tables())
+def test_every_kind_of_table_is_the_file(kind: str, from_disk: Path):
+    from sae_lens_meme import Embeddings
+
+    same_memes(as_embeddings(tables()[kind], image=IMAGE, text=TEXT), Embeddings.load(from_disk / "embeddings"))
+
+
+def test_a_polars_frame_is_the_file(from_disk: Path):
+    polars = pytest.importorskip("polars", reason="polars is not installed")
+    from sae_lens_meme import Embeddings
+
+    same_memes(as_embeddings(polars.DataFrame(COLUMNS), image=IMAGE, text=TEXT), Embeddings.load(from_disk / "embeddings"))  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "given", [torch.from_numpy(IMAGE), IMAGE[:, None, :], IMAGE.astype(np.float64), torch.from_numpy(IMAGE).requires_grad_()]
+)  # fmt: skip
+def test_arrays_and_tensors_of_any_precision(given: Any):
+    np.testing.assert_array_equal(as_embeddings(image=given).take("hook_image_embed", np.arange(N)), IMAGE)
+
+
+def test_half_precision_tensors_are_widened():
+    half = torch.from_numpy(IMAGE).bfloat16()
+    np.testing.assert_array_equal(as_embeddings(fused=half).take("hook_fused", np.arange(N)), half.float().numpy())
+
+
+def test_without_a_split_memes_are_held_out_and_groups_stay_together():
+    groups = [f"template {i // 3}" for i in range(N)]
+    memes = as_embeddings({"group": groups}, fused=IMAGE, holdout=0.2)
+    shares = [len(memes.rows(split)) / N for split in SPLITS]
+    np.testing.assert_allclose(shares, (0.6, 0.2, 0.2), atol=0.1)
+    splits = pd.DataFrame({"group": groups, "split": memes.splits})
+    assert (splits.groupby("group")["split"].nunique() == 1).all()
+    again = as_embeddings({"group": groups[:60]}, fused=IMAGE[:60], holdout=0.2)
+    assert again.splits.tolist() == memes.splits[:60].tolist(), "a split depends on no other meme"
+
+
+def test_the_result_is_that_of_the_folders(from_disk: Path, tmp_path: Path):
+    written = evaluate(from_disk / "sae", from_disk / "embeddings", out=tmp_path / "E", progress=False, **ONLY)
+    memes = as_embeddings(pd.DataFrame(COLUMNS), image=IMAGE, text=TEXT)
+    found = measure(from_disk / "sae", memes, progress=False, **ONLY)
+    for name, result in written["results"].items():
+        assert found[name].numbers == result["numbers"]
+    assert found.content["table"] == written["table"]
+    assert found.rows["measure"].tolist() == [row["measure"] for row in written["table"]]
+    assert found["contest"].verdict in " ".join(str(found).split())
+
+
+def test_a_notebook_shows_tables_and_no_foreign_tag(from_disk: Path):
+    hostile = "<script>alert(1)</script>"
+    table = {**COLUMNS, "kind": [hostile if i % 2 else "dog" for i in range(N)]}
+    found = measure(from_disk / "sae", as_embeddings(table, image=IMAGE, text=TEXT), progress=False, **ONLY)
+    shown = found._repr_html_()
+    assert "<table>" in shown
+    assert "<script" not in shown
+    assert "<html" not in shown
+
+
+def test_the_figure_is_drawn(from_disk: Path, tmp_path: Path):
+    memes = as_embeddings(COLUMNS, image=IMAGE, text=TEXT)
+    found = measure(from_disk / "sae", memes, progress=False, **ONLY)
+    assert found.figure(tmp_path / "contest.png").read_bytes()[:4] == b"\x89PNG"
+    plain = measure(from_disk / "sae", memes, progress=False, only=["reconstruction"])
+    with pytest.raises(ConfigError, match="nothing of reconstruction is drawn"):
+        plain.figure(tmp_path / "none.png")
+    with pytest.raises(ConfigError, match="no result of 'contest': it has reconstruction"):
+        plain["contest"]
+
+
+def test_an_sae_is_left_as_it_was():
+    memes = as_embeddings(COLUMNS, fused=IMAGE)
+    sae = tiny_sae(IMAGE, d_sae=24, k=4)
+    sae.cfg.metadata.hook_name = None
+    with pytest.raises(ConfigError, match="this SAE names no hook; pass hook=, one of hook_fused"):
+        measure(sae, memes, only=["reconstruction"])
+    assert measure(sae, memes, only=["reconstruction"], hook="hook_fused", progress=False)["reconstruction"].numbers
+    assert sae.cfg.metadata.hook_name is None
+
+
+@pytest.mark.parametrize(
+    ("table", "vectors", "error", "message"),
+    [
+        (None, {}, DataError, "no vectors were given"),
+        (3, {"fused": IMAGE}, BadTableError, "table: is a int; give a DataFrame"),
+        ({"id": ["a", "a"]}, {"fused": IMAGE[:2]}, BadTableError, "1 ids occur twice"),
+        ({"id": ["a"]}, {"fused": IMAGE[:2]}, DataError, "2 vectors and the table 1 rows"),
+        ({"id": ["a", "b"], "split": ["train", "tset"]}, {"fused": IMAGE[:2]}, BadTableError, "row 1: split 'tset'"),
+        ({"hate": [0, "x", 1.5]}, {"fused": IMAGE[:3]}, BadTableError, "give each column values of one kind"),
+        ({"hate": [0], "kind": [1, 2]}, {"fused": IMAGE[:2]}, BadTableError, "cannot be read"),
+        (None, {"fused": [[1.0, np.nan]]}, NonFiniteError, "row 0"),
+        (None, {"fused": [1.0, 2.0]}, DataError, r"hook_fused: has shape \(2,\)"),
+        (None, {"fused": [["a"]]}, DataError, "a matrix"),
+        (None, {"image": IMAGE, "text": TEXT[:, :8]}, DataError, "16 dimensions and text embeddings 8"),
+    ],
+)  # fmt: skip
+def test_bad_input_is_one_line(table: Any, vectors: Any, error: type, message: str):
+    with pytest.raises(error, match=message) as caught:
+        as_embeddings(table, **vectors)
+    assert "\n" not in str(caught.value)
