@@ -22,3 +22,6 @@ IMAGE_RESID = "hook_image_resid"  # .{layer}: (batch, patches + 1, width) after 
 TEXT_RESID = "hook_text_resid"  # .{layer}: (batch, tokens, width) after the block
 
 EMBEDDING_HOOKS = (IMAGE_EMBED, TEXT_EMBED, FUSED)  # the columns that `embed` writes
+
+DEMO_ENCODER = "demo-encoder"
+"""The model that knows the planted memes and nothing else."""

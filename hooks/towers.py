@@ -27,9 +27,9 @@ from torch import Tensor, nn
 from sae_lens_meme.errors import MemeError, ModelError
 from sae_lens_meme.hooks import untrusted
 from sae_lens_meme.hooks.base import state_sha256
+from sae_lens_meme.hooks.names import DEMO_ENCODER
 
 Fusion = Literal["clip", "memeclip"]
-DEMO_ENCODER = "demo-encoder"
 RANDOM = "random"
 HUB, FOLDER = "hf-hub:", "local-dir:"
 OPEN_CLIP = "open_clip_config.json"

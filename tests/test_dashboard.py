@@ -160,6 +160,7 @@ def test_the_glance_has_a_line_a_concept_with_its_controls():
     for line, page in zip(lines, pages, strict=True):
         best = dict(zip(("f1_test", "f1_always_on"), page["rows"][0][8:10], strict=True))
         assert line["beats"] == (best["f1_test"] > best["f1_always_on"])
+        assert line["found"] == (float(line["auroc"].split("(")[1].split(" ")[0]) > 0.5)
 
 
 @pytest.mark.parametrize(

@@ -217,7 +217,10 @@ def test_planted_bias_is_found_with_the_latent_that_carries_it(biased):
     (row,) = table[(table["subgroup"] == "group_of=in") & (table["n_ablated"] == 0)].to_dict("records")
     assert row["latents"].startswith("1 (+"), "direction 1 is the group's"
     assert row["chosen"]
-    assert re.search(r"worst: hate=1, \d+% in group_of=in, \d+% outside; 5 latents close", biased.result.verdict)
+    assert re.search(
+        r"worst: the classifier of hate=1 wrongly flags \d+% in group_of=in, \d+% outside; 5 latents close",
+        biased.result.verdict,
+    )
 
 
 def test_without_that_latent_the_gap_closes_and_without_matched_ones_it_does_not(biased):

@@ -66,6 +66,10 @@ def glance(latents: LatentPages, pages: list[dict[str, Any]]) -> list[dict[str, 
     return [_glance(latents, page) for page in pages if page["latents"]]
 
 
+CHANCE = 0.5
+"""AUROC of guessing: a latent whose interval holds it is not about the concept."""
+
+
 def _glance(latents: LatentPages, page: dict[str, Any]) -> dict[str, Any]:
     latent = page["latents"][0]
     best = dict(zip(CONCEPT_COLUMNS, page["rows"][0], strict=True))
@@ -79,6 +83,7 @@ def _glance(latents: LatentPages, page: dict[str, Any]) -> dict[str, Any]:
         "auroc": f"{number(best['auroc'])} ({number(best['auroc_low'])} to {number(best['auroc_high'])})",
         "f1": f"{number(best['f1_test'])} / {number(best['f1_always_on'])}",
         "beats": sure,
+        "found": (best["auroc_low"] or 0) > CHANCE,
         "driven": {"visual": "the picture", "textual": "the caption", "cross-modal": "both together"}.get(
             str(decided), "not known"
         ),

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 from jinja2 import Environment, PackageLoader, PrefixLoader, StrictUndefined
 
 from sae_lens_meme.dashboard.numbers import to_script
-from sae_lens_meme.report.blocks import blocks, cautions, heading, verdicts
+from sae_lens_meme.report.blocks import blocks, cautions, heading, verdicts, visible
 
 VENDORED = ("preact.umd.js", "hooks.umd.js", "htm.umd.js")
 APP = ("store.js", "charts.js", "memes.js", "list.js", "latent.js", "others.js", "main.js")
@@ -27,6 +27,12 @@ class Part(NamedTuple):
 
     name: str
     make: Callable[[], Any]
+
+
+def _fairness(evaluation: dict[str, Any]) -> list[str]:
+    """What the audit of subgroups concludes, where there was one."""
+    verdict = evaluation["results"].get("subgroups", {}).get("verdict")
+    return [visible(verdict)] if verdict else []
 
 
 def application() -> tuple[str, str]:
@@ -70,6 +76,7 @@ def write_page(
         heading=heading(evaluation),
         verdicts=verdicts(evaluation),
         cautions=cautions(evaluation),
+        fairness=_fairness(evaluation),
         blocks=blocks(evaluation),
         **shown,
     )

@@ -201,7 +201,9 @@ class Report:
         worst = self.printed[0]
         rates = [worst.audit.values[key][0] for key in ("fpr_subgroup", "fpr_background")]
         name, subgroup = (_short(name) for name in (worst.question.name, worst.subgroup.name))
-        sentence += f"; worst: {name}, {rates[0]:.0%} in {subgroup}, {rates[1]:.0%} outside"
+        sentence += (
+            f"; worst: the classifier of {name} wrongly flags {rates[0]:.0%} in {subgroup}, {rates[1]:.0%} outside"
+        )
         effect = next((e for e in self.effects[worst] if e.n == self.middle), None)
         if effect is None or effect.closed_matched is None:
             return f"{sentence}."
