@@ -64,13 +64,6 @@ def recipe_path(path: str | Path) -> Path:
     )
 
 
-def check_counts(where: str, **counts: int) -> None:
-    """Refuse a number of draws, resamples or a seed that is no whole number from 0."""
-    for name, value in counts.items():
-        if isinstance(value, bool) or int(value) != value or value < 0:
-            raise ConfigError(f"{where}: {name} is {value}; give a whole number, 0 or more")
-
-
 def apply_overrides(config: dict[str, Any], overrides: Iterable[str]) -> dict[str, Any]:
     """A copy of `config` with `a.b=value` applied; values are read as YAML.
 

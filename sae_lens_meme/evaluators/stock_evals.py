@@ -10,15 +10,14 @@ from typing import Any
 
 import numpy as np
 import torch
-from typing_extensions import Self
 
 from sae_lens_meme import options
 from sae_lens_meme.embeddings import Embeddings
 from sae_lens_meme.errors import DataError
 from sae_lens_meme.evaluators.base import Evaluator
 from sae_lens_meme.evaluators.classifiers import SharedProbes, Task, tasks_of
-from sae_lens_meme.evaluators.context import Context
 from sae_lens_meme.evaluators.latents import Latents, hook_of
+from sae_lens_meme.evaluators.probed import ReadsProbes
 from sae_lens_meme.evaluators.result import Control, Measure, Quantity, Result, Section
 from sae_lens_meme.hooks.names import EMBEDDING_HOOKS, FUSED
 from sae_lens_meme.options import Count
@@ -52,7 +51,7 @@ SECTION = Section(
 )
 
 
-class StockEvals(Evaluator):
+class StockEvals(ReadsProbes, Evaluator):
     """`stock_evals` with a linear classifier for each label, fitted on the embedding.
 
     Args:
@@ -70,14 +69,6 @@ class StockEvals(Evaluator):
         """Labels; default every label with 2 to 20 classes."""
         seed: Count = 0
         """Draws the rows of probes that are fitted on a part of them."""
-
-    def __init__(self, embeddings: Embeddings, *, fitted: SharedProbes | None = None, **options: Any):
-        super().__init__(embeddings, **options)
-        self.fitted = fitted or SharedProbes(seed=self.options.seed)
-
-    @classmethod
-    def from_context(cls, context: Context) -> Self:
-        return cls(context.embeddings, fitted=context.embedding_probes, **context.options_of(cls))
 
     def measure(self, sae: Any, embeddings: Embeddings, latents: Latents) -> Result:
         tasks, skipped = tasks_of(embeddings, self.options.tasks)

@@ -12,21 +12,19 @@ from typing import Annotated, Any, Literal
 import numpy as np
 import pandas as pd
 from pydantic import Field
-from typing_extensions import Self
 
 from sae_lens_meme import options
 from sae_lens_meme.embeddings import Embeddings
 from sae_lens_meme.evaluators.base import Evaluator
 from sae_lens_meme.evaluators.classifiers import (
     Probe,
-    SharedProbes,
     Task,
     fit_embedding_probes,
     fit_latent_probes,
     tasks_of,
 )
-from sae_lens_meme.evaluators.context import Context
 from sae_lens_meme.evaluators.latents import Latents, hook_of, reconstructed
+from sae_lens_meme.evaluators.probed import ReadsProbes
 from sae_lens_meme.evaluators.probes.compute import Prior, Reader, Scored, choose, ends, permute_within, scored
 from sae_lens_meme.evaluators.probes.quantities import (
     AUROC,
@@ -51,7 +49,7 @@ Space = Literal["latents", "embedding", "reconstruction"]
 Penalties = Annotated[tuple[Annotated[float, Field(gt=0)], ...], Field(strict=False, min_length=1)]
 
 
-class Probes(Evaluator):
+class Probes(ReadsProbes, Evaluator):
     """AUROC (pooled and within source), balanced accuracy, accuracy and log loss of logistic probes for each label.
 
     Args:
@@ -79,14 +77,6 @@ class Probes(Evaluator):
         """Resamples of the held-out memes for intervals; 0 leaves the intervals out."""
         seed: Count = 0
         """Seed of the permutations and resamples."""
-
-    def __init__(self, embeddings: Embeddings, *, fitted: SharedProbes | None = None, **options: Any):
-        super().__init__(embeddings, **options)
-        self.fitted = fitted or SharedProbes(seed=self.options.seed)
-
-    @classmethod
-    def from_context(cls, context: Context) -> Self:
-        return cls(context.embeddings, fitted=context.embedding_probes, **context.options_of(cls))
 
     def measure(self, sae: Any, embeddings: Embeddings, latents: Latents) -> Result:
         tasks, skipped = tasks_of(embeddings, self.options.tasks)

@@ -7,15 +7,14 @@ from typing import Annotated, Any
 
 import numpy as np
 from pydantic import Field
-from typing_extensions import Self
 
 from sae_lens_meme import options
 from sae_lens_meme.embeddings import Embeddings
 from sae_lens_meme.errors import DataError
 from sae_lens_meme.evaluators.base import Evaluator
-from sae_lens_meme.evaluators.classifiers import SharedProbes, tasks_of
-from sae_lens_meme.evaluators.context import Context
+from sae_lens_meme.evaluators.classifiers import tasks_of
 from sae_lens_meme.evaluators.latents import Latents, decoder_rows, hook_of
+from sae_lens_meme.evaluators.probed import ReadsProbes
 from sae_lens_meme.evaluators.result import Result
 from sae_lens_meme.evaluators.subgroups.audits import Memes, audits, effects_of, permuted, worst_of
 from sae_lens_meme.evaluators.subgroups.groups import subgroups_of
@@ -26,7 +25,7 @@ from sae_lens_meme.metrics.multiple_testing import benjamini_hochberg
 from sae_lens_meme.metrics.threads import in_threads
 
 
-class Subgroups(Evaluator):
+class Subgroups(ReadsProbes, Evaluator):
     """Subgroup, BPSN and BNSP AUROC and the gap in false positives, and the latents that carry the gap.
 
     Args:
@@ -60,14 +59,6 @@ class Subgroups(Evaluator):
         """Resamples of the test memes for the 95 % intervals; 0 for none."""
         seed: options.Count = 0
         """Seed of resamples, permutations and matched latents."""
-
-    def __init__(self, embeddings: Embeddings, *, fitted: SharedProbes | None = None, **options: Any):
-        super().__init__(embeddings, **options)
-        self.fitted = fitted or SharedProbes(seed=self.options.seed)
-
-    @classmethod
-    def from_context(cls, context: Context) -> Self:
-        return cls(context.embeddings, fitted=context.embedding_probes, **context.options_of(cls))
 
     def measure(self, sae: Any, embeddings: Embeddings, latents: Latents) -> Result:
         given, hook = self.options, hook_of(sae, embeddings, self.hook)
