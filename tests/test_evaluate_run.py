@@ -10,7 +10,7 @@ import pytest
 from arrays import make_embeddings
 from tiny_sae import tiny_sae
 
-from sae_lens_meme.errors import ConfigError, DataError, NonFiniteError
+from sae_lens_meme.errors import ConfigError, DataError, NonFiniteError, StorageError
 from sae_lens_meme.evaluators import (
     EvaluateOptions,
     Evaluator,
@@ -24,7 +24,7 @@ from sae_lens_meme.evaluators import (
 )
 from sae_lens_meme.evaluators.cautions import cautions
 from sae_lens_meme.evaluators.context import Context
-from sae_lens_meme.evaluators.run import require_same_memes, run_evaluators
+from sae_lens_meme.evaluators.run import require_same_memes, run_evaluators, sae_weights
 
 VECTORS = np.random.default_rng(0).normal(size=(6, 4)).astype(np.float32)
 MEMES = make_embeddings({"hook_fused": VECTORS}, labels={"hate": [0, 1, 0, 1, 0, 1]})
@@ -129,3 +129,8 @@ def test_what_to_distrust_is_said():
     assert "1 of 2 test captions are also in train" in said
     assert "No test meme has a known label of late" in said
     assert "training rows of this SAE are not known" in said
+
+
+def test_a_folder_that_is_no_sae_is_named(tmp_path):
+    with pytest.raises(StorageError, match=r"is not an SAE folder \(no cfg.json\); give the folder that train wrote"):
+        sae_weights(tmp_path)

@@ -19,8 +19,8 @@ from sae_lens_meme.embeddings import Embeddings
 from sae_lens_meme.errors import StorageError
 from sae_lens_meme.evaluators.content import EVALUATION
 from sae_lens_meme.evaluators.latents import Latents
-from sae_lens_meme.evaluators.run import LATENTS
-from sae_lens_meme.storage import read_finished, read_json, sha256_file, sha256_json
+from sae_lens_meme.evaluators.run import LATENTS, sae_weights
+from sae_lens_meme.storage import read_finished, read_json, sha256_json
 
 
 @dataclass(frozen=True)
@@ -78,7 +78,7 @@ def read_inputs(
     manifest = read_finished(folder, "evaluate")
     memes = Embeddings.load(embeddings)
     content = read_json(folder / EVALUATION)
-    weights = {name: sha256_file(Path(sae) / name) for name in manifest["fingerprint"].get("sae", {})}
+    weights = sae_weights(sae)
     _require_same(manifest["fingerprint"].get("sae"), weights, folder, f"the SAE {sae}")
     _require_same(manifest["fingerprint"].get("embeddings"), memes.fingerprint, folder, f"the embeddings {embeddings}")
     latents = Latents.load(folder / LATENTS)

@@ -153,6 +153,11 @@ def _write(context: Context, folder: StepFolder) -> None:
     folder.finish(evaluators=list(context.results))
 
 
+def _require_sae(folder: str | Path) -> None:
+    if not (Path(folder) / "cfg.json").is_file():
+        raise StorageError(f"{folder}: is not an SAE folder (no cfg.json); give the folder that train wrote")
+
+
 def load_sae(folder: str | Path, hook: str | None = None) -> Any:
     """Any SAE that SAELens loads, with the hook that it reads.
 
@@ -163,8 +168,7 @@ def load_sae(folder: str | Path, hook: str | None = None) -> Any:
     """
     from sae_lens import SAE
 
-    if not (Path(folder) / "cfg.json").is_file():
-        raise StorageError(f"{folder}: is not an SAE folder (no cfg.json); give the folder that train wrote")
+    _require_sae(folder)
     try:
         sae = SAE.load_from_disk(folder)
     except Exception as error:  # SAELens, safetensors and torch raise unrelated classes here
@@ -207,6 +211,7 @@ def require_same_memes(memes: Embeddings, reference: Embeddings | None) -> None:
 
 def sae_weights(sae: str | Path) -> dict[str, str]:
     """Hashes of both files; the id of its pages on Neuronpedia, which `export` may add, makes no other SAE of it."""
+    _require_sae(sae)
     weights, cfg = (sha256_file(Path(sae) / name) for name in ("sae_weights.safetensors", "cfg.json"))
     content = read_json(Path(sae) / "cfg.json")
     if isinstance(content, dict) and (content.get("metadata") or {}).pop("neuronpedia_id", None):
