@@ -66,7 +66,7 @@ def check_edits(model: HookedModel, rows: torch.Tensor, aside: Collection[str]) 
     """What a hook returns flows on, and so does what it writes in place."""
     _, cache = model.run_with_cache(rows)
     last = list(cache)[-1]
-    for name in cache.keys() - set(aside):
+    for name in (name for name in cache if name not in aside):
         new = 1 - 2 * cache[name]
         for edit in (lambda x, hook, new=new: new, lambda x, hook, new=new: x.copy_(new)):
             seen = _seen(model, rows, (name, edit))
@@ -84,11 +84,11 @@ def check_gradients(model: HookedModel, rows: torch.Tensor, aside: Collection[st
         model.run_with_cache(rows, incl_bwd=True)
     _, cache = model.run_with_cache(rows, return_type="loss", incl_bwd=True)
     generator = torch.Generator().manual_seed(0)
-    for name in model.shapes.keys() - set(aside):
+    for name in (name for name in model.shapes if name not in aside):  # in this order: each draws its own step
         gradient = cache[f"{name}_grad"]
         assert gradient.shape == cache[name].shape
         step = torch.randn(gradient.shape, generator=generator)
-        step *= 0.003 * cache[name].norm() / step.norm()
+        step *= 0.001 * cache[name].norm() / step.norm()
         above, below = (
             model.run_with_hooks(rows, return_type="loss", fwd_hooks=[(name, lambda x, hook, s=sign * step: x + s)])
             for sign in (1, -1)
