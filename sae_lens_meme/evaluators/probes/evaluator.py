@@ -125,7 +125,7 @@ class Probes(ReadsProbes, Evaluator):
         def of_embedding(grid: Sequence[float]) -> list[Probe]:
             return self.fitted.grid(task, embeddings, hook, grid)
 
-        def of_reconstruction(grid: Sequence[float]) -> Sequence[Probe]:
+        def of_reconstruction(grid: Sequence[float]) -> list[Probe]:
             rows = self.fitted.rows(task)
             return fit_embedding_probes(task.name, readers["reconstruction"](rows), task.label.values[rows], grid)
 
