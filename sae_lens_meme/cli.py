@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
+from sae_lens_meme import __version__
 from sae_lens_meme.attribute.options import AttributeOptions
 from sae_lens_meme.corpus.options import corpus_options
 from sae_lens_meme.dashboard.options import DashboardOptions
@@ -57,8 +58,17 @@ def build_app() -> typer.Typer:
     return app
 
 
+def _print_version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"sae-lens-meme {__version__}")
+        raise typer.Exit
+
+
 def settings(
     debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
 ) -> None:
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     if debug:

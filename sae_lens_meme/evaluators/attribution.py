@@ -66,7 +66,8 @@ class AttributionHits(Evaluator):
 
     Args:
         attributions: the result of `attribute` for the SAE.
-        factors, kinds: as of `AnswerKeyScores`.
+        factors: as for `AnswerKeyScores`.
+        kinds: as for `AnswerKeyScores`.
         places: where each factor of a meme is, with the columns `PLACES`; several rows are several places.
     """
 

@@ -1,0 +1,79 @@
+"""The site builds strictly, asks for nothing from a network, and holds every command and every public name."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import re
+import subprocess
+import sys
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+if importlib.util.find_spec("material") is None or importlib.util.find_spec("mkdocstrings") is None:
+    pytest.skip('mkdocs is not installed: pip install -e ".[docs]"', allow_module_level=True)
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("site")
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", str(out)]
+    environment = {**os.environ, "NO_MKDOCS_2_WARNING": "1"}
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return out
+
+
+class Loaded(HTMLParser):
+    """What a browser fetches to show a page: not the links, which a reader follows."""
+
+    def __init__(self, page: Path):
+        super().__init__()
+        self.addresses: list[str] = []
+        self.feed(page.read_text(encoding="utf-8"))
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        given = dict(attrs)
+        names = ["src", "srcset", "poster", "data"] + (["href"] if tag == "link" else [])
+        self.addresses += [value for name in names if (value := given.get(name))]
+
+
+def test_no_page_loads_anything_from_elsewhere(site: Path):
+    pages = list(site.rglob("*.html"))
+    assert len(pages) > 30
+    for page in pages:
+        for address in Loaded(page).addresses:
+            assert not re.match(r"(\w+:)?//", address), (page, address)
+            file = (site if address.startswith("/") else page.parent) / address.split("?")[0].lstrip("/")  # / on 404.html
+            assert address.startswith("data:") or file.exists(), (page, address)
+    for sheet in site.rglob("*.css"):
+        assert not re.search(r"url\(['\"]?https?:|@import ['\"]?https?:", sheet.read_text(encoding="utf-8")), sheet
+    assert not [page for page in pages if 'class="mermaid"' in page.read_text()], "Material fetches mermaid"
+
+
+def test_every_command_has_its_own_help(site: Path):
+    from typer.main import get_command
+
+    from sae_lens_meme.cli import build_app
+
+    commands = get_command(build_app()).commands  # type: ignore[attr-defined]
+    for name, command in commands.items():
+        page = (site / "commands" / f"{name}.html").read_text(encoding="utf-8")
+        flags = [flag for p in command.params if p.param_type_name == "option" for flag in p.opts]
+        assert [flag for flag in flags if f"{flag}" not in page] == []
+    assert "Seed of permutations and resamples." in (site / "commands" / "evaluate.html").read_text(encoding="utf-8")
+
+
+def test_every_public_name_is_in_the_reference(site: Path):
+    import sae_lens_meme
+    from sae_lens_meme import evaluators, export, figures, hooks, read, train
+
+    for module in (sae_lens_meme, evaluators, export, figures, hooks, read, train):
+        page = (site / "api" / f"{module.__name__}.html").read_text(encoding="utf-8")
+        headings = set(re.findall(r'<h[23] id="[\w.]*?(\w+)"', page))
+        assert set(module.__all__) <= headings, module.__name__
+    page = (site / "api" / "sae_lens_meme.evaluators.html").read_text(encoding="utf-8")
+    assert [name for name in evaluators.names() if f"{evaluators.find(name).__name__}" not in page] == []
