@@ -56,7 +56,11 @@ def _put(files: Any, file: Any) -> None:
 def _filled(entry: Any, made: list[str]) -> Any:
     """A section of the nav in which `folder/*` has become the pages of that folder; None for one without any."""
     ((title, pages),) = entry.items()
-    filled = [uri for page in pages for uri in ([m for m in made if m.startswith(page[:-1])] if page.endswith("/*") else [page])]
+    filled = [
+        uri
+        for page in pages
+        for uri in ([m for m in made if m.startswith(page[:-1])] if page.endswith("/*") else [page])
+    ]
     filled = [uri for uri in filled if uri.endswith(".md")]
     return {title: filled} if filled else None
 

@@ -47,7 +47,9 @@ def test_no_page_loads_anything_from_elsewhere(site: Path):
     for page in pages:
         for address in Loaded(page).addresses:
             assert not re.match(r"(\w+:)?//", address), (page, address)
-            file = (site if address.startswith("/") else page.parent) / address.split("?")[0].lstrip("/")  # / on 404.html
+            file = (site if address.startswith("/") else page.parent) / address.split("?")[0].lstrip(
+                "/"
+            )  # / on 404.html
             assert address.startswith("data:") or file.exists(), (page, address)
     for sheet in site.rglob("*.css"):
         assert not re.search(r"url\(['\"]?https?:|@import ['\"]?https?:", sheet.read_text(encoding="utf-8")), sheet
