@@ -103,7 +103,7 @@ def test_the_verdict_compares_shares_of_tests(corpus):
     assert share is not None
     n = result.numbers["corrected/permuted_labels/n_draws_with_pairs_global"]
     assert result.verdict == (
-        f"Significant are {share:.1%} of the SAE's pairs, with permuted labels any in {n} of 100 draws, of mine {share:.1%}: no control has a "
+        f"{share:.1%} of the SAE's pairs are significant; {n} of 100 draws of permuted labels have any, mine has {share:.1%}: no control has a "
         "larger share."
     )
     less = Latents.from_csr(latents.csr()[:, :60])

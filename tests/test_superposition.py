@@ -291,7 +291,7 @@ def test_an_sae_that_is_silent_answers_to_nothing(planted):
     assert found.numbers["sae/n_units"] == 0
     assert found.numbers["sae/share_answering"] is None
     assert found.numbers["sae/sum_dimensionality"] is None
-    assert "answers to any" in found.verdict
+    assert "responds to any" in found.verdict
     assert encode(planted.sae, planted.memes).d_sae == N_FACTORS
 
 
