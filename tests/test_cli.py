@@ -20,6 +20,7 @@ from arrays import anisotropic
 from datasets import load_from_disk
 from test_evaluation_schema import check_evaluation
 
+import sae_lens_meme
 from sae_lens_meme.cli import main
 from sae_lens_meme.errors import StorageError
 from sae_lens_meme.select import select_memes
@@ -69,6 +70,10 @@ def results(arrays: Path) -> Path:
         done = run(*arguments, cwd=arrays)
         assert done.returncode == 0, done.stderr
     return arrays
+
+
+def test_the_version_is_printed(capsys: pytest.CaptureFixture[str]):
+    assert here(("--version",), capsys) == (0, f"sae-lens-meme {sae_lens_meme.__version__}\n", "")
 
 
 def test_help_is_there_in_a_second():

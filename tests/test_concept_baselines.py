@@ -108,7 +108,7 @@ def test_the_verdict_compares_shares_of_tests(corpus):
     )
     less = Latents.from_csr(latents.csr()[:, :60])
     result = Baselines(embeddings, CONCEPTS, raw=(), others={"mine": latents}).evaluate(sae, latents=less)
-    assert (result.verdict or "").endswith(f"of mine {share:.1%}: such counts are no measure of quality.")
+    assert (result.verdict or "").endswith(f"mine has {share:.1%}: such counts are no measure of quality.")
 
 
 @pytest.fixture(scope="module")

@@ -210,7 +210,7 @@ def test_latents_of_one_thing_each_answer_to_one_thing_and_neurons_to_several(pl
         assert numbers[f"{name}/targets_low"] > numbers["sae/targets_high"]
         assert numbers[f"{name}/share_one_target"] < 0.3
     assert numbers["permuted/share_answering"] < 0.02
-    assert "these to 1." in planted.result.verdict
+    assert "on average to 1." in planted.result.verdict
 
 
 def test_all_units_fire_as_often(planted):

@@ -10,7 +10,7 @@ _NEEDED = {
     "influence": "Bars of what an edit of a latent does to a classifier",
     "naming": "Names of latents",
     "question_set": "Whether picture or caption drives a latent",
-    "stability": "Whether a latent reappears with another seed",
+    "stability": "Whether a latent comes again with another seed",
     "monosemanticity": "Whether the memes of a latent look alike",
     "cross_modal": "The cross-modal weight of a latent",
 }

@@ -104,7 +104,7 @@ def used(effects: list[Row]) -> Answer:
 
 
 def again(row: Row | None) -> Answer:
-    question = "Does it reappear with another seed?"
+    question = "Does it come again with another seed?"
     if row is None or row.get("stable") is None:
         return Answer(question, "Not measured: no SAE with another seed was compared.", "unknown")
     text = f"its best partner has a decoder at cosine {number(row.get('mean_cosine'))}, where 0.7 counts as the same"

@@ -30,7 +30,7 @@ class EvaluateOptions(Options):
     skip: list[str] | None = None
     """Leave this evaluator out; repeat."""
     hook: str | None = None
-    """The hook to read, if the SAE's metadata names none."""
+    """The hook to read, for an SAE whose metadata name none."""
     reference: File | None = None
     """Embeddings of the same memes by another encoder, for monosemanticity."""
     other_saes: Annotated[list[File] | None, Flag("--other-sae")] = None

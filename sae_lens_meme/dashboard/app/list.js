@@ -65,7 +65,7 @@ function summaryOf(latent) {
   const words = [`fires on ${percent(l.fires[latent])}${isDense(latent) ? ", dense" : ""}`];
   if (l.name[latent] !== null) words.push(l.holds[latent] ? `name holds, AUROC ${number(l.auroc[latent])}` : "name does not hold");
   if (l.decided_by[latent]) words.push(KINDS[l.decided_by[latent]] ?? l.decided_by[latent]);
-  if (l.stable[latent] !== null) words.push(l.stable[latent] ? "reappears" : "one seed only");
+  if (l.stable[latent] !== null) words.push(l.stable[latent] ? "comes again" : "one seed only");
   return words.join(" · ");
 }
 
@@ -162,7 +162,7 @@ function LatentList() {
       <${Choice} label="what drives it" value=${f.kind} set=${set("kind")} options=${[["", "any"], ...Object.entries(KINDS)]} />
       <${Choice} label="firing" value=${f.life} set=${set("life")} options=${[["", "all"], ["alive", "fires at all"], ["dead", "dead"], ["dense", "dense"], ["sparse", "neither dead nor dense"]]} />
       <${Choice} label="name" value=${f.name} set=${set("name")} options=${[["", "any"], ["holds", "holds"], ["word", "a word"], ["concept", "a concept"], ["none", "none"]]} />
-      ${l.stable.some((s) => s !== null) && html`<${Choice} label="reappears with another seed" value=${f.stable} set=${set("stable")} options=${[["", "any"], ["yes", "yes"], ["no", "no"]]} />`}
+      ${l.stable.some((s) => s !== null) && html`<${Choice} label="comes again with another seed" value=${f.stable} set=${set("stable")} options=${[["", "any"], ["yes", "yes"], ["no", "no"]]} />`}
       <${Choice} label="order" value=${f.order} set=${set("order")} options=${Object.entries(ORDERS).map(([k, [text]]) => [k, text])} />
     </form>
     <p class="count" role="status" id="count">${latents.length.toLocaleString("en")} of ${LATENTS.toLocaleString("en")} latents${found ? `: ${found.byName.size} by name, ${found.byMeme.size} by a meme` : ""}</p>

@@ -96,7 +96,7 @@ class Questions:
 
     def why_none(self) -> str:
         if len(self.pairs.first):
-            found = f"no label differs within at least {FEWEST} pairs that choose a latent and at least {FEWEST} {self.split} pairs that score it"
+            found = f"no label differs within {FEWEST} pairs that choose a latent and {FEWEST} {self.split} pairs that score it"
         else:
             found = "no two memes share a picture or a caption"
         counts = {

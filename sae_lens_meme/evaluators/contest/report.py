@@ -30,7 +30,7 @@ LABEL_ONE, PLANTED_ONE, MCC = Event(LABELS, "k_sparse", 1), Event(PLANTED, "k_sp
 GROUP_NAMES = {LABELS: "labels", PLANTED: "planted values", CROSS_MODAL: "cross-modal planted values"}
 PRINTED_K = {LABELS: (1, 2, 5, 20), PLANTED: (1, 2)}
 SPARSITY = (
-    "Neurons, PCA, ICA: dense; k: as many active on each meme as latents of the SAE; shuffled: an SAE of shuffled data; probe: on the "
+    "Neurons, PCA, ICA: dense; k: as many fire on each meme as latents; shuffled: an SAE of shuffled data; probe: on the "
     "whole embedding, the ceiling; permuted: labels within source. All rivals: contest.parquet."
 )
 
@@ -71,7 +71,7 @@ class Report:
             return
         sentence = self.standings.sentence(LABEL_AUROC, "best-unit AUROC")
         if rivals := self.standings.rivals_of(LABEL_AUROC):
-            sentence += f" Furthest ahead and furthest behind are relative to {NAMES[rivals[0]]}."
+            sentence += f" Furthest ahead, furthest behind: of {NAMES[rivals[0]]}."
         note = f"{sentence} {SPARSITY} {tracking('labels_auroc', 'The AUROC of the best unit for a label')}".strip()
         section = Section("Best unit for a label", note, "AUROC of the best unit, test memes")
         yield from self._row(LABEL_AUROC, f"mean of {self._n(LABEL_AUROC)} labels", section)
@@ -130,8 +130,10 @@ class Report:
         first = self.standings.middle("tpp", PLANTED)
         first = first if first in self.standings.events else self.standings.middle("tpp", LABELS)
         sentence = self.standings.sentence(first, f"TPP with {_units(first.k)}")
-        note = f"{sentence} Random latents: as many latents of the SAE, drawn at random. {tracking(f'{first.group}_tpp_5', 'TPP')}".strip()
-        section = Section("Ablating units", note)
+        note = (
+            f"{sentence} Random latents: as many of the SAE's, drawn. {tracking(f'{first.group}_tpp_5', 'TPP')}".strip()
+        )
+        section = Section("Units taken out", note)
         for estimator, label in (("tpp", "TPP"), ("tpp_auroc", "TPP in AUROC"), ("scr", "SCR")):
             for group in (LABELS, PLANTED):
                 event = self.standings.middle(estimator, group)

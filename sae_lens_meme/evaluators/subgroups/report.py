@@ -136,9 +136,9 @@ class Report:
 
     def _section(self) -> Section:
         return Section(
-            f"Subgroups: how much of the gap closes with {self.middle} latent{'s' * (self.middle != 1)} set to zero",
+            f"Subgroups: how much of the gap goes with {self.middle} latent{'s' * (self.middle != 1)} set to zero",
             "latents chosen on train and validation memes, gap on test memes, with as many memes flagged as before; matched: as "
-            f"many latents of similar firing rate ({self.given.n_matched} draws); AUROC lost: of the probe on all its test memes",
+            f"many latents of like firing rate ({self.given.n_matched} draws); AUROC lost: of the probe on all its test memes",
             "fall of the gap in false-positive rate, test memes",
         )
 

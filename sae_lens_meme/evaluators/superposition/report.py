@@ -210,7 +210,7 @@ class Report:
         )
         share, rival = (_percent(self.numbers[name][ANSWERING][0]) for name in (SAE, NEURONS))
         yield (
-            f"At equal firing rate {share} of the latents respond to a target (neurons {rival}), to {found[SAE]:.1f} on average of "
+            f"At equal firing rate {share} of the latents respond to a target (neurons {rival}), on average to {found[SAE]:.1f} of "
             f"{len(self.targets or ())}{f' ({beside})' if beside else ''}"
         )
 
