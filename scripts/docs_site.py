@@ -29,7 +29,7 @@ _LINK = re.compile(r"(?<=\]\()(?!\w+:|#)([^)\s#]+)(?=[)#\s])")
 
 def on_config(config: Any) -> Any:
     config.extra["made"] = made = {**commands(), **python_pages(), **notebooks()}
-    config.nav = [entry for entry in (_filled(entry, list(made)) for entry in config.nav) if entry]
+    config.nav = [entry for entry in (filled(entry, list(made)) for entry in config.nav) if entry]
     return config
 
 
@@ -53,7 +53,7 @@ def _put(files: Any, file: Any) -> None:
     files.append(file)
 
 
-def _filled(entry: Any, made: list[str]) -> Any:
+def filled(entry: Any, made: list[str]) -> Any:
     """A section of the nav in which `folder/*` has become the pages of that folder; None for one without any."""
     ((title, pages),) = entry.items()
     filled = [

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import base64
 import importlib.util
+import json
 import os
 import re
 import subprocess
 import sys
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -79,3 +82,53 @@ def test_every_public_name_is_in_the_reference(site: Path):
         assert set(module.__all__) <= headings, module.__name__
     page = (site / "api" / "sae_lens_meme.evaluators.html").read_text(encoding="utf-8")
     assert [name for name in evaluators.names() if f"{evaluators.find(name).__name__}" not in page] == []
+
+
+def hook() -> Any:
+    spec = importlib.util.spec_from_file_location("docs_site", ROOT / "scripts" / "docs_site.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_a_notebook_becomes_a_page_with_the_output_it_was_saved_with(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    png = base64.b64encode(b"\x89PNG picture").decode()
+    outputs = [
+        {"output_type": "stream", "name": "stdout", "text": "F1 0.99\n"},
+        {"output_type": "display_data", "data": {"image/png": png}, "metadata": {}},
+    ]
+    code = {"cell_type": "code", "id": "b", "source": "raise SystemExit", "outputs": outputs, "metadata": {}}
+    cells = [
+        {"cell_type": "markdown", "id": "a", "source": "# Memes to latents", "metadata": {}},
+        {**code, "execution_count": 1},
+    ]
+    folder = tmp_path / "docs" / "notebooks"
+    folder.mkdir(parents=True)
+    (folder / "1-latents.ipynb").write_text(
+        json.dumps({"cells": cells, "metadata": {}, "nbformat": 4, "nbformat_minor": 5})
+    )
+    site = hook()
+    monkeypatch.setattr(site, "ROOT", tmp_path)
+    made = site.notebooks()
+    (picture,) = (name for name in made if name.endswith(".png"))
+    assert made[picture] == b"\x89PNG picture"
+    page = made["notebooks/1-latents.md"]
+    assert page.startswith("# Memes to latents")
+    assert "F1 0.99" in page
+    assert f"]({picture.removeprefix('notebooks/')})" in page
+    nav = [site.filled(entry, list(made)) for entry in ({"Notebooks": ["notebooks/*"]}, {"Commands": ["commands/*"]})]
+    assert nav == [{"Notebooks": ["notebooks/1-latents.md"]}, None]
+
+
+def test_links_of_the_repository_become_links_of_the_site():
+    links = hook().site_links
+    assert links("[a](../benchmarks/README.md#one) ![b](contest.png)", "tour.md") == (
+        "[a](benchmarks.md#one) ![b](contest.png)"
+    )
+    assert links("![g](../docs/growth.png)", "benchmarks.md") == "![g](growth.png)"
+    assert links("[t](docs/tried.md) [w](https://example.org/docs/x.md)", "changelog.md") == (
+        "[t](tried.md) [w](https://example.org/docs/x.md)"
+    )
+    assert links("[n](../nowhere.md)", "tour.md") == "[n](../nowhere.md)"  # which the strict build refuses
