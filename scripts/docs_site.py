@@ -99,7 +99,7 @@ def _command(command: Any, parent: Any) -> str:
     for title, kind in (("Arguments", "argument"), ("Options", "option")):
         records = [p.get_help_record(context) for p in command.params if p.param_type_name == kind]
         rows = [f"| `{_cell(name)}` | {_cell(_text(help))} |" for name, help in filter(None, records)]
-        lines += [f"## {title}", "", "| | |", "| --- | --- |", *rows, ""] if rows else []
+        lines += [f"## {title}", "", f"| {kind} | what it does |", "| --- | --- |", *rows, ""] if rows else []
     return "\n".join(lines)
 
 

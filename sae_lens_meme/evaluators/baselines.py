@@ -90,7 +90,7 @@ ByBaseline = dict[tuple[str, str], dict[str, Measure]]
 class Baselines(Evaluator):
     """Counts of significant pairs under both protocols for the SAE and for each baseline.
 
-    The result has a table of one row a baseline x protocol, and `{protocol}/{baseline}/{count}` as numbers.
+    The result has a table of one row per baseline x protocol, and `{protocol}/{baseline}/{count}` as numbers.
 
     Args:
         concepts: as for `ConceptAlignment`.

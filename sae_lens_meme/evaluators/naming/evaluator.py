@@ -48,7 +48,7 @@ from sae_lens_meme.evaluators.result import Interval, Measure, Number, Quantity,
 
 
 class Naming(Evaluator):
-    """A name for every latent that deserves one.
+    """Names latents by caption words and concepts, and scores each name on memes that did not choose it.
 
     1. On the memes that are not held out, take for each latent the word with the largest z (log-odds with informative
        Dirichlet prior, within source) and the concept with the smallest exact p (within source).
