@@ -89,18 +89,26 @@ def commands() -> dict[str, str]:
     pages = {name: _command(command, context) for name, command in group.commands.items()}
     rows = [f"| [`{name}`]({name}.md) | {_line(group.commands[name].help)} |" for name in pages]
     index = ["# Commands", "", group.help, "", "| command | what it does |", "| --- | --- |", *rows, ""]
+    index += _tables(group, context)
     return {"commands/index.md": "\n".join(index)} | {f"commands/{name}.md": page for name, page in pages.items()}
 
 
 def _command(command: Any, parent: Any) -> str:
     context = type(parent)(command, info_name=command.name, parent=parent)
     usage = f"{context.command_path} {' '.join(command.collect_usage_pieces(context))}"
-    lines = [f"# {command.name}", "", command.help, "", "```console", f"$ {usage}", "```", ""]
+    return "\n".join(
+        [f"# {command.name}", "", command.help, "", "```console", f"$ {usage}", "```", "", *_tables(command, context)]
+    )
+
+
+def _tables(command: Any, context: Any) -> list[str]:
+    """Arguments and options with their help, each as a table."""
+    lines = []
     for title, kind in (("Arguments", "argument"), ("Options", "option")):
         records = [p.get_help_record(context) for p in command.params if p.param_type_name == kind]
         rows = [f"| `{_cell(name)}` | {_cell(_text(help))} |" for name, help in filter(None, records)]
         lines += [f"## {title}", "", f"| {kind} | what it does |", "| --- | --- |", *rows, ""] if rows else []
-    return "\n".join(lines)
+    return lines
 
 
 def _line(help: str) -> str:

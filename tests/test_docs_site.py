@@ -69,6 +69,9 @@ def test_every_command_has_its_own_help(site: Path):
         page = (site / "commands" / f"{name}.html").read_text(encoding="utf-8")
         flags = [flag for p in command.params if p.param_type_name == "option" for flag in p.opts]
         assert [flag for flag in flags if f"{flag}" not in page] == []
+    index = (site / "commands" / "index.html").read_text(encoding="utf-8")
+    assert "--version" in index
+    assert all(f'href="{name}.html"' in index for name in commands)
     assert "Seed of permutations and resamples." in (site / "commands" / "evaluate.html").read_text(encoding="utf-8")
 
 

@@ -45,11 +45,11 @@ def evaluate(
     progress: bool = True,
     **given: Any,
 ) -> dict[str, Any]:
-    """Evaluate an SAE on embeddings; a finished evaluation is not repeated.
+    """Evaluate an SAE on embeddings; what is done is not done again.
 
     The folder holds `evaluation.json` (every number with its control), the same tables as a page
     (`evaluation.html`) and as text (`evaluation.txt`), a figure of it (`evaluation.png`), `latents.safetensors`,
-    `numbers.parquet` (every number with its meaning), and one Parquet file for each evaluator with a table.
+    `numbers.parquet` (every number with its meaning), and one Parquet file an evaluator with a table.
 
     Args:
         sae: an SAE folder, ours or any that `sae_lens.SAE.load_from_disk` reads.
