@@ -21,6 +21,7 @@ from arrays import anisotropic
 from datasets import load_from_disk
 from test_evaluation_schema import check_evaluation
 
+import sae_lens_meme
 from sae_lens_meme.cli import main
 from sae_lens_meme.errors import StorageError
 from sae_lens_meme.export import mark_sae
@@ -71,6 +72,10 @@ def results(arrays: Path) -> Path:
         done = run(*arguments, cwd=arrays)
         assert done.returncode == 0, done.stderr
     return arrays
+
+
+def test_the_version_is_printed(capsys: pytest.CaptureFixture[str]):
+    assert here(("--version",), capsys) == (0, f"sae-lens-meme {sae_lens_meme.__version__}\n", "")
 
 
 def test_help_is_there_in_a_second():
@@ -197,7 +202,7 @@ def test_a_selection_that_fails_or_runs_twice_leaves_nothing_half_written(
     sources = (results / "S", results / "E")
     with monkeypatch.context() as patched:
         patched.setattr("datasets.Dataset.save_to_disk", full)
-        with pytest.raises(OSError, match="No space left"):
+        with pytest.raises(StorageError, match="the disk is full"):
             select_memes(*sources, out=tmp_path / "K")
     assert not [path for path in tmp_path.rglob("*") if ".writing" in path.name]
     with (
@@ -247,7 +252,7 @@ def test_evaluation_json_is_of_its_schema(results: Path):
         (("train", "demo.yaml", "--embeddings", "E", "--out", "o", "sae.k=999"), "k is 999, it must lie between 1 and d_sae 128"),
         (("train", "demo.yaml", "--embeddings", "E", "--out", "o", "sae.d_in=7"), "d_in is 7, the activations at the hook have 512"),
         (("train", "demo.yaml", "--embeddings", "E", "--out", "o", "lr=1e-3"), "1.0e-3"),
-        (("train", "demo.yaml", "--embeddings", "E", "--out", "o-lr", "lr=-1.0"), "Invalid learning rate: -1.0"),
+        (("train", "demo.yaml", "--embeddings", "E", "--out", "o-lr", "lr=-1.0"), "lr is -1.0, it must be above 0"),
         (("train", "demo.yaml", "--embeddings", "E", "--out", "o-scheduler", "lr_scheduler_name=foo"), "Unsupported scheduler: foo"),
         (("train", ".", "--embeddings", "E", "--out", "o"), ".: is a folder; recipes that come with the package: demo.yaml"),
         (("train", "demo.yaml", "--embeddings", "E", "--out", "V", "--overwrite"), "V: holds the result of 'evaluate', not of 'train'"),
