@@ -22,6 +22,10 @@ class _Merging(Options):
     """'all' keeps every labelled row; 'intervlm' the published 19,820 + 1,007."""
     holdout: Annotated[float, Field(ge=0, lt=0.5)] = 0.1
     """Share of validation and of test rows for a source that has no split of its own."""
+    near: Annotated[int, Field(ge=0, le=8)] = 4
+    """Pictures are near duplicates, and one group, if their 64-bit perceptual hashes differ in at most so many bits."""
+    dedupe: bool = False
+    """Drop train memes that share picture, near picture, caption or group with validation or test, and validation memes that do with test; they are listed in duplicates.jsonl."""
     on_bad: OnBad = "raise"
     """A row or picture that cannot be used: 'raise' stops, 'skip' lists it in bad_rows.jsonl."""
 

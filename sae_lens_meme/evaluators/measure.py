@@ -89,6 +89,7 @@ def measure(
     memes, other = _opened(embeddings), None if reference is None else _opened(reference)
     chosen = EvaluateOptions(**options)
     chosen.check()
+    memes = memes.without_contaminated() if chosen.exclude_contaminated else memes
     dictionary = load_sae(sae, chosen.hook) if isinstance(sae, (str, Path)) else sae
     require_same_memes(memes, other)
     hook = chosen.hook or dictionary.cfg.metadata.hook_name

@@ -64,6 +64,7 @@ def evaluate(
     names = options.names()
     options.check()
     dictionary, memes = load_sae(sae, options.hook), Embeddings.load(embeddings)
+    memes = memes.without_contaminated() if options.exclude_contaminated else memes
     reference = Embeddings.load(options.reference) if options.reference is not None else None
     require_same_memes(memes, reference)
     others = load_others(options.other_saes or ())
