@@ -16,7 +16,15 @@ import pyarrow.compute as pc
 from datasets import Array2D, ClassLabel, Dataset, Features, Value, concatenate_datasets
 
 from sae_lens_meme.errors import DataError, NonFiniteError, StorageError
-from sae_lens_meme.labels import SPLITS, is_label_column, is_missing, label_values, missing_code, read_split
+from sae_lens_meme.labels import (
+    SPLITS,
+    beyond_64_bits,
+    is_label_column,
+    is_missing,
+    label_values,
+    missing_code,
+    read_split,
+)
 from sae_lens_meme.storage import open_dataset, read_finished, sha256_json
 
 LEFT_OUT = "left out"
@@ -238,6 +246,8 @@ class Embeddings:
             )
         cells, place = _distinct(self._column(name))
         kind = self.dataset.features[name]
+        if (large := beyond_64_bits(cells)) is not None:
+            raise DataError(f"{name} is {cells[large]}, which does not fit 64 bits; number the classes anew")
         values = label_values(name, cells, kind.names if isinstance(kind, ClassLabel) else None)
         if (code := missing_code(name, values)) is not None:
             rows = int((place == values.index(code)).sum())

@@ -28,7 +28,7 @@ def read_folder(path: str | Path, columns: Columns = None, bad: BadRows | None =
     path = Path(path)
     root = path.parent if path.is_file() else source_folder(path, "your memes")
     found: list[Found] = [(None, path)] if path.is_file() else find_tables(root)
-    tables = [(split, read_table(file)) for split, file in found]
+    tables = [(split, read_table(file, keep_faults=True)) for split, file in found]
     maps = [column_map(columns, table) for _, table in tables]
     names = [
         [image_name(table, mapping, i) for i in range(len(table.rows))]

@@ -29,7 +29,7 @@ def read_hmc(root: str | Path, bad: BadRows | None = None) -> list[Row]:
     folder = image_folder(root, ["img", "images", "Images"])
     rows = []
     for path in _split_files(root):
-        table = read_table(path)
+        table = read_table(path, keep_faults=True)
         table.require(["img", "text"])  # phase 1 has no labels of its test memes
         rows += table_rows(table, Layout(COLUMNS, "hmc", root, folder, strip="img/", split=path.stem), bad or BadRows())
     return rows
