@@ -98,8 +98,7 @@ def _read_sources(options: CorpusOptions, bad: BadRows) -> list[Row]:
     sources = {name: path for name in READERS if (path := getattr(options, name, None)) is not None}
     if not sources:
         raise ConfigError(f"no source given; give at least one of {', '.join(READERS)}")
-    if options.columns is not None and options.folder is None:
-        raise ConfigError("columns: they map the table of `folder`, and no folder is given")
+    _refuse_idle(options, sources)
     published = {source for source, _ in INTERVLM_SPLITS}
     if options.preset == "intervlm" and (other := next((name for name in sources if name not in published), None)):
         raise ConfigError(f"preset: 'intervlm' is the merge of PrideMM, HMC and Memotion; use 'all' with a {other}")
@@ -108,6 +107,15 @@ def _read_sources(options: CorpusOptions, bad: BadRows) -> list[Row]:
         reader = READERS[name]
         rows += reader.read(path, bad=bad, **{option: getattr(options, option) for option in reader.takes})
     return rows
+
+
+def _refuse_idle(options: CorpusOptions, sources: Mapping[str, Any]) -> None:
+    """An option that is given, and that none of the sources takes."""
+    for option in {option for reader in READERS.values() for option in reader.takes}:
+        users = [name for name, reader in READERS.items() if option in reader.takes]
+        default = type(options).model_fields[option].default
+        if getattr(options, option) != default and not sources.keys() & set(users):
+            raise ConfigError(f"{option}: is an option of {' and '.join(users)}, and no {users[0]} is given")
 
 
 def _plan(

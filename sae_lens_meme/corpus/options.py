@@ -17,7 +17,9 @@ class _Merging(Options):
     section: ClassVar[str] = "corpus"
 
     columns: dict[str, Any] | File | None = None
-    """What the columns of --folder are, as a YAML file such as {text: caption, labels: {hate: is_hateful}}."""
+    """What the columns of --folder or --hub are, as a YAML file such as {text: caption, labels: {hate: is_hateful}}."""
+    fine_grained: File | None = None
+    """Fine-grained labels for --hmc: a file, or a folder of files, with gold_pc and gold_attack, joined by img."""
     preset: Preset = "all"
     """'all' keeps every labelled row; 'intervlm' the published 19,820 + 1,007."""
     holdout: Annotated[float, Field(ge=0, lt=0.5)] = 0.1
@@ -34,7 +36,7 @@ def corpus_options() -> type[CorpusOptions]:
     """`CorpusOptions` with a field for every reader that is registered now."""
     folder: Any = File | None  # pyright: ignore[reportOperatorIssue]
     fields: dict[str, Any] = {
-        name: (folder, Field(default=None, description=reader.help)) for name, reader in READERS.items()
+        name: (reader.kind or folder, Field(default=None, description=reader.help)) for name, reader in READERS.items()
     }
     sources = create_model("Sources", __base__=Options, **fields)
     return create_model("CorpusOptions", __base__=(_Merging, sources))  # type: ignore[return-value]

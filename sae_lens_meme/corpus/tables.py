@@ -10,7 +10,7 @@ import json
 import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,6 +18,7 @@ from sae_lens_meme.corpus.pictures import Embedded
 from sae_lens_meme.errors import BadTableError
 
 SUFFIXES = (".csv", ".tsv", ".jsonl", ".parquet")
+TAR = ".tar"
 
 Cells = Mapping[str, str | None]
 Faults = dict[int, str]
@@ -55,19 +56,21 @@ class Table:
             )
 
 
-def read_table(path: str | Path, *, keep_faults: bool = False) -> Table:
+def read_table(path: str | Path, *, keep_faults: bool = False, delimiter: str = "", kind: str = "") -> Table:
     """Read a whole table.
 
     Args:
         keep_faults: a row that cannot be read is not raised but listed in `Table.faults`.
+        delimiter: of a CSV, default a tab for .tsv and else a comma.
+        kind: one of `SUFFIXES`, where the name of the file does not say it.
 
     Raises:
         BadTableError: unknown kind, not UTF-8 (with the byte's offset), ragged, damaged, no rows;
             the message names file and row.
     """
     path = Path(path)
-    kind = path.suffix.lower()
-    if kind not in (*SUFFIXES, ".arrow"):
+    kind = kind or path.suffix.lower()
+    if kind not in (*SUFFIXES, ".arrow", TAR):
         raise BadTableError(f"{path.name}: is none of {', '.join(SUFFIXES)}; convert it")
     if not path.is_file():
         raise BadTableError(f"{path}: no such file; check the path")
@@ -76,11 +79,15 @@ def read_table(path: str | Path, *, keep_faults: bool = False) -> Table:
         from sae_lens_meme.corpus.arrow import read_arrow  # pyarrow takes its time to import
 
         columns, rows, rest = read_arrow(path)
+    elif kind == TAR:
+        from sae_lens_meme.corpus.tars import read_tar
+
+        columns, rows, rest = read_tar(path, faults)
     elif kind == ".jsonl":
         columns, rows = _read_jsonl(path, faults)
         rest = {}
     else:
-        columns, rows = _read_csv(path, "\t" if kind == ".tsv" else ",", faults)
+        columns, rows = _read_csv(path, delimiter or ("\t" if kind == ".tsv" else ","), faults)
         rest = {}
     return _checked(path, columns, rows, rest, faults, keep_faults)
 
@@ -119,6 +126,32 @@ def _checked(
     return Table(path, tuple(columns), cells, faults=faults, **rest)
 
 
+def derived(table: Table, columns: Mapping[str, Sequence[str | None]]) -> Table:
+    """The table with further columns, one cell a row."""
+    added = [dict(zip(columns, cells, strict=True)) for cells in zip(*columns.values(), strict=True)]
+    rows = [{**row, **more} for row, more in zip(table.rows, added, strict=True)]
+    return replace(table, columns=tuple(dict.fromkeys([*table.columns, *columns])), rows=rows)
+
+
+def cells_of(values: Mapping[str, Any]) -> tuple[Cells, str | None]:
+    """The cells of one row, and why it cannot be read, None if it can."""
+    faults: Faults = {}
+    return {name: _text(value, 1, faults) for name, value in values.items()}, faults.get(1)
+
+
+def read_values(path: Path, width: int, delimiter: str) -> list[list[str | None]]:
+    """The records of a CSV without a header.
+
+    Raises:
+        BadTableError: a record has another width.
+    """
+    records = list(_csv_records(path, read_text(path), delimiter))
+    for number, record in enumerate(records, start=1):
+        if len(record) != width:
+            raise BadTableError(f"{path.name}, row {number}: has {len(record)} fields, not {width}; download it again")
+    return records
+
+
 def _text(value: Any, number: int, faults: Faults) -> str | None:
     try:
         return cell_text(value)
@@ -128,7 +161,7 @@ def _text(value: Any, number: int, faults: Faults) -> str | None:
 
 
 def _read_csv(path: Path, delimiter: str, faults: Faults) -> tuple[list[str], list[dict[str, str | None]]]:
-    records = _csv_records(path, _decode(path), delimiter)
+    records = _csv_records(path, read_text(path), delimiter)
     header = [name or "" for name in next(records, [])]
     if not header:
         raise BadTableError(f"{path.name}: is empty; give a table with a header and rows")
@@ -167,7 +200,7 @@ def _csv_records(path: Path, text: str, delimiter: str) -> Iterator[list[str | N
 
 
 def _read_jsonl(path: Path, faults: Faults) -> tuple[list[str], list[dict[str, Any]]]:
-    lines = [line for line in _decode(path).split("\n") if line.strip()]  # not splitlines: U+2028 is text
+    lines = [line for line in read_text(path).split("\n") if line.strip()]  # not splitlines: U+2028 is text
     rows = [_json_row(number, line, faults) for number, line in enumerate(lines, start=1)]
     columns = list(dict.fromkeys(name for row in rows for name in row))
     if faults and not columns:
@@ -217,7 +250,8 @@ def cell_text(value: Any) -> str | None:
     return text
 
 
-def _decode(path: Path) -> str:
+def read_text(path: Path) -> str:
+    """UTF-8, without a byte order mark; raises BadTableError with the offset of a byte that is none."""
     try:
         return path.read_bytes().decode("utf-8").removeprefix("\ufeff")
     except UnicodeDecodeError as error:
