@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from datasets import Dataset, DatasetDict, concatenate_datasets
+from datasets import Dataset, DatasetDict, IterableDataset, concatenate_datasets
 
 from sae_lens_meme.corpus.groups import find_links
 from sae_lens_meme.corpus.leaks import deduplicate, dropped_counts
@@ -87,6 +87,21 @@ def load_rows(path: str | Path) -> Dataset:
         StorageError: there is no finished corpus in this folder.
     """
     return concatenate_datasets([rows for rows in load_corpus(path).values() if len(rows)])
+
+
+def stream_corpus(path: str | Path, split: str = "train") -> IterableDataset:
+    """The memes of a split one after the other, a file a shard, for corpora that are larger than memory.
+
+    `shuffle(buffer_size=...)`, `map` and a DataLoader of several workers (one a shard) work on it as on any stream.
+
+    Raises:
+        StorageError: there is no finished corpus in this folder.
+        ConfigError: it has no such split.
+    """
+    corpus = load_corpus(path)
+    if split not in corpus:
+        raise ConfigError(f"{path}: has no split {split!r}; it has {', '.join(corpus)}")
+    return corpus[split].to_iterable_dataset(num_shards=len(corpus[split].cache_files))
 
 
 def caption_of(meme: Mapping[str, Any]) -> str | None:

@@ -38,7 +38,7 @@ def corpus_card(splits: Mapping[str, Sequence[Row]], facts: Mapping[str, Any]) -
     readers = [(source, READERS.get(source)) for source in sources]
     preset = PRESETS[facts["preset"]].format(holdout=facts["holdout"])
     card = DatasetCard.from_template(
-        DatasetCardData(license="other", pretty_name="Meme corpus", tags=["memes"]),
+        DatasetCardData(license="other", pretty_name="Meme corpus", tags=["memes", "not-for-all-audiences"]),
         template_path=str(_TEMPLATE),
         n=f"{len(rows):,}",
         rows=_rows_table(splits, sources),

@@ -47,8 +47,8 @@ def read_harmeme(root: str | Path, bad: BadRows | None = None) -> list[Row]:
 
 def _labelled(table: Table) -> Table:
     """`somewhat harmful individual` is how the table gives a list of two."""
-    cells = [row["labels"] or "" for row in table.rows]
-    harmful = [next((name for name in HARMFUL if cell.startswith(name)), cell or None) for cell in cells]
+    cells = [row.get("labels") or "" for row in table.rows]
+    harmful = [next((name for name in HARMFUL if cell.startswith(name)), cell) for cell in cells]
     targets = {
         f"harms_{target}": [
             str(int(target in cell.split())) if HARMFUL.get(level) else None
