@@ -36,7 +36,14 @@ class Measured:
         for part, value in expected.items():
             if found.get(part) != value:
                 raise DataError(f"{evaluation}: is of another {part} than the one given; evaluate again")
-        self._names, self._probes = _table(evaluation / "naming.parquet"), _table(evaluation / "probes.parquet")
+        self._names, self._probes = (_plain(_table(evaluation / f"{name}.parquet")) for name in ("naming", "probes"))
+
+    @classmethod
+    def of_tables(cls, naming: pd.DataFrame | None, probes: pd.DataFrame | None) -> Measured:
+        """Of the tables of an evaluation at hand."""
+        made = cls(None, {})
+        made.given, made._names, made._probes = True, _plain(naming), _plain(probes)
+        return made
 
     def name(self, latent: int) -> Name:
         if self._names is None:
@@ -64,10 +71,13 @@ def _evidence(score: dict[str, Any], holds: Any) -> str:
     return measured if holds else f"no evidence: {measured}"
 
 
-def _table(path: Path) -> Any:
+def _table(path: Path) -> pd.DataFrame | None:
+    return pd.read_parquet(path) if path.is_file() else None
+
+
+def _plain(table: pd.DataFrame | None) -> Any:
     """With None for null, by latent where it has latents."""
-    if not path.is_file():
+    if table is None:
         return None
-    table = pd.read_parquet(path)
     table = table.astype(object).where(table.notna(), None)
     return table.set_index("latent", drop=False) if "latent" in table else table
