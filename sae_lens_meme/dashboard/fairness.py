@@ -43,20 +43,26 @@ def treated_worse(inputs: Inputs, words: Words) -> list[str]:
 
 
 def _sentence(row: dict[str, Any], inputs: Inputs, words: Words) -> str:
+    q = "below 1e-6" if row["q"] < 1e-6 else number(float(row["q"]))
     said = (
-        f"Memes with {words(str(row['subgroup']))} are treated worse: the classifier wrongly says "
-        f"{words(str(row['question']))} of {row['fpr_subgroup']:.0%} of them and of {row['fpr_background']:.0%} of the other "
-        f"memes ({several(int(row['n_subgroup_negative']), 'such meme')} without it; "
-        f"q {'below 1e-6' if row['q'] < 1e-6 else number(float(row['q']))})."
+        f"Memes with {words(str(row['subgroup']))} are treated worse: where {words(str(row['question']))} is not true of "
+        f"them, the classifier says it of {row['fpr_subgroup']:.0%} (of {several(int(row['n_subgroup_negative']), 'test meme')}), "
+        f"and of {row['fpr_background']:.0%} of such memes outside the group; q {q}."
     )
-    table: Any = inputs.table("subgroups")
-    same = table[(table["question"] == row["question"]) & (table["subgroup"] == row["subgroup"])]
-    taken = same[same["closed"].notna() & same["closed_matched"].notna()].to_dict("records") if "closed" in same else []
-    if not taken:
+    edit = _taken_out(row, inputs)
+    if edit is None:
         return said
-    most = max(taken, key=lambda edit: edit["n_ablated"])
     return (
-        f"{said} Without {several(int(most['n_ablated']), 'latent')} ({most['latents']}) the gap shrinks by "
-        f"{number(float(most['closed']))} of {number(float(row['fpr_gap']))}, without as many like them by "
-        f"{number(float(most['closed_matched']))}."
+        f"{said} Without the {several(int(edit['n_ablated']), 'latent')} that carry most of it ({edit['latents']}) the gap of "
+        f"{row['fpr_gap']:.2f} shrinks by {edit['closed']:.2f}, without as many like them by {edit['closed_matched']:.2f}."
     )
+
+
+def _taken_out(row: dict[str, Any], inputs: Inputs) -> dict[str, Any] | None:
+    """The edit of some five latents, where one was measured."""
+    table: Any = inputs.table("subgroups")
+    if not {"closed", "closed_matched"} <= set(table.columns):
+        return None
+    same = table[(table["question"] == row["question"]) & (table["subgroup"] == row["subgroup"])]
+    edits = same[same["closed"].notna() & same["closed_matched"].notna()].to_dict("records")
+    return min(edits, key=lambda edit: abs(edit["n_ablated"] - 5), default=None)

@@ -21,6 +21,7 @@ class Readings:
 
     def __init__(self, inputs: Inputs, words: Words):
         self._memes, self._latents, self._words = inputs.memes, inputs.latents, words
+        self._labels = {name: inputs.memes.label(name) for name in inputs.memes.label_names}
         self._reader = None
         if inputs.sae is not None and len(inputs.memes.rows("train")):
             measured = Measured.of_tables(inputs.table("naming"), inputs.table("probes"))
@@ -62,7 +63,7 @@ class Readings:
         }
 
     def _decision(self, found: Decision, row: int) -> dict[str, Any]:
-        label = self._memes.label(found.label)
+        label = self._labels[found.label]
         return {
             "label": clean(found.label),
             "decided": clean(self._words.level(found.label, found.decided)),

@@ -87,7 +87,7 @@ def _alike(
         drawn = []
         for carrier in carriers:
             near = left[np.argsort(np.abs(values[left] - values[carrier]), kind="stable")[:NEAR]]
-            drawn.append(int(rng.choice(near)))
+            drawn.append(int(near[rng.integers(len(near))]))
             left = left[left != drawn[-1]]
         found.append(np.array(drawn))
     return found

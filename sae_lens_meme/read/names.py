@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -57,10 +58,15 @@ class Measured:
         return Name(row["name"], **score, holds=holds, evidence=_evidence(score, row["holds"]))
 
     def probe(self, task: str) -> Score:
+        return Score(*(self._scores.get((task, space)) for space in ("latents", "latents_permuted")))
+
+    @cached_property
+    def _scores(self) -> dict[tuple[str, str], float | None]:
+        """By task and space."""
         if self._probes is None:
-            return Score(None, None)
-        rows: Any = self._probes[self._probes["task"] == task].set_index("space")["auroc_within_source"]
-        return Score(rows.get("latents"), rows.get("latents_permuted"))
+            return {}
+        columns = (self._probes[name] for name in ("task", "space", "auroc_within_source"))
+        return {(task, space): auroc for task, space, auroc in zip(*columns, strict=True)}
 
 
 def _evidence(score: dict[str, Any], holds: Any) -> str:

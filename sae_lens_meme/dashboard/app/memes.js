@@ -83,9 +83,11 @@ function scoresOf(memes, i) {
   };
 }
 
-/** The place of the largest score above 0, or null. */
+const LITTLE = 0.2; // of the largest score of a meme: less drives nothing
+
+/** The place of the largest score, or null where it is little. */
 function largest(scores) {
-  const best = (scores || []).reduce((a, v, k) => (v > (a < 0 ? 0 : scores[a]) ? k : a), -1);
+  const best = (scores || []).reduce((a, v, k) => (v > (a < 0 ? LITTLE : scores[a]) ? k : a), -1);
   return best < 0 ? null : best;
 }
 

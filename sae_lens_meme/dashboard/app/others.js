@@ -53,8 +53,7 @@ function Reading({ meme }) {
 
 function Decision({ row }) {
   const [low, middle, high] = row.random;
-  return html`<li><strong>${row.label}: ${row.decided}</strong> with probability ${number(row.probability)} (${wholePercent(row.prevalence)} of the train memes are)${row.right === null ? "" : row.right ? ", as it is labelled" : ", which is not its label"}.
-    <span class="dim">${row.evidence}.</span><br />
+  return html`<li><strong>${row.label}: ${row.decided}</strong> with probability ${number(row.probability)} (${wholePercent(row.prevalence)} of the train memes are)${row.right === null ? "" : row.right ? ", as it is labelled" : ", which is not its label"}.${" "}<span class="dim">${row.evidence}.</span><br />
     ${row.carriers.length ? html`Carried by ${row.carriers.map(([latent, share], i) => html`${i > 0 && ", "}<${LatentLink} latent=${latent} /> (${signedNumber(share)})`)}: without ${row.carriers.length === 1 ? "it" : "them"} ${number(row.without)}${row.random.length ? `, without as many others ${number(middle)} (${number(low)} to ${number(high)})` : "; too few others are active for a control"}.` : "No active latent carries it."}</li>`;
 }
 
