@@ -20,6 +20,7 @@ from report_inputs import pictures_of, small_inputs
 from seen_memes import write_memes
 
 from sae_lens_meme.attribute import attribute
+from sae_lens_meme.corpus import load_rows
 from sae_lens_meme.dashboard import DashboardOptions, Inputs, write_dashboard, write_report
 from sae_lens_meme.dashboard.concepts import concept_pages, glance, used_for
 from sae_lens_meme.dashboard.latents import LatentPages
@@ -33,6 +34,7 @@ from sae_lens_meme.dashboard.words import Words, listed, several
 from sae_lens_meme.embeddings import Embeddings
 from sae_lens_meme.errors import ConfigError, StorageError
 from sae_lens_meme.evaluators.run import evaluate
+from sae_lens_meme.read import MemeReader
 
 QUICK = DashboardOptions(map="tsne")
 WORDS = Words(make_embeddings({"hook_fused": np.eye(2, dtype=np.float32)}, labels={"hate": [0, 1], "humor": [0, 2]}))
@@ -98,6 +100,30 @@ def test_memes_of_attribute_are_shown_and_the_other_latents_have_some_too(folder
     others = [page["memes"] for page in pages[3:] if page["memes"]["at"]]
     assert others
     assert not any("words" in memes for memes in others)
+
+
+def test_a_memes_page_says_what_read_says(folders: Path, tmp_path: Path):
+    parts = parts_of(report_of(folders, tmp_path, readings=12))
+    ids = parts["part-search"]["id"]
+    pages = [page for i in range(-(-len(ids) // 64)) for page in parts[f"part-memes-{i}"]]
+    read = [place for place, page in enumerate(pages) if page["reading"] is not None]
+    assert len(read) == parts["core"]["n_read"] == 12
+    reader = MemeReader(folders / "sae", folders / "embeddings", folders / "evaluation", device="cpu")
+    corpus = load_rows(folders / "corpus")
+    row = {name: i for i, name in enumerate(corpus["id"])}[ids[read[0]]]
+    picture = io.BytesIO()
+    corpus[row]["image"].save(picture, "PNG")
+    said, page = reader.read(picture.getvalue(), corpus[row]["text"]), pages[read[0]]["reading"]
+    shown = [(latent["latent"], latent["decided_by"], latent["evidence"]) for latent in page["latents"]]
+    assert shown == [(found.latent, found.sides.decided_by, found.name.evidence) for found in said.latents]
+    assert {side for _, side, _ in shown} <= {"picture", "caption", "both", "either"}
+    assert len(page["decisions"]) == len(said.decisions) > 0
+    for mine, theirs in zip(page["decisions"], said.decisions, strict=True):
+        assert mine["label"] == theirs.label
+        assert mine["decided"] == Words(reader.embeddings).level(theirs.label, theirs.decided)
+        assert mine["carriers"] == [[carrier.latent, short(carrier.contribution)] for carrier in theirs.carriers]
+        numbers = (mine["probability"], mine["without"], *mine["random"])
+        assert numbers == pytest.approx((theirs.probability, theirs.without, *theirs.without_random), abs=1e-3)
 
 
 def test_what_is_done_is_not_done_again_and_a_killed_run_ends_the_same(folders: Path, tmp_path: Path, monkeypatch: Any):
@@ -173,11 +199,13 @@ def test_the_glance_has_a_line_a_concept_with_its_controls():
     latents = LatentPages(small_inputs(), QUICK)
     pages = concept_pages(latents)
     lines = glance(latents, pages)
-    assert [line["concept"] for line in lines] == latents.concept_names
+    assert [line["key"] for line in lines] == latents.concept_names
+    assert [line["concept"] for line in lines] == [latents.words(name) for name in latents.concept_names]
     for line, page in zip(lines, pages, strict=True):
         best = dict(zip(("f1_test", "f1_always_on"), page["rows"][0][8:10], strict=True))
         assert line["beats"] == (best["f1_test"] > best["f1_always_on"])
         assert line["found"] == (float(line["auroc"].split("(")[1].split(" ")[0]) > 0.5)
+        assert line["sure"] == ("none found" if not line["found"] else "clearly" if line["beats"] else "weakly")
 
 
 @pytest.mark.parametrize(

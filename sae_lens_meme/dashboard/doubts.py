@@ -10,7 +10,7 @@ import numpy as np
 from sae_lens_meme.dashboard.fairness import audited
 from sae_lens_meme.dashboard.inputs import Inputs
 from sae_lens_meme.dashboard.latents import LatentPages
-from sae_lens_meme.dashboard.verdicts import GOOD, NONE, REFUTED, UNTESTED, WEAK
+from sae_lens_meme.dashboard.verdicts import GOOD, NONE, REFUTED, TONES, UNTESTED, WEAK
 from sae_lens_meme.dashboard.words import Words, listed, several
 from sae_lens_meme.evaluators.contest.quantities import NAMES, PERMUTED, PROBE, RANDOM_LATENTS, SAE
 from sae_lens_meme.report.blocks import visible
@@ -20,6 +20,8 @@ FEW = 100
 STILL_RISING = 0.005
 """Explained variance of the validation memes that the last tenth of training still adds to an SAE that had not converged."""
 TARGETS = {"labels": "the best single unit for a label", "planted": "the best single unit for a planted value"}
+
+_NAMES = {word: word if word == NONE else f"{'an' if word[0] in 'aeiou' else 'a'} {word}" for word in TONES}
 
 
 def doubts(inputs: Inputs, latents: LatentPages, glance: list[dict[str, Any]]) -> list[str]:
@@ -109,15 +111,10 @@ def _names(latents: LatentPages) -> Iterator[str]:
     if "naming" not in latents.tables:
         return
     alive = [verdict.word for verdict, fires in zip(latents.verdicts, latents.firing, strict=True) if fires]
-    count = {word: alive.count(word) for word in (WEAK, REFUTED, UNTESTED, NONE)}
-    if any(count.values()):
-        each = [
-            f"{n:,} {'have' if n != 1 else 'has'} {'an' if word[0] in 'u' else 'a'} {word}"
-            for word, n in count.items()
-            if n and word != NONE
-        ]
-        none = [f"{count[NONE]:,} {'have' if count[NONE] != 1 else 'has'} no name"] if count[NONE] else []
-        yield f"Of {several(len(alive), 'latent')} that fire, {alive.count(GOOD):,} have a {GOOD}; {listed([*each, *none])}."
+    if any(word != GOOD for word in alive):
+        count = {word: alive.count(word) for word in (GOOD, WEAK, REFUTED, UNTESTED, NONE)}
+        each = [f"{n:,} {'has' if n == 1 else 'have'} {_NAMES[word]}" for word, n in count.items() if n or word == GOOD]
+        yield f"Of {several(len(alive), 'latent')} that fire, {listed(each)}."
 
 
 def _groups(inputs: Inputs, words: Words) -> Iterator[str]:

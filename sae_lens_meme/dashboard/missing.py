@@ -26,7 +26,7 @@ _ALSO = {
     "contest": ("what neurons and other simple units recover", "give the memes labels"),
     "confounders": (
         "whether a latent tells apart memes that share picture or caption",
-        "add such memes, or give pairs of ids (`evaluate --confounders.pairs FILE`)",
+        "add such memes, or give pairs of ids (`evaluate confounders.pairs=FILE`)",
     ),
     "baselines": ("how many pairs random directions find", "give the memes labels"),
     "stock_evals": ("what a classifier loses with the SAE spliced in", "give the memes labels"),
