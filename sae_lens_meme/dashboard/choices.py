@@ -49,7 +49,7 @@ class Choices:
 
     def strongest(self, most: int) -> list[int]:
         """Rows of the strongest meme of every latent, then of the next ones, at most so many."""
-        top = self._table[~self._table["last"]]
+        top = self._table.loc[~self._table["last"], :]
         ranked = top.sort_values(["rank", "latent"], kind="stable")["row"].tolist()
         return list(dict.fromkeys([*ranked, *self._rows.tolist()]))[:most]
 

@@ -120,7 +120,7 @@ def _names(latents: LatentPages) -> Iterator[str]:
 def _groups(inputs: Inputs, words: Words) -> Iterator[str]:
     probes = inputs.table("probes")
     if probes is not None and {"space", "task", "n_held_out"} <= set(probes.columns):
-        mine = probes[(probes["space"] == "latents") & (probes["n_held_out"] < FEW)]
+        mine = probes.loc[(probes["space"] == "latents") & (probes["n_held_out"] < FEW), :]
         few = [f"{row['task']} ({several(int(row['n_held_out']), 'meme')})" for row in mine.to_dict("records")]
         if few:
             yield f"Few held-out memes have a label, and its numbers are rough: {listed(few)}."

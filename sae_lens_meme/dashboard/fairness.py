@@ -28,8 +28,9 @@ def treated_worse(inputs: Inputs, words: Words) -> list[str]:
     pairs = audited(inputs)
     if pairs is None:
         return []
-    known = pairs[pairs["fpr_gap"].notna()]
-    worse = known[(known["q"] < ALPHA) & (known["fpr_gap"] > 0)].sort_values("fpr_gap", ascending=False, kind="stable")
+    known = pairs.loc[pairs["fpr_gap"].notna(), :]
+    worse = known.loc[(known["q"] < ALPHA) & (known["fpr_gap"] > 0), :]
+    worse = worse.sort_values("fpr_gap", ascending=False, kind="stable")
     if not len(worse):
         if not len(known):
             return ["Nothing can be said: no group has enough memes."]

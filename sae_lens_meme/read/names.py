@@ -85,5 +85,5 @@ def _plain(table: pd.DataFrame | None) -> Any:
     """With None for null, by latent where it has latents."""
     if table is None:
         return None
-    table = table.astype(object).where(table.notna(), None)
-    return table.set_index("latent", drop=False) if "latent" in table else table
+    plain: Any = table.astype(object).where(table.notna(), None)
+    return plain.set_index("latent", drop=False) if "latent" in plain else plain
