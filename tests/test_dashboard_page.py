@@ -199,7 +199,8 @@ def test_both_aurocs_say_which_way_they_go(browser: Any, report: Path):
         for latent in range(24):
             tab.evaluate(f"location.hash = 'latent={latent}'")
             tab.locator("h1:visible", has_text=f"Latent {latent}:").wait_for()
-            for text in tab.locator("main:visible .answers div").all_inner_texts():
+            tab.wait_for_selector(".about")
+            for text in tab.locator("main:visible .about, main:visible .answers div").all_inner_texts():
                 assert (
                     "AUROC" not in text or "From the name to the latent: AUROC" in text or "weak name" in text.lower()
                 )
@@ -250,6 +251,20 @@ def test_a_memes_page_reads_the_meme(browser: Any, report: Path):
         for row in reading["latents"]:
             assert row["evidence"] in text
         assert tab.locator(".reading .says tbody tr").count() == len(reading["latents"])
+    assert heard == []
+
+
+def test_a_memes_latents_are_cards_on_a_narrow_screen(browser: Any, report: Path):
+    parts = parts_of(report)
+    pages = [page for name, part in parts.items() if name.startswith("part-memes-") for page in part]
+    place = next(place for place, page in enumerate(pages) if page["reading"])
+    with opened(
+        browser, report, f"#meme={parts['part-search']['id'][place]}", viewport={"width": 390, "height": 800}
+    ) as (tab, heard):
+        tab.wait_for_selector(".says")
+        assert tab.evaluate("document.documentElement.scrollWidth") <= 390
+        lefts = tab.locator(".says tbody tr").first.locator("th, td")
+        assert len(set(lefts.evaluate_all("all => all.map(e => Math.round(e.getBoundingClientRect().left))"))) == 1
     assert heard == []
 
 

@@ -80,7 +80,7 @@ function Body({ latent, page, brief }) {
   const body = useRef(null);
   const about = page.answers[0];
   const sections = [
-    ["Verdicts", html`<${Answers} answers=${page.answers} />`],
+    ["Verdicts", html`<${Answers} answers=${page.answers.slice(1)} />`],
     ["Concepts", html`<${ConceptBars} page=${page} />`],
     ["What an edit does to the classifiers", html`<${EffectBars} page=${page} />`],
     ["How strongly it fires", html`<${Histogram} counts=${page.histogram} largest=${core.latents.largest[latent]} fires=${core.latents.fires[latent]} />`],

@@ -106,7 +106,10 @@ function driversOf(memes) {
     if (word !== null) count("word", memes.words[i][word].toLowerCase(), { at: i, word, text: memes.words[i][word], score: words[word] * most });
     if (patch !== null) count("region", patch, { at: i, patch, text: placeOf(patch), score: patches[patch] * most });
   });
-  return Object.entries(found).map(([kind, items]) => [kind, [...items.values()].sort((a, b) => b.n - a.n || b.score - a.score).slice(0, MOST_DRIVERS)]);
+  return Object.entries(found).map(([kind, items]) => {
+    const ranked = [...items.values()].sort((a, b) => b.n - a.n || b.score - a.score);
+    return [kind, ranked.filter(({ n }, k) => k === 0 || n > 1).slice(0, MOST_DRIVERS)];
+  });
 }
 
 /** The words and the regions that drive the latent most, each a link to where it is. */

@@ -39,13 +39,13 @@ function Reading({ meme }) {
     : "It was not read: that needs the SAE and memes that it was trained on."}</p></section>`;
   const { latents, decisions } = meme.reading;
   return html`<section class="reading wide"><h2>What the model sees in it</h2>
-    <div class="scroll"><table class="says"><caption class="unseen">The strongest latents of this meme</caption>
+    <table class="says stacked"><caption class="unseen">The strongest latents of this meme</caption>
       <thead><tr><th scope="col">latent</th><th scope="col">how good its name is</th><th scope="col">decided by</th><th scope="col">stays active with other captions / pictures</th></tr></thead>
       <tbody>${latents.map((row) => html`<tr><th scope="row"><${LatentLink} latent=${row.latent} /></th>
-        <td><${Tag} tone=${core.tones[core.latents.verdict[row.latent]]}>${core.latents.verdict[row.latent]}<//> <span class="dim">${row.evidence}</span></td>
-        <td>${SIDES[row.decided_by] ?? "not known"}</td><td>${row.kept ? row.kept.map(wholePercent).join(" / ") : "–"}</td></tr>`)}</tbody>
-    </table></div>
-    <p class="note">${core.no_sides ? `Which side decides a latent is not known: ${core.no_sides}.` : "Decided by the picture: the latent stays active with 4 of 5 captions of other memes; by the caption: with 4 of 5 of their pictures; both: with neither."}</p></section>
+        <td data-label="name"><${Tag} tone=${core.tones[core.latents.verdict[row.latent]]}>${core.latents.verdict[row.latent]}<//> <span class="dim">${row.evidence}</span></td>
+        <td data-label="decided by">${SIDES[row.decided_by] ?? "not known"}</td><td data-label="with other captions / pictures">${row.kept ? row.kept.map(wholePercent).join(" / ") : "–"}</td></tr>`)}</tbody>
+    </table>
+    <p class="note">${core.no_sides ? `Which side decides a latent is not known: ${core.no_sides}.` : "Decided by the picture: the latent stays active with 4 of 5 captions of other memes; by the caption: with 4 of 5 of their pictures; both: with neither; either: with both of them."} A name is weak where its AUROC is under 0.6, or where the latent does not find the memes that the name says: the latent's page says which.</p></section>
   <section class="reading wide"><h2>What each label's classifier says, and which latents carry that</h2>
     ${decisions.length ? html`<ul class="decisions">${decisions.map((row) => html`<${Decision} row=${row} split=${meme.split} />`)}</ul>
     <p class="note">A probe on the latents. Contributions of latents add up, with a constant, to the logit of this class above that of the next. As many others: active latents with like activation taken out instead, median and 95 % of the draws.${meme.split === "train" ? " This is one of the memes that the probes were fitted to: they flatter themselves on it." : ""}</p>` : html`<p class="note">No label of these memes allows a classifier.</p>`}</section>`;
