@@ -10,7 +10,7 @@ import pytest
 from report_inputs import small_inputs
 
 from sae_lens_meme.dashboard import DashboardOptions, Inputs
-from sae_lens_meme.dashboard.concepts import concept_pages, glance
+from sae_lens_meme.dashboard.concepts import concept_pages, found, glance
 from sae_lens_meme.dashboard.doubts import doubts, still_rising
 from sae_lens_meme.dashboard.fairness import treated_worse
 from sae_lens_meme.dashboard.latents import LatentPages
@@ -154,3 +154,21 @@ def test_what_was_not_done_is_one_sentence_with_why_and_what_would_help():
         "The report cannot say what contest with shuffled data gives, because it is foreign."
     )
     assert all(sentence.count(". ") == 0 for sentence in found.values())
+
+
+def test_what_was_found_counts_what_the_table_shows():
+    latents = LatentPages(small_inputs(), QUICK)
+    line = {"found": True, "sure": "clearly", "driven": "the picture", "uses": True}
+    lines = [line, line | {"sure": "weakly", "uses": False}, line | {"found": False, "sure": "none found"}]
+    said = found(lines, latents)
+    assert said[0] == "Of 3 concepts, a latent tells 1 clearly and 1 weakly; for 1 none was found."
+    assert said[1] == "Of 2 such latents, the picture drives 2, the caption drives 0 and both together drive 0."
+    assert said[2] == "The classifier of the concept's own label uses 1 of 2 such latents."
+    good = [verdict.word for verdict in latents.verdicts].count("good name")
+    assert said[3].startswith(f"{good} of ")
+    assert found([], replace_tables(latents)) == []
+
+
+def replace_tables(latents: LatentPages) -> LatentPages:
+    """The same without any table."""
+    return LatentPages(replace(latents.inputs, tables={}), QUICK)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 from sae_lens_meme.dashboard.latents import CONCEPT_COLUMNS, LatentPages
 from sae_lens_meme.dashboard.numbers import clean, short
 from sae_lens_meme.dashboard.sentences import chance
-from sae_lens_meme.dashboard.use import uses
+from sae_lens_meme.dashboard.use import Use, uses
 from sae_lens_meme.dashboard.verdicts import CHANCE, GOOD, beats_always_on, of_concept
 from sae_lens_meme.dashboard.words import Words, listed, several
 from sae_lens_meme.errors import ConfigError
@@ -92,15 +93,14 @@ def _glance(latents: LatentPages, page: dict[str, Any]) -> dict[str, Any]:
             str(decided), "not known"
         ),
         "used": used_for(page["name"], effects, latents.words),
+        "uses": None if (own := own_use(page["name"], effects)) is None else own.beats,
     }
 
 
 def used_for(concept: str, effects: list[dict[str, Any]], words: Words) -> str:
     """Whether the classifier of the concept's own label uses the latent, and which others do."""
-    label = Concept.parse(concept).label if _is_plain(concept) else concept
-    found = uses(effects)
-    mine = next((use for use in found if use.label == label), None)
-    others = [visible(use.label) for use in found if use.beats and use.label != label]
+    label, mine = label_of(concept), own_use(concept, effects)
+    others = [visible(use.label) for use in uses(effects) if use.beats and use.label != label]
     also = f"; {'also ' if mine and mine.beats else ''}used by {listed(others)}" if others else ""
     if mine is None:
         return f"{visible(label)}: not measured{also}"
@@ -108,40 +108,47 @@ def used_for(concept: str, effects: list[dict[str, Any]], words: Words) -> str:
     return f"{visible(label)}: {verdict} ({words(f'{label}={mine.level}')} {mine.measured}){also}"
 
 
+def own_use(concept: str, effects: list[dict[str, Any]]) -> Use | None:
+    """What taking the latent out does to the classifier of the concept's label; None where it was not measured."""
+    return next((use for use in uses(effects) if use.label == label_of(concept)), None)
+
+
+def label_of(concept: str) -> str:
+    """A concept that is no predicate on a label stands for itself."""
+    try:
+        return Concept.parse(concept).label
+    except ConfigError:
+        return concept
+
+
 def found(lines: list[dict[str, Any]], latents: LatentPages) -> list[str]:
     """What the run found, in plain sentences with their counts."""
-    said = []
+    return [*_told(lines), *_driven([line for line in lines if line["found"]]), *_named(latents)]
+
+
+def _told(lines: list[dict[str, Any]]) -> Iterator[str]:
     if lines:
         count = {word: sum(line["sure"] == word for line in lines) for word in ("clearly", "weakly", "none found")}
-        said.append(
+        yield (
             f"Of {several(len(lines), 'concept')}, a latent tells {count['clearly']} clearly and {count['weakly']} weakly; for "
             f"{count['none found']} none was found."
         )
-        told = [line for line in lines if line["found"]]
-        driven = {
-            side: sum(line["driven"] == side for line in told)
-            for side in ("the picture", "the caption", "both together")
-        }
-        if any(driven.values()):
-            each = [f"{side} {'drives' if side != 'both together' else 'drive'} {n}" for side, n in driven.items()]
-            said.append(f"Of {several(len(told), 'such latent')}, {listed(each)}.")
-        asked = [line for line in told if ": yes" in line["used"] or ": no (" in line["used"]]
-        if asked:
-            using = sum(": yes" in line["used"] for line in asked)
-            said.append(
-                f"The classifier of the concept's own label uses {using} of {several(len(asked), 'such latent')}."
-            )
+
+
+def _driven(told: list[dict[str, Any]]) -> Iterator[str]:
+    """Of the latents that tell a concept: what drives them, and whether they are used."""
+    sides = {"the picture": "drives", "the caption": "drives", "both together": "drive"}
+    driven = {side: sum(line["driven"] == side for line in told) for side in sides}
+    if any(driven.values()):
+        each = [f"{side} {sides[side]} {n}" for side, n in driven.items()]
+        yield f"Of {several(len(told), 'such latent')}, {listed(each)}."
+    asked = [line["uses"] for line in told if line["uses"] is not None]
+    if asked:
+        yield f"The classifier of the concept's own label uses {sum(asked)} of {several(len(asked), 'such latent')}."
+
+
+def _named(latents: LatentPages) -> Iterator[str]:
     if "naming" in latents.tables:
         alive = [verdict.word for verdict, fires in zip(latents.verdicts, latents.firing, strict=True) if fires]
-        said.append(
-            f"{alive.count(GOOD):,} of {several(len(alive), 'latent')} that fire {'has' if alive.count(GOOD) == 1 else 'have'} a {GOOD}."
-        )
-    return said
-
-
-def _is_plain(concept: str) -> bool:
-    try:
-        Concept.parse(concept)
-    except ConfigError:
-        return False
-    return True
+        good = alive.count(GOOD)
+        yield f"{good:,} of {several(len(alive), 'latent')} that fire {'has' if good == 1 else 'have'} a {GOOD}."
