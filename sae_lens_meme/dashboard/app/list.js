@@ -14,8 +14,9 @@ const ORDERS = {
   strong: ["largest activation", (a) => -(core.latents.largest[a] ?? 0)],
 };
 
-/** Whether a key of the data, or how it is shown, holds the text. */
-const says = (key, wanted) => key !== null && (key.toLowerCase().includes(wanted) || called(key).toLowerCase().includes(wanted));
+/** Keys of the data and how they are shown, in lower case. */
+const lowered = (keys) => keys.map((key) => (key === null ? "" : `${key}\n${called(key)}`.toLowerCase()));
+const LOWER = { name: lowered(core.latents.name), concept: lowered(core.concepts) };
 
 /** What holds the text: latents by name and number, concepts with their latents, and memes by caption, id and label. */
 function matching(text, search) {
@@ -27,10 +28,10 @@ function matching(text, search) {
   search?.lower.forEach((caption, place) => caption.includes(wanted) && memes.add(place));
   search?.id.forEach((id, place) => id.toLowerCase().includes(wanted) && memes.add(place));
   if (levels.size) search.has.forEach((has, place) => has.some((k) => levels.has(k)) && memes.add(place));
-  const concepts = core.concepts.map((name, k) => (says(name, wanted) ? k : -1)).filter((k) => k >= 0);
+  const concepts = core.concepts.map((_, k) => k).filter((k) => LOWER.concept[k].includes(wanted));
   const [byName, byConcept, byMeme] = [new Set(), new Set(), new Set()];
   for (let latent = 0; latent < LATENTS; latent++) {
-    if (String(latent) === wanted || says(core.latents.name[latent], wanted)) byName.add(latent);
+    if (String(latent) === wanted || LOWER.name[latent].includes(wanted)) byName.add(latent);
     else if (concepts.some((k) => core.latents.concepts[latent].includes(k))) byConcept.add(latent);
     else if (memes.size && search.of[latent].some((place) => memes.has(place))) byMeme.add(latent);
   }
