@@ -16,6 +16,7 @@ from sae_lens.constants import RUNNER_CFG_FILENAME, SAE_CFG_FILENAME, SAE_WEIGHT
 from safetensors.torch import save_file
 from tqdm.auto import tqdm
 
+from sae_lens_meme.embed.options import HEADS
 from sae_lens_meme.embeddings import Embeddings
 from sae_lens_meme.errors import DataError
 from sae_lens_meme.storage import StepFolder, to_json, write_text
@@ -62,7 +63,7 @@ def train(
         embeddings = Embeddings.load(embeddings)
     chunk = config.section.get("store_batch_size_prompts", 64)
     data = open_data(embeddings, list(config.hooks.values()), model=model, chunk=chunk)
-    section = {"model_name": _model_name(embeddings)} | dict(config.section)
+    section = _model(embeddings) | dict(config.section)
     config = TrainConfig(section, config.recipe)
     with StepFolder(out, "train", _fingerprint(config, data, model, shuffled), overwrite=overwrite) as folder:
         if not folder.complete:
@@ -198,10 +199,13 @@ def _fingerprint(config: TrainConfig, data: TrainingData, model: Any, shuffled: 
     }
 
 
-def _model_name(embeddings: Embeddings) -> str:
-    """The name of the model without a local path, which would tell of this machine."""
+def _model(embeddings: Embeddings) -> dict[str, Any]:
+    """What SAELens' `load_model` needs to load the model again, without a local path, which would tell of this machine."""
     name = str(embeddings.facts.get("model", "unknown"))
-    return Path(name).name if Path(name).is_absolute() else name
+    name = Path(name).name if Path(name).is_absolute() else name
+    if embeddings.facts.get("fusion") != "memeclip":
+        return {"model_name": name}
+    return {"model_name": name, "model_from_pretrained_kwargs": {"fusion": "memeclip", "heads": HEADS}}
 
 
 def _copy(source: Path, target: Path) -> None:
