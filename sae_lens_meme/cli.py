@@ -133,6 +133,7 @@ def train(
     model: Annotated[str, typer.Option(help="The model for live training.")] = "ViT-L-14/openai",
     fusion: Annotated[Literal["clip", "memeclip"], typer.Option(help="The fusion for live training.")] = "clip",
     heads: Annotated[Path | None, typer.Option(help="Live training with memeclip: its trained checkpoint.")] = None,
+    given: Annotated[Path | None, typer.Option("--from", help="Begin with this SAE, ours or any of SAELens'.")] = None,
     overwrite: Overwrite = False,
 ) -> None:
     """Train an SAE through SAELens; the result is a stock SAELens SAE folder."""
@@ -147,6 +148,7 @@ def train(
         model=model,
         fusion=fusion,
         heads=heads,
+        given=given,
         overwrite=overwrite,
     )
     for folder, numbers in trained_saes(out).items():

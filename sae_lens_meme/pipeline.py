@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 import time
 from collections.abc import Sequence
@@ -167,6 +168,7 @@ def train_step(
     model: str = "ViT-L-14/openai",
     fusion: str = "clip",
     heads: str | Path | None = None,
+    given: str | Path | None = None,
     overwrite: bool = False,
 ) -> None:
     """Train on embeddings, or live on a corpus through a model's towers.
@@ -179,6 +181,8 @@ def train_step(
     if (embeddings is None) == (corpus is None):
         raise ConfigError("give --embeddings (cached) or --corpus (live), one of the two")
     source = read_yaml(config) if isinstance(config, (str, Path)) else config
+    if given is not None:
+        overrides = [*overrides, f"from_pretrained_path={json.dumps(str(given))}"]
     if embeddings is not None:
         train(source, out=out, overrides=overrides, embeddings=embeddings, overwrite=overwrite)
     else:

@@ -11,6 +11,9 @@ from safetensors.torch import save
 from sae_lens_meme.embeddings import Embeddings
 from sae_lens_meme.storage import read_json, sha256_json
 
+TRAINED_FURTHER = "trained_further"
+"""In the metadata of an SAE: training began with weights whose own training rows are not known."""
+
 
 def training_rows_known(sae: Any, embeddings: Embeddings) -> str | None:
     """None where the train rows of the embeddings are the ones that the SAE was trained on; else why that is not known.
@@ -20,6 +23,8 @@ def training_rows_known(sae: Any, embeddings: Embeddings) -> str | None:
     """
     metadata = sae.cfg.metadata
     unknown = "the training rows of this SAE are not known, test memes may be among them"
+    if metadata[TRAINED_FURTHER]:
+        return f"{unknown}: it was trained further from weights whose training rows are not known"
     if metadata.embeddings_fingerprint is None or metadata.train_rows_fingerprint is None:
         return f"{unknown}: it carries no record of them, as `sae-lens-meme train` writes"
     if metadata.weights_fingerprint != weights_fingerprint(sae):

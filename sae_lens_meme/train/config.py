@@ -24,6 +24,7 @@ from sae_lens_meme.device import pick_device
 from sae_lens_meme.errors import ConfigError
 from sae_lens_meme.hooks.names import FUSED
 from sae_lens_meme.options import Count, Options, Positive, check_keys, check_value
+from sae_lens_meme.train.given import hook_of, with_shape_of
 from sae_lens_meme.train.saelens import quiet, refused_by_saelens, seeded, try_out
 
 RUNNER_DEFAULTS: dict[str, Any] = {
@@ -49,9 +50,9 @@ FORCED: dict[str, Any] = {  # one meme is a sequence of one token, and the step 
     "save_final_checkpoint": False,
 }
 IGNORED_IF_GIVEN = ("use_cached_activations", "streaming")  # any value of theirs gives the same training
+TAKEN_BEFORE = "from_pretrained_path"  # the step reads the SAE itself
 INSTEAD = {
     "resume_from_checkpoint": "an interrupted run is resumed by the same command",
-    "from_pretrained_path": "a given SAE is trained from Python, with MemeSAETrainingRunner(cfg, embeddings, override_sae=...)",
     "cached_activations_path": "give the result of 'embed'",
 }
 NARROWER = {"seed": Count, "n_checkpoints": Count} | dict.fromkeys(
@@ -91,6 +92,12 @@ class TrainConfig:
     def hooks(self) -> dict[str, str]:
         """Names of the SAEs and their hooks; a single SAE has the empty name."""
         return dict(self.recipe.hook_names or {"": self.section.get("hook_name", FUSED)})
+
+    @property
+    def given(self) -> dict[str, Path]:
+        """Names of the SAEs and the folders of those they begin with; a folder of several has one a name."""
+        path = self.section.get(TAKEN_BEFORE)
+        return {name: Path(path) / name for name in self.hooks} if path else {}
 
     @property
     def seed(self) -> int:
@@ -152,6 +159,8 @@ def load_train_config(source: str | Path | Mapping[str, Any], overrides: Iterabl
     check_keys("train", section, [*types, *Recipe.model_fields])
     recipe = Recipe(**{key: section.pop(key) for key in list(section) if key in Recipe.model_fields})
     _check_names(recipe.hook_names or {})
+    _check_parts(section, types)
+    section = _begun_with(TrainConfig(section, recipe))
     _check_section(section, types)
     if recipe.epochs is not None and section.get("training_tokens"):
         raise ConfigError("train: give either epochs or training_tokens, not both")
@@ -167,12 +176,27 @@ def _check_names(names: Iterable[str]) -> None:
             )
 
 
-def _check_section(section: dict[str, Any], types: dict[str, Any]) -> None:
+def _check_parts(section: dict[str, Any], types: dict[str, Any]) -> None:
     for part in ("sae", "logger"):
         section[part] = section.get(part) or {}
         check_value(f"train.{part}", section[part], dict)
+    if TAKEN_BEFORE in section:
+        check_value(f"train.{TAKEN_BEFORE}", section[TAKEN_BEFORE], types[TAKEN_BEFORE])
+
+
+def _begun_with(config: TrainConfig) -> dict[str, Any]:
+    """The section with what the SAEs to begin with say of themselves: their shape, and the hook of a single one."""
+    section = dict(config.section)
+    for name, folder in config.given.items():
+        section["sae"] = with_shape_of(folder, section["sae"])
+        if not name and "hook_name" not in section and (hook := hook_of(folder)):
+            section["hook_name"] = hook
+    return section
+
+
+def _check_section(section: dict[str, Any], types: dict[str, Any]) -> None:
     for key, value in section.items():
-        if key in FORCED and key not in IGNORED_IF_GIVEN and value != FORCED[key]:
+        if key in FORCED and key not in (*IGNORED_IF_GIVEN, TAKEN_BEFORE) and value != FORCED[key]:
             instead = f": {INSTEAD[key]}" if key in INSTEAD else ""
             raise ConfigError(f"train.{key} is {value!r}, this step sets it to {FORCED[key]!r}; leave it out{instead}")
         if key not in ("sae", "logger"):

@@ -22,10 +22,13 @@ from sae_lens_meme.errors import DataError
 from sae_lens_meme.storage import StepFolder, to_json, write_text
 from sae_lens_meme.train.config import TrainConfig, load_train_config
 from sae_lens_meme.train.data import TrainingData, open_data
+from sae_lens_meme.train.given import given_sha256, load_given
 from sae_lens_meme.train.monitor import Reconstruction, Trainers, reconstruction
 from sae_lens_meme.train.runner import MemeMultiSAETrainingRunner, MemeSAETrainingRunner, multi_config
 
 LOG, CHECKPOINTS = "training_log.jsonl", "checkpoints"
+GIVEN = "begun_with"
+"""In the fingerprint: hashes of the SAEs that training began with."""
 
 
 def train(
@@ -117,9 +120,14 @@ class _Step:
             "log": self._log,
             "progress": self.progress,
         }
+        hooks = self.config.hooks
+        given = {
+            name: load_given(path, self.configs[name].sae, hooks[name]) for name, path in self.config.given.items()
+        }
         if recipe.hook_names:
-            return MemeMultiSAETrainingRunner(multi_config(self.configs, self.config.hooks), self.data, **options)
-        return MemeSAETrainingRunner(self.configs[""], self.data, **options)
+            cfg = multi_config(self.configs, hooks)
+            return MemeMultiSAETrainingRunner(cfg, self.data, override_saes=given or None, **options)
+        return MemeSAETrainingRunner(self.configs[""], self.data, override_sae=given.get(""), **options)
 
     def _runner_cfg(self) -> dict[str, Any]:
         """What SAELens saves as runner_cfg.json, and the keys of ours that made it."""
@@ -127,7 +135,11 @@ class _Step:
             stock = multi_config(self.configs, self.config.hooks).to_dict()
         else:
             stock = self.configs[""].to_dict()
-        return {**stock, "sae_lens_meme": {**self.config.recipe.model_dump(), "shuffled": self.shuffled}}
+        ours = {**self.config.recipe.model_dump(), "shuffled": self.shuffled}
+        ours |= (
+            {GIVEN: {name: given_sha256(path) for name, path in self.config.given.items()}} if self.config.given else {}
+        )
+        return {**stock, "sae_lens_meme": ours}
 
     def _write_sae(self, name: str, trainer: Any) -> None:
         with tempfile.TemporaryDirectory() as made:
@@ -189,6 +201,7 @@ def _one_line(record: dict[str, Any]) -> str:
 def _fingerprint(config: TrainConfig, data: TrainingData, model: Any, shuffled: bool) -> dict[str, Any]:
     n_rows = len(data.train_rows)
     resolved = {name: config.resolve(data.d_in[hook], n_rows, hook) for name, hook in config.hooks.items()}
+    given = {name: given_sha256(path) for name, path in config.given.items()}
     live_model = None if model is None else str(getattr(model, "fingerprint", type(model).__name__))
     return {
         "embeddings": data.embeddings.fingerprint,
@@ -196,6 +209,7 @@ def _fingerprint(config: TrainConfig, data: TrainingData, model: Any, shuffled: 
         "config": resolved if config.recipe.hook_names else resolved[""],
         "recipe": config.recipe.model_dump(),
         "shuffled": shuffled,
+        **({GIVEN: given} if given else {}),
     }
 
 
