@@ -302,13 +302,18 @@ def select(
 
 
 def import_(
-    folder: Annotated[Path, typer.Argument(help="An SAE of another project, e.g. of dictionary_learning.")],
+    folder: Annotated[Path, typer.Argument(help="An SAE of another project: its folder, or its ae.pt.")],
     out: Out,
+    converter: Annotated[
+        str | None, typer.Option(help="dictionary_learning, intervlm, sparsify; default what its files tell.")
+    ] = None,
+    hook: Annotated[str, typer.Option(help="The hook whose activations it takes.")] = "hook_fused",
+    k: Annotated[int | None, typer.Option(help="Active latents of a TopK SAE, where its files do not say.")] = None,
 ) -> None:
     """Turn an SAE of another project into a stock SAELens SAE folder that computes the same."""
     from sae_lens_meme.train import import_sae
 
-    sae = import_sae(folder, out)
+    sae = import_sae(folder, out, hook=hook, k=k, converter=converter)
     _done(out, f"{sae.cfg.architecture()}, d_in {sae.cfg.d_in}, d_sae {sae.cfg.d_sae}")
 
 

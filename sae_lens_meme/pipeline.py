@@ -242,12 +242,16 @@ def evaluate_step(
     overwrite: bool = False,
 ) -> None:
     """Evaluate and print what was found; the section is that of `EvaluateOptions`."""
-    from sae_lens_meme.evaluators.run import PAGE, evaluate
+    from sae_lens_meme.evaluators.run import CONVERTED, PAGE, evaluate
     from sae_lens_meme.report import print_report, print_summary
 
     options = EvaluateOptions.from_mapping(section)
     with _timed("evaluate"):
         report = evaluate(only_sae(sae), embeddings, options, out=out, overwrite=overwrite)
+    if (kept := Path(out) / CONVERTED).is_dir():
+        console.print(
+            Text(f"  {kept}: the SAE as a stock one, which dashboard, figures and export take"), soft_wrap=True
+        )
     if full:
         print_report(report, console)
     print_summary(report, console, Path(out) / PAGE)

@@ -70,14 +70,14 @@ def test_memeclip_asks_for_its_heads(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
 
 def test_heads_are_memeclips():
-    with pytest.raises(ModelError, match="heads 'x.ckpt' belong to fusion memeclip"):
+    with pytest.raises(ModelError, match=r"heads 'x.ckpt' belong to fusion memeclip"):
         HookedMemeCLIP.from_pretrained("demo-encoder", heads="x.ckpt")
 
 
 def test_vectors_have_no_model(tmp_path: Path):
     vectors = make_embeddings({"hook_fused": np.random.default_rng(0).standard_normal((8, 6))}, model="arrays")
     sae = train(SECTION, out=tmp_path / "sae", embeddings=vectors, progress=False)
-    with pytest.raises(ModelError, match="'arrays': vectors were given .* HookedMemeCLIP.from_embeddings"):
+    with pytest.raises(ModelError, match=r"'arrays': vectors were given .* HookedMemeCLIP.from_embeddings"):
         load_for(sae)
 
 

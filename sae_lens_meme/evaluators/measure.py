@@ -17,7 +17,7 @@ from sae_lens_meme.evaluators.context import Context
 from sae_lens_meme.evaluators.latents import encode
 from sae_lens_meme.evaluators.options import EvaluateOptions
 from sae_lens_meme.evaluators.result import Result
-from sae_lens_meme.evaluators.run import load_others, load_sae, require_same_memes, run_evaluators
+from sae_lens_meme.evaluators.run import load_others, load_sae, require_same_memes, run_evaluators, stock_sae
 from sae_lens_meme.planted import read_answer_key
 from sae_lens_meme.report import draw_figure, report_fragment, report_text
 
@@ -89,7 +89,7 @@ def measure(
     memes, other = _opened(embeddings), None if reference is None else _opened(reference)
     chosen = EvaluateOptions(**options)
     chosen.check()
-    dictionary = load_sae(sae, chosen.hook) if isinstance(sae, (str, Path)) else sae
+    dictionary = _loaded(sae, chosen) if isinstance(sae, (str, Path)) else sae
     require_same_memes(memes, other)
     hook = chosen.hook or dictionary.cfg.metadata.hook_name
     if hook is None:
@@ -107,6 +107,11 @@ def measure(
         return Evaluation(content_of(context), context.results)
     finally:
         dictionary.cfg.metadata.hook_name = before
+
+
+def _loaded(sae: str | Path, options: EvaluateOptions) -> Any:
+    with stock_sae(sae, options.hook, options.converter) as stock:
+        return load_sae(stock, options.hook)
 
 
 def _opened(embeddings: Embeddings | str | Path) -> Embeddings:
