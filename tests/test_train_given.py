@@ -194,7 +194,7 @@ def test_a_recipe_begins_with_an_sae_and_one_tiny_step_changes_nothing(tmp_path:
     given = trained(tmp_path / "given", architecture)
     before = SAE.load_from_disk(given)
     again = trained_from(given, tmp_path / "again")
-    assert (again.cfg.architecture(), again.cfg.d_sae) == (before.cfg.architecture(), 32)
+    assert (again.cfg.architecture(), again.cfg.d_sae) == (before.cfg.architecture(), before.cfg.d_sae)
     torch.testing.assert_close(outputs(again), outputs(before), rtol=1e-3, atol=1e-4 * float(outputs(before).std()))
     assert error(again, EMBEDDINGS) <= error(before, EMBEDDINGS) + 1e-3
 

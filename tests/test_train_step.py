@@ -14,9 +14,11 @@ from sae_lens.training.sae_trainer import SAETrainer
 from safetensors.torch import load_file
 from test_train_data import embeddings_of
 
+from sae_lens_meme import measure
 from sae_lens_meme.errors import ConfigError, DataError, NonFiniteError
 from sae_lens_meme.hooks import HookedMemeCLIP
 from sae_lens_meme.pipeline import trained_saes
+from sae_lens_meme.provenance import training_rows_known
 from sae_lens_meme.train import MemeSAETrainingRunner, load_sae, load_train_config, train
 
 EMBEDDINGS = embeddings_of(n=640, d=24, hooks=("hook_fused", "hook_image_embed", "hook_text_embed"))
@@ -183,21 +185,58 @@ def test_the_shuffled_control_explains_less(tmp_path):
     assert SAE.load_from_disk(tmp_path / "control").cfg.metadata.shuffled_control is True
 
 
-ONE_LINE = {
-    "matryoshka_batchtopk": "cfg.matryoshka_widths must not be empty",
-    "matching_pursuit": "matching_pursuit cannot take standardised input; add standardize: false",
-}
-
-
 @pytest.mark.parametrize("architecture", sorted(SAE_TRAINING_CLASS_REGISTRY))
-def test_every_architecture_of_saelens_by_one_line_trains_or_is_refused(tmp_path, architecture: str):
+def test_every_architecture_of_saelens_by_one_line_trains_and_is_evaluated(tmp_path, architecture: str):
     lines = [f"sae.architecture={architecture}", "train_batch_size_tokens=64", "epochs=1"]
-    if architecture in ONE_LINE:
-        with pytest.raises(ConfigError, match=ONE_LINE[architecture]):
-            load_train_config("demo.yaml", lines)
-        return
-    train("demo.yaml", overrides=lines, out=tmp_path, embeddings=EMBEDDINGS, progress=False)
-    assert facts(tmp_path)["train_explained_variance"] is not None
+    train("demo.yaml", overrides=lines, out=tmp_path / "sae", embeddings=EMBEDDINGS, progress=False)
+    assert facts(tmp_path / "sae")["train_explained_variance"] is not None
+    found = measure(
+        tmp_path / "sae", EMBEDDINGS, only=["reconstruction", "monosemanticity"], bootstrap=0, progress=False
+    )
+    assert found["reconstruction"].numbers["held_out/explained_variance"] is not None
+    assert not found.content["skipped"]
+
+
+def test_what_the_one_line_leaves_open_is_said(capsys: pytest.CaptureFixture[str]):
+    config = load_train_config("demo.yaml", ["sae.architecture=matching_pursuit"])
+    assert config.recipe.standardize is False
+    assert (
+        "note: train.standardize: false, as matching_pursuit cannot take standardised input" in capsys.readouterr().err
+    )
+    with pytest.raises(ConfigError, match="matching_pursuit cannot take standardised input; add standardize: false"):
+        load_train_config("demo.yaml", ["sae.architecture=matching_pursuit", "standardize=true"])
+    config = load_train_config("demo.yaml", ["sae.architecture=matryoshka_batchtopk"])
+    assert config.section["sae"]["matryoshka_widths"] == [8, 32, 128]
+    assert "matryoshka_widths: [8, 32, 128], as none are given" in capsys.readouterr().err
+    with pytest.raises(ConfigError, match=r"train.sae.architecture is 'temporal', SAELens knows abstopk, batchtopk"):
+        load_train_config("demo.yaml", ["sae.architecture=temporal"])
+
+
+def test_abstopk_is_saved_as_the_topk_sae_that_computes_the_same(tmp_path):
+    section = SECTION | {"sae": {"architecture": "abstopk", "d_sae": 16, "k": 4}}
+    cfg = load_train_config(section).runner_config(24, len(EMBEDDINGS.rows("train")))
+    signed = MemeSAETrainingRunner(cfg, EMBEDDINGS, progress=False).run()
+    saved = train(section, out=tmp_path, embeddings=EMBEDDINGS, progress=False)
+    x = torch.from_numpy(EMBEDDINGS.take("hook_fused", EMBEDDINGS.rows("validation")))
+    acts = saved.encode(x)
+    assert (saved.cfg.architecture(), saved.cfg.d_sae) == ("topk", 32)
+    assert acts.min() >= 0
+    torch.testing.assert_close(acts[:, :16] - acts[:, 16:], signed.encode(x), rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(saved(x), signed(x), rtol=1e-4, atol=1e-6)
+    fired = saved.encode(torch.from_numpy(EMBEDDINGS.take("hook_fused", EMBEDDINGS.rows("train")))) > 0
+    assert saved.cfg.metadata.num_dead_features == int((~fired.any(0)).sum())
+    sparsity = load_file(tmp_path / "sparsity.safetensors")["sparsity"]
+    torch.testing.assert_close(sparsity, (fired.double().mean(0) + 1e-10).log10().float(), rtol=1e-4, atol=1e-4, check_dtype=False)  # fmt: skip
+    assert training_rows_known(saved, EMBEDDINGS) is None
+    signed.save_inference_model(tmp_path / "stock")
+    assert SAE.load_from_disk(tmp_path / "stock").cfg.architecture() == "abstopk"
+    found = measure(tmp_path / "stock", EMBEDDINGS, only=["reconstruction"], bootstrap=0, progress=False)
+    in_memory = measure(
+        SAE.load_from_disk(tmp_path / "stock"), EMBEDDINGS, only=["reconstruction"], bootstrap=0, progress=False
+    )
+    assert in_memory["reconstruction"].numbers == found["reconstruction"].numbers
+    same = measure(saved, EMBEDDINGS, only=["reconstruction"], bootstrap=0, progress=False)
+    assert found["reconstruction"].numbers["held_out/explained_variance"] == pytest.approx(same["reconstruction"].numbers["held_out/explained_variance"], abs=1e-5)  # fmt: skip
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import pandas as pd
@@ -17,7 +18,14 @@ from sae_lens_meme.evaluators.context import Context
 from sae_lens_meme.evaluators.latents import encode
 from sae_lens_meme.evaluators.options import EvaluateOptions
 from sae_lens_meme.evaluators.result import Result
-from sae_lens_meme.evaluators.run import load_others, load_sae, require_same_memes, run_evaluators, stock_sae
+from sae_lens_meme.evaluators.run import (
+    load_others,
+    load_sae,
+    require_sae,
+    require_same_memes,
+    run_evaluators,
+    stock_sae,
+)
 from sae_lens_meme.planted import read_answer_key
 from sae_lens_meme.report import draw_figure, report_fragment, report_text
 
@@ -89,7 +97,7 @@ def measure(
     memes, other = _opened(embeddings), None if reference is None else _opened(reference)
     chosen = EvaluateOptions(**options)
     chosen.check()
-    dictionary = _loaded(sae, chosen) if isinstance(sae, (str, Path)) else sae
+    dictionary = _loaded(sae, chosen) if isinstance(sae, (str, Path)) else _unsigned(require_sae(sae, "sae"), chosen)
     require_same_memes(memes, other)
     hook = chosen.hook or dictionary.cfg.metadata.hook_name
     if hook is None:
@@ -112,6 +120,15 @@ def measure(
 def _loaded(sae: str | Path, options: EvaluateOptions) -> Any:
     with stock_sae(sae, options.hook, options.converter) as stock:
         return load_sae(stock, options.hook)
+
+
+def _unsigned(sae: Any, options: EvaluateOptions) -> Any:
+    """AbsTopK, whose latents have two signs, as the `topk` SAE that computes the same; any other as it is."""
+    if sae.cfg.architecture() != "abstopk":
+        return sae
+    with TemporaryDirectory() as made:
+        sae.save_model(made)
+        return _loaded(made, options)
 
 
 def _opened(embeddings: Embeddings | str | Path) -> Embeddings:

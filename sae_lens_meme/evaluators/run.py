@@ -220,6 +220,7 @@ def load_sae(folder: str | Path, hook: str | None = None) -> Any:
     except Exception as error:  # SAELens, safetensors and torch raise unrelated classes here
         reason = " ".join(str(error).split())[:200]
         raise ModelError(f"{folder}: SAELens cannot load this SAE ({type(error).__name__}: {reason})") from error
+    require_sae(sae, folder)
     sae.cfg.metadata.hook_name = hook or sae.cfg.metadata.hook_name
     if (
         sae.cfg.metadata.matryoshka_widths is None
@@ -227,6 +228,22 @@ def load_sae(folder: str | Path, hook: str | None = None) -> Any:
         sae.cfg.metadata.matryoshka_widths = recorded_widths(folder)
     if sae.cfg.metadata.hook_name is None:
         raise ConfigError(f"{folder}: this SAE names no hook; pass --hook, for example --hook {FUSED}")
+    return sae
+
+
+def require_sae(sae: Any, where: str | Path) -> Any:
+    """Refuse what SAELens loads as an SAE and what does not map the vector of one meme to itself.
+
+    Raises:
+        ModelError: a transcoder, or an SAE of sequences.
+    """
+    architecture = sae.cfg.architecture()
+    if "transcoder" in architecture:
+        raise ModelError(
+            f"{where}: is a {architecture}, which maps one hook to another; give an SAE, which maps one to itself"
+        )
+    if architecture == "temporal":
+        raise ModelError(f"{where}: is a temporal SAE, which reads a sequence of tokens; a meme is one vector")
     return sae
 
 

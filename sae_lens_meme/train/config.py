@@ -25,7 +25,7 @@ from sae_lens_meme.errors import ConfigError
 from sae_lens_meme.hooks.names import FUSED
 from sae_lens_meme.options import Count, Options, Positive, check_keys, check_value
 from sae_lens_meme.train.given import hook_of, with_shape_of
-from sae_lens_meme.train.saelens import quiet, refused_by_saelens, seeded, try_out
+from sae_lens_meme.train.saelens import CannotStandardizeError, quiet, refused_by_saelens, seeded, try_out
 
 RUNNER_DEFAULTS: dict[str, Any] = {
     "model_class_name": "HookedMemeCLIP",
@@ -164,8 +164,21 @@ def load_train_config(source: str | Path | Mapping[str, Any], overrides: Iterabl
     _check_section(section, types)
     if recipe.epochs is not None and section.get("training_tokens"):
         raise ConfigError("train: give either epochs or training_tokens, not both")
-    _try_small(section, standardize=recipe.standardize)
-    return TrainConfig(section, recipe)
+    return TrainConfig(section, _tried(section, recipe))
+
+
+def _tried(section: Mapping[str, Any], recipe: Recipe) -> Recipe:
+    """The recipe, without standardisation where that is the default and the architecture cannot take it."""
+    try:
+        _try_small(section, standardize=recipe.standardize)
+        return recipe
+    except CannotStandardizeError:
+        if "standardize" in recipe.model_fields_set:
+            raise
+    architecture = section["sae"]["architecture"]
+    print(f"note: train.standardize: false, as {architecture} cannot take standardised input", file=sys.stderr)
+    _try_small(section, standardize=False)
+    return recipe.model_copy(update={"standardize": False})
 
 
 def _check_names(names: Iterable[str]) -> None:
@@ -218,6 +231,9 @@ def _check_sae(sae: dict[str, Any]) -> None:
     _check_values("train.sae", sae, types)
     if "d_sae" not in sae:
         raise ConfigError("train.sae.d_sae is missing; give the number of latents, e.g. d_sae: 4096")
+    if "matryoshka_widths" in types and not sae.get("matryoshka_widths"):
+        sae["matryoshka_widths"] = sorted({max(1, sae["d_sae"] // part) for part in (16, 4, 1)})
+        print(f"note: train.sae.matryoshka_widths: {sae['matryoshka_widths']}, as none are given", file=sys.stderr)
     if "k" in types:
         k = sae.get("k", config_class.k)  # type: ignore[attr-defined]
         if not 0 < k <= sae["d_sae"]:

@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from sae_lens import SAE
 from sae_lens.constants import SAE_CFG_FILENAME, SPARSIFY_WEIGHTS_FILENAME
+from sae_lens.loading.pretrained_sae_loaders import sae_lens_disk_loader
 from safetensors.torch import load_file
 from torch import Tensor
 
@@ -68,7 +69,16 @@ def converter_of(path: str | Path) -> str | None:
         return "intervlm"
     if path.name == DICTIONARY or (path / DICTIONARY).is_file():
         return "dictionary_learning"
-    return "sparsify" if (path / SPARSIFY_WEIGHTS_FILENAME).is_file() else None
+    if (path / SPARSIFY_WEIGHTS_FILENAME).is_file():
+        return "sparsify"
+    return "abstopk" if _architecture(path / SAE_CFG_FILENAME) == "abstopk" else None
+
+
+def _architecture(cfg: Path) -> Any:
+    try:
+        return _json(cfg).get("architecture")
+    except ModelError:
+        return None
 
 
 def intervlm_loader(
@@ -165,7 +175,23 @@ def sparsify_loader(
     return _stock(weights_path, weights, device, cfg_overrides, k=k)
 
 
+def abstopk_loader(
+    path: str | Path, device: str = "cpu", cfg_overrides: dict[str, Any] | None = None, *, k: int | None = None
+) -> Loaded:
+    """SAELens' AbsTopK, whose latents have two signs, as the `topk` SAE that computes the same: latent d_sae + i is -i.
+
+    The k largest magnitudes of x are the k largest of [x, -x] after ReLU. Everything that ranks, thresholds or shows
+    activations takes them for 0 or more.
+    """
+    cfg, weights = sae_lens_disk_loader(path, device, cfg_overrides)
+    signed = {name: weights[name] for name in ("W_enc", "b_enc", "W_dec")}
+    axis = {"W_enc": 1}
+    both = {name: torch.cat([x, -x], dim=axis.get(name, 0)).contiguous() for name, x in signed.items()}
+    return {**cfg, "architecture": "topk", "d_sae": 2 * cfg["d_sae"], "k": k or cfg["k"]}, {**weights, **both}
+
+
 CONVERTERS: dict[str, Callable[..., Loaded]] = {
+    "abstopk": abstopk_loader,
     "dictionary_learning": dictionary_learning_loader,
     "intervlm": intervlm_loader,
     "sparsify": sparsify_loader,

@@ -24,6 +24,10 @@ from sae_lens_meme.errors import ConfigError, MemeError
 _BATCH = 8
 
 
+class CannotStandardizeError(ConfigError):
+    """An SAE into which standardisation cannot be folded."""
+
+
 def try_out(sae: TrainingSAE[Any], *, standardize: bool) -> None:
     """A forward and a backward pass on random rows with all latents dead, and the fold of standardised input, on a copy of the SAE.
 
@@ -54,7 +58,7 @@ def try_out(sae: TrainingSAE[Any], *, standardize: bool) -> None:
             try:
                 trial.fold_activation_whitening(torch.zeros_like(identity[0]), identity, identity)
             except NotImplementedError:
-                raise ConfigError(
+                raise CannotStandardizeError(
                     f"train.sae.architecture {architecture} cannot take standardised input; add standardize: false"
                 ) from None
 

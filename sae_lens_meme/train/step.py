@@ -11,16 +11,20 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import torch
 from sae_lens import SAE
 from sae_lens.constants import RUNNER_CFG_FILENAME, SAE_CFG_FILENAME, SAE_WEIGHTS_FILENAME, SPARSITY_FILENAME
 from safetensors.torch import save_file
+from torch import Tensor
 from tqdm.auto import tqdm
 
 from sae_lens_meme.embed.options import HEADS
 from sae_lens_meme.embeddings import Embeddings
 from sae_lens_meme.errors import DataError
+from sae_lens_meme.provenance import weights_fingerprint
 from sae_lens_meme.storage import StepFolder, to_json, write_text
 from sae_lens_meme.train.config import TrainConfig, load_train_config
+from sae_lens_meme.train.convert import abstopk_loader
 from sae_lens_meme.train.data import TrainingData, open_data
 from sae_lens_meme.train.given import given_sha256, load_given
 from sae_lens_meme.train.monitor import Reconstruction, Trainers, reconstruction
@@ -102,7 +106,7 @@ class _Step:
         runner.run()
         trainers: Trainers = runner.trainer.trainers if self.config.recipe.hook_names else {"": runner.trainer}
         for name, trainer in trainers.items():
-            self._write_sae(name, trainer)
+            self._write_sae(name, trainer, runner)
         log = _json_lines(runner.monitor.records)
         self.folder.write(LOG, lambda path: write_text(path, log))
         facts = {name: self._facts(name, trainer, runner) for name, trainer in trainers.items()}
@@ -141,13 +145,26 @@ class _Step:
         )
         return {**stock, "sae_lens_meme": ours}
 
-    def _write_sae(self, name: str, trainer: Any) -> None:
+    def _write_sae(self, name: str, trainer: Any, runner: Any) -> None:
         with tempfile.TemporaryDirectory() as made:
             trainer.sae.save_inference_model(made)
-            save_file({"sparsity": trainer.log_feature_sparsity}, Path(made) / SPARSITY_FILENAME)
+            sparsity = trainer.log_feature_sparsity
+            if trainer.sae.cfg.architecture() == "abstopk":
+                runner.on_train_rows[name], sparsity = self._one_sign_a_latent(name, made)
+            save_file({"sparsity": sparsity}, Path(made) / SPARSITY_FILENAME)
             for file in (SAE_CFG_FILENAME, SAE_WEIGHTS_FILENAME, SPARSITY_FILENAME):
                 source = Path(made) / file
                 self.folder.write(_join(name, file), partial(_copy, source))
+
+    def _one_sign_a_latent(self, name: str, made: str) -> tuple[Reconstruction, Tensor]:
+        """Save AbsTopK as the `topk` SAE that computes the same, with what is counted of its latents."""
+        sae, hook = SAE.load_from_disk(made, converter=abstopk_loader), self.config.hooks[name]
+        data = self.data
+        result = reconstruction(sae, data.sources[hook], data.train_rows, data.moments[hook])
+        sae.cfg.metadata.num_dead_features = result.never_fired
+        sae.cfg.metadata.weights_fingerprint = weights_fingerprint(sae)
+        sae.save_model(made)
+        return result, (torch.from_numpy(result.n_fired) / result.n + 1e-10).log10()  # as SAELens has it
 
     def _facts(self, name: str, trainer: Any, runner: Any) -> dict[str, Any]:
         """What the validation rows say comes first, measured on the SAE as it is saved."""
