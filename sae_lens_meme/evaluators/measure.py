@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
@@ -29,6 +29,9 @@ from sae_lens_meme.evaluators.run import (
 from sae_lens_meme.planted import read_answer_key
 from sae_lens_meme.report import draw_figure, report_fragment, report_text
 
+if TYPE_CHECKING:
+    from sae_lens_meme.evaluators.latent_table import LatentTable
+
 
 @dataclass(frozen=True, eq=False)
 class Evaluation:
@@ -38,6 +41,10 @@ class Evaluation:
     """As in `evaluation.json`."""
     results: Mapping[str, Result]
     """By evaluator: `numbers`, `explain`, `table`, `verdict`."""
+    sae: Any = None
+    embeddings: Any = None
+    latents: Any = None
+    """The `Latents` of every meme."""
 
     def __getitem__(self, evaluator: str) -> Result:
         if evaluator not in self.results:
@@ -64,6 +71,17 @@ class Evaluation:
                 f"nothing of {', '.join(self.results) or 'this evaluation'} is drawn; evaluate contest too"
             )
         return Path(path)
+
+    def latent_table(self, corpus: Any = None, *, n: int = 50) -> LatentTable:
+        """The latents that fire on most held-out memes, a row each; in a notebook with pictures of their whole range.
+
+        Args:
+            corpus: a `datasets.DatasetDict` or `Dataset` with `id` and `image`, or the folder of a corpus.
+            n: rows.
+        """
+        from sae_lens_meme.evaluators.latent_table import latent_table
+
+        return latent_table(self, corpus, n)
 
     def __str__(self) -> str:
         return report_text(self.content)
@@ -112,7 +130,7 @@ def measure(
             warnings=cautions(dictionary, memes),
         )
         run_evaluators(context, chosen.names(), progress)
-        return Evaluation(content_of(context), context.results)
+        return Evaluation(content_of(context), context.results, dictionary, memes, context.latents)
     finally:
         dictionary.cfg.metadata.hook_name = before
 

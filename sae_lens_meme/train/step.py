@@ -38,7 +38,7 @@ GIVEN = "begun_with"
 def train(
     config: TrainConfig | str | Path | Mapping[str, Any],
     *,
-    out: str | Path,
+    out: str | Path | None = None,
     embeddings: Embeddings | str | Path,
     model: Any = None,
     overrides: Iterable[str] = (),
@@ -54,6 +54,7 @@ def train(
 
     Args:
         config: see `load_train_config`.
+        out: the result folder; None keeps nothing but the SAE that comes back.
         embeddings: rows, splits and activations; or only rows and splits where `model` is given.
         model: a HookedMemeCLIP with its memes attached, to train on live activations.
         shuffled: train the control on rows whose dimensions are permuted independently.
@@ -64,6 +65,10 @@ def train(
     Raises:
         ConfigError, DataError, NonFiniteError, StorageError: one line each, with what to do.
     """
+    if out is None:
+        with tempfile.TemporaryDirectory() as made:
+            kept: Any = {"model": model, "overrides": overrides, "shuffled": shuffled, "progress": progress}
+            return train(config, out=Path(made) / "sae", embeddings=embeddings, **kept)
     if not isinstance(config, TrainConfig):
         config = load_train_config(config, overrides)
     if not isinstance(embeddings, Embeddings):
