@@ -373,6 +373,56 @@ def test_wandb_goes_through_saelens(tmp_path, monkeypatch):
     assert {"losses/mse_loss", "metrics/l0", "epochs/validation_explained_variance"} <= logged.keys()
 
 
+@pytest.fixture
+def wandb_offline(tmp_path, monkeypatch: pytest.MonkeyPatch):
+    """No account, no network; the folder of its runs."""
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    monkeypatch.setenv("WANDB_SILENT", "true")
+    monkeypatch.setenv("WANDB_DIR", str(tmp_path / "logs"))
+    (tmp_path / "logs").mkdir()
+    return tmp_path / "logs" / "wandb"
+
+
+LOGGED = SECTION | {"logger": {"log_to_wandb": True, "wandb_log_frequency": 5}}
+
+
+def test_wandb_offline_needs_no_account_and_changes_nothing(tmp_path, wandb_offline):
+    import wandb
+
+    train(LOGGED, out=tmp_path / "logged", embeddings=EMBEDDINGS, progress=False)
+    train(SECTION, out=tmp_path / "plain", embeddings=EMBEDDINGS, progress=False)
+    (run,) = wandb_offline.glob("offline-run-*/*.wandb")
+    assert b"validation_explained_variance" in run.read_bytes()
+    assert wandb.run is None
+    weights = [(tmp_path / name / "sae_weights.safetensors").read_bytes() for name in ("logged", "plain")]
+    assert weights[0] == weights[1]
+
+
+def test_a_training_that_stops_closes_its_wandb_run(tmp_path, wandb_offline, monkeypatch: pytest.MonkeyPatch):
+    import wandb
+
+    monkeypatch.setattr(SAETrainer, "step", lambda self, batch: 1 / 0)
+    monkeypatch.setattr(SAETrainer, "train_step", lambda self, **_: 1 / 0, raising=False)
+    with pytest.raises(ConfigError, match="division by zero"):
+        train(LOGGED, out=tmp_path / "sae", embeddings=EMBEDDINGS, progress=False)
+    assert wandb.run is None
+
+
+def test_without_an_account_one_line_says_what_to_do(tmp_path, monkeypatch: pytest.MonkeyPatch):
+    import wandb
+
+    def refuse(**_):
+        raise wandb.errors.UsageError("No API key configured. Use `wandb login` to log in.")
+
+    monkeypatch.setattr(wandb, "init", refuse)
+    with pytest.raises(
+        ConfigError, match=r"wandb refuses this config: .*log in; without an account set WANDB_MODE=offline"
+    ):
+        train(LOGGED, out=tmp_path, embeddings=EMBEDDINGS, progress=False)
+    with pytest.raises(ConfigError, match=r"log_to_wandb belongs to the logger; write logger: \{log_to_wandb: ...\}"):
+        load_train_config(SECTION | {"log_to_wandb": True})
+
+
 def test_the_runner_works_as_a_stock_one(tmp_path):
     cfg = load_train_config(SECTION).runner_config(24, len(EMBEDDINGS.rows("train")))
     cfg.output_path = str(tmp_path)

@@ -156,6 +156,8 @@ def load_train_config(source: str | Path | Mapping[str, Any], overrides: Iterabl
         raise ConfigError(f"train: is {section!r}, not a section; give at least sae: {{d_sae: 4096, k: 64}}")
     section = apply_overrides(copy.deepcopy(dict(section)), overrides)
     types = _field_types(LanguageModelSAERunnerConfig) | NARROWER
+    if of_logger := [key for key in section if key in _field_types(LoggingConfig) and key not in types]:
+        raise ConfigError(f"train: {of_logger[0]} belongs to the logger; write logger: {{{of_logger[0]}: ...}}")
     check_keys("train", section, [*types, *Recipe.model_fields])
     recipe = Recipe(**{key: section.pop(key) for key in list(section) if key in Recipe.model_fields})
     _check_names(recipe.hook_names or {})

@@ -111,7 +111,7 @@ class _EpochRunner:
         if self.cfg.resume_from_checkpoint is not None:
             for state in Path(self.cfg.resume_from_checkpoint).rglob(TRAINER_STATE_FILENAME):
                 refuse_code(state)
-        with self._in_saelens(self.cfg):
+        with self._in_saelens(self.cfg), _closing_wandb(self.cfg.logger.log_to_wandb):
             return super().run()  # type: ignore[misc]
 
     def _all(self) -> Iterable[tuple[str, TrainingSAE[Any]]]:
@@ -180,6 +180,20 @@ class _EpochRunner:
         for key, value in facts.items():
             metadata[key] = value
         return result
+
+
+@contextmanager
+def _closing_wandb(used: bool) -> Iterator[None]:
+    """SAELens closes the run of a training that ends; one that stops would take in the next training's numbers."""
+    try:
+        yield
+    except BaseException:
+        if used:
+            import wandb
+
+            if wandb.run is not None:
+                wandb.finish(exit_code=1)
+        raise
 
 
 class MemeSAETrainingRunner(_EpochRunner, LanguageModelSAETrainingRunner):

@@ -87,6 +87,8 @@ def refused_by_saelens(where: str = "train") -> Iterator[None]:
             reason = re.split(r"(?<=\.) ", reason)[0]
         elif not isinstance(error, (AssertionError, TypeError, ValueError)):
             reason = f"{type(error).__name__}: {reason}"
+        if who == "wandb":
+            reason = f"{reason.rstrip('.')}; without an account set WANDB_MODE=offline, or logger.log_to_wandb: false"
         raise ConfigError(f"{where}: {who} refuses this config: {reason}") from error
 
 
