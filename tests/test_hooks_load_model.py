@@ -25,18 +25,18 @@ from sae_lens_meme.train import train
 SECTION = {"train_batch_size_tokens": 4, "epochs": 2, "sae": {"d_sae": 16, "k": 2}}
 
 
-def load_for(sae: SAE[Any], **kwargs: Any) -> Any:
+def load_for(sae: Any, **kwargs: Any) -> Any:
     """As SAELens' tutorials do it."""
     metadata = sae.cfg.metadata
     given = {**(metadata.model_from_pretrained_kwargs or {}), **kwargs}
     return sae_lens.load_model.load_model(metadata.model_class_name, metadata.model_name, "cpu", given)
 
 
-def demo_embeddings(**facts: str) -> Embeddings:
+def demo_embeddings(fusion: str) -> Embeddings:
     model = HookedMemeCLIP.from_pretrained("demo-encoder").attach_memes(pictures(8), 2 * TEXTS)
     _, cache = model.run_with_cache(torch.arange(8)[:, None], return_type=None)
     hooks = {hook: cache[hook][:, 0].detach().numpy() for hook in ("hook_image_embed", "hook_text_embed", "hook_fused")}
-    return make_embeddings(hooks, model="demo-encoder", **facts)
+    return make_embeddings(hooks, model="demo-encoder", fusion=fusion)
 
 
 def test_a_trained_sae_names_a_model_that_saelens_loads(tmp_path: Path):
@@ -58,7 +58,7 @@ def test_memeclip_asks_for_its_heads(tmp_path: Path, monkeypatch: pytest.MonkeyP
     heads = MemeCLIPHeads(towers.towers.d_embed, towers.towers.model.transformer.width, 2, 16)
     fused = make_embeddings({"hook_fused": np.random.default_rng(0).standard_normal((8, 16))}, model="demo-encoder", fusion="memeclip")  # fmt: skip
     with pytest.warns(UserWarning, match="model_from_pretrained_kwargs"):
-        sae = train(SECTION, out=tmp_path / "sae", embeddings=fused, progress=False)
+        sae: Any = train(SECTION, out=tmp_path / "sae", embeddings=fused, progress=False)
     monkeypatch.chdir(tmp_path)
     with pytest.raises(ModelError, match=r"heads.safetensors: no such checkpoint; give the MemeCLIP .ckpt"):
         load_for(sae)
@@ -76,7 +76,7 @@ def test_heads_are_memeclips():
 
 def test_vectors_have_no_model(tmp_path: Path):
     vectors = make_embeddings({"hook_fused": np.random.default_rng(0).standard_normal((8, 6))}, model="arrays")
-    sae = train(SECTION, out=tmp_path / "sae", embeddings=vectors, progress=False)
+    sae: Any = train(SECTION, out=tmp_path / "sae", embeddings=vectors, progress=False)
     with pytest.raises(ModelError, match=r"'arrays': vectors were given .* HookedMemeCLIP.from_embeddings"):
         load_for(sae)
 

@@ -87,6 +87,6 @@ def test_an_sae_of_every_split_is_refused(ran: tuple[Path, str], tmp_path: Path)
 def test_it_is_trained_further_as_the_page_says(ran: tuple[Path, str]):
     folder = ran[0]
     overrides = ["sae.d_sae=128", "sae.k=16", "sae.architecture=topk", "epochs=1", "train_batch_size_tokens=64"]
-    given = {"embeddings": folder / "meme-demo" / "embeddings", "given": folder / "stock-sae"}
+    given: Any = {"embeddings": folder / "meme-demo" / "embeddings", "given": folder / "stock-sae"}
     train_step("demo.yaml", out=folder / "further", overrides=overrides, **given)
     assert (folder / "further" / "cfg.json").is_file()

@@ -210,7 +210,7 @@ def test_the_command_line_begins_with_an_sae(tmp_path: Path):
     (tmp_path / "rows.csv").write_text("id,split\n" + rows)
     embed_arrays(tmp_path / "e", table=tmp_path / "rows.csv", fused_embeds=tmp_path / "x.npy")
     given = trained(tmp_path / "a given SAE")
-    step = {"overrides": ["sae.d_sae=32", "sae.k=5", "train_batch_size_tokens=40", "epochs=1", "lr=1.0e-9"]}
+    step: Any = {"overrides": ["sae.d_sae=32", "sae.k=5", "train_batch_size_tokens=40", "epochs=1", "lr=1.0e-9"]}
     train_step("intervlm.yaml", out=tmp_path / "sae", embeddings=tmp_path / "e", given=given, **step)
     assert (
         error(SAE.load_from_disk(tmp_path / "sae"), EMBEDDINGS) <= error(SAE.load_from_disk(given), EMBEDDINGS) + 1e-3
@@ -243,7 +243,7 @@ def test_a_checkpoint_from_the_midst_of_standardised_training_is_no_sae_to_begin
 
 
 def test_several_hooks_begin_with_their_saes(tmp_path: Path):
-    hooks = {"hook_names": {"one": "hook_fused", "two": "hook_fused"}}
+    hooks: Any = {"hook_names": {"one": "hook_fused", "two": "hook_fused"}}
     given = trained(tmp_path / "given", **hooks)
     again: Any = trained_from(given, tmp_path / "again", **hooks)
     for name, sae in again.items():

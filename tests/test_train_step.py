@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import numpy as np
 import pytest
@@ -216,7 +217,7 @@ def test_abstopk_is_saved_as_the_topk_sae_that_computes_the_same(tmp_path):
     section = SECTION | {"sae": {"architecture": "abstopk", "d_sae": 16, "k": 4}}
     cfg = load_train_config(section).runner_config(24, len(EMBEDDINGS.rows("train")))
     signed = MemeSAETrainingRunner(cfg, EMBEDDINGS, progress=False).run()
-    saved = train(section, out=tmp_path, embeddings=EMBEDDINGS, progress=False)
+    saved: Any = train(section, out=tmp_path, embeddings=EMBEDDINGS, progress=False)
     x = torch.from_numpy(EMBEDDINGS.take("hook_fused", EMBEDDINGS.rows("validation")))
     acts = saved.encode(x)
     assert (saved.cfg.architecture(), saved.cfg.d_sae) == ("topk", 32)
@@ -410,9 +411,10 @@ def test_a_training_that_stops_closes_its_wandb_run(tmp_path, wandb_offline, mon
 
 def test_without_an_account_one_line_says_what_to_do(tmp_path, monkeypatch: pytest.MonkeyPatch):
     import wandb
+    from wandb.errors import UsageError
 
     def refuse(**_):
-        raise wandb.errors.UsageError("No API key configured. Use `wandb login` to log in.")
+        raise UsageError("No API key configured. Use `wandb login` to log in.")
 
     monkeypatch.setattr(wandb, "init", refuse)
     with pytest.raises(

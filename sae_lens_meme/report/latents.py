@@ -43,7 +43,7 @@ def latents_html(
 
 def _ranks(keys: Sequence[Any]) -> np.ndarray:
     """Place of each row: numbers from the largest down, text from a to z, what is missing last."""
-    series = pd.Series(list(keys))
+    series: Any = pd.Series(list(keys))
     text = not pd.api.types.is_numeric_dtype(series) and series.map(lambda x: isinstance(x, str)).any()
     series = series.where(series.notna(), None) if text else pd.to_numeric(series, errors="coerce")
     return series.rank(method="first", ascending=bool(text), na_option="bottom").to_numpy(int) - 1
