@@ -16,7 +16,8 @@ from safetensors.torch import load_file
 from test_train_data import embeddings_of
 
 from sae_lens_meme import measure
-from sae_lens_meme.errors import ConfigError, DataError, NonFiniteError
+from sae_lens_meme.errors import ConfigError, DataError, NonFiniteError, StorageError
+from sae_lens_meme.evaluators.run import load_others
 from sae_lens_meme.hooks import HookedMemeCLIP
 from sae_lens_meme.pipeline import trained_saes
 from sae_lens_meme.provenance import training_rows_known
@@ -231,6 +232,8 @@ def test_abstopk_is_saved_as_the_topk_sae_that_computes_the_same(tmp_path):
     assert training_rows_known(saved, EMBEDDINGS) is None
     signed.save_inference_model(tmp_path / "stock")
     assert SAE.load_from_disk(tmp_path / "stock").cfg.architecture() == "abstopk"
+    with pytest.raises(StorageError, match="is an AbsTopK SAE, whose latents have two signs; `sae-lens-meme import"):
+        load_others([tmp_path / "stock"])
     found = measure(tmp_path / "stock", EMBEDDINGS, only=["reconstruction"], bootstrap=0, progress=False)
     in_memory = measure(
         SAE.load_from_disk(tmp_path / "stock"), EMBEDDINGS, only=["reconstruction"], bootstrap=0, progress=False

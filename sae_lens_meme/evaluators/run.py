@@ -195,8 +195,9 @@ def _require_sae(folder: str | Path) -> None:
     from sae_lens_meme.train.convert import converter_of
 
     if (name := converter_of(folder)) is not None:
+        what = "an AbsTopK SAE, whose latents have two signs" if name == "abstopk" else f"an SAE of {name}"
         raise StorageError(
-            f"{folder}: is an SAE of {name}; `sae-lens-meme import {folder} --out SAE` makes a stock SAE folder of it"
+            f"{folder}: is {what}; `sae-lens-meme import {folder} --out SAE` makes a stock SAE folder of it"
         )
     if not (Path(folder) / "cfg.json").is_file():
         raise StorageError(

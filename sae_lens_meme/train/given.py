@@ -37,7 +37,7 @@ def with_shape_of(given: str | Path, sae: Mapping[str, Any]) -> dict[str, Any]:
     architecture = _architecture(given, cfg, sae)
     known = {field.name for field in fields(SAE_TRAINING_CLASS_REGISTRY[architecture][1])}  # type: ignore[arg-type]
     own = {key: value for key, value in cfg.items() if key in known and key not in _OF_THE_RUN}
-    if wrong := [key for key in own if key in sae and sae[key] != own[key]]:
+    if wrong := [key for key in sae if key in own and sae[key] != own[key]]:
         said = ", ".join(f"{key} {own[key]!r} and not {sae[key]!r}" for key in wrong)
         written = " ".join(f"sae.{key}={json.dumps(own[key])}" for key in wrong)
         raise ConfigError(f"{WHERE}: the SAE in {given} has {said}; leave it out of sae:, or write {written}")
