@@ -23,5 +23,8 @@ TEXT_RESID = "hook_text_resid"  # .{layer}: (batch, tokens, width) after the blo
 
 EMBEDDING_HOOKS = (IMAGE_EMBED, TEXT_EMBED, FUSED)  # the columns that `embed` writes
 
+NO_MODEL = ("arrays", "embeddings", "planted vectors", "unknown")
+"""What embeddings and SAEs name as their model where vectors were given."""
+
 DEMO_ENCODER = "demo-encoder"
 """The model that knows the planted memes and nothing else."""

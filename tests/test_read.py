@@ -368,3 +368,15 @@ def test_an_unusual_meme_is_called_so(reader: MemeReader, memes: Path):
 def test_no_hook_is_left_on_the_sae(reader: MemeReader, reading: Any):
     assert reading.latents[0].seen is not None
     assert not any(module._forward_hooks for module in reader.sae.modules())
+
+
+def test_objects_in_memory_are_read_as_their_folders(memes: Path):
+    caption = (memes / "caption.txt").read_text()
+    from_folders = read_meme(
+        memes / "meme.png", sae=memes / "sae", embeddings=memes / "embeddings", caption=caption, **FEW
+    )
+    sae, embeddings = load_sae(memes / "sae"), Embeddings.load(memes / "embeddings")
+    objects = read_meme(memes / "meme.png", sae=sae, embeddings=embeddings, caption=caption, **FEW)
+    assert objects.to_dict() == from_folders.to_dict()
+    with pytest.raises(DataError, match="an evaluation goes with the folder of its SAE"):
+        MemeReader(sae, embeddings, memes / "evaluation", **FEW)

@@ -35,8 +35,8 @@ UNUSUAL = 0.05
 def read_meme(
     picture: str | Path | bytes,
     *,
-    sae: str | Path,
-    embeddings: str | Path,
+    sae: Any,
+    embeddings: Embeddings | str | Path,
     caption: str | None = None,
     evaluation: str | Path | None = None,
     options: ReadOptions | None = None,
@@ -46,8 +46,8 @@ def read_meme(
 
     Args:
         picture: a file, or its bytes.
-        sae: an SAE folder, ours or any that `sae_lens.SAE.load_from_disk` reads.
-        embeddings: the result of `embed`, of a corpus by a model.
+        sae: any SAELens SAE, or its folder.
+        embeddings: the result of `embed`, of a corpus by a model, or its folder.
         caption: read from the picture where it is None; "" is a meme without one.
         evaluation: the result of `evaluate` for this SAE, for the names of latents.
         options: see `ReadOptions`; or give them by keyword: `read_meme(..., n_latents=5)`.
@@ -68,23 +68,29 @@ class MemeReader:
 
     def __init__(
         self,
-        sae: str | Path,
-        embeddings: str | Path,
+        sae: Any,
+        embeddings: Embeddings | str | Path,
         evaluation: str | Path | None = None,
         options: ReadOptions | None = None,
         **given: Any,
     ):
         self.options = ReadOptions.of(options, given)
-        self.sae, self.embeddings = load_sae(sae, self.options.hook), Embeddings.load(embeddings)
-        self.hook = hook_of(self.sae, self.embeddings)
+        on_disk = isinstance(sae, (str, Path))
+        if evaluation is not None and not on_disk:
+            raise DataError("an evaluation goes with the folder of its SAE: give that in place of the SAE object")
+        self.sae = load_sae(sae, self.options.hook) if on_disk else sae
+        self.embeddings = embeddings if isinstance(embeddings, Embeddings) else Embeddings.load(embeddings)
+        self.hook = self.options.hook or hook_of(self.sae, self.embeddings)
         self.encoder = Encoder.of_embeddings(self.embeddings, self.options.device)
-        expected = {"sae": sae_weights(sae), "embeddings": self.embeddings.fingerprint}
+        expected = {"sae": sae_weights(sae) if on_disk else None, "embeddings": self.embeddings.fingerprint}
         folder = Path(evaluation) if evaluation is not None else None
         self.measured = Measured(folder, expected)
         known = folder / LATENTS if folder is not None else None
         self.latents = Latents.load(known) if known is not None else encode(self.sae, self.embeddings, self.hook)
         if not len(self._train):
-            raise DataError(f"{embeddings}: has no train memes; a meme is read beside those the SAE was trained on")
+            raise DataError(
+                f"{self.embeddings.path}: has no train memes; a meme is read beside those the SAE was trained on"
+            )
         self._attributor = Attributor(self.sae, self.hook, self.encoder, self.embeddings)
         self._of_vectors = VectorReader(
             *(self.sae, self.embeddings, self.latents, self.measured, self.options), self.encoder.model.heads
