@@ -278,7 +278,9 @@ def test_evaluate_takes_a_bare_file_and_a_named_converter(tmp_path: Path):
     named = evaluate(folder / "trained.pt", memes, out=tmp_path / "two", converter="dictionary_learning", **only)
     assert named["results"]["reconstruction"] == by_file["results"]["reconstruction"]
     assert named["options"]["converter"] == "dictionary_learning"
-    with pytest.raises(ConfigError, match=r"converter is 'pickle', it must be one of abstopk, dictionary_learning, intervlm"):
+    with pytest.raises(
+        ConfigError, match=r"converter is 'pickle', it must be one of abstopk, dictionary_learning, intervlm"
+    ):
         evaluate(folder / "trained.pt", memes, out=tmp_path / "three", converter="pickle", **only)
     with pytest.raises(StorageError, match=r"trained.pt: is not an SAE folder .* name the --converter"):
         evaluate(folder / "trained.pt", memes, out=tmp_path / "four", **only)
