@@ -59,9 +59,7 @@ print(f"{sae.cfg.d_sae} latents, {latents.l0.mean():.1f} of them active in one m
 # %%
 from sae_lens_meme import figures
 
-inputs = figures.Inputs(
-    "small-demo/evaluation", "small-demo/sae", "small-demo/embeddings", "small-demo/attribution", "small-demo/corpus"
-)
+inputs = figures.Inputs.of_run("small-demo")
 named = inputs.table("naming")
 held = named[named["holds"] == 1].sort_values("auroc", ascending=False)
 print(f"{len(held)} of {sae.cfg.d_sae} latents have a name that holds")

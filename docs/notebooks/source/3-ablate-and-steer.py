@@ -22,7 +22,7 @@ sae = SAE.load_from_disk("small-demo/sae")
 model = HookedMemeCLIP.from_embeddings(
     embeddings, task="hate"
 )  # a linear classifier on hook_fused, fitted on train memes
-memes = torch.tensor(model.token_dataset("test")["input_ids"])  # a meme is its row number, (n, 1)
+memes = torch.tensor(model.token_dataset("test", labelled=False)["input_ids"])  # a meme is its row number, (n, 1)
 
 # %% [markdown]
 # ## Splice the SAE in
@@ -70,9 +70,11 @@ def ablate(acts, hook):
 
 with torch.no_grad(), model.saes([sae], use_error_term=True):
     ablated = model.run_with_hooks(memes, fwd_hooks=[("hook_fused.hook_sae_acts_post", ablate)])
-change = (ablated.softmax(-1) - logits.softmax(-1))[:, 0, 1]
+before, after = logits.softmax(-1)[:, 0, 1], ablated.softmax(-1)[:, 0, 1]
+fires = before != after
+print(f"over all test memes p(hate=1) changes by {(after - before).mean():+.4f}")
 print(
-    f"mean change of p(hate=1): {change.mean():+.4f}; on the {(change != 0).sum()} memes that it fires on: {change[change != 0].mean():+.3f}"
+    f"on the {fires.sum()} memes that the latent fires on, it goes from {before[fires].mean():.2f} to {after[fires].mean():.2f}"
 )
 
 # %% [markdown]
@@ -107,6 +109,7 @@ for axes, (strength, (own, others)) in zip(panels, effects.items(), strict=True)
     axes.axvline(0, color="0.8", zorder=0)
     axes.set(title="ablated" if strength == 0 else f"times {strength:g}", yticks=[], xlabel="mean change of p(hate=1)")
 panels[0].legend(fontsize=7, loc="upper center")
+plt.show()
 
 # %%
 for strength, (own, others) in effects.items():
@@ -116,8 +119,11 @@ for strength, (own, others) in effects.items():
     )
 
 # %% [markdown]
-# **What to conclude.** A latent carries weight in a decision only as far as it goes beyond its controls: the matched latents
-# in the figure and the random step above. A single latent of a model that spreads a label over many directions moves little,
-# and that is a finding, too. Steering hard (times 5) leaves the range of activations that occur, so what it shows is what
-# the classifier *would* do and not what it does. Note that the probe was fitted on train memes, the latent was chosen on
-# validation memes, and everything printed is on test memes.
+# **What to conclude.** The classifier uses this latent: without it the probability falls on the memes that it fires on, and
+# none of the latents that fire as often, nor a random step of equal length, does nearly as much. By hand and in closed form
+# the effect is the same. Turning the latent **up** shows far less. The memes that it fires on are close to p = 1 already, so
+# there is nowhere to go, and at five times the strength arbitrary latents move more. Ablation is the evidence here;
+# steering out of the range of activations that occur shows what a classifier *would* do, not what it does.
+#
+# The classifier was fitted on train memes, the latent was chosen on validation memes, and what is printed is of test memes.
+# It is one latent in one label; that it is used does not make it the label ([notebook 2](2-is-this-latent-about-hate.ipynb)).

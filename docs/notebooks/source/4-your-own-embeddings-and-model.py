@@ -9,7 +9,7 @@
 # %% [markdown]
 # ## Memes
 # Yours would be a list of pictures and a list of captions. These are drawn by the package (harmless; `hate` is the name of
-# a column), with what is known of them in a table: `None` where a label is not known.
+# a column), with what is known of them in a table: NaN or `None` where a label is not known.
 
 # %%
 from sae_lens_meme import build_corpus
@@ -97,15 +97,14 @@ for name in found.results:
 Image(found.figure("own-contest.png"), width=900)
 
 # %% [markdown]
-# The verdicts are made of the numbers: where raw dimensions are as good as the SAE, they say so. Colours and word counts
-# are already sparse and nameable, so an SAE has little to add for single labels.
+# A model of mean colours and word counts hardly sees these labels (the probe on all its dimensions is the best that one could
+# hope for), and the contest says so in place of finding something: its latents do no better than raw dimensions.
 #
 # ## The SAE in the model
 # What works on `HookedMemeCLIP` works on a model of yours: caching, hooks, SAEs spliced in.
 
 # %%
 rows = torch.arange(4)[:, None]
-sae.cfg.metadata.hook_name = "hook_fused"
 _, cache = model.run_with_cache_with_saes(rows, saes=[sae])
 active = cache["hook_fused.hook_sae_acts_post"][:, 0]
 print([int(n) for n in (active > 0).sum(-1)], "latents are active in the first four memes")

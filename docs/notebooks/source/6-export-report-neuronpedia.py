@@ -29,9 +29,7 @@ import matplotlib.pyplot as plt
 
 from sae_lens_meme import figures
 
-inputs = figures.Inputs(
-    "small-demo/evaluation", "small-demo/sae", "small-demo/embeddings", "small-demo/attribution", "small-demo/corpus"
-)
+inputs = figures.Inputs.of_run("small-demo")
 figure, (left, right) = plt.subplots(1, 2, figsize=(11, 3.8), layout="constrained")
 figures.find("density").draw(left, inputs)
 figures.find("training").draw(right, inputs)
@@ -78,13 +76,15 @@ complaints += [f"{row['id']}: no activation" for row in activations if not row["
 complaints += [f"{row['index']}: holds NaN" for row in features if "NaN" in json.dumps(row)]
 complaints += ["latents are missing"] * ([int(row["index"]) for row in features] != list(range(len(features))))
 print(
-    f"{len(features)} latents, {len(activations)} memes, {len(explanations)} explanations; complaints: {complaints or 'none'}"
+    f"{len(features)} latents, {len(activations)} rows of memes, {len(explanations)} explanations; complaints: {complaints or 'none'}"
 )
 
 # %%
-told = explanations[0]
-print(f"latent {told['index']}: {told['description']}\n{told['notes']}")
-shown = next(row for row in activations if row["index"] == told["index"])
+held = inputs.table("naming").query("holds == 1")
+latent = str(held.sort_values("auroc").iloc[-1]["latent"])
+told = next(row for row in explanations if row["index"] == latent)
+print(f"latent {latent}: {told['description']}\n{told['notes']}")
+shown = next(row for row in activations if row["index"] == latent)
 print("".join(shown["tokens"]))
 
 # %% [markdown]
@@ -100,7 +100,8 @@ print(requests)
 
 # %% [markdown]
 # ## The Hugging Face Hub
-# One folder with the SAE, its latents on the memes (ids only), the evaluation, and a model card that says what to distrust.
+# One folder with the SAE, its latents on the memes (ids only), the evaluation, and a model card that says what to distrust
+# and what was not measured: the contest was left out of this small run, and the card says so.
 
 # %%
 from sae_lens_meme.export import export_hub
