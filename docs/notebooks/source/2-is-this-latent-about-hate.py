@@ -13,11 +13,9 @@
 from sae_lens import SAE
 
 from sae_lens_meme import Embeddings, concept_alignment, measure
-from sae_lens_meme.evaluators import encode
 
 embeddings = Embeddings.load("small-demo/embeddings")
 sae = SAE.load_from_disk("small-demo/sae")
-latents = encode(sae, embeddings)
 
 # %% [markdown]
 # ## 1. Does it fire on `hate` more often than chance?
@@ -27,7 +25,7 @@ latents = encode(sae, embeddings)
 found = measure(sae, embeddings, only=["concept_alignment"], progress=False)
 pairs = found["concept_alignment"].table.query("protocol == 'corrected' and concept == 'hate=1'")
 latent = int(pairs.sort_values("f1_validation").iloc[-1]["latent"])
-answer = concept_alignment(latent=latent, concept="hate=1", sae=sae, embeddings=embeddings, latents=latents)
+answer = concept_alignment(latent=latent, concept="hate=1", sae=sae, embeddings=embeddings)
 print(f"latent {latent}: p {answer.p:.0e}, q {answer.q:.0e}, odds ratio {answer.odds_ratio:.1f}")
 print(
     f"test memes: F1 {answer.f1:.2f} (a latent that always fires: {answer.f1_always_on:.2f}), AUROC {answer.auroc:.2f}"
@@ -81,7 +79,8 @@ Image(contest.figure("contest.png"), width=900)
 every = found["concept_alignment"].table.query("protocol == 'corrected' and latent == @latent").sort_values("log10_p")
 probes = measure(sae, embeddings, only=["probes"], tasks=["hate"], progress=False)
 print(probes["probes"].verdict)
-every[["concept", "n", "odds_ratio", "q_global", "auroc", "auroc_low", "auroc_high"]].head(6).round(3)
+shown = every[["concept", "n", "odds_ratio", "auroc", "auroc_low", "auroc_high"]].round(2)
+shown.assign(q=every["q_global"].map("{:.1g}".format)).head(6)
 
 # %% [markdown]
 # ## The honest conclusion

@@ -16,6 +16,7 @@ import torch
 from sae_lens import SAE
 
 from sae_lens_meme import Embeddings, HookedMemeCLIP
+from sae_lens_meme.evaluators import encode
 
 embeddings = Embeddings.load("small-demo/embeddings")
 sae = SAE.load_from_disk("small-demo/sae")
@@ -46,15 +47,11 @@ print(f"with its error term: {(exact - logits).abs().max():.0e}")
 from sae_lens_meme.evaluators.influence import Influence, head_of
 
 influence = Influence(embeddings, heads=[head_of(model)], tasks=["hate"]).evaluate(sae)
-largest = {
-    key.rpartition("/")[2]: value
-    for key, value in influence.numbers.items()
-    if key.startswith("ablation/embedding/model/hate/")
-}
-latent = largest["largest_latent"]
+found, where = influence.numbers, "ablation/embedding/model/hate/"
+latent = found[where + "largest_latent"]
 print(influence.verdict)
-print(f"latent {latent}: ablating it moves the probability by {largest['largest']:.4f} on average over all test memes")
-print(f"a step of equal length in a random direction: {largest['largest_random']:.4f}")
+print(f"latent {latent}: ablating it moves p(hate=1) by {found[where + 'largest']:.4f} on average over all test memes")
+print(f"a step of equal length in a random direction: {found[where + 'largest_random']:.4f}")
 
 # %% [markdown]
 # ## Ablate it by hand
@@ -71,11 +68,10 @@ def ablate(acts, hook):
 with torch.no_grad(), model.saes([sae], use_error_term=True):
     ablated = model.run_with_hooks(memes, fwd_hooks=[("hook_fused.hook_sae_acts_post", ablate)])
 before, after = logits.softmax(-1)[:, 0, 1], ablated.softmax(-1)[:, 0, 1]
-fires = before != after
+active = encode(sae, embeddings).rows(memes[:, 0].numpy()).csr() > 0  # memes x latents
+fires = active[:, [latent]].toarray()[:, 0]
 print(f"over all test memes p(hate=1) changes by {(after - before).mean():+.4f}")
-print(
-    f"on the {fires.sum()} memes that the latent fires on, it goes from {before[fires].mean():.2f} to {after[fires].mean():.2f}"
-)
+print(f"where the latent fires ({fires.sum()} memes): from {before[fires].mean():.2f} to {after[fires].mean():.2f}")
 
 # %% [markdown]
 # ## Beside its controls
@@ -83,12 +79,10 @@ print(
 # latents that fire nearly as often are the fair comparison: a latent that fires a lot moves a lot.
 
 # %%
-from sae_lens_meme.evaluators import encode
 from sae_lens_meme.evaluators.influence import steer_through_model
 
-rows = memes[:, 0].numpy()
-fires = np.bincount(encode(sae, embeddings).rows(rows).csr().indices, minlength=sae.cfg.d_sae)
-order = np.argsort(np.abs(fires - fires[latent]), kind="stable")
+rows, n_fires = memes[:, 0].numpy(), np.asarray(active.sum(0)).ravel()
+order = np.argsort(np.abs(n_fires - n_fires[latent]), kind="stable")
 matched = [int(other) for other in order if other != latent][:20]
 
 

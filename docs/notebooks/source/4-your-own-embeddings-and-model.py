@@ -1,8 +1,9 @@
 # %% [markdown]
 # # 4. Your own embeddings and your own model
 #
-# Everything that this package measures needs three things: vectors, a table that describes them, and an SAE. Part one takes
-# arrays. Part two puts hooks into a model of your own, in one class. Neither needs CLIP, and nothing needs a folder.
+# Everything that this package measures needs three things: vectors, a table that describes them, and an SAE. First a model
+# of your own gets hooks, in one class, without CLIP. From its vectors on only arrays are used: if you have arrays, start
+# at "Arrays". Nothing is written to disk but the memes.
 
 # %% [install]
 
@@ -30,6 +31,7 @@ table.head(3)
 # %%
 import zlib
 
+import numpy as np
 import torch
 
 from sae_lens_meme.hooks import Hook, HookedModel, register
@@ -46,7 +48,7 @@ class ColoursAndWords(HookedModel):
         self.declare({"hook_image_embed": Hook(D), "hook_text_embed": Hook(D), "hook_fused": Hook(2 * D)})
 
     def preprocess(self, image):
-        return torch.tensor(list(image.convert("RGB").resize((8, 8)).tobytes())) / 255
+        return torch.from_numpy(np.asarray(image.convert("RGB").resize((8, 8)), dtype=np.float32).ravel() / 255)
 
     def tokenize(self, texts):
         counts = torch.zeros(len(texts), D)

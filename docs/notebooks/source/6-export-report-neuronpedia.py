@@ -69,15 +69,11 @@ def rows_of(kind):
 
 
 features, activations, explanations = map(rows_of, ("features", "activations", "explanations"))
-complaints = [
-    f"{row['id']}: tokens and values differ" for row in activations if len(row["tokens"]) != len(row["values"])
-]
-complaints += [f"{row['id']}: no activation" for row in activations if not row["maxValue"] > 0]
-complaints += [f"{row['index']}: holds NaN" for row in features if "NaN" in json.dumps(row)]
+complaints = [row["id"] for row in activations if len(row["tokens"]) != len(row["values"]) or not row["maxValue"] > 0]
+complaints += [row["index"] for row in features if "NaN" in json.dumps(row)]
 complaints += ["latents are missing"] * ([int(row["index"]) for row in features] != list(range(len(features))))
-print(
-    f"{len(features)} latents, {len(activations)} rows of memes, {len(explanations)} explanations; complaints: {complaints or 'none'}"
-)
+print(f"{len(features)} latents, {len(activations)} rows of memes, {len(explanations)} explanations")
+print(f"complaints: {complaints or 'none'}")
 
 # %%
 held = inputs.table("naming").query("holds == 1")
