@@ -60,7 +60,7 @@ def test_a_notebook_is_short_and_begins_with_its_installation(name: str):
     assert cells[0].source.startswith(f"# {name[0]}. ")
     assert code[0] == notebooks.INSTALL
     assert sum("%pip" in source for source in code) == 1
-    assert 8 <= len(code) + 1 <= 15
+    assert 8 <= len(cells) <= 15
     assert max(source.count("\n") for source in code) < 45, "no more than a reader would type"
     assert "**What to conclude.**" in cells[-1].source or "conclusion" in "".join(c.source for c in cells[-3:])
 

@@ -31,7 +31,6 @@ print(
     f"test memes: F1 {answer.f1:.2f} (a latent that always fires: {answer.f1_always_on:.2f}), AUROC {answer.auroc:.2f}"
 )
 
-# %%
 candidates = pairs.sort_values("f1_validation", ascending=False).head(5)
 candidates[
     ["latent", "auroc", "auroc_low", "auroc_high", "f1_validation", "f1_test", "f1_always_on", "winners_curse"]

@@ -33,6 +33,7 @@ rows = model.token_dataset("train", labelled=False)
 # batch (the default of 20 is refused), and batches are mixed from it: take several batches.
 
 # %%
+import torch
 from sae_lens import (
     SAE,
     BatchTopKTrainingSAEConfig,
@@ -44,6 +45,7 @@ from sae_lens import (
 
 
 def trained(sae_config, out):
+    torch.manual_seed(0)  # SAELens draws weights and batches from torch's own generator
     config = LanguageModelSAERunnerConfig(
         sae=sae_config,
         hook_name="hook_fused",

@@ -10,25 +10,20 @@
 # %% [demo]
 
 # %% [markdown]
-# ## The report
-# It is already there: the last step of a recipe. One file, no request to any network; pictures are blurred and captions
-# masked until the reader asks.
+# ## The report, and figures for a paper
+# The report is there already, the last step of a recipe: one file that asks no network for anything, with pictures blurred
+# and captions masked until the reader asks. A figure is a function on matplotlib axes; `sae-lens-meme figures` draws all
+# of them as PNG and SVG.
 
 # %%
 from pathlib import Path
 
-page = Path("small-demo/report/report.html")
-print(f"open {page} in a browser ({page.stat().st_size / 1e6:.1f} MB)")
-
-# %% [markdown]
-# ## Figures for a paper
-# Each is a function on a matplotlib axes; `sae-lens-meme figures` draws all of them as PNG and SVG.
-
-# %%
 import matplotlib.pyplot as plt
 
 from sae_lens_meme import figures
 
+page = Path("small-demo/report/report.html")
+print(f"open {page} in a browser ({page.stat().st_size / 1e6:.1f} MB)")
 inputs = figures.Inputs.of_run("small-demo")
 figure, (left, right) = plt.subplots(1, 2, figsize=(11, 3.8), layout="constrained")
 figures.find("density").draw(left, inputs)
@@ -75,7 +70,6 @@ complaints += ["latents are missing"] * ([int(row["index"]) for row in features]
 print(f"{len(features)} latents, {len(activations)} rows of memes, {len(explanations)} explanations")
 print(f"complaints: {complaints or 'none'}")
 
-# %%
 held = inputs.table("naming").query("holds == 1")
 latent = str(held.sort_values("auroc").iloc[-1]["latent"])
 told = next(row for row in explanations if row["index"] == latent)
