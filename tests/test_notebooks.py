@@ -88,7 +88,7 @@ def test_links_between_notebooks_lead_somewhere(name: str):
 
 SMALLER = {
     "corpus.planted.scale=0.5": "corpus.planted.scale=0.15",
-    "attribute.top=8": "attribute.top=1",
+    '"attribute.top=8"': '"attribute.top=1", "train.epochs=20"',
     "scale=0.25": "scale=0.1",
     '"epochs": 30': '"epochs": 5',
 }

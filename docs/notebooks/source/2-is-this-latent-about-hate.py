@@ -24,14 +24,14 @@ sae = SAE.load_from_disk("small-demo/sae")
 # %%
 found = measure(sae, embeddings, only=["concept_alignment"], progress=False)
 pairs = found["concept_alignment"].table.query("protocol == 'corrected' and concept == 'hate=1'")
-latent = int(pairs.sort_values("f1_validation").iloc[-1]["latent"])
+candidates = pairs.sort_values("f1_validation", ascending=False).head(5)  # undefined ones come last
+latent = int(candidates.iloc[0]["latent"])
 answer = concept_alignment(latent=latent, concept="hate=1", sae=sae, embeddings=embeddings)
 print(f"latent {latent}: p {answer.p:.0e}, q {answer.q:.0e}, odds ratio {answer.odds_ratio:.1f}")
 print(
     f"test memes: F1 {answer.f1:.2f} (a latent that always fires: {answer.f1_always_on:.2f}), AUROC {answer.auroc:.2f}"
 )
 
-candidates = pairs.sort_values("f1_validation", ascending=False).head(5)
 candidates[
     ["latent", "auroc", "auroc_low", "auroc_high", "f1_validation", "f1_test", "f1_always_on", "winners_curse"]
 ].round(2)
