@@ -1,7 +1,7 @@
 """The instrumented models, imported as `sae_lens_meme.hooks`; names load on first use, so importing is free.
 
-A new model is one file with one class under `@register`; `find` has it by its name, and
-`train.model_class_name` of a recipe with it.
+A new model is one file with one class under `@register`; `find` then knows it by name, and so does
+`train.model_class_name` of a recipe.
 """
 
 from __future__ import annotations

@@ -258,8 +258,10 @@ class HookedMemeCLIP(HookedModel):
         """Take a linear head on the fused vectors that was fitted elsewhere.
 
         Args:
-            weight, bias: one output a class, or one for the second of two classes.
-            task, classes: the label, and its value for each logit.
+            weight: one output a class, or one for the second of two classes.
+            bias: one number an output.
+            task: the label.
+            classes: the value of the label for each logit.
         """
         self.classes, self.task = list(classes), task
         self.linear_head = linear_head(weight, bias).to(self.device, self.cfg.dtype)

@@ -222,7 +222,7 @@ def _split(name: str) -> tuple[str, str]:
 
 
 def unprojected_text(clip: Any, tokens: Int[Tensor, "batch n_ctx"]) -> Float[Tensor, "batch width"]:
-    """The feature at the end token after `ln_final`, which `open_clip.CLIP.encode_text` goes on to project."""
+    """The feature at the end token after `ln_final`, which `open_clip.CLIP.encode_text` then projects."""
     seen: list[Tensor] = []
     handle = clip.ln_final.register_forward_hook(lambda _module, _inputs, output: seen.append(output))
     try:

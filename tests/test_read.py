@@ -35,7 +35,7 @@ from sae_lens_meme.read import ocr as ocr_module
 from sae_lens_meme.read.decisions import Score, decide
 from sae_lens_meme.read.names import Measured
 from sae_lens_meme.read.sides import verdict
-from sae_lens_meme.report.reading import print_reading, reading_html
+from sae_lens_meme.report.reading import carried, print_reading, reading_html
 
 FEW = {"n_attributed": 2, "n_swaps": 16, "n_random": 5, "device": "cpu"}
 
@@ -334,6 +334,13 @@ def test_the_terminal_shows_latents_decisions_and_neighbours(reading: Any):
     for part in (*(str(latent.latent) for latent in reading.latents), "hate", "humor", reading.neighbours[0].id):
         assert part in text
     assert "no evidence" in text
+
+
+def test_no_sentence_is_cut_in_a_terminal_of_110_characters(reading: Any):
+    file, found = io.StringIO(), reading.to_dict()
+    print_reading(found, Console(file=file, width=110, force_jupyter=False))
+    said = [carried(decision) for decision in found["decisions"]] + [d["evidence"] for d in found["decisions"]]
+    assert [word for sentence in said for word in sentence.split() if word not in file.getvalue()] == []
 
 
 def test_the_command_prints_json_and_writes_a_page(memes: Path, tmp_path: Path):

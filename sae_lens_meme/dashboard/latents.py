@@ -12,6 +12,7 @@ from sae_lens_meme.attribute.options import AttributeOptions
 from sae_lens_meme.dashboard import sentences
 from sae_lens_meme.dashboard.choices import Choices
 from sae_lens_meme.dashboard.inputs import Inputs
+from sae_lens_meme.dashboard.nearest import nearest
 from sae_lens_meme.dashboard.numbers import short, shorts
 from sae_lens_meme.dashboard.options import DashboardOptions
 from sae_lens_meme.dashboard.tables import ByLatent, generic_columns
@@ -163,10 +164,11 @@ class LatentPages:
 
     def _neighbours(self, latent: int) -> list[list[Any]]:
         """The latents whose decoder rows point most nearly the same way, with the cosine."""
-        cosine = self._unit @ self._unit[latent]
-        cosine[latent] = -np.inf
-        nearest = np.argsort(-cosine, kind="stable")[: min(NEIGHBOURS, self.d_sae - 1)]
-        return [[int(other), short(cosine[other])] for other in nearest]
+        return [[int(other), short(c)] for other, c in zip(*(part[latent] for part in self._nearest), strict=True)]
+
+    @cached_property
+    def _nearest(self) -> tuple[np.ndarray, np.ndarray]:
+        return nearest(lambda latents: self._unit[latents], self.d_sae, NEIGHBOURS)
 
     def _points(self) -> list[Any]:
         """Decoders of the latents that fire, on a plane."""

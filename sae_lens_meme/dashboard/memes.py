@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 
 from sae_lens_meme.dashboard.choices import Choices
 from sae_lens_meme.dashboard.inputs import Inputs
+from sae_lens_meme.dashboard.nearest import nearest
 from sae_lens_meme.dashboard.numbers import clean, short
 from sae_lens_meme.labels import LEVELS
-
-BLOCK = 1024
 
 
 class MemePages:
@@ -47,7 +47,7 @@ class MemePages:
     def pages(self, places: range) -> list[dict[str, Any]]:
         """The pages of some memes."""
         rows, memes = self.rows[places.start : places.stop], self.inputs.memes
-        neighbours = self._neighbours(rows)
+        neighbours = self._neighbours(places)
         return [
             {
                 "split": str(memes.splits[row]),
@@ -71,31 +71,18 @@ class MemePages:
         order = active[np.argsort(-latents.values[row][active], kind="stable")]
         return [[int(latents.indices[row, i]), short(latents.values[row, i])] for i in order]
 
-    def _neighbours(self, rows: np.ndarray) -> list[list[list[Any]]]:
+    def _neighbours(self, places: range) -> list[list[list[Any]]]:
         """Of the memes that are shown, the nearest by cosine at the SAE's hook."""
-        if not self._nearest or not len(rows):
-            return [[] for _ in rows]
-        hook = self.inputs.evaluation["sae"]["hook"]
-        mine = _unit(self.inputs.memes.take(hook, rows))
-        best = np.full((len(rows), 0), 0.0, dtype=np.float32)
-        where = np.empty((len(rows), 0), dtype=np.int64)
-        for start in range(0, len(self.rows), BLOCK):  # never more than a block of the memes in memory
-            block = self.rows[start : start + BLOCK]
-            cosine = mine @ _unit(self.inputs.memes.take(hook, block)).T
-            cosine[rows[:, None] == block[None, :]] = -np.inf
-            best = np.concatenate([best, cosine], axis=1)
-            where = np.concatenate([where, np.broadcast_to(np.arange(start, start + len(block)), cosine.shape)], axis=1)
-            keep = np.argsort(-best, axis=1, kind="stable")[:, : self._nearest]
-            best, where = np.take_along_axis(best, keep, 1), np.take_along_axis(where, keep, 1)
         return [
-            [[int(i), short(c)] for i, c in zip(places, cosines, strict=True) if np.isfinite(c)]
-            for places, cosines in zip(where, best, strict=True)
+            [[int(i), short(c)] for i, c in zip(*found, strict=True)]
+            for found in zip(*(part[places.start : places.stop] for part in self._nearest_memes), strict=True)
         ]
 
-
-def _unit(x: np.ndarray) -> np.ndarray:
-    norms = np.linalg.norm(x, axis=1, keepdims=True)
-    return np.divide(x, norms, out=np.zeros_like(x), where=norms > 0)
+    @cached_property
+    def _nearest_memes(self) -> tuple[np.ndarray, np.ndarray]:
+        """Of all memes at once: part by part the embeddings would be read again for each."""
+        hook, memes = self.inputs.evaluation["sae"]["hook"], self.inputs.memes
+        return nearest(lambda places: memes.take(hook, self.rows[places]), len(self.rows), self._nearest)
 
 
 def _level(name: str, label: Any, row: int) -> Any:

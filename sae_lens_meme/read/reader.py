@@ -55,7 +55,7 @@ def read_meme(
     Raises:
         BadImageError: the file is no picture.
         DataError: the embeddings are of arrays, or the evaluation is of another SAE.
-        StorageError, ModelError, ConfigError.
+        MemeError: a folder, the model or an option is wrong; the message says which.
     """
     return MemeReader(sae, embeddings, evaluation, options, **given).read(picture, caption)
 

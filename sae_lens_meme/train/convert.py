@@ -98,7 +98,7 @@ def dictionary_learning_loader(
         k: active latents of AutoEncoderTopK; default the number in the file or in `config.json`.
 
     Raises:
-        ModelError: not such a file, or of a class that is not known here or cannot be told from another.
+        ModelError: not such a file, or of a class that is unknown here or cannot be distinguished from another.
     """
     weights_path = _find(Path(path), prefer="ae.pt")
     state, config = load_tensors(weights_path), _trainer_config(weights_path.with_name("config.json"))

@@ -198,7 +198,7 @@ class MemeSAETrainingRunner(_EpochRunner, LanguageModelSAETrainingRunner):
 
 
 class MemeMultiSAETrainingRunner(_EpochRunner, MultiSAETrainingRunner):
-    """A stock runner of several SAEs, one a hook, on the same memes; arguments as for `MemeSAETrainingRunner`."""
+    """A stock runner of several SAEs, one per hook, on the same memes; arguments as for `MemeSAETrainingRunner`."""
 
     def __init__(
         self,

@@ -78,7 +78,7 @@ class Standings:
             return np.nan
         tied = len(np.unique(np.abs(apart))) < len(
             apart
-        )  # with ties scipy permutes for seconds, unless it is told not to
+        )  # with ties scipy permutes for seconds, unless it gets this method
         found: Any = wilcoxon(apart, method="asymptotic" if tied or len(apart) > 50 else "exact")
         return float(found.pvalue)
 

@@ -1,6 +1,6 @@
 """What a linear probe reads about each label from the latents, the embedding and the reconstruction.
 
-Each score stands beside the class frequencies alone and beside the same probe on labels permuted within source; the
+Each score comes with that of the class frequencies alone and of the same probe on labels permuted within source; the
 AUROC within source shows nothing that is known from the source alone.
 """
 
@@ -120,17 +120,10 @@ class Probes(ReadsProbes, Evaluator):
             return choose(probes, x, task.label.values[validation], strata)
 
         def of_latents(grid: Sequence[float]) -> list[Probe]:
-            others = [C for C in grid if C != 1]
-            x = latents.csr()[task.train]
-            found = {probe.C: probe for probe in fit_latent_probes(task.name, x, [y] * len(others), others)}
-            return [found.get(C) or self.fitted.of_latents(task, embeddings, latents) for C in grid]
+            return self.fitted.latent_grid(task, embeddings, latents, grid)
 
         def of_embedding(grid: Sequence[float]) -> list[Probe]:
-            rows = self.fitted.rows(task)
-            x = embeddings.take(hook, rows)
-            others = fit_embedding_probes(task.name, x, task.label.values[rows], [C for C in grid if C != 1])
-            found = {probe.C: probe for probe in others}
-            return [found.get(C) or self.fitted.of(task, embeddings, hook) for C in grid]
+            return self.fitted.grid(task, embeddings, hook, grid)
 
         def of_reconstruction(grid: Sequence[float]) -> list[Probe]:
             rows = self.fitted.rows(task)
@@ -185,8 +178,8 @@ class Probes(ReadsProbes, Evaluator):
         lines = ["in brackets: the memes that are measured"]
         if "permuted" in shown:
             lines.append(
-                f"permuted: train labels permuted within source, mean of {self.options.n_permutations} draws; above .5 is what "
-                "the source alone tells, within source it is gone"
+                f"permuted: train labels permuted within source, mean of {self.options.n_permutations} draws; what it has "
+                "above .5 comes from knowing the source, and disappears within source"
             )
         if others := [space for space in RIVALS if space in shown]:
             lines.append(f"{', '.join(others)}: a probe on these")
