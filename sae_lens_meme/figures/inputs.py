@@ -52,6 +52,14 @@ class Inputs:
         else:
             read_finished(self.evaluation, "evaluate")
 
+    @classmethod
+    def of_run(cls, folder: str | Path, sae: str = "", **options: Any) -> Inputs:
+        """The folders that `demo` and `run` write below one; of several SAEs, name one."""
+        base = Path(folder)
+        folders = {"sae": base / "sae" / sae, "attribution": base / "attribution" / sae}
+        folders |= {"embeddings": base / "embeddings", "corpus": base / "corpus"}
+        return cls(base / "evaluation" / sae, **{k: v for k, v in folders.items() if v.is_dir()}, **options)
+
     @cached_property
     def content(self) -> dict[str, Any]:
         """`evaluation.json`."""
