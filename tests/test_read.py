@@ -189,7 +189,8 @@ def test_an_sae_of_one_side_is_decided_by_it(memes: Path):
         assert any("No evaluation was given" in note for note in found.notes)
 
 
-def test_names_say_how_good_they_are(memes: Path, tmp_path: Path):
+def test_names_say_how_good_they_are(memes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("SAE_LENS_MEME_VERIFY", "0")  # the table is one that no step wrote
     row = {"auroc": 0.8, "auroc_low": 0.7, "auroc_high": 0.9, "q": 0.001, "holds": True, "reason": None}
     table = pd.DataFrame(
         [
