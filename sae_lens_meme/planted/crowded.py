@@ -1,7 +1,7 @@
 """The crowded world: besides what every planted meme has, 124 props in pictures and 124 sayings in captions.
 
-A meme has about three or four of them, each of them is in 1 to 4 % of the memes, and there are more of them than an
-embedding has dimensions: they are why a planted embedding needs a sparse code. Labels follow from single ones, or from a
+A meme has about three or four of them, each of them is in 1 to 2 % of the memes and most often in those of one source, and
+there are four times as many as the embedding has dimensions: they are why it needs a sparse code. Labels follow from single ones, or from a
 prop and a saying that come together (a joke), so that one latent can stand for a label's level.
 """
 
@@ -19,25 +19,25 @@ from sae_lens_meme.planted.factors import KINDS as PLAIN_KINDS
 from sae_lens_meme.planted.phrases import SAYINGS
 from sae_lens_meme.planted.props import PLACE_OF, PROPS
 
-RATES = tuple(max(0.012, 0.03 * (i + 1) ** -0.5) for i in range(len(PROPS[0])))
-"""Shares of memes that have the first, the second, ... prop of a place, and saying of a slot."""
-CARRIED = {"pridemm": 0.08, "hmc": 0.03, "memotion": 0.08}
-"""Share of a source's memes that have what makes one level of one of its labels."""
+FAVOURED = {"pridemm": 0.05, "hmc": 0.02, "memotion": 0.035}
+"""Share of a source's memes that have one of its own props, sayings or jokes."""
+ELSEWHERE = 0.005
+"""Share of the memes of the other sources."""
 JOKES: Mapping[str, tuple[str, str]] = {
-    f"{PROPS[i][3]}, {SAYINGS[i][3]}": (PROPS[i][3], SAYINGS[i][3]) for i in range(len(PROPS))
+    f"{PROPS[i][n]}, {SAYINGS[i][n]}": (PROPS[i][n], SAYINGS[i][n]) for i, n in enumerate((5, 3, 5, 4))
 }
-"""A prop and a saying that are often together. Each comes alone as well, so that neither side tells."""
+"""A prop and a saying that often come together. Each comes alone as well, so that neither side tells."""
 _JOKES = tuple(JOKES)
 LEVELS: Mapping[str, Mapping[int, str]] = {
     "hate": {1: _JOKES[0]},
-    "stance": {1: PROPS[0][0], 2: PROPS[1][0]},
-    "humor": {1: SAYINGS[0][0], 2: SAYINGS[1][0], 3: SAYINGS[2][0]},
+    "stance": {1: PROPS[0][0], 2: PROPS[3][0]},
+    "humor": {1: SAYINGS[0][2], 2: SAYINGS[1][1], 3: SAYINGS[2][0]},
     "sarcasm": {1: _JOKES[1], 2: _JOKES[2], 3: _JOKES[3]},
-    "offensive": {1: PROPS[2][0], 2: PROPS[3][0], 3: PROPS[0][1]},
-    "motivational": {1: SAYINGS[3][0]},
-    "sentiment": {-2: SAYINGS[2][1], -1: SAYINGS[0][1], 1: SAYINGS[3][1], 2: SAYINGS[1][1]},
+    "offensive": {1: PROPS[0][2], 2: PROPS[1][1], 3: PROPS[2][0]},
+    "motivational": {1: SAYINGS[3][2]},
+    "sentiment": {-2: SAYINGS[0][8], -1: SAYINGS[1][4], 1: SAYINGS[2][3], 2: SAYINGS[3][5]},
 }
-"""What makes each level of a label; the last that is there decides, and nothing there is level 0."""
+"""What makes each level of a label: a favourite of its source. The last that is there decides; nothing there is level 0."""
 KINDS = {**PLAIN_KINDS, "prop": "visual", "phrase": "textual", "joke": "cross-modal"}
 """Of factors; of these last three a meme holds any number of values."""
 
@@ -58,12 +58,12 @@ class CrowdedFactors(Factors):
 def draw_crowded(rng: np.random.Generator, source: str, clash_rate: float) -> CrowdedFactors:
     """A meme of the plain world, with props and sayings."""
     plain = draw_factors(rng, source, clash_rate)
-    props = _draw(rng, [_rates(row, source) for row in PROPS])
-    sayings = _draw(rng, [_rates(row, source) for row in SAYINGS])
-    for i, joke in enumerate(JOKES):
-        if rng.random() < _carried(source).get(joke, 0.0):
-            props[i] = PROPS[i].index(JOKES[joke][0])
-            sayings[i] = SAYINGS[i].index(JOKES[joke][1])
+    rates = [_rates(place, source) for place in range(len(PROPS))]
+    props, sayings = _draw(rng, rates), _draw(rng, rates)
+    told = {joke for label in SHARES[source] for joke in LEVELS.get(label, {}).values()}
+    for i, (joke, (prop, saying)) in enumerate(JOKES.items()):
+        if rng.random() < FAVOURED[source] and joke in told:
+            props[i], sayings[i] = PROPS[i].index(prop), SAYINGS[i].index(saying)
     return crowded(plain, props, sayings)
 
 
@@ -93,13 +93,10 @@ def _named(rows: Sequence[Sequence[str]], numbers: Sequence[int | None]) -> tupl
     return tuple(row[i] for row, i in zip(rows, numbers, strict=True) if i is not None)
 
 
-def _carried(source: str) -> dict[str, float]:
-    """How often what decides one of the source's labels is there."""
-    return {cause: CARRIED[source] for label in SHARES[source] for cause in LEVELS.get(label, {}).values()}
-
-
-def _rates(row: Sequence[str], source: str) -> list[float]:
-    return [_carried(source).get(name, rate) for name, rate in zip(row, RATES, strict=True)]
+def _rates(place: int, source: str) -> list[float]:
+    """Every third prop of a place, and saying of a slot, is the source's own."""
+    own = list(FAVOURED).index(source)
+    return [FAVOURED[source] if (i + place) % len(FAVOURED) == own else ELSEWHERE for i in range(len(PROPS[place]))]
 
 
 def _factor(cause: str) -> str:
@@ -114,7 +111,7 @@ def _cause(levels: Mapping[int, str]) -> dict[str, Any]:
 def _shares(source: str, label: str) -> dict[int, float]:
     if label == "target":
         return dict(SHARES[source][label])
-    rates = {level: CARRIED[source] for level in LEVELS[label] if level in SHARES[source][label]}
+    rates = {level: FAVOURED[source] for level in LEVELS[label] if level in SHARES[source][label]}
     return {0: 1 - sum(rates.values())} | rates
 
 
