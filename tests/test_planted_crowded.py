@@ -193,7 +193,8 @@ def test_the_recipe_asks_for_what_the_world_has():
     recipe = read_yaml("crowded.yaml")
     assert PlantedOptions.from_mapping(recipe["corpus"]["planted"]).world == "crowded"
     assert recipe["embed"]["model"] == "crowded-encoder"
-    assert load_train_config("crowded.yaml").sae.d_sae > 64
+    load_train_config("crowded.yaml")
+    assert recipe["train"]["sae"]["d_sae"] > json.loads((ENCODER / "config.json").read_text())["embed_dim"]
     asked = EvaluateOptions.from_mapping({**recipe["evaluate"], "answer_key": "key", "attribution": "attribution"})
     assert asked.names()[0] == "contest"
     concepts = {(concept.label, str(concept)) for concept in map(Concept.parse, asked.concepts or ())}
