@@ -59,8 +59,13 @@ def build_app() -> typer.Typer:
 
 def settings(
     debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
+    no_verify: Annotated[
+        bool, typer.Option("--no-verify", help="Read results without comparing them with the hashes that were written.")
+    ] = False,
 ) -> None:
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    if no_verify:
+        os.environ["SAE_LENS_MEME_VERIFY"] = "0"
     if debug:
         os.environ["SAE_LENS_MEME_DEBUG"] = "1"
 
@@ -357,6 +362,9 @@ def main() -> None:
     except (KeyboardInterrupt, typer.Abort):
         typer.echo("\ninterrupted; run the same command again to go on", err=True)
         sys.exit(_INTERRUPTED)
+    except MemoryError as error:
+        typer.echo(f"error: not enough memory ({_one_line(error) or 'no more could be had'})", err=True)
+        sys.exit(2)
     except Exception as error:
         if not hasattr(error, "show"):  # not typer's own usage errors
             raise

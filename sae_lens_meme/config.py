@@ -12,6 +12,8 @@ import yaml
 from sae_lens_meme.errors import ConfigError
 from sae_lens_meme.options import check_keys
 
+MAX_DEPTH, MAX_VALUES = 50, 100_000
+
 
 def read_yaml(path: str | Path) -> dict[str, Any]:
     """A mapping from a YAML file; the name of a recipe of this package (`demo.yaml`) is enough.
@@ -21,7 +23,7 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
     """
     file = recipe_path(path)
     try:
-        value = yaml.safe_load(file.read_text(encoding="utf-8"))
+        value = parse_yaml(file.read_text(encoding="utf-8"))
     except yaml.YAMLError as error:
         raise ConfigError(f"{file}: is not plain YAML ({' '.join(str(error).split())})") from None
     except UnicodeDecodeError as error:
@@ -29,6 +31,54 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise ConfigError(f"{file}: holds {type(value).__name__}, not a mapping of sections")
     return value
+
+
+def parse_yaml(text: str) -> Any:
+    """`yaml.safe_load` that refuses what a recipe never holds: a key twice, a value that holds itself, a flood of aliases.
+
+    Raises:
+        yaml.YAMLError: says which, and on which line.
+    """
+    loader = yaml.SafeLoader(text)
+    try:
+        node = loader.get_single_node()
+        if node is None:
+            return None
+        _measure_node(node, {}, ())
+        return loader.construct_document(node)
+    except RecursionError:
+        raise yaml.YAMLError(f"it is nested more than {MAX_DEPTH} levels deep") from None
+    except ValueError as error:  # a date that is none, a number beyond the digits that Python reads
+        raise yaml.YAMLError(str(error)) from None
+    finally:
+        loader.dispose()
+
+
+def _measure_node(node: yaml.Node, sizes: dict[int, int], above: tuple[int, ...]) -> int:
+    """How many values this one is when every alias is written out."""
+    if id(node) in above:
+        raise yaml.YAMLError(f"a value holds itself, line {node.start_mark.line + 1}")
+    if len(above) > MAX_DEPTH:
+        raise yaml.YAMLError(f"it is nested more than {MAX_DEPTH} levels deep, line {node.start_mark.line + 1}")
+    if id(node) not in sizes:
+        within, parts = (*above, id(node)), node.value if isinstance(node, yaml.CollectionNode) else ()
+        if isinstance(node, yaml.MappingNode):
+            _refuse_repeated_keys(node)
+            parts = [part for pair in node.value for part in pair]
+        sizes[id(node)] = 1 + sum(_measure_node(part, sizes, within) for part in parts)
+    if sizes[id(node)] > MAX_VALUES:
+        raise yaml.YAMLError(f"its aliases stand for more than {MAX_VALUES:,} values, line {node.start_mark.line + 1}")
+    return sizes[id(node)]
+
+
+def _refuse_repeated_keys(node: yaml.MappingNode) -> None:
+    seen: set[tuple[str, str]] = set()
+    for key, _ in node.value:
+        if not isinstance(key, yaml.ScalarNode):
+            raise yaml.YAMLError(f"a key is not plain text, line {key.start_mark.line + 1}")
+        if (name := (key.tag, key.value)) in seen and key.tag != "tag:yaml.org,2002:merge":
+            raise yaml.YAMLError(f"key {key.value!r} occurs twice, again in line {key.start_mark.line + 1}")
+        seen.add(name)
 
 
 def read_concepts(path: str | Path) -> list[str]:
@@ -83,7 +133,7 @@ def apply_overrides(config: dict[str, Any], overrides: Iterable[str]) -> dict[st
                 raise ConfigError(f"override {override!r}: {parent!r} is the value {child!r}, not a section")
             node = child
         try:
-            node[last] = yaml.safe_load(text)
+            node[last] = parse_yaml(text)
         except yaml.YAMLError as error:
             reason = " ".join(str(error).split())
             raise ConfigError(f"override {override!r}: the value is not plain YAML ({reason})") from None

@@ -17,9 +17,9 @@ from typing_extensions import Self
 
 from sae_lens_meme.errors import ConfigError
 
-Count = Annotated[int, Field(ge=0)]
+Count = Annotated[int, Field(ge=0, le=2**31 - 1)]
 """A number of draws, resamples or SAEs, or a seed."""
-Positive = Annotated[int, Field(ge=1)]
+Positive = Annotated[int, Field(ge=1, le=2**31 - 1)]
 Share = Annotated[float, Field(gt=0, lt=1)]
 File = Annotated[Path, Field(strict=False)]
 """A path; text is one too."""
@@ -129,6 +129,7 @@ def _wanted(message: str) -> str:
     message = "a path" if "not a valid path" in message else message
     message = re.sub(r"^a (integer|object|array)\b", r"an \1", message)
     message = re.sub(r"greater than or equal to (\S+)", r"\1 or more", message)
+    message = re.sub(r"less than or equal to (\S+)", r"\1 or less", message)
     return message.replace("greater than", "above").replace("dictionary", "mapping")
 
 

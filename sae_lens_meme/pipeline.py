@@ -60,7 +60,7 @@ def run(
     """
     recipe = apply_overrides(read_yaml(config), overrides)
     check_keys(str(config), recipe, SECTIONS)
-    base = Path(out or recipe.get("out") or "runs/" + Path(config).stem)
+    base = _results_folder(config, out or recipe.get("out"))
     started = time.perf_counter()
     training, options = _check_sections(recipe, base)
     base.mkdir(parents=True, exist_ok=True)
@@ -98,6 +98,12 @@ def run(
         )
     console.print(Text(f"{time.perf_counter() - started:.0f} s in all; results in {base}", style="dim"), soft_wrap=True)
     show_reports(pages, open_report)
+
+
+def _results_folder(config: str | Path, given: Any) -> Path:
+    if given is not None and not isinstance(given, (str, Path)):
+        raise ConfigError(f"{config}: out is {given!r}, it must be a path")
+    return Path(given or f"runs/{Path(config).stem}")
 
 
 def corpus_step(section: dict[str, Any], *, out: Path, overwrite: bool = False) -> None:

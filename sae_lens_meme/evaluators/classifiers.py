@@ -185,33 +185,49 @@ class SharedProbes:
 
     Args:
         max_rows: dense probes are fitted on at most so many train rows, drawn by `seed`.
+        embedding_C: of probes on the embedding, those that will be asked for: they are fitted in one go with the first.
     """
 
-    def __init__(self, max_rows: int = 50_000, seed: int = 0):
-        self.max_rows, self.seed = max_rows, seed
-        self._fitted: dict[tuple[str, str, str], Probe] = {}
-        self._of_latents: dict[tuple[str, str], tuple[Latents, Probe]] = {}
+    def __init__(self, max_rows: int = 50_000, seed: int = 0, embedding_C: Sequence[float] = ()):
+        self.max_rows, self.seed, self.embedding_C = max_rows, seed, tuple(embedding_C)
+        self._fitted: dict[tuple[str, str, str], dict[float, Probe]] = {}
+        self._of_latents: dict[tuple[str, str], tuple[Latents, dict[float, Probe]]] = {}
 
     def prepare(self, tasks: Sequence[Task], embeddings: Embeddings, hook: str) -> None:
         """Fit those on the embedding that are not fitted yet, two at a time."""
         in_threads(lambda task: self.of(task, embeddings, hook), tasks)
 
     def of(self, task: Task, embeddings: Embeddings, hook: str) -> Probe:
-        """On the embedding at `hook`: the same for every SAE."""
-        key = (embeddings.fingerprint, hook, task.name)
-        if key not in self._fitted:
+        """On the embedding at `hook` (C = 1): the same for every SAE."""
+        return self.grid(task, embeddings, hook, (1.0,))[0]
+
+    def grid(self, task: Task, embeddings: Embeddings, hook: str, penalties: Sequence[float]) -> list[Probe]:
+        """The same at each C."""
+        found = self._fitted.setdefault((embeddings.fingerprint, hook, task.name), {})
+        if not found.keys() >= set(penalties):
+            missing = [C for C in dict.fromkeys((*self.embedding_C, *penalties)) if C not in found]
             train = self.rows(task)
-            self._fitted[key] = fit_embedding_probe(task.name, embeddings.take(hook, train), task.label.values[train])
-        return self._fitted[key]
+            x, y = embeddings.take(hook, train), task.label.values[train]
+            found.update(zip(missing, fit_embedding_probes(task.name, x, y, missing), strict=True))
+        return [found[C] for C in penalties]
 
     def of_latents(self, task: Task, embeddings: Embeddings, latents: Latents) -> Probe:
-        """On the latents of these memes; only those of the last SAE are kept."""
+        """On the latents of these memes (C = 1); only those of the last SAE are kept."""
+        return self.latent_grid(task, embeddings, latents, (1.0,))[0]
+
+    def latent_grid(
+        self, task: Task, embeddings: Embeddings, latents: Latents, penalties: Sequence[float]
+    ) -> list[Probe]:
+        """The same at each C; those that are missing are fitted in one go."""
         key = (embeddings.fingerprint, task.name)
-        last, probe = self._of_latents.get(key, (None, None))
-        if probe is None or last is not latents:
-            probe = fit_latent_probe(task.name, latents.csr()[task.train], task.label.values[task.train])
-            self._of_latents[key] = (latents, probe)
-        return probe
+        last, found = self._of_latents.get(key, (None, {}))
+        if last is not latents:
+            self._of_latents[key] = latents, found = latents, {}
+        if missing := [C for C in penalties if C not in found]:
+            labels = [task.label.values[task.train]] * len(missing)
+            fits = fit_latent_probes(task.name, latents.csr()[task.train], labels, missing)
+            found.update(zip(missing, fits, strict=True))
+        return [found[C] for C in penalties]
 
     def rows(self, task: Task) -> np.ndarray:
         return thinned(task.train, task.label.values, self.max_rows, self.seed)

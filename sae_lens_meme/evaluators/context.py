@@ -72,8 +72,11 @@ class Context:
     def embedding_probes(self) -> SharedProbes:
         """Fitted once for all evaluators."""
         from sae_lens_meme.evaluators.classifiers import SharedProbes
+        from sae_lens_meme.evaluators.probes import Probes
 
-        return SharedProbes(seed=self.options.seed)
+        asked = Probes.Options(**self.options_of(Probes))
+        more = Probes.name in self.options.names() and "embedding" in asked.spaces
+        return SharedProbes(seed=self.options.seed, embedding_C=asked.embedding_C if more else ())
 
     @cached_property
     def directions(self) -> SharedDirections:

@@ -30,7 +30,7 @@ from sae_lens_meme.planted import read_answer_key
 from sae_lens_meme.progress import progress_bar
 from sae_lens_meme.provenance import recorded_widths
 from sae_lens_meme.report import draw_figure, report_html, report_text
-from sae_lens_meme.storage import StepFolder, read_finished, read_json, sha256_file, sha256_json, to_json
+from sae_lens_meme.storage import StepFolder, read_finished, read_json, sha256_file, sha256_json, to_json, verify
 
 LATENTS, PAGE, TEXT, FIGURE = "latents.safetensors", "evaluation.html", "evaluation.txt", "evaluation.png"
 
@@ -90,8 +90,8 @@ def evaluate(
                 *(dictionary, memes, Latents.load(file), options),
                 reference=reference,
                 other_saes={name: other for name, (_, other) in others.items()},
-                train_shuffled=lambda: train_control(Path(sae), memes, folder.path / CONTROL),
-                train_seed=lambda i: train_seed(Path(sae), memes, folder.path / f"seed_{i}", i),
+                train_shuffled=lambda: train_control(Path(sae), memes, folder.home / CONTROL),
+                train_seed=lambda i: train_seed(Path(sae), memes, folder.home / f"seed_{i}", i),
                 answer_key=key,
                 attributions=Attributions.load(options.attribution) if options.attribution else None,
                 heads=heads if heads is not None and heads.is_file() else None,
@@ -169,6 +169,7 @@ def load_sae(folder: str | Path, hook: str | None = None) -> Any:
     from sae_lens import SAE
 
     _require_sae(folder)
+    verify(folder)
     try:
         sae = SAE.load_from_disk(folder)
     except Exception as error:  # SAELens, safetensors and torch raise unrelated classes here

@@ -54,12 +54,18 @@ INSTEAD = {
     "from_pretrained_path": "a given SAE is trained from Python, with MemeSAETrainingRunner(cfg, embeddings, override_sae=...)",
     "cached_activations_path": "give the result of 'embed'",
 }
-NARROWER = {"seed": Count, "n_checkpoints": Count} | dict.fromkeys(
-    ("training_tokens", "dead_feature_window", "feature_sampling_window", "store_batch_size_prompts"), Positive
+NARROWER = {"seed": Count, "n_checkpoints": Count, "training_tokens": Annotated[int, Field(ge=1, le=10**11)]}
+NARROWER |= {"lr": Annotated[float, Field(gt=0, le=100)]} | dict.fromkeys(
+    (
+        *("dead_feature_window", "feature_sampling_window", "store_batch_size_prompts"),
+        *("train_batch_size_tokens", "n_batches_in_buffer"),
+    ),
+    Positive,
 )
+Width = Annotated[int, Field(ge=1, le=2**24)]
 """Types of fields of SAELens that it declares as plain integers."""
 
-Epochs = Annotated[int | float, Field(gt=0)]
+Epochs = Annotated[int | float, Field(gt=0, le=1_000_000)]
 
 
 class Recipe(Options):
@@ -188,7 +194,7 @@ def _check_sae(sae: dict[str, Any]) -> None:
         known = ", ".join(sorted(SAE_TRAINING_CLASS_REGISTRY))
         raise ConfigError(f"train.sae.architecture is {architecture!r}, SAELens knows {known}")
     config_class = SAE_TRAINING_CLASS_REGISTRY[architecture][1]
-    types = _field_types(config_class) | {"architecture": str, "d_sae": Positive}
+    types = _field_types(config_class) | {"architecture": str, "d_sae": Width}
     _leave_out_fields_of_meme_topk(sae, types)
     check_keys(f"train.sae ({architecture})", sae, types)
     _check_values("train.sae", sae, types)

@@ -199,8 +199,8 @@ def biased_probes(
         balanced = np.concatenate([cell[:even] for cell in cells])
         tied = np.concatenate([cell[:size] for cell, size in zip(cells, shares, strict=True)])
         truth, of_tie = tie.target == TRUE, tie.tie == TRUE
-        clean = fit_balanced(z[balanced].astype(np.float64), [truth[balanced], of_tie[balanced]], SCR_C)
-        probe = fit_balanced(z[tied].astype(np.float64), [truth[tied]], SCR_C)
+        (clean,) = fit_balanced(z[balanced].astype(np.float64), [truth[balanced], of_tie[balanced]], [SCR_C])
+        (probe,) = fit_balanced(z[tied].astype(np.float64), [truth[tied]], [SCR_C])
         only = [Probes(clean.coef[:, j : j + 1], clean.intercept[j : j + 1]) for j in (0, 1)]
         biased, fair = (_cell_accuracy(p.logits(z[rows.test])[:, 0] > 0, tie, rows)[0] for p in (probe, only[0]))
         return Biased(tie, balanced, probe, only[1], biased, fair - biased)

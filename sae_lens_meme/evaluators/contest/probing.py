@@ -109,7 +109,7 @@ def linear_probes(z: Float[np.ndarray, "n d_in"], targets: Targets, rows: Rows, 
             train = mine  # a class was lost
         x, labels = z[train].astype(np.float64), [targets.codes[train, c] == TRUE for c in part]
         grid = WHOLE_C if len(rows.validation) else (DEFAULT_C,)
-        fits = [fit_balanced(x, labels, C) for C in grid]
+        fits = fit_balanced(x, labels, grid)
         validation = z[rows.validation].astype(np.float64)
         for i, c in enumerate(part):
             scored = [np.zeros(len(z)) for _ in grid]
@@ -122,12 +122,17 @@ def linear_probes(z: Float[np.ndarray, "n d_in"], targets: Targets, rows: Rows, 
     return probes
 
 
-def fit_balanced(x: Float64[np.ndarray, "n d"], labels: Sequence[Bool[np.ndarray, " n"]], C: float) -> Probes:
-    """Minimise |w|^2 / (2 C) + sum of log losses for each label; intercepts as if its classes were equally many."""
-    fits = fit_logistic(np.sqrt(C) * x, labels, np.array([False, True]))
+def fit_balanced(
+    x: Float64[np.ndarray, "n d"], labels: Sequence[Bool[np.ndarray, " n"]], penalties: Sequence[float]
+) -> list[Probes]:
+    """For each C minimise |w|^2 / (2 C) + sum of log losses for each label; intercepts as if its classes were equally many."""
+    every = [C for C in penalties for _ in labels]
+    fits = fit_logistic(x, [*labels] * len(penalties), np.array([False, True]), every)
     odds = np.array([np.log(y.sum() / (len(y) - y.sum())) for y in labels])
-    coef = np.stack([fit.coef[0] for fit in fits], axis=1) * np.sqrt(C)
-    return Probes(coef, np.array([fit.intercept[0] for fit in fits]) - odds)
+    coef = np.stack([fit.coef[0] for fit in fits], axis=1)
+    intercept = np.array([fit.intercept[0] for fit in fits]) - np.tile(odds, len(penalties))
+    of_C = [slice(i * len(labels), (i + 1) * len(labels)) for i in range(len(penalties))]
+    return [Probes(coef[:, one], intercept[one]) for one in of_C]
 
 
 def _parts(places: np.ndarray, size: int) -> list[np.ndarray]:

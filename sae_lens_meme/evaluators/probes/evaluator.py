@@ -120,17 +120,10 @@ class Probes(ReadsProbes, Evaluator):
             return choose(probes, x, task.label.values[validation], strata)
 
         def of_latents(grid: Sequence[float]) -> list[Probe]:
-            others = [C for C in grid if C != 1]
-            x = latents.csr()[task.train]
-            found = {probe.C: probe for probe in fit_latent_probes(task.name, x, [y] * len(others), others)}
-            return [found.get(C) or self.fitted.of_latents(task, embeddings, latents) for C in grid]
+            return self.fitted.latent_grid(task, embeddings, latents, grid)
 
         def of_embedding(grid: Sequence[float]) -> list[Probe]:
-            rows = self.fitted.rows(task)
-            x = embeddings.take(hook, rows)
-            others = fit_embedding_probes(task.name, x, task.label.values[rows], [C for C in grid if C != 1])
-            found = {probe.C: probe for probe in others}
-            return [found.get(C) or self.fitted.of(task, embeddings, hook) for C in grid]
+            return self.fitted.grid(task, embeddings, hook, grid)
 
         def of_reconstruction(grid: Sequence[float]) -> list[Probe]:
             rows = self.fitted.rows(task)
