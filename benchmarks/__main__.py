@@ -19,7 +19,7 @@ from benchmarks.measure import Row, seconds
 
 NAMES = (
     *("association", "thresholds", "influence", "monosemanticity", "cross_modal"),
-    *("training", "extraction", "latents_on_disk", "evaluate_whole"),
+    *("training", "extraction", "latents_on_disk", "evaluate_whole", "report"),
 )
 
 

@@ -1,7 +1,7 @@
 """The instrumented models, imported as `sae_lens_meme.hooks`; names load on first use, so importing is free.
 
-A new model is one file with one class under `@register`; `find` has it by its name, and
-`train.model_class_name` of a recipe with it.
+A new model is one file with one class under `@register`; `find` then knows it by name, and so does
+`train.model_class_name` of a recipe.
 """
 
 from __future__ import annotations
@@ -63,7 +63,10 @@ Model = TypeVar("Model", bound=type)
 
 
 def register(model: Model) -> Model:
-    """Add a hooked model (a decorator), by the name of its class."""
+    """Add a hooked model (a decorator), by the name of its class; SAELens' `load_model` has it by that name too."""
+    from sae_lens_meme.hooks.saelens import teach_load_model
+
+    teach_load_model()
     _models[model.__name__] = model
     return model
 

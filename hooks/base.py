@@ -140,7 +140,8 @@ class HookedModel(SAEAttachable):
                 the model has a head and None otherwise.
             labels: index of each row's class; default the label of the rows.
             loss_per_token: losses `(batch, 1)` instead of their mean.
-            stop_at_layer, prepend_bos: SAELens', for language models; without effect.
+            stop_at_layer: SAELens passes it for language models; it has no effect here.
+            prepend_bos: likewise.
 
         Raises:
             ModelError: no head for logits, no source for row numbers, no towers for pixels.

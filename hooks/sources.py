@@ -72,7 +72,8 @@ class MemeSource:
     Args:
         images: PIL images by row number (a list, or an image column of a dataset).
         texts: captions by row number, None where a meme has none.
-        preprocess, tokenize: those of the model's towers.
+        preprocess: that of the model's image tower.
+        tokenize: that of its text tower.
         labels: `{name: values by row number}`, None where unknown.
         splits: the split of each row; without it every row is in each split.
     """

@@ -31,7 +31,7 @@ from sae_lens_meme.hooks.names import DEMO_ENCODER, PLANTED_ENCODERS
 
 Fusion = Literal["clip", "memeclip"]
 RANDOM = "random"
-HUB, FOLDER = "hf-hub:", "local-dir:"
+HUB, FOLDER, AT = "hf-hub:", "local-dir:", "@"
 OPEN_CLIP = "open_clip_config.json"
 
 
@@ -77,7 +77,9 @@ def load_towers(name: str, fusion: Fusion = "clip", seed: int = 0) -> Towers:
 
     Args:
         name: `ARCHITECTURE/TAG` of open_clip (`ViT-L-14/openai`), `hf-hub:OWNER/NAME`, `local-dir:FOLDER`
-            (see `load_local_towers`), `ARCHITECTURE/random` (weights drawn from `seed`), `demo-encoder` or `crowded-encoder`.
+            (see `load_local_towers`), `ARCHITECTURE@FILE` or `ARCHITECTURE/TAG@FILE` (a checkpoint of your own, with
+            the activation and normalisation of those weights), `ARCHITECTURE/random` (weights drawn from `seed`), or
+            `demo-encoder` or `crowded-encoder`.
         fusion: `memeclip` squashes pictures to a square and reads a missing caption as "null".
 
     Raises:
@@ -88,6 +90,8 @@ def load_towers(name: str, fusion: Fusion = "clip", seed: int = 0) -> Towers:
             return replaced(load_local_towers(folder, fusion), name=name)
     if name.startswith(FOLDER):
         return load_local_towers(name.removeprefix(FOLDER), fusion)
+    if AT in name and not name.startswith(HUB):
+        return _from_file(name, fusion)
     with _one_line(f"model {name!r}", f"check the name and the network, or use {DEMO_ENCODER!r}, which needs none"):
         if name.startswith(HUB):
             repository = name.removeprefix(HUB)
@@ -97,11 +101,31 @@ def load_towers(name: str, fusion: Fusion = "clip", seed: int = 0) -> Towers:
         config: dict[str, Any] = {"model_cfg": factory.get_model_config(architecture)}
         if tag == RANDOM:
             return _open_clip_towers(config, None, None, name, fusion, seed)
-        weights = get_pretrained_cfg(architecture, tag)
-        if weights.get("quick_gelu"):  # OpenAI's weights; the architecture of that name has another activation
-            config["model_cfg"]["quick_gelu"] = True
-        config["preprocess_cfg"] = weights
+        weights = _as_trained(config, architecture, tag)
         return _open_clip_towers(config, Path(factory.download_pretrained(weights)), None, name, fusion)
+
+
+def _as_trained(config: dict[str, Any], architecture: str, tag: str) -> dict[str, Any]:
+    """What open_clip knows of these weights; their activation and normalisation go into the configuration."""
+    weights = get_pretrained_cfg(architecture, tag)
+    if weights.get("quick_gelu"):  # OpenAI's weights; the architecture of that name has another activation
+        config["model_cfg"]["quick_gelu"] = True
+    config["preprocess_cfg"] = weights
+    return weights
+
+
+def _from_file(name: str, fusion: Fusion) -> Towers:
+    """A checkpoint on this machine, of an architecture of open_clip; its folder is no part of the name."""
+    model, _, path = name.partition(AT)
+    tagged = model.replace("/", "-") not in open_clip.list_models()
+    architecture, tag = _split(model) if tagged else (model.replace("/", "-"), RANDOM)
+    config: dict[str, Any] = {"model_cfg": factory.get_model_config(architecture)}
+    if tag != RANDOM:
+        _as_trained(config, architecture, tag)
+    if not Path(path).is_file():
+        raise ModelError(f"model {name!r}: there is no file {path!r}; give a checkpoint of {architecture}")
+    with _one_line(f"{path}", f"give a checkpoint of {architecture}"):
+        return _open_clip_towers(config, Path(path), None, f"{model}{AT}{Path(path).name}", fusion)
 
 
 def load_local_towers(folder: str | Path, fusion: Fusion = "clip") -> Towers:
@@ -207,7 +231,8 @@ def _split(name: str) -> tuple[str, str]:
     if name.replace("/", "-") in known:
         tags = list_pretrained_tags_by_model(name.replace("/", "-"))
         raise ModelError(
-            f"model {name!r} names no weights; write {name.replace('/', '-')}/TAG with one of {', '.join([*tags, RANDOM])}"
+            f"model {name!r} names no weights; write {name.replace('/', '-')}/TAG with one of {', '.join([*tags, RANDOM])}, "
+            f"or {name}{AT}FILE for a checkpoint of your own"
         )
     architecture, _, tag = name.rpartition("/")
     architecture = architecture.replace("/", "-")
@@ -222,7 +247,7 @@ def _split(name: str) -> tuple[str, str]:
 
 
 def unprojected_text(clip: Any, tokens: Int[Tensor, "batch n_ctx"]) -> Float[Tensor, "batch width"]:
-    """The feature at the end token after `ln_final`, which `open_clip.CLIP.encode_text` goes on to project."""
+    """The feature at the end token after `ln_final`, which `open_clip.CLIP.encode_text` then projects."""
     seen: list[Tensor] = []
     handle = clip.ln_final.register_forward_hook(lambda _module, _inputs, output: seen.append(output))
     try:

@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
+from sae_lens_meme import __version__
 from sae_lens_meme.attribute.options import AttributeOptions
 from sae_lens_meme.corpus.options import corpus_options
 from sae_lens_meme.dashboard.options import DashboardOptions
@@ -21,7 +22,7 @@ from sae_lens_meme.flags import EmbeddingsFolder, Out, Overwrite, SAEFolder, fla
 from sae_lens_meme.planted.options import VectorOptions
 from sae_lens_meme.read.options import ReadOptions
 
-Full = Annotated[bool, typer.Option("--full", help="Print every row of the report, not only what was found.")]
+Full = Annotated[bool, typer.Option("--full", help="Print every row of the report, not only the summary.")]
 OpenReport = Annotated[bool, typer.Option("--open", help="Open the report in the browser.")]
 Overrides = Annotated[list[str] | None, typer.Argument(help="KEY=VALUE ..., as in the recipe.")]
 _INTERRUPTED = 130
@@ -57,8 +58,17 @@ def build_app() -> typer.Typer:
     return app
 
 
+def _print_version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"sae-lens-meme {__version__}")
+        raise typer.Exit
+
+
 def settings(
     debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
     no_verify: Annotated[
         bool, typer.Option("--no-verify", help="Read results without comparing them with the hashes that were written.")
     ] = False,
@@ -80,9 +90,7 @@ def demo(
 
 
 def run(
-    config: Annotated[
-        Path, typer.Argument(help="YAML with the sections corpus, embed, train, evaluate, or a shipped recipe.")
-    ],
+    config: Annotated[Path, typer.Argument(help="A YAML recipe, or the name of one that comes with the package.")],
     overrides: Annotated[list[str] | None, typer.Argument(help="corpus.hmc=DIR train.sae.k=32 ...")] = None,
     out: Annotated[Path | None, typer.Option("--out", help="Overrides the recipe's 'out'.")] = None,
     full: Full = False,
@@ -96,7 +104,7 @@ def run(
 
 
 def corpus(*, out: Out, overwrite: Overwrite = False, **given: Any) -> None:
-    """Merge meme data sets into one Hugging Face DatasetDict: one row a meme, missing labels null."""
+    """Merge meme data sets into one Hugging Face DatasetDict: one row per meme, missing labels null."""
     from sae_lens_meme.pipeline import corpus_step
 
     corpus_step(given_to(corpus_options(), given), out=out, overwrite=overwrite)
@@ -111,7 +119,7 @@ def embed(
     overwrite: Overwrite = False,
     **given: Any,
 ) -> None:
-    """Embed a corpus with a model, or take arrays: one row a meme, one column a hook."""
+    """Embed a corpus with a model, or take arrays: one row per meme, one column per hook."""
     from sae_lens_meme.errors import ConfigError
     from sae_lens_meme.pipeline import embed_step
 
@@ -127,17 +135,19 @@ def embed(
 
 def train(
     config: Annotated[
-        Path, typer.Argument(help="YAML with a train: section (or one that is it), or a shipped recipe's name.")
+        Path,
+        typer.Argument(
+            help="YAML with a train: section (or only its content), or the name of a recipe that comes with the package."
+        ),
     ],
     out: Out,
     overrides: Annotated[list[str] | None, typer.Argument(help="sae.k=32 epochs=10 ..., relative to train:")] = None,
     embeddings: Annotated[Path | None, typer.Option(help="The result of 'embed'.")] = None,
-    corpus: Annotated[
-        Path | None, typer.Option(help="Train live on this corpus, through the towers of --model.")
-    ] = None,
+    corpus: Annotated[Path | None, typer.Option(help="Train on this corpus, encoded live by --model.")] = None,
     model: Annotated[str, typer.Option(help="The model for live training.")] = "ViT-L-14/openai",
     fusion: Annotated[Literal["clip", "memeclip"], typer.Option(help="The fusion for live training.")] = "clip",
     heads: Annotated[Path | None, typer.Option(help="Live training with memeclip: its trained checkpoint.")] = None,
+    given: Annotated[Path | None, typer.Option("--from", help="Begin with this SAE, ours or any of SAELens'.")] = None,
     overwrite: Overwrite = False,
 ) -> None:
     """Train an SAE through SAELens; the result is a stock SAELens SAE folder."""
@@ -152,6 +162,7 @@ def train(
         model=model,
         fusion=fusion,
         heads=heads,
+        given=given,
         overwrite=overwrite,
     )
     for folder, numbers in trained_saes(out).items():
@@ -243,10 +254,10 @@ def explain(
     evaluation: Annotated[Path, typer.Argument(help="The result of 'evaluate'.")],
     pattern: Annotated[
         str | None,
-        typer.Argument(help="Which numbers, e.g. '*best_f1_test' or 'probes/hate/*'; without one, an index."),
+        typer.Argument(help="Which numbers, e.g. '*best_f1_test' or 'probes/hate/*'; leave it out for an index."),
     ] = None,
 ) -> None:
-    """Say of each number what it is: rows used, split, control, or why it is undefined."""
+    """Explain each number: the rows and split it was measured on, its control, or why it is undefined."""
     from sae_lens_meme.pipeline import explain_numbers
 
     explain_numbers(evaluation, pattern)
@@ -283,7 +294,7 @@ def select(
         typer.Option(help="Score: sum or mean of the latents' cross-modal weights, CLIP score, or L0."),
     ] = "sum",
     within_source: Annotated[bool, typer.Option("--within-source", help="Keep this share of each source.")] = False,
-    hook: Annotated[str | None, typer.Option(help="The hook to read, for an SAE that names none.")] = None,
+    hook: Annotated[str | None, typer.Option(help="The hook to read, if the SAE's metadata names none.")] = None,
     overwrite: Overwrite = False,
 ) -> None:
     """Keep the train memes whose latents bind picture and caption (SAE-V's filter), as a Hugging Face dataset."""
@@ -305,13 +316,18 @@ def select(
 
 
 def import_(
-    folder: Annotated[Path, typer.Argument(help="An SAE of another project, e.g. of dictionary_learning.")],
+    folder: Annotated[Path, typer.Argument(help="An SAE of another project: its folder, or its ae.pt.")],
     out: Out,
+    converter: Annotated[
+        str | None, typer.Option(help="dictionary_learning, intervlm, sparsify; default what its files tell.")
+    ] = None,
+    hook: Annotated[str, typer.Option(help="The hook whose activations it takes.")] = "hook_fused",
+    k: Annotated[int | None, typer.Option(help="Active latents of a TopK SAE, where its files do not say.")] = None,
 ) -> None:
     """Turn an SAE of another project into a stock SAELens SAE folder that computes the same."""
     from sae_lens_meme.train import import_sae
 
-    sae = import_sae(folder, out)
+    sae = import_sae(folder, out, hook=hook, k=k, converter=converter)
     _done(out, f"{sae.cfg.architecture()}, d_in {sae.cfg.d_in}, d_sae {sae.cfg.d_sae}")
 
 

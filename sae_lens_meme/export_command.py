@@ -41,7 +41,7 @@ def export(
     overwrite: Overwrite = False,
     **given: Any,
 ) -> None:
-    """Write the folder that Neuronpedia imports, or one for the Hugging Face Hub; send it where that is asked."""
+    """Write the folder that Neuronpedia imports, or one for the Hugging Face Hub; upload it if asked."""
     options = given_to(ExportOptions, given)
     folders: dict[str, Any] = {"sae": sae, "embeddings": embeddings, "out": out}
     _require_with_hf(hf, {"--report": report, "--push": push, "--public": public})

@@ -15,8 +15,8 @@ import typer
 from sae_lens_meme.options import Flag, Options
 
 Out = Annotated[Path, typer.Option("--out", help="Folder for the result.")]
-Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace a different result that is in the way.")]
-SAEFolder = Annotated[Path, typer.Option("--sae", help="An SAE folder: ours or any of SAELens'.")]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace a different result that is already there.")]
+SAEFolder = Annotated[Path, typer.Option("--sae", help="An SAE folder, of this package or of SAELens.")]
 EmbeddingsFolder = Annotated[Path, typer.Option("--embeddings", help="The result of 'embed'.")]
 
 

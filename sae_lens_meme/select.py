@@ -12,10 +12,10 @@ from datasets import Dataset, DatasetDict, load_from_disk
 
 from sae_lens_meme.corpus import load_corpus
 from sae_lens_meme.embeddings import Embeddings
-from sae_lens_meme.evaluators import load_sae
 from sae_lens_meme.evaluators.cross_modal import cross_modal_weights, filter_dataset, item_scores
 from sae_lens_meme.evaluators.latents import encode
-from sae_lens_meme.storage import StepFolder, read_finished, sha256_file
+from sae_lens_meme.evaluators.run import load_sae, sae_weights
+from sae_lens_meme.storage import StepFolder, read_finished
 
 
 def select_memes(
@@ -45,7 +45,7 @@ def select_memes(
     """
     dictionary, memes = load_sae(sae, hook), Embeddings.load(embeddings)
     fingerprint = {
-        "sae": {name: sha256_file(Path(sae) / name) for name in ("cfg.json", "sae_weights.safetensors")},
+        "sae": sae_weights(sae),
         "embeddings": memes.fingerprint,
         "corpus": read_finished(corpus, "corpus")["fingerprint"] if corpus is not None else None,
         "selection": {"share": share, "by": by, "within_source": within_source, "hook": hook},

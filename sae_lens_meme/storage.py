@@ -243,7 +243,9 @@ def read_manifest(folder: str | Path, step: str | None = None) -> dict[str, Any]
         if not isinstance(manifest.get(part), kind):
             raise StorageError(f"{path}: {part} is {manifest.get(part)!r}, not a {kind.__name__}; restore the file")
     if step is not None and manifest["step"] != step:
-        raise StorageError(f"{folder}: holds the result of {manifest['step']!r}, not of {step!r}")
+        raise StorageError(
+            f"{folder}: holds the result of {manifest['step']!r}, not of {step!r}; give the folder that {step!r} wrote"
+        )
     return manifest
 
 

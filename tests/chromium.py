@@ -52,3 +52,24 @@ def opened(browser: Any, page: Path, fragment: str = "", **context: Any) -> Iter
         tab.on("requestfailed", lambda request: heard.append(f"failed: {request.url}"))
         tab.goto(page.resolve().as_uri() + fragment)
         yield tab, heard
+
+
+PAINTED = "performance.getEntriesByName('first-contentful-paint')[0].startTime"
+LOADED = "performance.getEntriesByType('navigation')[0].loadEventEnd"
+"""Milliseconds since the page was asked for."""
+FILTER = """async () => {
+  const frame = () => new Promise((done) => requestAnimationFrame(done));
+  const box = document.getElementById("search");
+  const times = [];
+  for (const text of ["w", "word1", "word12", "word123", "hate"]) {
+    await frame();
+    const started = performance.now();
+    Object.getOwnPropertyDescriptor(HTMLInputElement.prototype, "value").set.call(box, text);
+    box.dispatchEvent(new Event("input", { bubbles: true }));
+    await frame();
+    await frame();
+    times.push(performance.now() - started);
+  }
+  return times.sort((a, b) => a - b)[2];
+}"""
+"""The median time from a key until the browser has drawn the frame after it, of five keys."""

@@ -94,8 +94,8 @@ def test_hits_chance_and_other_latents_by_hand(embeddings: Embeddings, sae: Any)
     assert result.table is not None
     assert result.table["latent"].tolist() == [0] * 4 + [1] * 2
     assert result.verdict == (
-        "The strongest patch is where a visual factor was put on 50% of the memes (chance 8%) "
-        "and the strongest word is where a textual factor was put on 50% of the memes (chance 25%)."
+        "On 50% of the memes the strongest patch is where the visual factor was put (chance 8%) "
+        "and on 50% of the memes the strongest word is where the textual factor was put (chance 25%)."
     )
 
 

@@ -28,7 +28,7 @@ def run(module: str, *arguments: str) -> None:
 def test_every_row_agrees_with_its_loop(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(str(ROOT))
     names = importlib.import_module("benchmarks.__main__").NAMES
-    names = [name for name in names if name != "evaluate_whole"]  # it has no loop beside it
+    names = [name for name in names if name not in ("evaluate_whole", "report")]  # no loop beside them
     only = [argument for name in names for argument in ("--only", name)]
     run("benchmarks", *only, "--json", str(tmp_path / "rows.json"))
     rows = json.loads((tmp_path / "rows.json").read_text())
@@ -53,6 +53,15 @@ def test_every_row_agrees_with_its_loop(tmp_path, monkeypatch):
         rival = next(row for row in rows if row["job"].startswith(job))
         assert rival["kindest_s"] > 0, "a loop alone flatters"
         assert rival["kindest"]
+
+
+@pytest.mark.slow
+def test_the_large_report_is_measured(tmp_path):
+    run("benchmarks", "--only", "report", "--json", str(tmp_path / "rows.json"))
+    rows = json.loads((tmp_path / "rows.json").read_text())
+    assert [row["job"].startswith("report.html of") for row in rows[:2]] == [True, True]
+    assert all("peak memory" in row["note"] for row in rows[:2])
+    assert len(rows) == 6 or "not measured" in rows[2]["note"]
 
 
 @pytest.mark.slow

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -20,8 +21,10 @@ from arrays import anisotropic
 from datasets import load_from_disk
 from test_evaluation_schema import check_evaluation
 
+import sae_lens_meme
 from sae_lens_meme.cli import main
 from sae_lens_meme.errors import StorageError
+from sae_lens_meme.export import mark_sae
 from sae_lens_meme.select import select_memes
 
 CLI = [sys.executable, "-m", "sae_lens_meme.cli"]
@@ -69,6 +72,10 @@ def results(arrays: Path) -> Path:
         done = run(*arguments, cwd=arrays)
         assert done.returncode == 0, done.stderr
     return arrays
+
+
+def test_the_version_is_printed(capsys: pytest.CaptureFixture[str]):
+    assert here(("--version",), capsys) == (0, f"sae-lens-meme {sae_lens_meme.__version__}\n", "")
 
 
 def test_help_is_there_in_a_second():
@@ -174,6 +181,18 @@ def test_select_keeps_the_best_share_of_the_train_memes(
     assert (status, "K: holds a different result (selection.by" in error) == (2, True)
 
 
+def test_an_sae_with_a_page_on_neuronpedia_selects_the_same_memes(results: Path, tmp_path: Path):
+    sae = shutil.copytree(results / "S", tmp_path / "S")
+    select_memes(sae, results / "E", out=tmp_path / "K")
+    before = (tmp_path / "K" / "manifest.json").stat().st_mtime_ns
+    mark_sae(sae, "some-model/0-some-set")
+    select_memes(sae, results / "E", out=tmp_path / "K")
+    assert (tmp_path / "K" / "manifest.json").stat().st_mtime_ns == before, "a marked SAE is the same SAE"
+    (sae / "cfg.json").unlink()
+    with pytest.raises(StorageError, match="is not an SAE folder"):
+        select_memes(sae, results / "E", out=tmp_path / "K")
+
+
 def test_a_selection_that_fails_or_runs_twice_leaves_nothing_half_written(
     results: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
@@ -183,7 +202,7 @@ def test_a_selection_that_fails_or_runs_twice_leaves_nothing_half_written(
     sources = (results / "S", results / "E")
     with monkeypatch.context() as patched:
         patched.setattr("datasets.Dataset.save_to_disk", full)
-        with pytest.raises(OSError, match="No space left"):
+        with pytest.raises(StorageError, match="the disk is full"):
             select_memes(*sources, out=tmp_path / "K")
     assert not [path for path in tmp_path.rglob("*") if ".writing" in path.name]
     with (
@@ -233,7 +252,7 @@ def test_evaluation_json_is_of_its_schema(results: Path):
         (("train", "demo.yaml", "--embeddings", "E", "--out", "o", "sae.k=999"), "k is 999, it must lie between 1 and d_sae 128"),
         (("train", "demo.yaml", "--embeddings", "E", "--out", "o", "sae.d_in=7"), "d_in is 7, the activations at the hook have 512"),
         (("train", "demo.yaml", "--embeddings", "E", "--out", "o", "lr=1e-3"), "1.0e-3"),
-        (("train", "demo.yaml", "--embeddings", "E", "--out", "o-lr", "lr=-1.0"), "Invalid learning rate: -1.0"),
+        (("train", "demo.yaml", "--embeddings", "E", "--out", "o-lr", "lr=-1.0"), "lr is -1.0, it must be above 0"),
         (("train", "demo.yaml", "--embeddings", "E", "--out", "o-scheduler", "lr_scheduler_name=foo"), "Unsupported scheduler: foo"),
         (("train", ".", "--embeddings", "E", "--out", "o"), ".: is a folder; recipes that come with the package: crowded.yaml, demo.yaml"),
         (("train", "demo.yaml", "--embeddings", "E", "--out", "V", "--overwrite"), "V: holds the result of 'evaluate', not of 'train'"),
@@ -245,13 +264,13 @@ def test_evaluation_json_is_of_its_schema(results: Path):
         (("embed", "--out", "/proc/nowhere", "--fused-embeds", "A.npy", "--table", "rows.csv"), "/proc/nowhere: No such file or directory"),
         (("embed", "--out", "o2", "--fused-embeds", "rows.npy", "--table", "rows.csv"), "rows.npy: is not a .npy file"),
         (("evaluate", "--sae", "E", "--embeddings", "E", "--out", "o"), "E: is not an SAE folder (no cfg.json)"),
-        (("evaluate", "--sae", "S", "--embeddings", "S", "--out", "o"), "holds the result of 'train', not of 'embed'"),
+        (("evaluate", "--sae", "S", "--embeddings", "S", "--out", "o"), "holds the result of 'train', not of 'embed'; give the folder that 'embed' wrote"),
         (("evaluate", "--sae", "S", "--embeddings", "E", "--out", "o", "--only", "probe"), "unknown key 'probe'; did you mean 'probes'?"),
         (("evaluate", "--sae", "S", "--embeddings", "E", "--out", "o", "--concept", "hat=1"), "'hat=1'"),
         (("evaluate", "--sae", "S", "--embeddings", "E", "--out", "o", "--seed", "-1"), "evaluate.seed is -1, it must be 0 or more"),
         (("evaluate", "--sae", "S", "--embeddings", "E", "--out", "o", "--share", "1.5"), "evaluate.share is 1.5, it must be less than 1"),
         (("select", "--sae", "S", "--embeddings", "E", "--out", "V"), "V: holds the result of 'evaluate', not of 'select'"),
-        (("explain", "S"), "holds the result of 'train', not of 'evaluate'"),
+        (("explain", "S"), "S: holds the result of 'train', not of 'evaluate'; give the folder that 'evaluate' wrote"),
     ],
 )  # fmt: skip
 def test_a_mistake_gives_one_line(

@@ -389,8 +389,8 @@ def test_the_size_of_the_effect_stands_beside_the_count(corpus):
         "above always on, of 6 concepts": numbers["corrected/n_concepts_above_always_on"],
     }
     assert result.verdict == (
-        f"Significant: {n} of {numbers['corrected/n_pairs_tested']} latent x concept pairs, with a median AUROC of "
-        f"{row['controls']['median AUROC']:.2f} on test memes, {share:.0%} not told from .5; the best latent beats always-on for "
+        f"{n} of {numbers['corrected/n_pairs_tested']} latent x concept pairs are significant, with a median AUROC of "
+        f"{row['controls']['median AUROC']:.2f} on test memes, {share:.0%} indistinguishable from .5; the best latent beats always-on for "
         f"{numbers['corrected/n_concepts_above_always_on']} of 6 concepts."
     )
     assert "no measure of quality" in result.section.note
@@ -495,7 +495,9 @@ def test_without_test_memes_there_is_no_column_of_dashes(corpus):
     memes = with_splits(embeddings, ["train", "validation"] * 1500)
     result = ConceptAlignment(memes, CONCEPTS, n_bootstrap=0).measure_latents(memes, latents)
     assert not rows_of(result, "best latent of each concept")
-    assert (result.verdict or "").endswith("latent x concept pairs; no test memes say how large the effects are.")
+    assert (result.verdict or "").endswith(
+        "pairs are significant; there are no test memes to say how large the effects are."
+    )
 
 
 def test_a_count_of_0_has_no_interval_of_0_to_0():

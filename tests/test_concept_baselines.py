@@ -103,12 +103,12 @@ def test_the_verdict_compares_shares_of_tests(corpus):
     assert share is not None
     n = result.numbers["corrected/permuted_labels/n_draws_with_pairs_global"]
     assert result.verdict == (
-        f"Significant are {share:.1%} of the SAE's pairs, with permuted labels any in {n} of 100 draws, of mine {share:.1%}: no control has a "
+        f"{share:.1%} of the SAE's pairs are significant; {n} of 100 draws of permuted labels have any, mine has {share:.1%}: no control has a "
         "larger share."
     )
     less = Latents.from_csr(latents.csr()[:, :60])
     result = Baselines(embeddings, CONCEPTS, raw=(), others={"mine": latents}).evaluate(sae, latents=less)
-    assert (result.verdict or "").endswith(f"of mine {share:.1%}: such counts are no measure of quality.")
+    assert (result.verdict or "").endswith(f"mine has {share:.1%}: such counts are no measure of quality.")
 
 
 @pytest.fixture(scope="module")

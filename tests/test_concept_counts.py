@@ -70,7 +70,7 @@ def test_counts_of_thirteen_families_are_kept_off_the_page(corpus):
         assert not any("within each concept" in row["measure"] for row in result.rows())
     explained = aligned.explain["corrected/n_significant_concept"]
     assert "as many false pairs are expected as there are concepts times alpha" in explained
-    assert "family of its own" in aligned.sections()[0]["note"]
+    assert "its own family of tests" in aligned.sections()[0]["note"]
 
 
 def test_the_interval_is_of_this_sae_and_other_seeds_stand_beside_it(corpus):

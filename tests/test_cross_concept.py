@@ -216,7 +216,7 @@ def test_without_draws_there_are_no_controls_of_draws_and_a_reason():
     assert result.reasons["a=1 & b=1/shared_permuted"] == "no draws were asked for"
     assert result.numbers["n_pairs_beyond_labels"] is None
     assert result.table["beyond_labels"].isna().all()
-    assert result.verdict.endswith("among latents of like firing rate.")
+    assert result.verdict.endswith("among latents of similar firing rate.")
 
 
 @pytest.mark.parametrize("case", hostile.CASES)

@@ -18,6 +18,7 @@ from safetensors.numpy import load_file
 from scipy.stats import fisher_exact
 from sklearn.metrics import f1_score, roc_auc_score
 from test_evaluation_schema import check_evaluation
+from verdicts import agreement
 
 ROOT = Path(__file__).parents[1]
 
@@ -280,6 +281,23 @@ def test_the_question_set_knows_the_planted_kinds(demo: Path):
         assert found[f"{kind}/n_values"] >= least
         assert found[f"{kind}/agreement"] >= 0.85
     assert found["agreement_permuted"] < 0.6
+
+
+@pytest.mark.parametrize("sae", ["sae", "evaluation/seed_1"])
+def test_read_says_which_side_decides_a_latent_as_the_key_does(demo: Path, sae: str):
+    """Its threshold was set on the first SAE; the second has another seed."""
+    found = agreement(demo, demo / sae, 40)
+    assert found.n >= 80
+    assert found.agrees >= max(0.9, found.chance + 0.3), found
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", [2, 3, 4, 5])
+def test_read_agrees_with_the_key_on_saes_of_other_seeds(demo: Path, tmp_path: Path, seed: int):
+    arguments = ("train", "demo.yaml", "--embeddings", demo / "embeddings", "--out", tmp_path / "sae", f"seed={seed}")
+    assert sae_lens_meme(*map(str, arguments), cwd=tmp_path).returncode == 0
+    found = agreement(demo, tmp_path / "sae", 100)
+    assert found.agrees >= max(0.9, found.chance + 0.3), found
 
 
 def test_every_number_and_every_table_is_what_it_was(demo: Path):

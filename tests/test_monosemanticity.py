@@ -468,7 +468,7 @@ def test_the_verdict_says_who_judges_and_what_raw_neurons_do(trained, result):
     embeddings, sae = trained
     share, n = (result.numbers[f"{IMAGE}/sae/{key}"] for key in ("share_significant", "n_latents"))
     assert result.verdict.startswith(
-        f"{share:.0%} of {n} tested latents (of 24) fire on memes that are alike in image embeddings"
+        f"{share:.0%} of {n} tested latents (of 24) fire on memes with similar image embeddings"
     )
     low, high = (result.numbers[f"{IMAGE}/sae/mean_{end}"] for end in ("low", "high"))
     other_low, other_high = (result.numbers[f"{IMAGE}/neurons/mean_{end}"] for end in ("low", "high"))

@@ -272,7 +272,7 @@ def test_the_printed_rows_say_of_how_many_and_on_which_memes(result):
     assert word["controls"] == {"permuted": result.numbers["permuted/word/mean_auroc"]}
     named, auroc = (result.numbers[key] for key in ("permuted/names/n_named", "names/median_auroc_hold"))
     assert result.verdict == (
-        f"2 of 39 latents have a name ({named} of permuted latents); 2 of 2 names hold on test memes, and tell firing with a "
+        f"2 of 39 latents have a name ({named} of permuted latents); 2 of 2 names hold on test memes, and predict firing with a "
         f"median AUROC of {auroc:.2f}; 2 reach 0.6, the others are printed as 'no name'."
     )
 

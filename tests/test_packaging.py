@@ -19,11 +19,13 @@ else:
 ROOT = Path(__file__).parents[1]
 CHECK = """
 import importlib.util
+from importlib.metadata import version
 from importlib.resources import files
 import sae_lens_meme, sae_lens_meme.errors, sae_lens_meme.hooks.names as names, sae_lens_meme.labels
 assert names.FUSED == "hook_fused"
 assert (files("sae_lens_meme") / "configs" / "demo.yaml").is_file()
 assert (files("sae_lens_meme") / "planted" / "encoder" / "config.json").is_file()
+assert version("sae-lens-meme") == sae_lens_meme.__version__
 assert importlib.util.find_spec("hooks") is None, "hooks leaks"
 assert importlib.util.find_spec("configs") is None, "configs leaks"
 assert importlib.util.find_spec("tests") is None, "tests leak"
@@ -42,7 +44,7 @@ def checkout(tmp_path: Path) -> Path:
     """A copy of what git tracks, so that no build leaves anything in the real one."""
     copy = tmp_path / "checkout"
     skip = shutil.ignore_patterns(
-        ".git", "*.egg-info", "build", "dist", "__pycache__", ".venv", ".*_cache", "runs", "meme-demo"
+        ".git", "*.egg-info", "build", "dist", "site", "__pycache__", ".venv", ".*_cache", "runs", "meme-demo"
     )
     shutil.copytree(ROOT, copy, symlinks=True, ignore=skip)
     return copy

@@ -35,7 +35,7 @@ from sae_lens_meme.read import ocr as ocr_module
 from sae_lens_meme.read.decisions import Score, decide
 from sae_lens_meme.read.names import Measured
 from sae_lens_meme.read.sides import verdict
-from sae_lens_meme.report.reading import print_reading, reading_html
+from sae_lens_meme.report.reading import carried, print_reading, reading_html
 
 FEW = {"n_attributed": 2, "n_swaps": 16, "n_random": 5, "device": "cpu"}
 
@@ -189,7 +189,8 @@ def test_an_sae_of_one_side_is_decided_by_it(memes: Path):
         assert any("No evaluation was given" in note for note in found.notes)
 
 
-def test_names_say_how_good_they_are(memes: Path, tmp_path: Path):
+def test_names_say_how_good_they_are(memes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("SAE_LENS_MEME_VERIFY", "0")  # the table is one that no step wrote
     row = {"auroc": 0.8, "auroc_low": 0.7, "auroc_high": 0.9, "q": 0.001, "holds": True, "reason": None}
     table = pd.DataFrame(
         [
@@ -336,6 +337,13 @@ def test_the_terminal_shows_latents_decisions_and_neighbours(reading: Any):
     assert "no evidence" in text
 
 
+def test_no_sentence_is_cut_in_a_terminal_of_110_characters(reading: Any):
+    file, found = io.StringIO(), reading.to_dict()
+    print_reading(found, Console(file=file, width=110, force_jupyter=False))
+    said = [carried(decision) for decision in found["decisions"]] + [d["evidence"] for d in found["decisions"]]
+    assert [word for sentence in said for word in sentence.split() if word not in file.getvalue()] == []
+
+
 def test_the_command_prints_json_and_writes_a_page(memes: Path, tmp_path: Path):
     common = ("--sae", "sae", "--embeddings", "embeddings", "--caption", "a cat", "--n-attributed", "1")
     found = run("read", "meme.png", *common, "--json", "--page", str(tmp_path / "m.html"), cwd=memes)
@@ -361,3 +369,15 @@ def test_an_unusual_meme_is_called_so(reader: MemeReader, memes: Path):
 def test_no_hook_is_left_on_the_sae(reader: MemeReader, reading: Any):
     assert reading.latents[0].seen is not None
     assert not any(module._forward_hooks for module in reader.sae.modules())
+
+
+def test_objects_in_memory_are_read_as_their_folders(memes: Path):
+    caption = (memes / "caption.txt").read_text()
+    from_folders = read_meme(
+        memes / "meme.png", sae=memes / "sae", embeddings=memes / "embeddings", caption=caption, **FEW
+    )
+    sae, embeddings = load_sae(memes / "sae"), Embeddings.load(memes / "embeddings")
+    objects = read_meme(memes / "meme.png", sae=sae, embeddings=embeddings, caption=caption, **FEW)
+    assert objects.to_dict() == from_folders.to_dict()
+    with pytest.raises(DataError, match="an evaluation goes with the folder of its SAE"):
+        MemeReader(sae, embeddings, memes / "evaluation", **FEW)

@@ -224,7 +224,7 @@ def test_the_verdict_says_how_much_and_where(data):
     with torch.no_grad():
         worse = tiny_sae(x)
         worse.W_dec.mul_(-3)
-    assert "gives back less of held-out memes than their mean" in Reconstruction(embeddings).evaluate(worse).verdict
+    assert "explains less of held-out memes than their mean" in Reconstruction(embeddings).evaluate(worse).verdict
 
 
 def test_rows_stand_beside_train_memes_and_the_mean(data):

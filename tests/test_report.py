@@ -11,7 +11,7 @@ import pytest
 from rich.console import Console
 
 from sae_lens_meme.report import draw_figure, print_report, print_summary, report_html, report_text
-from sae_lens_meme.report.blocks import number
+from sae_lens_meme.report.blocks import cautions, number
 
 HOSTILE = (
     '[link="><script>alert(1)</script>]x',
@@ -64,6 +64,16 @@ def test_no_text_of_the_data_is_markup(text: str, tmp_path: Path):
     bare = "".join(c for c in text if c.isprintable() and not c.isspace())[:12]
     assert bare[:4] in printed.replace(" ", "").replace("\n", "")
     assert draw_figure(evaluation, tmp_path / "figure.png")
+
+
+def test_what_could_not_be_measured_is_a_plain_sentence():
+    skipped = {"confounders": "too few pairs", "stock_evals/zeros": "no labels."}
+    found = cautions(evaluation_of("x") | {"skipped": skipped, "warnings": ["One."]})
+    assert found == [
+        "One.",
+        "Confounders could not be measured: too few pairs.",
+        "Stock evals/zeros could not be measured: no labels.",
+    ]
 
 
 def test_the_page_asks_for_nothing():

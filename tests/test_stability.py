@@ -346,7 +346,7 @@ def test_the_verdict_says_whether_significant_latents_are_the_stable_ones(signif
     alignment = pd.DataFrame({"latent": range(40), "q_global": np.where(np.isin(range(40), significant), 0.001, 0.9)})
     result = stability(sae_of(rows), {"one": sae_of(other)}, alignment=alignment, threshold=0.999)
     assert result.verdict is not None
-    assert result.verdict.startswith("50% of 40 latents come again with another seed (random directions: 0%)")
+    assert result.verdict.startswith("50% of 40 latents reappear with another seed (random directions: 0%)")
     assert said in result.verdict
     labels = [row["measure"] for row in result.rows()]
     assert labels[0] == "stable latents (of 40): cosine of 0.999 or more"

@@ -155,7 +155,9 @@ def test_two_runs_at_once_are_refused(tmp_path: Path):
 
 def test_the_wrong_kind_of_result_is_named(tmp_path: Path):
     build(tmp_path / "a")
-    with pytest.raises(StorageError, match="holds the result of 'embed', not of 'corpus'"):
+    with pytest.raises(
+        StorageError, match="holds the result of 'embed', not of 'corpus'; give the folder that 'corpus' wrote"
+    ):
         read_manifest(tmp_path / "a", "corpus")
     with pytest.raises(StorageError, match="is not a result of 'corpus'"):
         read_manifest(tmp_path / "nothing", "corpus")

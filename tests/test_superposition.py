@@ -210,7 +210,7 @@ def test_latents_of_one_thing_each_answer_to_one_thing_and_neurons_to_several(pl
         assert numbers[f"{name}/targets_low"] > numbers["sae/targets_high"]
         assert numbers[f"{name}/share_one_target"] < 0.3
     assert numbers["permuted/share_answering"] < 0.02
-    assert "these to 1." in planted.result.verdict
+    assert "on average to 1." in planted.result.verdict
 
 
 def test_all_units_fire_as_often(planted):
@@ -291,7 +291,7 @@ def test_an_sae_that_is_silent_answers_to_nothing(planted):
     assert found.numbers["sae/n_units"] == 0
     assert found.numbers["sae/share_answering"] is None
     assert found.numbers["sae/sum_dimensionality"] is None
-    assert "answers to any" in found.verdict
+    assert "responds to any" in found.verdict
     assert encode(planted.sae, planted.memes).d_sae == N_FACTORS
 
 

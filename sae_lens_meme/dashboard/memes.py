@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 
 from sae_lens_meme.dashboard.choices import Choices
 from sae_lens_meme.dashboard.inputs import Inputs
+from sae_lens_meme.dashboard.nearest import nearest
 from sae_lens_meme.dashboard.numbers import clean, short
-from sae_lens_meme.labels import LEVELS
-
-BLOCK = 1024
+from sae_lens_meme.dashboard.options import DashboardOptions
+from sae_lens_meme.dashboard.readings import Readings
+from sae_lens_meme.dashboard.words import Words
 
 
 class MemePages:
@@ -22,37 +24,59 @@ class MemePages:
             pictures of one page.
     """
 
-    def __init__(self, inputs: Inputs, choices: Choices, nearest: int):
-        self.inputs, self._nearest = inputs, nearest
+    def __init__(self, inputs: Inputs, choices: Choices, words: Words, options: DashboardOptions):
+        self.inputs, self._words, self._nearest = inputs, words, options.nearest
         self.rows = np.array(list(dict.fromkeys(choices.rows().tolist())), dtype=np.int64)
         self._choices = choices
         self.place = {int(row): i for i, row in enumerate(self.rows)}
         self._labels = {name: inputs.memes.label(name) for name in inputs.memes.label_names}
+        self.readings = Readings(inputs, words)
+        self._read = set(choices.strongest(options.readings)) if self.readings.possible else set()
 
     def __len__(self) -> int:
         return len(self.rows)
 
+    @property
+    def n_read(self) -> int:
+        """Memes whose page says what `read` says."""
+        return len(self._read)
+
     def search(self) -> dict[str, list[Any]]:
-        """Ids and captions, and the memes of each latent: what a search looks through."""
+        """Ids, captions and labels, and the memes of each latent: what a search looks through."""
         captions, ids = self.inputs.captions, self.inputs.memes.ids
         return {
             "id": [clean(str(ids[row])) for row in self.rows],
             "caption": [None if captions[row] is None else clean(str(captions[row])) for row in self.rows],
+            **self._searched_labels(),
             "of": [
                 [self.place[int(row)] for row in self._choices.rows(latent)]
                 for latent in range(self.inputs.latents.d_sae)
             ],
         }
 
+    def _searched_labels(self) -> dict[str, list[Any]]:
+        """Each level of a label, by key and as it is shown, and of each meme the places of its levels."""
+        place: dict[str, int] = {}
+        has = []
+        for row in self.rows:
+            known = [f"{name}={label.values[row]}" for name, label in self._labels.items() if label.known[row]]
+            has.append([place.setdefault(level, len(place)) for level in known])
+        keys = [clean(level) for level in place]
+        return {
+            "level": [[key, clean(self._words.shown(level))] for key, level in zip(keys, place, strict=True)],
+            "has": has,
+        }
+
     def pages(self, places: range) -> list[dict[str, Any]]:
         """The pages of some memes."""
         rows, memes = self.rows[places.start : places.stop], self.inputs.memes
-        neighbours = self._neighbours(rows)
+        neighbours = self._neighbours(places)
         return [
             {
                 "split": str(memes.splits[row]),
                 "source": clean(str(memes.sources[row])),
-                "labels": [[clean(name), _level(name, label, row)] for name, label in self._labels.items()],
+                "labels": [[clean(name), self._level(name, label, row)] for name, label in self._labels.items()],
+                "reading": self.readings.of(int(row)) if int(row) in self._read else None,
                 "latents": self._latents(row),
                 "nearest": near,
             }
@@ -71,37 +95,19 @@ class MemePages:
         order = active[np.argsort(-latents.values[row][active], kind="stable")]
         return [[int(latents.indices[row, i]), short(latents.values[row, i])] for i in order]
 
-    def _neighbours(self, rows: np.ndarray) -> list[list[list[Any]]]:
+    def _level(self, name: str, label: Any, row: int) -> str | None:
+        """What the value is called; None where it is missing."""
+        return clean(self._words.level(name, label.values[row])) if label.known[row] else None
+
+    def _neighbours(self, places: range) -> list[list[list[Any]]]:
         """Of the memes that are shown, the nearest by cosine at the SAE's hook."""
-        if not self._nearest or not len(rows):
-            return [[] for _ in rows]
-        hook = self.inputs.evaluation["sae"]["hook"]
-        mine = _unit(self.inputs.memes.take(hook, rows))
-        best = np.full((len(rows), 0), 0.0, dtype=np.float32)
-        where = np.empty((len(rows), 0), dtype=np.int64)
-        for start in range(0, len(self.rows), BLOCK):  # never more than a block of the memes in memory
-            block = self.rows[start : start + BLOCK]
-            cosine = mine @ _unit(self.inputs.memes.take(hook, block)).T
-            cosine[rows[:, None] == block[None, :]] = -np.inf
-            best = np.concatenate([best, cosine], axis=1)
-            where = np.concatenate([where, np.broadcast_to(np.arange(start, start + len(block)), cosine.shape)], axis=1)
-            keep = np.argsort(-best, axis=1, kind="stable")[:, : self._nearest]
-            best, where = np.take_along_axis(best, keep, 1), np.take_along_axis(where, keep, 1)
         return [
-            [[int(i), short(c)] for i, c in zip(places, cosines, strict=True) if np.isfinite(c)]
-            for places, cosines in zip(where, best, strict=True)
+            [[int(i), short(c)] for i, c in zip(*found, strict=True)]
+            for found in zip(*(part[places.start : places.stop] for part in self._nearest_memes), strict=True)
         ]
 
-
-def _unit(x: np.ndarray) -> np.ndarray:
-    norms = np.linalg.norm(x, axis=1, keepdims=True)
-    return np.divide(x, norms, out=np.zeros_like(x), where=norms > 0)
-
-
-def _level(name: str, label: Any, row: int) -> Any:
-    """The value and, for one of the eight labels, what it is called; None where it is missing."""
-    if not label.known[row]:
-        return None
-    value = label.values[row]
-    called = LEVELS.get(name, {}).get(value) if not isinstance(value, str) else None
-    return clean(f"{value} ({called.replace('_', ' ')})" if called else str(value))
+    @cached_property
+    def _nearest_memes(self) -> tuple[np.ndarray, np.ndarray]:
+        """Of all memes at once: part by part the embeddings would be read again for each."""
+        hook, memes = self.inputs.evaluation["sae"]["hook"], self.inputs.memes
+        return nearest(lambda places: memes.take(hook, self.rows[places]), len(self.rows), self._nearest)

@@ -51,7 +51,7 @@ def embed_corpus(
         options: see `EmbedOptions`; or give them by keyword: `embed_corpus(corpus, out, model="demo-encoder")`.
 
     Raises:
-        StorageError, ModelError, BadImageError, NonFiniteError, ConfigError.
+        MemeError: a folder, the model, a picture, an embedding or an option is wrong; the message says which.
     """
     options = EmbedOptions.of(options, given)
     corpus, out = Path(corpus), Path(out)

@@ -26,7 +26,9 @@ def as_embeddings(
     Args:
         table: row i describes vector i: `id`, `source`, `split`, `group`, `text`, and labels under any other name. A
             pandas or polars DataFrame, a pyarrow Table, a `datasets.Dataset`, columns by name, or a list of rows.
-        image, text, fused: arrays or tensors [n, d]; of image and text `hook_fused` is the product of unit vectors.
+        image: an array or a tensor [n, d]. With `text` too, `hook_fused` is the product of the unit vectors.
+        text: the same, of the same width.
+        fused: the same, where fused vectors are all there is.
         holdout: where the table has no `split`: share of each of validation and test, by hash of the group, else of the id.
 
     Raises:

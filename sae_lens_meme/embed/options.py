@@ -17,6 +17,8 @@ class EmbedOptions(Options):
 
     model: str = "ViT-L-14/openai"
     """open_clip name, 'hf-hub:OWNER/NAME', 'local-dir:FOLDER', 'demo-encoder' or 'crowded-encoder'."""
+    weights: File | None = None
+    """A checkpoint of your own for the open_clip architecture in --model: .safetensors, or .pt read as tensors only."""
     fusion: Literal["clip", "memeclip"] = "clip"
     """'clip' (unit image * unit projected text) or 'memeclip' (un-projected text through MemeCLIP's heads)."""
     heads: File | None = None
@@ -28,9 +30,9 @@ class EmbedOptions(Options):
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     """auto is bfloat16 on CUDA and float32 elsewhere; on a CPU with AVX512-BF16 bfloat16 is several times as fast."""
     batch_size: Positive = 64
-    """Memes a forward pass; the numbers depend on it in the last bit, so it is part of the result's key."""
+    """Memes per forward pass; it changes the last bit of the numbers, so another value gives another result."""
     workers: Count | None = None
-    """Decoding processes; default one a core, at most 8."""
+    """Decoding processes; default one per core, at most 8."""
 
 
 class ArrayOptions(Options):
@@ -43,6 +45,6 @@ class ArrayOptions(Options):
     text_embeds: File | None = None
     """Array of the same width as --image-embeds; hook_fused is computed from the two."""
     fused_embeds: File | None = None
-    """Array of fused embeddings, where that is all there is."""
+    """Array of fused embeddings, if you have no others."""
     table: File
-    """CSV, TSV, JSONL or Parquet with id and, where there are any, source, split, group, text, labels: row i describes vector i."""
+    """CSV, TSV, JSONL or Parquet with id and, if known, source, split, group, text and labels: row i describes vector i."""

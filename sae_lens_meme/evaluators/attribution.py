@@ -66,7 +66,8 @@ class AttributionHits(Evaluator):
 
     Args:
         attributions: the result of `attribute` for the SAE.
-        factors, kinds: as of `AnswerKeyScores`.
+        factors: as for `AnswerKeyScores`.
+        kinds: as for `AnswerKeyScores`.
         places: where each factor of a meme is, with the columns `PLACES`; several rows are several places.
     """
 
@@ -231,7 +232,7 @@ def _verdict(found: Mapping[str, Any]) -> str | None:
         rate, chance = found[f"all_{kind}/hit_rate"], found[f"all_{kind}/chance"]
         if rate is not None:
             sentences.append(
-                f"the strongest {part} is where a {kind} factor was put on {rate:.0%} of the memes (chance {chance:.0%})"
+                f"on {rate:.0%} of the memes the strongest {part} is where the {kind} factor was put (chance {chance:.0%})"
             )
     if not sentences:
         return None

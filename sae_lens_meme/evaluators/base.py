@@ -43,7 +43,7 @@ class Evaluator(ABC):
     question: ClassVar[str]
     """What it answers, in one line of the docs."""
     control: ClassVar[str]
-    """What stands beside its numbers, in one line of the docs."""
+    """The controls of its numbers, in one line of the docs."""
     needs_labels: ClassVar[bool] = False
 
     class Options(options.Options):

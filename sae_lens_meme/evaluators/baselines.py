@@ -28,7 +28,9 @@ from sae_lens_meme.evaluators.result import Control, Measure, Number, Quantity, 
 from sae_lens_meme.evaluators.strata import Strata, strata_of
 
 SHUFFLED = "shuffled_data"
-_PERMUTED = "all labels of a meme given to another meme of its source, groups whole, so that no latent knows any;"
+_PERMUTED = (
+    "all labels of a meme given to another meme of its source, groups whole, so that labels and latents are unrelated;"
+)
 UNITS = {
     "sae": ("SAE", "the SAE on the true labels"),
     "permuted_labels": ("permuted", f"{_PERMUTED} mean over the draws"),
@@ -42,8 +44,8 @@ UNITS = {
 }
 """Heading in the printed table, and what it is."""
 EQUAL_L0 = (
-    "dimensions and components have unit variance and are two units each (positive and negative part); of untrained units as "
-    "many fire on a meme as latents of the SAE, the largest"
+    "dimensions and components have unit variance and are split into two units each (positive and negative part); of units "
+    "that were not trained, the largest on each meme are active, as many as latents of the SAE"
 )
 OF_DRAWS: dict[str, Callable[[list[float]], Any]] = {
     "permuted_labels": np.mean,
@@ -88,7 +90,7 @@ ByBaseline = dict[tuple[str, str], dict[str, Measure]]
 class Baselines(Evaluator):
     """Counts of significant pairs under both protocols for the SAE and for each baseline.
 
-    The result has a table of one row a baseline x protocol, and `{protocol}/{baseline}/{count}` as numbers.
+    The result has a table of one row per baseline x protocol, and `{protocol}/{baseline}/{count}` as numbers.
 
     Args:
         concepts: as for `ConceptAlignment`.
@@ -161,7 +163,7 @@ class Baselines(Evaluator):
         rows = [{key: row[key] for key in COLUMNS} for row in rows]
         counts = {(row["protocol"], row["baseline"]): _measures(row, unfit, settings.alpha) for row in rows}
         of_draws = [measure for protocol, draws in drawn.items() for measure in _of_draws(draws, protocol)]
-        unmixed = "; ".join(_not_converged(name, fit) for name, fit in fits.items() if fit.converged is False)
+        unmixed = "; ".join(said for name, fit in fits.items() if (said := fit.doubt(UNITS[name][0])))
         sections = _show(counts, settings.alpha, settings.n_permutations, unmixed)
         measures = [measure for found in counts.values() for measure in found.values()] + of_draws
         for name, fit in fits.items():
@@ -212,10 +214,6 @@ def _of_draws(draws: list[dict[str, Number]], protocol: str) -> list[Measure]:
 
 def _with_pairs(draws: list[dict[str, Number]], family: str = "global") -> int:
     return sum(bool(draw[f"n_significant_{family}"]) for draw in draws)
-
-
-def _not_converged(name: str, fit: Fitted) -> str:
-    return f"{UNITS[name][0]} did not converge in {fit.steps:,} steps: its components are not independent yet"
 
 
 def _measures(row: dict[str, Any], unfit: Mapping[str, str], alpha: float) -> dict[str, Measure]:
@@ -271,10 +269,10 @@ def _verdict(counts: ByBaseline, draws: list[dict[str, Number]]) -> str | None:
         return None
     share = {name: value for name, value in share.items() if name not in OF_DRAWS}
     rivals = {UNITS.get(name, (name,))[0]: value for name, value in share.items() if value is not None}
-    permuted = f"with permuted labels any in {_with_pairs(draws)} of {len(draws)} draws"
-    first = f"Significant are {sae:.1%} of the SAE's pairs, {permuted}"
+    permuted = f"{_with_pairs(draws)} of {len(draws)} draws of permuted labels have any"
+    first = f"{sae:.1%} of the SAE's pairs are significant; {permuted}"
     if not rivals:
         return f"{first}."
     most = max(rivals, key=rivals.__getitem__)
     end = "such counts are no measure of quality" if rivals[most] > sae else "no control has a larger share"
-    return f"{first}, of {most} {rivals[most]:.1%}: {end}."
+    return f"{first}, {most} has {rivals[most]:.1%}: {end}."

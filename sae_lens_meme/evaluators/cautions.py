@@ -22,7 +22,7 @@ def cautions(sae: Any, embeddings: Embeddings) -> list[str]:
     of_corpus = embeddings.facts.get("corpus_notes")  # where `embed` read a corpus
     drawn = embeddings.facts.get("model") in PLANTED_ENCODERS
     found = [
-        *(["The demo encoder knows drawn memes alone: these numbers say nothing about real ones."] if drawn else []),
+        *(["The demo encoder knows only drawn memes: these numbers say nothing about real ones."] if drawn else []),
         *_of_splits(embeddings),
         *_of_groups(embeddings),
         *(
@@ -73,4 +73,4 @@ def _of_labels(embeddings: Embeddings) -> Iterator[str]:
     test = embeddings.rows("test")
     untested = [name for name in embeddings.label_names if not np.any(embeddings.label(name).known[test])]
     if len(test) and untested:
-        yield f"No test meme has a known label of {', '.join(untested)}: nothing held out can be said of {'it' if len(untested) == 1 else 'them'}."
+        yield f"No test meme has a known label of {', '.join(untested)}: nothing can be said on held-out memes about {'it' if len(untested) == 1 else 'them'}."

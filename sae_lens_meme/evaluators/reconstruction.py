@@ -1,4 +1,4 @@
-"""How much of the embeddings the SAE gives back, on train and on held-out memes.
+"""How much of the embeddings the SAE reconstructs, on train and on held-out memes.
 
 Fused CLIP embeddings have a few dimensions with most of the variance, so explained variance is given raw, z-scored
 and without these dimensions, each beside the mean of the train memes.
@@ -88,7 +88,9 @@ class Reconstruction(Evaluator):
     """
 
     name = "reconstruction"
-    question = "how much of the embeddings is given back: raw, z-scored, without outlier dimensions, train and held-out"
+    question = (
+        "how much of the embeddings is reconstructed: raw, z-scored, without outlier dimensions, train and held-out"
+    )
     control = "the mean of the train memes"
 
     def measure(self, sae: Any, embeddings: Embeddings, latents: Latents) -> Result:
@@ -151,9 +153,9 @@ def _verdict(found: dict[str, dict[str, Measure]], memes: str) -> str | None:
     if here is None or train is None:
         return None
     if here <= 0:
-        return f"The SAE gives back less of {memes} than their mean does (explained variance {here:.2f}, z-scored)."
+        return f"The SAE explains less of {memes} than their mean does (explained variance {here:.2f}, z-scored)."
     return (
-        f"The SAE gives back {here:.0%} of the variance of {memes} (z-scored; {train:.0%} of train memes, the mean 0%)."
+        f"The SAE explains {here:.0%} of the variance of {memes} (z-scored; {train:.0%} of train memes, the mean 0%)."
     )
 
 

@@ -59,7 +59,7 @@ def export(
 
     Raises:
         StorageError, DataError: see `run.Run`.
-        ConfigError, ModelError, BadImageError.
+        MemeError: an option, the model or a picture is wrong; the message says which.
     """
     options = ExportOptions.of(options, given)
     folders = [None if path is None else Path(path) for path in (attribution, corpus)]

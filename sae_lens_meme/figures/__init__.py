@@ -1,4 +1,4 @@
-"""Figures for papers: PNG and SVG, safe for colour-blind readers. One file a figure.
+"""Figures for papers: PNG and SVG, safe for colour-blind readers. One file per figure.
 
 A figure is a module with `TITLE`, `draw(axes, inputs, ...)` and, where it has several panels, `panels(inputs)`, which
 gives the arguments of each.

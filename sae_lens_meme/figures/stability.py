@@ -1,4 +1,4 @@
-"""Which latents come again with another training seed."""
+"""Which latents reappear with another training seed."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 from sae_lens_meme.figures.inputs import Inputs, NotDrawn
 from sae_lens_meme.figures.style import CYCLE, titled
 
-TITLE = "Latents that come again with another seed"
+TITLE = "Latents that reappear with another seed"
 
 
 def draw(axes: Any, inputs: Inputs) -> None:

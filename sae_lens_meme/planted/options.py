@@ -31,7 +31,7 @@ class VectorOptions(Options):
     section: ClassVar[str] = "embed.planted"
 
     n_samples: Positive = 6000
-    """Vectors, one a meme."""
+    """Vectors, one per meme."""
     d_in: Annotated[int, Field(ge=8)] = 128
     """Dimensions, the three outlier dimensions among them."""
     n_factors: Positive = 256
@@ -41,20 +41,20 @@ class VectorOptions(Options):
     zipf: Annotated[float, Field(ge=0)] = 0.5
     """The rate of factor i is in proportion to (i + 1) ** -zipf; 0 makes all equally frequent."""
     children: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    """Share of the factors that have a parent: true of half of the memes of which the parent is, and of no other."""
+    """Share of the factors that have a parent: such a factor is true of half of its parent's memes, and of no others."""
     correlated: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """Correlation, in blocks of eight neighbours, of the normal scores that factors without a parent are cut from."""
     outlier_share: Annotated[float, Field(ge=0, lt=1)] = 0.64
     """Share of the variance in three dimensions: .64 as measured on memes with ViT-B/32, .27 photographs, .07 products; 0 leaves all alike."""
     noise: Annotated[float, Field(ge=0)] = 0.05
-    """Standard deviation of the noise of a dimension, where a factor has a direction of norm 1."""
+    """Standard deviation of the noise in each dimension; the direction of a factor has norm 1."""
     n_labels: Count = 8
     """Labels, each true where any of three factors is."""
     label_noise: Annotated[float, Field(ge=0, lt=0.5)] = 0.05
     """Share of the memes whose label is flipped."""
     missing: Annotated[float, Field(ge=0, lt=1)] = 0.25
-    """Share of the memes of which a label is not known."""
+    """Share of the memes whose label is unknown."""
     group_size: Positive = 1
-    """Memes of a group (a template): their vectors differ by noise alone."""
+    """Memes in each group (a template): their vectors differ only by noise."""
     seed: Count = 0
     """Another seed draws other factors, directions and memes."""

@@ -13,9 +13,9 @@ class ReadOptions(Options):
     section: ClassVar[str] = "read"
 
     n_latents: Count = 10
-    """So many of the active latents are shown, the strongest first."""
+    """How many of the active latents to show, the strongest first."""
     n_attributed: Count = 5
-    """Of so many of these, words and regions are measured."""
+    """For how many of these to measure words and regions."""
     n_neighbours: Count = 5
     """Train memes with the most similar latents."""
     n_swaps: Positive = 256
@@ -25,9 +25,9 @@ class ReadOptions(Options):
     n_carriers: Positive = 3
     """Latents that carry a probe's decision and are taken out together."""
     n_random: Positive = 50
-    """Draws of as many other active latents of like activation, as the control."""
+    """Control: draws of as many other active latents of similar activation."""
     hook: str | None = None
-    """The hook to read, for an SAE whose metadata name none."""
+    """The hook to read, if the SAE's metadata names none."""
     device: str = "auto"
     """auto (CUDA, then MPS, then the CPU), cpu, cuda, mps. The latents are those of the batch pipeline on the same device."""
     seed: Count = 0

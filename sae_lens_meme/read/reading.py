@@ -93,7 +93,7 @@ class Decision:
     without: float
     """Probability of the class when these latents are taken out."""
     without_random: list[float]
-    """Control: the same for other active latents of like activation, as many; 2.5, 50 and 97.5 % of the draws."""
+    """Control: the same for as many other active latents of similar activation; 2.5, 50 and 97.5 % of the draws."""
     evidence: str
 
 

@@ -17,6 +17,8 @@ GRID = 7
 MOST_WORDS = 3
 SENTENCES = ("evidence", "carried by")
 """Columns that get the room there is."""
+LEAST_ROOM = 24
+"""Width that such a column has at least: two of them fit into 110 characters, where wider ones would be cut."""
 DECIDED_BY = (
     "in brackets the share of other memes' captions, and of other memes' pictures, with which the latent stays active."
 )
@@ -80,7 +82,7 @@ def decided_by(sides: dict[str, Any]) -> str:
 
 
 def carried(decision: dict[str, Any]) -> str:
-    """What the latents that carry a decision do, beside as many others of like activation."""
+    """What the latents that carry a decision do, beside as many others of similar activation."""
     if not decision["carriers"]:
         return "carried by no latent"
     latents = ", ".join(f"{c['latent']} ({c['contribution']:+.2f})" for c in decision["carriers"])
@@ -174,5 +176,5 @@ def _decisions(decisions: list[dict[str, Any]]) -> Table:
 def _table(*columns: str) -> Table:
     table = Table(box=SIMPLE_HEAD, pad_edge=False, header_style="dim", show_edge=False, collapse_padding=True)
     for name in columns:
-        table.add_column(name, overflow="fold", min_width=32 if name in SENTENCES else None)
+        table.add_column(name, overflow="fold", min_width=LEAST_ROOM if name in SENTENCES else None)
     return table

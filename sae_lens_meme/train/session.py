@@ -31,7 +31,7 @@ class Session:
         trainers: by name of the SAE; they advance in lockstep.
         coordinator: the trainer whose `fit` is run.
         provider: what the coordinator draws batches from.
-        monitor: is told of losses and of ends of epochs.
+        monitor: receives the losses and the end of each epoch.
         checkpoints: where to leave checkpoints, or None to leave none.
     """
 

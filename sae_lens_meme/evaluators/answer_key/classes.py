@@ -22,12 +22,12 @@ N_UNDECIDED = Quantity(
 )
 AGREEMENT = Quantity("agreement", "share of the latents with a class whose class is the factor's kind")
 BY_CHANCE = Quantity(
-    "agreement_permuted", "control: mean agreement when the same classes are dealt out to the same latents at random"
+    "agreement_permuted", "control: mean agreement when the same classes are assigned to the same latents at random"
 )
 CLASSES = Section(
     "Answer key: classes of the question set and the kinds of the planted factors",
     "factors alone: latents that rank a planted value at .9 or more; with conjunctions: also those of a picture's value together "
-    "with a caption's, which are no factors; dealt at random: the same classes dealt out to the same latents",
+    "with a caption's, which are no factors; dealt at random: the same classes assigned to the same latents at random",
 )
 CLASSES_COLUMNS = {
     "factor": "the planted factor that the latent ranks best",

@@ -32,7 +32,7 @@ class AnswerKeyScores(Evaluator):
         factors: `id` and one column a factor; for the comparison of classes also `source`.
         kinds: for each factor `visual`, `textual` or `cross-modal`.
         classes: the table of `QuestionSet`, to compare with the kinds.
-        contest: the table of `Contest`, whose rivals stand beside the latents.
+        contest: the table of `Contest`, whose rivals are compared with the latents.
     """
 
     name = "answer_key"

@@ -111,7 +111,7 @@ class ConceptAlignment(Evaluator):
         alpha: options.Share = 0.05
         """A pair is significant where its q is below."""
         strata: Strata = "source"
-        """Within what memes are compared: source, or source_and_length (up to deciles of the caption's length in each source too)."""
+        """Memes are compared within source, or within source_and_length (also by up to deciles of the caption's length in each source)."""
         n_bootstrap: options.Count = 200
         """Resamples of the memes for intervals; 0 leaves the intervals out."""
         seed: options.Count = 0
@@ -156,9 +156,9 @@ class ConceptAlignment(Evaluator):
             "95 %: for this SAE alone (delete-d jackknife over memes, groups whole)"
             f"{f'; {len(seeds)} other training seeds: least and most' if seeds else ', not over training seeds'}. Beside each "
             "count the size of the effects: the median AUROC of these pairs, the share of them with .5 in the interval of the "
-            "AUROC (not told from chance), and how many concepts have a latent with a larger F1 than firing always: on test "
-            "memes, but on all memes where the protocol is the published one. The published protocol takes each concept for a "
-            f"family of its own: its false pairs add up over them. {NO_QUALITY}",
+            "AUROC (indistinguishable from chance), and how many concepts have a latent with a larger F1 than firing always: on test "
+            "memes, but on all memes where the protocol is the published one. The published protocol treats each concept as "
+            f"its own family of tests, so that false pairs add up over concepts. {NO_QUALITY}",
         )
         table = pd.concat([pairs_table(found) for found in pairs], ignore_index=True)
         return Result(self.name, section, tuple(measures), table, COLUMNS, _verdict(measures))
@@ -311,9 +311,9 @@ def _verdict(measures: list[Measure]) -> str | None:
     if not n:
         return f"Not one of {tested:,} latent x concept pairs is significant."
     if median is None or above is None:
-        return f"Significant: {n:,} of {tested:,} latent x concept pairs; no test memes say how large the effects are."
+        return f"{n:,} of {tested:,} latent x concept pairs are significant; there are no test memes to say how large the effects are."
     return (
-        f"Significant: {n:,} of {tested:,} latent x concept pairs, with a median AUROC of {median:.2f} on test memes"
-        f"{'' if holding is None else f', {holding:.0%} not told from .5'}; the best latent beats always-on for {above} of "
+        f"{n:,} of {tested:,} latent x concept pairs are significant, with a median AUROC of {median:.2f} on test memes"
+        f"{'' if holding is None else f', {holding:.0%} indistinguishable from .5'}; the best latent beats always-on for {above} of "
         f"{number['corrected/n_concepts']} concepts."
     )

@@ -36,8 +36,8 @@ NO_QUALITY = (
 ).strip()
 _OF = {
     "global": "over all latents and concepts",
-    "concept": "each concept a family of its own (so that where nothing is associated as many false pairs are expected as "
-    "there are concepts times alpha, and a bit more; global has alpha in all)",
+    "concept": "each concept its own family of tests (where nothing is associated, expect at least alpha false pairs for each concept; "
+    "with global, alpha over all of them together)",
 }
 
 COUNTS = {
@@ -89,8 +89,8 @@ AUROC_ABOVE_HALF = {
 HOLDING_HALF = {
     f: Quantity(
         f"share_auroc_holding_half_significant_{f}",
-        f"of the pairs with q < alpha, {_OF[f]}, and an interval of the AUROC, the share of which it holds .5: they cannot be "
-        "told from chance on these memes",
+        f"of the pairs with q < alpha, {_OF[f]}, and an interval of the AUROC, the share whose interval contains .5: on these "
+        "memes they are indistinguishable from chance",
         "no pair is significant, or of none of them an interval is known",
     )
     for f in FAMILIES
@@ -135,7 +135,7 @@ CURSE = {
     "selection": Quantity(
         "best_winners_curse_selection",
         "what choosing the best of many costs: mean of F1 on the memes that choose minus F1 on the others where the two kinds "
-        "are dealt anew 20 times, within source and groups whole, and latent and threshold are chosen each time",
+        "are drawn anew 20 times, within source and groups whole, and latent and threshold are chosen each time",
     ),
     "shift": Quantity(
         "best_winners_curse_shift",
@@ -161,7 +161,7 @@ COLUMNS = {
     "d": "silent, false",
     "odds_ratio": "Mantel-Haenszel, common to the sources; null where b c = 0",
     "p": "corrected: exact one-sided test within source, of one meme a group; published: one-sided Fisher test, sources pooled",
-    "q_concept": "Benjamini-Hochberg q, each concept a family of its own",
+    "q_concept": "Benjamini-Hochberg q, each concept its own family of tests",
     "q_global": "Benjamini-Hochberg q over all latents and concepts",
     "auroc": "of the activation, on test memes within source (corrected) or on all memes (published)",
     "threshold": "activation from which the latent counts as firing, with the best F1 on the memes of threshold_split",

@@ -17,7 +17,7 @@ from sae_lens_meme.metrics.permutation import permutation_within
 from sae_lens_meme.metrics.threads import in_threads
 
 RATE_BINS, FEWEST_IN_BIN = 10, 20
-"""Latents of like firing rate: ten bins of as many latents each, or fewer bins where that leaves them too few to differ."""
+"""Latents of similar firing rate: ten bins of as many latents each, or fewer bins where that leaves them too few to differ."""
 Pairs = Sequence[tuple[int, int]]
 """Columns of two concepts each."""
 

@@ -46,8 +46,8 @@ NULL_DRAWS = 3
 """Draws of all labels permuted: each tests every latent for every concept."""
 PAIRS = Section(
     "Concepts that share latents",
-    "by chance: from the numbers of latents of the two; equal rate: the same among latents of like firing rate; labels alone: "
-    "the labels overlap as they do, and the latents know only one of the two; phi: of the two labels",
+    "by chance: given how many latents each has; equal rate: the same among latents of similar firing rate; labels alone: what "
+    "the overlap of the labels gives when the latents follow only one of the two; phi: of the two labels",
     "latents that serve both concepts",
 )
 
@@ -57,7 +57,9 @@ class CrossConcept(Evaluator):
 
     name = "cross_concept"
     question = "which latents serve which concepts together"
-    control = "chance from the margins, latents of like firing rate, the overlap of the labels alone, permuted labels"
+    control = (
+        "chance from the margins, latents of similar firing rate, the overlap of the labels alone, permuted labels"
+    )
     needs_labels = True
 
     class Options(options.Options):
@@ -113,7 +115,7 @@ class CrossConcept(Evaluator):
         counts = Section(
             "Cross-concept: pairs of concepts that share latents",
             f"of {n.value} pairs of concepts of different labels, those with q < {given.alpha:g}; equal rate: the same among "
-            "latents of like firing rate; beyond labels: of these, more than the overlap of the labels gives; permuted: all "
+            "latents of similar firing rate; beyond labels: of these, more than the overlap of the labels explains; permuted: all "
             "labels permuted within source",
         )
         beside = [rate.control("equal rate"), beyond.control("beyond labels"), permuted.control("permuted")]
@@ -227,8 +229,8 @@ def _verdict(measures: list[Measure], table: pd.DataFrame) -> str | None:
     chance = "" if permuted is None else f" (permuted labels: {permuted:.1f})"
     sentence = (
         f"{number[N_SHARING.key]} of {n} pairs of concepts share more latents than chance{chance}, "
-        f"{number[N_EQUAL_RATE.key]} among latents of like firing rate"
+        f"{number[N_EQUAL_RATE.key]} among latents of similar firing rate"
     )
     if permuted is None:
         return f"{sentence}."
-    return f"{sentence}, {number[N_BEYOND.key]} more than the overlap of their labels gives."
+    return f"{sentence}, {number[N_BEYOND.key]} more than the overlap of their labels explains."

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
 WEIGHTS = Section(
     "SAE-V: cosine of pictures and captions of the memes that fire a latent, train memes",
-    "chance: any two memes of the same sources; permuted: activations handed to other memes of the same source",
+    "chance: any two memes of the same sources; permuted: activations given to other memes of the same source",
 )
 FILTER = Section(
     "SAE-V's filter: AUROC within source of a probe trained on the best memes minus one trained on as many random memes",

@@ -271,12 +271,12 @@ class Influence(Evaluator):
     def _section(self, rows: str, chosen_on: str) -> Section:
         random = (
             "random maximum: the largest change that any latent's step makes in a random direction of equal norm; "
-            f"random: the same of this latent, mean of {self.options.n_random}; orthogonal: a step of equal norm that moves no "
+            f"random: the same for this latent, mean of {self.options.n_random}; orthogonal: a step of equal norm that moves no "
             "logit, only the row's length; "
         )
         return Section(
             f"Influence: mean change of a class's probability by one latent, {rows}",
-            f"of the latent that was largest on {chosen_on}; {random if self.options.n_random else ''}"
+            f"of the latent with the largest change on {chosen_on}; {random if self.options.n_random else ''}"
             "matched: 20 latents of equal firing rate; attached: nothing edited",
         )
 

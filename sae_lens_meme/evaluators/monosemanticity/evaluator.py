@@ -1,7 +1,7 @@
 """Monosemanticity: do the memes that fire a latent resemble each other, in the eyes of a reference encoder?
 
 MS (Pach et al. 2025) is exact in linear time; chance, chance within source, support, intervals and permutation
-tests stand beside it, and raw neurons and permuted latents as controls.
+tests accompany it, with raw neurons and permuted latents as controls.
 """
 
 from __future__ import annotations
@@ -182,7 +182,7 @@ class Monosemanticity(Evaluator):
         legend = ["chance: all pairs of memes"]
         if o.n_permutations:
             legend.append(
-                "permuted: activations handed to other memes of the same source (best: of every draw the best, mean)"
+                "permuted: activations given to other memes of the same source (best: mean over draws of each draw's best)"
             )
         if o.neurons:
             legend.append("neurons: raw dimensions, both signs, equal L0")

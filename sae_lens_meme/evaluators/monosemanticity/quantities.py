@@ -22,7 +22,7 @@ NO_DRAWS = "n_permutations is 0"
 _NO_PAIR = "without one of the memes no pair is left"
 _CORRECTED = "(MS - chance) / (1 - chance), chance being the mean cosine of all pairs"
 _WITHIN = (
-    "(MS - chance) / (1 - chance), chance being the expected MS when the activations are handed to random memes of the "
+    "(MS - chance) / (1 - chance), chance being the expected MS when the activations are given to random memes of the "
     "same source (closed form): what the source alone gives is gone"
 )
 _ENOUGH = "over the latents with enough effective support"
@@ -61,7 +61,7 @@ DICTIONARIES = {
     "sae": "latents of the SAE, min-max scaled over the memes",
     "neurons": "control: raw dimensions of the embedding that the SAE reads, both signs, standardised on train rows, as many "
     "active on each meme as the SAE has latents",
-    "permuted": "control: the SAE's latents, the activations of each meme handed to a random meme of its source",
+    "permuted": "control: the SAE's latents, the activations of each meme given to a random meme of its source",
 }
 Found = dict[Quantity, Measure]
 
@@ -76,7 +76,7 @@ COLUMNS = {
     "high": _INTERVAL,
     "chance": CHANCE.what,
     "ms_corrected": _CORRECTED,
-    "chance_within_source": "expected MS when the activations are handed to random memes of the same source (closed form)",
+    "chance_within_source": "expected MS when the activations are given to random memes of the same source (closed form)",
     "ms_corrected_within_source": _WITHIN,
     "p": "one-sided, (1 + draws that reach MS) / (1 + draws); only latents with enough effective support",
     "q": "Benjamini-Hochberg over the latents that have a p",
@@ -205,7 +205,7 @@ class OfReference(NamedTuple):
     permuted: Found
 
     def measures(self, d_sae: int) -> list[Measure]:
-        """Those of the printed table stand beside their controls."""
+        """Those of the printed table come with their controls."""
         sae, neurons = self.dictionaries["sae"], self.dictionaries.get("neurons", {})
         n, what = sae[N_LATENTS].value, REFERENCES.get(self.name, self.name)
         shown = {
@@ -236,7 +236,7 @@ class OfReference(NamedTuple):
             return None
         rival = f", raw neurons {how}" if neurons and (how := _compared(neurons[MEAN], sae[MEAN])) else ""
         what = REFERENCES.get(self.name, self.name)
-        return f"{share:.0%} of {n} tested latents (of {d_sae}) fire on memes that are alike in {what}{rival}; {judge.said}."
+        return f"{share:.0%} of {n} tested latents (of {d_sae}) fire on memes with similar {what}{rival}; {judge.said}."
 
 
 def _compared(one: Measure, other: Measure) -> str | None:

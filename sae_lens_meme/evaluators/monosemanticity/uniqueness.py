@@ -54,7 +54,7 @@ def uniqueness(latents: Latents, ids: np.ndarray, strata: np.ndarray, *, top: in
     units, sets = top_sets(latents, ids, top)
     found, nearest, largest = _overlaps(sets, latents.n_samples)
     rows = f"over pairs of latents, of each the {top} of {latents.n_samples} memes with the largest activation"
-    control = f"{rows}; control: expected where each set is handed to random memes of the same sources (closed form)"
+    control = f"{rows}; control: expected where each set is given to random memes of the same sources (closed form)"
     why = f"fewer than two latents fire on {top} of these {latents.n_samples} memes"
     values, expected = _shares(found, top), _expected(sets, strata)
     measures = {q: q(value, rows=rows, reason=why) for q, value in zip(QUANTITIES, values, strict=True)}

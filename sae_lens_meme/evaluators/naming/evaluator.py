@@ -1,6 +1,6 @@
 """Naming: automatic labels for latents from caption words and from concepts, each with a score on held-out memes.
 
-An honest "no name" is part of the answer, and the same procedure on permuted latents stands beside every number.
+An honest "no name" is part of the answer, and every number comes with that of the same procedure on permuted latents.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ from sae_lens_meme.evaluators.result import Interval, Measure, Number, Quantity,
 
 
 class Naming(Evaluator):
-    """A name for every latent that deserves one.
+    """Names latents by caption words and concepts, and scores each name on memes that did not choose it.
 
     1. On the memes that are not held out, take for each latent the word with the largest z (log-odds with informative
        Dirichlet prior, within source) and the concept with the smallest exact p (within source).
@@ -246,7 +246,7 @@ def _verdict(
     first = f"{named} of {alive} latents have a name ({permuted} of permuted latents)"
     if hold is None:
         return f"{first}; no held-out memes test it."
-    tells = "" if auroc is None else f", and tell firing with a median AUROC of {auroc:.2f}"
+    tells = "" if auroc is None else f", and predict firing with a median AUROC of {auroc:.2f}"
     weak = "" if printed is None else f"; {printed} reach {LEAST_AUROC:g}, the others are printed as {NO_NAME!r}"
     return f"{first}; {hold} of {named} names hold on {split} memes{tells}{weak}."
 

@@ -1,6 +1,6 @@
 """What a linear probe reads about each label from the latents, the embedding and the reconstruction.
 
-Each score stands beside the class frequencies alone and beside the same probe on labels permuted within source; the
+Each score comes with that of the class frequencies alone and of the same probe on labels permuted within source; the
 AUROC within source shows nothing that is known from the source alone.
 """
 
@@ -178,8 +178,8 @@ class Probes(ReadsProbes, Evaluator):
         lines = ["in brackets: the memes that are measured"]
         if "permuted" in shown:
             lines.append(
-                f"permuted: train labels permuted within source, mean of {self.options.n_permutations} draws; above .5 is what "
-                "the source alone tells, within source it is gone"
+                f"permuted: train labels permuted within source, mean of {self.options.n_permutations} draws; what it has "
+                "above .5 comes from knowing the source, and disappears within source"
             )
         if others := [space for space in RIVALS if space in shown]:
             lines.append(f"{', '.join(others)}: a probe on these")

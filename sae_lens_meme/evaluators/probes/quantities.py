@@ -10,8 +10,8 @@ SPACES = {
     "majority": "control: class frequencies of the train rows, whatever the meme",
     "latents": f"probe on L2-normalised latents, {CHOSEN}",
     "latents_permuted": "control: probe on L2-normalised latents, at the C of the true labels, whose train labels are permuted "
-    "within source (groups whole), measured on the true labels. Above 0.5 is what the source of a meme tells: latents show "
-    "the source, and the classes differ in frequency between sources",
+    "within source (groups whole), measured on the true labels. Above 0.5 is what knowing the source gives: latents show the "
+    "source, and the classes differ in frequency between sources",
     "embedding": f"probe on the embedding, {_ZSCORED}",
     "reconstruction": f"probe on the reconstruction, {_ZSCORED}",
 }
@@ -26,9 +26,10 @@ SCORES = (
         "AUROC among memes of one source, sources weighted by their (true, false) pairs: knowing the source gives 0.5",
     ),
     Quantity(
-        "balanced_accuracy", "share of the memes of a class that are told right, mean over the classes that occur"
+        "balanced_accuracy",
+        "share of the memes of a class that are classified correctly, mean over the classes that occur",
     ),
-    Quantity("accuracy", "share of the memes that are told right"),
+    Quantity("accuracy", "share of the memes that are classified correctly"),
     Quantity("log_loss", "cross-entropy in nats, mean over memes"),
 )
 AUROC, WITHIN = SCORES[:2]

@@ -1,6 +1,6 @@
 """The Standard Question Set on fused memes: pairs of memes with swapped captions, every latent classed.
 
-A latent is visual, textual or cross-modal by what decides its activation when pictures and captions are dealt anew.
+A latent is visual, textual or cross-modal by what decides its activation when pictures and captions are recombined.
 """
 
 from __future__ import annotations

@@ -13,10 +13,10 @@ from sae_lens_meme.evaluators.result import Quantity, nullable
 
 CELLS = ("aa", "ab", "ba", "bb")
 CLASS_WHAT = {
-    "visual": "image share above one half (whole interval): the picture alone tells most of the activation",
-    "textual": "text share above one half (whole interval): the text alone tells most of the activation",
-    "cross_modal": "image share and text share below one half (whole intervals): neither alone tells as much as it leaves "
-    "open; so it is with nearly every direction of a product, also of noise: compare random/, and see n_binding",
+    "visual": "image share above one half (whole interval): the picture alone determines most of the activation",
+    "textual": "text share above one half (whole interval): the text alone determines most of the activation",
+    "cross_modal": "image share and text share below one half (whole intervals): neither alone determines half of "
+    "the activation; this holds for nearly every direction of a product, noise included: compare random/, and see n_binding",
     "undecided": "an interval of a share holds one half, or all cells are equal; the table's reason says which",
 }
 BINDING_WHAT = {
@@ -35,8 +35,8 @@ LABELS = {
 HEADINGS = {"random": "random", "neurons": "neurons", "permuted": "swaps permuted"}
 """Of the printed rows, and of the controls beside them."""
 CONTROLS = {
-    "permuted": "control: the cells of each item permuted at random: nothing tells picture from text, so that all is "
-    "interaction; it guards visual and textual",
+    "permuted": "control: the cells of each item permuted at random: nothing distinguishes picture from text, so that "
+    "all is interaction; it guards visual and textual",
     "neurons": "control: the dimensions of the fused vector, both signs, as many active as the SAE has latents: a space "
     "without a dictionary, in which the fusion itself multiplies one number of the picture by one of the text",
     "random": "control, the noise floor: random directions of the fused vector, each active as often as a latent is on "

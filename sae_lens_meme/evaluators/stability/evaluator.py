@@ -75,7 +75,7 @@ class Stability(Evaluator):
     """
 
     name = "stability"
-    question = "which latents come again with another seed, and whether the significant ones do"
+    question = "which latents reappear with another seed, and whether the significant ones do"
     control = "random directions, an SAE on shuffled data"
 
     class Options(Options):
@@ -117,7 +117,7 @@ class Stability(Evaluator):
 
     @classmethod
     def from_context(cls, context: Context) -> Self:
-        """With the SAEs that are given, those of other seeds that are asked for, and as controls those of nothing."""
+        """With the SAEs that are given, those of other seeds that are asked for, and those of shuffled data as controls."""
         others = dict(context.other_saes)
         for i in range(1, context.options.stability_seeds + 1):
             if context.train_seed is None:
@@ -198,7 +198,7 @@ class Stability(Evaluator):
     def _section(self, measures: Collection[Measure]) -> Section:
         columns = {
             "random": "directions with the mean and covariance of the other SAE's",
-            "permuted": "the other SAE's activations handed to other memes of the same source",
+            "permuted": "the other SAE's activations given to other memes of the same source",
             **{heading(name): f"the SAE {name}, a control" for name in self.controls},
             heading(SHUFFLED): "an SAE trained on data shuffled per dimension",
             "others": f"latents tested without a significant concept (q < {self.options.alpha:g} over all latents and "
@@ -241,7 +241,7 @@ def _verdict(matched: Matched, seeds: ByGroup, significance: ByGroup) -> str | N
     if share.value is None or rival.value is None:
         return None
     seeds_ = "another seed" if len(matched.seeds) == 1 else f"{len(matched.seeds)} other seeds"
-    said = f"{share.value:.0%} of {n} latents come again with {seeds_} (random directions: {rival.value:.0%})"
+    said = f"{share.value:.0%} of {n} latents reappear with {seeds_} (random directions: {rival.value:.0%})"
     odds = significance["significance", ODDS]
     if odds.interval is None or odds.interval.low is None:
         return f"{said}; whether the significant ones do is not known."

@@ -67,7 +67,7 @@ def random(quantity: Quantity) -> Quantity:
 
 
 def permuted(quantity: Quantity) -> Quantity:
-    what = "control: the other SAE's latents of each meme handed to another meme of its source"
+    what = "control: the other SAE's latents of each meme given to another meme of its source"
     return replace(quantity, key=f"{quantity.key}_permuted", what=f"{quantity.what}; {what}")
 
 
@@ -232,7 +232,7 @@ def of_significance(
             others.control("others"),
         ),
         (at, ODDS): ("odds ratio of stable, significant against others", even),
-        (within, ODDS_WITHIN): ("the same among latents of like firing rate", even),
+        (within, ODDS_WITHIN): ("the same among latents of similar firing rate", even),
     }
     return measures | {k: measures[k].row(*row) for k, row in rows.items() if measures[k].value is not None}
 

@@ -1,4 +1,4 @@
-"""The latents that carry a gap, and what is left of it without them, against as many latents of like firing rate."""
+"""The latents that carry a gap, and what is left of it without them, against as many latents of similar firing rate."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def matched_draws(
     draws: int,
     rng: np.random.Generator,
 ) -> Int[np.ndarray, "draws chosen"] | None:
-    """For each chosen latent another one of like firing rate, in each draw a different one for each; None where too few fire.
+    """For each chosen latent another one of similar firing rate, in each draw a different one for each; None where too few fire.
 
     Args:
         n_active: how often each latent fires.

@@ -1,4 +1,4 @@
-"""How many targets a unit answers to, with every unit firing as often as a latent does."""
+"""How many targets a unit responds to, with every unit firing as often as a latent does."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Answers(NamedTuple):
     """Of these, p < alpha on test memes."""
 
     def factors(self, targets: Targets) -> Int[np.ndarray, " units"]:
-        """Labels or planted factors whose values the unit answers to; two that are one question count once."""
+        """Labels or planted factors whose values the unit responds to; two that are one question count once."""
         same, code = targets.same(), np.unique(targets.factor, return_inverse=True)[1]
         first = np.array([code[np.flatnonzero(same[t])[0]] for t in range(len(targets))], dtype=np.int64)
         return np.stack([self.confirmed[:, first == c].any(axis=1) for c in np.unique(first)]).sum(axis=0)
@@ -35,7 +35,7 @@ class Answers(NamedTuple):
 def answers(
     active: Any, targets: Targets, rows: Rows, alpha: float, groups: Int[np.ndarray, " n"] | None = None
 ) -> Answers:
-    """A unit answers to a target on which it fires more often, within source: chosen on some memes, confirmed on others.
+    """A unit responds to a target on which it fires more often, within source: chosen on some memes, confirmed on others.
 
     Args:
         active: CSR [n, units], above 0 where a unit fires.
@@ -55,7 +55,7 @@ def answers(
 def matched_rates(
     n_active: Int[np.ndarray, " latents"], n_units: int, rng: np.random.Generator
 ) -> Int[np.ndarray, " units"]:
-    """How often each of so many units is to fire: the spread of the latents that fire at all, dealt out at random."""
+    """How often each of so many units is to fire: the firing rates of the latents that fire at all, assigned at random."""
     fires = np.sort(n_active[n_active > 0])
     if not len(fires):
         return np.zeros(n_units, np.int64)

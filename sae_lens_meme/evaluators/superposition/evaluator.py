@@ -1,4 +1,4 @@
-"""Superposition: whether latents answer to fewer things than neurons that fire as often, and how their directions interfere."""
+"""Superposition: whether latents respond to fewer things than neurons that fire as often, and how their directions interfere."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ MOST_RANDOM = 1_024
 
 
 class Superposition(Evaluator):
-    """Targets a unit answers to at equal firing rate, feature dimensionality and interference.
+    """Targets a unit responds to at equal firing rate, feature dimensionality and interference.
 
     Args:
         key: factors of planted memes, an object with `factors` (`id` and one column a factor) and `kinds`.
@@ -58,7 +58,7 @@ class Superposition(Evaluator):
         concepts: Concepts = None
         """Concepts on the labels; default as for concept alignment."""
         alpha: options.Share = 0.05
-        """q on train and validation memes, and p on test memes, of a target that a unit answers to."""
+        """q on train and validation memes, and p on test memes, of a target that a unit responds to."""
         n_permutations: options.Count = 3
         """Draws of permuted targets; 0 for none."""
         n_bootstrap: options.Count = 200
@@ -104,7 +104,7 @@ class Superposition(Evaluator):
         self, measured: dict[str, Measured], targets: Targets, rows: Rows, embeddings: Embeddings, hook: str,
         moments: Moments, latents: Latents, others: Latents | None,
     ) -> None:  # fmt: skip
-        """Add what each set of units answers to."""
+        """Add what each set of units responds to."""
         rng, groups = np.random.default_rng(self.options.seed), embeddings.groups
         live = np.flatnonzero(~moments.dead)
         fires = np.bincount(latents.csr()[rows.selection].indices, minlength=latents.d_sae)

@@ -16,23 +16,25 @@ HEADINGS = {NEURONS: "neurons", RANDOM: "random", SHUFFLED: "shuffled", PERMUTED
 OF_UNITS = "bootstrap over the units, the memes as they are: units are no independent draws, so that it is too narrow if anything"
 
 _ANSWERS = (
-    "a unit answers to a target if it fires more often where the target is true: exact one-sided test within source, q < alpha "
+    "a unit responds to a target if it fires more often where the target is true: exact one-sided test within source, q < alpha "
     "over all units and targets on train and validation memes, and p < alpha on test memes; every unit fires as often as a latent"
 )
-_NONE = "no unit of these answers to any target"
+_NONE = "none of these units responds to any target"
 N_UNITS = Quantity("n_units", "units")
 ANSWERING = Quantity(
-    "share_answering", f"share of the units that answer to a target at all; {_ANSWERS}", "there are no such units"
+    "share_answering", f"share of the units that respond to a target at all; {_ANSWERS}", "there are no such units"
 )
 TARGETS = Quantity(
-    "targets", f"targets that a unit answers to, mean over the units that answer to any; {_ANSWERS}", _NONE
+    "targets", f"targets that a unit responds to, mean over the units that respond to any; {_ANSWERS}", _NONE
 )
 ONE = Quantity(
-    "share_one_target", f"of the units that answer to any target, the share that answer to one alone; {_ANSWERS}", _NONE
+    "share_one_target",
+    f"of the units that respond to any target, the share that respond to exactly one; {_ANSWERS}",
+    _NONE,
 )
 FACTORS = Quantity(
     "factors",
-    f"labels and planted factors (values of one count once), mean over the units that answer to any; {_ANSWERS}",
+    f"labels and planted factors (values of one count once), mean over the units that respond to any; {_ANSWERS}",
     _NONE,
 )
 OF_ANSWERS = (TARGETS, FACTORS, ONE, ANSWERING)

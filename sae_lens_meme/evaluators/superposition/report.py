@@ -43,11 +43,12 @@ from sae_lens_meme.metrics.bootstrap import percentile_interval
 
 LISTED = 10
 FIRST = Section(
-    "Superposition: targets that a unit answers to",
-    "chosen on train and validation memes, confirmed on test memes, every unit firing as often as a latent (shuffled: as it "
-    "fires); neurons: either sign of a dimension; random: directions of the embedding; shuffled: latents of an SAE of shuffled "
-    "data; permuted: latents, targets permuted within source. Fewer targets are better only beside the share that answers at all",
-    "targets of a unit that answers to any",
+    "Superposition: targets that a unit responds to",
+    "chosen on train and validation memes, confirmed on test memes; every unit is made to fire as often as a latent (shuffled: "
+    "its own rate); neurons: either sign of a dimension; random: directions of the embedding; shuffled: latents of an SAE of "
+    "shuffled data; permuted: latents, targets permuted within source. Fewer targets are better only at an equal share of units "
+    "that respond at all",
+    "targets of a unit that responds to any",
 )
 DIRECTIONS = Section(
     "Superposition: how decoder directions share dimensions",
@@ -102,10 +103,10 @@ class Report:
             yield from (quantity(None, SAE, reason=self.reason) for quantity in OF_ANSWERS)
             return
         labels = {
-            TARGETS: f"targets of a latent that answers to any (of {len(self.targets or ())})",
+            TARGETS: f"targets of a latent that responds to any (of {len(self.targets or ())})",
             FACTORS: "labels and factors of such a latent",
             ONE: "of such latents, to one target alone",
-            ANSWERING: f"latents that answer to any (of {int(self.measured[SAE].fires.sum())})",
+            ANSWERING: f"latents that respond to any (of {int(self.measured[SAE].fires.sum())})",
         }
         for quantity, label in labels.items():
             beside = [made[name][quantity].control(h) for name, h in HEADINGS.items() if name in made]
@@ -201,7 +202,7 @@ class Report:
             return
         found = {name: of[TARGETS][0] for name, of in self.numbers.items() if name != PERMUTED}
         if np.isnan(found[SAE]):
-            yield f"No latent answers to any of {len(self.targets or ())} targets on test memes"
+            yield f"No latent responds to any of {len(self.targets or ())} targets on test memes"
             return
         names = {NEURONS: "neurons", RANDOM: "random directions", SHUFFLED: "shuffled data"}
         beside = ", ".join(
@@ -209,7 +210,7 @@ class Report:
         )
         share, rival = (_percent(self.numbers[name][ANSWERING][0]) for name in (SAE, NEURONS))
         yield (
-            f"At equal firing rate {share} of the latents answer to a target (neurons {rival}), these to {found[SAE]:.1f} of "
+            f"At equal firing rate {share} of the latents respond to a target (neurons {rival}), on average to {found[SAE]:.1f} of "
             f"{len(self.targets or ())}{f' ({beside})' if beside else ''}"
         )
 
