@@ -63,7 +63,10 @@ Model = TypeVar("Model", bound=type)
 
 
 def register(model: Model) -> Model:
-    """Add a hooked model (a decorator), by the name of its class."""
+    """Add a hooked model (a decorator), by the name of its class; SAELens' `load_model` has it by that name too."""
+    from sae_lens_meme.hooks.saelens import teach_load_model
+
+    teach_load_model()
     _models[model.__name__] = model
     return model
 

@@ -1,4 +1,4 @@
-"""The only module that imports TransformerLens and SAELens: hook points, caching, and attaching SAEs."""
+"""The only module that imports TransformerLens: hook points, caching, and attaching SAEs."""
 
 from __future__ import annotations
 

@@ -19,15 +19,8 @@ from sae_lens_meme.hooks.checkpoint import MemeCLIPCheckpoint, read_memeclip_che
 from sae_lens_meme.hooks.fit import first_task, labelled_rows, linear_head, logistic_regression
 from sae_lens_meme.hooks.memeclip import MemeCLIPHeads, new_heads, unit_product
 from sae_lens_meme.hooks.sources import PIXELS, TOKENS, CachedEmbeddings, EmbeddingSource
-from sae_lens_meme.hooks.towers import (
-    Fusion,
-    Towers,
-    image_transformer,
-    load_towers,
-    tapped,
-    text_transformer,
-    unprojected_text,
-)
+from sae_lens_meme.hooks.towers import Fusion, Towers, image_transformer, load_towers, tapped, text_transformer
+from sae_lens_meme.hooks.towers import unprojected_text as before_projection
 
 SIDES = (names.IMAGE_EMBED, names.TEXT_EMBED)
 
@@ -81,18 +74,23 @@ class HookedMemeCLIP(HookedModel):
         class_names: Sequence[str] | None = None,
         d_map: int = 1024,
         seed: int = 0,
+        heads: str | Path | None = None,
     ) -> HookedMemeCLIP:
         """A CLIP by its open_clip name (see `load_towers`).
 
-        With `fusion="memeclip"` its heads are new (drawn from `seed`, the classifier from class
-        prompts where `class_names` are given) and want training.
+        With `fusion="memeclip"` its heads are those of the file `heads`, or new (drawn from `seed`, the classifier
+        from class prompts where `class_names` are given) and want training.
 
         Raises:
-            ModelError: no such model, or its weights cannot be had.
+            ModelError: no such model, its weights cannot be had, or fusion clip with heads.
         """
+        if heads is not None and fusion == "memeclip":
+            return cls.from_memeclip_checkpoint(heads, name, device=device, dtype=dtype)
+        if heads is not None:
+            raise ModelError(f"heads {str(heads)!r} belong to fusion memeclip; pass fusion='memeclip' as well")
         towers = load_towers(name, fusion, seed)
-        heads = new_heads(towers, n_classes, d_map, class_names, seed) if fusion == "memeclip" else None
-        return cls(fusion, towers, heads).to(device, dtype)
+        drawn = new_heads(towers, n_classes, d_map, class_names, seed) if fusion == "memeclip" else None
+        return cls(fusion, towers, drawn).to(device, dtype)
 
     @classmethod
     def from_memeclip_checkpoint(
@@ -191,7 +189,7 @@ class HookedMemeCLIP(HookedModel):
         """`hook_text_embed` of a batch, at least float32."""
         clip = self.towers.model
         with tapped(text_transformer(clip), lambda layer, x: self.tap(f"{names.TEXT_RESID}.{layer}", x)):
-            text = unprojected_text(clip, tokens) if self.fusion == "memeclip" else clip.encode_text(tokens)
+            text = before_projection(clip, tokens) if self.fusion == "memeclip" else clip.encode_text(tokens)
         return _at_least_float32(text)
 
     def compute(self, inputs: dict[str, Tensor]) -> Float[Tensor, "batch 1 n_classes"] | None:

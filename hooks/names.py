@@ -23,5 +23,9 @@ TEXT_RESID = "hook_text_resid"  # .{layer}: (batch, tokens, width) after the blo
 
 EMBEDDING_HOOKS = (IMAGE_EMBED, TEXT_EMBED, FUSED)  # the columns that `embed` writes
 
-DEMO_ENCODER = "demo-encoder"
-"""The model that knows the planted memes and nothing else."""
+NO_MODEL = ("arrays", "embeddings", "planted vectors", "unknown")
+"""What embeddings and SAEs name as their model where vectors were given."""
+
+DEMO_ENCODER, CROWDED_ENCODER = "demo-encoder", "crowded-encoder"
+PLANTED_ENCODERS = {DEMO_ENCODER: "encoder", CROWDED_ENCODER: "crowded_encoder"}
+"""Models that know the planted memes of one world and nothing else, and their folders in `planted`."""

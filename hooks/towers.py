@@ -27,11 +27,11 @@ from torch import Tensor, nn
 from sae_lens_meme.errors import MemeError, ModelError
 from sae_lens_meme.hooks import untrusted
 from sae_lens_meme.hooks.base import state_sha256
-from sae_lens_meme.hooks.names import DEMO_ENCODER
+from sae_lens_meme.hooks.names import DEMO_ENCODER, PLANTED_ENCODERS
 
 Fusion = Literal["clip", "memeclip"]
 RANDOM = "random"
-HUB, FOLDER = "hf-hub:", "local-dir:"
+HUB, FOLDER, AT = "hf-hub:", "local-dir:", "@"
 OPEN_CLIP = "open_clip_config.json"
 
 
@@ -77,17 +77,21 @@ def load_towers(name: str, fusion: Fusion = "clip", seed: int = 0) -> Towers:
 
     Args:
         name: `ARCHITECTURE/TAG` of open_clip (`ViT-L-14/openai`), `hf-hub:OWNER/NAME`, `local-dir:FOLDER`
-            (see `load_local_towers`), `ARCHITECTURE/random` (weights drawn from `seed`), or `demo-encoder`.
+            (see `load_local_towers`), `ARCHITECTURE@FILE` or `ARCHITECTURE/TAG@FILE` (a checkpoint of your own, with
+            the activation and normalisation of those weights), `ARCHITECTURE/random` (weights drawn from `seed`), or
+            `demo-encoder` or `crowded-encoder`.
         fusion: `memeclip` squashes pictures to a square and reads a missing caption as "null".
 
     Raises:
         ModelError: the name is unknown, names no weights, or they cannot be had or ask for code.
     """
-    if name == DEMO_ENCODER:
-        with as_file(files("sae_lens_meme") / "planted" / "encoder") as folder:
-            return replaced(load_local_towers(folder, fusion), name=DEMO_ENCODER)
+    if name in PLANTED_ENCODERS:
+        with as_file(files("sae_lens_meme") / "planted" / PLANTED_ENCODERS[name]) as folder:
+            return replaced(load_local_towers(folder, fusion), name=name)
     if name.startswith(FOLDER):
         return load_local_towers(name.removeprefix(FOLDER), fusion)
+    if AT in name and not name.startswith(HUB):
+        return _from_file(name, fusion)
     with _one_line(f"model {name!r}", f"check the name and the network, or use {DEMO_ENCODER!r}, which needs none"):
         if name.startswith(HUB):
             repository = name.removeprefix(HUB)
@@ -97,11 +101,31 @@ def load_towers(name: str, fusion: Fusion = "clip", seed: int = 0) -> Towers:
         config: dict[str, Any] = {"model_cfg": factory.get_model_config(architecture)}
         if tag == RANDOM:
             return _open_clip_towers(config, None, None, name, fusion, seed)
-        weights = get_pretrained_cfg(architecture, tag)
-        if weights.get("quick_gelu"):  # OpenAI's weights; the architecture of that name has another activation
-            config["model_cfg"]["quick_gelu"] = True
-        config["preprocess_cfg"] = weights
+        weights = _as_trained(config, architecture, tag)
         return _open_clip_towers(config, Path(factory.download_pretrained(weights)), None, name, fusion)
+
+
+def _as_trained(config: dict[str, Any], architecture: str, tag: str) -> dict[str, Any]:
+    """What open_clip knows of these weights; their activation and normalisation go into the configuration."""
+    weights = get_pretrained_cfg(architecture, tag)
+    if weights.get("quick_gelu"):  # OpenAI's weights; the architecture of that name has another activation
+        config["model_cfg"]["quick_gelu"] = True
+    config["preprocess_cfg"] = weights
+    return weights
+
+
+def _from_file(name: str, fusion: Fusion) -> Towers:
+    """A checkpoint on this machine, of an architecture of open_clip; its folder is no part of the name."""
+    model, _, path = name.partition(AT)
+    tagged = model.replace("/", "-") not in open_clip.list_models()
+    architecture, tag = _split(model) if tagged else (model.replace("/", "-"), RANDOM)
+    config: dict[str, Any] = {"model_cfg": factory.get_model_config(architecture)}
+    if tag != RANDOM:
+        _as_trained(config, architecture, tag)
+    if not Path(path).is_file():
+        raise ModelError(f"model {name!r}: there is no file {path!r}; give a checkpoint of {architecture}")
+    with _one_line(f"{path}", f"give a checkpoint of {architecture}"):
+        return _open_clip_towers(config, Path(path), None, f"{model}{AT}{Path(path).name}", fusion)
 
 
 def load_local_towers(folder: str | Path, fusion: Fusion = "clip") -> Towers:
@@ -207,12 +231,13 @@ def _split(name: str) -> tuple[str, str]:
     if name.replace("/", "-") in known:
         tags = list_pretrained_tags_by_model(name.replace("/", "-"))
         raise ModelError(
-            f"model {name!r} names no weights; write {name.replace('/', '-')}/TAG with one of {', '.join([*tags, RANDOM])}"
+            f"model {name!r} names no weights; write {name.replace('/', '-')}/TAG with one of {', '.join([*tags, RANDOM])}, "
+            f"or {name}{AT}FILE for a checkpoint of your own"
         )
     architecture, _, tag = name.rpartition("/")
     architecture = architecture.replace("/", "-")
     if architecture not in known:
-        near = get_close_matches(architecture or name, [*known, DEMO_ENCODER], n=3)
+        near = get_close_matches(architecture or name, [*known, *PLANTED_ENCODERS], n=3)
         hint = f"did you mean {' or '.join(near)}?" if near else "open_clip.list_models() names them"
         raise ModelError(f"model {name!r} is not known to open_clip; {hint}")
     tags = [*list_pretrained_tags_by_model(architecture), RANDOM]

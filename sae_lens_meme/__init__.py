@@ -25,6 +25,7 @@ _HOME = {
     "load_corpus": "sae_lens_meme.corpus",
     "measure": "sae_lens_meme.evaluators.measure",
     "read_meme": "sae_lens_meme.read",
+    "record_training_rows": "sae_lens_meme.provenance",
 }
 __all__ = list(_HOME)
 

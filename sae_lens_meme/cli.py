@@ -147,6 +147,7 @@ def train(
     model: Annotated[str, typer.Option(help="The model for live training.")] = "ViT-L-14/openai",
     fusion: Annotated[Literal["clip", "memeclip"], typer.Option(help="The fusion for live training.")] = "clip",
     heads: Annotated[Path | None, typer.Option(help="Live training with memeclip: its trained checkpoint.")] = None,
+    given: Annotated[Path | None, typer.Option("--from", help="Begin with this SAE, ours or any of SAELens'.")] = None,
     overwrite: Overwrite = False,
 ) -> None:
     """Train an SAE through SAELens; the result is a stock SAELens SAE folder."""
@@ -161,6 +162,7 @@ def train(
         model=model,
         fusion=fusion,
         heads=heads,
+        given=given,
         overwrite=overwrite,
     )
     for folder, numbers in trained_saes(out).items():
@@ -314,13 +316,18 @@ def select(
 
 
 def import_(
-    folder: Annotated[Path, typer.Argument(help="An SAE of another project, e.g. of dictionary_learning.")],
+    folder: Annotated[Path, typer.Argument(help="An SAE of another project: its folder, or its ae.pt.")],
     out: Out,
+    converter: Annotated[
+        str | None, typer.Option(help="dictionary_learning, intervlm, sparsify; default what its files tell.")
+    ] = None,
+    hook: Annotated[str, typer.Option(help="The hook whose activations it takes.")] = "hook_fused",
+    k: Annotated[int | None, typer.Option(help="Active latents of a TopK SAE, where its files do not say.")] = None,
 ) -> None:
     """Turn an SAE of another project into a stock SAELens SAE folder that computes the same."""
     from sae_lens_meme.train import import_sae
 
-    sae = import_sae(folder, out)
+    sae = import_sae(folder, out, hook=hook, k=k, converter=converter)
     _done(out, f"{sae.cfg.architecture()}, d_in {sae.cfg.d_in}, d_sae {sae.cfg.d_sae}")
 
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import base64
 import io
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image, ImageFilter, ImageOps
 
 from sae_lens_meme.errors import BadImageError
 
@@ -51,6 +52,15 @@ def small_webp(image: Image.Image, longest: int = 384) -> tuple[bytes, tuple[int
     out = io.BytesIO()
     small.save(out, "WEBP", quality=80)
     return out.getvalue(), small.size
+
+
+def data_uri(image: Image.Image, longest: int, *, blurred: bool = False) -> str:
+    """A small picture as an address that needs no file; blurred in its pixels, where no style sheet can take it off."""
+    if blurred:
+        image = (
+            image.convert("RGB").resize((6, 6)).resize(image.size).filter(ImageFilter.GaussianBlur(image.width / 12))
+        )
+    return "data:image/webp;base64," + base64.b64encode(small_webp(image, longest)[0]).decode("ascii")
 
 
 def read_image_file(path: str | Path, *, name: str | None = None) -> bytes:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 import time
 from collections.abc import Sequence
@@ -173,6 +174,7 @@ def train_step(
     model: str = "ViT-L-14/openai",
     fusion: str = "clip",
     heads: str | Path | None = None,
+    given: str | Path | None = None,
     overwrite: bool = False,
 ) -> None:
     """Train on embeddings, or live on a corpus through a model's towers.
@@ -185,6 +187,8 @@ def train_step(
     if (embeddings is None) == (corpus is None):
         raise ConfigError("give --embeddings (cached) or --corpus (live), one of the two")
     source = read_yaml(config) if isinstance(config, (str, Path)) else config
+    if given is not None:
+        overrides = [*overrides, f"from_pretrained_path={json.dumps(str(given))}"]
     if embeddings is not None:
         train(source, out=out, overrides=overrides, embeddings=embeddings, overwrite=overwrite)
     else:
@@ -244,12 +248,16 @@ def evaluate_step(
     overwrite: bool = False,
 ) -> None:
     """Evaluate and print what was found; the section is that of `EvaluateOptions`."""
-    from sae_lens_meme.evaluators.run import PAGE, evaluate
+    from sae_lens_meme.evaluators.run import CONVERTED, PAGE, evaluate
     from sae_lens_meme.report import print_report, print_summary
 
     options = EvaluateOptions.from_mapping(section)
     with _timed("evaluate"):
         report = evaluate(only_sae(sae), embeddings, options, out=out, overwrite=overwrite)
+    if (kept := Path(out) / CONVERTED).is_dir():
+        console.print(
+            Text(f"  {kept}: the SAE as a stock one, which dashboard, figures and export take"), soft_wrap=True
+        )
     if full:
         print_report(report, console)
     print_summary(report, console, Path(out) / PAGE)

@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from pathlib import Path
 from typing import Any
 
 from safetensors.torch import save
 
 from sae_lens_meme.embeddings import Embeddings
-from sae_lens_meme.storage import read_json, sha256_json
+from sae_lens_meme.errors import DataError
+from sae_lens_meme.storage import open_dataset, read_json, sha256_json, write_text
+
+RUNNER_CFG, SAE_CFG = "runner_cfg.json", "cfg.json"
+TRAINED_FURTHER = "trained_further"
+"""In the metadata of an SAE: training began with weights whose own training rows are not known."""
 
 
 def training_rows_known(sae: Any, embeddings: Embeddings) -> str | None:
@@ -20,6 +26,8 @@ def training_rows_known(sae: Any, embeddings: Embeddings) -> str | None:
     """
     metadata = sae.cfg.metadata
     unknown = "the training rows of this SAE are not known, test memes may be among them"
+    if metadata[TRAINED_FURTHER]:
+        return f"{unknown}: it was trained further from weights whose training rows are not known"
     if metadata.embeddings_fingerprint is None or metadata.train_rows_fingerprint is None:
         return f"{unknown}: it carries no record of them, as `sae-lens-meme train` writes"
     if metadata.weights_fingerprint != weights_fingerprint(sae):
@@ -40,6 +48,38 @@ def describe_training_rows(sae: Any, embeddings: Embeddings) -> dict[str, str]:
     }
 
 
+def record_training_rows(sae: str | Path, embeddings: Embeddings | str | Path) -> None:
+    """Write into an SAE of SAELens' own runner that it was trained on the train rows, after looking them up.
+
+    Its `runner_cfg.json` names the folder of cached activations that it read: the memes in it must be train memes.
+
+    Raises:
+        StorageError: the SAE has no `runner_cfg.json`, or the folder that it names is gone.
+        DataError: it was not trained on cached activations, or on memes that are no train memes here.
+    """
+    from sae_lens import SAE
+
+    folder, memes = Path(sae), embeddings if isinstance(embeddings, Embeddings) else Embeddings.load(embeddings)
+    made = read_json(folder / RUNNER_CFG)
+    path = made.get("cached_activations_path") if isinstance(made, dict) else None
+    if path is None or not made.get("use_cached_activations"):
+        raise DataError(
+            f"{folder}: was not trained on cached activations, so that its training rows cannot be looked up"
+        )
+    read = open_dataset(path)
+    if "id" not in getattr(read, "column_names", ()):
+        raise DataError(f"{path}: its memes have no id; write the rows with Embeddings.export_cached")
+    train = set(memes.ids[memes.rows("train")].tolist())
+    if others := [id for id in read["id"] if str(id) not in train]:
+        raise DataError(
+            f"{folder}: {len(others):,} of the {len(read):,} memes that it was trained on are no train memes of these "
+            f"embeddings, the first is {others[0]!r}; train on Embeddings.export_cached"
+        )
+    cfg = read_json(folder / SAE_CFG)
+    cfg["metadata"] = {**(cfg.get("metadata") or {}), **describe_training_rows(SAE.load_from_disk(folder), memes)}
+    write_text(folder / SAE_CFG, json.dumps(cfg))
+
+
 def train_rows_fingerprint(embeddings: Embeddings) -> str:
     """A hash of the ids of the train memes, whatever their order and however they were embedded."""
     rows = embeddings.rows("train")
@@ -55,7 +95,7 @@ def weights_fingerprint(sae: Any) -> str:
 
 def recorded_widths(folder: str | Path) -> list[int] | None:
     """Where the groups of a Matryoshka SAE end, as training wrote it in `runner_cfg.json`; None for any other SAE."""
-    file = Path(folder) / "runner_cfg.json"
+    file = Path(folder) / RUNNER_CFG
     written = read_json(file) if file.is_file() else None
     trained = written.get("sae") if isinstance(written, dict) else None
     widths = trained.get("matryoshka_widths") if isinstance(trained, dict) else None

@@ -48,6 +48,7 @@ def small_inputs() -> Inputs:
         decoder=context.sae.W_dec.detach().numpy(),
         corpus=pictures_of(memes),
         attribution=attributions(latents, memes),
+        sae=context.sae,
     )
 
 

@@ -262,7 +262,7 @@ def test_no_pairs_is_unavailable_and_says_why():
     )
     for embeddings, message in (
         (alone, "no two memes share a picture or a caption"),
-        (few, r"no label differs within 5 pairs that choose a latent and 5 test pairs.*\(24 choose, 3 score\)"),
+        (few, r"differ in a label: it needs 5 such pairs of train and validation memes.*\(24 choose, 3 score\)"),
     ):
         sae = tiny_sae(x, d_sae=12, k=3)
         context = Context(sae, embeddings, encode(sae, embeddings), EvaluateOptions(evaluators={}))

@@ -149,6 +149,20 @@ def test_the_verdict_and_the_sections_say_what_the_numbers_say(result):
     assert {"neurons", "PCA", "neurons k", "random k", "shuffled", "permuted", "probe"} <= first["controls"].keys()
 
 
+def test_a_rival_that_was_not_fitted_to_the_end_is_named_in_the_notes(planted, trained, monkeypatch):
+    def notes() -> dict[str, str]:
+        found = Contest(planted.memes, key=planted.key, **QUICK | {"controls": ["ica"]}).evaluate(trained)
+        return {section["title"]: section["note"] for section in found.sections()}
+
+    monkeypatch.setattr("sae_lens_meme.evaluators.controls.ICA_WORK", 10**9)
+    assert not any("converge" in note for note in notes().values())
+    monkeypatch.setattr("sae_lens_meme.evaluators.controls.ICA_WORK", 1)
+    monkeypatch.setattr("sae_lens_meme.evaluators.controls.ICA_COMPONENTS", 1)
+    stopped = notes()
+    for title in ("Best unit for a label", "Recovery of planted values"):
+        assert "ICA did not converge in 1 step: its components are not independent yet." in stopped[title]
+
+
 def test_the_table_has_a_row_for_each_set_estimator_and_k(result):
     table = result.table
     means = table[table["target"] == "all"]

@@ -13,24 +13,40 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from arrays import make_embeddings
 from datasets import Dataset, load_from_disk
 from PIL import Image
 from report_inputs import pictures_of, small_inputs
 from seen_memes import write_memes
 
 from sae_lens_meme.attribute import attribute
+from sae_lens_meme.corpus import load_rows
 from sae_lens_meme.dashboard import DashboardOptions, Inputs, write_dashboard, write_report
 from sae_lens_meme.dashboard.concepts import concept_pages, glance, used_for
 from sae_lens_meme.dashboard.latents import LatentPages
 from sae_lens_meme.dashboard.numbers import short, signed_bytes, to_script
 from sae_lens_meme.dashboard.page import application, policy
 from sae_lens_meme.dashboard.pictures import data_uris
-from sae_lens_meme.dashboard.sentences import about, again, drives, frequency, used
+from sae_lens_meme.dashboard.sentences import about, again, alike, drives, frequency, used
+from sae_lens_meme.dashboard.use import uses
+from sae_lens_meme.dashboard.verdicts import of_name
+from sae_lens_meme.dashboard.words import Words, listed, several
 from sae_lens_meme.embeddings import Embeddings
 from sae_lens_meme.errors import ConfigError, StorageError
 from sae_lens_meme.evaluators.run import evaluate
+from sae_lens_meme.read import MemeReader
 
 QUICK = DashboardOptions(map="tsne")
+WORDS = Words(make_embeddings({"hook_fused": np.eye(2, dtype=np.float32)}, labels={"hate": [0, 1], "humor": [0, 2]}))
+
+
+class Everything(dict):
+    """Every row of the embeddings is on the page."""
+
+    def __missing__(self, row: int) -> int:
+        return row
+
+
 CHANGE = {
     "task": "hate",
     "class": "1",
@@ -86,6 +102,30 @@ def test_memes_of_attribute_are_shown_and_the_other_latents_have_some_too(folder
     assert not any("words" in memes for memes in others)
 
 
+def test_a_memes_page_says_what_read_says(folders: Path, tmp_path: Path):
+    parts = parts_of(report_of(folders, tmp_path, readings=12))
+    ids = parts["part-search"]["id"]
+    pages = [page for i in range(-(-len(ids) // 64)) for page in parts[f"part-memes-{i}"]]
+    read = [place for place, page in enumerate(pages) if page["reading"] is not None]
+    assert len(read) == parts["core"]["n_read"] == 12
+    reader = MemeReader(folders / "sae", folders / "embeddings", folders / "evaluation", device="cpu")
+    corpus = load_rows(folders / "corpus")
+    row = {name: i for i, name in enumerate(corpus["id"])}[ids[read[0]]]
+    picture = io.BytesIO()
+    corpus[row]["image"].save(picture, "PNG")
+    said, page = reader.read(picture.getvalue(), corpus[row]["text"]), pages[read[0]]["reading"]
+    shown = [(latent["latent"], latent["decided_by"], latent["evidence"]) for latent in page["latents"]]
+    assert shown == [(found.latent, found.sides.decided_by, found.name.evidence) for found in said.latents]
+    assert {side for _, side, _ in shown} <= {"picture", "caption", "both", "either"}
+    assert len(page["decisions"]) == len(said.decisions) > 0
+    for mine, theirs in zip(page["decisions"], said.decisions, strict=True):
+        assert mine["label"] == theirs.label
+        assert mine["decided"] == Words(reader.embeddings).level(theirs.label, theirs.decided)
+        assert mine["carriers"] == [[carrier.latent, short(carrier.contribution)] for carrier in theirs.carriers]
+        numbers = (mine["probability"], mine["without"], *mine["random"])
+        assert numbers == pytest.approx((theirs.probability, theirs.without, *theirs.without_random), abs=1e-3)
+
+
 def test_what_is_done_is_not_done_again_and_a_killed_run_ends_the_same(folders: Path, tmp_path: Path, monkeypatch: Any):
     from sae_lens_meme.dashboard import step
 
@@ -132,7 +172,10 @@ def test_memes_without_captions_labels_and_tables(tmp_path: Path):
         Inputs(evaluation, {}, inputs.latents, bare, inputs.decoder), QUICK, out=tmp_path, progress=False
     )
     core = parts_of(page)["core"]
-    assert core["missing"]["naming"] == "Names of latents: not measured (no captions and no labels)."
+    assert core["missing"]["naming"] == (
+        "The report cannot say what latents are called, because no captions and no labels; "
+        "to change that, give the memes captions or labels and evaluate again."
+    )
     assert {"pictures", "captions", "labels", "attribution", "influence", "concept_alignment"} <= core["missing"].keys()
     assert core["latents"]["name"] == [None] * 24
     answers = parts_of(page)["part-latents-0"][0]["answers"]
@@ -156,11 +199,13 @@ def test_the_glance_has_a_line_a_concept_with_its_controls():
     latents = LatentPages(small_inputs(), QUICK)
     pages = concept_pages(latents)
     lines = glance(latents, pages)
-    assert [line["concept"] for line in lines] == latents.concept_names
+    assert [line["key"] for line in lines] == latents.concept_names
+    assert [line["concept"] for line in lines] == [latents.words(name) for name in latents.concept_names]
     for line, page in zip(lines, pages, strict=True):
         best = dict(zip(("f1_test", "f1_always_on"), page["rows"][0][8:10], strict=True))
         assert line["beats"] == (best["f1_test"] > best["f1_always_on"])
         assert line["found"] == (float(line["auroc"].split("(")[1].split(" ")[0]) > 0.5)
+        assert line["sure"] == ("none found" if not line["found"] else "clearly" if line["beats"] else "weakly")
 
 
 @pytest.mark.parametrize(
@@ -176,26 +221,122 @@ def test_the_glance_has_a_line_a_concept_with_its_controls():
     ],
 )
 def test_a_latent_is_used_where_every_control_is_beaten(changed: dict[str, Any], tone: str):
-    assert used([CHANGE | changed]).tone == tone
+    assert used([CHANGE | changed], WORDS).tone == tone
 
 
-def test_use_for_a_concept_is_that_of_its_own_label():
-    assert used_for("hate=1", [CHANGE, CHANGE | {"task": "humor"}]) == "yes: hate=1 −0.200, controls 0.030"
-    assert used_for("hate=1", [CHANGE | {"delta_matched": 0.2}]).startswith("no")
-    assert used_for("stance=0", [CHANGE]) == "not measured"
+def test_the_first_page_and_a_latents_page_name_the_label_and_agree():
+    """One definition of use: what the page of a latent says of a label is what the first page says of its concept."""
+    other, unused = CHANGE | {"task": "humor", "class": "2"}, CHANGE | {"delta_matched": 0.2}
+    assert used_for("hate=1", [CHANGE], WORDS) == "hate: yes (hate=yes −0.200, controls 0.030)"
+    assert used_for("hate=1", [CHANGE, other], WORDS).endswith("; also used by humor")
+    assert used([CHANGE, other], WORDS).text.startswith("Those of hate and humor. ")
+    assert used_for("hate=1", [unused, other], WORDS).startswith(
+        "hate: no (hate=yes −0.200, controls 0.200); used by humor"
+    )
+    assert used([unused, other], WORDS).text.startswith("That of humor, not hate. ")
+    assert used([unused], WORDS).text.startswith("None of 1 label: it moves no more than the controls. ")
+    assert used_for("stance=0", [CHANGE], WORDS) == "stance: not measured; used by hate"
+
+
+def test_the_chart_of_edits_has_the_same_definition_of_use():
+    latents = LatentPages(small_inputs(), QUICK)
+    assert latents.effects is not None
+    for latent in range(latents.d_sae):
+        effects = latents.effects.rows(latent)
+        drawn = [row[-1] for row in latents.page(latent, Everything())["effects"]]
+        kinds = [row["kind"] for row in effects]
+        ablated = [beats for beats, kind in zip(drawn, kinds, strict=True) if kind == "ablation"]
+        assert ablated == [use.beats for use in uses(effects)]
+
+
+NAMED = {
+    "name": "cat",
+    "kind": "word",
+    "n": 50,
+    "auroc": 0.7,
+    "auroc_low": 0.6,
+    "auroc_high": 0.8,
+    "q": 0.0,
+    "holds": True,
+}
+
+
+@pytest.mark.parametrize(
+    ("naming", "concept", "word", "reason"),
+    [
+        (NAMED, None, "good name", "says on held-out memes which of them fire"),
+        (NAMED | {"holds": False}, None, "unsupported name", "no better than chance"),
+        (NAMED | {"auroc": 0.55}, None, "weak name", "AUROC under 0.6"),
+        (NAMED | {"auroc": None, "holds": None}, None, "untested name", "no test"),
+        ({"name": None, "reason": "none fits"}, None, "no name", "none fits"),
+        (None, None, "no name", "were not named"),
+        (NAMED, {"f1_test": 0.8, "f1_always_on": 0.7}, "good name", "held-out memes"),
+        (NAMED | {"name": "hate=0"}, {"f1_test": 0.6, "f1_always_on": 0.7}, "weak name", "does not find the memes with hate=no"),
+        (NAMED, {"f1_test": None, "f1_always_on": 0.7}, "weak name", "no better than 0.700"),
+    ],
+)  # fmt: skip
+def test_a_name_has_one_verdict_with_its_reason(naming: Any, concept: Any, word: str, reason: str):
+    verdict = of_name(naming, concept, WORDS)
+    assert verdict.word == word
+    assert reason in verdict.reason
+    assert about(naming, verdict, WORDS).tone == ("unknown" if naming is None else verdict.tone)
 
 
 def test_sentences_carry_the_control_and_the_doubt():
-    named = {"name": "cat", "kind": "word", "n": 50, "auroc": 0.7, "auroc_low": 0.6, "auroc_high": 0.8, "q": 0.0}
-    assert "guessing gives 0.5; q below 1e-300" in about(named | {"holds": True}).text
-    assert about(named | {"holds": False}).tone == "poor"
-    assert about(named | {"auroc": None, "holds": None}).tone == "unknown"
-    assert about({"name": None, "reason": "none fits"}).text == "Nothing that we could name: none fits."
+    def said(row: dict[str, Any]) -> Any:
+        return about(row, of_name(row, None, WORDS), WORDS)
+
+    assert "guessing gives 0.5; q below 1e-300" in said(NAMED).text
+    assert "From the name to the latent: AUROC" in said(NAMED).text, "there are two"
+    assert said(NAMED | {"holds": False}).tone == "poor"
+    assert said(NAMED | {"auroc": None, "holds": None}).tone == "unknown"
+    assert said({"name": None, "reason": "none fits"}).text == "Nothing that we could name: none fits."
     assert "dead" in frequency(0, 10, 0.0).text
     assert "dense" in frequency(2, 10, 1.0).text
     assert "dense" not in frequency(1, 10, 1.0).text
     assert drives({"class": None, "reason": "fires on 3 memes"}).text == "Not known: fires on 3 memes."
     assert again({"stable": False, "mean_cosine": 0.3}).tone == "poor"
+
+
+def test_memes_look_alike_side_by_side():
+    picture = {"reference": "hook_image_embed", "ms": 0.5, "chance_within_source": 0.3, "q": 0.01}
+    caption = picture | {"reference": "hook_text_embed", "q": 0.4}
+    assert alike([picture, caption]).text.startswith("Pictures: yes, mean cosine 0.500 (chance within source 0.300")
+    assert "; Captions: no more than chance, mean cosine" in alike([picture, caption]).text
+    tones = [alike(rows).tone for rows in ([picture], [picture, caption], [caption], [])]
+    assert tones == ["good", "fact", "poor", "unknown"]
+
+
+def test_levels_are_shown_by_name_and_strangers_codes_are_left():
+    labels = {"stance": [0, 1, 2, 1], "humor": [0, 1, 2, 3], "hate": [0, 1, 7, 1], "topic": ["a", "b", "a", "b"]}
+    words = Words(make_embeddings({"hook_fused": np.eye(4, dtype=np.float32)}, labels=labels))
+    shown = {
+        "stance=1": "stance=support",
+        "humor>=2": "humor ≥ very funny",
+        "stance!=0": "stance ≠ neutral",
+        "stance=1|2": "stance=support or oppose",
+        "stance=support": "stance=support",
+        "the classifier of humor=2 flags 4% of stance=0, source=a": "the classifier of humor=very funny flags 4% of "
+        "stance=neutral, source=a",
+        "hate=1": "hate=1",  # 7 is no level of hate: these codes are somebody else's
+        "topic=a": "topic=a",
+        "target=1": "target=1",  # no label of these memes
+        "mystance=1": "mystance=1",
+        "stance=9": "stance=9",
+    }
+    assert {text: words.shown(text) for text in shown} == shown
+    assert words.changed(["stance=1", "topic=a", "stance=1"]) == [["stance=1", "stance=support"]]
+
+
+def test_counts_agree_with_their_nouns():
+    assert [several(n, "latent") for n in (0, 1, 2, 1200)] == ["0 latents", "1 latent", "2 latents", "1,200 latents"]
+    assert several(1, "latent is", "latents are") == "1 latent is"
+    assert [listed(parts) for parts in ([], ["a"], ["a", "b"], ["a", "b", "c"])] == [
+        "none",
+        "a",
+        "a and b",
+        "a, b and c",
+    ]
 
 
 def test_pictures_are_small_and_carry_no_metadata():

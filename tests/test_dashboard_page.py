@@ -41,7 +41,14 @@ def sharded(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def busiest() -> int:
     """The latent that fires most often."""
     latents = small_inputs().latents
-    return int((latents.csr() > 0).sum(axis=0).argmax())
+    return int(latents.csc().getnnz(axis=0).argmax())
+
+
+def inputs_with(label: str, value: int) -> set[str]:
+    """Ids of the memes with this level of a label."""
+    memes = small_inputs().memes
+    found = memes.label(label)
+    return {str(memes.ids[row]) for row in range(len(memes)) if found.known[row] and found.values[row] == value}
 
 
 def scroll_to_memes(tab: Any) -> None:
@@ -70,6 +77,204 @@ def test_every_view_opens_without_a_word_from_the_console(browser: Any, report: 
             assert tab.locator("main:visible h1").count() == 1, view
             assert tab.locator("main:visible").inner_text().strip(), view
             assert "Reading" not in tab.locator("main:visible").inner_text(), view
+    assert heard == []
+
+
+def test_the_memes_stand_before_every_chart_and_a_button_leads_to_each_section(browser: Any, report: Path):
+    with opened(browser, report, f"#latent={busiest()}", viewport={"width": 1280, "height": 800}) as (tab, heard):
+        tab.wait_for_selector(".card")
+        top = "e => e.getBoundingClientRect().top"
+        memes = tab.locator(".card").first.evaluate(top)
+        assert memes < 800, "the first memes are on the first screen"
+        assert tab.locator(".about").evaluate(top) < memes
+        assert memes < min(
+            tab.locator("main:visible .answers, main:visible figure").evaluate_all(f"all => all.map({top})")
+        )
+        sections = tab.locator("section.part h2").all_inner_texts()
+        assert sections[:2] == ["Verdicts", "Concepts"]
+        for title in sections:
+            tab.get_by_role("button", name=title, exact=True).click()
+            assert tab.locator("section.part", has=tab.get_by_role("heading", name=title)).evaluate(top) < 800, title
+        assert tab.evaluate("location.hash") == f"#latent={busiest()}"
+    assert heard == []
+
+
+def test_a_word_and_a_region_lead_to_where_they_are(browser: Any, report: Path):
+    with opened(browser, report, f"#latent={busiest()}") as (tab, heard):
+        scroll_to_memes(tab)
+        words, regions = (tab.locator(".drivers", has_text=f"Strongest {kind}s") for kind in ("word", "region"))
+        assert re.search(r"in \d+ of \d+ meme", words.inner_text())
+        assert not re.search(r"[a-z]", words.locator("button span[aria-hidden]").first.inner_text()), (
+            "masked until asked for"
+        )
+        regions.locator("button").first.click()
+        assert tab.locator(".card.target").count() == 1
+        tab.locator(".card.target .marked").wait_for()
+        place = regions.locator("button").first.inner_text()
+        row, column = (int(number) - 1 for number in re.findall(r"\d+", place))
+        marked = tab.locator(".card.target .marked")
+        assert (int(float(marked.get_attribute("x"))), int(float(marked.get_attribute("y")))) == (column, row)
+        tab.get_by_role("button", name=SHOW).click()
+        words.locator("button").first.click()
+        tab.locator(".card.target .word.asked").wait_for()
+        asked = tab.locator(".card.target .word.asked").inner_text()
+        assert asked.lower() == words.locator("button").first.inner_text().lower()
+    assert heard == []
+
+
+def test_at_first_a_few_memes_of_the_whole_range_are_shown_and_then_all(browser: Any, report: Path):
+    pages = parts_of(report)
+    memes = pages["part-latents-0"][busiest()]["memes"]
+    with opened(browser, report, f"#latent={busiest()}") as (tab, heard):
+        tab.wait_for_selector(".card")
+        parts = len({interval for interval in memes["interval"] if interval is not None})
+        assert tab.locator(".card").count() == min(4, memes["kind"].count("top")) + parts < len(memes["at"])
+        tab.get_by_role("button", name=f"Show all {len(memes['at'])} memes of this latent").click()
+        assert tab.locator(".card").count() == len(memes["at"])
+    assert heard == []
+
+
+def test_one_verdict_stands_on_a_name_and_density_is_no_fault(browser: Any, report: Path):
+    latents = parts_of(report)["core"]["latents"]
+    with opened(browser, report) as (tab, heard):
+        for latent in range(24):
+            tab.evaluate(f"location.hash = 'latent={latent}'")
+            tab.locator("h1:visible", has_text=f"Latent {latent}:").wait_for()
+            tags = [tag for tag in tab.locator("h1:visible .tag").all_inner_texts() if tag not in ("dead", "dense")]
+            assert tags == ([] if latents["name"][latent] is None else [latents["verdict"][latent]])
+            dense = tab.locator("h1:visible .tag", has_text="dense")
+            assert dense.count() == 0 or "poor" not in str(dense.get_attribute("class"))
+    assert heard == []
+
+
+CODE = re.compile(r"\b(hate|humor) ?(=|>=|<=|≥|≤) ?[0-3]\b")
+
+
+def test_levels_are_shown_by_name_on_every_view(browser: Any, report: Path):
+    core = parts_of(report)["core"]
+    assert ["hate=1", "hate=yes"] in core["called"]
+    assert "hate=1" in core["concepts"], "data and links keep the code"
+    meme = str(small_inputs().memes.ids[0])
+    with opened(browser, report) as (tab, heard):
+        for view in (
+            "run",
+            "measures",
+            "latents",
+            "concepts",
+            "concept=hate%3D1",
+            f"latent={busiest()}",
+            f"meme={meme}",
+            "map",
+        ):
+            tab.evaluate(f"location.hash = {json.dumps(view)}")
+            tab.wait_for_timeout(200)
+            text = tab.locator("main:visible").inner_text()
+            assert not CODE.search(text), (view, CODE.search(text))
+    assert heard == []
+
+
+def test_the_first_page_says_what_to_distrust_first_and_folds_what_is_for_specialists(browser: Any, report: Path):
+    with opened(browser, report) as (tab, heard):
+        titles = tab.locator("#run h2").all_inner_texts()
+        assert (
+            titles.index("What to distrust")
+            < titles.index("Which latent is most about what")
+            < titles.index("What was found")
+        )
+        verdict = next(
+            result["verdict"] for result in small_inputs().evaluation["results"].values() if result["verdict"]
+        )
+        folded = tab.locator("details.specialists")
+        assert verdict.split(" ")[0] in folded.text_content()
+        assert not folded.locator("li").first.is_visible()
+        folded.locator("summary").click()
+        assert folded.locator("li").first.is_visible()
+        assert "not beaten" not in tab.locator("#run").inner_text()
+    assert heard == []
+
+
+def test_both_aurocs_say_which_way_they_go(browser: Any, report: Path):
+    with opened(browser, report) as (tab, heard):
+        assert "from the latent to the concept" in tab.locator("#run").inner_text()
+        for latent in range(24):
+            tab.evaluate(f"location.hash = 'latent={latent}'")
+            tab.locator("h1:visible", has_text=f"Latent {latent}:").wait_for()
+            tab.wait_for_selector(".about")
+            for text in tab.locator("main:visible .about, main:visible .answers div").all_inner_texts():
+                assert (
+                    "AUROC" not in text or "From the name to the latent: AUROC" in text or "weak name" in text.lower()
+                )
+    assert heard == []
+
+
+def test_measures_have_contents_that_lead_to_each_section(browser: Any, report: Path):
+    with opened(browser, report, "#measures") as (tab, heard):
+        titles = tab.locator("#measures .block h2").all_inner_texts()
+        assert tab.locator(".contents a").all_inner_texts() == titles
+        tab.locator(".contents a").last.click()
+        tab.wait_for_timeout(200)
+        assert tab.locator("#measures .block").last.evaluate("e => e.getBoundingClientRect().top") < 700
+        assert tab.locator("nav a[aria-current]").inner_text() == "Measures"
+    assert heard == []
+
+
+def test_the_first_table_is_cards_on_a_narrow_screen(browser: Any, report: Path):
+    with opened(browser, report, viewport={"width": 390, "height": 800}) as (tab, heard):
+        glance = tab.locator(".glance")
+        assert glance.evaluate("e => e.scrollWidth <= e.clientWidth")
+        assert glance.evaluate("e => e.closest('.scroll')") is None
+        cells = glance.locator("tbody tr").first.locator("th, td")
+        lefts = set(cells.evaluate_all("all => all.map(e => Math.round(e.getBoundingClientRect().left))"))
+        assert len(lefts) == 1, "one below the other"
+        label = "e => getComputedStyle(e, '::before').content"
+        assert all(
+            "attr" in said or len(said) > 4
+            for said in cells.locator("xpath=self::td").evaluate_all(f"all => all.map({label})")
+        )
+    assert heard == []
+
+
+def test_a_memes_page_reads_the_meme(browser: Any, report: Path):
+    parts = parts_of(report)
+    pages = [page for name, part in parts.items() if name.startswith("part-memes-") for page in part]
+    place = next(place for place, page in enumerate(pages) if page["reading"])
+    reading, meme = pages[place]["reading"], parts["part-search"]["id"][place]
+    with opened(browser, report, f"#meme={meme}") as (tab, heard):
+        tab.wait_for_selector(".reading")
+        text = " ".join(tab.locator("main:visible").inner_text().split())
+        assert "What the model sees in it" in text
+        assert reading["decisions"]
+        for decision in reading["decisions"]:
+            assert f"{decision['label']}: {decision['decided']} with probability" in text
+        carried = [decision for decision in reading["decisions"] if decision["carriers"]]
+        assert text.count("Carried by") == len(carried)
+        for row in reading["latents"]:
+            assert row["evidence"] in text
+        assert tab.locator(".reading .says tbody tr").count() == len(reading["latents"])
+    assert heard == []
+
+
+def test_a_memes_latents_are_cards_on_a_narrow_screen(browser: Any, report: Path):
+    parts = parts_of(report)
+    pages = [page for name, part in parts.items() if name.startswith("part-memes-") for page in part]
+    place = next(place for place, page in enumerate(pages) if page["reading"])
+    with opened(
+        browser, report, f"#meme={parts['part-search']['id'][place]}", viewport={"width": 390, "height": 800}
+    ) as (tab, heard):
+        tab.wait_for_selector(".says")
+        assert tab.evaluate("document.documentElement.scrollWidth") <= 390
+        lefts = tab.locator(".says tbody tr").first.locator("th, td")
+        assert len(set(lefts.evaluate_all("all => all.map(e => Math.round(e.getBoundingClientRect().left))"))) == 1
+    assert heard == []
+
+
+def test_a_meme_that_was_not_read_says_so(browser: Any, tmp_path: Path):
+    inputs = small_inputs()
+    page = write_report(inputs, QUICK.model_copy(update={"readings": 0}), out=tmp_path, progress=False)
+    meme = parts_of(page)["part-search"]["id"][0]
+    with opened(browser, page, f"#meme={meme}") as (tab, heard):
+        tab.wait_for_selector(".reading")
+        assert "It was not read" in tab.locator(".reading").inner_text()
     assert heard == []
 
 
@@ -160,6 +365,18 @@ def test_search_finds_latents_by_name_and_by_the_captions_of_their_memes(browser
         by_meme = int(re.search(r"(\d+) by a meme", tab.locator("#count").inner_text())[1])  # type: ignore[index]
         assert by_meme > 0
         assert tab.locator("details.found").count() == 1
+        core = parts_of(report)["core"]
+        assert f"{core['n_shown']} of {core['n_memes']} memes are on this page" in tab.locator(".hits").inner_text()
+        for text in ("humor=not funny", "humor=0"):
+            tab.fill("#search", text)
+            tab.wait_for_timeout(100)
+            assert re.search(r"Concepts: .*humor=not funny", tab.locator(".hits").inner_text())
+            assert re.search(r"Labels: humor=not funny", tab.locator(".hits").inner_text())
+            labels = inputs_with("humor", 0)
+            assert (
+                f"{len(labels & set(parts_of(report)['part-search']['id']))} memes match"
+                in tab.locator(".hits").inner_text()
+            )
     assert heard == []
 
 
@@ -183,6 +400,7 @@ def test_filters_agree_with_the_tables(browser: Any, report: Path):
         assert count("firing", "dead") == int((density == 0).sum())
         assert count("what drives it", "visual") == int((kinds == "visual").sum())
         assert count("name", "holds") == int(inputs.tables["naming"]["holds"].fillna(False).sum())
+        assert count("name", "good") == parts_of(report)["core"]["latents"]["verdict"].count("good name")
         names = list(dict.fromkeys(inputs.tables["concept_alignment"]["concept"].astype(str)))
         wanted = concepts["concept"].astype(str).value_counts().index[0]
         assert count("tied to the concept", str(names.index(wanted))) == int((concepts["concept"] == wanted).sum())

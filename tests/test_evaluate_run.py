@@ -10,7 +10,8 @@ import pytest
 from arrays import make_embeddings
 from tiny_sae import tiny_sae
 
-from sae_lens_meme.errors import ConfigError, DataError, NonFiniteError, StorageError
+from sae_lens_meme import measure
+from sae_lens_meme.errors import ConfigError, DataError, ModelError, NonFiniteError, StorageError
 from sae_lens_meme.evaluators import (
     EvaluateOptions,
     Evaluator,
@@ -19,6 +20,7 @@ from sae_lens_meme.evaluators import (
     Section,
     Unavailable,
     encode,
+    load_sae,
     register,
     unregister,
 )
@@ -134,3 +136,16 @@ def test_what_to_distrust_is_said():
 def test_a_folder_that_is_no_sae_is_named(tmp_path):
     with pytest.raises(StorageError, match=r"is not an SAE folder \(no cfg.json\); give the folder that train wrote"):
         sae_weights(tmp_path)
+
+
+@pytest.mark.parametrize("kind", ["transcoder", "skip_transcoder"])
+def test_what_maps_one_hook_to_another_is_no_sae(tmp_path, kind: str):
+    from sae_lens.registry import get_sae_class
+
+    cls, config = get_sae_class(kind)
+    made: Any = cls(config(d_in=4, d_sae=6, d_out=4, apply_b_dec_to_input=False))  # type: ignore[call-arg]
+    made.save_model(tmp_path)
+    with pytest.raises(ModelError, match=rf"is a {kind}, which maps one hook to another"):
+        load_sae(tmp_path, "hook_fused")
+    with pytest.raises(ModelError, match=rf"is a {kind}, which maps one hook to another"):
+        measure(made, MEMES, hook="hook_fused", progress=False)

@@ -87,6 +87,20 @@ def inputs(run: Path) -> Inputs:
     return Inputs(*(run / name for name in ("evaluation", "sae", "embeddings", "attribution", "corpus")))
 
 
+def test_the_folders_of_a_run_are_found_below_one(run: Path, inputs: Inputs, tmp_path: Path):
+    assert Inputs.of_run(run) == inputs
+    assert Inputs.of_run(run, reveal=True).reveal
+    (tmp_path / "embeddings").symlink_to(run / "embeddings")
+    for step in ("evaluation", "sae"):
+        (tmp_path / step).mkdir()
+        (tmp_path / step / "image").symlink_to(run / step)
+    of_one = Inputs.of_run(tmp_path, "image")
+    assert of_one.evaluation == tmp_path / "evaluation" / "image"
+    assert of_one.sae == tmp_path / "sae" / "image"
+    assert of_one.embeddings == tmp_path / "embeddings"
+    assert of_one.corpus is None, "it says so when a figure asks for pictures"
+
+
 def axes_of() -> Any:
     figure = Figure()
     FigureCanvasAgg(figure)

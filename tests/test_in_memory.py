@@ -133,6 +133,7 @@ def test_the_figure_is_drawn(from_disk: Path, tmp_path: Path):
     memes = as_embeddings(COLUMNS, image=IMAGE, text=TEXT)
     found = measure(from_disk / "sae", memes, progress=False, **ONLY)
     assert found.figure(tmp_path / "contest.png").read_bytes()[:4] == b"\x89PNG"
+    assert [axes.get_title(loc="left") for axes in found.figure().axes], "without a path a matplotlib figure"
     plain = measure(from_disk / "sae", memes, progress=False, only=["reconstruction"])
     with pytest.raises(ConfigError, match="nothing of reconstruction is drawn"):
         plain.figure(tmp_path / "none.png")
@@ -170,3 +171,32 @@ def test_bad_input_is_one_line(table: Any, vectors: Any, error: type, message: s
     with pytest.raises(error, match=message) as caught:
         as_embeddings(table, **vectors)
     assert "\n" not in str(caught.value)
+
+
+def test_an_sae_is_trained_in_memory(tmp_path: Path):
+    from sae_lens_meme.train import train
+
+    memes = as_embeddings(COLUMNS, image=IMAGE, text=TEXT)
+    recipe = {"epochs": 2, "train_batch_size_tokens": 50, "sae": {"d_sae": 24, "k": 4}}
+    sae: Any = train(recipe, embeddings=memes, progress=False)
+    kept: Any = train(recipe, embeddings=memes, out=tmp_path / "sae", progress=False)
+    torch.testing.assert_close(sae.W_dec, kept.W_dec, rtol=0, atol=0)
+    assert measure(sae, memes, progress=False, only=["reconstruction"], bootstrap=0)["reconstruction"].numbers
+
+
+def test_figures_are_drawn_of_what_is_in_memory(from_disk: Path, tmp_path: Path):
+    from sae_lens_meme.evaluators.run import load_sae
+    from sae_lens_meme.figures import Inputs, write_figures
+
+    only: Any = {"only": ["concept_alignment", "reconstruction"], "bootstrap": 0}
+    memes = as_embeddings(COLUMNS, image=IMAGE, text=TEXT)
+    found = measure(load_sae(from_disk / "sae", "hook_fused"), memes, progress=False, **only)
+    evaluate(from_disk / "sae", from_disk / "embeddings", out=tmp_path / "E", progress=False, hook="hook_fused", **only)
+    names = ["heatmap", "density", "decoder_map", "training"]
+    reasons = write_figures(Inputs(found), tmp_path / "memory", only=names, progress=False)
+    folders = Inputs(tmp_path / "E", from_disk / "sae", from_disk / "embeddings")
+    write_figures(folders, tmp_path / "folders", only=names, progress=False)
+    assert reasons.pop("training") == "it needs the log of the training; give the folder of the SAE"
+    assert set(reasons.values()) == {None}
+    for name in reasons:
+        assert (tmp_path / "memory" / f"{name}.png").read_bytes() == (tmp_path / "folders" / f"{name}.png").read_bytes()

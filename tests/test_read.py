@@ -189,7 +189,8 @@ def test_an_sae_of_one_side_is_decided_by_it(memes: Path):
         assert any("No evaluation was given" in note for note in found.notes)
 
 
-def test_names_say_how_good_they_are(memes: Path, tmp_path: Path):
+def test_names_say_how_good_they_are(memes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("SAE_LENS_MEME_VERIFY", "0")  # the table is one that no step wrote
     row = {"auroc": 0.8, "auroc_low": 0.7, "auroc_high": 0.9, "q": 0.001, "holds": True, "reason": None}
     table = pd.DataFrame(
         [
@@ -368,3 +369,15 @@ def test_an_unusual_meme_is_called_so(reader: MemeReader, memes: Path):
 def test_no_hook_is_left_on_the_sae(reader: MemeReader, reading: Any):
     assert reading.latents[0].seen is not None
     assert not any(module._forward_hooks for module in reader.sae.modules())
+
+
+def test_objects_in_memory_are_read_as_their_folders(memes: Path):
+    caption = (memes / "caption.txt").read_text()
+    from_folders = read_meme(
+        memes / "meme.png", sae=memes / "sae", embeddings=memes / "embeddings", caption=caption, **FEW
+    )
+    sae, embeddings = load_sae(memes / "sae"), Embeddings.load(memes / "embeddings")
+    objects = read_meme(memes / "meme.png", sae=sae, embeddings=embeddings, caption=caption, **FEW)
+    assert objects.to_dict() == from_folders.to_dict()
+    with pytest.raises(DataError, match="an evaluation goes with the folder of its SAE"):
+        MemeReader(sae, embeddings, memes / "evaluation", **FEW)

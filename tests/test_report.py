@@ -11,7 +11,7 @@ import pytest
 from rich.console import Console
 
 from sae_lens_meme.report import draw_figure, print_report, print_summary, report_html, report_text
-from sae_lens_meme.report.blocks import number
+from sae_lens_meme.report.blocks import cautions, number
 
 HOSTILE = (
     '[link="><script>alert(1)</script>]x',
@@ -66,6 +66,16 @@ def test_no_text_of_the_data_is_markup(text: str, tmp_path: Path):
     assert draw_figure(evaluation, tmp_path / "figure.png")
 
 
+def test_what_could_not_be_measured_is_a_plain_sentence():
+    skipped = {"confounders": "too few pairs", "stock_evals/zeros": "no labels."}
+    found = cautions(evaluation_of("x") | {"skipped": skipped, "warnings": ["One."]})
+    assert found == [
+        "One.",
+        "Confounders could not be measured: too few pairs.",
+        "Stock evals/zeros could not be measured: no labels.",
+    ]
+
+
 def test_the_page_asks_for_nothing():
     page = report_html(evaluation_of("x"))
     assert "default-src 'none'" in page
@@ -97,7 +107,7 @@ def test_every_control_is_drawn(tmp_path: Path):
     controls = {name: 0.1 * i for i, name in enumerate(("permuted", "neurons", "PCA"))} | {"undefined": None}
     axes: Any = Figure().subplots()
     draw_rows(axes, [{"measure": "a", "value": 0.9, "low": None, "high": None, "controls": controls}])
-    assert [text.get_text() for text in axes.get_legend().get_texts()] == ["permuted", "neurons", "PCA"]
+    assert [text.get_text() for text in axes.get_legend().get_texts()] == ["value, 95 %", "permuted", "neurons", "PCA"]
 
 
 def test_without_a_section_to_draw_there_is_no_figure(tmp_path: Path):

@@ -231,6 +231,21 @@ def test_without_that_latent_the_gap_closes_and_without_matched_ones_it_does_not
     assert abs(numbers[f"{one}/closed_matched"]) < 0.05
 
 
+def test_a_printed_section_holds_one_scale(biased):
+    """Rates beside rates, AUROCs beside AUROCs: a chart of a section has one axis."""
+    controls = {}
+    for row in biased.result.rows():
+        controls.setdefault(row["section"], set()).update(row["controls"])
+    assert controls["Subgroups: false positives in the subgroup minus outside"] == {
+        "permuted",
+        "in subgroup",
+        "outside",
+    }
+    assert controls["Subgroups: AUROC in the subgroup and across its border"] == {"BPSN", "BNSP"}
+    closed, lost = (name for name in controls if name.endswith("set to zero"))
+    assert controls[closed] == controls[lost] == {"matched", "matched, 95 %"}
+
+
 def test_where_there_is_no_bias_none_is_found():
     fair = [world(biased=False, seed=seed) for seed in range(6)]
     found = [Subgroups(w.memes, tasks=["hate"], **QUICK).evaluate(w.sae).numbers["n_pairs_with_gap"] for w in fair]

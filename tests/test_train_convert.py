@@ -15,9 +15,12 @@ from arrays import anisotropic
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sae_lens import SAE
+from safetensors.torch import save_file
 
-from sae_lens_meme.errors import ModelError, StorageError
-from sae_lens_meme.train import dictionary_learning_loader, import_sae, intervlm_loader
+from sae_lens_meme import embed_arrays, measure
+from sae_lens_meme.errors import ConfigError, ModelError, StorageError
+from sae_lens_meme.evaluators import evaluate, load_sae
+from sae_lens_meme.train import converter_of, dictionary_learning_loader, import_sae, intervlm_loader
 
 X = torch.from_numpy(anisotropic(100, 24, np.random.default_rng(0)))
 
@@ -201,3 +204,111 @@ def test_what_is_missing_is_named(tmp_path):
     torch.save({"mean": X.mean(0)}, tmp_path / "norm_stats.pt")
     with pytest.raises(ModelError, match=r"norm_stats.pt: has no tensor 'std' \(it has mean\)"):
         intervlm_loader(tmp_path)
+
+
+def sparsify(folder: Path, **changes: object) -> dict[str, torch.Tensor]:
+    """Files as sparsify writes them for a TopK SAE."""
+    folder.mkdir(exist_ok=True)
+    state = {"encoder.weight": torch.randn(60, 24), "encoder.bias": torch.randn(60) / 10}
+    state |= {"W_dec": F.normalize(torch.randn(60, 24), dim=-1), "b_dec": torch.randn(24) / 10}
+    save_file(state, folder / "sae.safetensors")
+    cfg = {"activation": "topk", "expansion_factor": 32, "normalize_decoder": True, "num_latents": 60, "k": 5}
+    (folder / "cfg.json").write_text(json.dumps({**cfg, "transcode": False, "d_in": 24, **changes}))
+    return state
+
+
+def test_sparsify(tmp_path: Path):
+    state = sparsify(tmp_path / "given")
+    sae = import_sae(tmp_path / "given", tmp_path / "out")
+    latents = topk_relu(F.linear(X - state["b_dec"], state["encoder.weight"], state["encoder.bias"]), 5)
+    torch.testing.assert_close(sae.encode(X), latents, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(sae(X), latents @ state["W_dec"] + state["b_dec"], atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize(("changes", "message"), [({"activation": "groupmax"}, "activation 'groupmax'"), ({"transcode": True}, "transcode True"), ({"k": None}, "says no k")])  # fmt: skip
+def test_what_sparsify_does_otherwise_is_refused(tmp_path: Path, changes: dict, message: str):
+    sparsify(tmp_path / "given", **changes)
+    with pytest.raises(ModelError, match=message):
+        import_sae(tmp_path / "given", tmp_path / "out")
+
+
+FOREIGN = ("intervlm", "dictionary_learning", "sparsify")
+
+
+def foreign(folder: Path, kind: str) -> Path:
+    folder.mkdir()
+    if kind == "intervlm":
+        torch.save(linear_state() | {"k": 5}, folder / "sae.pt")
+        torch.save({"mean": X.mean(0), "std": X.std(0)}, folder / "norm_stats.pt")
+    elif kind == "sparsify":
+        sparsify(folder)
+    else:
+        batch_topk(folder, "BatchTopKSAE", 0.3)
+    return folder
+
+
+@pytest.mark.parametrize("kind", FOREIGN)
+def test_the_files_tell_whose_sae_it_is(tmp_path: Path, kind: str):
+    assert converter_of(foreign(tmp_path / "given", kind)) == kind
+    import_sae(tmp_path / "given", tmp_path / "out")
+    assert converter_of(tmp_path / "out") is None
+
+
+@pytest.mark.parametrize("kind", FOREIGN)
+def test_evaluate_reads_an_sae_of_another_project(tmp_path: Path, kind: str):
+    given_, memes = foreign(tmp_path / "given", kind), embedded(tmp_path)
+    imported = import_sae(given_, tmp_path / "imported")
+    only = {"only": ["reconstruction"], "bootstrap": 0, "hook": "hook_fused"}
+    report = evaluate(given_, memes, out=tmp_path / "evaluation", progress=False, **only)
+    stock = evaluate(tmp_path / "imported", memes, out=tmp_path / "stock", progress=False, **only)
+    assert report["results"]["reconstruction"] == stock["results"]["reconstruction"]
+    kept = SAE.load_from_disk(tmp_path / "evaluation" / "sae")
+    torch.testing.assert_close(kept(X), imported(X))
+    again = evaluate(given_, memes, out=tmp_path / "evaluation", progress=False, **only)
+    assert again == report
+    found = measure(given_, memes, progress=False, **only)
+    assert found.content["results"]["reconstruction"] == stock["results"]["reconstruction"]
+
+
+def test_evaluate_takes_a_bare_file_and_a_named_converter(tmp_path: Path):
+    folder, memes = foreign(tmp_path / "given", "dictionary_learning"), embedded(tmp_path)
+    only = {"only": ["reconstruction"], "bootstrap": 0, "hook": "hook_fused", "progress": False}
+    by_file = evaluate(folder / "ae.pt", memes, out=tmp_path / "one", **only)
+    (folder / "ae.pt").rename(folder / "trained.pt")
+    named = evaluate(folder / "trained.pt", memes, out=tmp_path / "two", converter="dictionary_learning", **only)
+    assert named["results"]["reconstruction"] == by_file["results"]["reconstruction"]
+    assert named["options"]["converter"] == "dictionary_learning"
+    with pytest.raises(
+        ConfigError, match=r"converter is 'pickle', it must be one of abstopk, dictionary_learning, intervlm"
+    ):
+        evaluate(folder / "trained.pt", memes, out=tmp_path / "three", converter="pickle", **only)
+    with pytest.raises(StorageError, match=r"trained.pt: is not an SAE folder .* name the --converter"):
+        evaluate(folder / "trained.pt", memes, out=tmp_path / "four", **only)
+    with pytest.raises(ConfigError, match="names no hook; pass --hook"):
+        evaluate(folder / "trained.pt", memes, out=tmp_path / "five", **{**only, "converter": "dictionary_learning", "hook": None})  # fmt: skip
+
+
+def test_steps_that_want_a_stock_sae_name_the_command_that_makes_one(tmp_path: Path):
+    folder = foreign(tmp_path / "given", "dictionary_learning")
+    with pytest.raises(
+        StorageError, match=r"is an SAE of dictionary_learning; `sae-lens-meme import .*given --out SAE`"
+    ):
+        load_sae(folder)
+
+
+def test_evaluate_runs_nothing_of_a_malicious_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    (tmp_path / "given").mkdir()
+    torch.save({"encoder.weight": Malicious()}, tmp_path / "given" / "ae.pt")
+    monkeypatch.setenv("TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD", "1")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ModelError, match="cannot be read as tensors only"):
+        evaluate(tmp_path / "given", embedded(tmp_path), out=tmp_path / "out", hook="hook_fused", progress=False)
+    assert not (tmp_path / "pwned").exists()
+
+
+def embedded(folder: Path) -> Path:
+    np.save(folder / "x.npy", X.numpy())
+    splits = ["train", "train", "validation", "test"]
+    (folder / "rows.csv").write_text("id,split\n" + "".join(f"m{i},{splits[i % 4]}\n" for i in range(len(X))))
+    embed_arrays(folder / "embeddings", table=folder / "rows.csv", fused_embeds=folder / "x.npy")
+    return folder / "embeddings"

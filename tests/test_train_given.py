@@ -174,9 +174,102 @@ def test_a_checkpoint_to_resume_cannot_run_code(tmp_path: Path, monkeypatch: pyt
     assert not (tmp_path / "pwned").exists()
 
 
-def test_from_the_command_line_given_weights_are_refused_with_the_way():
-    section = {"sae": {"d_sae": 32, "k": 5}, "from_pretrained_path": "sae"}
-    with pytest.raises(
-        ConfigError, match=r"train.from_pretrained_path is 'sae'.* MemeSAETrainingRunner\(.*override_sae"
+SMALL = {"train_batch_size_tokens": 40, "epochs": 30, "lr": 0.01}
+TINY: Any = {"training_tokens": 40, "lr": 1e-9, "lr_end": 1e-9, "train_batch_size_tokens": 40}
+
+
+def trained(folder: Path, architecture: str = "meme_topk", **more: Any) -> Path:
+    sae = {"architecture": architecture, "d_sae": 32, **({"k": 5} if "topk" in architecture else {})}
+    train({**SMALL, "sae": sae, **more}, out=folder, embeddings=EMBEDDINGS, progress=False)
+    return folder
+
+
+def trained_from(given: Path, out: Path, **more: Any) -> SAE[Any]:
+    section = {**TINY, "from_pretrained_path": str(given), **more}
+    return train(section, out=out, embeddings=EMBEDDINGS, progress=False)  # type: ignore[return-value]
+
+
+@pytest.mark.parametrize("architecture", ["meme_topk", "topk", "abstopk", "jumprelu", "standard", "gated", "batchtopk"])
+def test_a_recipe_begins_with_an_sae_and_one_tiny_step_changes_nothing(tmp_path: Path, architecture: str):
+    given = trained(tmp_path / "given", architecture)
+    before = SAE.load_from_disk(given)
+    again = trained_from(given, tmp_path / "again")
+    assert (again.cfg.architecture(), again.cfg.d_sae) == (before.cfg.architecture(), before.cfg.d_sae)
+    torch.testing.assert_close(outputs(again), outputs(before), rtol=1e-3, atol=1e-4 * float(outputs(before).std()))
+    assert error(again, EMBEDDINGS) <= error(before, EMBEDDINGS) + 1e-3
+
+
+def test_the_command_line_begins_with_an_sae(tmp_path: Path):
+    from numpy import save
+
+    from sae_lens_meme import embed_arrays
+    from sae_lens_meme.pipeline import train_step
+
+    save(tmp_path / "x.npy", X)
+    rows = "".join(f"{i},{split}\n" for i, split in zip(EMBEDDINGS.ids, EMBEDDINGS.splits, strict=True))
+    (tmp_path / "rows.csv").write_text("id,split\n" + rows)
+    embed_arrays(tmp_path / "e", table=tmp_path / "rows.csv", fused_embeds=tmp_path / "x.npy")
+    given = trained(tmp_path / "a given SAE")
+    step: Any = {"overrides": ["sae.d_sae=32", "sae.k=5", "train_batch_size_tokens=40", "epochs=1", "lr=1.0e-9"]}
+    train_step("intervlm.yaml", out=tmp_path / "sae", embeddings=tmp_path / "e", given=given, **step)
+    assert (
+        error(SAE.load_from_disk(tmp_path / "sae"), EMBEDDINGS) <= error(SAE.load_from_disk(given), EMBEDDINGS) + 1e-3
+    )
+
+
+def test_a_recipe_that_contradicts_the_given_sae_is_refused(tmp_path: Path):
+    given = trained(tmp_path / "given")
+    for sae, message in (
+        ({"d_sae": 64, "k": 6}, r"has d_sae 32 and not 64, k 5 and not 6; .* write sae.d_sae=32 sae.k=5"),
+        ({"architecture": "jumprelu"}, r"is 'topk' and cannot be trained as 'jumprelu'; write sae.architecture=topk"),
     ):
-        load_train_config(section)
+        with pytest.raises(ConfigError, match=message):
+            load_train_config({"sae": sae, "from_pretrained_path": str(given)})
+    other = make_embeddings({"hook_fused": anisotropic(100, 12, np.random.default_rng(0))})
+    with pytest.raises(ConfigError, match="takes 16 dimensions, the activations at hook_fused have 12"):
+        train({**TINY, "from_pretrained_path": str(given)}, out=tmp_path / "out", embeddings=other, progress=False)
+    with pytest.raises(ConfigError, match=r"no SAE folder \(it has no cfg.json\); give what train"):
+        load_train_config({"from_pretrained_path": str(tmp_path)})
+
+
+def test_a_checkpoint_from_the_midst_of_standardised_training_is_no_sae_to_begin_with(tmp_path: Path):
+    cfg = config(training_tokens=4000, checkpoint_path=str(tmp_path), n_checkpoints=1)
+    MemeSAETrainingRunner(cfg, EMBEDDINGS, progress=False).run()
+    (checkpoint,) = tmp_path.iterdir()
+    with pytest.raises(ConfigError, match="is a checkpoint of a training on scaled activations"):
+        load_train_config({"from_pretrained_path": str(checkpoint / "sae")})
+    with pytest.raises(ConfigError, match="is a checkpoint of a training on scaled activations"):
+        MemeSAETrainingRunner(config(from_pretrained_path=str(checkpoint / "sae")), EMBEDDINGS, progress=False)
+
+
+def test_several_hooks_begin_with_their_saes(tmp_path: Path):
+    hooks: Any = {"hook_names": {"one": "hook_fused", "two": "hook_fused"}}
+    given = trained(tmp_path / "given", **hooks)
+    again: Any = trained_from(given, tmp_path / "again", **hooks)
+    for name, sae in again.items():
+        torch.testing.assert_close(outputs(sae), outputs(SAE.load_from_disk(given / name)), rtol=1e-3, atol=1e-5)
+
+
+def test_the_sae_that_was_given_is_part_of_the_result(tmp_path: Path):
+    from sae_lens_meme.errors import StorageError
+    from sae_lens_meme.evaluators.base import Unavailable
+    from sae_lens_meme.evaluators.retrain import train_seed
+
+    one, two = trained(tmp_path / "one"), trained(tmp_path / "two", seed=1)
+    trained_from(one, tmp_path / "out")
+    with pytest.raises(StorageError):
+        trained_from(two, tmp_path / "out")
+    with pytest.raises(Unavailable, match="was trained further from given weights"):
+        train_seed(tmp_path / "out", EMBEDDINGS, tmp_path / "seed", 1)
+
+
+def test_trained_further_is_as_well_known_as_what_it_began_with(tmp_path: Path):
+    from sae_lens_meme.provenance import training_rows_known
+
+    ours = trained_from(trained(tmp_path / "ours"), tmp_path / "further")
+    assert training_rows_known(ours, EMBEDDINGS) is None
+    stranger = SAE.load_from_disk(tmp_path / "ours")
+    stranger.cfg.metadata.embeddings_fingerprint = None
+    stranger.save_model(tmp_path / "stranger")
+    further = trained_from(tmp_path / "stranger", tmp_path / "again")
+    assert "from weights whose training rows are not known" in str(training_rows_known(further, EMBEDDINGS))

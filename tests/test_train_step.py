@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,9 +15,12 @@ from sae_lens.training.sae_trainer import SAETrainer
 from safetensors.torch import load_file
 from test_train_data import embeddings_of
 
-from sae_lens_meme.errors import ConfigError, DataError, NonFiniteError
+from sae_lens_meme import measure
+from sae_lens_meme.errors import ConfigError, DataError, NonFiniteError, StorageError
+from sae_lens_meme.evaluators.run import load_others
 from sae_lens_meme.hooks import HookedMemeCLIP
 from sae_lens_meme.pipeline import trained_saes
+from sae_lens_meme.provenance import training_rows_known
 from sae_lens_meme.train import MemeSAETrainingRunner, load_sae, load_train_config, train
 
 EMBEDDINGS = embeddings_of(n=640, d=24, hooks=("hook_fused", "hook_image_embed", "hook_text_embed"))
@@ -183,21 +187,60 @@ def test_the_shuffled_control_explains_less(tmp_path):
     assert SAE.load_from_disk(tmp_path / "control").cfg.metadata.shuffled_control is True
 
 
-ONE_LINE = {
-    "matryoshka_batchtopk": "cfg.matryoshka_widths must not be empty",
-    "matching_pursuit": "matching_pursuit cannot take standardised input; add standardize: false",
-}
-
-
 @pytest.mark.parametrize("architecture", sorted(SAE_TRAINING_CLASS_REGISTRY))
-def test_every_architecture_of_saelens_by_one_line_trains_or_is_refused(tmp_path, architecture: str):
+def test_every_architecture_of_saelens_by_one_line_trains_and_is_evaluated(tmp_path, architecture: str):
     lines = [f"sae.architecture={architecture}", "train_batch_size_tokens=64", "epochs=1"]
-    if architecture in ONE_LINE:
-        with pytest.raises(ConfigError, match=ONE_LINE[architecture]):
-            load_train_config("demo.yaml", lines)
-        return
-    train("demo.yaml", overrides=lines, out=tmp_path, embeddings=EMBEDDINGS, progress=False)
-    assert facts(tmp_path)["train_explained_variance"] is not None
+    train("demo.yaml", overrides=lines, out=tmp_path / "sae", embeddings=EMBEDDINGS, progress=False)
+    assert facts(tmp_path / "sae")["train_explained_variance"] is not None
+    found = measure(
+        tmp_path / "sae", EMBEDDINGS, only=["reconstruction", "monosemanticity"], bootstrap=0, progress=False
+    )
+    assert found["reconstruction"].numbers["held_out/explained_variance"] is not None
+    assert not found.content["skipped"]
+
+
+def test_what_the_one_line_leaves_open_is_said(capsys: pytest.CaptureFixture[str]):
+    config = load_train_config("demo.yaml", ["sae.architecture=matching_pursuit"])
+    assert config.recipe.standardize is False
+    assert (
+        "note: train.standardize: false, as matching_pursuit cannot take standardised input" in capsys.readouterr().err
+    )
+    with pytest.raises(ConfigError, match="matching_pursuit cannot take standardised input; add standardize: false"):
+        load_train_config("demo.yaml", ["sae.architecture=matching_pursuit", "standardize=true"])
+    config = load_train_config("demo.yaml", ["sae.architecture=matryoshka_batchtopk"])
+    assert config.section["sae"]["matryoshka_widths"] == [8, 32, 128]
+    assert "matryoshka_widths: [8, 32, 128], as none are given" in capsys.readouterr().err
+    with pytest.raises(ConfigError, match=r"train.sae.architecture is 'temporal', SAELens knows abstopk, batchtopk"):
+        load_train_config("demo.yaml", ["sae.architecture=temporal"])
+
+
+def test_abstopk_is_saved_as_the_topk_sae_that_computes_the_same(tmp_path):
+    section = SECTION | {"sae": {"architecture": "abstopk", "d_sae": 16, "k": 4}}
+    cfg = load_train_config(section).runner_config(24, len(EMBEDDINGS.rows("train")))
+    signed = MemeSAETrainingRunner(cfg, EMBEDDINGS, progress=False).run()
+    saved: Any = train(section, out=tmp_path, embeddings=EMBEDDINGS, progress=False)
+    x = torch.from_numpy(EMBEDDINGS.take("hook_fused", EMBEDDINGS.rows("validation")))
+    acts = saved.encode(x)
+    assert (saved.cfg.architecture(), saved.cfg.d_sae) == ("topk", 32)
+    assert acts.min() >= 0
+    torch.testing.assert_close(acts[:, :16] - acts[:, 16:], signed.encode(x), rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(saved(x), signed(x), rtol=1e-4, atol=1e-6)
+    fired = saved.encode(torch.from_numpy(EMBEDDINGS.take("hook_fused", EMBEDDINGS.rows("train")))) > 0
+    assert saved.cfg.metadata.num_dead_features == int((~fired.any(0)).sum())
+    sparsity = load_file(tmp_path / "sparsity.safetensors")["sparsity"]
+    torch.testing.assert_close(sparsity, (fired.double().mean(0) + 1e-10).log10().float(), rtol=1e-4, atol=1e-4, check_dtype=False)  # fmt: skip
+    assert training_rows_known(saved, EMBEDDINGS) is None
+    signed.save_inference_model(tmp_path / "stock")
+    assert SAE.load_from_disk(tmp_path / "stock").cfg.architecture() == "abstopk"
+    with pytest.raises(StorageError, match="is an AbsTopK SAE, whose latents have two signs; `sae-lens-meme import"):
+        load_others([tmp_path / "stock"])
+    found = measure(tmp_path / "stock", EMBEDDINGS, only=["reconstruction"], bootstrap=0, progress=False)
+    in_memory = measure(
+        SAE.load_from_disk(tmp_path / "stock"), EMBEDDINGS, only=["reconstruction"], bootstrap=0, progress=False
+    )
+    assert in_memory["reconstruction"].numbers == found["reconstruction"].numbers
+    same = measure(saved, EMBEDDINGS, only=["reconstruction"], bootstrap=0, progress=False)
+    assert found["reconstruction"].numbers["held_out/explained_variance"] == pytest.approx(same["reconstruction"].numbers["held_out/explained_variance"], abs=1e-5)  # fmt: skip
 
 
 @pytest.mark.parametrize(
@@ -332,6 +375,57 @@ def test_wandb_goes_through_saelens(tmp_path, monkeypatch):
     section = SECTION | {"logger": {"log_to_wandb": True, "wandb_log_frequency": 5, "log_weights_to_wandb": False}}
     train(section, out=tmp_path, embeddings=EMBEDDINGS, progress=False)
     assert {"losses/mse_loss", "metrics/l0", "epochs/validation_explained_variance"} <= logged.keys()
+
+
+@pytest.fixture
+def wandb_offline(tmp_path, monkeypatch: pytest.MonkeyPatch):
+    """No account, no network; the folder of its runs."""
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    monkeypatch.setenv("WANDB_SILENT", "true")
+    monkeypatch.setenv("WANDB_DIR", str(tmp_path / "logs"))
+    (tmp_path / "logs").mkdir()
+    return tmp_path / "logs" / "wandb"
+
+
+LOGGED = SECTION | {"logger": {"log_to_wandb": True, "wandb_log_frequency": 5}}
+
+
+def test_wandb_offline_needs_no_account_and_changes_nothing(tmp_path, wandb_offline):
+    import wandb
+
+    train(LOGGED, out=tmp_path / "logged", embeddings=EMBEDDINGS, progress=False)
+    train(SECTION, out=tmp_path / "plain", embeddings=EMBEDDINGS, progress=False)
+    (run,) = wandb_offline.glob("offline-run-*/*.wandb")
+    assert b"validation_explained_variance" in run.read_bytes()
+    assert wandb.run is None
+    weights = [(tmp_path / name / "sae_weights.safetensors").read_bytes() for name in ("logged", "plain")]
+    assert weights[0] == weights[1]
+
+
+def test_a_training_that_stops_closes_its_wandb_run(tmp_path, wandb_offline, monkeypatch: pytest.MonkeyPatch):
+    import wandb
+
+    monkeypatch.setattr(SAETrainer, "step", lambda self, batch: 1 / 0)
+    monkeypatch.setattr(SAETrainer, "train_step", lambda self, **_: 1 / 0, raising=False)
+    with pytest.raises(ConfigError, match="division by zero"):
+        train(LOGGED, out=tmp_path / "sae", embeddings=EMBEDDINGS, progress=False)
+    assert wandb.run is None
+
+
+def test_without_an_account_one_line_says_what_to_do(tmp_path, monkeypatch: pytest.MonkeyPatch):
+    import wandb
+    from wandb.errors import UsageError
+
+    def refuse(**_):
+        raise UsageError("No API key configured. Use `wandb login` to log in.")
+
+    monkeypatch.setattr(wandb, "init", refuse)
+    with pytest.raises(
+        ConfigError, match=r"wandb refuses this config: .*log in; without an account set WANDB_MODE=offline"
+    ):
+        train(LOGGED, out=tmp_path, embeddings=EMBEDDINGS, progress=False)
+    with pytest.raises(ConfigError, match=r"log_to_wandb belongs to the logger; write logger: \{log_to_wandb: ...\}"):
+        load_train_config(SECTION | {"log_to_wandb": True})
 
 
 def test_the_runner_works_as_a_stock_one(tmp_path):

@@ -20,7 +20,7 @@ from sae_lens_meme.corpus.rows import Row
 from sae_lens_meme.corpus.skipped import BadRows, OnBad, place, require_every_class
 from sae_lens_meme.corpus.survey import survey
 from sae_lens_meme.corpus.write import BAD_ROWS, Plan, write_corpus
-from sae_lens_meme.errors import BadImageError, ConfigError, StorageError
+from sae_lens_meme.errors import BadImageError, ConfigError, DataError, StorageError
 from sae_lens_meme.options import Positive, check_value
 from sae_lens_meme.storage import StepFolder, open_dataset, read_finished, read_manifest, sha256_file
 
@@ -102,6 +102,21 @@ def stream_corpus(path: str | Path, split: str = "train") -> IterableDataset:
     if split not in corpus:
         raise ConfigError(f"{path}: has no split {split!r}; it has {', '.join(corpus)}")
     return corpus[split].to_iterable_dataset(num_shards=len(corpus[split].cache_files))
+
+
+def all_rows(corpus: Any) -> Dataset:
+    """All memes of a corpus: its folder, a `DatasetDict` as `load_corpus` gives it, or one `Dataset`.
+
+    Raises:
+        StorageError: the folder is no finished corpus.
+        DataError: it has no column `id` or `image`.
+    """
+    if isinstance(corpus, (str, Path)):
+        return load_rows(corpus)
+    rows = concatenate_datasets([part for part in corpus.values() if len(part)]) if isinstance(corpus, dict) else corpus
+    if missing := {"id", "image"} - set(getattr(rows, "column_names", ())):
+        raise DataError(f"corpus: has no column {', '.join(sorted(missing))}; give memes with id and image")
+    return rows
 
 
 def caption_of(meme: Mapping[str, Any]) -> str | None:

@@ -47,6 +47,12 @@ class Choices:
         """Rows of the embeddings: the memes of a latent, or those of all latents one after the other."""
         return self._rows if latent is None else self._rows[self._part(latent)]
 
+    def strongest(self, most: int) -> list[int]:
+        """Rows of the strongest meme of every latent, then of the next ones, at most so many."""
+        top = self._table.loc[~self._table["last"], :]
+        ranked = top.sort_values(["rank", "latent"], kind="stable")["row"].tolist()
+        return list(dict.fromkeys([*ranked, *self._rows.tolist()]))[:most]
+
     def of(self, latent: int) -> dict[str, list[Any]]:
         """Columns of the page of a latent: an entry a meme."""
         mine = self._table.iloc[self._part(latent)]

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 from sae_lens_meme.dashboard.latents import CONCEPT_COLUMNS, LatentPages
 from sae_lens_meme.dashboard.numbers import clean, short
-from sae_lens_meme.dashboard.sentences import chance, least_change, signed
+from sae_lens_meme.dashboard.sentences import chance
+from sae_lens_meme.dashboard.use import Use, uses
+from sae_lens_meme.dashboard.verdicts import CHANCE, GOOD, beats_always_on, of_concept
+from sae_lens_meme.dashboard.words import Words, listed, several
 from sae_lens_meme.errors import ConfigError
 from sae_lens_meme.evaluators.concepts import Concept
 from sae_lens_meme.report.blocks import number, visible
@@ -36,18 +40,19 @@ def _page(latents: LatentPages, name: str, rows: Any) -> dict[str, Any]:
         "latents": [record["latent"] for record in records],
         "rows": [[record[column] for column in CONCEPT_COLUMNS] for record in records],
         "significant": significant,
-        "sentence": _sentence(name, records[0], by_validation) if records else None,
+        "sentence": _sentence(name, records[0], by_validation, latents.words) if records else None,
         "rivals": _rivals(latents, name),
     }
 
 
-def _sentence(name: str, best: dict[str, Any], by_validation: bool) -> str:
+def _sentence(name: str, best: dict[str, Any], by_validation: bool, words: Words) -> str:
     chosen = "by its F1 on the validation memes" if by_validation else "by q, for want of validation memes"
+    sure, _ = of_concept(best)
     return (
-        f"Latent {best['latent']} is most about {visible(name)}: it was chosen {chosen}. On {number(best['n_test'])} test "
-        f"memes its F1 is {number(best['f1_test'])}, where always saying yes gives {number(best['f1_always_on'])}; its AUROC "
-        f"within source is {number(best['auroc'])} (95 %: {number(best['auroc_low'])} to {number(best['auroc_high'])}), where "
-        f"guessing gives 0.5; q {chance(best['q_global'])}."
+        f"Latent {best['latent']} is most about {words(name)} ({sure}): it was chosen {chosen}. On "
+        f"{several(best['n_test'] or 0, 'test meme')} its F1 is {number(best['f1_test'])}, where always saying yes gives "
+        f"{number(best['f1_always_on'])}; from the latent to the concept its AUROC within source is {number(best['auroc'])} "
+        f"(95 %: {number(best['auroc_low'])} to {number(best['auroc_high'])}), where guessing gives 0.5; q {chance(best['q_global'])}."
     )
 
 
@@ -66,46 +71,84 @@ def glance(latents: LatentPages, pages: list[dict[str, Any]]) -> list[dict[str, 
     return [_glance(latents, page) for page in pages if page["latents"]]
 
 
-CHANCE = 0.5
-"""AUROC of guessing: a latent whose interval holds it is not about the concept."""
-
-
 def _glance(latents: LatentPages, page: dict[str, Any]) -> dict[str, Any]:
     latent = page["latents"][0]
     best = dict(zip(CONCEPT_COLUMNS, page["rows"][0], strict=True))
     effects = [] if latents.effects is None else latents.effects.rows(latent)
     asked = latents.tables.get("question_set")
     decided = (asked.first(latent) or {}).get("class") if asked else None
-    sure = best["f1_test"] is not None and best["f1_always_on"] is not None and best["f1_test"] > best["f1_always_on"]
+    sure, tone = of_concept(best)
     return {
-        "concept": visible(page["name"]),
+        "key": page["name"],
+        "concept": latents.words(page["name"]),
         "latent": latent,
+        "sure": sure,
+        "tone": tone,
         "auroc": f"{number(best['auroc'])} ({number(best['auroc_low'])} to {number(best['auroc_high'])})",
-        "f1": f"{number(best['f1_test'])} / {number(best['f1_always_on'])}",
-        "beats": sure,
+        "f1": number(best["f1_test"]),
+        "always": number(best["f1_always_on"]),
+        "beats": beats_always_on(best),
         "found": (best["auroc_low"] or 0) > CHANCE,
         "driven": {"visual": "the picture", "textual": "the caption", "cross-modal": "both together"}.get(
             str(decided), "not known"
         ),
-        "used": used_for(page["name"], effects),
+        "used": used_for(page["name"], effects, latents.words),
+        "uses": None if (own := own_use(page["name"], effects)) is None else own.beats,
     }
 
 
-def used_for(concept: str, effects: list[dict[str, Any]]) -> str:
-    """Whether taking the latent out moves the concept's own label, beside the largest of its controls."""
-    label = Concept.parse(concept).label if _is_plain(concept) else concept
-    mine = [row for row in effects if row["kind"] == "ablation" and str(row["task"]) == label]
-    if not mine or mine[0].get("delta_all") is None:
-        return "not measured"
-    row = mine[0]
-    control = max(row.get("largest_random") or 0.0, row.get("delta_matched") or 0.0)
-    verdict = "yes" if least_change(row) > control else "no"
-    return f"{verdict}: {visible(label)}={visible(row['class'])} {signed(row['delta_all'])}, controls {number(control)}"
+def used_for(concept: str, effects: list[dict[str, Any]], words: Words) -> str:
+    """Whether the classifier of the concept's own label uses the latent, and which others do."""
+    label, mine = label_of(concept), own_use(concept, effects)
+    others = [visible(use.label) for use in uses(effects) if use.beats and use.label != label]
+    also = f"; {'also ' if mine and mine.beats else ''}used by {listed(others)}" if others else ""
+    if mine is None:
+        return f"{visible(label)}: not measured{also}"
+    verdict = "yes" if mine.beats else "no"
+    return f"{visible(label)}: {verdict} ({words(f'{label}={mine.level}')} {mine.measured}){also}"
 
 
-def _is_plain(concept: str) -> bool:
+def own_use(concept: str, effects: list[dict[str, Any]]) -> Use | None:
+    """What taking the latent out does to the classifier of the concept's label; None where it was not measured."""
+    return next((use for use in uses(effects) if use.label == label_of(concept)), None)
+
+
+def label_of(concept: str) -> str:
+    """A concept that is no predicate on a label stands for itself."""
     try:
-        Concept.parse(concept)
+        return Concept.parse(concept).label
     except ConfigError:
-        return False
-    return True
+        return concept
+
+
+def found(lines: list[dict[str, Any]], latents: LatentPages) -> list[str]:
+    """What the run found, in plain sentences with their counts."""
+    return [*_told(lines), *_driven([line for line in lines if line["found"]]), *_named(latents)]
+
+
+def _told(lines: list[dict[str, Any]]) -> Iterator[str]:
+    if lines:
+        count = {word: sum(line["sure"] == word for line in lines) for word in ("clearly", "weakly", "none found")}
+        yield (
+            f"Of {several(len(lines), 'concept')}, a latent tells {count['clearly']} clearly and {count['weakly']} weakly; for "
+            f"{count['none found']} none was found."
+        )
+
+
+def _driven(told: list[dict[str, Any]]) -> Iterator[str]:
+    """Of the latents that tell a concept: what drives them, and whether they are used."""
+    sides = {"the picture": "drives", "the caption": "drives", "both together": "drive"}
+    driven = {side: sum(line["driven"] == side for line in told) for side in sides}
+    if any(driven.values()):
+        each = [f"{side} {sides[side]} {n}" for side, n in driven.items()]
+        yield f"Of {several(len(told), 'such latent')}, {listed(each)}."
+    asked = [line["uses"] for line in told if line["uses"] is not None]
+    if asked:
+        yield f"The classifier of the concept's own label uses {sum(asked)} of {several(len(asked), 'such latent')}."
+
+
+def _named(latents: LatentPages) -> Iterator[str]:
+    if "naming" in latents.tables:
+        alive = [verdict.word for verdict, fires in zip(latents.verdicts, latents.firing, strict=True) if fires]
+        good = alive.count(GOOD)
+        yield f"{good:,} of {several(len(alive), 'latent')} that fire {'has' if good == 1 else 'have'} a {GOOD}."

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -15,12 +16,15 @@ from safetensors import safe_open
 
 from sae_lens_meme.attributions import STEP, Attributions
 from sae_lens_meme.corpus import caption_of, load_rows
+from sae_lens_meme.embed.options import HEADS
 from sae_lens_meme.embeddings import Embeddings
 from sae_lens_meme.errors import StorageError
 from sae_lens_meme.evaluators.content import EVALUATION
 from sae_lens_meme.evaluators.latents import Latents
-from sae_lens_meme.evaluators.run import LATENTS, sae_weights
+from sae_lens_meme.evaluators.run import LATENTS, load_sae, sae_weights
+from sae_lens_meme.hooks import read_memeclip_checkpoint
 from sae_lens_meme.storage import read_finished, read_json, sha256_json
+from sae_lens_meme.train.step import LOG
 
 
 @dataclass(frozen=True)
@@ -36,6 +40,12 @@ class Inputs:
     corpus: Any = None
     """The corpus as one dataset, or None."""
     attribution: Attributions | None = None
+    sae: Any = None
+    """The SAE itself, for what `read` says of each meme, or None."""
+    heads: Any = None
+    """MemeCLIP's, where the embeddings were fused with them."""
+    training: list[dict[str, Any]] = field(default_factory=list)
+    """What was logged in training, a record an epoch."""
     fingerprint: dict[str, Any] = field(default_factory=dict)
 
     @cached_property
@@ -91,6 +101,9 @@ def read_inputs(
         decoder=_decoder(Path(sae)),
         corpus=None if corpus is None else load_rows(corpus).cast_column("image", Image(decode=False)),
         attribution=None if attribution is None else Attributions.load(attribution),
+        sae=load_sae(sae, content["sae"]["hook"]),
+        heads=_heads(memes),
+        training=_training(Path(sae) / LOG),
         fingerprint={
             "evaluation": sha256_json(manifest["files"]),
             "sae": weights,
@@ -104,6 +117,19 @@ def read_inputs(
 def _require_same(evaluated: Any, given: Any, folder: Path, what: str) -> None:
     if evaluated != given:
         raise StorageError(f"{folder}: was not made from {what}; give the folder that `evaluate` was given")
+
+
+def _heads(memes: Embeddings) -> Any:
+    file = memes.path / HEADS if memes.path else None
+    return read_memeclip_checkpoint(file).heads if file is not None and file.is_file() else None
+
+
+def _training(log: Path) -> list[dict[str, Any]]:
+    """Empty where another program trained the SAE."""
+    try:
+        return [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines()]
+    except (OSError, ValueError):
+        return []
 
 
 def _decoder(sae: Path) -> np.ndarray:

@@ -16,6 +16,9 @@ from sae_lens_meme.dashboard.nearest import nearest
 from sae_lens_meme.dashboard.numbers import short, shorts
 from sae_lens_meme.dashboard.options import DashboardOptions
 from sae_lens_meme.dashboard.tables import ByLatent, generic_columns
+from sae_lens_meme.dashboard.use import use_of
+from sae_lens_meme.dashboard.verdicts import Verdict, of_name
+from sae_lens_meme.dashboard.words import Words
 from sae_lens_meme.projection import FEWEST_FOR_UMAP, project
 
 ALPHA = 0.05
@@ -29,6 +32,7 @@ EFFECT_COLUMNS = (
     *("task", "class", "kind", "multiplier", "head", "n", "delta_all", "delta_all_low", "delta_all_high"),
     *("delta_random", "delta_matched", "largest_random"),
 )
+"""The page gets `beats` beside them: whether the classifier of the label uses the latent."""
 
 
 class LatentPages:
@@ -41,6 +45,7 @@ class LatentPages:
         self.tables = {name: table for name, table in found.items() if table is not None}
         self.generic = generic_columns(inputs.evaluation, self.tables)
         self.firing = np.diff(inputs.latents.csc().indptr)
+        self.words = Words(inputs.memes)
 
     @cached_property
     def concepts(self) -> ByLatent | None:
@@ -69,6 +74,18 @@ class LatentPages:
         return ByLatent.of(table.loc[table["published"].astype(bool), :], self.d_sae)
 
     @cached_property
+    def verdicts(self) -> list[Verdict]:
+        """Of each latent's name."""
+        named = self.tables.get("naming")
+        rows = [None if named is None else named.first(latent) for latent in range(self.d_sae)]
+        return [of_name(row, self._named_concept(latent, row), self.words) for latent, row in enumerate(rows)]
+
+    def _named_concept(self, latent: int, naming: dict[str, Any] | None) -> dict[str, Any] | None:
+        if self.concepts is None or naming is None or naming.get("kind") != "concept":
+            return None
+        return next((row for row in self.concepts.rows(latent) if str(row["concept"]) == naming["name"]), None)
+
+    @cached_property
     def choices(self) -> Choices:
         """The memes of each latent."""
         o = self.options
@@ -85,6 +102,7 @@ class LatentPages:
             "name": column(named, "name"),
             "name_kind": column(named, "kind"),
             "holds": column(named, "holds"),
+            "verdict": [verdict.word for verdict in self.verdicts],
             "auroc": column(named, "auroc"),
             "fires": [short(share) for share in self.firing / max(1, self.inputs.latents.n_samples)],
             "largest": shorts(largest),
@@ -103,7 +121,7 @@ class LatentPages:
             "answers": self.answers(latent, effects),
             "histogram": self._histogram(latent),
             "concepts": self._concepts(latent),
-            "effects": [[row.get(name) for name in EFFECT_COLUMNS] for row in effects],
+            "effects": [[*(row.get(name) for name in EFFECT_COLUMNS), _beats(row)] for row in effects],
             "memes": memes,
             "neighbours": self._neighbours(latent),
             "tables": {
@@ -122,10 +140,10 @@ class LatentPages:
         matrix = self.inputs.latents.csc()
         values = matrix.data[matrix.indptr[latent] : matrix.indptr[latent + 1]]
         return [
-            sentences.about(first("naming")),
+            sentences.about(first("naming"), self.verdicts[latent], self.words),
             sentences.frequency(len(values), self.inputs.latents.n_samples, float(values.max(initial=0.0))),
             sentences.drives(first("question_set")),
-            sentences.used(list(effects)),
+            sentences.used(list(effects), self.words),
             sentences.again(first("stability")),
             sentences.alike(alike),
         ]
@@ -179,6 +197,10 @@ class LatentPages:
             for latent, point in zip(alive, layout(self._unit[alive], seed=self.options.seed), strict=True):
                 points[latent] = point
         return points
+
+
+def _beats(row: dict[str, Any]) -> bool | None:
+    return None if row.get("delta_all") is None else use_of(row).beats
 
 
 def tsne(x: np.ndarray, *, seed: int = 0) -> np.ndarray:

@@ -11,7 +11,9 @@ from sae_lens_meme.dashboard.choices import Choices
 from sae_lens_meme.dashboard.inputs import Inputs
 from sae_lens_meme.dashboard.nearest import nearest
 from sae_lens_meme.dashboard.numbers import clean, short
-from sae_lens_meme.labels import LEVELS
+from sae_lens_meme.dashboard.options import DashboardOptions
+from sae_lens_meme.dashboard.readings import Readings
+from sae_lens_meme.dashboard.words import Words
 
 
 class MemePages:
@@ -22,26 +24,47 @@ class MemePages:
             pictures of one page.
     """
 
-    def __init__(self, inputs: Inputs, choices: Choices, nearest: int):
-        self.inputs, self._nearest = inputs, nearest
+    def __init__(self, inputs: Inputs, choices: Choices, words: Words, options: DashboardOptions):
+        self.inputs, self._words, self._nearest = inputs, words, options.nearest
         self.rows = np.array(list(dict.fromkeys(choices.rows().tolist())), dtype=np.int64)
         self._choices = choices
         self.place = {int(row): i for i, row in enumerate(self.rows)}
         self._labels = {name: inputs.memes.label(name) for name in inputs.memes.label_names}
+        self.readings = Readings(inputs, words)
+        self._read = set(choices.strongest(options.readings)) if self.readings.possible else set()
 
     def __len__(self) -> int:
         return len(self.rows)
 
+    @property
+    def n_read(self) -> int:
+        """Memes whose page says what `read` says."""
+        return len(self._read)
+
     def search(self) -> dict[str, list[Any]]:
-        """Ids and captions, and the memes of each latent: what a search looks through."""
+        """Ids, captions and labels, and the memes of each latent: what a search looks through."""
         captions, ids = self.inputs.captions, self.inputs.memes.ids
         return {
             "id": [clean(str(ids[row])) for row in self.rows],
             "caption": [None if captions[row] is None else clean(str(captions[row])) for row in self.rows],
+            **self._searched_labels(),
             "of": [
                 [self.place[int(row)] for row in self._choices.rows(latent)]
                 for latent in range(self.inputs.latents.d_sae)
             ],
+        }
+
+    def _searched_labels(self) -> dict[str, list[Any]]:
+        """Each level of a label, by key and as it is shown, and of each meme the places of its levels."""
+        place: dict[str, int] = {}
+        has = []
+        for row in self.rows:
+            known = [f"{name}={label.values[row]}" for name, label in self._labels.items() if label.known[row]]
+            has.append([place.setdefault(level, len(place)) for level in known])
+        keys = [clean(level) for level in place]
+        return {
+            "level": [[key, clean(self._words.shown(level))] for key, level in zip(keys, place, strict=True)],
+            "has": has,
         }
 
     def pages(self, places: range) -> list[dict[str, Any]]:
@@ -52,7 +75,8 @@ class MemePages:
             {
                 "split": str(memes.splits[row]),
                 "source": clean(str(memes.sources[row])),
-                "labels": [[clean(name), _level(name, label, row)] for name, label in self._labels.items()],
+                "labels": [[clean(name), self._level(name, label, row)] for name, label in self._labels.items()],
+                "reading": self.readings.of(int(row)) if int(row) in self._read else None,
                 "latents": self._latents(row),
                 "nearest": near,
             }
@@ -71,6 +95,10 @@ class MemePages:
         order = active[np.argsort(-latents.values[row][active], kind="stable")]
         return [[int(latents.indices[row, i]), short(latents.values[row, i])] for i in order]
 
+    def _level(self, name: str, label: Any, row: int) -> str | None:
+        """What the value is called; None where it is missing."""
+        return clean(self._words.level(name, label.values[row])) if label.known[row] else None
+
     def _neighbours(self, places: range) -> list[list[list[Any]]]:
         """Of the memes that are shown, the nearest by cosine at the SAE's hook."""
         return [
@@ -83,12 +111,3 @@ class MemePages:
         """Of all memes at once: part by part the embeddings would be read again for each."""
         hook, memes = self.inputs.evaluation["sae"]["hook"], self.inputs.memes
         return nearest(lambda places: memes.take(hook, self.rows[places]), len(self.rows), self._nearest)
-
-
-def _level(name: str, label: Any, row: int) -> Any:
-    """The value and, for one of the eight labels, what it is called; None where it is missing."""
-    if not label.known[row]:
-        return None
-    value = label.values[row]
-    called = LEVELS.get(name, {}).get(value) if not isinstance(value, str) else None
-    return clean(f"{value} ({called.replace('_', ' ')})" if called else str(value))

@@ -1,19 +1,43 @@
-"""Which sections of the report cannot be, and why: a sentence each."""
+"""What the report cannot show: a plain sentence each, with why, and what would make it possible."""
 
 from __future__ import annotations
+
+from typing import Any
 
 from sae_lens_meme.dashboard.inputs import Inputs
 from sae_lens_meme.report.blocks import visible
 
-_NEEDED = {
-    "concept_alignment": "Bars of concepts",
-    "influence": "Bars of what an edit of a latent does to a classifier",
-    "naming": "Names of latents",
-    "question_set": "Whether picture or caption drives a latent",
-    "stability": "Whether a latent comes again with another seed",
-    "monosemanticity": "Whether the memes of a latent look alike",
-    "cross_modal": "The cross-modal weight of a latent",
+_WANTED = {
+    "concept_alignment": ("which latent is most about which concept", "give the memes labels and evaluate again"),
+    "influence": ("what an edit of a latent does to a classifier", "give the memes labels and evaluate again"),
+    "naming": ("what latents are called", "give the memes captions or labels and evaluate again"),
+    "question_set": (
+        "whether picture or caption drives a latent",
+        "embed with image and text embeddings, and train the SAE on their fusion",
+    ),
+    "stability": ("whether a latent comes again with another seed", "evaluate with --stability-seeds 1"),
+    "monosemanticity": ("whether the memes of a latent look alike", "evaluate it (--only monosemanticity)"),
+    "cross_modal": ("how near picture and caption of a latent's memes are", "embed with image and text embeddings"),
+    "subgroups": ("whether some memes are treated worse", "give the memes labels or groups of 20 test memes and more"),
+    "probes": ("what each label's classifier reads from the latents", "give the memes labels and evaluate again"),
 }
+"""Of each evaluator that the report always speaks of: what it shows, and what it needs."""
+_ALSO = {
+    "contest": ("what neurons and other simple units recover", "give the memes labels"),
+    "confounders": (
+        "whether a latent tells apart memes that share picture or caption",
+        "add such memes, or give pairs of ids (`evaluate confounders.pairs=FILE`)",
+    ),
+    "baselines": ("how many pairs random directions find", "give the memes labels"),
+    "stock_evals": ("what a classifier loses with the SAE spliced in", "give the memes labels"),
+    "cross_concept": ("which concepts share latents", "give the memes two labels or more"),
+    "answer_key": ("how far planted factors are found", "only planted memes have an answer key (--answer-key)"),
+    "attribution": (
+        "whether words and regions are the planted ones",
+        "only planted memes have an answer key (--answer-key and --attribution)",
+    ),
+}
+"""Of the others, where they were tried."""
 
 
 def missing(inputs: Inputs) -> dict[str, str]:
@@ -30,8 +54,16 @@ def missing(inputs: Inputs) -> dict[str, str]:
     if not inputs.memes.label_names:
         found["labels"] = "Labels are not shown: these memes have none."
     skipped = inputs.evaluation["skipped"]
-    for name, what in _NEEDED.items():
+    for name, (what, needs) in _WANTED.items():
         if name not in inputs.tables:
-            reason = visible(skipped.get(name, "the evaluation left it out")).rstrip(".")
-            found[name] = f"{what}: not measured ({reason})."
+            found[name] = _sentence(what, skipped.get(name, "the evaluation left it out"), needs)
+    for name, reason in skipped.items():
+        if name not in _WANTED:
+            what, needs = _ALSO.get(name, (f"what {name.replace('_', ' ').replace('/', ' with ')} gives", ""))
+            found[f"evaluate {name}"] = _sentence(what, reason, needs)
     return found
+
+
+def _sentence(what: Any, why: str, needs: str) -> str:
+    remedy = f"; to change that, {needs}" if needs else ""
+    return visible(f"The report cannot say {what}, because {str(why).rstrip('.')}{remedy}.")

@@ -26,6 +26,8 @@ class DashboardOptions(Options):
     """How the decoders are laid out. UMAP spends about 40 s on compiling in each run, t-SNE none."""
     nearest: Count = 8
     """Nearest memes on the page of a meme."""
+    readings: Count = 300
+    """Memes whose page says what `read` says, the strongest of each latent first; each takes some 30 ms."""
     single_file_mb: Count = 50
     """Above this size the pictures and details go into a folder beside the page; 0 always does that."""
     seed: Count = 0

@@ -13,7 +13,8 @@ from typing import Any, NamedTuple
 from jinja2 import Environment, PackageLoader, PrefixLoader, StrictUndefined
 
 from sae_lens_meme.dashboard.numbers import to_script
-from sae_lens_meme.report.blocks import blocks, cautions, heading, verdicts, visible
+from sae_lens_meme.dashboard.words import Words
+from sae_lens_meme.report.blocks import Block, blocks, heading, verdicts
 
 VENDORED = ("preact.umd.js", "hooks.umd.js", "htm.umd.js")
 APP = ("store.js", "charts.js", "memes.js", "list.js", "latent.js", "others.js", "main.js")
@@ -27,12 +28,6 @@ class Part(NamedTuple):
 
     name: str
     make: Callable[[], Any]
-
-
-def _fairness(evaluation: dict[str, Any]) -> list[str]:
-    """What the audit of subgroups concludes, where there was one."""
-    verdict = evaluation["results"].get("subgroups", {}).get("verdict")
-    return [visible(verdict)] if verdict else []
 
 
 def application() -> tuple[str, str]:
@@ -57,7 +52,12 @@ def policy(script: str, style: str, beside: bool) -> str:
 
 
 def write_page(
-    path: Path, evaluation: dict[str, Any], core: dict[str, Any], shown: dict[str, Any], parts: Iterable[Part] | None
+    path: Path,
+    evaluation: dict[str, Any],
+    words: Words,
+    core: dict[str, Any],
+    shown: dict[str, Any],
+    parts: Iterable[Part] | None,
 ) -> None:
     """Write the page; `parts` go into it one after the other, None: they lie beside it."""
     script, style = application()
@@ -74,10 +74,8 @@ def write_page(
         style=style,
         core=to_script(core),
         heading=heading(evaluation),
-        verdicts=verdicts(evaluation),
-        cautions=cautions(evaluation),
-        fairness=_fairness(evaluation),
-        blocks=blocks(evaluation),
+        verdicts=[words.shown(line) for line in verdicts(evaluation)],
+        blocks=[_named(block, words) for block in blocks(evaluation)],
         **shown,
     )
     before, after = page.split(_PARTS_HERE)
@@ -93,22 +91,32 @@ def part_script(part: Part) -> str:
     return f"saeLensMemePart({json.dumps(part.name)}, {to_script(to_script(part.make()))});\n"
 
 
-def charts(evaluation: dict[str, Any]) -> list[dict[str, Any]]:
-    """The sections that have an axis, with their rows."""
-    keys = ("measure", "value", "low", "high", "controls")
+def charts(evaluation: dict[str, Any], words: Words) -> list[dict[str, Any]]:
+    """The sections that have an axis, with their rows; `block` is the place of the section's table on the page."""
+    keys = ("value", "low", "high")
+    of = {section["title"]: [] for section in evaluation["sections"]}
+    for row in evaluation["table"]:
+        of.setdefault(row["section"], []).append(row)
+    shown = [section for section in evaluation["sections"] if of[section["title"]]]
     return [
         {
-            "title": section["title"],
+            "block": i,
+            "title": words.shown(section["title"]),
             "axis": section["axis"],
             "rows": [
-                {key: list(row[key].items()) if key == "controls" else row[key] for key in keys}
-                for row in evaluation["table"]
-                if row["section"] == section["title"]
+                {"measure": words.shown(row["measure"]), "controls": list(row["controls"].items())}
+                | {key: row[key] for key in keys}
+                for row in of[section["title"]]
             ],
         }
-        for section in evaluation["sections"]
+        for i, section in enumerate(shown)
         if section["axis"]
     ]
+
+
+def _named(block: Block, words: Words) -> Block:
+    rows = [[words.shown(row[0]), *row[1:]] for row in block.rows]
+    return block._replace(title=words.shown(block.title), note=words.shown(block.note), rows=rows)
 
 
 def _hash(text: str) -> str:

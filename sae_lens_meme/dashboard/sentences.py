@@ -4,10 +4,16 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
+from sae_lens_meme.dashboard.use import Use, signed, uses
+from sae_lens_meme.dashboard.verdicts import Verdict
+from sae_lens_meme.dashboard.words import Words, listed, several
+from sae_lens_meme.hooks.names import IMAGE_EMBED, TEXT_EMBED
 from sae_lens_meme.report.blocks import number, visible
 
 DENSE = 0.1
 """A latent that fires on a larger share of the memes is called dense: SAEBench's bound."""
+
+_SIDES = {IMAGE_EMBED: "Pictures", TEXT_EMBED: "Captions", "cross_modal": "Pictures with captions"}
 
 Row = dict[str, Any]
 
@@ -20,33 +26,31 @@ class Answer(NamedTuple):
     tone: str
 
 
-def about(naming: Row | None) -> Answer:
+def about(naming: Row | None, verdict: Verdict, words: Words) -> Answer:
+    """The name, one verdict on it, and the numbers behind it."""
     question = "What is it about?"
     if naming is None:
-        return Answer(question, "Not measured: latents were not named in this evaluation.", "unknown")
+        return Answer(question, f"Not measured: {verdict.reason}.", "unknown")
     if not naming.get("name"):
-        return Answer(
-            question, _sentence(f"Nothing that we could name: {naming.get('reason') or 'no candidate'}"), "poor"
-        )
-    name = f"“{visible(naming['name'])}” ({naming.get('kind') or 'name'})."
+        return Answer(question, _sentence(f"Nothing that we could name: {verdict.reason}"), verdict.tone)
+    name = f"“{words(naming['name'])}”, {'a word of captions' if naming.get('kind') == 'word' else 'a label'}."
+    said = _sentence(f"{verdict.word[:1].upper()}{verdict.word[1:]}: {verdict.reason}")
     if naming.get("auroc") is None:
-        return Answer(question, f"{name} The held-out memes allow no test of this name.", "unknown")
+        return Answer(question, f"{name} {said}", verdict.tone)
     evidence = (
-        f"On {number(naming['n'])} held-out memes it tells which fire with AUROC {number(naming['auroc'])}"
-        f"{_interval(naming, 'auroc')}, where guessing gives 0.5; q {chance(naming.get('q'))}."
+        f"From the name to the latent: AUROC {number(naming['auroc'])}{_interval(naming, 'auroc')} on "
+        f"{several(int(naming['n']), 'held-out meme')}, where guessing gives 0.5; q {chance(naming.get('q'))}."
     )
-    if naming.get("holds"):
-        return Answer(question, f"{name} {evidence} The name holds, as far as this AUROC goes.", "good")
-    return Answer(question, f"{name} {evidence} The name does not hold: do not use it.", "poor")
+    return Answer(question, f"{name} {said} {evidence}", verdict.tone)
 
 
 def frequency(firing: int, n: int, largest: float) -> Answer:
     question = "How often does it fire?"
     if not firing:
-        return Answer(question, f"Never: it is dead on these {n:,} memes.", "poor")
-    text = f"On {firing:,} of {n:,} memes ({firing / n:.1%}), at most with {number(largest)}."
+        return Answer(question, f"Never: it is dead on these {several(n, 'meme')}.", "poor")
+    text = f"On {firing:,} of {several(n, 'meme')} ({firing / n:.1%}), at most with {number(largest)}."
     if firing / n > DENSE:
-        text = f"{text} It is dense: over {DENSE:.0%} of the memes fire it."
+        text = f"{text} It is dense: over {DENSE:.0%} of the memes fire it, which is no fault."
     return Answer(question, text, "fact")
 
 
@@ -78,29 +82,33 @@ def drives(row: Row | None) -> Answer:
     )
 
 
-def used(effects: list[Row]) -> Answer:
-    """`effects`: the published row of each task for ablation; the control of each beside it."""
-    question = "Does a classifier use it?"
-    ablations = [row for row in effects if row["kind"] == "ablation" and row.get("delta_all") is not None]
-    if not ablations:
+def used(effects: list[Row], words: Words) -> Answer:
+    """`effects`: the published row of each label; the control of each beside it."""
+    question = "Which classifiers use it?"
+    found = uses(effects)
+    if not found:
         return Answer(question, "Not measured: no ablation in this evaluation.", "unknown")
-    beating = [
-        row
-        for row in ablations
-        if least_change(row) > max(row.get(name) or 0.0 for name in ("largest_random", "delta_matched"))
-    ]
-    shown = max(beating or ablations, key=lambda row: abs(row["delta_all"]))
+    using = [use for use in found if use.beats]
+    shown = max(using or found, key=lambda use: abs(use.change))
+    row = shown.row
     effect = (
-        f"Taking it out changes the probability of {visible(shown['task'])}={visible(shown['class'])} by "
-        f"{signed(shown['delta_all'])}{_interval(shown, 'delta_all')} over {number(shown['n'])} memes; as large a step in "
-        f"a random direction changes it by {number(shown.get('delta_random'))} (the largest of any latent's: "
-        f"{number(shown.get('largest_random'))}), a latent that fires as often by {number(shown.get('delta_matched'))}"
+        f"Taking it out changes the probability of {words(f'{shown.label}={shown.level}')} by {signed(shown.change)}"
+        f"{_interval(row, 'delta_all')} over {several(int(row['n']), 'meme')}; as large a step in a random direction changes "
+        f"it by {number(row.get('delta_random'))} (the largest of any latent's: {number(row.get('largest_random'))}), a "
+        f"latent that fires as often by {number(row.get('delta_matched'))}."
     )
-    if beating:
-        others = sorted({visible(row["task"]) for row in beating} - {visible(shown["task"])})
-        more = f" Also {', '.join(others)}." if others else ""
-        return Answer(question, f"Yes. {effect}.{more}", "good")
-    return Answer(question, f"No more than chance. {effect}.", "poor")
+    if not using:
+        return Answer(
+            question, f"None of {several(len(found), 'label')}: it moves no more than the controls. {effect}", "poor"
+        )
+    others = [visible(use.label) for use in found if not use.beats]
+    rest = f", not {listed(others)}" if others else ""
+    return Answer(question, f"{_of(using)}{rest}. {effect}", "good")
+
+
+def _of(using: list[Use]) -> str:
+    which = listed([visible(use.label) for use in using])
+    return f"{'That' if len(using) == 1 else 'Those'} of {which}"
 
 
 def again(row: Row | None) -> Answer:
@@ -114,38 +122,24 @@ def again(row: Row | None) -> Answer:
 
 
 def alike(rows: list[Row]) -> Answer:
+    """Each side by itself: a latent of pictures need not fire on captions that are alike."""
     question = "Do its memes look alike?"
     known = [row for row in rows if row.get("ms") is not None]
     if not known:
         reason = rows[0].get("reason") if rows else "monosemanticity was not measured"
         return Answer(question, _sentence(f"Not known: {reason or 'too few memes fire it'}"), "unknown")
+    beaten = [row.get("q") is not None and row["q"] < 0.05 for row in known]
     parts = [
-        f"{visible(str(row['reference']).removeprefix('hook_').replace('_', ' '))} {number(row['ms'])} "
-        f"(chance within source {number(row.get('chance_within_source'))}, q {chance(row.get('q'))})"
-        for row in known
+        f"{_SIDES.get(str(row['reference']), visible(str(row['reference'])))}: {'yes' if more else 'no more than chance'}, mean "
+        f"cosine {number(row['ms'])} (chance within source {number(row.get('chance_within_source'))}, q {chance(row.get('q'))})"
+        for row, more in zip(known, beaten, strict=True)
     ]
-    beaten = [row for row in known if row.get("q") is not None and row["q"] < 0.05]
-    text = f"Mean cosine of memes that fire it: {'; '.join(parts)}."
-    return Answer(
-        question, f"{'More than chance' if beaten else 'No more than chance'}. {text}", "good" if beaten else "poor"
-    )
+    return Answer(question, f"{'; '.join(parts)}.", "good" if all(beaten) else "fact" if any(beaten) else "poor")
 
 
 def chance(q: float | None) -> str:
     """A p- or q-value; the smallest float is no zero."""
     return "below 1e-300" if q == 0 else number(q)
-
-
-def signed(value: float) -> str:
-    return f"{'+' if value > 0 else '−' if value < 0 else ''}{number(abs(value))}"
-
-
-def least_change(row: Row) -> float:
-    """The end of the interval that is nearer to no change; 0 where the interval holds no change."""
-    low, high = row.get("delta_all_low"), row.get("delta_all_high")
-    if low is None or high is None:
-        return 0.0
-    return 0.0 if low <= 0 <= high else min(abs(low), abs(high))
 
 
 def _interval(row: Row, name: str) -> str:

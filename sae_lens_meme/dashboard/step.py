@@ -8,7 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from sae_lens_meme.dashboard import page
-from sae_lens_meme.dashboard.concepts import concept_pages, glance
+from sae_lens_meme.dashboard.concepts import concept_pages, found, glance
+from sae_lens_meme.dashboard.doubts import doubts
+from sae_lens_meme.dashboard.fairness import treated_worse
 from sae_lens_meme.dashboard.inputs import Inputs, read_inputs
 from sae_lens_meme.dashboard.latents import CONCEPT_COLUMNS, EFFECT_COLUMNS, LatentPages
 from sae_lens_meme.dashboard.memes import MemePages
@@ -17,10 +19,12 @@ from sae_lens_meme.dashboard.numbers import clean, to_script
 from sae_lens_meme.dashboard.options import DashboardOptions
 from sae_lens_meme.dashboard.pictures import data_uris
 from sae_lens_meme.dashboard.sentences import DENSE
+from sae_lens_meme.dashboard.use import DEFINITION
+from sae_lens_meme.dashboard.verdicts import TONES
 from sae_lens_meme.progress import progress_bar
 from sae_lens_meme.storage import StepFolder, sha256_json
 
-SCHEMA = 1
+SCHEMA = 2
 REPORT, BESIDE = "report.html", "report_data"
 LATENTS, MEMES, PICTURES = 32, 64, 32
 """Latents, memes and pictures a part."""
@@ -84,7 +88,7 @@ def write_report(
 
 def _write(folder: StepFolder, inputs: Inputs, options: DashboardOptions, progress: bool) -> None:
     latents = LatentPages(inputs, options)
-    memes = MemePages(inputs, latents.choices, options.nearest)
+    memes = MemePages(inputs, latents.choices, latents.words, options)
     concepts = concept_pages(latents)
     parts = list(_parts(latents, memes, concepts, options))
     beside = _estimated_bytes(latents, memes, options) > options.single_file_mb * 1e6
@@ -92,11 +96,16 @@ def _write(folder: StepFolder, inputs: Inputs, options: DashboardOptions, progre
         "latents": latents.index(),
         "concepts": [concept["name"] for concept in concepts],
         "concept_columns": CONCEPT_COLUMNS,
-        "effect_columns": EFFECT_COLUMNS,
+        "effect_columns": (*EFFECT_COLUMNS, "beats"),
+        "use": DEFINITION,
+        "called": latents.words.changed(_keys(latents)),
+        "tones": TONES,
         "columns": latents.generic,
-        "charts": page.charts(inputs.evaluation),
+        "charts": page.charts(inputs.evaluation, latents.words),
         "n_memes": len(inputs.memes),
         "n_shown": len(memes),
+        "n_read": memes.n_read,
+        "no_sides": memes.readings.no_sides,
         "sizes": {"latents": LATENTS, "memes": MEMES, "pictures": PICTURES},
         "dense": DENSE,
         "map": {"umap": "UMAP", "tsne": "t-SNE"}[options.map],
@@ -108,15 +117,34 @@ def _write(folder: StepFolder, inputs: Inputs, options: DashboardOptions, progre
         "missing": missing(inputs),
         "beside": BESIDE if beside else None,
     }
-    shown = {"glance": glance(latents, concepts), "missing": list(missing(inputs).values())}
+    lines = glance(latents, concepts)
+    shown = {
+        "glance": lines,
+        "missing": list(missing(inputs).values()),
+        "doubts": doubts(inputs, latents, lines),
+        "fairness": treated_worse(inputs, latents.words),
+        "found": found(lines, latents),
+        "use": DEFINITION,
+    }
     with progress_bar("dashboard", len(parts), unit="parts", show=progress) as advance:
         if beside:
             for part in parts:
                 folder.write(f"{BESIDE}/{part.name}.js", partial(_write_part, part))
                 advance(1)
         counted = None if beside else _counted(parts, advance)
-        folder.write(REPORT, lambda path: page.write_page(path, inputs.evaluation, core, shown, counted))
+        folder.write(REPORT, lambda path: page.write_page(path, inputs.evaluation, latents.words, core, shown, counted))
     folder.finish(latents=latents.d_sae, memes=len(memes), single_file=not beside)
+
+
+def _keys(latents: LatentPages) -> Iterator[str]:
+    """Every text that stands for a label or a concept in the data."""
+    yield from latents.concept_names
+    if (named := latents.tables.get("naming")) is not None:
+        names = zip(named.column("name"), named.column("kind"), strict=True)
+        yield from (name for name, kind in names if name is not None and kind == "concept")
+    if (effects := latents.effects) is not None:
+        rows = effects.table[["task", "class"]].drop_duplicates()
+        yield from (f"{task}={level}" for task, level in rows.itertuples(index=False))
 
 
 def _parts(

@@ -41,7 +41,8 @@ class Encoder:
         from sae_lens_meme.hooks import HookedMemeCLIP
 
         device = pick_device(options.device)
-        model = HookedMemeCLIP.from_pretrained(options.model, fusion=options.fusion, device=device)
+        name = options.model if options.weights is None else f"{options.model}@{options.weights}"
+        model = HookedMemeCLIP.from_pretrained(name, fusion=options.fusion, device=device)
         dtype = _dtype(options.dtype, device)
         return cls(_cast(model, dtype, device), device, dtype, options.batch_size, _workers(options.workers))
 

@@ -163,7 +163,7 @@ class Baselines(Evaluator):
         rows = [{key: row[key] for key in COLUMNS} for row in rows]
         counts = {(row["protocol"], row["baseline"]): _measures(row, unfit, settings.alpha) for row in rows}
         of_draws = [measure for protocol, draws in drawn.items() for measure in _of_draws(draws, protocol)]
-        unmixed = "; ".join(_not_converged(name, fit) for name, fit in fits.items() if fit.converged is False)
+        unmixed = "; ".join(said for name, fit in fits.items() if (said := fit.doubt(UNITS[name][0])))
         sections = _show(counts, settings.alpha, settings.n_permutations, unmixed)
         measures = [measure for found in counts.values() for measure in found.values()] + of_draws
         for name, fit in fits.items():
@@ -214,10 +214,6 @@ def _of_draws(draws: list[dict[str, Number]], protocol: str) -> list[Measure]:
 
 def _with_pairs(draws: list[dict[str, Number]], family: str = "global") -> int:
     return sum(bool(draw[f"n_significant_{family}"]) for draw in draws)
-
-
-def _not_converged(name: str, fit: Fitted) -> str:
-    return f"{UNITS[name][0]} did not converge in {fit.steps:,} steps: its components are not independent yet"
 
 
 def _measures(row: dict[str, Any], unfit: Mapping[str, str], alpha: float) -> dict[str, Measure]:

@@ -39,6 +39,12 @@ class Fitted(NamedTuple):
     """Of an iterative fit, and whether it converged."""
     converged: bool | None = None
 
+    def doubt(self, name: str) -> str | None:
+        """Says of an iterative fit that it stopped before it converged; None where there is nothing to say."""
+        if self.converged is not False:
+            return None
+        return f"{name} did not converge in {self.steps:,} step{'s' * (self.steps != 1)}: its components are not independent yet"
+
 
 def directions(
     embeddings: Embeddings,

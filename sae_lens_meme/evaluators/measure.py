@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
@@ -17,9 +18,19 @@ from sae_lens_meme.evaluators.context import Context
 from sae_lens_meme.evaluators.latents import encode
 from sae_lens_meme.evaluators.options import EvaluateOptions
 from sae_lens_meme.evaluators.result import Result
-from sae_lens_meme.evaluators.run import load_others, load_sae, require_same_memes, run_evaluators
+from sae_lens_meme.evaluators.run import (
+    load_others,
+    load_sae,
+    require_sae,
+    require_same_memes,
+    run_evaluators,
+    stock_sae,
+)
 from sae_lens_meme.planted import read_answer_key
-from sae_lens_meme.report import draw_figure, report_fragment, report_text
+from sae_lens_meme.report import draw_figure, figure_of, report_fragment, report_text
+
+if TYPE_CHECKING:
+    from sae_lens_meme.evaluators.latent_table import LatentTable
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,6 +41,10 @@ class Evaluation:
     """As in `evaluation.json`."""
     results: Mapping[str, Result]
     """By evaluator: `numbers`, `explain`, `table`, `verdict`."""
+    sae: Any = None
+    embeddings: Any = None
+    latents: Any = None
+    """The `Latents` of every meme."""
 
     def __getitem__(self, evaluator: str) -> Result:
         if evaluator not in self.results:
@@ -45,17 +60,29 @@ class Evaluation:
         ]
         return pd.DataFrame(rows)
 
-    def figure(self, path: str | Path) -> Path:
-        """Draw the figure of an evaluation as a PNG.
+    def figure(self, path: str | Path | None = None) -> Any:
+        """The figure of an evaluation: written as a PNG, of which the path comes back, or as a matplotlib `Figure`.
 
         Raises:
             ConfigError: none of these evaluators is drawn.
         """
-        if not draw_figure(self.content, Path(path)):
+        drawn = figure_of(self.content) if path is None else draw_figure(self.content, Path(path))
+        if not drawn:
             raise ConfigError(
                 f"nothing of {', '.join(self.results) or 'this evaluation'} is drawn; evaluate contest too"
             )
-        return Path(path)
+        return drawn if path is None else Path(path)
+
+    def latent_table(self, corpus: Any = None, *, n: int = 50) -> LatentTable:
+        """The latents that fire on most held-out memes, a row each; in a notebook with pictures of their whole range.
+
+        Args:
+            corpus: a `datasets.DatasetDict` or `Dataset` with `id` and `image`, or the folder of a corpus.
+            n: rows.
+        """
+        from sae_lens_meme.evaluators.latent_table import latent_table
+
+        return latent_table(self, corpus, n)
 
     def __str__(self) -> str:
         return report_text(self.content)
@@ -90,7 +117,7 @@ def measure(
     chosen = EvaluateOptions(**options)
     chosen.check()
     memes = memes.without_contaminated() if chosen.exclude_contaminated else memes
-    dictionary = load_sae(sae, chosen.hook) if isinstance(sae, (str, Path)) else sae
+    dictionary = _loaded(sae, chosen) if isinstance(sae, (str, Path)) else _unsigned(require_sae(sae, "sae"), chosen)
     require_same_memes(memes, other)
     hook = chosen.hook or dictionary.cfg.metadata.hook_name
     if hook is None:
@@ -105,9 +132,23 @@ def measure(
             warnings=cautions(dictionary, memes),
         )
         run_evaluators(context, chosen.names(), progress)
-        return Evaluation(content_of(context), context.results)
+        return Evaluation(content_of(context), context.results, dictionary, memes, context.latents)
     finally:
         dictionary.cfg.metadata.hook_name = before
+
+
+def _loaded(sae: str | Path, options: EvaluateOptions) -> Any:
+    with stock_sae(sae, options.hook, options.converter) as stock:
+        return load_sae(stock, options.hook)
+
+
+def _unsigned(sae: Any, options: EvaluateOptions) -> Any:
+    """AbsTopK, whose latents have two signs, as the `topk` SAE that computes the same; any other as it is."""
+    if sae.cfg.architecture() != "abstopk":
+        return sae
+    with TemporaryDirectory() as made:
+        sae.save_model(made)
+        return _loaded(made, options)
 
 
 def _opened(embeddings: Embeddings | str | Path) -> Embeddings:

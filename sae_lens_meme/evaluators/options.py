@@ -31,6 +31,8 @@ class EvaluateOptions(Options):
     """Leave this evaluator out; repeat."""
     hook: str | None = None
     """The hook to read, for an SAE whose metadata name none."""
+    converter: str | None = None
+    """Read an SAE of another project: dictionary_learning, intervlm, sparsify; default what its files tell."""
     reference: File | None = None
     """Embeddings of the same memes by another encoder, for monosemanticity."""
     other_saes: Annotated[list[File] | None, Flag("--other-sae")] = None
@@ -108,6 +110,7 @@ class EvaluateOptions(Options):
             for name, given in self.evaluators.items()
         }
         found |= {"exclude_contaminated": True} if self.exclude_contaminated else {}
+        found |= {"converter": self.converter} if self.converter else {}
         return {**found, "evaluators": self.names(), **({"options": own} if own else {})}
 
 

@@ -48,4 +48,6 @@ def _recipe(sae: Path) -> Any:
         fingerprint = read_finished(sae, "train")["fingerprint"]
     except StorageError:
         raise Unavailable("this SAE was not trained by `train`: its recipe is not known") from None
+    if "begun_with" in fingerprint:
+        raise Unavailable("this SAE was trained further from given weights: the recipe alone does not make it")
     return TrainConfig(fingerprint["config"], Recipe(**fingerprint["recipe"]))

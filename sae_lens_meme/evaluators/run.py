@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 import tempfile
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -33,6 +35,8 @@ from sae_lens_meme.report import draw_figure, report_html, report_text
 from sae_lens_meme.storage import StepFolder, read_finished, read_json, sha256_file, sha256_json, to_json, verify
 
 LATENTS, PAGE, TEXT, FIGURE = "latents.safetensors", "evaluation.html", "evaluation.txt", "evaluation.png"
+CONVERTED = "sae"
+"""The stock SAE that one of another project was converted to."""
 
 
 def evaluate(
@@ -52,7 +56,8 @@ def evaluate(
     `numbers.parquet` (every number with its meaning), and one Parquet file an evaluator with a table.
 
     Args:
-        sae: an SAE folder, ours or any that `sae_lens.SAE.load_from_disk` reads.
+        sae: an SAE folder, ours or any that `sae_lens.SAE.load_from_disk` reads; or an SAE of another project, which is
+            kept as a stock one in `out/sae`.
         embeddings: the result of `embed`.
         options: or its fields as keywords, see `EvaluateOptions`.
         out: the result folder.
@@ -61,8 +66,21 @@ def evaluate(
         The content of `evaluation.json`.
     """
     options = options if options is not None else EvaluateOptions(**given)
-    names = options.names()
     options.check()
+    with stock_sae(sae, options.hook, options.converter) as stock:
+        return _evaluate(stock, embeddings, options, Path(out), overwrite, progress, converted=stock != Path(sae))
+
+
+def _evaluate(
+    sae: Path,
+    embeddings: str | Path,
+    options: EvaluateOptions,
+    out: Path,
+    overwrite: bool,
+    progress: bool,
+    converted: bool,
+) -> dict[str, Any]:
+    names = options.names()
     dictionary, memes = load_sae(sae, options.hook), Embeddings.load(embeddings)
     memes = memes.without_contaminated() if options.exclude_contaminated else memes
     reference = Embeddings.load(options.reference) if options.reference is not None else None
@@ -82,17 +100,19 @@ def evaluate(
     if options.attribution is not None:
         fingerprint["attribution"] = _attribution_of(options.attribution, fingerprint)
     key = read_answer_key(key_folder) if key_folder is not None else None
-    kept = (CONTROL, *(f"seed_{i}" for i in range(1, options.stability_seeds + 1)))
+    kept = (CONVERTED, CONTROL, *(f"seed_{i}" for i in range(1, options.stability_seeds + 1)))
     with StepFolder(out, "evaluate", fingerprint, overwrite=overwrite, keep=kept) as folder:
         if not folder.complete:
+            if converted:
+                shutil.copytree(sae, folder.home / CONVERTED, dirs_exist_ok=True)
             file = folder.write(LATENTS, lambda path: encode(dictionary, memes).save(path))
             heads = memes.path / HEADS if memes.path else None
             context = Context(
                 *(dictionary, memes, Latents.load(file), options),
                 reference=reference,
                 other_saes={name: other for name, (_, other) in others.items()},
-                train_shuffled=lambda: train_control(Path(sae), memes, folder.home / CONTROL),
-                train_seed=lambda i: train_seed(Path(sae), memes, folder.home / f"seed_{i}", i),
+                train_shuffled=lambda: train_control(sae, memes, folder.home / CONTROL),
+                train_seed=lambda i: train_seed(sae, memes, folder.home / f"seed_{i}", i),
                 answer_key=key,
                 attributions=Attributions.load(options.attribution) if options.attribution else None,
                 heads=heads if heads is not None and heads.is_file() else None,
@@ -100,7 +120,7 @@ def evaluate(
             )
             run_evaluators(context, names, progress)
             _write(context, folder)
-    return read_json(Path(out) / EVALUATION)
+    return read_json(out / EVALUATION)
 
 
 def run_evaluators(context: Context, names: list[str], progress: bool = False) -> None:
@@ -154,9 +174,36 @@ def _write(context: Context, folder: StepFolder) -> None:
     folder.finish(evaluators=list(context.results))
 
 
+@contextmanager
+def stock_sae(sae: str | Path, hook: str | None = None, converter: str | None = None) -> Iterator[Path]:
+    """The folder itself, or that of the stock SAE which one of another project is converted to, for the time being.
+
+    Raises:
+        ModelError: no converter reads it.
+        ConfigError: there is no such converter.
+    """
+    from sae_lens_meme.train.convert import converter_of, import_sae
+
+    if (name := converter or converter_of(sae)) is None:
+        yield Path(sae)
+        return
+    with tempfile.TemporaryDirectory() as made:
+        import_sae(sae, stock := Path(made) / CONVERTED, hook=hook, converter=name)
+        yield stock
+
+
 def _require_sae(folder: str | Path) -> None:
+    from sae_lens_meme.train.convert import converter_of
+
+    if (name := converter_of(folder)) is not None:
+        what = "an AbsTopK SAE, whose latents have two signs" if name == "abstopk" else f"an SAE of {name}"
+        raise StorageError(
+            f"{folder}: is {what}; `sae-lens-meme import {folder} --out SAE` makes a stock SAE folder of it"
+        )
     if not (Path(folder) / "cfg.json").is_file():
-        raise StorageError(f"{folder}: is not an SAE folder (no cfg.json); give the folder that train wrote")
+        raise StorageError(
+            f"{folder}: is not an SAE folder (no cfg.json); give the folder that train wrote, or name the --converter of evaluate or import for one of another project"
+        )
 
 
 def load_sae(folder: str | Path, hook: str | None = None) -> Any:
@@ -176,6 +223,7 @@ def load_sae(folder: str | Path, hook: str | None = None) -> Any:
     except Exception as error:  # SAELens, safetensors and torch raise unrelated classes here
         reason = " ".join(str(error).split())[:200]
         raise ModelError(f"{folder}: SAELens cannot load this SAE ({type(error).__name__}: {reason})") from error
+    require_sae(sae, folder)
     sae.cfg.metadata.hook_name = hook or sae.cfg.metadata.hook_name
     if (
         sae.cfg.metadata.matryoshka_widths is None
@@ -183,6 +231,22 @@ def load_sae(folder: str | Path, hook: str | None = None) -> Any:
         sae.cfg.metadata.matryoshka_widths = recorded_widths(folder)
     if sae.cfg.metadata.hook_name is None:
         raise ConfigError(f"{folder}: this SAE names no hook; pass --hook, for example --hook {FUSED}")
+    return sae
+
+
+def require_sae(sae: Any, where: str | Path) -> Any:
+    """Refuse what SAELens loads as an SAE and what does not map the vector of one meme to itself.
+
+    Raises:
+        ModelError: a transcoder, or an SAE of sequences.
+    """
+    architecture = sae.cfg.architecture()
+    if "transcoder" in architecture:
+        raise ModelError(
+            f"{where}: is a {architecture}, which maps one hook to another; give an SAE, which maps one to itself"
+        )
+    if architecture == "temporal":
+        raise ModelError(f"{where}: is a temporal SAE, which reads a sequence of tokens; a meme is one vector")
     return sae
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from types import NoneType
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ from sae_lens_meme.embeddings import Embeddings
 from sae_lens_meme.errors import DataError
 from sae_lens_meme.evaluators.content import EVALUATION
 from sae_lens_meme.evaluators.latents import Latents
+from sae_lens_meme.evaluators.measure import Evaluation
 from sae_lens_meme.storage import open_dataset, read_finished, read_json
 
 LOG = "training_log.jsonl"
@@ -25,52 +27,81 @@ class NotDrawn(DataError):
 
 @dataclass
 class Inputs:
-    """The folders of one run; only the evaluation is needed by all figures.
+    """The folders of one run, or what is in memory of it; only the evaluation is needed by all figures.
 
     Raises:
         StorageError: a folder is not the finished result of its step.
     """
 
-    evaluation: str | Path
-    sae: str | Path | None = None
-    embeddings: str | Path | None = None
+    evaluation: Evaluation | str | Path
+    """What `measure` found, which brings its SAE and embeddings with it, or the result of `evaluate`."""
+    sae: Any = None
+    """An SAE, or its folder."""
+    embeddings: Embeddings | str | Path | None = None
     attribution: str | Path | None = None
-    corpus: str | Path | None = None
+    corpus: Any = None
+    """A `datasets.DatasetDict` or `Dataset` with pictures, or the result of `corpus`."""
     reveal: bool = False
     """Show pictures; otherwise they are blurred."""
     seed: int = 0
 
     def __post_init__(self) -> None:
-        read_finished(self.evaluation, "evaluate")
+        if isinstance(self.evaluation, Evaluation):
+            self.sae = self.evaluation.sae if self.sae is None else self.sae
+            self.embeddings = self.evaluation.embeddings if self.embeddings is None else self.embeddings
+        else:
+            read_finished(self.evaluation, "evaluate")
+
+    @classmethod
+    def of_run(cls, folder: str | Path, sae: str = "", **options: Any) -> Inputs:
+        """The folders that `demo` and `run` write below one; of several SAEs, name one."""
+        base = Path(folder)
+        folders = {"sae": base / "sae" / sae, "attribution": base / "attribution" / sae}
+        folders |= {"embeddings": base / "embeddings", "corpus": base / "corpus"}
+        return cls(base / "evaluation" / sae, **{k: v for k, v in folders.items() if v.is_dir()}, **options)
 
     @cached_property
     def content(self) -> dict[str, Any]:
         """`evaluation.json`."""
+        if isinstance(self.evaluation, Evaluation):
+            return self.evaluation.content
         return read_json(Path(self.evaluation) / EVALUATION)
 
     def table(self, evaluator: str) -> Any:
         """The Parquet table of an evaluator, a `pandas.DataFrame`."""
-        file = Path(self.evaluation) / f"{evaluator}.parquet"
-        if not file.is_file():
+        table = self._stored(evaluator)
+        if table is None:
             reason = self.content["skipped"].get(evaluator, "evaluate was told to leave it out")
             raise NotDrawn(f"there is no result of {evaluator} ({reason})")
-        table = pd.read_parquet(file)
         numeric = [name for name, kind in table.dtypes.items() if pd.api.types.is_numeric_dtype(kind)]
         return table.assign(**{str(name): _plain(table[name]) for name in numeric})
 
+    def _stored(self, evaluator: str) -> Any:
+        if isinstance(self.evaluation, Evaluation):
+            result = self.evaluation.results.get(evaluator)
+            return None if result is None else result.table
+        file = Path(self.evaluation) / f"{evaluator}.parquet"
+        return pd.read_parquet(file) if file.is_file() else None
+
     @cached_property
     def latents(self) -> Latents:
+        if isinstance(self.evaluation, Evaluation):
+            return self.evaluation.latents
         return Latents.load(Path(self.evaluation) / "latents.safetensors")
 
     @cached_property
     def memes(self) -> Embeddings:
-        return Embeddings.load(self._folder("embeddings"))
+        return (
+            self.embeddings if isinstance(self.embeddings, Embeddings) else Embeddings.load(self._folder("embeddings"))
+        )
 
     @cached_property
     def dictionary(self) -> Any:
         """The SAE."""
         from sae_lens_meme.evaluators.run import load_sae
 
+        if hasattr(self.sae, "W_dec"):
+            return self.sae
         return load_sae(self._folder("sae"), self.content["sae"]["hook"])
 
     @property
@@ -81,6 +112,8 @@ class Inputs:
     @cached_property
     def training_log(self) -> Any:
         """A row an epoch."""
+        if hasattr(self.sae, "W_dec"):
+            raise NotDrawn("it needs the log of the training; give the folder of the SAE")
         file = self._folder("sae") / LOG
         if not file.is_file():
             raise NotDrawn(f"{file.parent} has no {LOG}: another tool trained this SAE")
@@ -93,9 +126,9 @@ class Inputs:
 
     @cached_property
     def _pictures(self) -> tuple[Any, dict[str, int]]:
-        from sae_lens_meme.corpus import load_rows
+        from sae_lens_meme.corpus import all_rows
 
-        rows = load_rows(self._folder("corpus"))
+        rows = all_rows(self._folder("corpus") if isinstance(self.corpus, (str, Path, NoneType)) else self.corpus)
         return rows, {id: i for i, id in enumerate(rows["id"])}
 
     def picture(self, id: str) -> Any:

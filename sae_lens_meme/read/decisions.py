@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -30,20 +31,23 @@ def decide(probe: Probe, latents: Latents, train: np.ndarray, score: Score, opti
         train: the label's values that the probe was fitted to.
     """
     active, values = (part[0][latents.values[0] > 0] for part in (latents.indices, latents.values.astype(np.float64)))
-    full = probe.predict_proba(_row(active, values, latents.d_sae))[0]
+    if not len(active):
+        active, values = np.zeros(1, np.int64), np.zeros(1)
+    narrow = replace(probe, coef=probe.coef[:, active])  # the others are 0
+    full = narrow.predict_proba(values[None])[0]
     order = np.argsort(-full, kind="stable")
     top, second = int(order[0]), int(order[1])
     weights, bias = _margin(probe, top, second)
-    norm = np.linalg.norm(values) if probe.normalise and len(values) else 1.0
+    norm = (np.linalg.norm(values) if probe.normalise else 1.0) or 1.0
     contributions = weights[active] * values / norm
     carriers = np.argsort(-contributions, kind="stable")[: options.n_carriers]
     carriers = carriers[contributions[carriers] > 0]
 
-    def without(taken: Int[np.ndarray, " taken"]) -> float:
-        kept = np.delete(np.arange(len(active)), taken)
-        return float(probe.predict_proba(_row(active[kept], values[kept], latents.d_sae))[0, top])
-
-    draws = [without(drawn) for drawn in _alike(values, carriers, options.n_random, options.seed)]
+    taken = [carriers, *_alike(values, carriers, options.n_random, options.seed)]
+    rows = np.tile(values, (len(taken), 1))
+    for row, places in zip(rows, taken, strict=True):
+        row[places] = 0
+    without, *draws = narrow.predict_proba(rows)[:, top].tolist()
     return Decision(
         label=probe.task,
         decided=_plain(probe.classes[top]),
@@ -55,7 +59,7 @@ def decide(probe: Probe, latents: Latents, train: np.ndarray, score: Score, opti
         margin=float(contributions.sum() + bias),
         bias=float(bias),
         carriers=[Carrier(int(active[i]), float(contributions[i])) for i in carriers],
-        without=without(carriers),
+        without=without,
         without_random=np.percentile(draws, [2.5, 50, 97.5]).tolist() if draws else [],
         evidence=_evidence(score),
     )
@@ -83,16 +87,10 @@ def _alike(
         drawn = []
         for carrier in carriers:
             near = left[np.argsort(np.abs(values[left] - values[carrier]), kind="stable")[:NEAR]]
-            drawn.append(int(rng.choice(near)))
+            drawn.append(int(near[rng.integers(len(near))]))
             left = left[left != drawn[-1]]
         found.append(np.array(drawn))
     return found
-
-
-def _row(active: np.ndarray, values: np.ndarray, d_sae: int) -> Float64[np.ndarray, "1 d_sae"]:
-    row = np.zeros((1, d_sae))
-    row[0, active] = values
-    return row
 
 
 def _plain(value: Any) -> Any:

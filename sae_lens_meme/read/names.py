@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +37,14 @@ class Measured:
         for part, value in expected.items():
             if found.get(part) != value:
                 raise DataError(f"{evaluation}: is of another {part} than the one given; evaluate again")
-        self._names, self._probes = _table(evaluation / "naming.parquet"), _table(evaluation / "probes.parquet")
+        self._names, self._probes = (_plain(_table(evaluation / f"{name}.parquet")) for name in ("naming", "probes"))
+
+    @classmethod
+    def of_tables(cls, naming: pd.DataFrame | None, probes: pd.DataFrame | None) -> Measured:
+        """Of the tables of an evaluation at hand."""
+        made = cls(None, {})
+        made.given, made._names, made._probes = True, _plain(naming), _plain(probes)
+        return made
 
     def name(self, latent: int) -> Name:
         if self._names is None:
@@ -50,10 +58,15 @@ class Measured:
         return Name(row["name"], **score, holds=holds, evidence=_evidence(score, row["holds"]))
 
     def probe(self, task: str) -> Score:
+        return Score(*(self._scores.get((task, space)) for space in ("latents", "latents_permuted")))
+
+    @cached_property
+    def _scores(self) -> dict[tuple[str, str], float | None]:
+        """By task and space."""
         if self._probes is None:
-            return Score(None, None)
-        rows: Any = self._probes[self._probes["task"] == task].set_index("space")["auroc_within_source"]
-        return Score(rows.get("latents"), rows.get("latents_permuted"))
+            return {}
+        columns = (self._probes[name] for name in ("task", "space", "auroc_within_source"))
+        return {(task, space): auroc for task, space, auroc in zip(*columns, strict=True)}
 
 
 def _evidence(score: dict[str, Any], holds: Any) -> str:
@@ -64,10 +77,13 @@ def _evidence(score: dict[str, Any], holds: Any) -> str:
     return measured if holds else f"no evidence: {measured}"
 
 
-def _table(path: Path) -> Any:
+def _table(path: Path) -> pd.DataFrame | None:
+    return pd.read_parquet(path) if path.is_file() else None
+
+
+def _plain(table: pd.DataFrame | None) -> Any:
     """With None for null, by latent where it has latents."""
-    if not path.is_file():
+    if table is None:
         return None
-    table = pd.read_parquet(path)
-    table = table.astype(object).where(table.notna(), None)
-    return table.set_index("latent", drop=False) if "latent" in table else table
+    plain: Any = table.astype(object).where(table.notna(), None)
+    return plain.set_index("latent", drop=False) if "latent" in plain else plain

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -15,18 +16,17 @@ from sae_lens_meme.attribute.attributor import Attributor, Meme, view_of
 from sae_lens_meme.embed.encoder import Encoder
 from sae_lens_meme.embeddings import Embeddings
 from sae_lens_meme.errors import DataError
-from sae_lens_meme.evaluators.classifiers import Probe, Task, fit_latent_probe, tasks_of
+from sae_lens_meme.evaluators.classifiers import Probe, Task
 from sae_lens_meme.evaluators.latents import Latents, encode, encode_vector, eval_mode, hook_of, reconstructed
 from sae_lens_meme.evaluators.run import LATENTS, load_sae, sae_weights
 from sae_lens_meme.hooks.memeclip import fuse
 from sae_lens_meme.hooks.names import FUSED, IMAGE_EMBED, TEXT_EMBED
 from sae_lens_meme.images import open_image
-from sae_lens_meme.read.decisions import decide
 from sae_lens_meme.read.names import NO_EVALUATION, Measured
 from sae_lens_meme.read.ocr import read_text
 from sae_lens_meme.read.options import ReadOptions
-from sae_lens_meme.read.reading import ActiveLatent, Decision, Neighbour, Reading, Seen, Sides
-from sae_lens_meme.read.sides import Exchange, one_sided
+from sae_lens_meme.read.reading import ActiveLatent, Neighbour, Reading, Seen
+from sae_lens_meme.read.vectors import VectorReader
 
 UNUSUAL = 0.05
 """A meme that is reconstructed worse than all but this share of the held-out memes is called unusual."""
@@ -35,8 +35,8 @@ UNUSUAL = 0.05
 def read_meme(
     picture: str | Path | bytes,
     *,
-    sae: str | Path,
-    embeddings: str | Path,
+    sae: Any,
+    embeddings: Embeddings | str | Path,
     caption: str | None = None,
     evaluation: str | Path | None = None,
     options: ReadOptions | None = None,
@@ -46,8 +46,8 @@ def read_meme(
 
     Args:
         picture: a file, or its bytes.
-        sae: an SAE folder, ours or any that `sae_lens.SAE.load_from_disk` reads.
-        embeddings: the result of `embed`, of a corpus by a model.
+        sae: any SAELens SAE, or its folder.
+        embeddings: the result of `embed`, of a corpus by a model, or its folder.
         caption: read from the picture where it is None; "" is a meme without one.
         evaluation: the result of `evaluate` for this SAE, for the names of latents.
         options: see `ReadOptions`; or give them by keyword: `read_meme(..., n_latents=5)`.
@@ -68,25 +68,34 @@ class MemeReader:
 
     def __init__(
         self,
-        sae: str | Path,
-        embeddings: str | Path,
+        sae: Any,
+        embeddings: Embeddings | str | Path,
         evaluation: str | Path | None = None,
         options: ReadOptions | None = None,
         **given: Any,
     ):
         self.options = ReadOptions.of(options, given)
-        self.sae, self.embeddings = load_sae(sae, self.options.hook), Embeddings.load(embeddings)
-        self.hook = hook_of(self.sae, self.embeddings)
+        on_disk = isinstance(sae, (str, Path))
+        if evaluation is not None and not on_disk:
+            raise DataError("an evaluation goes with the folder of its SAE: give that in place of the SAE object")
+        self.sae = load_sae(sae, self.options.hook) if on_disk else sae
+        self.embeddings = embeddings if isinstance(embeddings, Embeddings) else Embeddings.load(embeddings)
+        self.hook = self.options.hook or hook_of(self.sae, self.embeddings)
         self.encoder = Encoder.of_embeddings(self.embeddings, self.options.device)
-        expected = {"sae": sae_weights(sae), "embeddings": self.embeddings.fingerprint}
+        expected = {"sae": sae_weights(sae) if on_disk else None, "embeddings": self.embeddings.fingerprint}
         folder = Path(evaluation) if evaluation is not None else None
         self.measured = Measured(folder, expected)
         known = folder / LATENTS if folder is not None else None
         self.latents = Latents.load(known) if known is not None else encode(self.sae, self.embeddings, self.hook)
         if not len(self._train):
-            raise DataError(f"{embeddings}: has no train memes; a meme is read beside those the SAE was trained on")
+            raise DataError(
+                f"{self.embeddings.path}: has no train memes; a meme is read beside those the SAE was trained on"
+            )
         self._attributor = Attributor(self.sae, self.hook, self.encoder, self.embeddings)
-        _ = self._probes, self._fidelities, self._exchange, self._unit  # loaded now, not with the first meme
+        self._of_vectors = VectorReader(
+            *(self.sae, self.embeddings, self.latents, self.measured, self.options), self.encoder.model.heads
+        )
+        _ = self._probes, self._fidelities, self._of_vectors.exchange, self._unit  # loaded now, not with the first meme
 
     def read(self, picture: str | Path | bytes, caption: str | None = None) -> Reading:
         """As `read_meme`."""
@@ -109,7 +118,7 @@ class MemeReader:
             fidelity=fidelity,
             fidelity_rank=rank,
             latents=self._active(meme, vectors, latents),
-            decisions=self._decisions(latents),
+            decisions=self._of_vectors.decisions(latents),
             neighbours=self._neighbours(latents),
             notes=tuple(self._notes(caption_from, rank)),
             view=view_of(self.encoder),
@@ -129,32 +138,9 @@ class MemeReader:
         return self.embeddings.rows("train")
 
     def _active(self, meme: Meme, vectors: dict[str, np.ndarray], latents: Latents) -> tuple[ActiveLatent, ...]:
-        found = np.flatnonzero(latents.values[0])
-        found = found[np.argsort(-latents.values[0][found], kind="stable")][: self.options.n_latents]
-        shown = latents.indices[0][found].astype(np.int64)
-        seen = self._seen(meme, shown[: self.options.n_attributed].tolist())
-        sides = self._sides(vectors, shown)
-        return tuple(
-            self._latent(int(latent), float(value), side, seen.get(int(latent)))
-            for latent, value, side in zip(shown, latents.values[0][found], sides, strict=True)
-        )
-
-    def _latent(self, latent: int, activation: float, sides: Sides, seen: Seen | None) -> ActiveLatent:
-        columns = self._train_columns
-        others = columns.data[columns.indptr[latent] : columns.indptr[latent + 1]]
-        return ActiveLatent(
-            latent=latent,
-            activation=activation,
-            firing_rate=len(others) / len(self._train),
-            stronger_than=float((others < activation).mean()) if len(others) else None,
-            name=self.measured.name(latent),
-            sides=sides,
-            seen=seen,
-        )
-
-    @cached_property
-    def _train_columns(self) -> Any:
-        return self.latents.csr()[self._train].tocsc()
+        active = self._of_vectors.active(latents, vectors)
+        seen = self._seen(meme, [found.latent for found in active[: self.options.n_attributed]])
+        return tuple(replace(found, seen=seen.get(found.latent)) for found in active)
 
     def _seen(self, meme: Meme, latents: list[int]) -> dict[int, Seen]:
         if not latents:
@@ -167,30 +153,9 @@ class MemeReader:
             for a in found
         }
 
-    def _sides(self, vectors: dict[str, np.ndarray], latents: Int[np.ndarray, " latents"]) -> list[Sides]:
-        if (side := one_sided(self.hook)) is not None:
-            return [side] * len(latents)
-        return self._exchange.sides(self.sae, vectors[IMAGE_EMBED], vectors[TEXT_EMBED], latents)
-
-    @cached_property
-    def _exchange(self) -> Any:
-        if one_sided(self.hook) is not None:
-            return None
-        n = min(self.options.n_swaps, len(self._train))
-        rows = np.random.default_rng(self.options.seed).choice(self._train, n, replace=False)
-        return Exchange(self.embeddings, rows, self.options.decides, self.encoder.model.heads)
-
-    def _decisions(self, latents: Latents) -> tuple[Decision, ...]:
-        return tuple(
-            decide(probe, latents, task.label.values[task.train], self.measured.probe(task.name), self.options)
-            for task, probe in self._probes
-        )
-
-    @cached_property
+    @property
     def _probes(self) -> list[tuple[Task, Probe]]:
-        tasks, _ = tasks_of(self.embeddings)
-        matrix = self.latents.csr()
-        return [(t, fit_latent_probe(t.name, matrix[t.train], t.label.values[t.train])) for t in tasks]
+        return self._of_vectors.probes
 
     def _neighbours(self, latents: Latents) -> tuple[Neighbour, ...]:
         mine: Any = normalize(latents.csr().astype(np.float64))

@@ -53,7 +53,10 @@ def verdicts(evaluation: dict[str, Any]) -> list[str]:
 
 def cautions(evaluation: dict[str, Any]) -> list[str]:
     """What to distrust, and what could not be done."""
-    skipped = [f"Not done: {name}: {reason}" for name, reason in evaluation["skipped"].items()]
+    skipped = [
+        f"{name.replace('_', ' ').capitalize()} could not be measured: {reason.rstrip('.')}."
+        for name, reason in evaluation["skipped"].items()
+    ]
     return [visible(line) for line in [*evaluation.get("warnings", []), *skipped]]
 
 

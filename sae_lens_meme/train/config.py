@@ -24,7 +24,8 @@ from sae_lens_meme.device import pick_device
 from sae_lens_meme.errors import ConfigError
 from sae_lens_meme.hooks.names import FUSED
 from sae_lens_meme.options import Count, Options, Positive, check_keys, check_value
-from sae_lens_meme.train.saelens import quiet, refused_by_saelens, seeded, try_out
+from sae_lens_meme.train.given import hook_of, with_shape_of
+from sae_lens_meme.train.saelens import CannotStandardizeError, quiet, refused_by_saelens, seeded, try_out
 
 RUNNER_DEFAULTS: dict[str, Any] = {
     "model_class_name": "HookedMemeCLIP",
@@ -49,9 +50,9 @@ FORCED: dict[str, Any] = {  # one meme is a sequence of one token, and the step 
     "save_final_checkpoint": False,
 }
 IGNORED_IF_GIVEN = ("use_cached_activations", "streaming")  # any value of theirs gives the same training
+TAKEN_BEFORE = "from_pretrained_path"  # the step reads the SAE itself
 INSTEAD = {
     "resume_from_checkpoint": "an interrupted run is resumed by the same command",
-    "from_pretrained_path": "a given SAE is trained from Python, with MemeSAETrainingRunner(cfg, embeddings, override_sae=...)",
     "cached_activations_path": "give the result of 'embed'",
 }
 NARROWER = {"seed": Count, "n_checkpoints": Count, "training_tokens": Annotated[int, Field(ge=1, le=10**11)]}
@@ -97,6 +98,12 @@ class TrainConfig:
     def hooks(self) -> dict[str, str]:
         """Names of the SAEs and their hooks; a single SAE has the empty name."""
         return dict(self.recipe.hook_names or {"": self.section.get("hook_name", FUSED)})
+
+    @property
+    def given(self) -> dict[str, Path]:
+        """Names of the SAEs and the folders of those they begin with; a folder of several has one a name."""
+        path = self.section.get(TAKEN_BEFORE)
+        return {name: Path(path) / name for name in self.hooks} if path else {}
 
     @property
     def seed(self) -> int:
@@ -155,14 +162,31 @@ def load_train_config(source: str | Path | Mapping[str, Any], overrides: Iterabl
         raise ConfigError(f"train: is {section!r}, not a section; give at least sae: {{d_sae: 4096, k: 64}}")
     section = apply_overrides(copy.deepcopy(dict(section)), overrides)
     types = _field_types(LanguageModelSAERunnerConfig) | NARROWER
+    if of_logger := [key for key in section if key in _field_types(LoggingConfig) and key not in types]:
+        raise ConfigError(f"train: {of_logger[0]} belongs to the logger; write logger: {{{of_logger[0]}: ...}}")
     check_keys("train", section, [*types, *Recipe.model_fields])
     recipe = Recipe(**{key: section.pop(key) for key in list(section) if key in Recipe.model_fields})
     _check_names(recipe.hook_names or {})
+    _check_parts(section, types)
+    section = _begun_with(TrainConfig(section, recipe))
     _check_section(section, types)
     if recipe.epochs is not None and section.get("training_tokens"):
         raise ConfigError("train: give either epochs or training_tokens, not both")
-    _try_small(section, standardize=recipe.standardize)
-    return TrainConfig(section, recipe)
+    return TrainConfig(section, _tried(section, recipe))
+
+
+def _tried(section: Mapping[str, Any], recipe: Recipe) -> Recipe:
+    """The recipe, without standardisation where that is the default and the architecture cannot take it."""
+    try:
+        _try_small(section, standardize=recipe.standardize)
+        return recipe
+    except CannotStandardizeError:
+        if "standardize" in recipe.model_fields_set:
+            raise
+    architecture = section["sae"]["architecture"]
+    print(f"note: train.standardize: false, as {architecture} cannot take standardised input", file=sys.stderr)
+    _try_small(section, standardize=False)
+    return recipe.model_copy(update={"standardize": False})
 
 
 def _check_names(names: Iterable[str]) -> None:
@@ -173,12 +197,27 @@ def _check_names(names: Iterable[str]) -> None:
             )
 
 
-def _check_section(section: dict[str, Any], types: dict[str, Any]) -> None:
+def _check_parts(section: dict[str, Any], types: dict[str, Any]) -> None:
     for part in ("sae", "logger"):
         section[part] = section.get(part) or {}
         check_value(f"train.{part}", section[part], dict)
+    if TAKEN_BEFORE in section:
+        check_value(f"train.{TAKEN_BEFORE}", section[TAKEN_BEFORE], types[TAKEN_BEFORE])
+
+
+def _begun_with(config: TrainConfig) -> dict[str, Any]:
+    """The section with what the SAEs to begin with say of themselves: their shape, and the hook of a single one."""
+    section = dict(config.section)
+    for name, folder in config.given.items():
+        section["sae"] = with_shape_of(folder, section["sae"])
+        if not name and "hook_name" not in section and (hook := hook_of(folder)):
+            section["hook_name"] = hook
+    return section
+
+
+def _check_section(section: dict[str, Any], types: dict[str, Any]) -> None:
     for key, value in section.items():
-        if key in FORCED and key not in IGNORED_IF_GIVEN and value != FORCED[key]:
+        if key in FORCED and key not in (*IGNORED_IF_GIVEN, TAKEN_BEFORE) and value != FORCED[key]:
             instead = f": {INSTEAD[key]}" if key in INSTEAD else ""
             raise ConfigError(f"train.{key} is {value!r}, this step sets it to {FORCED[key]!r}; leave it out{instead}")
         if key not in ("sae", "logger"):
@@ -200,6 +239,9 @@ def _check_sae(sae: dict[str, Any]) -> None:
     _check_values("train.sae", sae, types)
     if "d_sae" not in sae:
         raise ConfigError("train.sae.d_sae is missing; give the number of latents, e.g. d_sae: 4096")
+    if "matryoshka_widths" in types and not sae.get("matryoshka_widths"):
+        sae["matryoshka_widths"] = sorted({max(1, sae["d_sae"] // part) for part in (16, 4, 1)})
+        print(f"note: train.sae.matryoshka_widths: {sae['matryoshka_widths']}, as none are given", file=sys.stderr)
     if "k" in types:
         k = sae.get("k", config_class.k)  # type: ignore[attr-defined]
         if not 0 < k <= sae["d_sae"]:

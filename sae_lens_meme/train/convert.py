@@ -8,50 +8,77 @@ from __future__ import annotations
 import json
 import os
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from sae_lens import SAE
+from sae_lens.constants import SAE_CFG_FILENAME, SPARSIFY_WEIGHTS_FILENAME
+from sae_lens.loading.pretrained_sae_loaders import sae_lens_disk_loader
 from safetensors.torch import load_file
 from torch import Tensor
 
-from sae_lens_meme.errors import ModelError, StorageError
+from sae_lens_meme.errors import ConfigError, ModelError, StorageError
 from sae_lens_meme.hooks.names import FUSED
 from sae_lens_meme.hooks.untrusted import unpickled
 
 Loaded = tuple[dict[str, Any], dict[str, Tensor]]
 
-NORM_STATS = "norm_stats.pt"
+NORM_STATS, DICTIONARY = "norm_stats.pt", "ae.pt"
 
 
-def import_sae(path: str | Path, out: str | Path, *, hook: str = FUSED, k: int | None = None) -> SAE[Any]:
-    """Write an SAE of InterVLM (its `.pt` beside `norm_stats.pt`) or of dictionary_learning as a stock SAE folder.
+def import_sae(
+    path: str | Path, out: str | Path, *, hook: str | None = FUSED, k: int | None = None, converter: str | None = None
+) -> SAE[Any]:
+    """Write an SAE of InterVLM (its `.pt` beside `norm_stats.pt`), dictionary_learning or sparsify as a stock SAE folder.
 
     Args:
         path: the folder with its files, or the file with its weights.
         out: the folder to write; `sae_lens.SAE.load_from_disk` and `evaluate --sae` take it.
-        hook: the hook whose activations it takes.
+        hook: the hook whose activations it takes; None is what its files say, if they do.
         k: active latents of a TopK SAE, where its files do not say.
+        converter: one of `CONVERTERS`; default what the names of its files tell.
 
     Raises:
         ModelError: the files are not those of an SAE that is known here; the message names what is missing.
+        ConfigError: there is no such converter.
         StorageError: there is something at `out`.
     """
     path, out = Path(path), Path(out)
     if out.exists():
         raise StorageError(f"{out}: is there already; choose another folder")
-    folder = path if path.is_dir() else path.parent
-    loader = intervlm_loader if (folder / NORM_STATS).is_file() else dictionary_learning_loader
-    sae = SAE.load_from_disk(path, converter=partial(loader, k=k))
-    sae.cfg.metadata.hook_name = hook
+    name = converter or converter_of(path) or "dictionary_learning"
+    if name not in CONVERTERS:
+        raise ConfigError(f"converter is {name!r}, it must be one of {', '.join(CONVERTERS)}")
+    sae = SAE.load_from_disk(path, converter=partial(CONVERTERS[name], k=k))
+    sae.cfg.metadata.hook_name = hook or sae.cfg.metadata.hook_name
     out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=out.parent) as made:
         sae.save_model(Path(made) / "sae")
         os.replace(Path(made) / "sae", out)
     return sae
+
+
+def converter_of(path: str | Path) -> str | None:
+    """Which converter reads it, told by the names of its files; None for a stock SAE, or where that does not tell."""
+    path = Path(path)
+    folder = path if path.is_dir() else path.parent
+    if (folder / NORM_STATS).is_file():
+        return "intervlm"
+    if path.name == DICTIONARY or (path / DICTIONARY).is_file():
+        return "dictionary_learning"
+    if (path / SPARSIFY_WEIGHTS_FILENAME).is_file():
+        return "sparsify"
+    return "abstopk" if _architecture(path / SAE_CFG_FILENAME) == "abstopk" else None
+
+
+def _architecture(cfg: Path) -> Any:
+    try:
+        return _json(cfg).get("architecture")
+    except ModelError:
+        return None
 
 
 def intervlm_loader(
@@ -100,7 +127,7 @@ def dictionary_learning_loader(
     Raises:
         ModelError: not such a file, or of a class that is unknown here or cannot be distinguished from another.
     """
-    weights_path = _find(Path(path), prefer="ae.pt")
+    weights_path = _find(Path(path), prefer=DICTIONARY)
     state, config = load_tensors(weights_path), _trainer_config(weights_path.with_name("config.json"))
     kind = _dict_class(weights_path, state, config, k)
     encoder, decoder, bias = ("W_enc", "W_dec", "b_enc")
@@ -120,6 +147,56 @@ def dictionary_learning_loader(
         raise ModelError(f"{weights_path}: k is neither in the file nor in config.json beside it; pass k=")
     return _stock(weights_path, weights, device, cfg_overrides, k=k)
 
+
+def sparsify_loader(
+    path: str | Path, device: str = "cpu", cfg_overrides: dict[str, Any] | None = None, *, k: int | None = None
+) -> Loaded:
+    """A TopK SAE of EleutherAI's sparsify: `sae.safetensors` and `cfg.json`; SAELens' own converter wants a language model.
+
+    Raises:
+        ModelError: not such a folder, or a transcoder, or of another activation than TopK.
+    """
+    path = Path(path)
+    weights_path = path if path.is_file() else path / SPARSIFY_WEIGHTS_FILENAME
+    state, config = load_tensors(weights_path), _json(weights_path.with_name(SAE_CFG_FILENAME))
+    for key, only in (("activation", "topk"), ("transcode", False), ("skip_connection", False), ("signed", False)):
+        if config.get(key, only) != only:
+            raise ModelError(f"{path}: cfg.json says {key} {config[key]!r}, only {only!r} is read")
+    weights = {
+        "W_enc": _tensor(state, "encoder.weight", weights_path, 2).T,
+        "b_enc": _tensor(state, "encoder.bias", weights_path, 1),
+        "W_dec": _tensor(state, "W_dec", weights_path, 2),
+        "b_dec": _tensor(state, "b_dec", weights_path, 1),
+    }
+    _require_shapes(weights_path, *(weights[name] for name in ("W_enc", "W_dec", "b_enc", "b_dec")))
+    k = k or _number(config, ("k",), weights_path)
+    if not k:
+        raise ModelError(f"{path}: cfg.json says no k; pass k=")
+    return _stock(weights_path, weights, device, cfg_overrides, k=k)
+
+
+def abstopk_loader(
+    path: str | Path, device: str = "cpu", cfg_overrides: dict[str, Any] | None = None, *, k: int | None = None
+) -> Loaded:
+    """SAELens' AbsTopK, whose latents have two signs, as the `topk` SAE that computes the same: latent d_sae + i is -i.
+
+    The k largest magnitudes of x are the k largest of [x, -x] after ReLU. Everything that ranks, thresholds or shows
+    activations takes them for 0 or more.
+    """
+    cfg, weights = sae_lens_disk_loader(path, device, cfg_overrides)
+    signed = {name: weights[name] for name in ("W_enc", "b_enc", "W_dec")}
+    axis = {"W_enc": 1}
+    both = {name: torch.cat([x, -x], dim=axis.get(name, 0)).contiguous() for name, x in signed.items()}
+    return {**cfg, "architecture": "topk", "d_sae": 2 * cfg["d_sae"], "k": k or cfg["k"]}, {**weights, **both}
+
+
+CONVERTERS: dict[str, Callable[..., Loaded]] = {
+    "abstopk": abstopk_loader,
+    "dictionary_learning": dictionary_learning_loader,
+    "intervlm": intervlm_loader,
+    "sparsify": sparsify_loader,
+}
+"""Converters in the sense of `SAE.load_from_disk(converter=...)`, by the name of the project that trained the SAE."""
 
 _KNOWN = ("AutoEncoderTopK", "BatchTopKSAE", "MatryoshkaBatchTopKSAE")
 
@@ -242,12 +319,23 @@ def _trainer_config(path: Path) -> dict[str, Any]:
     """The section `trainer` of dictionary_learning's `config.json`; nothing where there is no such file."""
     if not path.is_file():
         return {}
+    config = _json(path)
+    trainer = config.get("trainer", config)
+    if not isinstance(trainer, dict):
+        raise ModelError(f"{path}: is not the config.json of a trainer of an SAE")
+    return trainer
+
+
+def _json(path: Path) -> dict[str, Any]:
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
-        trainer = config.get("trainer", config)
-        return {**trainer}
-    except (ValueError, AttributeError, TypeError, RecursionError):
-        raise ModelError(f"{path}: is not the config.json of a trainer of dictionary_learning") from None
+    except OSError:
+        raise ModelError(f"{path}: no such file; it says what the SAE beside it is") from None
+    except (ValueError, RecursionError):
+        config = None
+    if not isinstance(config, dict):
+        raise ModelError(f"{path}: is not the {path.name} of a trainer of an SAE")
+    return config
 
 
 def _names(state: dict[str, Any]) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -27,10 +27,11 @@ from transformer_lens.hook_points import HookedRootModule
 
 from sae_lens_meme.embeddings import Embeddings
 from sae_lens_meme.errors import ConfigError
-from sae_lens_meme.provenance import describe_training_rows
+from sae_lens_meme.provenance import TRAINED_FURTHER, describe_training_rows, training_rows_known
 from sae_lens_meme.standardize import Moments
 from sae_lens_meme.train.checkpoint import Checkpoints, refuse_code
 from sae_lens_meme.train.data import EpochShuffle, TrainingData, open_data
+from sae_lens_meme.train.given import refuse_scaled
 from sae_lens_meme.train.monitor import EpochMonitor, InferenceView, Log, Reconstruction, Trainers, reconstruction
 from sae_lens_meme.train.saelens import quiet, refused_by_saelens, seeded, try_out
 from sae_lens_meme.train.session import Session
@@ -85,19 +86,23 @@ class _EpochRunner:
         self._patience = early_stopping_epochs
         folder = checkpoint_folder or cfg.checkpoint_path
         self._checkpoints = Checkpoints(folder) if folder else None
-        self._takes_raw = given is not None or getattr(cfg, "from_pretrained_path", None) is not None
+        path = getattr(cfg, "from_pretrained_path", None)
+        self._takes_raw = given is not None or path is not None
+        if path is not None:
+            refuse_scaled(path)
         # SAELens wants tokens and a model to run them through; the batches come from `data`, whatever these are
         rows = Dataset.from_dict({"input_ids": data.train_rows[:, None].tolist()})
         with self._in_saelens(cfg):
             super().__init__(cfg, rows, HookedRootModule() if model is None else model, given)  # type: ignore[call-arg]
         self.activations_store.load_from_checkpoint = lambda checkpoint_path: None  # nothing is read from it
-        for name, sae in (self.saes if hasattr(self, "saes") else {"": self.sae}).items():
+        for name, sae in self._all():
             hook = self.hooks[name]
             if sae.cfg.d_in != data.d_in[hook]:
                 raise ConfigError(
                     f"cfg.sae.d_in is {sae.cfg.d_in}, the activations at {hook} have {data.d_in[hook]} dimensions"
                 )
             try_out(sae, standardize=standardize)
+        self._began_unknown = {name for name, sae in self._all() if self._takes_raw and self._unknown(sae)}
         if not data.moments:
             data.prepare(shuffle_seed=cfg.seed if shuffled else None, show=progress)
 
@@ -106,8 +111,15 @@ class _EpochRunner:
         if self.cfg.resume_from_checkpoint is not None:
             for state in Path(self.cfg.resume_from_checkpoint).rglob(TRAINER_STATE_FILENAME):
                 refuse_code(state)
-        with self._in_saelens(self.cfg):
+        with self._in_saelens(self.cfg), _closing_wandb(self.cfg.logger.log_to_wandb):
             return super().run()  # type: ignore[misc]
+
+    def _all(self) -> Iterable[tuple[str, TrainingSAE[Any]]]:
+        return (self.saes if hasattr(self, "saes") else {"": self.sae}).items()
+
+    def _unknown(self, sae: TrainingSAE[Any]) -> bool:
+        """Whether the given weights may have seen other rows than the train rows at hand."""
+        return training_rows_known(InferenceView(sae).refresh(), self.data.embeddings) is not None
 
     @contextmanager
     def _in_saelens(self, cfg: Any) -> Iterator[None]:
@@ -163,9 +175,25 @@ class _EpochRunner:
             "fusion": self.data.embeddings.facts.get("fusion"),
             **describe_training_rows(sae, self.data.embeddings),
         }
+        if name in self._began_unknown or self.cfg.resume_from_checkpoint is not None:
+            facts[TRAINED_FURTHER] = True
         for key, value in facts.items():
             metadata[key] = value
         return result
+
+
+@contextmanager
+def _closing_wandb(used: bool) -> Iterator[None]:
+    """SAELens closes the run of a training that ends; one that stops would take in the next training's numbers."""
+    try:
+        yield
+    except BaseException:
+        if used:
+            import wandb
+
+            if wandb.run is not None:
+                wandb.finish(exit_code=1)
+        raise
 
 
 class MemeSAETrainingRunner(_EpochRunner, LanguageModelSAETrainingRunner):

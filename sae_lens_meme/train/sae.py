@@ -16,6 +16,7 @@ from sae_lens.saes.sae import SAEConfig, TrainStepInput, TrainStepOutput
 from torch import Tensor, nn
 
 from sae_lens_meme.errors import ConfigError
+from sae_lens_meme.hooks.saelens import teach_load_model
 from sae_lens_meme.train.kernels import sparse_decode, topk_encode
 
 ARCHITECTURE = "meme_topk"
@@ -160,7 +161,8 @@ class MemeTopKTrainingSAE(TopKTrainingSAE):
 
 
 def register() -> None:
-    """Tell SAELens of `meme_topk`; doing it again does nothing."""
+    """Tell SAELens of `meme_topk` and of the hooked models; doing it again does nothing."""
+    teach_load_model()
     if ARCHITECTURE not in SAE_TRAINING_CLASS_REGISTRY:
         register_sae_training_class(ARCHITECTURE, MemeTopKTrainingSAE, MemeTopKTrainingSAEConfig)
 

@@ -24,6 +24,10 @@ from sae_lens_meme.errors import ConfigError, MemeError
 _BATCH = 8
 
 
+class CannotStandardizeError(ConfigError):
+    """An SAE into which standardisation cannot be folded."""
+
+
 def try_out(sae: TrainingSAE[Any], *, standardize: bool) -> None:
     """A forward and a backward pass on random rows with all latents dead, and the fold of standardised input, on a copy of the SAE.
 
@@ -54,7 +58,7 @@ def try_out(sae: TrainingSAE[Any], *, standardize: bool) -> None:
             try:
                 trial.fold_activation_whitening(torch.zeros_like(identity[0]), identity, identity)
             except NotImplementedError:
-                raise ConfigError(
+                raise CannotStandardizeError(
                     f"train.sae.architecture {architecture} cannot take standardised input; add standardize: false"
                 ) from None
 
@@ -83,6 +87,8 @@ def refused_by_saelens(where: str = "train") -> Iterator[None]:
             reason = re.split(r"(?<=\.) ", reason)[0]
         elif not isinstance(error, (AssertionError, TypeError, ValueError)):
             reason = f"{type(error).__name__}: {reason}"
+        if who == "wandb":
+            reason = f"{reason.rstrip('.')}; without an account set WANDB_MODE=offline, or logger.log_to_wandb: false"
         raise ConfigError(f"{where}: {who} refuses this config: {reason}") from error
 
 

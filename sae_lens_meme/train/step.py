@@ -11,26 +11,34 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import torch
 from sae_lens import SAE
 from sae_lens.constants import RUNNER_CFG_FILENAME, SAE_CFG_FILENAME, SAE_WEIGHTS_FILENAME, SPARSITY_FILENAME
 from safetensors.torch import save_file
+from torch import Tensor
 from tqdm.auto import tqdm
 
+from sae_lens_meme.embed.options import HEADS
 from sae_lens_meme.embeddings import Embeddings
 from sae_lens_meme.errors import DataError
+from sae_lens_meme.provenance import weights_fingerprint
 from sae_lens_meme.storage import StepFolder, to_json, write_text
 from sae_lens_meme.train.config import TrainConfig, load_train_config
+from sae_lens_meme.train.convert import abstopk_loader
 from sae_lens_meme.train.data import TrainingData, open_data
+from sae_lens_meme.train.given import given_sha256, load_given
 from sae_lens_meme.train.monitor import Reconstruction, Trainers, reconstruction
 from sae_lens_meme.train.runner import MemeMultiSAETrainingRunner, MemeSAETrainingRunner, multi_config
 
 LOG, CHECKPOINTS = "training_log.jsonl", "checkpoints"
+GIVEN = "begun_with"
+"""In the fingerprint: hashes of the SAEs that training began with."""
 
 
 def train(
     config: TrainConfig | str | Path | Mapping[str, Any],
     *,
-    out: str | Path,
+    out: str | Path | None = None,
     embeddings: Embeddings | str | Path,
     model: Any = None,
     overrides: Iterable[str] = (),
@@ -46,6 +54,7 @@ def train(
 
     Args:
         config: see `load_train_config`.
+        out: the result folder; None keeps nothing but the SAE that comes back.
         embeddings: rows, splits and activations; or only rows and splits where `model` is given.
         model: a HookedMemeCLIP with its memes attached, to train on live activations.
         shuffled: train the control on rows whose dimensions are permuted independently.
@@ -56,13 +65,17 @@ def train(
     Raises:
         ConfigError, DataError, NonFiniteError, StorageError: one line each, with what to do.
     """
+    if out is None:
+        with tempfile.TemporaryDirectory() as made:
+            kept: Any = {"model": model, "overrides": overrides, "shuffled": shuffled, "progress": progress}
+            return train(config, out=Path(made) / "sae", embeddings=embeddings, **kept)
     if not isinstance(config, TrainConfig):
         config = load_train_config(config, overrides)
     if not isinstance(embeddings, Embeddings):
         embeddings = Embeddings.load(embeddings)
     chunk = config.section.get("store_batch_size_prompts", 64)
     data = open_data(embeddings, list(config.hooks.values()), model=model, chunk=chunk)
-    section = {"model_name": _model_name(embeddings)} | dict(config.section)
+    section = _model(embeddings) | dict(config.section)
     config = TrainConfig(section, config.recipe)
     with StepFolder(out, "train", _fingerprint(config, data, model, shuffled), overwrite=overwrite) as folder:
         if not folder.complete:
@@ -98,7 +111,7 @@ class _Step:
         runner.run()
         trainers: Trainers = runner.trainer.trainers if self.config.recipe.hook_names else {"": runner.trainer}
         for name, trainer in trainers.items():
-            self._write_sae(name, trainer)
+            self._write_sae(name, trainer, runner)
         log = _json_lines(runner.monitor.records)
         self.folder.write(LOG, lambda path: write_text(path, log))
         facts = {name: self._facts(name, trainer, runner) for name, trainer in trainers.items()}
@@ -116,9 +129,14 @@ class _Step:
             "log": self._log,
             "progress": self.progress,
         }
+        hooks = self.config.hooks
+        given = {
+            name: load_given(path, self.configs[name].sae, hooks[name]) for name, path in self.config.given.items()
+        }
         if recipe.hook_names:
-            return MemeMultiSAETrainingRunner(multi_config(self.configs, self.config.hooks), self.data, **options)
-        return MemeSAETrainingRunner(self.configs[""], self.data, **options)
+            cfg = multi_config(self.configs, hooks)
+            return MemeMultiSAETrainingRunner(cfg, self.data, override_saes=given or None, **options)
+        return MemeSAETrainingRunner(self.configs[""], self.data, override_sae=given.get(""), **options)
 
     def _runner_cfg(self) -> dict[str, Any]:
         """What SAELens saves as runner_cfg.json, and the keys of ours that made it."""
@@ -126,15 +144,32 @@ class _Step:
             stock = multi_config(self.configs, self.config.hooks).to_dict()
         else:
             stock = self.configs[""].to_dict()
-        return {**stock, "sae_lens_meme": {**self.config.recipe.model_dump(), "shuffled": self.shuffled}}
+        ours = {**self.config.recipe.model_dump(), "shuffled": self.shuffled}
+        ours |= (
+            {GIVEN: {name: given_sha256(path) for name, path in self.config.given.items()}} if self.config.given else {}
+        )
+        return {**stock, "sae_lens_meme": ours}
 
-    def _write_sae(self, name: str, trainer: Any) -> None:
+    def _write_sae(self, name: str, trainer: Any, runner: Any) -> None:
         with tempfile.TemporaryDirectory() as made:
             trainer.sae.save_inference_model(made)
-            save_file({"sparsity": trainer.log_feature_sparsity}, Path(made) / SPARSITY_FILENAME)
+            sparsity = trainer.log_feature_sparsity
+            if trainer.sae.cfg.architecture() == "abstopk":
+                runner.on_train_rows[name], sparsity = self._one_sign_a_latent(name, made)
+            save_file({"sparsity": sparsity}, Path(made) / SPARSITY_FILENAME)
             for file in (SAE_CFG_FILENAME, SAE_WEIGHTS_FILENAME, SPARSITY_FILENAME):
                 source = Path(made) / file
                 self.folder.write(_join(name, file), partial(_copy, source))
+
+    def _one_sign_a_latent(self, name: str, made: str) -> tuple[Reconstruction, Tensor]:
+        """Save AbsTopK as the `topk` SAE that computes the same, with what is counted of its latents."""
+        sae, hook = SAE.load_from_disk(made, converter=abstopk_loader), self.config.hooks[name]
+        data = self.data
+        result = reconstruction(sae, data.sources[hook], data.train_rows, data.moments[hook])
+        sae.cfg.metadata.num_dead_features = result.never_fired
+        sae.cfg.metadata.weights_fingerprint = weights_fingerprint(sae)
+        sae.save_model(made)
+        return result, (torch.from_numpy(result.n_fired) / result.n + 1e-10).log10()  # as SAELens has it
 
     def _facts(self, name: str, trainer: Any, runner: Any) -> dict[str, Any]:
         """What the validation rows say comes first, measured on the SAE as it is saved."""
@@ -188,6 +223,7 @@ def _one_line(record: dict[str, Any]) -> str:
 def _fingerprint(config: TrainConfig, data: TrainingData, model: Any, shuffled: bool) -> dict[str, Any]:
     n_rows = len(data.train_rows)
     resolved = {name: config.resolve(data.d_in[hook], n_rows, hook) for name, hook in config.hooks.items()}
+    given = {name: given_sha256(path) for name, path in config.given.items()}
     live_model = None if model is None else str(getattr(model, "fingerprint", type(model).__name__))
     return {
         "embeddings": data.embeddings.fingerprint,
@@ -195,13 +231,17 @@ def _fingerprint(config: TrainConfig, data: TrainingData, model: Any, shuffled: 
         "config": resolved if config.recipe.hook_names else resolved[""],
         "recipe": config.recipe.model_dump(),
         "shuffled": shuffled,
+        **({GIVEN: given} if given else {}),
     }
 
 
-def _model_name(embeddings: Embeddings) -> str:
-    """The name of the model without a local path, which would tell of this machine."""
+def _model(embeddings: Embeddings) -> dict[str, Any]:
+    """What SAELens' `load_model` needs to load the model again, without a local path, which would tell of this machine."""
     name = str(embeddings.facts.get("model", "unknown"))
-    return Path(name).name if Path(name).is_absolute() else name
+    name = Path(name).name if Path(name).is_absolute() else name
+    if embeddings.facts.get("fusion") != "memeclip":
+        return {"model_name": name}
+    return {"model_name": name, "model_from_pretrained_kwargs": {"fusion": "memeclip", "heads": HEADS}}
 
 
 def _copy(source: Path, target: Path) -> None:

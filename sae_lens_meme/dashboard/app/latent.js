@@ -16,15 +16,15 @@ function ConceptBars({ page }) {
   const tied = tested.filter((row) => row.q_global < 0.05);
   const shown = tested.slice(0, Math.max(6, Math.min(12, tied.length)));
   const line = (row) => ({
-    label: row.name, href: link.concept(row.name), value: row.auroc, low: row.auroc_low, high: row.auroc_high,
+    label: called(row.name), href: link.concept(row.name), value: row.auroc, low: row.auroc_low, high: row.auroc_high,
     poor: !(row.q_global < 0.05), text: `${number(row.auroc)}${interval(row.auroc_low, row.auroc_high)}`,
   });
   return html`
-    <p>${tied.length ? `Of ${tested.length} tested concepts it is tied to ${tied.length} (q < 0.05); ${tied.filter((r) => r.f1_test > r.f1_always_on).length} of these it tells better than always saying yes.` : `It is tied to none of ${tested.length} tested concepts (q < 0.05).`}</p>
-    <${Dots} rows=${shown.map(line)} domain=${[0, 1]} reference=${0.5} axis="AUROC on test memes, within source; 0.5 is guessing" />
+    <p>${tied.length ? `Of ${several(tested.length, "tested concept")} it is tied to ${tied.length} (q < 0.05); ${tied.filter((r) => r.f1_test > r.f1_always_on).length} of these it tells better than always saying yes.` : `It is tied to none of ${several(tested.length, "tested concept")} (q < 0.05).`}</p>
+    <${Dots} rows=${shown.map(line)} domain=${[0, 1]} reference=${0.5} axis="AUROC, how well the latent tells the memes with the concept: test memes, within source; 0.5 is guessing" />
     <div class="scroll"><table class="numbers"><caption class="unseen">Concepts of this latent</caption>
       <thead><tr><th scope="col">concept</th><th scope="col">odds ratio (95 %)</th><th scope="col">fires more often by</th><th scope="col">q</th><th scope="col">F1, test</th><th scope="col">F1, always yes</th><th scope="col">memes</th></tr></thead>
-      <tbody>${tested.map((row) => html`<tr class=${row.q_global < 0.05 ? "" : "faint"}><th scope="row"><a href=${link.concept(row.name)}>${row.name}</a></th>
+      <tbody>${tested.map((row) => html`<tr class=${row.q_global < 0.05 ? "" : "faint"}><th scope="row"><a href=${link.concept(row.name)}>${called(row.name)}</a></th>
         <td>${number(row.odds_ratio)}${interval(row.odds_ratio_low, row.odds_ratio_high)}</td><td>${signedNumber(row.firing_rate_difference)}</td>
         <td>${chance(row.q_global)}</td><td class=${row.f1_test > row.f1_always_on ? "better" : ""}>${number(row.f1_test)}</td><td>${number(row.f1_always_on)}</td><td>${number(row.n_test)}</td></tr>`)}</tbody>
     </table></div>
@@ -35,21 +35,21 @@ function EffectBars({ page }) {
   const rows = records(core.effect_columns, page.effects).filter((row) => row.delta_all !== null);
   if (!rows.length) return html`<p class="note">${core.missing.influence || "No edit of this latent was measured."}</p>`;
   const line = (row) => ({
-    label: `${row.task} = ${row.class}${row.head && row.head !== "probe" ? `, ${row.head}` : ""}`, value: row.delta_all, low: row.delta_all_low, high: row.delta_all_high,
+    label: `${called(`${row.task}=${row.class}`)}${row.head && row.head !== "probe" ? `, ${row.head}` : ""}`, value: row.delta_all, low: row.delta_all_low, high: row.delta_all_high,
     band: row.delta_random, controls: row.delta_matched === null ? [] : [1, -1].map((sign) => ["latents that fire as often", sign * row.delta_matched]),
     text: `${signedNumber(row.delta_all)}${interval(row.delta_all_low, row.delta_all_high, signedNumber)}`,
-    poor: Math.abs(row.delta_all) <= Math.max(row.delta_random || 0, row.delta_matched || 0),
+    poor: !row.beats,
   });
   const kinds = [...new Set(rows.map((row) => `${row.kind} ${row.multiplier}`))];
   return html`${kinds.map((kind) => {
     const mine = rows.filter((row) => `${row.kind} ${row.multiplier}` === kind);
     const what = mine[0].kind === "ablation" ? "taken out" : `multiplied by ${number(mine[0].multiplier)}`;
-    const beats = mine.filter((row) => !line(row).poor).length;
+    const beats = mine.filter((row) => row.beats);
     return html`<h3>The latent is ${what}</h3>
-      <p>${beats ? `${beats} of ${mine.length} labels move by more than both controls.` : `No label of ${mine.length} moves by more than both controls.`}</p>
+      <p>${beats.length ? `The classifiers of ${beats.length} of ${several(mine.length, "label")} move by more than the controls: ${beats.map((row) => row.task).join(", ")}.` : `No classifier of ${several(mine.length, "label")} moves by more than the controls.`}</p>
       <${Dots} rows=${mine.map(line)} reference=${0} axis="mean change of the class's probability, test memes" />`;
   })}
-  <p class="note">Grey band: as large a step in a random direction. Marks: the mean of latents that fire as often. A dim row is within a control.</p>`;
+  <p class="note">Grey band: as large a step in a random direction. Marks: the mean of latents that fire as often. A dim row is within a control. ${core.use}</p>`;
 }
 
 const Neighbours = ({ page }) => html`<ul class="plain">${page.neighbours.map(([latent, cosine]) => html`<li>
@@ -75,16 +75,27 @@ function nextAlive(latent, step) {
   return latent;
 }
 
+/** Memes first; a button for each section below them, because links are for pages. */
 function Body({ latent, page, brief }) {
-  return html`
-    <${Answers} answers=${page.answers} />
-    <section><h2>Concepts</h2><${ConceptBars} page=${page} /></section>
-    <section><h2>What an edit does to the classifiers</h2><${EffectBars} page=${page} /></section>
-    <section><h2>How strongly it fires</h2><${Histogram} counts=${page.histogram} largest=${core.latents.largest[latent]} fires=${core.latents.fires[latent]} /></section>
-    <section><h2>Memes</h2>
-      <${Coverable} what=${`latent ${latent}`}><${Gallery} memes=${page.memes} /><//></section>
-    ${!brief && html`<section><h2>Latents that write in nearly the same direction</h2><${Neighbours} page=${page} /></section>
-    <section><h2>Everything measured about this latent</h2><${Measured} page=${page} /></section>`}`;
+  const body = useRef(null);
+  const about = page.answers[0];
+  const sections = [
+    ["Verdicts", html`<${Answers} answers=${page.answers.slice(1)} />`],
+    ["Concepts", html`<${ConceptBars} page=${page} />`],
+    ["What an edit does to the classifiers", html`<${EffectBars} page=${page} />`],
+    ["How strongly it fires", html`<${Histogram} counts=${page.histogram} largest=${core.latents.largest[latent]} fires=${core.latents.fires[latent]} />`],
+    ...(brief ? [] : [
+      ["Latents that write in nearly the same direction", html`<${Neighbours} page=${page} />`],
+      ["Everything measured about this latent", html`<${Measured} page=${page} />`],
+    ]),
+  ];
+  const go = (i) => body.current.querySelectorAll("section.part")[i].scrollIntoView();
+  return html`<div ref=${body}>
+    <p class="about"><span class="sign" role="img" aria-label=${SAYS[about[2]]}>${SIGN[about[2]]}</span> ${about[1]}</p>
+    ${!brief && html`<nav class="buttons" aria-label="On this page">${sections.map(([title], i) => html`<button type="button" class="jump" onClick=${() => go(i)}>${title}</button>`)}</nav>`}
+    <section class="memes"><h2>Memes</h2><${Coverable} what=${`latent ${latent}`}><${Gallery} memes=${page.memes} /><//></section>
+    ${sections.map(([title, part]) => html`<section class="part"><h2>${title}</h2>${part}</section>`)}
+  </div>`;
 }
 
 const Unreadable = () => html`<p>This part of the report cannot be read; keep the folder ${core.beside} beside the page.</p>`;
@@ -95,7 +106,8 @@ function LatentPage({ value }) {
   const page = useEntry("latents", known ? latent : null);
   const [other, setOther] = useState("");
   if (!known) return html`<h1>No such latent</h1><p>This dictionary has latents 0 to ${LATENTS - 1}; the link asks for “${value}”.</p>`;
-  const name = core.latents.name[latent];
+  const name = nameOf(latent);
+  const word = core.latents.verdict[latent];
   const go = (to) => (location.hash = link.latent(to));
   return html`
     <p class="buttons"><button type="button" onClick=${() => go(nextAlive(latent, -1))}>← Previous alive</button>
@@ -105,8 +117,8 @@ function LatentPage({ value }) {
         <label>Compare with latent <input type="number" min="0" max=${LATENTS - 1} value=${other} onInput=${(e) => setOther(e.target.value)} /></label>
         <button>Compare</button></form></p>
     <h1>Latent ${latent}: ${name === null ? html`<span class="dim">no name</span>` : html`“${name}”`}
-      ${name !== null && html` <${Tag} tone=${core.latents.holds[latent] ? "good" : "poor"}>${core.latents.holds[latent] ? "name holds" : "name does not hold"}<//>`}
-      ${isDead(latent) && html` <${Tag} tone="poor">dead<//>`}${isDense(latent) && html` <${Tag} tone="poor">dense<//>`}</h1>
+      ${name !== null && html` <${Tag} tone=${core.tones[word]}>${word}<//>`}
+      ${isDead(latent) && html` <${Tag} tone="poor">dead<//>`}${isDense(latent) && html` <${Tag} tone="fact">dense<//>`}</h1>
     ${page === undefined ? html`<p class="note" role="status">Reading…</p>` : page === null ? html`<${Unreadable} />` : html`<${Body} key=${latent} latent=${latent} page=${page} />`}`;
 }
 
@@ -120,7 +132,7 @@ function Compare({ value }) {
   const cosine = pages[0].neighbours.find(([other]) => other === b)?.[1] ?? pages[1].neighbours.find(([other]) => other === a)?.[1];
   const shared = pages[0].memes.at.filter((place) => pages[1].memes.at.includes(place)).length;
   return html`<h1>Latent ${a} beside latent ${b}</h1>
-    <p>${a === b ? "These are the same latent. " : ""}${cosine === undefined ? "Neither is among the ten nearest decoders of the other" : `Their decoders have cosine ${number(cosine)}`}; of the ${pages[0].memes.at.length} and ${pages[1].memes.at.length} memes shown, they share ${shared}.</p>
+    <p>${a === b ? "These are the same latent. " : ""}${cosine === undefined ? "Neither is among the ten nearest decoders of the other" : `Their decoders have cosine ${number(cosine)}`}; of the ${pages[0].memes.at.length} and ${several(pages[1].memes.at.length, "meme")} shown, they share ${shared}.</p>
     <div class="beside">${[a, b].map((latent, k) => html`<article aria-label=${`Latent ${latent}`}><h2 class="title"><a href=${link.latent(latent)}>Latent ${latent}: ${titleOf(latent)}</a></h2>
       <${Body} latent=${latent} page=${pages[k]} brief=${true} /></article>`)}</div>`;
 }

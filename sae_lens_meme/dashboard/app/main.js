@@ -10,10 +10,8 @@ function drawCharts() {
   if (headline) {
     render(html`<h2>${headline.title}</h2><${Dots} rows=${headline.rows.map(line)} axis=${headline.axis} /><p><a href="#measures">All tables</a></p>`, document.getElementById("headline"));
   }
-  const blocks = [...STATIC.measures.querySelectorAll(".block")];
   for (const chart of core.charts) {
-    const block = blocks.find((b) => b.querySelector("h2").textContent === chart.title);
-    if (!block) continue;
+    const block = document.getElementById(`measures=${chart.block}`);
     const figure = document.createElement("div");
     block.querySelector("h2").after(figure);
     render(html`<${Dots} rows=${chart.rows.map(line)} axis=${chart.axis} />`, figure);
@@ -33,12 +31,12 @@ function Page() {
       a.hash === `#${shown || section}` ? a.setAttribute("aria-current", "page") : a.removeAttribute("aria-current");
     });
     document.title = `${route.value ? `${route.kind} ${route.value}` : shown || route.kind} · sae-lens-meme`;
-    const anchor = fixed && document.getElementById(route.kind);
+    const anchor = fixed && document.getElementById(route.value ? `${route.kind}=${route.value}` : route.kind);
     if (!first.current) {
       scrollTo(0, 0);
       (fixed ? STATIC[shown] : view).focus({ preventScroll: true });
     }
-    if (anchor && !(route.kind in STATIC)) anchor.scrollIntoView();
+    if (anchor && (route.value || !(route.kind in STATIC))) anchor.scrollIntoView();
     first.current = false;
   }, [route.kind, route.value]);
   if (fixed) return null;

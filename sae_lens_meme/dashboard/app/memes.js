@@ -42,18 +42,18 @@ function Regions({ scores, marked, label }) {
 
 const mask = (word) => "▒".repeat(Math.max(1, Math.min(12, word.length)));
 
-function Caption({ text, words, scores, scale, covered, onWord, together }) {
+function Caption({ text, words, scores, scale, covered, onWord, together, target }) {
   if (text === null || text === undefined) return html`<p class="caption note">This meme has no caption.</p>`;
   if (!words || !words.length) {
     return html`<p class="caption">${covered ? html`<span aria-hidden="true">${text.split(/\s+/).map(mask).join(" ")}</span><span class="unseen">Caption hidden.</span>` : text}</p>`;
   }
   return html`<p class="caption">
-    ${covered && html`<span class="unseen">Caption hidden, ${words.length} words.</span>`}
+    ${covered && html`<span class="unseen">Caption hidden, ${several(words.length, "word")}.</span>`}
     ${words.map((word, i) => {
       const score = scores[i] || 0;
       const pairs = together.filter(([w]) => w === i).length;
-      const says = `${covered ? "a hidden word" : word}: ${score < 0 ? "lowers" : "raises"} the latent by ${number(Math.abs(score) * scale)}${pairs ? `, works with ${pairs} regions` : ""}`;
-      return html`<span class=${`word ${score < 0 ? "lowers" : "raises"} s${Math.round(Math.abs(score) * 5)} ${pairs ? "pairs" : ""}`}
+      const says = `${covered ? "a hidden word" : word}: ${score < 0 ? "lowers" : "raises"} the latent by ${number(Math.abs(score) * scale)}${pairs ? `, works with ${several(pairs, "region")}` : ""}`;
+      return html`<span class=${`word ${score < 0 ? "lowers" : "raises"} s${Math.round(Math.abs(score) * 5)} ${pairs ? "pairs" : ""} ${i === target ? "asked" : ""}`}
         tabindex=${pairs ? 0 : undefined} role=${pairs ? "note" : undefined} aria-label=${pairs ? says : undefined} title=${says}
         onMouseEnter=${() => onWord(i)} onMouseLeave=${() => onWord(null)} onFocus=${() => onWord(i)} onBlur=${() => onWord(null)}>${covered ? mask(word) : word}</span> `;
     })}
@@ -70,8 +70,59 @@ function Parts({ memes, i }) {
     <dd><svg width="100%" height="8" aria-hidden="true"><rect class="bar" width=${`${(100 * Math.max(0, values[k] || 0)) / most}%`} height="8" /></svg><span>${number(values[k])}</span></dd></div>`)}</dl>`;
 }
 
-/** One meme of a latent. */
-function Card({ memes, i, overlays }) {
+const placeOf = (patch) => `row ${Math.floor(patch / GRID) + 1}, column ${(patch % GRID) + 1}`;
+
+/** Of one meme of a latent: words and regions on one scale, so that what decides little looks like little. */
+function scoresOf(memes, i) {
+  const most = Math.max(memes.word_scale?.[i] || 0, memes.patch_scale?.[i] || 0) || 1;
+  const scaled = (packed, scale) => unpack(packed).map((v) => (v * scale) / most);
+  return {
+    most,
+    words: memes.word_scores ? scaled(memes.word_scores[i], memes.word_scale[i]) : [],
+    patches: memes.patches?.[i] ? scaled(memes.patches[i], memes.patch_scale[i]) : null,
+  };
+}
+
+const LITTLE = 0.2; // of the largest score of a meme: less drives nothing
+
+/** The place of the largest score, or null where it is little. */
+function largest(scores) {
+  const best = (scores || []).reduce((a, v, k) => (v > (a < 0 ? LITTLE : scores[a]) ? k : a), -1);
+  return best < 0 ? null : best;
+}
+
+const MOST_DRIVERS = 3;
+
+/** Over the memes of a latent, which word and which region is the strongest how often; `at` is the meme where it is most so. */
+function driversOf(memes) {
+  const found = { word: new Map(), region: new Map() };
+  const count = (kind, key, item) => {
+    const old = found[kind].get(key);
+    found[kind].set(key, { ...(old && old.score >= item.score ? old : item), n: (old?.n || 0) + 1 });
+  };
+  memes.at.forEach((_, i) => {
+    const { most, words, patches } = scoresOf(memes, i);
+    const [word, patch] = [largest(words), largest(patches)];
+    if (word !== null) count("word", memes.words[i][word].toLowerCase(), { at: i, word, text: memes.words[i][word], score: words[word] * most });
+    if (patch !== null) count("region", patch, { at: i, patch, text: placeOf(patch), score: patches[patch] * most });
+  });
+  return Object.entries(found).map(([kind, items]) => {
+    const ranked = [...items.values()].sort((a, b) => b.n - a.n || b.score - a.score);
+    return [kind, ranked.filter(({ n }, k) => k === 0 || n > 1).slice(0, MOST_DRIVERS)];
+  });
+}
+
+/** The words and the regions that drive the latent most, each a link to where it is. */
+function Drivers({ memes, go }) {
+  const covered = !useContext(Uncovered).page;
+  const drivers = useMemo(() => driversOf(memes), [memes]);
+  return html`${drivers.map(([kind, items]) => items.length > 0 && html`<p class="buttons drivers">Strongest ${kind}s:
+    ${items.map((item) => html`<button type="button" class="jump" onClick=${() => go(item)}>${kind === "word" && covered ? html`<span aria-hidden="true">${mask(item.text)}</span><span class="unseen">a hidden word</span>` : item.text}</button>
+      <span class="note">in ${item.n} of ${several(memes.at.length, "meme")}</span>`)}</p>`)}`;
+}
+
+/** One meme of a latent; `target` is the word or region that the reader has asked to see on it. */
+function Card({ memes, i, overlays, target }) {
   const page = useContext(Uncovered).page;
   const [own, setOwn] = useState(null);
   const [overlay, setOverlay] = useState(null);
@@ -81,19 +132,21 @@ function Card({ memes, i, overlays }) {
   const search = useSearch();
   const place = memes.at[i];
   const covered = !(own ?? page);
-  // One scale for the words and the regions of a meme: what decides little looks like little.
-  const most = Math.max(memes.word_scale?.[i] || 0, memes.patch_scale?.[i] || 0) || 1;
-  const scaled = (packed, scale) => unpack(packed).map((v) => (v * scale) / most);
-  const patches = memes.patches?.[i] ? scaled(memes.patches[i], memes.patch_scale[i]) : null;
+  const card = useRef(null);
+  useEffect(() => {
+    if (target) card.current.scrollIntoView({ block: "center" });
+  }, [target]);
+  const { most, words, patches } = scoresOf(memes, i);
   const together = memes.together?.[i] || [];
   const on = overlay ?? overlays;
-  const marked = word === null ? [] : together.filter(([w]) => w === word).map(([, p, value]) => [p, value]);
+  const asked = target?.patch === undefined ? [] : [[target.patch, 1]];
+  const marked = word === null ? asked : together.filter(([w]) => w === word).map(([, p, value]) => [p, value]);
   const id = search?.id[place];
-  return html`<li class="card">
+  return html`<li ref=${card} class=${`card ${target ? "target" : ""}`}>
     <${Picture} place=${place} covered=${covered} overlay=${(on || marked.length > 0) &&
       html`<${Regions} scores=${on ? patches : null} marked=${marked} label="Regions that raise (orange) or lower (blue) the latent" />`} />
-    <${Caption} text=${search?.caption[place]} words=${memes.words?.[i]} scores=${memes.word_scores ? scaled(memes.word_scores[i], memes.word_scale[i]) : []}
-      scale=${most} covered=${covered} onWord=${setWord} together=${together} />
+    <${Caption} text=${search?.caption[place]} words=${memes.words?.[i]} scores=${words}
+      scale=${most} covered=${covered} onWord=${setWord} together=${together} target=${target?.word} />
     <p class="activation"><strong>${number(memes.activation[i])}</strong> <span class="dim">activation</span></p>
     <${Parts} memes=${memes} i=${i} />
     <p class="buttons">
@@ -104,9 +157,14 @@ function Card({ memes, i, overlays }) {
   </li>`;
 }
 
-/** Top memes, then those of each interval, the highest first. */
+const FIRST_TOP = 4;
+const FIRST_BELOW = 1;
+
+/** Top memes, then those of each interval, the highest first; at first a few of each, because the strongest alone mislead. */
 function Gallery({ memes }) {
   const [overlays, setOverlays] = useState(false);
+  const [all, setAll] = useState(false);
+  const [target, setTarget] = useState(null);
   const groups = useMemo(() => {
     const found = new Map();
     memes.at.forEach((_, i) => {
@@ -116,16 +174,23 @@ function Gallery({ memes }) {
     return [...found];
   }, [memes]);
   if (!memes.at.length) return html`<p class="note">No meme fires this latent.</p>`;
+  const go = (item) => {
+    setAll(true);
+    setTarget({ ...item });
+  };
+  const few = groups.flatMap(([key, places]) => places.slice(0, key === "top" ? FIRST_TOP : FIRST_BELOW));
   const title = (key, i) => key === "top" ? "The memes that fire it most"
     : `Activation ${number(memes.interval_low[i])} to ${number(memes.interval_high[i])}: ${percent(memes.interval_share[i])} of the memes that fire it`;
+  const card = (i) => html`<${Card} key=${memes.at[i]} memes=${memes} i=${i} overlays=${overlays} target=${target?.at === i ? target : null} />`;
   return html`
-    ${memes.patches ? html`<p class="buttons"><button type="button" aria-pressed=${overlays} onClick=${() => setOverlays(!overlays)}>Regions on all memes</button>
+    ${memes.patches ? html`<${Drivers} memes=${memes} go=${go} />
+      <p class="buttons"><button type="button" aria-pressed=${overlays} onClick=${() => setOverlays(!overlays)}>Regions on all memes</button>
       <span class="note">Orange raises the latent, blue lowers it, words and regions of a meme on one scale. Point at an underlined word, or go to it with Tab, to see the regions that it works with.</span></p>`
       : html`<p class="note">${core.missing.attribution || "Words and regions of this latent's memes were not looked into."}</p>`}
-    ${groups.map(([key, places]) => html`<section key=${key}>
-      <h3>${title(key, places[0])}</h3>
-      <ul class="cards">${places.map((i) => html`<${Card} key=${memes.at[i]} memes=${memes} i=${i} overlays=${overlays} />`)}</ul>
-    </section>`)}
+    ${all || few.length === memes.at.length
+      ? groups.map(([key, places]) => html`<section key=${key}><h3>${title(key, places[0])}</h3><ul class="cards">${places.map(card)}</ul></section>`)
+      : html`<h3>The ${Math.min(FIRST_TOP, groups[0][1].length)} strongest, then one from each part of its range, down to the weakest</h3><ul class="cards">${few.map(card)}</ul>`}
+    ${few.length < memes.at.length && html`<p><button type="button" class="all" aria-expanded=${all} onClick=${() => setAll(!all)}>${all ? "Show fewer" : `Show all ${several(memes.at.length, "meme")} of this latent`}</button></p>`}
     <p class="note">The strongest alone mislead: look whether the lower parts of the range show the same thing.</p>`;
 }
 

@@ -6,6 +6,9 @@ const html = htm.bind(h);
 
 const core = JSON.parse(document.getElementById("core").textContent);
 const LATENTS = core.latents.name.length;
+const shownAs = new Map(core.called);
+/** How a key of the data (`stance=1`) is shown (`stance=support`). */
+const called = (key) => shownAs.get(key) ?? key;
 
 // ---- parts -------------------------------------------------------------------------------------
 
@@ -70,12 +73,16 @@ function useEntry(kind, place) {
   return found ? found[place % size] : found;
 }
 
-/** Ids and captions, in lower case too; undefined until they are there. */
+/** Ids, captions and labels, in lower case too; undefined until they are there. */
 let searched;
 function useSearch() {
   const found = usePart("search");
   if (found && !searched) {
-    searched = { ...found, lower: found.caption.map((text) => (text || "").toLowerCase()) };
+    searched = {
+      ...found,
+      lower: found.caption.map((text) => (text || "").toLowerCase()),
+      lowerLevel: found.level.map((names) => names.join("\n").toLowerCase()),
+    };
   }
   return found === null ? null : searched;
 }
@@ -128,7 +135,10 @@ const interval = (low, high, show = number) =>
 
 const isDead = (latent) => core.latents.fires[latent] === 0;
 const isDense = (latent) => core.latents.fires[latent] > core.dense;
-const titleOf = (latent) => core.latents.name[latent] ?? "no name";
+const nameOf = (latent) => called(core.latents.name[latent]);
+const titleOf = (latent) => nameOf(latent) ?? "no name";
+const isGood = (latent) => core.tones[core.latents.verdict[latent]] === "good";
+const several = (n, one, more = `${one}s`) => `${n.toLocaleString("en")} ${n === 1 ? one : more}`;
 
 /** Signed bytes in base64 as numbers from -1 to 1. */
 const unpack = (text) => Array.from(atob(text), (c) => ((c.charCodeAt(0) << 24) >> 24) / 127);

@@ -96,7 +96,10 @@ class Questions:
 
     def why_none(self) -> str:
         if len(self.pairs.first):
-            found = f"no label differs within {FEWEST} pairs that choose a latent and {FEWEST} {self.split} pairs that score it"
+            found = (
+                f"too few memes share a picture or a caption and differ in a label: it needs {FEWEST} such pairs of train and "
+                f"validation memes, which choose a latent, and {FEWEST} of {self.split} memes, which score it"
+            )
         else:
             found = "no two memes share a picture or a caption"
         counts = {

@@ -113,12 +113,12 @@ class Contest(Evaluator):
         ours = of_dictionary(SAE, sae, latents, moments)
         scores: dict[str, Scores] = {SAE: play(ours, arena)}
         unfit: dict[str, str] = {}
+        doubts: dict[str, None] = {}
         for kind in asked.controls:
             try:
-                scores |= {
-                    u.name: play(u, arena)
-                    for u in of_directions(kind, embeddings, hook, latents, moments, asked.seed, self.fitted)
-                }
+                for units in of_directions(kind, embeddings, hook, latents, moments, asked.seed, self.fitted):
+                    scores[units.name] = play(units, arena)
+                    doubts |= {units.doubt: None} if units.doubt else {}
             except DataError as error:
                 unfit[kind] = str(error)
         if self.shuffled is not None:
@@ -133,6 +133,6 @@ class Contest(Evaluator):
             )
             for name, other in self.seeds.items()
         ]
-        standings = Standings(arena, scores, others, unfit)
+        standings = Standings(arena, scores, others, unfit, tuple(doubts))
         report = Report(standings)
         return Result(self.name, FIRST, report.measures(), standings.table(), COLUMNS, report.verdict())

@@ -64,6 +64,11 @@ class Report:
         ]
         return (*shown, *(measure for measure in rest if measure.key not in printed))
 
+    @property
+    def _doubts(self) -> str:
+        """Sentences on rivals that were not fitted to the end: a comparison with them flatters the SAE."""
+        return "".join(f"{doubt}. " for doubt in self.standings.doubts)
+
     # the printed sections, in their order
 
     def _labels(self) -> Iterator[Measure]:
@@ -72,7 +77,7 @@ class Report:
         sentence = self.standings.sentence(LABEL_AUROC, "best-unit AUROC")
         if rivals := self.standings.rivals_of(LABEL_AUROC):
             sentence += f" Furthest ahead, furthest behind: of {NAMES[rivals[0]]}."
-        note = f"{sentence} {SPARSITY} {tracking('labels_auroc', 'The AUROC of the best unit for a label')}".strip()
+        note = f"{sentence} {self._doubts}{SPARSITY} {tracking('labels_auroc', 'The AUROC of the best unit for a label')}".strip()
         section = Section("Best unit for a label", note, "AUROC of the best unit, test memes")
         yield from self._row(LABEL_AUROC, f"mean of {self._n(LABEL_AUROC)} labels", section)
         yield from self._extremes(section)
@@ -114,7 +119,7 @@ class Report:
         if PLANTED_AUROC not in self.standings.events:
             return
         sentence = self.standings.sentence(MCC, "one-to-one recovery (MCC)")
-        note = f"{sentence} {self.standings.sentence(CROSS_AUROC, 'cross-modal values')}".strip()
+        note = f"{sentence} {self._doubts}{self.standings.sentence(CROSS_AUROC, 'cross-modal values')}".strip()
         section = Section("Recovery of planted values", note, "score, test memes")
         n = self._n(PLANTED_AUROC)
         yield from self._row(MCC, f"one to one: MCC, {n} values", section)

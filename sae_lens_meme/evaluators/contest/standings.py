@@ -49,10 +49,18 @@ class Standings:
         scores: of each set of units.
         others: of the SAEs of other seeds.
         unfit: rivals that cannot be fitted -> why.
+        doubts: what to distrust in how a rival was fitted.
     """
 
-    def __init__(self, arena: Arena, scores: dict[str, Scores], others: Sequence[Scores], unfit: Mapping[str, str]):
-        self.arena, self.scores, self.others, self.unfit = arena, scores, others, unfit
+    def __init__(
+        self,
+        arena: Arena,
+        scores: dict[str, Scores],
+        others: Sequence[Scores],
+        unfit: Mapping[str, str],
+        doubts: Sequence[str] = (),
+    ):
+        self.arena, self.scores, self.others, self.unfit, self.doubts = arena, scores, others, unfit, doubts
         self.events = list(scores[SAE])
         self.rivals = [name for name in scores if name not in (SAE, PROBE, PERMUTED, RANDOM_LATENTS)]
 

@@ -33,6 +33,8 @@ class Units:
     """float32 [n, units]: CSC and 0 or more where few fire, else an array of directions with both signs."""
     decoder: Float64[np.ndarray, "units d_in"] | None
     """None where the dictionary has no fixed directions."""
+    doubt: str | None = None
+    """What to distrust in how it was fitted."""
 
     @property
     def dense(self) -> bool:
@@ -110,9 +112,10 @@ def of_directions(
     else:
         dense = few = fit(embeddings, hook, kind, seed, latents.d_sae)
     parts = [np.asarray(dense.transform(batch), np.float32) for _, batch in embeddings.batches(hook)]
-    yield Units(kind, np.concatenate(parts), _decoder(dense, moments))
+    doubt = dense.doubt(kind.upper())
+    yield Units(kind, np.concatenate(parts), _decoder(dense, moments), doubt)
     acts, decoder = activations(few, embeddings, hook, latents.l0), _decoder(few, moments)
-    yield Units(f"{kind}_k", acts.csc(), np.vstack([decoder, -decoder]) if few.signed else decoder)
+    yield Units(f"{kind}_k", acts.csc(), np.vstack([decoder, -decoder]) if few.signed else decoder, doubt)
 
 
 def _rotation(moments: Moments, seed: int) -> Fitted:

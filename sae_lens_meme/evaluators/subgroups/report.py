@@ -39,10 +39,15 @@ PRINTED = 8
 FIRST = Section("Subgroups: gaps in false positives", "permuted: membership permuted within source")
 GAPS = Section(
     "Subgroups: false positives in the subgroup minus outside",
-    "of each class the subgroup with the largest gap on train and validation memes, measured on test memes; BPSN: AUROC of "
-    "background positives against subgroup negatives; BNSP: of subgroup positives against background negatives; permuted: "
-    "|gap| where membership is permuted within source",
-    "gap in false-positive rate, test memes",
+    "of each class the subgroup with the largest gap on train and validation memes, measured on test memes; in subgroup, "
+    "outside: the two false-positive rates; permuted: |gap| where membership is permuted within source",
+    "false-positive rate and its gap, test memes",
+)
+RANKING = Section(
+    "Subgroups: AUROC in the subgroup and across its border",
+    "the same pairs; BPSN: AUROC of background positives against subgroup negatives, low where the subgroup is flagged too "
+    "often; BNSP: of subgroup positives against background negatives, low where it is flagged too seldom",
+    "AUROC, test memes",
 )
 TEXT = ("question", "subgroup", "column", "split", "latents", "reason")
 
@@ -98,12 +103,16 @@ class Report:
         too_few = audit.reasons.get("fpr_gap")
         permuted = PERMUTED(self.null.gap[i], group, reason=too_few)
         if found in self.printed:
-            beside = [permuted.control("permuted")]
-            headings = {"fpr_subgroup": "in subgroup", "fpr_background": "outside"}
-            headings |= {"subgroup_auroc": "AUROC in it", "bpsn_auroc": "BPSN", "bnsp_auroc": "BNSP"}
-            beside += [made[key].control(heading) for key, heading in headings.items()]
-            label = f"{found.question.name}, {found.subgroup.name} ({audit.n_subgroup_negative} negatives)"
-            made["fpr_gap"] = made["fpr_gap"].row(label, *beside, section=GAPS)
+            rates = {"fpr_subgroup": "in subgroup", "fpr_background": "outside"}
+            beside = [made[key].control(heading) for key, heading in rates.items()]
+            pair = f"{found.question.name}, {found.subgroup.name}"
+            label = f"{pair} ({audit.n_subgroup_negative} negatives)"
+            made["fpr_gap"] = made["fpr_gap"].row(label, permuted.control("permuted"), *beside, section=GAPS)
+            across = [
+                made[key].control(heading) for key, heading in {"bpsn_auroc": "BPSN", "bnsp_auroc": "BNSP"}.items()
+            ]
+            label = f"{pair} ({audit.n_subgroup_positive} positives, {audit.n_subgroup_negative} negatives)"
+            made["subgroup_auroc"] = made["subgroup_auroc"].row(label, *across, section=RANKING)
         yield from made.values()
         yield from (permuted, WITHIN(found.within, group, reason=too_few), Q(self.q[i], group, reason=too_few))
 
@@ -128,18 +137,33 @@ class Report:
             closed = CLOSED(effect.closed[0], group, rows=which, interval=_interval(effect.closed, None))
             if n == self.middle and found in self.printed:
                 beside = [matched.control("matched"), matched_95.control("matched, 95 %")]
-                beside += [lost.control("AUROC lost"), lost_matched.control("AUROC lost, matched")]
-                label = f"{found.question.name}, {found.subgroup.name}: of {abs(found.audit.values['fpr_gap'][0]):.3f}"
-                closed = closed.row(label, *beside, section=self._section())
+                pair = f"{found.question.name}, {found.subgroup.name}"
+                label = f"{pair}: of {abs(found.audit.values['fpr_gap'][0]):.3f}"
+                closed = closed.row(label, *beside, section=self._closed)
+                beside = [lost_matched.control("matched"), lost_95.control("matched, 95 %")]
+                lost = lost.row(pair, *beside, section=self._lost)
             yield closed
             yield from (matched, matched_95, lost, lost_matched, lost_95, GAP_AFTER(effect.gap[0], group, rows=which))
 
-    def _section(self) -> Section:
+    @property
+    def _taken(self) -> str:
+        return f"{self.middle} latent{'s' * (self.middle != 1)} set to zero"
+
+    @property
+    def _closed(self) -> Section:
         return Section(
-            f"Subgroups: how much of the gap goes with {self.middle} latent{'s' * (self.middle != 1)} set to zero",
+            f"Subgroups: how much of the gap goes with {self._taken}",
             "latents chosen on train and validation memes, gap on test memes, with as many memes flagged as before; matched: as "
-            f"many latents of like firing rate ({self.given.n_matched} draws); AUROC lost: of the probe on all its test memes",
+            f"many latents of like firing rate ({self.given.n_matched} draws)",
             "fall of the gap in false-positive rate, test memes",
+        )
+
+    @property
+    def _lost(self) -> Section:
+        return Section(
+            f"Subgroups: AUROC lost with {self._taken}",
+            "the same latents, AUROC of the probe on all its test memes; matched: as above",
+            "fall of the AUROC, test memes",
         )
 
     def table(self) -> pd.DataFrame:

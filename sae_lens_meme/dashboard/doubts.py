@@ -1,0 +1,136 @@
+"""What to distrust, made from the numbers, the most unflattering first: a plain sentence each."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from sae_lens_meme.dashboard.fairness import audited
+from sae_lens_meme.dashboard.inputs import Inputs
+from sae_lens_meme.dashboard.latents import LatentPages
+from sae_lens_meme.dashboard.verdicts import GOOD, NONE, REFUTED, TONES, UNTESTED, WEAK
+from sae_lens_meme.dashboard.words import Words, listed, several
+from sae_lens_meme.evaluators.contest.quantities import NAMES, PERMUTED, PROBE, RANDOM_LATENTS, SAE
+from sae_lens_meme.report.blocks import visible
+
+FEW = 100
+"""A label with fewer held-out memes gives rough numbers."""
+STILL_RISING = 0.005
+"""Explained variance of the validation memes that the last tenth of training still adds to an SAE that had not converged."""
+TARGETS = {"labels": "the best single unit for a label", "planted": "the best single unit for a planted value"}
+
+_NAMES = {word: word if word == NONE else f"{'an' if word[0] in 'aeiou' else 'a'} {word}" for word in TONES}
+
+
+def doubts(inputs: Inputs, latents: LatentPages, glance: list[dict[str, Any]]) -> list[str]:
+    """Of the memes, of the controls, of the SAE, of the names and of the groups, in this order."""
+    found = [
+        *(line if line.endswith(".") else f"{line}." for line in inputs.evaluation.get("warnings", [])),
+        *_controls(inputs),
+        *_concepts(glance),
+        *_training(inputs, latents),
+        *_names(latents),
+        *_groups(inputs, latents.words),
+    ]
+    return [visible(latents.words.shown(line)) for line in found]
+
+
+def _controls(inputs: Inputs) -> Iterator[str]:
+    """Simpler things that do as well, and controls that were weaker than they could be."""
+    for group, what in TARGETS.items():
+        ahead, level = _rivals(_numbers(inputs, "contest"), group)
+        if ahead:
+            yield f"Simpler units do better than the SAE: in {what}, {listed(ahead)} lead it."
+        if level:
+            yield f"Simpler units do as well as the SAE: in {what}, {listed(level)} cannot be told from it."
+    shares = {
+        name: _numbers(inputs, "baselines").get(f"corrected/{name}/share_of_tests_global")
+        for name in ("sae", "random_topk")
+    }
+    ours, random = shares.values()
+    if ours is not None and random is not None and random >= ours:
+        yield (
+            f"Counts of significant latents say nothing here: of random directions {random:.0%} of the pairs with a concept "
+            f"are significant, of the SAE's latents {ours:.0%}."
+        )
+    if _numbers(inputs, "baselines").get("ica/converged") == 0:
+        yield "The rival ICA did not converge: a comparison with it flatters the SAE."
+    if _numbers(inputs, "monosemanticity").get("reference_is_independent") == 0:
+        yield "Whether the memes of a latent look alike was judged by the encoder that the SAE reads: no independent evidence."
+
+
+def _rivals(numbers: dict[str, Any], group: str) -> tuple[list[str], list[str]]:
+    """Those that lead the SAE, and those whose interval of the difference holds 0."""
+    ahead, level = [], []
+    for name, called in NAMES.items():
+        low, high = (numbers.get(f"{group}/auroc/sae_minus_{name}_{end}") for end in ("low", "high"))
+        if name in (SAE, PROBE, PERMUTED, RANDOM_LATENTS) or low is None or high is None:
+            continue
+        if high < 0:
+            ahead.append(called)
+        elif low <= 0:
+            level.append(called)
+    return ahead, level
+
+
+def _concepts(glance: list[dict[str, Any]]) -> Iterator[str]:
+    for word, said in {"none found": "No latent is found for", "weakly": "Only weakly is a latent about"}.items():
+        which = [row["concept"] for row in glance if row["sure"] == word]
+        if which:
+            yield f"{said} {len(which)} of {several(len(glance), 'concept')}: {listed(which)}."
+
+
+def _training(inputs: Inputs, latents: LatentPages) -> Iterator[str]:
+    gained = still_rising(inputs.training)
+    if gained is not None and gained > STILL_RISING:
+        yield (
+            f"The SAE had not converged: the last tenth of its training still added {gained:.1%} of explained variance on "
+            "validation memes."
+        )
+    if dead := int((latents.firing == 0).sum()):
+        yield f"{several(dead, 'latent')} of {latents.d_sae:,} {'is' if dead == 1 else 'are'} dead: no meme fires {'it' if dead == 1 else 'them'}."
+    if (stability := latents.tables.get("stability")) is not None:
+        known = [stable for stable in stability.column("stable") if stable is not None]
+        gone = known.count(False)
+        if gone:
+            yield f"{gone / len(known):.0%} of {several(len(known), 'latent')} do not come again when the SAE is trained with another seed."
+
+
+def still_rising(log: list[dict[str, Any]]) -> float | None:
+    """How much explained variance of validation memes the last tenth of training added; None where too short to say."""
+    curve = [epoch.get("validation_explained_variance") for epoch in log]
+    values = np.array([np.nan if value is None else value for value in curve], dtype=float)
+    if len(values) < 10 or not np.isfinite(values).all():
+        return None
+    return float(values[-1] - values[-1 - len(values) // 10])
+
+
+def _names(latents: LatentPages) -> Iterator[str]:
+    if "naming" not in latents.tables:
+        return
+    alive = [verdict.word for verdict, fires in zip(latents.verdicts, latents.firing, strict=True) if fires]
+    if any(word != GOOD for word in alive):
+        count = {word: alive.count(word) for word in (GOOD, WEAK, REFUTED, UNTESTED, NONE)}
+        each = [f"{n:,} {'has' if n == 1 else 'have'} {_NAMES[word]}" for word, n in count.items() if n or word == GOOD]
+        yield f"Of {several(len(alive), 'latent')} that fire, {listed(each)}."
+
+
+def _groups(inputs: Inputs, words: Words) -> Iterator[str]:
+    probes = inputs.table("probes")
+    if probes is not None and {"space", "task", "n_held_out"} <= set(probes.columns):
+        mine = probes.loc[(probes["space"] == "latents") & (probes["n_held_out"] < FEW), :]
+        few = [f"{row['task']} ({several(int(row['n_held_out']), 'meme')})" for row in mine.to_dict("records")]
+        if few:
+            yield f"Few held-out memes have a label, and its numbers are rough: {listed(few)}."
+    pairs = audited(inputs)
+    if pairs is not None and (undefined := int(pairs["fpr_gap"].isna().sum())):
+        yield (
+            f"Of {undefined:,} of {several(len(pairs), 'pair')} of classifier and group it is not known whether the group is "
+            "treated worse: too few of its memes are held out."
+        )
+
+
+def _numbers(inputs: Inputs, evaluator: str) -> dict[str, Any]:
+    return inputs.evaluation["results"].get(evaluator, {}).get("numbers", {})

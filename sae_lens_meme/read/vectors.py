@@ -1,0 +1,125 @@
+"""What the embeddings of a meme tell of it, without the model that made them: its latents, which side decides each, and
+what every label's probe reads from them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import cached_property, partial
+from typing import Any
+
+import numpy as np
+from jaxtyping import Int
+
+from sae_lens_meme.embeddings import Embeddings
+from sae_lens_meme.evaluators.base import Unavailable
+from sae_lens_meme.evaluators.classifiers import Probe, Task, fit_latent_probe, tasks_of
+from sae_lens_meme.evaluators.latents import Latents, hook_of
+from sae_lens_meme.evaluators.question_set.items import fusion_of
+from sae_lens_meme.hooks.memeclip import MemeCLIPHeads, fuse
+from sae_lens_meme.hooks.names import FUSED, IMAGE_EMBED, TEXT_EMBED
+from sae_lens_meme.read.decisions import decide
+from sae_lens_meme.read.names import Measured
+from sae_lens_meme.read.options import ReadOptions
+from sae_lens_meme.read.reading import ActiveLatent, Decision, Sides
+from sae_lens_meme.read.sides import Exchange, one_sided
+
+CHECKED, TOLERANCE = 8, 1e-3
+"""Fused vectors that are made again from their sides, and how far they may lie from the given ones."""
+
+
+class VectorReader:
+    """Reads memes from their embeddings; what many memes share is made once.
+
+    Args:
+        latents: of all memes.
+        heads: MemeCLIP's, where the embeddings were fused with them.
+    """
+
+    def __init__(
+        self,
+        sae: Any,
+        embeddings: Embeddings,
+        latents: Latents,
+        measured: Measured,
+        options: ReadOptions,
+        heads: MemeCLIPHeads | None = None,
+    ):
+        self.sae, self.embeddings, self.latents = sae, embeddings, latents
+        self.measured, self.options, self._heads = measured, options, heads
+        self.hook = hook_of(sae, embeddings)
+        self.train = embeddings.rows("train")
+
+    def active(self, latents: Latents, vectors: Mapping[str, np.ndarray]) -> tuple[ActiveLatent, ...]:
+        """The strongest latents of one meme.
+
+        Args:
+            latents: one row.
+            vectors: its image and text embeddings, float32 [1, d]; not read where no side can be exchanged.
+        """
+        found = np.flatnonzero(latents.values[0])
+        found = found[np.argsort(-latents.values[0][found], kind="stable")][: self.options.n_latents]
+        shown = latents.indices[0][found].astype(np.int64)
+        sides = self._sides(vectors, shown)
+        return tuple(
+            self._latent(int(latent), float(value), side)
+            for latent, value, side in zip(shown, latents.values[0][found], sides, strict=True)
+        )
+
+    def decisions(self, latents: Latents) -> tuple[Decision, ...]:
+        """What the probe of each label reads from the one row of `latents`."""
+        return tuple(
+            decide(probe, latents, task.label.values[task.train], self.measured.probe(task.name), self.options)
+            for task, probe in self.probes
+        )
+
+    @cached_property
+    def probes(self) -> list[tuple[Task, Probe]]:
+        """Of each label, fitted to the train memes."""
+        tasks, _ = tasks_of(self.embeddings)
+        matrix = self.latents.csr()
+        return [(t, fit_latent_probe(t.name, matrix[t.train], t.label.values[t.train])) for t in tasks]
+
+    @cached_property
+    def no_exchange(self) -> str | None:
+        """Why no picture can be shown with another caption; None where it can."""
+        try:
+            fusion = fusion_of(self.embeddings, self.hook, self._heads and partial(fuse, heads=self._heads))
+        except Unavailable as error:
+            return str(error)
+        rows = self.train[:CHECKED]
+        made = fusion(*(self.embeddings.take(side, rows) for side in (IMAGE_EMBED, TEXT_EMBED)))
+        given = self.embeddings.take(FUSED, rows)
+        if made.shape != given.shape or not np.allclose(made, given, atol=TOLERANCE):
+            return f"{FUSED} of these embeddings is not the fusion of their image and text embeddings"
+        return None if len(rows) else "there are no train memes whose sides could be exchanged"
+
+    @cached_property
+    def exchange(self) -> Exchange | None:
+        """With the sides of train memes."""
+        if one_sided(self.hook) is not None or self.no_exchange is not None:
+            return None
+        n = min(self.options.n_swaps, len(self.train))
+        rows = np.random.default_rng(self.options.seed).choice(self.train, n, replace=False)
+        return Exchange(self.embeddings, rows, self.options.decides, self._heads)
+
+    def _sides(self, vectors: Mapping[str, np.ndarray], latents: Int[np.ndarray, " latents"]) -> list[Sides]:
+        if self.exchange is None or not all(vectors[side].any() for side in (IMAGE_EMBED, TEXT_EMBED)):
+            return [one_sided(self.hook) or Sides(None, None, None)] * len(latents)
+        return self.exchange.sides(self.sae, vectors[IMAGE_EMBED], vectors[TEXT_EMBED], latents)
+
+    def _latent(self, latent: int, activation: float, sides: Sides) -> ActiveLatent:
+        columns = self._train_columns
+        others = columns.data[columns.indptr[latent] : columns.indptr[latent + 1]]
+        return ActiveLatent(
+            latent=latent,
+            activation=activation,
+            firing_rate=len(others) / max(1, len(self.train)),
+            stronger_than=float((others < activation).mean()) if len(others) else None,
+            name=self.measured.name(latent),
+            sides=sides,
+            seen=None,
+        )
+
+    @cached_property
+    def _train_columns(self) -> Any:
+        return self.latents.csr()[self.train].tocsc()
