@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import time
+from collections import defaultdict
 from collections.abc import Iterable
 from pathlib import Path
 from types import SimpleNamespace
@@ -210,7 +211,13 @@ def test_near_copies_get_one_split_and_the_distance_is_part_of_the_corpus(tmp_pa
         build_corpus(tmp_path / "x", folder=folder, near=9)
 
 
-SAE = SimpleNamespace(cfg=SimpleNamespace(metadata=SimpleNamespace(embeddings_fingerprint=None)))
+class Unsigned(defaultdict):
+    """The metadata of an SAE that says nothing of its training."""
+
+    __getattr__ = defaultdict.__getitem__
+
+
+SAE = SimpleNamespace(cfg=SimpleNamespace(metadata=Unsigned(lambda: None)))
 
 
 def grouped(groups: list[str], splits: list[str]) -> Embeddings:
