@@ -146,8 +146,8 @@ def test_what_held_out_memes_share_with_train_is_counted_by_source(tmp_path: Pat
     assert notes == [
         "1 of 6 test pictures is also in train",
         "1 of 6 test captions is also in train",
-        "1 more test picture is nearly one of train",
-        "4 of 6 test memes share picture, near picture, caption or group with train (a 2 of 3, b 2 of 3)",
+        "4 of 6 test memes are of a group (picture, near picture, caption or column) that is also in train, 2 of them a near"
+        " picture (a 2 of 3, b 2 of 3)",
     ]
     card = (tmp_path / "out" / "README.md").read_text()
     assert "| test | b | 3 | 0 | 1 | 0 | 1 | 2 |" in card

@@ -6,7 +6,7 @@ from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from sae_lens_meme.corpus.groups import GROUP, KINDS, Key, Links
+from sae_lens_meme.corpus.groups import KINDS, Key, Links
 from sae_lens_meme.corpus.rows import Row
 from sae_lens_meme.corpus.skipped import BadRow
 from sae_lens_meme.errors import BadTableError
@@ -88,17 +88,22 @@ def dropped_counts(dropped: Sequence[BadRow]) -> dict[str, int]:
 
 
 def leak_sentences(facts: Mapping[str, Any]) -> list[str]:
-    """Sentences for the notes, one a split and kind that has something to say; `facts` are those of a manifest."""
+    """A sentence for each split of which more memes are contaminated than the counts of pictures and captions say.
+
+    Args:
+        facts: those of a manifest.
+    """
     found = []
     for split, sources in facts.get("leaks", {}).items():
         total = sum((Counter(counts) for counts in sources.values()), Counter())
-        by_source = ", ".join(f"{source} {counts[ANY]:,} of {counts['memes']:,}" for source, counts in sources.items())
-        if total["near picture"] > total["picture"]:
-            more = total["near picture"] - total["picture"]
-            found.append(f"{more:,} more {split} {'picture is' if more == 1 else 'pictures are'} nearly one of train")
-        if total[ANY] > max(total[kind] for kind in KINDS if kind != GROUP) or (total[ANY] and len(sources) > 1):
-            found.append(
-                f"{total[ANY]:,} of {total['memes']:,} {split} memes share picture, near picture, caption or group with train"
-                + (f" ({by_source})" if len(sources) > 1 else "")
-            )
+        if total[ANY] <= max(total["picture"], total["caption"]):
+            continue
+        by_source = ", ".join(
+            f"{source} {counts[ANY]:,} of {counts['memes']:,}" for source, counts in sources.items() if counts[ANY]
+        )
+        near = f", {total['near picture']:,} of them a near picture" if total["near picture"] else ""
+        found.append(
+            f"{total[ANY]:,} of {total['memes']:,} {split} memes are of a group (picture, near picture, caption or column)"
+            f" that is also in train{near}" + (f" ({by_source})" if len(sources) > 1 else "")
+        )
     return found
