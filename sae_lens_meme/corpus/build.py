@@ -100,7 +100,7 @@ def stream_corpus(path: str | Path, split: str = "train") -> IterableDataset:
     """
     corpus = load_corpus(path)
     if split not in corpus:
-        raise ConfigError(f"{path}: has no split {split!r}; it has {', '.join(corpus)}")
+        raise ConfigError(f"{path}: has no split {split!r}; it has {', '.join(map(str, corpus))}")
     return corpus[split].to_iterable_dataset(num_shards=len(corpus[split].cache_files))
 
 
