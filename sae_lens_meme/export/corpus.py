@@ -6,6 +6,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet as parquet
 from datasets import Dataset
 from huggingface_hub import DatasetCard
 
@@ -14,6 +15,8 @@ from sae_lens_meme.export.push import push_folder, require_repo
 from sae_lens_meme.storage import StepFolder, read_finished, sha256_json
 
 STEP = "export-corpus"
+ROWS = 100
+"""Rows that whoever streams the files has to read at once."""
 
 
 def export_corpus(corpus: str | Path, repo: str, *, out: str | Path, overwrite: bool = False) -> Path:
@@ -64,5 +67,5 @@ def corpus_repository_card(card: str, repo: str, splits: list[str]) -> str:
 
 
 def _write_parquet(shard: Path, path: Path) -> None:
-    """One shard at a time is in memory; pictures stay the bytes that they are."""
-    Dataset.from_file(str(shard)).to_parquet(path)
+    """One shard at a time is in memory; pictures stay the bytes that they are, and the schema names their type."""
+    parquet.write_table(Dataset.from_file(str(shard)).data.table, path, row_group_size=ROWS)
