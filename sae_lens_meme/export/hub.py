@@ -25,7 +25,7 @@ from sae_lens_meme.export.sae import copy_sae, named_config
 from sae_lens_meme.markdown import markdown_table, markdown_text
 from sae_lens_meme.report.blocks import blocks, cautions, heading, verdicts
 from sae_lens_meme.shards import write_dataset
-from sae_lens_meme.storage import MANIFEST, SUCCESS, StepFolder, read_finished, read_json, sha256_file
+from sae_lens_meme.storage import MANIFEST, SUCCESS, StepFolder, read_finished, read_json, sha256_file, to_json
 
 STEP = "export-hub"
 SHARD = 65_536
@@ -78,7 +78,7 @@ def export_hub(
         if not folder.complete:
             copy_sae(folder, run.sae, named_config(run.sae, names, address=False))
             _write_latents(folder, run.memes, run.latents)
-            _copy(folder, "evaluation", _evaluation_files(run.evaluation))
+            _copy_evaluation(folder, run.evaluation)
             _copy(folder, "report", pages)
             card = model_card(read_json(run.evaluation / EVALUATION), repo, report=bool(pages))
             folder.write("README.md", lambda path: path.write_text(card, encoding="utf-8"))
@@ -149,10 +149,12 @@ def _columns(memes: Embeddings, latents: Latents, part: slice) -> dict[str, Any]
     }
 
 
-def _evaluation_files(evaluation: Path) -> dict[str, Path]:
-    """Without the latents, which `latents/` holds, and without the SAEs of controls."""
-    names = [name for name in read_finished(evaluation, "evaluate")["files"] if name != LATENTS]
-    return {name: evaluation / name for name in (*names, MANIFEST, SUCCESS)}
+def _copy_evaluation(folder: StepFolder, evaluation: Path) -> None:
+    """Without the latents, which `latents/` holds, and without the SAEs of controls; its manifest names what is there."""
+    manifest = read_finished(evaluation, "evaluate")
+    manifest["files"].pop(LATENTS, None)
+    _copy(folder, "evaluation", {name: evaluation / name for name in (*manifest["files"], SUCCESS)})
+    folder.write(f"evaluation/{MANIFEST}", lambda path: path.write_text(to_json(manifest), encoding="utf-8"))
 
 
 def _pages(report: Path) -> dict[str, Path]:
