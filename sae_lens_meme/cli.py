@@ -43,6 +43,7 @@ def build_app() -> typer.Typer:
     app.command()(demo)
     app.command()(run)
     app.command()(flags_of(corpus_options())(corpus))
+    app.command()(describe)
     app.command()(flags_of(OcrOptions)(ocr))
     app.command()(flags_of(EmbedOptions, ArrayOptions)(embed))
     app.command()(train)
@@ -110,6 +111,16 @@ def corpus(*, out: Out, overwrite: Overwrite = False, **given: Any) -> None:
     from sae_lens_meme.pipeline import corpus_step
 
     corpus_step(given_to(corpus_options(), given), out=out, overwrite=overwrite)
+
+
+def describe(
+    corpus: Annotated[Path, typer.Argument(help="The result of 'corpus'.")],
+    out: Annotated[Path | None, typer.Option("--out", help="Folder for description.json and the figure.")] = None,
+) -> None:
+    """Say what is in a corpus: rows, what is missing where, labels that go together, captions, pictures."""
+    from sae_lens_meme.pipeline import describe_step
+
+    describe_step(corpus, out=out)
 
 
 def ocr(

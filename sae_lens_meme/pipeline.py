@@ -124,6 +124,20 @@ def corpus_step(section: dict[str, Any], *, out: Path, overwrite: bool = False) 
         console.print(Text(f"  {visible(note)}"), soft_wrap=True)
 
 
+def describe_step(corpus: Path, *, out: Path | None = None) -> None:
+    """Print what is in a corpus; with a folder also write `description.json` and the figure `corpus`."""
+    from sae_lens_meme.figures import Inputs, write_figures
+    from sae_lens_meme.report.description import print_description
+
+    inputs = Inputs(None, corpus=corpus)
+    content = inputs.description.to_dict()
+    print_description(content["tables"].values(), console)
+    if out is not None:
+        write_figures(inputs, out, only=["corpus"], progress=False)
+        write_text(out / "description.json", to_json(content))
+        console.print(Text(f"{out}: description.json, corpus.png, corpus.svg"), soft_wrap=True)
+
+
 def ocr_step(section: dict[str, Any], *, corpus: Path, out: Path, overwrite: bool = False) -> None:
     """Read the text on pictures; the section is that of `OcrOptions`."""
     from sae_lens_meme.ocr import read_captions
