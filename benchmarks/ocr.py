@@ -53,7 +53,11 @@ def main() -> None:
     for other in names[1:]:
         difference = scores[other]["cer"] - scores[names[0]]["cer"]
         low, high = interval(difference)
-        print(f"{other} has {difference.mean():+.3f} mean CER ({low:+.3f} to {high:+.3f}) against {names[0]}")
+        wins, losses = int((difference > 0).sum()), int((difference < 0).sum())
+        print(
+            f"{names[0]} has the lower CER than {other} on {wins} pictures, the higher on {losses}; "
+            f"mean difference {difference.mean():+.3f} ({low:+.3f} to {high:+.3f})"
+        )
     if arguments.json:
         texts = {name: [text for text, _ in mine] for name, mine in found.items()}
         content = {
@@ -140,11 +144,13 @@ def timed(read: Callable[[Image.Image], str], picture: Image.Image) -> tuple[str
 
 
 def scored(truth: list[str], texts: list[str]) -> dict[str, np.ndarray]:
-    """For each picture the character error rate, the share of words found (in any order), and whether all is exact."""
+    """For each picture the character error rate; the share of the caption's letters that were missed, whatever else was
+    read (a template's own text counts as an error of the rate); the share of words found; whether all is exact."""
     pairs = list(zip(truth, texts, strict=True))
     words = [(Counter(t.split()), Counter(r.split())) for t, r in pairs]
     return {
         "cer": np.array([edits(t, r) / len(t) for t, r in pairs]),
+        "missed": np.array([1 - common(t, r) / len(t) for t, r in pairs]),
         "recall": np.array([(t & r).total() / t.total() for t, r in words]),
         "exact": np.array([float(t == r) for t, r in pairs]),
     }
@@ -160,6 +166,16 @@ def edits(a: str, b: str) -> int:
     return row[-1]
 
 
+def common(a: str, b: str) -> int:
+    """Length of the longest common subsequence."""
+    row = [0] * (len(b) + 1)
+    for x in a:
+        diagonal = 0
+        for j, y in enumerate(b, start=1):
+            diagonal, row[j] = row[j], diagonal + 1 if x == y else max(row[j], row[j - 1])
+    return row[-1]
+
+
 def interval(x: np.ndarray) -> tuple[float, float]:
     """Of the mean, 95 %: pictures are resampled."""
     means = np.random.default_rng(0).choice(x, (DRAWS, len(x))).mean(axis=1)
@@ -171,6 +187,7 @@ def line(name: str, score: dict[str, np.ndarray], seconds: float, n: int) -> str
     low, high = interval(score["cer"])
     return (
         f"| {name} | {score['cer'].mean():.3f} ({low:.3f} to {high:.3f}) | {np.median(score['cer']):.3f} | "
+        f"{score['missed'].mean():.3f} | "
         f"{score['recall'].mean():.3f} | {score['exact'].mean():.0%} of {n} | {seconds:.2f} s |"
     )
 

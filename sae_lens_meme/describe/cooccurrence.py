@@ -25,10 +25,11 @@ def cooccurrence(memes: pd.DataFrame, labels: list[str], seed: int = 0) -> Table
         row[6] = float(q)
     beyond = [row for row in tested if row[6] <= SIGNIFICANT]
     strongest = max(beyond, key=lambda row: row[3] - row[4], default=None)
-    never = len(pairs) - len(rows)
+    never, constant = len(pairs) - len(rows), len(rows) - len(tested)
     conclusion = (
         f"{len(beyond)} of {len(tested)} pairs of labels go together within their sources (q <= {SIGNIFICANT})"
         + (f", most {strongest[0]}: a score for one is partly a score for the other" if strongest is not None else "")
+        + (f"; of {constant} pairs one label has a single value where both are known" if constant else "")
         + (f"; {never} pairs are on no meme together" if never else "")
         + "."
     )

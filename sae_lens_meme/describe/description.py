@@ -61,7 +61,7 @@ def describe_corpus(corpus: Any, *, progress: bool = True) -> Description:
     aspects = np.log2(sizes[:, 1] / sizes[:, 0])
     histograms = {
         "tokens": _histogram(np.minimum(lengths, 2 * CONTEXT), np.arange(2, 2 * CONTEXT + 4, 3)),
-        "aspect": _histogram(np.clip(aspects, -2, 2), np.linspace(-2, 2, 41)),
+        "aspect": _histogram(np.clip(aspects, -2, 2), np.linspace(-2.05, 2.05, 42)),
     }
     return Description({table.name: table for table in tables}, histograms)
 
