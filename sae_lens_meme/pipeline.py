@@ -158,6 +158,8 @@ def embed_step(section: dict[str, Any], *, corpus: Path | None, out: Path, overw
         else:
             result = embed_corpus(corpus, out, EmbedOptions.from_mapping(section), overwrite=overwrite)
     _print_embeddings(out, result, "memes")
+    if "ocr" in result.facts:
+        console.print(Text(f"  {visible(result.facts['corpus_notes'][-1])}"), soft_wrap=True)
 
 
 def vectors_step(section: dict[str, Any], *, out: Path, overwrite: bool = False) -> Path:

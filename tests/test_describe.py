@@ -114,9 +114,8 @@ def test_labels_that_go_together_beside_permuted_ones(described: Description):
 def test_labels_that_only_share_a_source_do_not_go_together(corpus: Path):
     """Both labels are 1 in one source and 0 in the other: together over all memes, and not within a source."""
     rows: Any = load_rows(corpus)
-    rng = np.random.default_rng(0)
     second = np.arange(N) < N // 2
-    noise = rng.random((2, N)) < 0.1
+    noise = [np.arange(N) % 10 == 0, np.arange(N) % 7 == 1]
     cells = [(second ^ flip).astype(int).tolist() for flip in noise]
     rows = rows.remove_columns(["source", "hate", "humor", "motivational"])
     rows = rows.add_column("source", np.where(second, "a", "b").tolist())

@@ -182,8 +182,9 @@ def test_the_command_and_the_flag(corpus: Path, tmp_path: Path, fake: Fake, caps
     assert status == 0, err
     assert "text on 2 of 3 pictures of 4 memes" in out
     flags = ("--model", "demo-encoder", "--device", "cpu", "--workers", 0, "--batch-size", 8)
-    status, _, err = here(("embed", corpus, "--ocr", tmp_path / "ocr", "--out", tmp_path / "e", *flags), capsys)
+    status, out, err = here(("embed", corpus, "--ocr", tmp_path / "ocr", "--out", tmp_path / "e", *flags), capsys)
     assert status == 0, err
+    assert "OCR (fake) read one for 3, found no text on 1" in out
     assert Embeddings.load(tmp_path / "e").facts["ocr"] == "fake"
 
 
