@@ -89,7 +89,8 @@ class Towers:
         if how not in RESIZE:
             raise ModelError(f"resize is {how!r}, it must be one of {', '.join(RESIZE)}")
         self.pictures = replaced(self.pictures, resize_mode=RESIZE[how])
-        self.preprocess = image_transform_v2(self.pictures, is_train=False)
+        preprocess: Any = image_transform_v2(self.pictures, is_train=False)
+        self.preprocess = preprocess
 
 
 def load_towers(name: str, fusion: Fusion = "clip", seed: int = 0) -> Towers:

@@ -22,7 +22,7 @@ from sae_lens_meme.errors import ConfigError, StorageError
 from sae_lens_meme.ocr import ENGINES, Captions, Engine, Line, Piece, read_captions, read_text, step, words_of
 
 COLOURS = {"red": (255, 0, 0), "green": (0, 255, 0), "blue": (0, 0, 255), "black": (0, 0, 0)}
-TEXTS = {COLOURS["red"]: "a red cat", COLOURS["green"]: "green   frogs\tsit"}
+TEXTS: dict[tuple[int, ...], str] = {COLOURS["red"]: "a red cat", COLOURS["green"]: "green   frogs\tsit"}
 MEMES = [  # name, colour, caption
     *(("1", "red", None), ("2", "red", None), ("3", "green", None), ("4", "blue", None)),
     *(("5", "red", " its own  caption "), ("6", "black", "another")),

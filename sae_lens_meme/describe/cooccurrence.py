@@ -37,8 +37,8 @@ def cooccurrence(memes: pd.DataFrame, labels: list[str], seed: int = 0) -> Table
 
 
 def _pair(memes: pd.DataFrame, a: str, b: str, rng: np.random.Generator) -> list[Any]:
-    both = memes[memes[a].notna() & memes[b].notna()]
-    one: Any = both.sort_values("id").drop_duplicates("group")  # copies are no independent evidence
+    both: Any = memes[memes[a].notna() & memes[b].notna()]
+    one = both.sort_values("id").drop_duplicates("group")  # copies are no independent evidence
     row: list[Any] = [f"{a}, {b}", len(both), len(one), None, None, None, None]
     if not len(one):
         return row

@@ -173,7 +173,8 @@ def _size(data: bytes) -> tuple[int, int]:
         sideways = image.getexif().get(_ORIENTATION) in _SIDEWAYS
     except Exception:  # damaged EXIF beside sound pixels, as `open_image` has it
         sideways = False
-    return image.size[::-1] if sideways else image.size
+    width, height = image.size
+    return (height, width) if sideways else (width, height)
 
 
 def _token_counts(captions: Any) -> dict[str, int]:
