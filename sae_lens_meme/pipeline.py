@@ -145,6 +145,7 @@ def ocr_step(section: dict[str, Any], *, corpus: Path, out: Path, overwrite: boo
     with _timed("ocr"):
         facts = read_captions(corpus, out, OcrOptions.from_mapping(section), overwrite=overwrite).facts
     text = f"  {out}: text on {facts['n_read']:,} of {facts['n_pictures']:,} pictures of {facts['n_memes']:,} memes"
+    text += f"; the engine failed at {facts['n_failed']:,} (column problem)" if facts["n_failed"] else ""
     console.print(Text(text), soft_wrap=True)
 
 

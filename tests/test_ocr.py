@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,9 @@ from PIL import ImageDraw, ImageFont
 from seen_memes import EMBED, save_sae
 from test_cli import here
 
+from sae_lens_meme import pipeline
 from sae_lens_meme.attribute import attribute
+from sae_lens_meme.config import read_yaml
 from sae_lens_meme.corpus import build_corpus, load_rows
 from sae_lens_meme.embed import embed_corpus
 from sae_lens_meme.embeddings import Embeddings
@@ -35,10 +38,11 @@ class Fake:
     def __init__(self):
         self.seen: list[tuple[int, ...]] = []
         self.fails_at: int | None = None
+        self.failure: BaseException = KeyboardInterrupt()
 
     def __call__(self, pixels: np.ndarray) -> list[Line]:
         if len(self.seen) == self.fails_at:
-            raise KeyboardInterrupt
+            raise self.failure
         self.seen.append(tuple(pixels[0, 0].tolist()))
         text = TEXTS.get(self.seen[-1])
         return [Line(text, 0.9, (Piece(text, 0.9, (2, 3, 20, 9)),))] if text else []
@@ -129,6 +133,18 @@ def test_what_an_earlier_result_has_read_is_not_read_again(corpus: Path, tmp_pat
         read_captions(corpus, tmp_path / "other", engine="rapidocr", reuse=tmp_path / "earlier", progress=False)
 
 
+def test_a_picture_at_which_the_engine_fails_is_named_and_tried_again(corpus: Path, tmp_path: Path, fake: Fake):
+    fake.fails_at, fake.failure = 1, ValueError("too\nstrange")
+    found = read(corpus, tmp_path / "ocr")
+    problems = {row["problem"] for row in found.dataset.to_list()}
+    assert problems == {None, "ValueError: too strange"}
+    assert found.facts["n_failed"] == 2  # the fake reads no more after its first failure
+    fake.fails_at = None
+    again = read(corpus, tmp_path / "again", reuse=tmp_path / "ocr")
+    assert len(fake.seen) == 3
+    assert again.facts["n_failed"] == 0
+
+
 def test_embeddings_take_what_was_read_for_captions_that_are_missing(corpus: Path, tmp_path: Path, fake: Fake):
     before = contents(corpus)
     read(corpus, tmp_path / "ocr")
@@ -186,6 +202,27 @@ def test_the_command_and_the_flag(corpus: Path, tmp_path: Path, fake: Fake, caps
     assert status == 0, err
     assert "OCR (fake) read one for 3, found no text on 1" in out
     assert Embeddings.load(tmp_path / "e").facts["ocr"] == "fake"
+
+
+def test_a_recipe_has_a_section_for_it(corpus: Path, tmp_path: Path, fake: Fake, monkeypatch: pytest.MonkeyPatch):
+    class Enough(Exception):
+        pass
+
+    def train(*_: Any, **__: Any) -> None:
+        raise Enough
+
+    monkeypatch.setattr(pipeline, "train_step", train)
+    embedding = {"model": "demo-encoder", "device": "cpu", "workers": 0, "batch_size": 8}
+    recipe = {"corpus": {"folder": str(corpus.parent / "memes")}, "ocr": {"engine": "fake"}, "embed": embedding}
+    recipe["train"] = read_yaml("demo.yaml")["train"]
+    (tmp_path / "r.yaml").write_text(json.dumps(recipe))
+    with pytest.raises(Enough):
+        pipeline.run(tmp_path / "r.yaml", out=tmp_path / "out")
+    assert Embeddings.load(tmp_path / "out" / "embeddings").facts["ocr"] == "fake"
+    for change, said in (("ocr.engin=fake", "ocr: unknown key 'engin'"), ("embed={planted: {}}", "ocr: vectors have")):
+        left_out = ["corpus=null"] if "planted" in change else []
+        with pytest.raises(ConfigError, match=said):
+            pipeline.run(tmp_path / "r.yaml", out=tmp_path / "other", overrides=[change, *left_out])
 
 
 def test_an_engine_that_is_missing_or_unknown_is_one_line(monkeypatch: pytest.MonkeyPatch):

@@ -13,7 +13,7 @@ from datasets import Dataset, Features, Value
 
 from sae_lens_meme.corpus.build import load_rows
 from sae_lens_meme.corpus.opened import Pictures
-from sae_lens_meme.errors import ConfigError, StorageError
+from sae_lens_meme.errors import ConfigError, MemeError, StorageError
 from sae_lens_meme.ocr.engines import find, read_lines, text_of
 from sae_lens_meme.ocr.options import OcrOptions
 from sae_lens_meme.ocr.words import Word, words_of
@@ -29,6 +29,7 @@ FEATURES = Features(
         "image_sha256": Value("string"),
         "ids": [Value("string")],  # of the memes that were asked for with this picture
         "text": Value("string"),  # null where nothing was read
+        "problem": Value("string"),  # what the engine said where it failed
         "words": [
             {name: Value("string" if name == "word" else "float32") for name in Word._fields},
         ],
@@ -78,7 +79,7 @@ class Captions:
 
     dataset: Dataset
     facts: dict[str, Any]
-    """`engine`, `version`, `n_memes`, `n_pictures`, `n_read`: so many pictures have text."""
+    """`engine`, `version`, `n_memes`, `n_pictures`, of these `n_read` with text and `n_failed` at which the engine failed."""
     fingerprint: str
 
     @classmethod
@@ -141,7 +142,7 @@ def _known(reuse: Path | None, engine: list[str]) -> dict[str, dict[str, Any]]:
         raise ConfigError(
             f"reuse: {reuse} was read by {' '.join(earlier)}, not by {' '.join(engine)}; leave --reuse out, or take that engine"
         )
-    return {row["image_sha256"]: row for row in Captions.load(reuse).dataset.to_list()}
+    return {row["image_sha256"]: row for row in Captions.load(reuse).dataset.to_list() if row["problem"] is None}
 
 
 def _write(
@@ -162,6 +163,7 @@ def _write(
         n_memes=sum(len(picture.ids) for picture in pictures),
         n_pictures=len(pictures),
         n_read=sum(text is not None for text in written["text"][:]),
+        n_failed=sum(problem is not None for problem in written["problem"][:]),
     )
 
 
@@ -195,9 +197,20 @@ def _columns(
     rows = []
     for picture in part:
         if (row := known.get(picture.sha256)) is None:
-            image = opened[picture.row]
-            lines = read_lines(image, engine)
-            row = {"text": text_of(lines), "words": [word._asdict() for word in words_of(lines, *image.size)]}
+            row = _read(opened[picture.row], engine)
         rows.append({**row, "image_sha256": picture.sha256, "ids": picture.ids})
         advance(1)
     return {name: [row[name] for row in rows] for name in FEATURES}
+
+
+def _read(image: Any, engine: str) -> dict[str, Any]:
+    """One picture at which an engine fails does not stop the others: the row says why."""
+    try:
+        lines = read_lines(image, engine)
+    except (MemeError, MemoryError):
+        raise
+    except Exception as error:  # whatever a library makes of a strange picture
+        reason = " ".join(str(error).split())[:200]
+        return {"text": None, "problem": f"{type(error).__name__}: {reason}", "words": []}
+    words = [word._asdict() for word in words_of(lines, *image.size)]
+    return {"text": text_of(lines), "problem": None, "words": words}
