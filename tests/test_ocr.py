@@ -99,11 +99,11 @@ def test_each_picture_without_a_caption_is_read_once(corpus: Path, tmp_path: Pat
 
 
 def test_the_words_are_a_table_by_meme(corpus: Path, tmp_path: Path, fake: Fake):
-    words = read(corpus, tmp_path / "ocr", memes="all").words
+    words: Any = read(corpus, tmp_path / "ocr", memes="all").words
     assert list(words) == ["id", "word", "confidence", "x0", "y0", "x1", "y1"]
     mine = words[words["id"] == "memes/5.png"]  # it has a caption, and its words have boxes all the same
     assert mine["word"].tolist() == ["a", "red", "cat"]
-    assert mine[["x0", "y0", "x1", "y1"]].to_numpy().tolist() == [[2, 3, 4, 9], [6, 3, 12, 9], [14, 3, 20, 9]]
+    assert mine.loc[:, ["x0", "y0", "x1", "y1"]].to_numpy().tolist() == [[2, 3, 4, 9], [6, 3, 12, 9], [14, 3, 20, 9]]
 
 
 def test_a_run_killed_between_shards_ends_with_the_same_bytes(
