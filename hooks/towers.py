@@ -31,6 +31,8 @@ from sae_lens_meme.hooks.names import DEMO_ENCODER, PLANTED_ENCODERS
 
 Fusion = Literal["clip", "memeclip"]
 RANDOM = "random"
+RESIZE = {"crop": "shortest", "squash": "squash", "pad": "longest"}
+"""open_clip's names of the ways in which a picture becomes a square."""
 HUB, FOLDER, AT = "hf-hub:", "local-dir:", "@"
 OPEN_CLIP = "open_clip_config.json"
 
@@ -57,6 +59,8 @@ class Towers:
     preprocess: Callable[[Any], Tensor]
     tokenize: CaptionTokenizer
     name: str
+    pictures: PreprocessCfg
+    """What `preprocess` was made of."""
 
     @property
     def d_embed(self) -> int:
@@ -70,6 +74,23 @@ class Towers:
     @cached_property
     def weights_sha256(self) -> str:
         return state_sha256(self.model)
+
+    @property
+    def resized(self) -> str:
+        """How a picture becomes a square: a key of `RESIZE`."""
+        return next(how for how, mode in RESIZE.items() if mode == self.pictures.resize_mode)
+
+    def resize(self, how: str) -> None:
+        """Make squares of pictures in another way: `crop`, `squash` or `pad`.
+
+        Raises:
+            ModelError: it is none of these.
+        """
+        if how not in RESIZE:
+            raise ModelError(f"resize is {how!r}, it must be one of {', '.join(RESIZE)}")
+        self.pictures = replaced(self.pictures, resize_mode=RESIZE[how])
+        preprocess: Any = image_transform_v2(self.pictures, is_train=False)
+        self.preprocess = preprocess
 
 
 def load_towers(name: str, fusion: Fusion = "clip", seed: int = 0) -> Towers:
@@ -222,7 +243,7 @@ def _towers(model: Any, cfg: PreprocessCfg, tokenizer: Any, name: str, fusion: F
         cfg = replaced(cfg, resize_mode="squash")
     preprocess: Any = image_transform_v2(cfg, is_train=False)
     captions = CaptionTokenizer(tokenizer, missing="null" if fusion == "memeclip" else "")
-    return Towers(model.eval(), preprocess, captions, name)
+    return Towers(model.eval(), preprocess, captions, name, cfg)
 
 
 def _split(name: str) -> tuple[str, str]:

@@ -42,13 +42,27 @@ FEATURES = Features(
 )
 
 
+def covered(view: str, size: tuple[int, int]) -> tuple[float, float, float, float]:
+    """Left, top, width and height, in pixels of a picture of this size, of what its patches divide.
+
+    Args:
+        view: `whole`, `centre` (a square inside the picture) or `padded` (a square around it, so that it begins below 0).
+    """
+    width, height = size
+    if view == "whole":
+        return 0, 0, width, height
+    side = max(size) if view == "padded" else min(size)
+    return (width - side) / 2, (height - side) / 2, side, side
+
+
 @dataclass(frozen=True)
 class Attributions:
     """A finished result of `attribute`, memory-mapped. Captions and ids in it are foreign text."""
 
     dataset: Dataset
     facts: dict[str, Any]
-    """`latents`, `grid`, and `view`: the grid covers the "whole" picture or its "centre" square."""
+    """`latents`, `grid`, and `view`: the grid covers the "whole" picture, its "centre" square, or the "padded" square
+    around it, see `covered`."""
 
     @classmethod
     def load(cls, folder: str | Path) -> Attributions:

@@ -19,6 +19,7 @@ from sae_lens_meme.evaluators.options import EvaluateOptions, evaluators_help
 from sae_lens_meme.export.options import ExportOptions
 from sae_lens_meme.export_command import export
 from sae_lens_meme.flags import EmbeddingsFolder, Out, Overwrite, SAEFolder, flags_of, given_to
+from sae_lens_meme.ocr.options import OcrOptions
 from sae_lens_meme.planted.options import VectorOptions
 from sae_lens_meme.read.options import ReadOptions
 
@@ -42,6 +43,8 @@ def build_app() -> typer.Typer:
     app.command()(demo)
     app.command()(run)
     app.command()(flags_of(corpus_options())(corpus))
+    app.command()(describe)
+    app.command()(flags_of(OcrOptions)(ocr))
     app.command()(flags_of(EmbedOptions, ArrayOptions)(embed))
     app.command()(train)
     app.command()(flags_of(AttributeOptions)(attribute))
@@ -108,6 +111,29 @@ def corpus(*, out: Out, overwrite: Overwrite = False, **given: Any) -> None:
     from sae_lens_meme.pipeline import corpus_step
 
     corpus_step(given_to(corpus_options(), given), out=out, overwrite=overwrite)
+
+
+def describe(
+    corpus: Annotated[Path, typer.Argument(help="The result of 'corpus'.")],
+    out: Annotated[Path | None, typer.Option("--out", help="Folder for description.json and the figure.")] = None,
+) -> None:
+    """Say what is in a corpus: rows, what is missing where, labels that go together, captions, pictures."""
+    from sae_lens_meme.pipeline import describe_step
+
+    describe_step(corpus, out=out)
+
+
+def ocr(
+    *,
+    corpus: Annotated[Path, typer.Argument(help="The result of 'corpus'.")],
+    out: Out,
+    overwrite: Overwrite = False,
+    **given: Any,
+) -> None:
+    """Read the text on pictures: captions for memes that have none (embed --ocr OUT), words with their boxes."""
+    from sae_lens_meme.pipeline import ocr_step
+
+    ocr_step(given_to(OcrOptions, given), corpus=corpus, out=out, overwrite=overwrite)
 
 
 def embed(

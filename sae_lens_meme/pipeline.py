@@ -23,6 +23,7 @@ from sae_lens_meme.embed.options import ArrayOptions, EmbedOptions
 from sae_lens_meme.embeddings import Embeddings
 from sae_lens_meme.errors import ConfigError
 from sae_lens_meme.evaluators.options import EvaluateOptions
+from sae_lens_meme.ocr.options import OcrOptions
 from sae_lens_meme.options import check_keys
 from sae_lens_meme.planted.options import PlantedOptions, VectorOptions
 from sae_lens_meme.read.options import ReadOptions
@@ -32,7 +33,7 @@ from sae_lens_meme.storage import read_finished, read_json, read_manifest, to_js
 if TYPE_CHECKING:
     from sae_lens_meme.train import TrainConfig
 
-SECTIONS = ("out", "corpus", "embed", "train", "attribute", "evaluate", "dashboard")
+SECTIONS = ("out", "corpus", "ocr", "embed", "train", "attribute", "evaluate", "dashboard")
 console = Console(highlight=False, width=None if sys.stdout.isatty() else 110)
 
 
@@ -48,7 +49,7 @@ def run(
     """Run a recipe from corpus to report; a step that is done is not done again.
 
     Args:
-        config: a YAML file with the sections `corpus`, `embed`, `train`, `attribute`, `evaluate`,
+        config: a YAML file with the sections `corpus`, `ocr`, `embed`, `train`, `attribute`, `evaluate`,
             `dashboard` and the key `out`, or the name of a recipe of this package.
         out: the folder for all results, instead of the recipe's `out`.
         overrides: `train.sae.k=32` and the like.
@@ -71,6 +72,9 @@ def run(
     if "planted" in embedding:
         answer_key = vectors_step(embedding["planted"] or {}, out=base / "embeddings", overwrite=overwrite)
     else:
+        if "ocr" in recipe:
+            ocr_step(recipe["ocr"] or {}, corpus=base / "corpus", out=base / "ocr", overwrite=overwrite)
+            embedding = {**embedding, "ocr": base / "ocr"}
         embed_step(embedding, corpus=corpus, out=base / "embeddings", overwrite=overwrite)
     with _timed("train"):
         train_step(training, out=base / "sae", embeddings=base / "embeddings", overwrite=overwrite)
@@ -120,6 +124,31 @@ def corpus_step(section: dict[str, Any], *, out: Path, overwrite: bool = False) 
         console.print(Text(f"  {visible(note)}"), soft_wrap=True)
 
 
+def describe_step(corpus: Path, *, out: Path | None = None) -> None:
+    """Print what is in a corpus; with a folder also write `description.json` and the figure `corpus`."""
+    from sae_lens_meme.figures import Inputs, write_figures
+    from sae_lens_meme.report.description import print_description
+
+    inputs = Inputs(None, corpus=corpus)
+    content = inputs.description.to_dict()
+    print_description(content["tables"].values(), console)
+    if out is not None:
+        write_figures(inputs, out, only=["corpus"], progress=False)
+        write_text(out / "description.json", to_json(content))
+        console.print(Text(f"{out}: description.json, corpus.png, corpus.svg"), soft_wrap=True)
+
+
+def ocr_step(section: dict[str, Any], *, corpus: Path, out: Path, overwrite: bool = False) -> None:
+    """Read the text on pictures; the section is that of `OcrOptions`."""
+    from sae_lens_meme.ocr import read_captions
+
+    with _timed("ocr"):
+        facts = read_captions(corpus, out, OcrOptions.from_mapping(section), overwrite=overwrite).facts
+    text = f"  {out}: text on {facts['n_read']:,} of {facts['n_pictures']:,} pictures of {facts['n_memes']:,} memes"
+    text += f"; the engine failed at {facts['n_failed']:,} (column problem)" if facts["n_failed"] else ""
+    console.print(Text(text), soft_wrap=True)
+
+
 def embed_step(section: dict[str, Any], *, corpus: Path | None, out: Path, overwrite: bool = False) -> None:
     """Embed a corpus, or take the arrays that the section names."""
     from sae_lens_meme.embed import embed_arrays, embed_corpus
@@ -130,6 +159,8 @@ def embed_step(section: dict[str, Any], *, corpus: Path | None, out: Path, overw
         else:
             result = embed_corpus(corpus, out, EmbedOptions.from_mapping(section), overwrite=overwrite)
     _print_embeddings(out, result, "memes")
+    if "ocr" in result.facts:
+        console.print(Text(f"  {visible(result.facts['corpus_notes'][-1])}"), soft_wrap=True)
 
 
 def vectors_step(section: dict[str, Any], *, out: Path, overwrite: bool = False) -> Path:
@@ -202,7 +233,7 @@ def train_step(
 def _live(corpus: str | Path, family: str, name: str, fusion: str, heads: str | Path | None) -> tuple[Embeddings, Any]:
     """The rows of a corpus, and a registered model that encodes them when it is asked."""
     from sae_lens_meme.corpus import caption_of, load_rows
-    from sae_lens_meme.embed.from_corpus import Pictures
+    from sae_lens_meme.corpus.opened import Pictures
     from sae_lens_meme.hooks import HookedMemeCLIP, find
 
     if (fusion == "memeclip") != (heads is not None):
@@ -414,9 +445,13 @@ def _check_sections(recipe: dict[str, Any], base: Path) -> tuple[TrainConfig, di
         corpus_options().from_mapping(corpus)
     DashboardOptions.from_mapping(recipe.get("dashboard") or {})
     AttributeOptions.from_mapping(recipe.get("attribute") or {})
+    OcrOptions.from_mapping(recipe.get("ocr") or {})
     pictures = not arrays and not vectors
-    if not pictures and "attribute" in recipe:
-        raise ConfigError("attribute: vectors have neither pictures nor a model to look into; leave the section out")
+    for section in ("ocr", "attribute"):
+        if not pictures and section in recipe:
+            raise ConfigError(
+                f"{section}: vectors have neither pictures nor a model to look into; leave the section out"
+            )
     made = {"attribution": base} if pictures else {}  # what the steps before will have made
     made |= {"answer_key": base} if vectors or memes else {}
     EvaluateOptions.from_mapping({**made, **options} if isinstance(options, dict) else options).check()

@@ -59,8 +59,12 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     evaluate(folder / "sae", folder / "embeddings", out=folder / "evaluation", progress=False, **options)
     write_attribution(folder / "attribution")
     pictures = [Pillow.new("RGB", (40, 40), (i % 256, 120, 90)) for i in range(N)]
-    features = Features({"id": Value("string"), "image": Image()})
-    corpus = DatasetDict({"train": Dataset.from_dict({"id": IDS, "image": pictures}, features=features)})
+    described = {"source": ["a"] * N, "split": ["train"] * N, "text": captions, "text_origin": ["dataset"] * N}
+    labels: Any = {"kind": [i % 2 for i in range(N)], "other": [i % 3 for i in range(N)]}
+    features = Features({"id": Value("string"), "image": Image(), **dict.fromkeys(described, Value("string"))})
+    features |= dict.fromkeys(labels, Value("int64"))
+    columns = {"id": IDS, "image": pictures, **described, **labels}
+    corpus = DatasetDict({"train": Dataset.from_dict(columns, features=Features(features))})
     with StepFolder(folder / "corpus", "corpus", {}) as step:
         corpus.save_to_disk(str(folder / "corpus"))
         step.finish()

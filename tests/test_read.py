@@ -30,8 +30,8 @@ from sae_lens_meme.evaluators.classifiers import Probe
 from sae_lens_meme.evaluators.latents import encode
 from sae_lens_meme.evaluators.run import load_sae
 from sae_lens_meme.images import small_webp
+from sae_lens_meme.ocr import ENGINES, Engine, Line
 from sae_lens_meme.read import MemeReader, ReadOptions, read_meme
-from sae_lens_meme.read import ocr as ocr_module
 from sae_lens_meme.read.decisions import Score, decide
 from sae_lens_meme.read.names import Measured
 from sae_lens_meme.read.sides import verdict
@@ -233,7 +233,8 @@ def test_arrays_cannot_be_read(tmp_path: Path, memes: Path):
 
 def test_a_missing_caption_is_read_from_the_picture(memes: Path, reader: MemeReader, monkeypatch: pytest.MonkeyPatch):
     lines = [("a  cat", 0.9), ("qzx", 0.2), ("reads", 0.8)]
-    monkeypatch.setattr(ocr_module, "_reader", lambda: lambda pixels: lines)
+    engine = Engine(lambda: lambda pixels: [Line(*line, pieces=()) for line in lines], "numpy", "")
+    monkeypatch.setitem(ENGINES, "rapidocr", engine)
     found = reader.read(memes / "meme.png")
     assert (found.caption, found.caption_from) == ("a cat reads", "picture")
     assert found.latents == reader.read(memes / "meme.png", "a cat reads").latents
@@ -243,25 +244,15 @@ def test_a_missing_caption_is_read_from_the_picture(memes: Path, reader: MemeRea
     assert found.latents == reader.read(memes / "meme.png", "").latents
 
 
-def test_without_an_ocr_library_the_message_says_what_to_do(monkeypatch: pytest.MonkeyPatch):
+def test_without_an_ocr_library_the_message_says_what_to_do(
+    memes: Path, reader: MemeReader, monkeypatch: pytest.MonkeyPatch
+):
     def missing() -> Any:
         raise ImportError("No module named 'rapidocr'")
 
-    ocr_module._reader.cache_clear()
-    monkeypatch.setattr(ocr_module, "_rapidocr", missing)
-    monkeypatch.setattr(ocr_module, "_easyocr", missing)
-    with pytest.raises(ConfigError, match=r"No module named 'rapidocr'.*pass --caption TEXT, or install rapidocr"):
-        ocr_module.read_text(PIL.Image.new("RGB", (8, 8)))
-
-
-def test_rapidocr_reads_large_letters():
-    pytest.importorskip("rapidocr", reason="rapidocr is not installed")
-    from PIL import ImageDraw, ImageFont
-
-    picture = PIL.Image.new("RGB", (400, 120), "white")
-    ImageDraw.Draw(picture).text((20, 40), "hello cats", fill="black", font=ImageFont.load_default(48))
-    ocr_module._reader.cache_clear()
-    assert ocr_module.read_text(picture) == "hello cats"
+    monkeypatch.setitem(ENGINES, "rapidocr", ENGINES["rapidocr"]._replace(load=missing))
+    with pytest.raises(ConfigError, match=r"No module named 'rapidocr'.*pip install rapidocr.*pass --caption TEXT"):
+        reader.read(memes / "meme.png")
 
 
 HOSTILE = "<script>alert(1)</script>\"' onload=x \u202e {{ 7*7 }} </style>"

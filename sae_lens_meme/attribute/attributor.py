@@ -247,5 +247,5 @@ class _Singles:
 
 
 def view_of(encoder: Encoder) -> str:
-    """Which part of a picture the patches cover: all of it, or the square in its centre that the model sees."""
-    return "whole" if "Crop" not in str(encoder.model.towers.preprocess) else "centre"
+    """What the patches cover: the whole picture, the square in its centre, or the square of margins around it."""
+    return {"squash": "whole", "crop": "centre", "pad": "padded"}[encoder.model.towers.resized]

@@ -14,8 +14,8 @@ from sae_lens_meme.attribute.choose import choose_latents, choose_memes
 from sae_lens_meme.attribute.options import AttributeOptions
 from sae_lens_meme.attributions import FEATURES, GRID, STEP, TOP, Attributions
 from sae_lens_meme.corpus import caption_of, load_rows
+from sae_lens_meme.corpus.opened import Pictures
 from sae_lens_meme.embed.encoder import Encoder
-from sae_lens_meme.embed.from_corpus import Pictures
 from sae_lens_meme.embeddings import Embeddings
 from sae_lens_meme.errors import DataError
 from sae_lens_meme.evaluators.latents import encode, hook_of
@@ -131,7 +131,7 @@ def _row(choice: Any, meme: Meme, attribution: Any) -> dict[str, Any]:
 
 
 class _Source(Sequence[Any]):
-    """The memes of a corpus by their row in the embeddings."""
+    """The memes of a corpus by their row in the embeddings: pictures of the corpus, captions as they were embedded."""
 
     def __init__(self, corpus: Path, embeddings: Embeddings, rows: np.ndarray):
         self.rows = rows
@@ -145,11 +145,11 @@ class _Source(Sequence[Any]):
             )
         self._ids = dict(zip(rows.tolist(), ids, strict=True))
         self._place, self._pictures = place, Pictures(dataset)
-        self._captions = dataset.select_columns(["text", "text_origin"])
+        self._captions = embeddings.dataset.select_columns(["text", "text_origin"])
 
     def __len__(self) -> int:
         return len(self.rows)
 
     def __getitem__(self, row: Any) -> Meme:
-        at = self._place[self._ids[int(row)]]
-        return Meme(self._ids[int(row)], self._pictures[at], caption_of(self._captions[at]))
+        identity = self._ids[int(row)]
+        return Meme(identity, self._pictures[self._place[identity]], caption_of(self._captions[int(row)]))

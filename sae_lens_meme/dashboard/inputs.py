@@ -55,7 +55,9 @@ class Inputs:
 
     @cached_property
     def captions(self) -> list[str | None]:
-        """A caption a meme, None where there is none: of the corpus, else of the embeddings."""
+        """A caption a meme, None where there is none: as it was embedded, else of the corpus."""
+        if "text_origin" in self.memes.dataset.column_names:
+            return [caption_of(meme) for meme in self.memes.dataset.select_columns(["text", "text_origin"]).to_list()]
         if self.corpus is not None:
             columns = self.corpus.select_columns(["text", "text_origin"])[:]
             written = [

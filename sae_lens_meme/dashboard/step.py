@@ -113,7 +113,7 @@ def _write(folder: StepFolder, inputs: Inputs, options: DashboardOptions, progre
         "pictures": inputs.corpus is not None,
         "attribution": inputs.attribution is not None,
         "looked_into": None if inputs.attribution is None else len(inputs.attribution.latents),
-        "centre": inputs.attribution is not None and inputs.attribution.facts.get("view") == "centre",
+        "view": "whole" if inputs.attribution is None else inputs.attribution.facts.get("view", "whole"),
         "missing": missing(inputs),
         "beside": BESIDE if beside else None,
     }

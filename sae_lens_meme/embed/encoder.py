@@ -43,6 +43,8 @@ class Encoder:
         device = pick_device(options.device)
         name = options.model if options.weights is None else f"{options.model}@{options.weights}"
         model = HookedMemeCLIP.from_pretrained(name, fusion=options.fusion, device=device)
+        if options.resize is not None:
+            model.towers.resize(options.resize)
         dtype = _dtype(options.dtype, device)
         return cls(_cast(model, dtype, device), device, dtype, options.batch_size, _workers(options.workers))
 
@@ -71,6 +73,8 @@ class Encoder:
             model = HookedMemeCLIP.from_pretrained(facts["model"], device=device)
         if made.get("weights") not in (None, model.towers.weights_sha256):
             raise ModelError(f"{folder}: made with other weights of {facts['model']!r}; embed the corpus again")
+        if facts.get("resize") is not None:
+            model.towers.resize(facts["resize"])
         return cls(_cast(model, dtype, device), device, dtype, made.get("batch_size", 64), workers=0)
 
     @property

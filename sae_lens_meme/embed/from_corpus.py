@@ -2,26 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from datasets import Dataset, Image
+from datasets import Dataset
 from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
 
 from sae_lens_meme.corpus import caption_of, corpus_notes, load_corpus, load_rows
+from sae_lens_meme.corpus.opened import Pictures
 from sae_lens_meme.embed.encoder import Encoder
 from sae_lens_meme.embed.options import HEADS, EmbedOptions
 from sae_lens_meme.embeddings import Embeddings, embedding_features, require_finite
 from sae_lens_meme.errors import ConfigError, ModelError
 from sae_lens_meme.hooks.memeclip import MemeCLIPHeads, fuse
 from sae_lens_meme.hooks.names import FUSED, IMAGE_EMBED, TEXT_EMBED
-from sae_lens_meme.images import open_image
 from sae_lens_meme.labels import NOT_LABELS
+from sae_lens_meme.ocr import Captions
 from sae_lens_meme.progress import progress_bar
 from sae_lens_meme.shards import shard_names, write_dataset
 from sae_lens_meme.storage import StepFolder, read_finished, sha256_file, sha256_json
@@ -61,9 +62,9 @@ def embed_corpus(
         )
     read_finished(corpus, "corpus")
     if options.fusion == "clip":
-        return _embed_towers(corpus, out, Encoder.load(options), overwrite, progress)
+        return _embed_towers(corpus, out, Encoder.load(options), overwrite, progress, options.ocr)
     _require_heads_or_task(corpus, options)
-    towers = _embed_towers(corpus, out / "towers", Encoder.load(options), overwrite, progress)
+    towers = _embed_towers(corpus, out / "towers", Encoder.load(options), overwrite, progress, options.ocr)
     return _fuse_with_heads(towers, out, options, overwrite)
 
 
@@ -80,17 +81,23 @@ def _require_heads_or_task(corpus: Path, options: EmbedOptions) -> None:
         raise ConfigError(f"task {options.task!r} is not a label of {corpus}; it has {', '.join(labels) or 'none'}")
 
 
-def _embed_towers(corpus: Path, out: Path, encoder: Encoder, overwrite: bool, progress: bool) -> Embeddings:
+def _embed_towers(
+    corpus: Path, out: Path, encoder: Encoder, overwrite: bool, progress: bool, ocr: Path | None = None
+) -> Embeddings:
     manifest = read_finished(corpus, "corpus")
-    rows = load_rows(corpus)
-    source = sha256_json([manifest["fingerprint"], manifest["files"]])
-    with StepFolder(out, "embed", {"corpus": source, **encoder.facts}, overwrite=overwrite) as folder:
+    rows, notes, read = load_rows(corpus), corpus_notes(manifest["facts"]), {}
+    fingerprint = {"corpus": sha256_json([manifest["fingerprint"], manifest["files"]]), **encoder.facts}
+    if ocr is not None:
+        captions = Captions.load(ocr)
+        rows, note = captions.fill(rows)
+        fingerprint["ocr"], notes, read = captions.fingerprint, [*notes, note], {"ocr": captions.facts["engine"]}
+    with StepFolder(out, "embed", fingerprint, overwrite=overwrite) as folder:
         if not folder.complete:
-            _write(folder, rows, encoder, corpus_notes(manifest["facts"]), progress)
+            _write(folder, rows, encoder, {"corpus_notes": notes, **read}, progress)
     return Embeddings.load(out)
 
 
-def _write(folder: StepFolder, rows: Dataset, encoder: Encoder, notes: list[str], progress: bool) -> None:
+def _write(folder: StepFolder, rows: Dataset, encoder: Encoder, more: dict[str, Any], progress: bool) -> None:
     size = SHARD_BATCHES * encoder.batch_size
     shards = [range(start, min(start + size, len(rows))) for start in range(0, len(rows), size)]
     missing = [shard for name, shard in zip(shard_names(len(shards)), shards, strict=True) if not folder.has(name)]
@@ -103,7 +110,7 @@ def _write(folder: StepFolder, rows: Dataset, encoder: Encoder, notes: list[str]
         columns = [partial(_columns, texts, shard, encoded, encoder.batch_size, fused) for shard in shards]
         write_dataset(folder, embedding_features(described, widths), columns)
     facts = {key: encoder.facts[key] for key in ("model", "fusion", "dtype")}
-    folder.finish(**facts, n_samples=len(rows), d_in=widths, corpus_notes=notes)
+    folder.finish(**facts, resize=encoder.model.towers.resized, n_samples=len(rows), d_in=widths, **more)
 
 
 def _columns(
@@ -133,20 +140,6 @@ def _loader(rows: Dataset, shards: list[range], encoder: Encoder) -> DataLoader[
         collate_fn=_stack,
         pin_memory=encoder.device.startswith("cuda"),
     )
-
-
-class Pictures(Sequence[Any]):
-    """The pictures of a corpus by row number, opened by `open_image` when they are asked for."""
-
-    def __init__(self, rows: Dataset):
-        self._rows = rows.select_columns(["id", "image"]).cast_column("image", Image(decode=False))
-
-    def __len__(self) -> int:
-        return len(self._rows)
-
-    def __getitem__(self, row: Any) -> Any:
-        meme = self._rows[row]
-        return open_image(meme["image"]["bytes"], name=meme["id"])
 
 
 class _Memes(TorchDataset[tuple[torch.Tensor, torch.Tensor]]):

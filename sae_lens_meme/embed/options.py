@@ -25,6 +25,11 @@ class EmbedOptions(Options):
     """memeclip: a trained checkpoint; without one the heads are trained on --task."""
     task: str = "hate"
     """memeclip: the label that new heads are trained on; the epoch is picked on its validation rows."""
+    resize: Literal["crop", "squash", "pad"] | None = None
+    """How a picture becomes a square: its centre, squashed, or whole between margins; default what the model was trained
+    on (mostly crop, which cuts captions off tall memes; squash with memeclip)."""
+    ocr: File | None = None
+    """The result of `ocr`: what it read is the caption where there is none."""
     device: str = "auto"
     """auto (CUDA, then MPS, then the CPU), cpu, cuda, mps."""
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"

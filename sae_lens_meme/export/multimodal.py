@@ -10,9 +10,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from sae_lens_meme.attributions import GRID
+from sae_lens_meme.attributions import GRID, covered
 from sae_lens_meme.corpus import load_rows
-from sae_lens_meme.embed.from_corpus import Pictures
+from sae_lens_meme.corpus.opened import Pictures
 from sae_lens_meme.errors import DataError
 from sae_lens_meme.export.activations import as_dict, row_id
 from sae_lens_meme.export.examples import Example
@@ -109,12 +109,9 @@ def _places(example: Example, shown: Shown | None, view: str | None) -> dict[str
 
 
 def box_of(view: str, size: tuple[int, int]) -> list[float]:
-    if view == "whole":
-        return [0.0, 0.0, 1.0, 1.0]
-    width, height = size
-    side = min(size)
-    left, top = (1 - side / width) / 2, (1 - side / height) / 2
-    return [round(edge, 4) for edge in (left, top, 1 - left, 1 - top)]
+    left, top, width, height = covered(view, size)
+    edges = (left / size[0], top / size[1], (left + width) / size[0], (top + height) / size[1])
+    return [round(edge, 4) for edge in edges]
 
 
 def _file(place: int) -> str:

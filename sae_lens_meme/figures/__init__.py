@@ -14,6 +14,7 @@ from sae_lens_meme.options import check_keys
 NAMES = (
     "contest", "f1", "heatmap", "top_latents", "protocols", "winners_curse", "influence", "stability", "density",
     "training", "memes_map", "decoder_map", "decoder_clusters", "modalities", "tokens", "top_memes",
+    "corpus",
 )  # fmt: skip
 """In the order in which they are drawn."""
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from types import NoneType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -17,6 +17,9 @@ from sae_lens_meme.evaluators.content import EVALUATION
 from sae_lens_meme.evaluators.latents import Latents
 from sae_lens_meme.evaluators.measure import Evaluation
 from sae_lens_meme.storage import open_dataset, read_finished, read_json
+
+if TYPE_CHECKING:
+    from sae_lens_meme.describe import Description
 
 LOG = "training_log.jsonl"
 
@@ -33,8 +36,9 @@ class Inputs:
         StorageError: a folder is not the finished result of its step.
     """
 
-    evaluation: Evaluation | str | Path
-    """What `measure` found, which brings its SAE and embeddings with it, or the result of `evaluate`."""
+    evaluation: Evaluation | str | Path | None
+    """What `measure` found, which brings its SAE and embeddings with it, or the result of `evaluate`; None for a figure
+    of the corpus alone."""
     sae: Any = None
     """An SAE, or its folder."""
     embeddings: Embeddings | str | Path | None = None
@@ -49,7 +53,7 @@ class Inputs:
         if isinstance(self.evaluation, Evaluation):
             self.sae = self.evaluation.sae if self.sae is None else self.sae
             self.embeddings = self.evaluation.embeddings if self.embeddings is None else self.embeddings
-        else:
+        elif self.evaluation is not None:
             read_finished(self.evaluation, "evaluate")
 
     @classmethod
@@ -65,7 +69,7 @@ class Inputs:
         """`evaluation.json`."""
         if isinstance(self.evaluation, Evaluation):
             return self.evaluation.content
-        return read_json(Path(self.evaluation) / EVALUATION)
+        return read_json(self._folder("evaluation") / EVALUATION)
 
     def table(self, evaluator: str) -> Any:
         """The Parquet table of an evaluator, a `pandas.DataFrame`."""
@@ -80,14 +84,14 @@ class Inputs:
         if isinstance(self.evaluation, Evaluation):
             result = self.evaluation.results.get(evaluator)
             return None if result is None else result.table
-        file = Path(self.evaluation) / f"{evaluator}.parquet"
+        file = self._folder("evaluation") / f"{evaluator}.parquet"
         return pd.read_parquet(file) if file.is_file() else None
 
     @cached_property
     def latents(self) -> Latents:
         if isinstance(self.evaluation, Evaluation):
             return self.evaluation.latents
-        return Latents.load(Path(self.evaluation) / "latents.safetensors")
+        return Latents.load(self._folder("evaluation") / "latents.safetensors")
 
     @cached_property
     def memes(self) -> Embeddings:
@@ -123,6 +127,21 @@ class Inputs:
     def attributions(self) -> Any:
         """A row a latent and meme, as `attribute` wrote them."""
         return pd.DataFrame(open_dataset(self._folder("attribution")).with_format(None).to_pandas())
+
+    @cached_property
+    def description(self) -> Description:
+        """What is in the corpus.
+
+        Raises:
+            NotDrawn: there is none, or it lacks a column.
+        """
+        from sae_lens_meme.describe import describe_corpus
+
+        corpus = self._folder("corpus") if isinstance(self.corpus, (str, Path, NoneType)) else self.corpus
+        try:
+            return describe_corpus(corpus)
+        except DataError as error:
+            raise NotDrawn(str(error)) from None
 
     @cached_property
     def _pictures(self) -> tuple[Any, dict[str, int]]:

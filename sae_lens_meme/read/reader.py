@@ -15,15 +15,15 @@ from sklearn.preprocessing import normalize
 from sae_lens_meme.attribute.attributor import Attributor, Meme, view_of
 from sae_lens_meme.embed.encoder import Encoder
 from sae_lens_meme.embeddings import Embeddings
-from sae_lens_meme.errors import DataError
+from sae_lens_meme.errors import ConfigError, DataError
 from sae_lens_meme.evaluators.classifiers import Probe, Task
 from sae_lens_meme.evaluators.latents import Latents, encode, encode_vector, eval_mode, hook_of, reconstructed
 from sae_lens_meme.evaluators.run import LATENTS, load_sae, sae_weights
 from sae_lens_meme.hooks.memeclip import fuse
 from sae_lens_meme.hooks.names import FUSED, IMAGE_EMBED, TEXT_EMBED
 from sae_lens_meme.images import open_image
+from sae_lens_meme.ocr import read_text
 from sae_lens_meme.read.names import NO_EVALUATION, Measured
-from sae_lens_meme.read.ocr import read_text
 from sae_lens_meme.read.options import ReadOptions
 from sae_lens_meme.read.reading import ActiveLatent, Neighbour, Reading, Seen
 from sae_lens_meme.read.vectors import VectorReader
@@ -102,7 +102,7 @@ class MemeReader:
         image = open_image(picture)
         caption_from = "given" if caption else "none"
         if caption is None:
-            caption = read_text(image)
+            caption = self._read_text(image)
             caption_from = "picture" if caption else "none"
         caption = caption or None
         vectors = self.vectors(image, caption)
@@ -123,6 +123,15 @@ class MemeReader:
             notes=tuple(self._notes(caption_from, rank)),
             view=view_of(self.encoder),
         )
+
+    def _read_text(self, image: Any) -> str | None:
+        """By the engine that read the memes of the embeddings, where one did."""
+        try:
+            return read_text(image, self.embeddings.facts.get("ocr", "rapidocr"))
+        except ConfigError as error:
+            raise ConfigError(
+                f"no caption was given and none can be read from the picture: {error}; or pass --caption TEXT"
+            ) from None
 
     def latents_of(self, picture: str | Path | bytes, caption: str | None) -> Latents:
         """The latents of a meme, bit for bit those that `embed` and `evaluate` give it; no OCR."""

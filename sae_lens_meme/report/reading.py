@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from sae_lens_meme.attributions import covered
 from sae_lens_meme.report.blocks import number, visible
 
 GRID = 7
@@ -107,7 +108,7 @@ def reading_html(reading: dict[str, Any], webp: bytes, size: tuple[int, int]) ->
         heading=heading(reading)[1],
         picture=base64.b64encode(webp).decode(),
         size=size,
-        view=_view(reading["view"], size),
+        view=covered(reading["view"], size),
         latents=[_shown(latent) for latent in reading["latents"]],
         decisions=[{**decision, "carried": carried(decision)} for decision in reading["decisions"]],
         grid=GRID,
@@ -130,15 +131,6 @@ def _shades(scores: list[float]) -> list[tuple[str, float]]:
     """The sign of each score as a class, and its size as a share of the largest."""
     largest = max(map(abs, scores), default=0) or 1
     return [("for" if score >= 0 else "against", round(abs(score) / largest, 3)) for score in scores]
-
-
-def _view(view: str, size: tuple[int, int]) -> tuple[float, float, float, float]:
-    """Left, top, width and height of what the patches cover."""
-    width, height = size
-    if view == "whole":
-        return 0, 0, width, height
-    side = min(width, height)
-    return (width - side) / 2, (height - side) / 2, side, side
 
 
 def _latents(latents: list[dict[str, Any]]) -> Table:

@@ -2,6 +2,8 @@
 
 const Uncovered = createContext({ page: false });
 const GRID = 7;
+/** How the grid lies on a picture: over all of it, in its centre, or around it. */
+const FIT = { whole: "none", centre: "xMidYMid meet", padded: "xMidYMid slice" };
 
 /** Whether an element has come near the window: pictures of memes far below are not read. */
 function useSeen() {
@@ -34,7 +36,7 @@ function Picture({ place, covered, overlay, children }) {
 
 /** Regions that raise (orange) or lower (blue) the latent; `marked` are those that a word works with. */
 function Regions({ scores, marked, label }) {
-  return html`<svg class="regions" viewBox="0 0 7 7" preserveAspectRatio=${core.centre ? "xMidYMid meet" : "none"} role="img" aria-label=${label}>
+  return html`<svg class="regions" viewBox="0 0 7 7" preserveAspectRatio=${FIT[core.view]} role="img" aria-label=${label}>
     ${scores && scores.map((score, i) => html`<rect class=${score < 0 ? "lowers" : "raises"} x=${i % GRID} y=${Math.floor(i / GRID)} width="1" height="1" fill-opacity=${0.75 * Math.abs(score)} />`)}
     ${[...marked].map(([i, value]) => html`<rect class=${`marked ${value < 0 ? "lowers" : "raises"}`} x=${(i % GRID) + 0.06} y=${Math.floor(i / GRID) + 0.06} width="0.88" height="0.88" />`)}
   </svg>`;

@@ -1,0 +1,8 @@
+"""What is in a corpus: rows, what is missing where, labels that go together, captions, pictures."""
+
+from __future__ import annotations
+
+from sae_lens_meme.describe.description import describe_corpus
+from sae_lens_meme.describe.tables import Description, Table
+
+__all__ = ["Description", "Table", "describe_corpus"]

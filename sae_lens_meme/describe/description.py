@@ -1,0 +1,190 @@
+"""Describes a corpus: one pass over its columns, one over the headers of its pictures."""
+
+from __future__ import annotations
+
+import io
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from datasets import Dataset, Image
+from PIL import Image as Pillow
+
+from sae_lens_meme.corpus.build import all_rows, caption_of
+from sae_lens_meme.describe.cooccurrence import cooccurrence
+from sae_lens_meme.describe.tables import Description, Table, percent
+from sae_lens_meme.errors import DataError
+from sae_lens_meme.labels import SPLITS, is_label_column
+from sae_lens_meme.progress import progress_bar
+
+CONTEXT = 77
+"""Tokens that CLIP reads of a caption, its first and last among them."""
+CUT = 0.25
+"""A centre crop that loses more than this share of a picture is counted."""
+_COLUMNS = ("id", "source", "split", "text", "text_origin", "image")
+_SIDEWAYS = (5, 6, 7, 8)
+_ORIENTATION = 274
+_BATCH = 256
+
+
+def describe_corpus(corpus: Any, *, progress: bool = True) -> Description:
+    """Count what a corpus holds.
+
+    Args:
+        corpus: the result of the `corpus` step, or a `DatasetDict` or `Dataset` of its columns.
+
+    Raises:
+        StorageError: the folder is no finished corpus.
+        DataError: a column is missing, or there are no memes.
+    """
+    rows = all_rows(corpus)
+    if missing := [name for name in _COLUMNS if name not in rows.column_names]:
+        raise DataError(f"corpus: has no column {', '.join(missing)}; give the result of 'corpus'")
+    if not len(rows):
+        raise DataError("corpus: has no memes; build it again")
+    memes: Any = pd.DataFrame(rows.remove_columns("image").with_format(None).to_pandas())
+    memes["caption"] = [caption_of(meme) for meme in memes[["text", "text_origin"]].to_dict("records")]
+    memes["source"] = memes["source"].fillna("(none)")
+    if "group" not in memes:
+        memes["group"] = memes["id"]
+    labels = [name for name in rows.column_names if is_label_column(name)]
+    sizes = _sizes(rows, progress)
+    captioned = memes[memes["caption"].notna()]
+    lengths = captioned["caption"].map(_token_counts(captioned["caption"].unique())).to_numpy(np.int64)
+    tables = [
+        _rows(memes),
+        _known(memes, labels),
+        cooccurrence(memes, labels),
+        _captions(captioned, lengths, len(memes)),
+        _pictures(memes, sizes),
+    ]
+    aspects = np.log2(sizes[:, 1] / sizes[:, 0])
+    histograms = {
+        "tokens": _histogram(np.minimum(lengths, 2 * CONTEXT), np.arange(2, 2 * CONTEXT + 4, 3)),
+        "aspect": _histogram(np.clip(aspects, -2, 2), np.linspace(-2.05, 2.05, 42)),
+    }
+    return Description({table.name: table for table in tables}, histograms)
+
+
+def _rows(memes: pd.DataFrame) -> Table:
+    """Memes by source and split."""
+    splits = [*SPLITS, *sorted(set(memes["split"]) - set(SPLITS))]
+    rows = [
+        [source, len(mine), mine["group"].nunique(), *(int((mine["split"] == split).sum()) for split in splits)]
+        for source, mine in memes.groupby("source")
+    ]
+    untested = [row[0] for row in rows if row[3 + splits.index("test")] == 0]
+    groups = memes["group"].nunique()
+    conclusion = (
+        f"{len(memes):,} memes are {groups:,} independent groups (same picture, same caption, or the column group): "
+        "intervals must count groups. "
+        + (f"No test memes: {', '.join(untested)}." if untested else "Every source has test memes.")
+    )
+    return Table("rows", "Memes by source", ["source", "memes", "groups", *splits], rows, conclusion)
+
+
+def _known(memes: pd.DataFrame, labels: list[str]) -> Table:
+    """How many memes of each source have each label, and a caption."""
+    rows = []
+    for source, mine in memes.groupby("source"):
+        known = [int(mine[label].notna().sum()) for label in labels]
+        rows.append([source, len(mine), int(mine["caption"].notna().sum()), *known])
+    partly = [label for label in labels if 0 < memes[label].notna().sum() < len(memes)]
+    never = [label for label in labels if not memes[label].notna().any()]
+    alone = [label for label in labels if memes.loc[memes[label].notna(), "source"].nunique() == 1]
+    conclusion = (
+        (
+            f"{len(partly)} of {len(labels)} labels are missing on some memes: missing is not negative, so that a score "
+            "counts only memes where the label is known"
+            if partly
+            else f"Each of {len(labels)} labels is known on every meme or on none"
+        )
+        + (f"; known in one source only: {', '.join(alone)}" if alone else "")
+        + (f"; never known: {', '.join(never)}" if never else "")
+        + "."
+    )
+    return Table(
+        "known", "Memes with a caption, and with each label", ["source", "memes", "caption", *labels], rows, conclusion
+    )
+
+
+def _captions(captioned: pd.DataFrame, tokens: np.ndarray, memes: int) -> Table:
+    rows = []
+    for source, places in captioned.reset_index(drop=True).groupby("source").groups.items():
+        texts, mine = captioned["caption"].iloc[places], tokens[np.asarray(places)]
+        letters = texts.str.len()
+        rows.append(
+            [
+                *(source, len(texts), int(texts.nunique()), float(letters.median()), int(letters.max())),
+                *(float(np.median(mine)), float(np.percentile(mine, 95)), int(mine.max()), int((mine > CONTEXT).sum())),
+            ]
+        )
+    beyond = int((tokens > CONTEXT).sum())
+    read_by_ocr = int((captioned["text_origin"] == "ocr").sum())
+    conclusion = (
+        f"{beyond:,} of {len(tokens):,} captions ({percent(beyond, len(tokens))}) are longer than the {CONTEXT} tokens that "
+        f"CLIP reads: what follows is not seen. {memes - len(captioned):,} memes have no caption"
+        + (" (`ocr` reads them from the picture)" if len(captioned) < memes else "")
+        + (f"; {read_by_ocr:,} were read by OCR" if read_by_ocr else "")
+        + "."
+    )
+    columns = ["source", "captions", "distinct", "letters", "most letters", "tokens", "95 % of tokens", "most tokens"]
+    return Table("captions", "Length of captions (medians)", [*columns, f"over {CONTEXT}"], rows, conclusion)
+
+
+def _pictures(memes: pd.DataFrame, sizes: np.ndarray) -> Table:
+    width, height = sizes.T
+    lost = 1 - sizes.min(axis=1) / sizes.max(axis=1)
+    rows = []
+    for source in sorted(set(memes["source"])):
+        mine = (memes["source"] == source).to_numpy()
+        rows.append(
+            [
+                *(source, int(mine.sum()), float(np.median(width[mine])), float(np.median(height[mine]))),
+                *(float(np.median(height[mine] / width[mine])), int((lost[mine] > CUT).sum())),
+                float(lost[mine].mean()),
+            ]
+        )
+    cut = int((lost > CUT).sum())
+    tall = int(((lost > CUT) & (height > width)).sum())
+    conclusion = (
+        f"A centre crop, CLIP's default, cuts more than a quarter off {cut:,} of {len(lost):,} pictures "
+        f"({percent(cut, len(lost))}; {tall:,} of them tall, where it takes the lines at the top and the bottom): "
+        + ("compare with embed --resize pad or squash." if cut else "it loses little here.")
+    )
+    columns = ["source", "pictures", "width", "height", "height / width", "over a quarter cut", "mean share cut"]
+    return Table("pictures", "Size of pictures in pixels (medians)", columns, rows, conclusion)
+
+
+def _sizes(rows: Dataset, progress: bool) -> np.ndarray:
+    """Width and height of every picture, upright, from its header, int64 [memes, 2]."""
+    pictures = rows.select_columns(["image"]).cast_column("image", Image(decode=False))
+    found = []
+    with progress_bar("describe", len(rows), unit="pictures", show=progress) as advance:
+        for batch in pictures.iter(_BATCH):
+            found += [_size(picture["bytes"]) for picture in batch["image"]]  # pyright: ignore[reportArgumentType, reportCallIssue]
+            advance(len(batch["image"]))  # pyright: ignore[reportArgumentType, reportCallIssue]
+    return np.array(found, dtype=np.int64)
+
+
+def _size(data: bytes) -> tuple[int, int]:
+    image = Pillow.open(io.BytesIO(data))
+    try:
+        sideways = image.getexif().get(_ORIENTATION) in _SIDEWAYS
+    except Exception:  # damaged EXIF beside sound pixels, as `open_image` has it
+        sideways = False
+    width, height = image.size
+    return (height, width) if sideways else (width, height)
+
+
+def _token_counts(captions: Any) -> dict[str, int]:
+    """Tokens of each caption by CLIP's own vocabulary, with the two that begin and end it."""
+    from open_clip.tokenizer import SimpleTokenizer  # it imports torch
+
+    tokenizer = SimpleTokenizer()
+    return {caption: len(tokenizer.encode(caption)) + 2 for caption in captions}
+
+
+def _histogram(x: np.ndarray, edges: np.ndarray) -> dict[str, list[float]]:
+    counts, edges = np.histogram(x, edges)
+    return {"edges": edges.tolist(), "counts": counts.tolist()}

@@ -1,0 +1,20 @@
+"""The options of `ocr`."""
+
+from __future__ import annotations
+
+from typing import ClassVar, Literal
+
+from sae_lens_meme.options import File, Options
+
+
+class OcrOptions(Options):
+    """What is read, and by which engine."""
+
+    section: ClassVar[str] = "ocr"
+
+    engine: str = "rapidocr"
+    """rapidocr (its models are installed with it), or easyocr (install it; it downloads its models at first use)."""
+    memes: Literal["missing", "all"] = "missing"
+    """Read the memes without a caption, or all: captions that exist are never replaced, but their words get boxes."""
+    reuse: File | None = None
+    """An earlier result of `ocr` by the same engine: a picture that is in it is not read again."""
