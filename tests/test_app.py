@@ -1,0 +1,235 @@
+"""The application in a real browser: what it says, what it refuses, and that it asks for nothing from elsewhere."""
+
+from __future__ import annotations
+
+import html
+import importlib.util
+import io
+import json
+import os
+import re
+import subprocess
+import sys
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from chromium import chromium
+from PIL import Image
+from seen_memes import EMBED, save_sae, write_memes
+from test_cli import here, run
+
+from sae_lens_meme.app.options import AppOptions
+from sae_lens_meme.app.page import framed, trouble, verdict
+from sae_lens_meme.app.steering import HEAD, PROBE, Outcome, SteeredMeme, Steering
+from sae_lens_meme.embed import embed_corpus
+from sae_lens_meme.errors import ConfigError
+from sae_lens_meme.evaluators.classifiers import Probe
+from sae_lens_meme.evaluators.latents import decoder_rows
+from sae_lens_meme.images import MAX_PIXELS
+from sae_lens_meme.read import MemeReader
+
+FEW = {"n_attributed": 2, "n_swaps": 8, "n_random": 2, "device": "cpu"}
+HOSTILE = "<img src=x onerror=alert(1)><script>alert(2)</script> ${alert(3)} {{#each value}} </iframe><b id=foreign>\u202e"
+needs_gradio = pytest.mark.skipif(
+    importlib.util.find_spec("gradio") is None, reason="gradio is not installed: pip install -e '.[app]'"
+)
+
+
+@pytest.fixture(scope="module")
+def memes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """As `run` lays them out; the embeddings were made with MemeCLIP's heads."""
+    folder = write_memes(tmp_path_factory.mktemp("memes"))
+    embeddings = embed_corpus(folder / "corpus", folder / "seen", fusion="memeclip", task="hate", **EMBED)
+    save_sae(folder / "sae_heads", embeddings)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def reader(memes: Path) -> MemeReader:
+    return MemeReader(memes / "sae_heads", memes / "seen", **FEW)
+
+
+@pytest.fixture(scope="module")
+def corpus(memes: Path) -> Any:
+    from sae_lens_meme.app.memes import Memes
+
+    return Memes(memes / "corpus")
+
+
+def expected(reader: MemeReader, look: Any, latent: int, multiplier: float) -> dict[tuple[str, str], np.ndarray]:
+    """Probabilities of every class, from the SAE's weights and the model itself."""
+    dense = look.latents.csr().toarray().astype(np.float64)
+    moved = dense.copy()
+    moved[0, latent] *= multiplier
+    found = {(probe.task, PROBE): probe.predict_proba(moved)[0] for _, probe in reader.probes}
+    vector = look.vectors["hook_fused"] + (moved - dense)[:, [latent]] * decoder_rows(reader.sae)[[latent]]
+    heads = reader.encoder.model.heads
+    with torch.no_grad():
+        logits = heads.double().eval().classify(torch.from_numpy(vector))
+    heads.float()
+    found["hate", HEAD] = logits.softmax(-1)[0].numpy()
+    return found
+
+
+def test_probabilities_are_those_of_the_classifiers_on_the_changed_meme(reader: MemeReader, corpus: Any):
+    row = corpus.find("")[0][1]
+    look = reader.look(*corpus.pick(row))
+    meme = Steering(reader).of(look)
+    strengths = look.latents.csr().toarray()[0]
+    assert meme.strengths == sorted(((int(i), float(strengths[i])) for i in np.flatnonzero(strengths)), key=lambda p: -p[1])
+    for latent, _ in meme.strengths:
+        before, after = expected(reader, look, latent, 1.0), expected(reader, look, latent, 3.0)
+        classes = {probe.task: probe.classes for _, probe in reader.probes}
+        outcomes = meme.outcomes(latent, 3.0)
+        assert {(o.label, o.reader) for o in outcomes} == after.keys()
+        for outcome in outcomes:
+            key = outcome.label, outcome.reader
+            place = int(before[key].argmax())
+            assert outcome.decided == classes[outcome.label][place]
+            assert outcome.before == pytest.approx(before[key][place], abs=1e-5)
+            assert outcome.after == pytest.approx(after[key][place], abs=1e-5)
+            assert outcome.now == classes[outcome.label][int(after[key].argmax())]
+
+
+def test_the_control_multiplies_the_other_latents_of_most_similar_activation(reader: MemeReader, corpus: Any):
+    look = reader.look(*corpus.pick(corpus.find("")[1][1]))
+    meme = Steering(reader).of(look)
+    (latent, strength), *others = meme.strengths
+    near = sorted(others, key=lambda other: abs(other[1] - strength))[:4]
+    for outcome in meme.outcomes(latent, 0.0):
+        key = outcome.label, outcome.reader
+        place = int(expected(reader, look, latent, 1.0)[key].argmax())
+        changes = [expected(reader, look, other, 0.0)[key][place] - outcome.before for other, _ in near]
+        assert sorted(outcome.others) == pytest.approx(sorted(changes), abs=1e-5)
+
+
+def test_without_heads_the_page_says_so(memes: Path):
+    reader = MemeReader(memes / "sae_image", memes / "embeddings", **FEW)
+    assert "without MemeCLIP's heads" in str(Steering(reader).no_head)
+
+
+def outcome(change: float, others: list[float], now: int = 0) -> Outcome:
+    return Outcome("hate", PROBE, 0, 0.6, 0.6 + change, others, now, "")
+
+
+def test_the_sentence_counts_what_beats_the_control_and_says_what_chance_gives():
+    found = verdict([outcome(-0.3, [0.1, -0.2], now=1), outcome(0.1, [-0.2, 0.0])], 2.0)
+    assert found.startswith("1 of 2 change more than with any of the 2 other active latents")
+    assert "of latents that do not differ 1 in 3 would. 1 then decide for another class." in found
+    assert "conclude nothing" in verdict([outcome(-0.3, [])], 2.0)
+    assert "move the slider" in verdict([outcome(0.0, [0.0])], 1.0)
+    assert "no label" in verdict([], 2.0)
+
+
+def test_foreign_text_stays_text():
+    assert "<b" not in framed(HOSTILE).replace("<iframe", "")
+    assert framed(HOSTILE).count("<") == 2
+    assert trouble(HOSTILE).count("<") == 2
+    assert "\u202e" not in trouble(HOSTILE)
+
+
+def test_a_meme_without_active_latents_has_nothing_to_steer(reader: MemeReader):
+    assert SteeredMeme(np.empty(0, np.int64), np.empty(0), []).strengths == []
+
+
+def test_nothing_but_the_command_line_imports_the_application():
+    root = Path(__file__).parents[1]
+    users = {
+        path.relative_to(root).as_posix()
+        for folder in ("sae_lens_meme", "hooks", "scripts")
+        for path in (root / folder).rglob("*.py")
+        if re.search(r"(from|import) sae_lens_meme\.app\b|from sae_lens_meme import app\b", path.read_text())
+    }
+    assert {user for user in users if not user.startswith("sae_lens_meme/app/")} == {"sae_lens_meme/cli.py"}
+
+
+def test_without_gradio_one_line_says_how_to_install_it(capsys: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    monkeypatch.setattr("sae_lens_meme.app.command.find_spec", lambda name: None)
+    status, out, err = here(("app", tmp_path), capsys)
+    assert (status, out) == (2, "")
+    assert err == "error: the app needs gradio: pip install 'sae-lens-meme[app]'\n"
+
+
+@needs_gradio
+def test_without_folders_one_line_says_what_to_give(capsys: Any, tmp_path: Path):
+    status, _, err = here(("app", tmp_path / "evaluation"), capsys)
+    assert status == 2
+    assert err.count("\n") == 1
+    assert "give EVALUATION with the folders sae and embeddings beside it, or --sae and --embeddings" in err
+    status, _, err = here(("app", tmp_path, "--port", 70000), capsys)
+    assert (status, err) == (2, "error: app.port is 70000, it must be 65535 or less\n")
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    with chromium() as found:
+        yield found
+
+
+@pytest.fixture(scope="module")
+def address(reader: MemeReader, corpus: Any) -> Iterator[str]:
+    if importlib.util.find_spec("gradio") is None:
+        pytest.skip("gradio is not installed: pip install -e '.[app]'")
+    from sae_lens_meme.app.serve import served
+
+    with pytest.MonkeyPatch.context() as patched:
+        for name in ("GRADIO_SHARE", "GRADIO_ALLOWED_PATHS", "GRADIO_ANALYTICS_ENABLED"):
+            patched.setenv(name, "True")
+        with served(reader, corpus, AppOptions()) as found:
+            assert not {"GRADIO_SHARE", "GRADIO_ALLOWED_PATHS"} & os.environ.keys()
+            yield found
+
+
+@contextmanager
+def opened(browser: Any, address: str) -> Iterator[tuple[Any, list[str]]]:
+    """A tab on the page, and a list that gets dialogs, errors and every request to elsewhere, which is stopped."""
+    heard: list[str] = []
+    with browser.new_context(reduced_motion="reduce") as window:
+        tab = window.new_page()
+        tab.set_default_timeout(15_000)
+        tab.on("pageerror", lambda error: heard.append(f"error: {error}"))
+        tab.on("dialog", lambda dialog: (heard.append(f"dialog: {dialog.message}"), dialog.dismiss()))
+
+        def decide(route: Any) -> None:
+            if route.request.url.startswith((address, "data:", "blob:")):
+                return route.continue_()
+            heard.append(route.request.url)
+            return route.abort()
+
+        tab.route("**/*", decide)
+        tab.goto(address)
+        yield tab, heard
+
+
+def png(size: tuple[int, int] = (60, 40)) -> bytes:
+    file = io.BytesIO()
+    Image.new("RGB", size, "red").save(file, "PNG")
+    return file.getvalue()
+
+
+def upload(tab: Any, name: str, content: bytes, caption: str | None = None) -> None:
+    tab.get_by_role("tab", name="A picture of yours").click()
+    if tab.get_by_label("Remove this file").count():
+        tab.get_by_label("Remove this file").click()
+    tab.locator("#upload input[type=file]").set_input_files(
+        {"name": name, "mimeType": "image/png", "buffer": content}
+    )
+
+
+def test_a_meme_is_picked_and_its_latent_dragged(browser: Any, address: str, reader: MemeReader, corpus: Any):
+    with opened(browser, address) as (tab, heard):
+        tab.locator("#meme input").click()
+        tab.screenshot(path="/tmp/app1.png")
+        tab.get_by_role("option").first.click()
+        frame = tab.frame_locator("#reading iframe")
+        frame.get_by_text("Active latents").wait_for()
+        tab.screenshot(path="/tmp/app2.png", full_page=True)
+        assert heard == []
