@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-import html
 import importlib.util
 import io
 import json
 import os
 import re
-import subprocess
-import sys
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -24,14 +20,13 @@ import torch
 from chromium import chromium
 from PIL import Image
 from seen_memes import EMBED, save_sae, write_memes
-from test_cli import here, run
+from test_cli import here
+from test_images import png_header
 
 from sae_lens_meme.app.options import AppOptions
 from sae_lens_meme.app.page import framed, trouble, verdict
 from sae_lens_meme.app.steering import HEAD, PROBE, Outcome, SteeredMeme, Steering
 from sae_lens_meme.embed import embed_corpus
-from sae_lens_meme.errors import ConfigError
-from sae_lens_meme.evaluators.classifiers import Probe
 from sae_lens_meme.evaluators.latents import decoder_rows
 from sae_lens_meme.images import MAX_PIXELS
 from sae_lens_meme.read import MemeReader
@@ -186,6 +181,7 @@ def address(reader: MemeReader, corpus: Any) -> Iterator[str]:
         with served(reader, corpus, AppOptions()) as found:
             assert not {"GRADIO_SHARE", "GRADIO_ALLOWED_PATHS"} & os.environ.keys()
             yield found
+        assert not Path(os.environ["GRADIO_TEMP_DIR"]).exists(), "uploads are deleted"
 
 
 @contextmanager
@@ -196,6 +192,7 @@ def opened(browser: Any, address: str) -> Iterator[tuple[Any, list[str]]]:
         tab = window.new_page()
         tab.set_default_timeout(15_000)
         tab.on("pageerror", lambda error: heard.append(f"error: {error}"))
+        tab.on("console", lambda message: heard.append(message.text) if "Refused" in message.text else None)
         tab.on("dialog", lambda dialog: (heard.append(f"dialog: {dialog.message}"), dialog.dismiss()))
 
         def decide(route: Any) -> None:
@@ -215,21 +212,136 @@ def png(size: tuple[int, int] = (60, 40)) -> bytes:
     return file.getvalue()
 
 
-def upload(tab: Any, name: str, content: bytes, caption: str | None = None) -> None:
-    tab.get_by_role("tab", name="A picture of yours").click()
-    if tab.get_by_label("Remove this file").count():
-        tab.get_by_label("Remove this file").click()
-    tab.locator("#upload input[type=file]").set_input_files(
-        {"name": name, "mimeType": "image/png", "buffer": content}
-    )
+def upload(tab: Any, name: str, content: bytes) -> None:
+    box = tab.locator("#upload")
+    if box.get_by_label("Clear").count():
+        box.get_by_label("Clear").click()
+    box.locator("input[type=file]").set_input_files({"name": name, "mimeType": "image/png", "buffer": content})
+
+
+def shown(tab: Any, times: str) -> dict[tuple[str, str], list[str]]:
+    """The cells of the table of classifiers, once it is that of this multiplier."""
+    tab.locator("#steered").get_by_text(f"change more than with any").wait_for()
+    tab.locator("#steered th", has_text=f"× {times}").first.wait_for()
+    rows = tab.locator("#steered tbody tr").all()
+    cells = [row.locator("td").all_inner_texts() for row in rows]
+    return {(row[0], row[1]): [cell.strip() for cell in row[2:]] for row in cells}
 
 
 def test_a_meme_is_picked_and_its_latent_dragged(browser: Any, address: str, reader: MemeReader, corpus: Any):
+    _, row = corpus.find("")[0]
+    look = reader.look(*corpus.pick(row))
+    latent = Steering(reader).of(look).strengths[0][0]
     with opened(browser, address) as (tab, heard):
         tab.locator("#meme input").click()
-        tab.screenshot(path="/tmp/app1.png")
         tab.get_by_role("option").first.click()
         frame = tab.frame_locator("#reading iframe")
-        frame.get_by_text("Active latents").wait_for()
+        frame.get_by_role("heading", name="Active latents").wait_for()
+        assert frame.locator("tbody").first.locator("tr").count() == len(look.reading.latents)
+        assert frame.locator("mark").count() > 0, "coloured words"
+        assert frame.locator("rect").count() == 2 * 49, "regions of two latents"
+        blurred = "(found) => getComputedStyle(found).filter"
+        assert "blur" in frame.locator("svg g.hidden").evaluate(blurred)
+        assert "blur" in frame.locator(".caption").first.evaluate(blurred)
+        frame.get_by_label("Show the picture").check()
+        assert frame.locator("svg g.hidden").evaluate(blurred) == "none"
+
+        slider = tab.locator("#strength input[type=range]")
+        slider.focus()
+        for _ in range(3):
+            slider.press("ArrowRight")
+        cells = shown(tab, "1.3")
+        before, after = (expected(reader, look, latent, multiplier) for multiplier in (1.0, 1.3))
+        assert cells.keys() == after.keys()
+        for key, (_, was, now, change, *_) in cells.items():
+            place = int(before[key].argmax())
+            assert float(was) == pytest.approx(before[key][place], abs=6e-4)
+            assert float(now) == pytest.approx(after[key][place], abs=6e-4)
+            assert float(change) == pytest.approx(after[key][place] - before[key][place], abs=6e-4)
+        assert any(abs(float(change)) > 0.001 for _, _, _, change, *_ in cells.values())
         tab.screenshot(path="/tmp/app2.png", full_page=True)
         assert heard == []
+
+
+def test_uploads_are_read_or_refused_in_one_line(browser: Any, address: str):
+    with opened(browser, address) as (tab, heard):
+        message, frame = tab.locator("#message"), tab.frame_locator("#reading iframe")
+        tab.get_by_role("tab", name="A picture of yours").click()
+        tab.get_by_label("Its caption").fill(HOSTILE)
+        upload(tab, "a.png", png())
+        tab.locator("#upload").get_by_text("a.png").first.wait_for()
+        tab.get_by_role("button", name="Read it").click()
+        frame.get_by_role("heading", name="Active latents").wait_for()
+        assert "onerror=alert(1)" in frame.locator("body").inner_text()
+        assert (frame.locator("#foreign, script, img").count(), tab.locator("#foreign").count()) == (0, 0)
+        assert message.inner_text() == ""
+        assert [path.read_bytes() for path in Path(os.environ["GRADIO_TEMP_DIR"]).rglob("a.png")] == [png()]
+
+        upload(tab, "b.png", b'<svg xmlns="http://www.w3.org/2000/svg"><script>alert(1)</script></svg>')
+        tab.locator("#upload").get_by_text("b.png").first.wait_for()
+        tab.get_by_role("button", name="Read it").click()
+        refused = message.get_by_role("alert")
+        refused.wait_for()
+        assert refused.inner_text() == (
+            "image 'the picture' (71 bytes) is SVG, not a readable JPEG, PNG, GIF, WEBP, BMP; re-download or convert it"
+        )
+        assert tab.locator("#reading iframe").count() == 0
+
+        upload(tab, "c.png", bytes(20_000_000))
+        toast = tab.get_by_text("exceed the maximum allowed size of 10.0 Mb")
+        toast.wait_for()
+        assert toast.inner_text() == 'File(s) exceed the maximum allowed size of 10.0 Mb: "c.png"'
+        assert heard == []
+
+
+def request(address: str, path: str, data: Any = None, **headers: str) -> tuple[int, str]:
+    body = None if data is None else json.dumps(data).encode()
+    asked = urllib.request.Request(f"{address.rstrip('/')}/{path}", body, {"Content-Type": "application/json", **headers})
+    try:
+        with urllib.request.urlopen(asked, timeout=20) as answer:
+            return answer.status, answer.read().decode()
+    except urllib.error.HTTPError as error:
+        return error.code, error.read().decode()
+
+
+@pytest.mark.parametrize("path", ["http://198.51.100.1/meme.png", "/etc/passwd"])
+def test_a_request_that_names_a_picture_elsewhere_is_refused(address: str, path: str, monkeypatch: pytest.MonkeyPatch):
+    from gradio import processing_utils  # pyright: ignore[reportMissingImports]
+
+    fetched = []
+    monkeypatch.setattr(processing_utils, "async_ssrf_protected_download", lambda *a, **k: fetched.append(a))
+    config = json.loads(request(address, "config")[1])
+    button = next(part["id"] for part in config["components"] if part["props"].get("elem_id") == "read")
+    place = next(i for i, event in enumerate(config["dependencies"]) if [button, "click"] in event["targets"])
+    asked = [{"path": path, "url": path, "meta": {"_type": "gradio.FileData"}}, "x", False]
+    status, _ = request(address, "gradio_api/queue/join", {"data": asked, "fn_index": place, "session_hash": "here"})
+    assert status == 200, "it waits in the queue"
+    _, events = request(address, "gradio_api/queue/data?session_hash=here")
+    completed = next(line for line in events.splitlines() if "process_completed" in line)
+    assert '"success":false' in completed.replace(" ", "")
+    assert (fetched, "root:" in events) == ([], False)
+
+
+def test_the_server_is_for_this_computer_alone(address: str):
+    assert address.startswith("http://127.0.0.1:")
+    assert request(address, "")[0] == 200
+    assert request(address, "", Host="elsewhere.example")[0] == 400
+    assert request(address, "config")[0] == 200
+    elsewhere = "https://198.51.100.1/meme.png"
+    for path in (f"file={elsewhere}", "file=/etc/passwd", f"proxy={elsewhere}", "info", "call/steer", "run/predict", "runs"):
+        assert request(address, f"gradio_api/{path}") == (404, "not served"), path
+    config = json.loads(request(address, "config")[1])
+    assert not any(config[kind] for kind in ("analytics_enabled", "run_history", "mcp_server", "footer_links", "pwa"))
+    assert {event["api_visibility"] for event in config["dependencies"]} == {"private"}
+
+
+def test_a_bomb_and_an_empty_choice_are_one_line(reader: MemeReader):
+    pytest.importorskip("gradio", reason="gradio is not installed: pip install -e '.[app]'")
+    from sae_lens_meme.app.interface import Interface
+
+    page = Interface(reader, None)
+    message, reading, *_ = page.upload(png_header(10_000, 10_000), "", True)
+    assert (message.count("<p"), reading) == (1, "")
+    assert f"over the limit of {MAX_PIXELS:,}" in message
+    assert "Upload a picture first" in page.upload(None, "", True)[0]
+    assert page.steer(None, 3, 2.0) == ""

@@ -23,6 +23,7 @@ def app(
     evaluation: Annotated[
         Path | None, typer.Argument(help="The result of 'evaluate', for the names of latents.")
     ] = None,
+    named_evaluation: Annotated[Path | None, typer.Option("--evaluation", help="The same, as 'read' takes it.")] = None,
     sae: Annotated[Path | None, typer.Option("--sae", help=f"The SAE folder; {_BESIDE}.")] = None,
     embeddings: Annotated[Path | None, typer.Option("--embeddings", help=f"The result of 'embed'; {_BESIDE}.")] = None,
     corpus: Annotated[
@@ -36,6 +37,7 @@ def app(
         from sae_lens_meme.app.serve import INSTALL
 
         raise ConfigError(INSTALL)
+    evaluation = evaluation or named_evaluation
     folders = {"sae": sae, "embeddings": embeddings, "corpus": corpus}
     _serve(evaluation, {name: folder or _beside(evaluation, name) for name, folder in folders.items()}, options, reading)
 

@@ -9,7 +9,7 @@ import gradio as gr  # pyright: ignore[reportMissingImports]
 from sae_lens_meme.app.memes import Memes
 from sae_lens_meme.app.page import NOTHING_ACTIVE, framed, steered_html, trouble
 from sae_lens_meme.app.steering import STRONGEST, SteeredMeme, Steering
-from sae_lens_meme.errors import BadImageError, MemeError
+from sae_lens_meme.errors import MemeError
 from sae_lens_meme.images import FORMATS, open_image, small_webp
 from sae_lens_meme.read import MemeReader
 from sae_lens_meme.report.blocks import number, visible
@@ -33,7 +33,7 @@ class UploadedOnly(gr.File):
 
     async def async_move_resource_to_block_cache(self, url_or_file_path: Any) -> str | None:
         if "://" in str(url_or_file_path):
-            raise BadImageError("an address in place of a picture; upload the file")
+            raise gr.Error("an address in place of a picture; upload the file", print_exception=False)
         return await super().async_move_resource_to_block_cache(url_or_file_path)
 
     def get_block_name(self) -> str:
@@ -64,12 +64,12 @@ class Interface:
             gr.HTML("<h2>Make one latent weaker or stronger</h2>")
             with gr.Row():
                 latent = gr.Dropdown([], label="Active latent", elem_id="latent", interactive=True)
-                strength = gr.Slider(
-                    *(0, STRONGEST, 1.0, 0.1), label="Times its strength on this meme", elem_id="strength"
-                )
+                label = "Times its strength on this meme"
+                strength = gr.Slider(0, STRONGEST, 1.0, step=0.1, label=label, elem_id="strength")
             steered = gr.HTML(elem_id="steered")
             for event, handler, inputs in asked:
-                event(handler, inputs, [message, reading, meme, latent, strength, steered], **_HIDDEN)
+                outputs = [message, reading, meme, latent, strength, steered]
+                event(handler, inputs, outputs, concurrency_id="model", concurrency_limit=1, **_HIDDEN)
             for event in (latent.input, strength.input):
                 quick: Any = {"show_progress": "hidden", "trigger_mode": "always_last"}
                 event(self.steer, [meme, latent, strength], steered, **quick, **_HIDDEN)

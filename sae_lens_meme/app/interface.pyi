@@ -34,7 +34,7 @@ class UploadedOnly(gr.File):
 
     async def async_move_resource_to_block_cache(self, url_or_file_path: Any) -> str | None:
         if "://" in str(url_or_file_path):
-            raise BadImageError("an address in place of a picture; upload the file")
+            raise gr.Error("an address in place of a picture; upload the file", print_exception=False)
         return await super().async_move_resource_to_block_cache(url_or_file_path)
 
     def get_block_name(self) -> str:

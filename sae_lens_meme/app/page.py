@@ -12,7 +12,7 @@ from sae_lens_meme.app.steering import Outcome, SteeredMeme
 from sae_lens_meme.report.blocks import visible
 
 STYLE = """
-iframe.reading { width: 100%; height: 60vh; min-height: 24rem; border: 0; resize: vertical; background: #fff; }
+iframe.reading { width: 100%; height: 60vh; min-height: 24rem; border: 0; resize: vertical; }
 .scroll { overflow-x: auto; }
 table.steered { border-collapse: collapse; font-variant-numeric: tabular-nums; font-size: .9rem; }
 table.steered th, table.steered td { text-align: left; padding: .25rem .9rem .25rem 0; vertical-align: top; }
@@ -64,5 +64,5 @@ def verdict(outcomes: Sequence[Outcome], multiplier: float) -> str:
     return (
         f"{more} of {len(outcomes)} change more than with any of the {n_others} other active latents of most similar "
         f"activation; of latents that do not differ 1 in {n_others + 1} would. {turned} then decide for another class. "
-        "One meme shows what this latent does to it, not what it does in general: that is `influence` of `evaluate`."
+        "One meme shows what this latent does to it, not what it does in general: that is measured by evaluate --only influence."
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from tempfile import TemporaryDirectory
@@ -16,9 +17,19 @@ from sae_lens_meme.read import MemeReader
 POLICY = (
     "default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval'; style-src 'self' 'unsafe-inline'; "
     "img-src 'self' data: blob:; font-src 'self' data:; worker-src 'self' blob:; frame-src 'self'; object-src 'none'; "
-    "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+    "base-uri 'self'; form-action 'none'; frame-ancestors 'none'"
 )
 """gradio writes scripts into its page and compiles templates there; no address but this server's can be asked."""
+HEADERS = [
+    (b"content-security-policy", POLICY.encode()),
+    (b"x-content-type-options", b"nosniff"),
+    (b"referrer-policy", b"no-referrer"),
+]
+PATHS = re.compile(
+    r"/(config|theme\.css|favicon\.ico|(assets|static)/.*|gradio_api/"
+    r"(app_id|cancel|heartbeat/[^/]*|queue/(join|data)|reset|startup-events|upload|upload_progress))?"
+)
+"""What the page asks for. gradio offers more, such as fetching an address (`file=https://...`): that is not served."""
 INSTALL = "the app needs gradio: pip install 'sae-lens-meme[app]'"
 
 
@@ -34,7 +45,7 @@ def served(reader: MemeReader, memes: Memes | None, options: AppOptions) -> Iter
         page = _page(reader, memes)
         try:
             _, address, _ = page.launch(**_settings(options))
-        except OSError as error:
+        except (OSError, ValueError) as error:  # also where a proxy stands before this computer's own address
             raise ConfigError(
                 f"app: cannot listen on {options.host}, port {options.port or '7860 to 7959'} ({error}); "
                 "give another --port or --host"
@@ -69,7 +80,7 @@ def _settings(options: AppOptions) -> dict[str, Any]:
 
     # A page of another site whose name points here ("DNS rebinding") could otherwise read captions.
     hosts = [*LOOPBACK] if options.host in LOOPBACK else ["*"]
-    guards = [Middleware(TrustedHostMiddleware, allowed_hosts=hosts), Middleware(WithPolicy)]
+    guards = [Middleware(TrustedHostMiddleware, allowed_hosts=hosts), Middleware(Guard)]
     return {
         "server_name": options.host,
         "server_port": options.port,
@@ -89,8 +100,8 @@ def _settings(options: AppOptions) -> dict[str, Any]:
     }
 
 
-class WithPolicy:
-    """Sends the policy with every answer."""
+class Guard:
+    """Serves `PATHS` and nothing else, and sends the policy with every answer."""
 
     def __init__(self, app: Any):
         self._app = app
@@ -98,12 +109,11 @@ class WithPolicy:
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         async def sent(message: Any) -> None:
             if message["type"] == "http.response.start":
-                message["headers"] = [
-                    *message.get("headers", []),
-                    (b"content-security-policy", POLICY.encode()),
-                    (b"x-content-type-options", b"nosniff"),
-                    (b"referrer-policy", b"no-referrer"),
-                ]
+                message["headers"] = [*message.get("headers", []), *HEADERS]
             await send(message)
 
-        await self._app(scope, receive, sent)
+        if scope["type"] == "http" and not PATHS.fullmatch(scope["path"]):
+            await sent({"type": "http.response.start", "status": 404})
+            await sent({"type": "http.response.body", "body": b"not served"})
+        else:
+            await self._app(scope, receive, sent)
