@@ -12,6 +12,7 @@ import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -19,14 +20,14 @@ import pytest
 import torch
 from chromium import chromium
 from PIL import Image
-from seen_memes import EMBED, save_sae, write_memes
+from seen_memes import write_memes
 from test_cli import here
 from test_images import png_header
 
 from sae_lens_meme.app.options import AppOptions
 from sae_lens_meme.app.page import framed, trouble, verdict
 from sae_lens_meme.app.steering import HEAD, PROBE, Outcome, SteeredMeme, Steering
-from sae_lens_meme.embed import embed_corpus
+from sae_lens_meme.evaluators import evaluate
 from sae_lens_meme.evaluators.latents import decoder_rows
 from sae_lens_meme.images import MAX_PIXELS
 from sae_lens_meme.read import MemeReader
@@ -40,16 +41,16 @@ needs_gradio = pytest.mark.skipif(
 
 @pytest.fixture(scope="module")
 def memes(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """As `run` lays them out; the embeddings were made with MemeCLIP's heads."""
-    folder = write_memes(tmp_path_factory.mktemp("memes"))
-    embeddings = embed_corpus(folder / "corpus", folder / "seen", fusion="memeclip", task="hate", **EMBED)
-    save_sae(folder / "sae_heads", embeddings)
+    """As `run` lays them out; the embeddings are made with MemeCLIP's heads."""
+    folder = write_memes(tmp_path_factory.mktemp("memes"), fusion="memeclip", task="hate")
+    few: Any = {"only": ["naming", "probes"], "bootstrap": 0, "progress": False}
+    evaluate(folder / "sae", folder / "embeddings", out=folder / "evaluation", **few)
     return folder
 
 
 @pytest.fixture(scope="module")
 def reader(memes: Path) -> MemeReader:
-    return MemeReader(memes / "sae_heads", memes / "seen", **FEW)
+    return MemeReader(memes / "sae", memes / "embeddings", memes / "evaluation", **FEW)
 
 
 @pytest.fixture(scope="module")
@@ -106,9 +107,13 @@ def test_the_control_multiplies_the_other_latents_of_most_similar_activation(rea
         assert sorted(outcome.others) == pytest.approx(sorted(changes), abs=1e-5)
 
 
-def test_without_heads_the_page_says_so(memes: Path):
+def test_where_no_head_is_shown_the_page_says_why(memes: Path):
     reader = MemeReader(memes / "sae_image", memes / "embeddings", **FEW)
-    assert "without MemeCLIP's heads" in str(Steering(reader).no_head)
+    assert Steering(reader).no_head == (
+        "MemeCLIP's head reads hook_fused and the SAE hook_image_embed, so the head is not shown."
+    )
+    without: Any = SimpleNamespace(encoder=SimpleNamespace(model=SimpleNamespace(heads=None)))
+    assert "without MemeCLIP's heads" in str(Steering(without).no_head)
 
 
 def outcome(change: float, others: list[float], now: int = 0) -> Outcome:
@@ -163,6 +168,34 @@ def test_without_folders_one_line_says_what_to_give(capsys: Any, tmp_path: Path)
     assert (status, err) == (2, "error: app.port is 70000, it must be 65535 or less\n")
 
 
+@needs_gradio
+def test_folders_are_found_beside_the_evaluation_and_another_host_is_warned_of(
+    memes: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch
+):
+    asked = []
+
+    @contextmanager
+    def served(reader: MemeReader, found: Any, options: AppOptions) -> Iterator[str]:
+        asked.append((reader, found, options))
+        yield "http://here"
+        asked.append("closed")
+
+    def interrupted() -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("sae_lens_meme.app.serve.served", served)
+    waiting = SimpleNamespace(Event=lambda: SimpleNamespace(wait=interrupted))
+    monkeypatch.setattr("sae_lens_meme.app.command.threading", waiting)
+    flags = ("--host", "0.0.0.0", "--port", 7999, "--n-attributed", 2, "--device", "cpu")
+    status, out, err = here(("app", memes / "evaluation", *flags), capsys)
+    assert (status, out) == (0, "Open http://here (Ctrl-C ends it)\n")
+    assert err == "warning: 0.0.0.0 lets other computers in, and there is no login: they see every meme\n"
+    (reader, found, options), closed = asked
+    assert (reader.embeddings.path, reader.measured.given, closed) == (memes / "embeddings", True, "closed")
+    assert len(found.find("")) == 50
+    assert options == AppOptions(host="0.0.0.0", port=7999)
+
+
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
     with chromium() as found:
@@ -212,11 +245,13 @@ def png(size: tuple[int, int] = (60, 40)) -> bytes:
     return file.getvalue()
 
 
-def upload(tab: Any, name: str, content: bytes) -> None:
+def upload(tab: Any, file: Any) -> None:
+    """A file on disk, or one given by its name and content."""
     box = tab.locator("#upload")
     if box.get_by_label("Clear").count():
         box.get_by_label("Clear").click()
-    box.locator("input[type=file]").set_input_files({"name": name, "mimeType": "image/png", "buffer": content})
+    named = {"name": file[0], "mimeType": "image/png", "buffer": file[1]} if isinstance(file, tuple) else file
+    box.locator("input[type=file]").set_input_files(named)
 
 
 def shown(tab: Any, times: str) -> dict[tuple[str, str], list[str]]:
@@ -238,6 +273,10 @@ def test_a_meme_is_picked_and_its_latent_dragged(browser: Any, address: str, rea
         frame = tab.frame_locator("#reading iframe")
         frame.get_by_role("heading", name="Active latents").wait_for()
         assert frame.locator("tbody").first.locator("tr").count() == len(look.reading.latents)
+        name = reader.measured.name(latent)
+        assert [name.name or "-", name.evidence] == frame.locator("tbody").first.locator("tr").first.locator(
+            "td"
+        ).all_inner_texts()[3:5]
         assert frame.locator("mark").count() > 0, "coloured words"
         assert frame.locator("rect").count() == 2 * 49, "regions of two latents"
         blurred = "(found) => getComputedStyle(found).filter"
@@ -259,16 +298,17 @@ def test_a_meme_is_picked_and_its_latent_dragged(browser: Any, address: str, rea
             assert float(now) == pytest.approx(after[key][place], abs=6e-4)
             assert float(change) == pytest.approx(after[key][place] - before[key][place], abs=6e-4)
         assert any(abs(float(change)) > 0.001 for _, _, _, change, *_ in cells.values())
-        tab.screenshot(path="/tmp/app2.png", full_page=True)
         assert heard == []
 
 
-def test_uploads_are_read_or_refused_in_one_line(browser: Any, address: str):
+def test_uploads_are_read_or_refused_in_one_line(browser: Any, address: str, tmp_path: Path):
+    large = tmp_path / "c.png"
+    large.write_bytes(bytes(20_000_000))
     with opened(browser, address) as (tab, heard):
         message, frame = tab.locator("#message"), tab.frame_locator("#reading iframe")
         tab.get_by_role("tab", name="A picture of yours").click()
         tab.get_by_label("Its caption").fill(HOSTILE)
-        upload(tab, "a.png", png())
+        upload(tab, ("a.png", png()))
         tab.locator("#upload").get_by_text("a.png").first.wait_for()
         tab.get_by_role("button", name="Read it").click()
         frame.get_by_role("heading", name="Active latents").wait_for()
@@ -277,7 +317,7 @@ def test_uploads_are_read_or_refused_in_one_line(browser: Any, address: str):
         assert message.inner_text() == ""
         assert [path.read_bytes() for path in Path(os.environ["GRADIO_TEMP_DIR"]).rglob("a.png")] == [png()]
 
-        upload(tab, "b.png", b'<svg xmlns="http://www.w3.org/2000/svg"><script>alert(1)</script></svg>')
+        upload(tab, ("b.png", b'<svg xmlns="http://www.w3.org/2000/svg"><script>alert(1)</script></svg>'))
         tab.locator("#upload").get_by_text("b.png").first.wait_for()
         tab.get_by_role("button", name="Read it").click()
         refused = message.get_by_role("alert")
@@ -287,7 +327,7 @@ def test_uploads_are_read_or_refused_in_one_line(browser: Any, address: str):
         )
         assert tab.locator("#reading iframe").count() == 0
 
-        upload(tab, "c.png", bytes(20_000_000))
+        upload(tab, large)
         toast = tab.get_by_text("exceed the maximum allowed size of 10.0 Mb")
         toast.wait_for()
         assert toast.inner_text() == 'File(s) exceed the maximum allowed size of 10.0 Mb: "c.png"'
@@ -340,7 +380,7 @@ def test_a_bomb_and_an_empty_choice_are_one_line(reader: MemeReader):
     from sae_lens_meme.app.interface import Interface
 
     page = Interface(reader, None)
-    message, reading, *_ = page.upload(png_header(10_000, 10_000), "", True)
+    message, reading, *_ = page.upload(png_header(10_000, 5_001), "", True)
     assert (message.count("<p"), reading) == (1, "")
     assert f"over the limit of {MAX_PIXELS:,}" in message
     assert "Upload a picture first" in page.upload(None, "", True)[0]
