@@ -33,7 +33,9 @@ from sae_lens_meme.images import MAX_PIXELS
 from sae_lens_meme.read import MemeReader
 
 FEW = {"n_attributed": 2, "n_swaps": 8, "n_random": 2, "device": "cpu"}
-HOSTILE = "<img src=x onerror=alert(1)><script>alert(2)</script> ${alert(3)} {{#each value}} </iframe><b id=foreign>\u202e"
+HOSTILE = (
+    "<img src=x onerror=alert(1)><script>alert(2)</script> ${alert(3)} {{#each value}} </iframe><b id=foreign>\u202e"
+)
 needs_gradio = pytest.mark.skipif(
     importlib.util.find_spec("gradio") is None, reason="gradio is not installed: pip install -e '.[app]'"
 )
@@ -80,7 +82,9 @@ def test_probabilities_are_those_of_the_classifiers_on_the_changed_meme(reader: 
     look = reader.look(*corpus.pick(row))
     meme = Steering(reader).of(look)
     strengths = look.latents.csr().toarray()[0]
-    assert meme.strengths == sorted(((int(i), float(strengths[i])) for i in np.flatnonzero(strengths)), key=lambda p: -p[1])
+    assert meme.strengths == sorted(
+        ((int(i), float(strengths[i])) for i in np.flatnonzero(strengths)), key=lambda p: -p[1]
+    )
     for latent, _ in meme.strengths:
         before, after = expected(reader, look, latent, 1.0), expected(reader, look, latent, 3.0)
         classes = {probe.task: probe.classes for _, probe in reader.probes}
@@ -256,7 +260,7 @@ def upload(tab: Any, file: Any) -> None:
 
 def shown(tab: Any, times: str) -> dict[tuple[str, str], list[str]]:
     """The cells of the table of classifiers, once it is that of this multiplier."""
-    tab.locator("#steered").get_by_text(f"change more than with any").wait_for()
+    tab.locator("#steered").get_by_text("change more than with any").wait_for()
     tab.locator("#steered th", has_text=f"× {times}").first.wait_for()
     rows = tab.locator("#steered tbody tr").all()
     cells = [row.locator("td").all_inner_texts() for row in rows]
@@ -336,7 +340,9 @@ def test_uploads_are_read_or_refused_in_one_line(browser: Any, address: str, tmp
 
 def request(address: str, path: str, data: Any = None, **headers: str) -> tuple[int, str]:
     body = None if data is None else json.dumps(data).encode()
-    asked = urllib.request.Request(f"{address.rstrip('/')}/{path}", body, {"Content-Type": "application/json", **headers})
+    asked = urllib.request.Request(
+        f"{address.rstrip('/')}/{path}", body, {"Content-Type": "application/json", **headers}
+    )
     try:
         with urllib.request.urlopen(asked, timeout=20) as answer:
             return answer.status, answer.read().decode()
@@ -368,7 +374,15 @@ def test_the_server_is_for_this_computer_alone(address: str):
     assert request(address, "", Host="elsewhere.example")[0] == 400
     assert request(address, "config")[0] == 200
     elsewhere = "https://198.51.100.1/meme.png"
-    for path in (f"file={elsewhere}", "file=/etc/passwd", f"proxy={elsewhere}", "info", "call/steer", "run/predict", "runs"):
+    for path in (
+        f"file={elsewhere}",
+        "file=/etc/passwd",
+        f"proxy={elsewhere}",
+        "info",
+        "call/steer",
+        "run/predict",
+        "runs",
+    ):
         assert request(address, f"gradio_api/{path}") == (404, "not served"), path
     config = json.loads(request(address, "config")[1])
     assert not any(config[kind] for kind in ("analytics_enabled", "run_history", "mcp_server", "footer_links", "pwa"))

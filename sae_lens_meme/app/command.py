@@ -39,12 +39,12 @@ def app(
         raise ConfigError(INSTALL)
     evaluation = evaluation or named_evaluation
     folders = {"sae": sae, "embeddings": embeddings, "corpus": corpus}
-    _serve(evaluation, {name: folder or _beside(evaluation, name) for name, folder in folders.items()}, options, reading)
+    _serve(
+        evaluation, {name: folder or _beside(evaluation, name) for name, folder in folders.items()}, options, reading
+    )
 
 
-def _serve(
-    evaluation: Path | None, folders: dict[str, Path | None], options: AppOptions, reading: ReadOptions
-) -> None:
+def _serve(evaluation: Path | None, folders: dict[str, Path | None], options: AppOptions, reading: ReadOptions) -> None:
     from sae_lens_meme.app.memes import Memes
     from sae_lens_meme.app.serve import served
     from sae_lens_meme.pipeline import only_sae
@@ -52,7 +52,9 @@ def _serve(
 
     sae, embeddings, corpus = folders["sae"], folders["embeddings"], folders["corpus"]
     if sae is None or embeddings is None:
-        raise ConfigError("app: give EVALUATION with the folders sae and embeddings beside it, or --sae and --embeddings")
+        raise ConfigError(
+            "app: give EVALUATION with the folders sae and embeddings beside it, or --sae and --embeddings"
+        )
     reader = MemeReader(only_sae(sae), embeddings, evaluation, reading)
     memes = None if corpus is None else Memes(corpus)
     if options.host not in LOOPBACK:

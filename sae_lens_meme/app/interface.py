@@ -6,7 +6,7 @@ from typing import Any
 
 import gradio as gr  # pyright: ignore[reportMissingImports]
 
-from sae_lens_meme.app.memes import Memes
+from sae_lens_meme.app.memes import MOST_FOUND, Memes
 from sae_lens_meme.app.page import NOTHING_ACTIVE, framed, steered_html, trouble
 from sae_lens_meme.app.steering import STRONGEST, SteeredMeme, Steering
 from sae_lens_meme.errors import MemeError
@@ -21,6 +21,7 @@ MOST_CHARACTERS = 2000
 """Of a caption."""
 KEPT = 3600
 """Seconds that an upload and what was read of it are kept."""
+PICK = f"Meme (held-out memes first, at most {MOST_FOUND}: find others by words)"
 NOTICE = (
     "Pictures are blurred and captions hidden until you ask for them: memes can hurt. "
     "What you upload stays on the computer that runs this, until it ends or an hour has passed."
@@ -28,16 +29,20 @@ NOTICE = (
 _HIDDEN: dict[str, Any] = {"api_visibility": "private"}
 
 
-class UploadedOnly(gr.File):
-    """A file of which nothing but uploaded bytes is taken: gradio would fetch an address that a request names."""
+def uploaded_only(file: gr.File) -> gr.File:
+    """Take nothing but uploaded bytes: gradio would fetch an address that a request names in place of a file.
 
-    async def async_move_resource_to_block_cache(self, url_or_file_path: Any) -> str | None:
-        if "://" in str(url_or_file_path):
+    Not a subclass: gradio writes a stub beside the module of each.
+    """
+    keep = file.async_move_resource_to_block_cache
+
+    async def keep_uploads(given: Any) -> str | None:
+        if "://" in str(given):
             raise gr.Error("an address in place of a picture; upload the file", print_exception=False)
-        return await super().async_move_resource_to_block_cache(url_or_file_path)
+        return await keep(given)
 
-    def get_block_name(self) -> str:
-        return "file"  # the component of the page
+    file.async_move_resource_to_block_cache = keep_uploads
+    return file
 
 
 class Interface:
@@ -80,15 +85,19 @@ class Interface:
         words = gr.Textbox(
             label="Find memes by words of their id or caption", elem_id="find", max_length=MOST_CHARACTERS
         )
-        chosen = gr.Dropdown(
-            list(memes.find("")), label="Meme (held-out memes first)", value=None, elem_id="meme", interactive=True
-        )
-        words.submit(lambda text: gr.Dropdown(choices=list(memes.find(text)), value=None), words, chosen, **_HIDDEN)
+        chosen = gr.Dropdown(memes.find(""), label=PICK, value=None, elem_id="meme", interactive=True)
+
+        def find(text: str) -> Any:
+            found = memes.find(text)
+            return gr.Dropdown(choices=found, value=None, label=PICK if found else "No meme has these words")
+
+        words.submit(find, words, chosen, **_HIDDEN)
         return chosen.input, self.pick, [chosen]
 
     def _upload(self) -> tuple[Any, Any, list[Any]]:
         formats = f"{', '.join(FORMATS[:-1])} or {FORMATS[-1]}"
-        file = UploadedOnly(label=f"Picture: {formats}, at most {MEGABYTES} MB", type="binary", elem_id="upload")
+        label = f"Picture: {formats}, at most {MEGABYTES} MB"
+        file = uploaded_only(gr.File(label=label, type="binary", elem_id="upload"))
         caption = gr.Textbox(label="Its caption", elem_id="caption", max_length=MOST_CHARACTERS)
         ocr = gr.Checkbox(True, label="Without a caption, read it from the picture", elem_id="ocr")
         return gr.Button("Read it", variant="primary", elem_id="read").click, self.upload, [file, caption, ocr]

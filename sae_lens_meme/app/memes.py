@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
 
@@ -41,9 +42,7 @@ class Memes:
         """Name and row of the first memes that have every word of the text in their id or caption."""
         words = text.casefold().split()
         found = (row for row in self._order if all(word in self._searched[row] for word in words))
-        return [
-            (visible(f"{self._ids[row]} ({self._splits[row]})"), row) for row, _ in zip(found, range(MOST_FOUND))  # noqa: B905
-        ]
+        return [(visible(f"{self._ids[row]} ({self._splits[row]})"), row) for row in islice(found, MOST_FOUND)]
 
     def pick(self, row: int) -> Picked:
         meme = self._rows[row]
