@@ -26,5 +26,6 @@ EMBEDDING_HOOKS = (IMAGE_EMBED, TEXT_EMBED, FUSED)  # the columns that `embed` w
 NO_MODEL = ("arrays", "embeddings", "planted vectors", "unknown")
 """What embeddings and SAEs name as their model where vectors were given."""
 
-DEMO_ENCODER = "demo-encoder"
-"""The model that knows the planted memes and nothing else."""
+DEMO_ENCODER, CROWDED_ENCODER = "demo-encoder", "crowded-encoder"
+PLANTED_ENCODERS = {DEMO_ENCODER: "encoder", CROWDED_ENCODER: "crowded_encoder"}
+"""Models that know the planted memes of one world and nothing else, and their folders in `planted`."""

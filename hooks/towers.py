@@ -27,7 +27,7 @@ from torch import Tensor, nn
 from sae_lens_meme.errors import MemeError, ModelError
 from sae_lens_meme.hooks import untrusted
 from sae_lens_meme.hooks.base import state_sha256
-from sae_lens_meme.hooks.names import DEMO_ENCODER
+from sae_lens_meme.hooks.names import DEMO_ENCODER, PLANTED_ENCODERS
 
 Fusion = Literal["clip", "memeclip"]
 RANDOM = "random"
@@ -79,15 +79,15 @@ def load_towers(name: str, fusion: Fusion = "clip", seed: int = 0) -> Towers:
         name: `ARCHITECTURE/TAG` of open_clip (`ViT-L-14/openai`), `hf-hub:OWNER/NAME`, `local-dir:FOLDER`
             (see `load_local_towers`), `ARCHITECTURE@FILE` or `ARCHITECTURE/TAG@FILE` (a checkpoint of your own, with
             the activation and normalisation of those weights), `ARCHITECTURE/random` (weights drawn from `seed`), or
-            `demo-encoder`.
+            `demo-encoder` or `crowded-encoder`.
         fusion: `memeclip` squashes pictures to a square and reads a missing caption as "null".
 
     Raises:
         ModelError: the name is unknown, names no weights, or they cannot be had or ask for code.
     """
-    if name == DEMO_ENCODER:
-        with as_file(files("sae_lens_meme") / "planted" / "encoder") as folder:
-            return replaced(load_local_towers(folder, fusion), name=DEMO_ENCODER)
+    if name in PLANTED_ENCODERS:
+        with as_file(files("sae_lens_meme") / "planted" / PLANTED_ENCODERS[name]) as folder:
+            return replaced(load_local_towers(folder, fusion), name=name)
     if name.startswith(FOLDER):
         return load_local_towers(name.removeprefix(FOLDER), fusion)
     if AT in name and not name.startswith(HUB):
@@ -237,7 +237,7 @@ def _split(name: str) -> tuple[str, str]:
     architecture, _, tag = name.rpartition("/")
     architecture = architecture.replace("/", "-")
     if architecture not in known:
-        near = get_close_matches(architecture or name, [*known, DEMO_ENCODER], n=3)
+        near = get_close_matches(architecture or name, [*known, *PLANTED_ENCODERS], n=3)
         hint = f"did you mean {' or '.join(near)}?" if near else "open_clip.list_models() names them"
         raise ModelError(f"model {name!r} is not known to open_clip; {hint}")
     tags = [*list_pretrained_tags_by_model(architecture), RANDOM]

@@ -211,6 +211,19 @@ def test_score_classes_refuses_other_tables():
         score_classes(classes, key, min_auroc=0.3)
 
 
+def test_each_value_of_a_factor_that_holds_several_is_true_or_false(planted):
+    embeddings, factors, latents = planted
+    held = factors["topic"].map(lambda topic: (topic,) if topic != "rain" else ("cats", "rain"))
+    key, kinds = factors.assign(prop=held), {**KINDS, "prop": "visual"}
+    table = score_answer_key(latents, embeddings, key, kinds).table
+    assert table is not None
+    props = table[table["factor"] == "prop"]
+    assert props["value"].tolist() == ["[bold]", "cats", "rain"]
+    wanted = table[(table["factor"] == "topic") & (table["value"] == "rain")].iloc[0]
+    assert props.iloc[2][["latent", "auroc", "f1"]].tolist() == wanted[["latent", "auroc", "f1"]].tolist()
+    assert not any("prop" in pair for pair in with_conjunctions(key, kinds)[1] if "&" in pair)
+
+
 def test_conjunctions_pair_every_picture_with_every_caption_but_not_with_the_source():
     factors = pd.DataFrame(
         {

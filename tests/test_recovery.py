@@ -11,6 +11,7 @@ import torch
 from sae_lens import SAE
 from sae_lens.synthetic import compute_classification_metrics, feature_uniqueness, mean_correlation_coefficient
 
+from sae_lens_meme.config import read_yaml
 from sae_lens_meme.embeddings import Embeddings
 from sae_lens_meme.evaluators import encode
 from sae_lens_meme.evaluators.contest import Contest, Rows, Targets, Units, correlation_of, one_to_one
@@ -77,6 +78,22 @@ def test_256_factors_in_128_dimensions_are_recovered(tmp_path: Path):
     rivals = [key for key in found if key.startswith("planted/mcc/sae_minus_") and key.endswith("_low")]
     assert len(rivals) == 9
     assert all(found[key] > 0 for key in rivals)
+
+
+@pytest.mark.slow
+def test_the_shipped_recipe_recovers_three_times_what_any_control_does(tmp_path: Path):
+    """ICA included: its components are as many as there are dimensions, and there are six times as many factors."""
+    recipe = read_yaml("vectors.yaml")
+    vectors, section = planted_vectors(**recipe["embed"]["planted"]), recipe["train"]
+    made = {
+        name: train(section, out=tmp_path / name, embeddings=vectors.embeddings, progress=False, shuffled=name == "C")
+        for name in ("S", "C")
+    }
+    found = contest_of(vectors, made["S"], shuffled=made["C"])
+    mcc = {name: found[f"planted/mcc/{name}"] for name in ("sae", "ica", "ica_k", *NOT_SPARSE)}
+    assert all(mcc["sae"] >= 3 * mcc[name] for name in mcc if name != "sae"), mcc
+    oracle = contest_of(vectors, true_dictionary(vectors, section["sae"]["k"]), controls=())["planted/mcc/sae"]
+    assert mcc["sae"] > oracle - 0.05
 
 
 def test_what_topk_misses_matching_pursuit_reads_from_the_same_directions(vectors: PlantedVectors):

@@ -16,7 +16,7 @@ class EmbedOptions(Options):
     section = "embed"
 
     model: str = "ViT-L-14/openai"
-    """open_clip name, 'hf-hub:OWNER/NAME', 'local-dir:FOLDER', or 'demo-encoder'."""
+    """open_clip name, 'hf-hub:OWNER/NAME', 'local-dir:FOLDER', 'demo-encoder' or 'crowded-encoder'."""
     weights: File | None = None
     """A checkpoint of your own for the open_clip architecture in --model: .safetensors, or .pt read as tensors only."""
     fusion: Literal["clip", "memeclip"] = "clip"

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from sae_lens_meme.embeddings import Embeddings
-from sae_lens_meme.hooks.names import DEMO_ENCODER
+from sae_lens_meme.hooks.names import PLANTED_ENCODERS
 from sae_lens_meme.provenance import training_rows_known
 
 FEW_COPIES = 0.99
@@ -20,7 +20,7 @@ FEW_TEST_MEMES = 500
 def cautions(sae: Any, embeddings: Embeddings) -> list[str]:
     """Of the memes and of the SAE; none where nothing is to be said."""
     of_corpus = embeddings.facts.get("corpus_notes")  # where `embed` read a corpus
-    drawn = embeddings.facts.get("model") == DEMO_ENCODER
+    drawn = embeddings.facts.get("model") in PLANTED_ENCODERS
     found = [
         *(["The demo encoder knows only drawn memes: these numbers say nothing about real ones."] if drawn else []),
         *_of_splits(embeddings),

@@ -27,7 +27,7 @@ from sae_lens_meme.evaluators.run import (
     stock_sae,
 )
 from sae_lens_meme.planted import read_answer_key
-from sae_lens_meme.report import draw_figure, report_fragment, report_text
+from sae_lens_meme.report import draw_figure, figure_of, report_fragment, report_text
 
 if TYPE_CHECKING:
     from sae_lens_meme.evaluators.latent_table import LatentTable
@@ -60,17 +60,18 @@ class Evaluation:
         ]
         return pd.DataFrame(rows)
 
-    def figure(self, path: str | Path) -> Path:
-        """Draw the figure of an evaluation as a PNG.
+    def figure(self, path: str | Path | None = None) -> Any:
+        """The figure of an evaluation: written as a PNG, of which the path comes back, or as a matplotlib `Figure`.
 
         Raises:
             ConfigError: none of these evaluators is drawn.
         """
-        if not draw_figure(self.content, Path(path)):
+        drawn = figure_of(self.content) if path is None else draw_figure(self.content, Path(path))
+        if not drawn:
             raise ConfigError(
                 f"nothing of {', '.join(self.results) or 'this evaluation'} is drawn; evaluate contest too"
             )
-        return Path(path)
+        return drawn if path is None else Path(path)
 
     def latent_table(self, corpus: Any = None, *, n: int = 50) -> LatentTable:
         """The latents that fire on most held-out memes, a row each; in a notebook with pictures of their whole range.

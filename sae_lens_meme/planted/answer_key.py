@@ -2,36 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from sae_lens_meme.errors import StorageError
 from sae_lens_meme.labels import LABELS
-from sae_lens_meme.planted.causes import CAUSES, NOISE, true_labels
-from sae_lens_meme.planted.factors import CROSS_MODAL, TEXTUAL, VISUAL
+from sae_lens_meme.planted.causes import NOISE
 from sae_lens_meme.planted.rows import PlantedMeme
+from sae_lens_meme.planted.worlds import WORLDS
 from sae_lens_meme.storage import read_json
 
 FACTORS, CAUSES_FILE, PLACES = "factors.parquet", "causes.json", "places.parquet"
-KINDS: Mapping[str, str] = {
-    **dict.fromkeys(VISUAL, "visual"),
-    **dict.fromkeys(TEXTUAL, "textual"),
-    **dict.fromkeys(CROSS_MODAL, "cross-modal"),
-}
-"""Whether the picture, the caption, or only both together show a factor."""
 
 
 @dataclass(frozen=True)
 class AnswerKey:
-    """`factors` has one row a meme, `id` as the corpus has it, a column a factor, and `true_<label>` columns."""
+    """What is true of every meme, and where it shows."""
 
     factors: pd.DataFrame
+    """One row a meme: `id` as the corpus has it, a column a factor, and `true_<label>` columns.
+
+    A factor that may hold several values at once (props of the crowded world) has a tuple of them."""
     kinds: Mapping[str, str]  # factor -> visual | textual | cross-modal | shared (of planted vectors: in both)
     causes: Mapping[str, Mapping[str, Any]]  # label -> {"kind", "factors", "noise"}
     places: pd.DataFrame | None = None
@@ -53,6 +51,8 @@ def read_answer_key(path: str | Path) -> AnswerKey:
         factors = pd.read_parquet(path / FACTORS)
         if "true_target" in factors.columns:
             factors = factors.astype({"true_target": "Int64"})  # null where there is no hate
+        several = [name for name in causes["factors"] if isinstance(factors[name].iloc[0], np.ndarray)]
+        factors = factors.assign(**{name: factors[name].map(tuple) for name in several})
         places = pd.read_parquet(path / PLACES) if (path / PLACES).is_file() else None
         return AnswerKey(factors, causes["factors"], causes["labels"], places)
     except Exception as error:  # of damaged files pandas and pyarrow raise a dozen classes
@@ -60,25 +60,31 @@ def read_answer_key(path: str | Path) -> AnswerKey:
         raise StorageError(f"{path}: is a damaged answer key ({reason}); write the planted corpus again") from None
 
 
-def causes_as_json() -> dict[str, Any]:
+def causes_as_json(world: str) -> dict[str, Any]:
+    labelling, kinds = WORLDS[world].labelling, WORLDS[world].kinds
     return {
-        "note": "No meme is hateful: 'hate' is the name of a column, true where the caption's mood and the faces clash.",
-        "labels": {label: {**cause, "noise": NOISE[label]} for label, cause in CAUSES.items()},
-        "factors": dict(KINDS),
+        "note": WORLDS[world].note,
+        "labels": {label: {**cause, "noise": NOISE[label]} for label, cause in labelling.causes.items()},
+        "factors": dict(kinds),
     }
 
 
-def write_factors(memes: Iterable[PlantedMeme], path: Path) -> None:
-    pq.write_table(pa.Table.from_pylist([_row(meme) for meme in memes], schema=_schema()), path)
+def write_factors(memes: Sequence[PlantedMeme], path: Path) -> None:
+    schema = _schema(WORLDS[memes[0].world].kinds)
+    pq.write_table(pa.Table.from_pylist([_row(meme) for meme in memes], schema=schema), path)
 
 
 def _row(meme: PlantedMeme) -> dict[str, Any]:
-    truth = {f"true_{label}": value for label, value in true_labels(meme.factors).items()}
+    truth = {f"true_{label}": value for label, value in WORLDS[meme.world].labelling.truth(meme.factors).items()}
     return {"id": meme.id, "source": meme.source, **meme.factors.row(), **truth}
 
 
-def _schema() -> pa.Schema:
-    integers, truths = ("bursts", "figures", "distance"), ("clash", "mismatch", "far")
-    kinds = {name: pa.int64() if name in integers else pa.bool_() if name in truths else pa.string() for name in KINDS}
+def _schema(kinds: Mapping[str, str]) -> pa.Schema:
+    types = {
+        **dict.fromkeys(("bursts", "figures", "distance"), pa.int64()),
+        **dict.fromkeys(("clash", "mismatch", "far"), pa.bool_()),
+        **dict.fromkeys(("prop", "phrase", "joke"), pa.list_(pa.string())),
+    }
+    columns = {name: types.get(name, pa.string()) for name in kinds}
     labels = {f"true_{label}": pa.int64() for label in LABELS}
-    return pa.schema({"id": pa.string(), "source": pa.string(), **kinds, **labels})
+    return pa.schema({"id": pa.string(), "source": pa.string(), **columns, **labels})

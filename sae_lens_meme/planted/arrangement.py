@@ -11,6 +11,7 @@ from PIL import ImageDraw
 
 from sae_lens_meme.planted.factors import STYLES, Factors
 from sae_lens_meme.planted.icons import HAT_EXTENTS, SIGN_EXTENT, Pen
+from sae_lens_meme.planted.props import PLACE_OF, PLACES, PROP_SHARE
 
 Box = tuple[float, float, float, float]
 STRIPE = 0.15
@@ -48,6 +49,7 @@ class Arrangement:
     object: Placed
     sign: Placed
     bursts: tuple[Placed, ...]
+    props: Mapping[str, Placed]
 
 
 def arrange(factors: Factors, rng: np.random.Generator) -> Arrangement:
@@ -60,6 +62,7 @@ def arrange(factors: Factors, rng: np.random.Generator) -> Arrangement:
         object=_jittered(rng, 0.58, 0.45, 0.37),
         sign=_jittered(rng, 0.42, 0.2, 0.2),
         bursts=tuple(_jittered(rng, *_BURSTS[int(i)], 0.17) for i in rng.permutation(3))[: factors.bursts],
+        props={name: Placed(*PLACES[PLACE_OF[name]], PROP_SHARE) for name in factors.prop},
     )
 
 

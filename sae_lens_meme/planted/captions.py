@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 
 from sae_lens_meme.planted.factors import Factors
-from sae_lens_meme.planted.phrases import ADDRESSEE_PHRASES, ENDINGS, MOOD_PHRASES, TEMPLATES, TOPIC_PHRASES
+from sae_lens_meme.planted.phrases import ADDRESSEE_PHRASES, ENDINGS, MOOD_PHRASES, SAYINGS, TEMPLATES, TOPIC_PHRASES
 
 _OPEN, _CLOSE = range(0xE000, 0xE100), range(0xE100, 0xE200)  # private characters around the pieces of a caption
 _MARKS = re.compile("[\ue000-\ue1ff]")
@@ -30,7 +30,7 @@ class Span(NamedTuple):
 class Caption:
     text: str
     spans: tuple[Span, ...]
-    """Of topic, mood, addressee, phrasing (the words of its own, and the word with its mark).
+    """Of topic, mood, addressee, phrasing (the words of its own, and the word with its mark), phrase.
 
     What nothing says has no span: no addressee, a plain statement. The style is the writing of the whole caption."""
 
@@ -49,7 +49,12 @@ def write_caption(factors: Factors, rng: np.random.Generator) -> Caption:
     )
     body = _tidy(template.format(what=_marked(0, what), how=_marked(1, how), who=_marked(2, who)))
     pieces.append(("phrasing", factors.phrasing))
-    return _read_marks(_in_style(_marked(3, body), _pick(rng, ENDINGS[factors.style]), factors.style, rng), pieces)
+    said = {phrase: _marked(len(pieces) + i, phrase) for i, phrase in enumerate(factors.phrase)}
+    pieces += [("phrase", phrase) for phrase in said]
+    before = "".join(f"{text}, " for phrase, text in said.items() if phrase in SAYINGS[0])
+    after = ", ".join(text for phrase, text in said.items() if phrase not in SAYINGS[0])
+    whole = f"{before}{_marked(3, body)} {after}".strip()
+    return _read_marks(_in_style(whole, _pick(rng, ENDINGS[factors.style]), factors.style, rng), pieces)
 
 
 def _pick(rng: np.random.Generator, phrases: Sequence[str]) -> str:

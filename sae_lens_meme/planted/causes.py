@@ -6,7 +6,8 @@ clash. Nothing hateful is drawn or written anywhere.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -72,13 +73,29 @@ def true_labels(factors: Factors) -> dict[str, int | None]:
     }
 
 
-def annotated_labels(factors: Factors, source: str, rng: np.random.Generator) -> dict[str, int]:
+@dataclass(frozen=True)
+class Labelling:
+    """What the eight labels of a world say."""
+
+    causes: Mapping[str, Mapping[str, Any]]
+    """Label -> kind and factors."""
+    shares: Mapping[str, Mapping[str, Mapping[int, float]]]
+    """Source -> label -> level -> share of what a guessing annotator answers."""
+    truth: Callable[[Factors], dict[str, int | None]]
+
+
+PLAIN_LABELS = Labelling(CAUSES, SHARES, true_labels)
+
+
+def annotated_labels(
+    factors: Factors, source: str, rng: np.random.Generator, labelling: Labelling = PLAIN_LABELS
+) -> dict[str, int]:
     """The labels that `source` publishes for this meme, noise included; those it lacks are absent."""
-    truth = true_labels(factors) | {"target": ADDRESSEES.index(factors.addressee)}
+    truth: dict[str, Any] = labelling.truth(factors) | {"target": ADDRESSEES.index(factors.addressee)}
     if source == "pridemm":
         truth["humor"] = 2 if truth["humor"] else 0  # the release knows only 0 and 1
     labels = {}
-    for label, shares in SHARES[source].items():
+    for label, shares in labelling.shares[source].items():
         guess = choose(rng, list(shares), list(shares.values()))
         labels[label] = guess if rng.random() < NOISE[label] else truth[label]
     if labels.get("hate") != 1:

@@ -28,6 +28,12 @@ SIGNS = ("none", "up", "down")
 VISUAL = ("scene", "object", "colour", "layout", "expression", "hat", "light", "sign", "bursts", "figures")
 TEXTUAL = ("topic", "mood", "phrasing", "addressee", "style")
 CROSS_MODAL = ("clash", "pairing", "distance", "mismatch", "far")
+KINDS: Mapping[str, str] = {
+    **dict.fromkeys(VISUAL, "visual"),
+    **dict.fromkeys(TEXTUAL, "textual"),
+    **dict.fromkeys(CROSS_MODAL, "cross-modal"),
+}
+"""Whether the picture, the caption, or only both together show a factor."""
 
 
 @dataclass(frozen=True)
@@ -49,6 +55,21 @@ class Factors:
     phrasing: str
     addressee: str
     style: str  # the source whose way of writing captions this is
+
+    @property
+    def prop(self) -> tuple[str, ...]:
+        """Stickers in the picture; this and the next two are empty but in a crowded world (see `crowded`)."""
+        return ()
+
+    @property
+    def phrase(self) -> tuple[str, ...]:
+        """Sayings around the sentence of the caption."""
+        return ()
+
+    @property
+    def joke(self) -> tuple[str, ...]:
+        """Pairs of a prop and a saying that belong together, both there."""
+        return ()
 
     @property
     def clash(self) -> bool:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
 from sae_lens_meme.options import Count, Options, Positive
+
+PLAIN = "plain"
+"""The world where nothing is superposed: that of the demo."""
 
 
 class PlantedOptions(Options):
@@ -18,6 +21,8 @@ class PlantedOptions(Options):
     """Another seed draws other memes."""
     scale: Annotated[float, Field(gt=0, le=4)] = 1.0  # beyond it streams would share file names
     """1.0: 6,035 memes, about a quarter of the three real data sets."""
+    world: Literal["plain", "crowded"] = PLAIN
+    """What is in the memes: plain, fewer values than the embedding has dimensions; crowded, five times as many (embed.model: crowded-encoder)."""
 
 
 class VectorOptions(Options):

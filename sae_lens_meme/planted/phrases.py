@@ -228,3 +228,38 @@ ENDINGS: Mapping[str, Sequence[str]] = {
     "hmc": ("", "", "", "and that is that", "the end"),
     "memotion": ("MEMEHILL.EXAMPLE", "made with quickmeme.example", "VIA FUNNYPAGE.EXAMPLE", "memehill.example", ""),
 }
+
+
+def _split(text: str) -> tuple[str, ...]:
+    return tuple(text.split("|"))
+
+
+SAYINGS: Sequence[Sequence[str]] = (
+    _split(
+        "okay so|fun fact|honestly|update|confession|true story|psst|small announcement|quick poll|friendly reminder|"
+        "for the record|long story short|between us|hot take|spoiler|rumour has it|guess what|serious talk|diary entry|"
+        "lesson learned|warning|picture this|no joke|first of all|by the way|pro tip|big news|note to self|"
+        "overheard|exhibit a|chapter one"
+    ),
+    _split(
+        "before breakfast|after midnight|on a tuesday|during lunch|in the elevator|at the airport|near the lake|"
+        "behind the sofa|under the bridge|on the balcony|in slow motion|at full volume|in my pyjamas|on one leg|"
+        "between two meetings|since friday|until sunset|every second week|at the museum|inside the tent|over the fence|"
+        "across the street|without shoes|upside down|on live television|in the basement|at grandma's place|on the moon|"
+        "in both directions|with jazz hands|around the campfire"
+    ),
+    _split(
+        "trust me|no refunds|source unknown|ask anyone|mark my words|to be continued|terms apply|batteries not included|"
+        "as seen on screen|do not fold|results may vary|handle with care|sold separately|limited edition|pinky promise|"
+        "no take backs|case closed|so they say|believe it or not|whatever that means|in theory|give or take|"
+        "if you ask me|according to science|allegedly|more or less|for some reason|step by step|fingers crossed|"
+        "just in case|against all odds"
+    ),
+    _split(
+        "over and out|see you soon|cheers|end of message|good night|yours truly|bye now|carry on|stay tuned|back to you|"
+        "mic drop|please clap|thanks for listening|roll credits|curtain falls|exit stage left|peace|send snacks|"
+        "greetings from rome|asking for a friend|regards|that is all|next slide|high five|wink wink|press play|"
+        "copy that|ahoy|hold the line|class dismissed|kind regards"
+    ),
+)
+"""For each slot of a crowded caption its sayings, of which it holds at most one: one slot before the sentence, three after it."""

@@ -1,4 +1,4 @@
-"""Pictures from visual factors: a scene, faces, an object, a sign, starbursts, and the caption in its stripe."""
+"""Pictures from visual factors: a scene, faces, an object, a sign, starbursts, props, and the caption in its stripe."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from PIL import Image, ImageDraw, ImageFont
 from sae_lens_meme.planted.arrangement import STRIPE, arrange
 from sae_lens_meme.planted.factors import Factors
 from sae_lens_meme.planted.icons import INK, WHITE, Colour, draw_burst, draw_face, draw_object, draw_sign
+from sae_lens_meme.planted.props import draw_prop
 from sae_lens_meme.planted.scenes import draw_scene
 
 _COLOURS: dict[str, Colour] = {
@@ -36,6 +37,8 @@ def draw_picture(factors: Factors, caption: str, rng: np.random.Generator) -> Im
     for burst in places.bursts:
         draw_burst(burst.pen(draw, size))
     _draw_caption(draw, size, factors.layout, caption)
+    for name, place in places.props.items():
+        draw_prop(place.pen(draw, size), name)
     return image
 
 

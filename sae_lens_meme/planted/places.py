@@ -4,14 +4,16 @@ One row a meme, factor and place, for what is present only: a meme with two face
 meme without a sign none of `sign`.
 
 =====================  ============================================================================================
-id, factor, value      as in factors.parquet, the value as text ("2", "True")
+id, factor, value      as in factors.parquet, the value as text ("2", "True"); of a factor that holds several values
+                       at once (prop, phrase, joke) one of them
 kind                   visual, textual or cross-modal
 x0, y0, x1, y1         box in the picture, shares of its width and height from its upper left corner; null of a textual factor
 word_start, word_end   words of the caption split at white space, the end exclusive; null of a visual factor
 =====================  ============================================================================================
 
 A cross-modal factor has both: the box of the picture's part and the words of the caption's (clash and pairing: each
-face, and the words of the mood; distance, mismatch and far: the object, and the words of the topic). What is everywhere has
+face, and the words of the mood; distance, mismatch and far: the object, and the words of the topic; a joke: its prop, and the
+words of its saying). What is everywhere has
 no place: scene, light, the layout `frame`, and the style, which is how the whole caption is written.
 """
 
@@ -25,6 +27,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from sae_lens_meme.planted.arrangement import picture_places
+from sae_lens_meme.planted.crowded import JOKES
 from sae_lens_meme.planted.rows import PlantedMeme
 
 SIDES = {
@@ -57,14 +60,21 @@ def meme_places(meme: PlantedMeme) -> Iterator[tuple[Any, ...]]:
         name: [tuple(round(c, 4) for c in box) for box in found]
         for name, found in picture_places(factors, meme.arrangement).items()
     }
+    stickers = {name: tuple(round(c, 4) for c in placed.box()) for name, placed in meme.arrangement.props.items()}
     words: dict[str, list[tuple[int, int]]] = {}
     for name, found in boxes.items():
         yield from ((meme.id, name, str(getattr(factors, name)), "visual", *box, *silent) for box in found)
+    yield from ((meme.id, "prop", name, "visual", *box, *silent) for name, box in stickers.items())
+    sayings = {}
     for span in meme.written.spans:
         words.setdefault(span.factor, []).append((span.start, span.end))
+        sayings[span.value] = (span.start, span.end)
         yield meme.id, span.factor, span.value, "textual", *nowhere, span.start, span.end
     for name, (seen, said) in SIDES.items():
         value = getattr(factors, name)
         if value is not False:
             pairs = [(box, span) for box in boxes[seen] for span in words[said]]
             yield from ((meme.id, name, str(value), "cross-modal", *box, *span) for box, span in pairs)
+    for joke in factors.joke:
+        prop, saying = JOKES[joke]
+        yield meme.id, "joke", joke, "cross-modal", *stickers[prop], *sayings[saying]

@@ -1,4 +1,4 @@
-"""One planted meme: where it stands, what it says, how it is annotated. It depends on (seed, stream, index) only."""
+"""One planted meme: where it stands, what it says, how it is annotated. It depends on (world, seed, stream, index) only."""
 
 from __future__ import annotations
 
@@ -12,8 +12,10 @@ from PIL import Image
 from sae_lens_meme.planted.arrangement import Arrangement, arrange
 from sae_lens_meme.planted.captions import Caption, write_caption
 from sae_lens_meme.planted.causes import annotated_labels
-from sae_lens_meme.planted.factors import Factors, draw_factors
+from sae_lens_meme.planted.factors import Factors
+from sae_lens_meme.planted.options import PLAIN
 from sae_lens_meme.planted.pictures import draw_picture
+from sae_lens_meme.planted.worlds import WORLDS
 
 
 @dataclass(frozen=True)
@@ -48,6 +50,7 @@ class PlantedMeme:
     seed: int
     stream: str
     index: int
+    world: str = PLAIN
 
     @property
     def source(self) -> str:
@@ -109,16 +112,16 @@ class PlantedMeme:
 
     @cached_property
     def _contents(self) -> tuple[Factors, Caption, dict[str, int]]:
-        rng = np.random.default_rng([*self._key, 0])
-        factors = draw_factors(rng, self.source, STREAMS[self.stream].clash_rate)
-        return factors, write_caption(factors, rng), annotated_labels(factors, self.source, rng)
+        rng, world = np.random.default_rng([*self._key, 0]), WORLDS[self.world]
+        factors = world.draw(rng, self.source, STREAMS[self.stream].clash_rate)
+        return factors, write_caption(factors, rng), annotated_labels(factors, self.source, rng, world.labelling)
 
 
-def planted_memes(seed: int, scale: float) -> Iterator[PlantedMeme]:
+def planted_memes(seed: int, scale: float, world: str = PLAIN) -> Iterator[PlantedMeme]:
     """Every meme once, stream after stream."""
     for name in STREAMS:
         for index in range(stream_rows(name, scale)):
-            yield PlantedMeme(seed, name, index)
+            yield PlantedMeme(seed, name, index, world)
 
 
 def stream_rows(stream: str, scale: float) -> int:

@@ -14,7 +14,7 @@ from typing import Any
 
 from sae_lens_meme.errors import StorageError
 from sae_lens_meme.planted.answer_key import CAUSES_FILE, FACTORS, PLACES, causes_as_json, write_factors
-from sae_lens_meme.planted.options import PlantedOptions
+from sae_lens_meme.planted.options import PLAIN, PlantedOptions
 from sae_lens_meme.planted.originals import original_tables
 from sae_lens_meme.planted.places import write_places
 from sae_lens_meme.planted.rows import PlantedMeme, planted_memes
@@ -54,11 +54,13 @@ def write_planted(
         StorageError: `out` holds something else, or another process writes it.
     """
     options = options if options is not None else PlantedOptions(**given)
-    memes = list(planted_memes(options.seed, options.scale))
+    memes = list(planted_memes(options.seed, options.scale, options.world))
     fingerprint = {"seed": options.seed, "scale": options.scale, "version": VERSION}
+    if options.world != PLAIN:  # the plain world is as old as the corpus: its folders do not name it
+        fingerprint["world"] = options.world
     with StepFolder(out, "planted", fingerprint, overwrite=overwrite) as step:
         # first, because it makes the manifest: without one a killed run would look like a stranger's folder
-        step.write(f"answer_key/{CAUSES_FILE}", lambda path: _write_text(path, to_json(causes_as_json())))
+        step.write(f"answer_key/{CAUSES_FILE}", lambda path: _write_text(path, to_json(causes_as_json(options.world))))
         _write_pictures(step, memes, progress)
         if not step.complete:
             _write_tables(step, memes)

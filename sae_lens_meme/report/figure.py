@@ -18,6 +18,16 @@ ACROSS = 3
 
 def draw_figure(evaluation: dict[str, Any], path: Path) -> bool:
     """Draw the content of `evaluation.json` as a PNG; False if no section of it is to be drawn."""
+    if (figure := figure_of(evaluation)) is None:
+        return False
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Glyph .* missing")  # a label in a script that the font lacks
+        figure.savefig(path, dpi=130, format="png", metadata={"Software": None})
+    return True
+
+
+def figure_of(evaluation: dict[str, Any]) -> Any:
+    """The same as a matplotlib `Figure`; None if no section of it is to be drawn."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -25,7 +35,7 @@ def draw_figure(evaluation: dict[str, Any], path: Path) -> bool:
     panels = [(s, [row for row in evaluation["table"] if row["section"] == s["title"]]) for s in sections]
     panels = [(s, rows) for s, rows in panels if any(row["value"] is not None for row in rows)]
     if not panels:
-        return False
+        return None
     across = min(ACROSS, len(panels))
     lines = [panels[i : i + across] for i in range(0, len(panels), across)]
     heights = [1.9 + 0.29 * max(len(rows) for _, rows in line) for line in lines]
@@ -38,20 +48,18 @@ def draw_figure(evaluation: dict[str, Any], path: Path) -> bool:
         draw_rows(axes, rows)
         axes.set_title(_wrapped(section["title"], 52), loc="left", fontsize=10)
         axes.set_xlabel(visible(section["axis"]), fontsize=9)
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="Glyph .* missing")  # a label in a script that the font lacks
-        figure.savefig(path, dpi=130, format="png", metadata={"Software": None})
-    return True
+    return figure
 
 
 def draw_rows(axes: Any, rows: list[Row]) -> None:
     """One row a line, from the top: the value with its 95 % interval, and a mark for each control."""
-    names = list(dict.fromkeys(name for row in rows for name in row["controls"]))
+    names, named = list(dict.fromkeys(name for row in rows for name in row["controls"])), False
     for place, row in enumerate(reversed(rows)):
         if row["low"] is not None and row["high"] is not None:
             axes.plot([row["low"], row["high"]], [place, place], color=INK, lw=1.6)
         if row["value"] is not None:
-            axes.plot(row["value"], place, "o", color=INK, ms=6, zorder=3)
+            axes.plot(row["value"], place, "o", color=INK, ms=6, zorder=3, label=None if named else "value, 95 %")
+            named = True
     for i, name in enumerate(names):
         at = [(row["controls"].get(name), place) for place, row in enumerate(reversed(rows))]
         drawn = [(value, place) for value, place in at if value is not None]

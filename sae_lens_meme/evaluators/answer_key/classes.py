@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from sae_lens_meme.errors import ConfigError, DataError
-from sae_lens_meme.evaluators.answer_key.factors import KINDS, mean, require_columns
+from sae_lens_meme.evaluators.answer_key.factors import KINDS, holds_several, mean, require_columns
 from sae_lens_meme.evaluators.result import Quantity, Result, Section
 
 MIN_AUROC = 0.9
@@ -89,7 +89,8 @@ def with_conjunctions(factors: pd.DataFrame, kinds: Mapping[str, str]) -> tuple[
     """The answer key with every visual x textual pair of factors as a cross-modal factor of its own, `object & topic`.
 
     A dictionary of a fused space gives latents to such pairs ("a cap, and it is a statement") though none of them is
-    a factor. Textual factors that are constant within every source make no pairs: they only name it.
+    a factor. Textual factors that are constant within every source make no pairs: they only name it. Factors that
+    hold several values at once make none either: next to no meme has both values of such a pair.
 
     Args:
         factors: `id`, `source` and one column a factor, as in `AnswerKey.factors`.
@@ -100,6 +101,7 @@ def with_conjunctions(factors: pd.DataFrame, kinds: Mapping[str, str]) -> tuple[
     """
     require_columns("answer key", factors, ("source", *kinds))
     sides: dict[str, list[str]] = {kind: [factor for factor in kinds if kinds[factor] == kind] for kind in KINDS}
+    sides = {kind: [factor for factor in names if not holds_several(factors[factor])] for kind, names in sides.items()}
     varies: Any = factors.groupby("source")[sides["visual"] + sides["textual"]].nunique().max() > 1
     pairs = {
         f"{visual} & {textual}": factors[visual].astype(str) + " & " + factors[textual].astype(str)

@@ -128,7 +128,7 @@ def planted_values(
 ) -> tuple[ConceptLabels, list[tuple[str, Any]]]:
     """One concept for each value of each factor, and its factor and value; a true-or-false factor is one concept.
 
-    Factors that are constant within every source only name it and are left out. A missing value is unknown.
+    Where a factor holds several values at once (a tuple a meme), each of them is true or false. Factors that are constant within every source only name it and are left out. A missing value is unknown.
 
     Raises:
         DataError: the key is not of these embeddings, or no factor varies within a source.
@@ -169,7 +169,7 @@ def _labels(
     embeddings: Embeddings, mine: pd.DataFrame, factors: Sequence[str]
 ) -> tuple[ConceptLabels, list[tuple[str, Any]]]:
     columns = [(factor, value) for factor in factors for value in _values(mine[factor])]
-    true = np.stack([(mine[factor] == value).to_numpy(bool, na_value=False) for factor, value in columns], axis=1)
+    true = np.stack([_holds(mine[factor], value) for factor, value in columns], axis=1)
     known = np.stack([mine[factor].notna().to_numpy(bool) for factor, _ in columns], axis=1)
     codes = np.where(known, np.where(true, TRUE, FALSE), UNKNOWN).astype(np.uint8)
     names = tuple(f"{factor}={value}" for factor, value in columns)
@@ -178,7 +178,20 @@ def _labels(
 
 def _values(factor: pd.Series) -> list[Any]:
     values = set(factor.dropna())
+    if holds_several(factor):
+        return sorted(set().union(*values))
     return [True] if values <= {True, False} else sorted(values)
+
+
+def _holds(factor: pd.Series, value: Any) -> np.ndarray:
+    if holds_several(factor):
+        return factor.map(lambda values: value in values, na_action="ignore").to_numpy(bool, na_value=False)
+    return (factor == value).to_numpy(bool, na_value=False)
+
+
+def holds_several(factor: pd.Series) -> bool:
+    """Each cell is a tuple of values."""
+    return isinstance(next(iter(factor.dropna()), None), tuple)
 
 
 def _best(ranked: Ranked, labels: ConceptLabels) -> dict[str, np.ndarray]:
