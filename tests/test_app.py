@@ -69,7 +69,7 @@ def expected(reader: MemeReader, look: Any, latent: int, multiplier: float) -> d
     moved[0, latent] *= multiplier
     found = {(probe.task, PROBE): probe.predict_proba(moved)[0] for _, probe in reader.probes}
     vector = look.vectors["hook_fused"] + (moved - dense)[:, [latent]] * decoder_rows(reader.sae)[[latent]]
-    heads = reader.encoder.model.heads
+    heads: Any = reader.encoder.model.heads
     with torch.no_grad():
         logits = heads.double().eval().classify(torch.from_numpy(vector))
     heads.float()
