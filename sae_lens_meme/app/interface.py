@@ -36,10 +36,10 @@ def uploaded_only(file: gr.File) -> gr.File:
     """
     keep = file.async_move_resource_to_block_cache
 
-    async def keep_uploads(given: Any) -> str | None:
-        if "://" in str(given):
+    async def keep_uploads(url_or_file_path: Any) -> str | None:
+        if "://" in str(url_or_file_path):
             raise gr.Error("an address in place of a picture; upload the file", print_exception=False)
-        return await keep(given)
+        return await keep(url_or_file_path)
 
     file.async_move_resource_to_block_cache = keep_uploads
     return file
