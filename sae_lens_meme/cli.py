@@ -10,6 +10,8 @@ from typing import Annotated, Any, Literal
 import typer
 
 from sae_lens_meme import __version__
+from sae_lens_meme.app.command import app as app_
+from sae_lens_meme.app.options import AppOptions
 from sae_lens_meme.attribute.options import AttributeOptions
 from sae_lens_meme.corpus.options import corpus_options
 from sae_lens_meme.dashboard.options import DashboardOptions
@@ -51,6 +53,7 @@ def build_app() -> typer.Typer:
     app.command(help=f"{evaluate.__doc__}\n\nEvaluators: {evaluators_help()}.")(flags_of(EvaluateOptions)(evaluate))
     app.command()(flags_of(ReadOptions)(read))
     app.command()(flags_of(DashboardOptions)(dashboard))
+    app.command("app")(flags_of(AppOptions, ReadOptions)(app_))
     app.command()(explain)
     app.command()(figures)
     app.command()(flags_of(ExportOptions)(export))

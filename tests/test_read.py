@@ -115,7 +115,7 @@ def test_a_training_meme_is_read_as_the_pipeline_has_it(memes: Path, reader: Mem
 
 
 def test_each_label_has_a_decision_that_adds_up(reader: MemeReader, reading: Any):
-    assert [d.label for d in reading.decisions] == [task.name for task, _ in reader._probes]
+    assert [d.label for d in reading.decisions] == [task.name for task, _ in reader.probes]
     for decision in reading.decisions:
         assert 0 <= decision.probability <= 1
         assert decision.margin >= -1e-9, "the class with the largest probability"

@@ -86,11 +86,18 @@ def _alike(
         left = others
         drawn = []
         for carrier in carriers:
-            near = left[np.argsort(np.abs(values[left] - values[carrier]), kind="stable")[:NEAR]]
+            near = nearest(values, left, carrier)
             drawn.append(int(near[rng.integers(len(near))]))
             left = left[left != drawn[-1]]
         found.append(np.array(drawn))
     return found
+
+
+def nearest(
+    values: Float[np.ndarray, " active"], among: Int[np.ndarray, " others"], latent: int
+) -> Int[np.ndarray, " near"]:
+    """Those of other active latents, at most `NEAR`, whose activations are nearest to that of one."""
+    return among[np.argsort(np.abs(values[among] - values[latent]), kind="stable")[:NEAR]]
 
 
 def _plain(value: Any) -> Any:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -60,6 +60,16 @@ def read_meme(
     return MemeReader(sae, embeddings, evaluation, options, **given).read(picture, caption)
 
 
+class Look(NamedTuple):
+    """What is said of a meme, and what it was read from."""
+
+    reading: Reading
+    vectors: dict[str, Float[np.ndarray, "1 d"]]
+    """Its embeddings at every hook."""
+    latents: Latents
+    """One row."""
+
+
 class MemeReader:
     """An SAE, the model whose embeddings it reads, and the memes that it was trained on.
 
@@ -95,10 +105,14 @@ class MemeReader:
         self._of_vectors = VectorReader(
             *(self.sae, self.embeddings, self.latents, self.measured, self.options), self.encoder.model.heads
         )
-        _ = self._probes, self._fidelities, self._of_vectors.exchange, self._unit  # loaded now, not with the first meme
+        _ = self.probes, self._fidelities, self._of_vectors.exchange, self._unit  # loaded now, not with the first meme
 
     def read(self, picture: str | Path | bytes, caption: str | None = None) -> Reading:
         """As `read_meme`."""
+        return self.look(picture, caption).reading
+
+    def look(self, picture: str | Path | bytes, caption: str | None = None) -> Look:
+        """The same with the embeddings and the latents that it was read from."""
         image = open_image(picture)
         caption_from = "given" if caption else "none"
         if caption is None:
@@ -109,7 +123,7 @@ class MemeReader:
         latents = encode_vector(self.sae, vectors[self.hook][0])
         fidelity, rank = self._fidelity(vectors[self.hook])
         meme = Meme("the meme", image, caption)
-        return Reading(
+        reading = Reading(
             picture=str(picture) if not isinstance(picture, bytes) else "(bytes)",
             caption=caption,
             caption_from=caption_from,
@@ -123,6 +137,7 @@ class MemeReader:
             notes=tuple(self._notes(caption_from, rank)),
             view=view_of(self.encoder),
         )
+        return Look(reading, vectors, latents)
 
     def _read_text(self, image: Any) -> str | None:
         """By the engine that read the memes of the embeddings, where one did."""
@@ -163,7 +178,8 @@ class MemeReader:
         }
 
     @property
-    def _probes(self) -> list[tuple[Task, Probe]]:
+    def probes(self) -> list[tuple[Task, Probe]]:
+        """Of each label, fitted to the train memes."""
         return self._of_vectors.probes
 
     def _neighbours(self, latents: Latents) -> tuple[Neighbour, ...]:
@@ -183,7 +199,7 @@ class MemeReader:
         shared = product.tocoo()
         order = np.argsort(-shared.data, kind="stable")
         texts = self.embeddings.texts
-        labels = {task.name: _value(task, row) for task, _ in self._probes if task.label.known[row]}
+        labels = {task.name: _value(task, row) for task, _ in self.probes if task.label.known[row]}
         return Neighbour(
             id=str(self.embeddings.ids[row]),
             caption=None if texts is None else texts[row],
@@ -215,7 +231,7 @@ class MemeReader:
             *([NO_EVALUATION[0].upper() + NO_EVALUATION[1:] + "."] if not self.measured.given else []),
             *(["The caption was read from the picture by OCR: check it."] if caption_from == "picture" else []),
             *(["No caption: what latents say of captions is of a missing one."] if caption_from == "none" else []),
-            *(["These embeddings have no label that a probe could read."] if not self._probes else []),
+            *(["These embeddings have no label that a probe could read."] if not self.probes else []),
         ]
         if rank is not None and rank < UNUSUAL:
             notes.append(
