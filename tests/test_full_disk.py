@@ -31,6 +31,8 @@ SPREAD = 5
 QUIET: dict[str, Any] = {"progress": False}
 MEASURED: dict[str, Any] = {"only": ["reconstruction", "naming"], "bootstrap": 2, "stability_seeds": 0, **QUIET}
 
+LITTLE: dict[str, Any] = {"map": "tsne", "single_file_mb": 0, "readings": 1, "nearest": 1, "top": 1, "per_interval": 1}
+
 
 @pytest.fixture(scope="module")
 def memes(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -69,7 +71,7 @@ def _evaluate(memes: Path, out: Path, seed: int, **more: Any) -> None:
 
 def _dashboard(memes: Path, out: Path, seed: int, **more: Any) -> None:
     folders = (memes / "evaluation", memes / "sae", memes / "embeddings", memes / "corpus", memes / "attribution")
-    write_dashboard(*folders, out=out, single_file_mb=0, map="tsne", pixels=32 + seed, **QUIET, **more)
+    write_dashboard(*folders, out=out, **LITTLE, pixels=32 + seed, **QUIET, **more)
 
 
 def _select(memes: Path, out: Path, seed: int, **more: Any) -> None:

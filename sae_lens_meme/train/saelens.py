@@ -16,8 +16,8 @@ from typing import Any
 
 import torch
 from sae_lens import TrainingSAE
-from sae_lens.constants import SAE_CFG_FILENAME
 from sae_lens.config import SAETrainerConfig
+from sae_lens.constants import SAE_CFG_FILENAME
 from sae_lens.saes.sae import TrainStepInput
 from sae_lens.training import multi_sae_trainer, sae_trainer
 from sae_lens.training.sae_trainer import SAETrainer
