@@ -9,7 +9,6 @@ import json
 import os
 import random
 import signal
-import sys
 import time
 import traceback
 from collections.abc import Callable
@@ -64,7 +63,7 @@ def main(folder: Path, n_runs: int, n_kills: int) -> None:
     for i in range(n_runs):
         out = folder / f"run-{i}"
         for _ in range(n_kills):
-            status = forked(lambda out=out: steps(memes, out), moments.uniform(0, 0.7 * seconds))
+            status = forked(lambda out=out: steps(memes, out), moments.uniform(0, 0.4 * seconds))
             assert status in (0, -signal.SIGKILL)
             killed += status != 0
         assert forked(lambda out=out: steps(memes, out)) == 0
@@ -73,7 +72,3 @@ def main(folder: Path, n_runs: int, n_kills: int) -> None:
             f"{out.name}/{name}" for name in straight.keys() | found.keys() if straight.get(name) != found.get(name)
         ]
     print(json.dumps({"files": len(straight), "killed": killed, "differing": sorted(differing)}))
-
-
-if __name__ == "__main__":
-    main(Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]))
