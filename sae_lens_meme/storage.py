@@ -232,7 +232,7 @@ def read_manifest(folder: str | Path, step: str | None = None) -> dict[str, Any]
         raise StorageError(f"{folder}: is not {kind} (no {MANIFEST}); give the folder that --out named")
     manifest = read_json(path)
     schema = manifest.get("schema") if isinstance(manifest, dict) else None
-    if not isinstance(schema, int):
+    if type(schema) is not int:  # true is an int, too
         raise StorageError(
             f"{path}: names no schema, so this package did not write it; restore it or choose another folder"
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -20,6 +21,7 @@ from sae_lens_meme.dashboard import write_dashboard
 from sae_lens_meme.embed import embed_corpus
 from sae_lens_meme.errors import StorageError
 from sae_lens_meme.evaluators import evaluate
+from sae_lens_meme.evaluators.run import sae_weights
 from sae_lens_meme.export import export
 from sae_lens_meme.planted import write_planted
 from sae_lens_meme.select import select_memes
@@ -132,6 +134,26 @@ def _run(name: str, memes: Path, folder: Path, monkeypatch: pytest.MonkeyPatch, 
 @pytest.mark.parametrize("name", STEPS)
 def test_a_full_disk_costs_nothing(name: str, memes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     _run(name, memes, tmp_path, monkeypatch, every=False)
+
+
+def test_a_damaged_sae_is_not_taken_for_another_one(tmp_path: Path):
+    _train(tmp_path, tmp_path / "sae", 1)
+    weights = tmp_path / "sae" / "sae_weights.safetensors"
+    data = bytearray(weights.read_bytes())
+    data[-1] ^= 1
+    weights.write_bytes(data)
+    storage._verified.clear()
+    with pytest.raises(
+        StorageError, match=r"sae_weights\.safetensors: has changed since 'train' wrote it; run 'train'"
+    ):
+        sae_weights(tmp_path / "sae")
+
+
+def test_the_config_of_an_sae_has_its_keys_in_order(tmp_path: Path):
+    """SAELens writes them in the order of a set, which is another in each process."""
+    _train(tmp_path, tmp_path / "sae", 1)
+    written = (tmp_path / "sae" / "cfg.json").read_text()
+    assert written == json.dumps(json.loads(written), sort_keys=True)
 
 
 @pytest.mark.slow
