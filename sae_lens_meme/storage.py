@@ -324,6 +324,7 @@ def open_dataset(folder: str | Path) -> Any:
     """
     from datasets import DatasetDict, load_from_disk
 
+    verify(folder)
     try:
         dataset = load_from_disk(str(folder))
         for part in dataset.values() if isinstance(dataset, DatasetDict) else [dataset]:
