@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -16,8 +16,19 @@ import pyarrow.compute as pc
 from datasets import Array2D, ClassLabel, Dataset, Features, Value, concatenate_datasets
 
 from sae_lens_meme.errors import DataError, NonFiniteError, StorageError
-from sae_lens_meme.labels import SPLITS, is_label_column, is_missing, label_values, missing_code, read_split
+from sae_lens_meme.labels import (
+    SPLITS,
+    beyond_64_bits,
+    is_label_column,
+    is_missing,
+    label_values,
+    missing_code,
+    read_split,
+)
 from sae_lens_meme.storage import open_dataset, read_finished, sha256_json
+
+LEFT_OUT = "left out"
+"""What `Embeddings.splits` says of a meme that is in none."""
 
 
 @dataclass(frozen=True)
@@ -46,6 +57,8 @@ class Embeddings:
     facts: dict[str, Any] = field(default_factory=dict)  # model, fusion, preprocessing, ... as `embed` wrote them
     fingerprint: str = ""
     path: Path | None = None
+    left_out: frozenset[int] = frozenset()
+    """Rows that are in no split, see `without_contaminated`."""
 
     @classmethod
     def load(cls, folder: str | Path) -> Embeddings:
@@ -140,7 +153,7 @@ class Embeddings:
 
     @cached_property
     def splits(self) -> np.ndarray:
-        """The split of each meme (train where the table has no such column), str [n_samples].
+        """The split of each meme (train where the table has no such column; LEFT_OUT), str [n_samples].
 
         Raises:
             DataError: a meme has none, or one of another name than `labels.SPLIT_NAMES` lists.
@@ -156,7 +169,26 @@ class Embeddings:
                 f"embeddings, row {row} (id {str(self.ids[row])!r}): split is {', '.join(map(repr, unknown[:5]))}, "
                 f"none of {', '.join(SPLITS)}; name the split of every meme, or leave the column out"
             )
-        return np.array(splits, dtype=np.str_)[place]
+        found = np.array(splits, dtype=np.str_)[place]
+        found[sorted(self.left_out)] = LEFT_OUT
+        return found
+
+    @cached_property
+    def contaminated(self) -> np.ndarray:
+        """Rows of test memes whose group is also in train or validation, and of validation memes whose group is in train.
+
+        Ascending, int64. What was trained or chosen on a copy of a meme has seen it.
+        """
+        earlier, found = np.empty(0, np.int64), []
+        for split in SPLITS:
+            rows = self.rows(split)
+            found.append(rows[np.isin(self.groups[rows], earlier)])
+            earlier = np.union1d(earlier, self.groups[rows])
+        return np.sort(np.concatenate(found))
+
+    def without_contaminated(self) -> Embeddings:
+        """The same memes, of which the `contaminated` ones are in no split; nothing is copied."""
+        return replace(self, left_out=frozenset(self.contaminated.tolist()))
 
     @cached_property
     def texts(self) -> np.ndarray | None:
@@ -214,6 +246,8 @@ class Embeddings:
             )
         cells, place = _distinct(self._column(name))
         kind = self.dataset.features[name]
+        if (large := beyond_64_bits(cells)) is not None:
+            raise DataError(f"{name} is {cells[large]}, which does not fit 64 bits; number the classes anew")
         values = label_values(name, cells, kind.names if isinstance(kind, ClassLabel) else None)
         if (code := missing_code(name, values)) is not None:
             rows = int((place == values.index(code)).sum())

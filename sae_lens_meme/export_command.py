@@ -15,9 +15,9 @@ from sae_lens_meme.report.blocks import visible
 
 def export(
     *,
-    evaluation: Annotated[Path, typer.Argument(help="The result of 'evaluate'.")],
-    sae: SAEFolder,
-    embeddings: EmbeddingsFolder,
+    evaluation: Annotated[Path, typer.Argument(help="The result of 'evaluate'; or, with --hf, of 'corpus'.")],
+    sae: SAEFolder | None = None,
+    embeddings: EmbeddingsFolder | None = None,
     attribution: Annotated[
         Path | None, typer.Option("--attribution", help="The result of 'attribute': coloured words and patches.")
     ] = None,
@@ -43,8 +43,13 @@ def export(
 ) -> None:
     """Write the folder that Neuronpedia imports, or one for the Hugging Face Hub; upload it if asked."""
     options = given_to(ExportOptions, given)
-    folders: dict[str, Any] = {"sae": sae, "embeddings": embeddings, "out": out}
     _require_with_hf(hf, {"--report": report, "--push": push, "--public": public})
+    if hf is not None and sae is None and embeddings is None:
+        return _corpus(evaluation, hf, out=out, push=push, public=public, overwrite=overwrite)
+    for flag, given_folder in {"--sae": sae, "--embeddings": embeddings}.items():
+        if given_folder is None:
+            raise ConfigError(f"{flag} is missing; an evaluation is exported with its SAE and its embeddings")
+    folders: dict[str, Any] = {"sae": sae, "embeddings": embeddings, "out": out}
     if hf is None:
         sending: dict[str, Any] = {"mark": mark_sae, "send": upload, "dry_run": dry_run}
         seen = {"attribution": attribution, "corpus": corpus}
@@ -106,6 +111,16 @@ def _hub(
     _say(f"  {out}: SAE, latents, evaluation and card; nothing was sent" if not push else f"  {out}")
     if push:
         _say(f"  {push_hub(out, private=not public)}: uploaded, {'public' if public else 'private'}")
+
+
+def _corpus(corpus: Path, repo: str, *, out: Path, push: bool, public: bool, overwrite: bool) -> None:
+    """Write a corpus as a dataset repository, and upload it if that is asked."""
+    from sae_lens_meme.export import export_corpus, push_corpus
+
+    export_corpus(corpus, repo, out=out, overwrite=overwrite)
+    _say(f"  {out}: Parquet and card" + ("" if push else "; nothing was sent"))
+    if push:
+        _say(f"  {push_corpus(out, private=not public)}: uploaded, {'public' if public else 'private'}")
 
 
 def _say(text: str) -> None:

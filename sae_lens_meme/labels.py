@@ -36,7 +36,8 @@ NOT_LABELS = ("id", "source", "split", "group", "text", "text_origin", "image", 
 """Columns of a corpus, of embeddings or of a table that describe a meme and are never labels."""
 
 _TRUTH = {"false": 0, "true": 1}
-_WHOLE = re.compile(r"[+-]?[0-9]{1,15}(\.0*)?")  # "1.0" is how pandas writes an integer column with gaps
+_WHOLE = re.compile(r"[+-]?[0-9]{1,40}(\.0*)?")  # "1.0" is how pandas writes an integer column with gaps
+_LEAST, _MOST = -(2**63), 2**63 - 1
 
 
 def level(label: str, name: str) -> int | None:
@@ -64,14 +65,31 @@ def read_split(name: Any) -> str | None:
 
 
 def whole_number(label: str, cell: Any) -> int | None:
-    """The integer of a cell that is not missing: a level's name, a truth value or a whole number; else None."""
+    """The integer of a cell that is not missing: a level's name, a truth value or a whole number of 64 bits; else None."""
     if isinstance(cell, int):
-        return int(cell)
+        return int(cell) if fits_64_bits(cell) else None
     if isinstance(cell, float):
         return int(cell) if cell.is_integer() and abs(cell) < 2**53 else None
     word, levels = str(cell).strip().casefold(), LEVELS.get(label, {})
     names = {name: value for value, name in levels.items()} | (_TRUTH if levels.keys() <= {0, 1} else {})
-    return names.get(word, int(word.split(".")[0]) if _WHOLE.fullmatch(word) else None)
+    number = int(word.split(".")[0]) if _WHOLE.fullmatch(word) else None
+    return names.get(word, number if number is not None and fits_64_bits(number) else None)
+
+
+def fits_64_bits(number: int) -> bool:
+    return _LEAST <= number <= _MOST
+
+
+def beyond_64_bits(cells: Sequence[Any]) -> int | None:
+    """The place of the first whole number that does not fit, in a column of nothing but whole numbers; None in any other."""
+    known = [
+        (i, str(int(cell)) if isinstance(cell, int) else str(cell))
+        for i, cell in enumerate(cells)
+        if not is_missing(cell)
+    ]
+    if not all(re.fullmatch(r"\s*[+-]?[0-9]+(\.0*)?\s*", text) for _, text in known):
+        return None
+    return next((i for i, text in known if whole_number("", text) is None), None)
 
 
 def class_values(label: str, names: Sequence[str]) -> list[int | None]:

@@ -379,7 +379,7 @@ def test_an_sae_made_elsewhere_is_evaluated(
     assert status == 0, error
     assert "training rows of this SAE are not known" in " ".join(printed.split())
     full = (results / f"V-{out}" / "evaluation.txt").read_text()
-    assert "baselines/shuffled_data: this SAE was not trained by `train`" in " ".join(full.split())
+    assert "shuffled data could not be measured: this SAE was not trained by `train`" in " ".join(full.split())
     numbers = json.loads((results / f"V-{out}" / "evaluation.json").read_text())["results"]["stock_evals"]["numbers"]
     assert numbers["hate/ce_loss_with_sae"] is not None, (
         "spliced; the labels are random, so that no share of a gain is defined"

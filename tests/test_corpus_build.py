@@ -226,9 +226,9 @@ def test_a_failure_at_any_replace_changes_nothing_in_the_end(tmp_path, monkeypat
 
 KILLED = """
 import sys, time
-from sae_lens_meme.corpus import build_corpus, write
-slow = write.open_image
-write.open_image = lambda *a, **k: (time.sleep(0.02), slow(*a, **k))
+from sae_lens_meme.corpus import build_corpus, survey
+slow = survey.open_image
+survey.open_image = lambda *a, **k: (time.sleep(0.02), slow(*a, **k))
 print("ready", flush=True)
 build_corpus(sys.argv[1], folder=sys.argv[2], progress=False, shard_size=3, holdout=0.2)
 """

@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections import Counter
 from pathlib import Path
+from typing import NamedTuple
 
 import pandas as pd
 import pytest
@@ -13,7 +14,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sae_lens_meme.corpus import BadRows, Row, read_hmc, read_memotion, read_pridemm
-from sae_lens_meme.corpus.merge import merge
+from sae_lens_meme.corpus.groups import find_links
+from sae_lens_meme.corpus.merge import choose, deal
+from sae_lens_meme.corpus.options import Preset
 from sae_lens_meme.errors import BadTableError
 from sae_lens_meme.labels import LABELS
 
@@ -89,6 +92,17 @@ def write_memotion(root: Path) -> None:
     for name, values in levels.items():
         frame[name] = [values[i % len(values)] for i in range(MEMOTION)]
     frame.to_csv(root / "labels.csv")
+
+
+class Merged(NamedTuple):
+    splits: dict[str, list[Row]]
+    dropped: dict[str, int]
+
+
+def merge(rows: list[Row], preset: Preset = "all", holdout: float = 0.1, bad: BadRows | None = None) -> Merged:
+    """As `build_corpus` does, but for the pictures, which are not there."""
+    chosen = choose(rows, preset=preset, bad=bad)
+    return Merged(deal(chosen.given, find_links(list(chosen.given), {}).groups, holdout), chosen.dropped)
 
 
 def counts(rows: list[Row]) -> dict[str, int]:

@@ -66,7 +66,7 @@ def test_a_reader_may_take_further_options(monkeypatch, toys: Path, tmp_path: Pa
 
 def test_the_readers_come_first_and_all_options_have_help():
     fields = corpus_options().model_fields
-    assert list(fields) == [*READERS, "columns", "preset", "holdout", "on_bad"]
+    assert list(fields) == [*READERS, "columns", "fine_grained", "preset", "holdout", "near", "dedupe", "on_bad"]
     assert all(field.description for field in fields.values())
 
 

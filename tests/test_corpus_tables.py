@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
 from contextlib import suppress
 
 import pandas as pd
@@ -14,8 +15,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from sae_lens_meme.corpus import BadRows, read_folder
 from sae_lens_meme.corpus.tables import read_table
-from sae_lens_meme.errors import BadTableError
+from sae_lens_meme.errors import BadTableError, ConfigError
+from sae_lens_meme.labels import beyond_64_bits
 
 NASTY = [
     *(
@@ -226,3 +229,100 @@ def test_a_changed_byte_is_a_table_or_one_error(suffix, at, byte, tmp_path):
     path.write_bytes(data)
     with suppress(BadTableError):
         assert read_table(path).columns
+
+
+def bad_utf8(*cells: bytes) -> pa.Array:
+    """A column of text whose bytes nobody has checked, as C++ writers leave it."""
+    offsets = [0, *(sum(map(len, cells[: i + 1])) for i in range(len(cells)))]
+    buffers = [None, pa.array(offsets, pa.int32()).buffers()[1], pa.py_buffer(b"".join(cells))]
+    return pa.Array.from_buffers(pa.string(), len(cells), buffers)
+
+
+def one_bad_row(name: str, path) -> None:
+    """Four rows, of which the third cannot be read."""
+    if name.endswith("parquet"):
+        texts = bad_utf8(b"a", "é".encode(), b"caf\xe9", b"d")
+        parquet.write_table(pa.table({"image": [f"{i}.png" for i in range(4)], "text": texts}), path)
+        return
+    lines = {
+        "surrogate.jsonl": '"c\\ud83d"',
+        "broken.jsonl": '"c',
+        "list.jsonl": None,
+        "ragged.csv": "c,d",
+        "short.csv": None,
+    }
+    third = lines[name]
+    if name.endswith("jsonl"):
+        text = [f'{{"image": "{i}.png", "text": "{c}"}}' for i, c in enumerate("aéxd")]
+        text[2] = "[1]" if third is None else f'{{"image": "2.png", "text": {third}}}'
+    else:
+        text = ["image,text", "0.png,a", "1.png,é", "2.png" if third is None else f"2.png,{third}", "3.png,d"]
+    path.write_text("\n".join(text) + "\n", encoding="utf-8")
+
+
+BAD_ROWS = {
+    "utf8.parquet": "'text' holds the byte 0xe9, which is not UTF-8; save it as UTF-8",
+    "surrogate.jsonl": "is half a character",
+    "broken.jsonl": "is not valid JSON",
+    "list.jsonl": "is not an object of columns",
+    "ragged.csv": "has 3 fields, the header has 2",
+    "short.csv": "has 1 fields, the header has 2",
+}
+
+
+@pytest.mark.parametrize("name", BAD_ROWS)
+def test_a_row_that_cannot_be_read_is_named_or_skipped(name, tmp_path):
+    one_bad_row(name, tmp_path / name)
+    with pytest.raises(BadTableError, match=re.escape(f"{name}, row 3: ") + ".*" + BAD_ROWS[name]):
+        read_table(tmp_path / name)
+    with pytest.raises(BadTableError, match=rf"row 3 .*{BAD_ROWS[name]}.* or pass --on-bad skip"):
+        read_folder(tmp_path / name)
+    bad = BadRows("skip")
+    rows = read_folder(tmp_path / name, bad=bad)
+    assert [(row.image, row.text) for row in rows] == [("0.png", "a"), ("1.png", "é"), ("3.png", "d")]
+    assert [(row.row, row.kind) for row in bad.rows] == [(3, "unreadable row")]
+
+
+def test_a_table_of_nothing_but_bad_rows_is_refused(tmp_path):
+    (tmp_path / "t.csv").write_text("image,text\n0.png\n1.png\n")
+    with pytest.raises(BadTableError, match=r"t\.csv: no row can be read, the first has 1 fields"):
+        read_folder(tmp_path / "t.csv", bad=BadRows("skip"))
+
+
+def test_a_truncated_parquet_file_is_one_line(tmp_path):
+    parquet.write_table(pa.table({"image": [f"{i}.png" for i in range(1000)]}), tmp_path / "t.parquet")
+    data = (tmp_path / "t.parquet").read_bytes()
+    for size in (0, 3, 8, len(data) // 2, len(data) - 1):
+        (tmp_path / "t.parquet").write_bytes(data[:size])
+        with pytest.raises(
+            BadTableError, match=r"t\.parquet: cannot be read as Parquet \(.*\); write it again"
+        ) as caught:
+            read_folder(tmp_path / "t.parquet", bad=BadRows("skip"))
+        assert "\n" not in str(caught.value)
+
+
+def test_an_id_with_a_nul_is_refused_and_a_caption_with_one_is_not(tmp_path):
+    parquet.write_table(
+        pa.table({"id": ["a", "b\0", "c"], "image": ["0.png"] * 3, "text": ["x\0y"] * 3}), tmp_path / "t.parquet"
+    )
+    with pytest.raises(BadTableError, match=r"row 2 .*the id '.*b\\x00' holds a NUL character; correct it"):
+        read_folder(tmp_path / "t.parquet")
+    rows = read_folder(tmp_path / "t.parquet", bad=BadRows("skip"))
+    assert [(row.id.split("/")[-1], row.text) for row in rows] == [("a", "x\0y"), ("c", "x\0y")]
+
+
+LARGE = [2**63, -(2**63) - 1, 10**30]
+
+
+@pytest.mark.parametrize("number", LARGE)
+def test_a_label_beyond_64_bits_is_refused(number, tmp_path):
+    (tmp_path / "t.csv").write_text(f"image,topic\n0.png,1\n1.png,{number}\n2.png,{2**63 - 1}\n3.png,{-(2**63)}\n")
+    columns = {"labels": {"topic": "topic"}}
+    with pytest.raises(BadTableError, match=rf"row 2 .*topic is '{number}', allowed: an integer"):
+        read_folder(tmp_path / "t.csv", columns)
+    rows = read_folder(tmp_path / "t.csv", columns, BadRows("skip"))
+    assert [row.labels["topic"] for row in rows] == [1, 2**63 - 1, -(2**63)]
+    with pytest.raises(ConfigError, match=f"{number} does not fit 64 bits"):
+        read_folder(tmp_path / "t.csv", {"labels": {"topic": {"column": "topic", "values": {"1": number}}}})
+    assert beyond_64_bits([1, None, "", str(number)]) == 3
+    assert beyond_64_bits(["a", str(number)]) is None, "a column of names"

@@ -354,3 +354,17 @@ def test_test_vectors_have_the_shape_of_real_ones():
     variance = anisotropic(2000, 64, np.random.default_rng(0)).astype(float).var(0)
     shares = np.sort(variance / variance.sum())[::-1]
     np.testing.assert_allclose(shares[:3], OUTLIER_SHARES, rtol=0.1)
+
+
+def test_a_label_beyond_64_bits_and_an_id_with_a_nul_are_refused(tmp_path):
+    np.save(tmp_path / "x.npy", np.random.default_rng(0).normal(size=(3, 8)).astype(np.float32))
+    for text, message in (
+        (f"id,topic\na,1\nb,{2**63}\nc,2\n", rf"t\.csv, row 1: topic is {2**63}, which does not fit 64 bits"),
+        ("id,topic\na,1\nb\0,1\nc,2\n", r"t\.csv, row 1: the id 'b\\x00' holds a NUL character"),
+    ):
+        (tmp_path / "t.csv").write_text(text)
+        with pytest.raises(BadTableError, match=message):
+            embed_arrays(out=tmp_path / "out", table=tmp_path / "t.csv", fused_embeds=tmp_path / "x.npy")
+    (tmp_path / "t.csv").write_text(f"id,topic\na,1\nb,{2**63 - 1}\nc,2\n")
+    found = embed_arrays(out=tmp_path / "out", table=tmp_path / "t.csv", fused_embeds=tmp_path / "x.npy")
+    assert found.label("topic").classes == [1, 2, 2**63 - 1]

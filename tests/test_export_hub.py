@@ -19,7 +19,7 @@ from sae_lens.loading import pretrained_sae_loaders
 from sae_lens_meme.embeddings import Embeddings
 from sae_lens_meme.errors import ConfigError, StorageError
 from sae_lens_meme.evaluators.latents import encode
-from sae_lens_meme.export import export_hub, hub, push_hub
+from sae_lens_meme.export import export_hub, hub, push, push_hub
 from sae_lens_meme.storage import read_finished, read_json
 
 REPO = "someone/meme-sae"
@@ -115,7 +115,7 @@ class Hub:
 
 def test_it_is_private_unless_that_is_asked(folder: Path, monkeypatch: pytest.MonkeyPatch):
     api = Hub()
-    monkeypatch.setattr(hub, "HfApi", api)
+    monkeypatch.setattr(push, "HfApi", api)
     assert push_hub(folder) == f"https://huggingface.co/{REPO}"
     assert api.created["private"] is True
     assert api.sent["folder_path"] == folder
@@ -124,10 +124,10 @@ def test_it_is_private_unless_that_is_asked(folder: Path, monkeypatch: pytest.Mo
 
 
 def test_refusals_are_one_line(folder: Path, run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(hub, "HfApi", Hub(LocalTokenNotFoundError("no token")))
+    monkeypatch.setattr(push, "HfApi", Hub(LocalTokenNotFoundError("no token")))
     with pytest.raises(ConfigError, match="HF_TOKEN"):
         push_hub(folder)
-    monkeypatch.setattr(hub, "HfApi", Hub(OSError("no route\nto host")))
+    monkeypatch.setattr(push, "HfApi", Hub(OSError("no route\nto host")))
     with pytest.raises(StorageError, match="no route to host"):
         push_hub(folder)
     with pytest.raises(ConfigError, match="OWNER/NAME"):

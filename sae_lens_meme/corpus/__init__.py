@@ -6,7 +6,7 @@ from importlib import import_module
 from typing import Any
 
 _NAMES = {
-    "build": ("all_rows", "build_corpus", "caption_of", "load_corpus", "load_rows"),
+    "build": ("all_rows", "build_corpus", "caption_of", "load_corpus", "load_rows", "stream_corpus"),
     "columns": ("ColumnMap", "column_map"),
     "export": ("export_table",),
     "folder": ("read_folder",),

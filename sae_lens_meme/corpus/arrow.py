@@ -14,6 +14,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as parquet
 
 from sae_lens_meme.corpus.pictures import Embedded
+from sae_lens_meme.corpus.tables import NotText
 from sae_lens_meme.errors import BadTableError
 
 Chunk = Callable[[int, Sequence[str]], pa.Table]
@@ -70,7 +71,7 @@ def as_arrow(data: Any) -> pa.Table:
 def _content(schema: pa.Schema, n_chunks: int, chunk: Chunk) -> tuple[list[str], list[dict[str, Any]], dict[str, Any]]:
     pictures = [field.name for field in schema if _is_picture(field.type)]
     texts = [field.name for field in schema if field.name not in pictures]
-    rows = [row for i in range(n_chunks) for row in chunk(i, texts).to_pylist()]
+    rows = [row for i in range(n_chunks) for row in _rows(chunk(i, texts))]
     columns = {name: _embedded(n_chunks, lambda i, name=name: chunk(i, [name])) for name in pictures}
     classes = {name: names for name, names in _classes(schema).items() if name in texts}
     for name, names in classes.items():
@@ -78,6 +79,29 @@ def _content(schema: pa.Schema, n_chunks: int, chunk: Chunk) -> tuple[list[str],
             code = row[name]
             row[name] = names[code] if isinstance(code, int) and 0 <= code < len(names) else None
     return schema.names, rows, {"pictures": columns, "classes": classes}
+
+
+def _rows(table: pa.Table) -> list[dict[str, Any]]:
+    """The cells; Arrow itself stops at the first text that is no UTF-8, and does not say in which row it stands."""
+    try:
+        return table.to_pylist()
+    except UnicodeDecodeError:
+        cells = {name: _decoded(name, table[name]) for name in table.column_names}
+        return [dict(zip(cells, row, strict=True)) for row in zip(*cells.values(), strict=True)]
+
+
+def _decoded(name: str, column: pa.ChunkedArray) -> list[Any]:
+    if not (pa.types.is_string(column.type) or pa.types.is_large_string(column.type)):
+        return column.to_pylist()
+    raw = column.cast(pa.binary() if pa.types.is_string(column.type) else pa.large_binary()).to_pylist()
+    return [None if cell is None else _decode(name, cell) for cell in raw]
+
+
+def _decode(name: str, cell: bytes) -> str | NotText:
+    try:
+        return cell.decode("utf-8")
+    except UnicodeDecodeError as error:
+        return NotText(name, cell[error.start])
 
 
 def _parquet(path: Path) -> tuple[pa.Schema, int, Chunk]:

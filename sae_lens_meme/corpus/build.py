@@ -1,4 +1,4 @@
-"""Builds a corpus: reads the sources, merges them, verifies every picture, writes one `DatasetDict` on disk."""
+"""Builds a corpus: reads the sources, merges them, looks at every picture, writes one `DatasetDict` on disk."""
 
 from __future__ import annotations
 
@@ -8,14 +8,17 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from datasets import Dataset, DatasetDict, concatenate_datasets
+from datasets import Dataset, DatasetDict, IterableDataset, concatenate_datasets
 
-from sae_lens_meme.corpus.merge import INTERVLM_SPLITS, merge
+from sae_lens_meme.corpus.groups import find_links
+from sae_lens_meme.corpus.leaks import deduplicate, dropped_counts
+from sae_lens_meme.corpus.merge import INTERVLM_SPLITS, Chosen, choose, deal
 from sae_lens_meme.corpus.options import corpus_options
 from sae_lens_meme.corpus.pictures import picture_size
 from sae_lens_meme.corpus.readers import READERS
 from sae_lens_meme.corpus.rows import Row
 from sae_lens_meme.corpus.skipped import BadRows, OnBad, place, require_every_class
+from sae_lens_meme.corpus.survey import survey
 from sae_lens_meme.corpus.write import BAD_ROWS, Plan, write_corpus
 from sae_lens_meme.errors import BadImageError, ConfigError, DataError, StorageError
 from sae_lens_meme.options import Positive, check_value
@@ -24,7 +27,7 @@ from sae_lens_meme.storage import StepFolder, open_dataset, read_finished, read_
 if TYPE_CHECKING:
     from sae_lens_meme.corpus.options import CorpusOptions
 
-_SCHEMA = 3  # raise it when the same input gives another corpus
+_SCHEMA = 4  # raise it when the same input gives another corpus
 
 
 def build_corpus(
@@ -55,12 +58,11 @@ def build_corpus(
     check_value("shard_size", shard_size, Positive)
     bad = BadRows(options.on_bad)
     rows = _read_sources(options, bad)
-    merged = merge(rows, preset=options.preset, holdout=options.holdout, bad=bad)
-    require_every_class(merged.rows(), bad.rows)
-    plan = Plan(merged, options.preset, options.holdout, shard_size, bad)
-    with StepFolder(out, "corpus", _fingerprint(plan, rows), overwrite=overwrite) as step:
+    chosen = choose(rows, preset=options.preset, bad=bad)
+    require_every_class(chosen.given, bad.rows)
+    with StepFolder(out, "corpus", _fingerprint(chosen, rows, options, shard_size), overwrite=overwrite) as step:
         if not step.complete:
-            write_corpus(step, plan, progress=progress)
+            write_corpus(step, _plan(step, chosen, options, shard_size, bad, progress), progress=progress)
         _refuse_bad_rows(step.path, options.on_bad)
     return load_corpus(out)
 
@@ -87,6 +89,21 @@ def load_rows(path: str | Path) -> Dataset:
     return concatenate_datasets([rows for rows in load_corpus(path).values() if len(rows)])
 
 
+def stream_corpus(path: str | Path, split: str = "train") -> IterableDataset:
+    """The memes of a split one after the other, a file a shard, for corpora that are larger than memory.
+
+    `shuffle(buffer_size=...)`, `map` and a DataLoader of several workers (one a shard) work on it as on any stream.
+
+    Raises:
+        StorageError: there is no finished corpus in this folder.
+        ConfigError: it has no such split.
+    """
+    corpus = load_corpus(path)
+    if split not in corpus:
+        raise ConfigError(f"{path}: has no split {split!r}; it has {', '.join(map(str, corpus))}")
+    return corpus[split].to_iterable_dataset(num_shards=len(corpus[split].cache_files))
+
+
 def all_rows(corpus: Any) -> Dataset:
     """All memes of a corpus: its folder, a `DatasetDict` as `load_corpus` gives it, or one `Dataset`.
 
@@ -111,8 +128,7 @@ def _read_sources(options: CorpusOptions, bad: BadRows) -> list[Row]:
     sources = {name: path for name in READERS if (path := getattr(options, name, None)) is not None}
     if not sources:
         raise ConfigError(f"no source given; give at least one of {', '.join(READERS)}")
-    if options.columns is not None and options.folder is None:
-        raise ConfigError("columns: they map the table of `folder`, and no folder is given")
+    _refuse_idle(options, sources)
     published = {source for source, _ in INTERVLM_SPLITS}
     if options.preset == "intervlm" and (other := next((name for name in sources if name not in published), None)):
         raise ConfigError(f"preset: 'intervlm' is the merge of PrideMM, HMC and Memotion; use 'all' with a {other}")
@@ -123,23 +139,50 @@ def _read_sources(options: CorpusOptions, bad: BadRows) -> list[Row]:
     return rows
 
 
-def _fingerprint(plan: Plan, rows: Sequence[Row]) -> dict[str, Any]:
+def _refuse_idle(options: CorpusOptions, sources: Mapping[str, Any]) -> None:
+    """An option that is given, and that none of the sources takes."""
+    for option in {option for reader in READERS.values() for option in reader.takes}:
+        users = [name for name, reader in READERS.items() if option in reader.takes]
+        default = type(options).model_fields[option].default
+        if getattr(options, option) != default and not sources.keys() & set(users):
+            raise ConfigError(f"{option}: is an option of {' and '.join(users)}, and no {users[0]} is given")
+
+
+def _plan(
+    step: StepFolder, chosen: Chosen, options: CorpusOptions, shard_size: int, bad: BadRows, progress: bool
+) -> Plan:
+    """Look at the pictures, see what belongs together, and deal the splits."""
+    step.reopen()
+    looks = survey(step, list(chosen.given), shard_size, bad, progress=progress)
+    links = find_links(list(chosen.given), looks, options.near)
+    splits = deal(chosen.given, links.groups, options.holdout)
+    splits = {split: [row for row in rows if looks[row].error is None] for split, rows in splits.items()}
+    require_every_class((row for rows in splits.values() for row in rows), bad.rows)
+    duplicates, dropped = None, dict(chosen.dropped)
+    if options.dedupe:
+        splits, duplicates = deduplicate(splits, links)
+        dropped |= dropped_counts(duplicates)
+    return Plan(splits, looks, links, options.preset, options.holdout, shard_size, bad.rows, dropped, duplicates)
+
+
+def _fingerprint(chosen: Chosen, rows: Sequence[Row], options: CorpusOptions, shard_size: int) -> dict[str, Any]:
     """Tables by content, rows as they were read, pictures by name and size.
 
     Hashing the content of every picture costs as much as building; a picture that is replaced by
     another of exactly the same size is the price (`image_sha256` tells what was read).
     """
     digest = hashlib.sha256()
-    placed = ((split, row) for split, members in plan.merged.splits.items() for row in members)
-    for split, row in sorted(placed, key=lambda pair: pair[1].id):
+    for row, split in sorted(chosen.given.items(), key=lambda pair: pair[0].id):
         read = [row.id, row.source, row.split, split, row.text, row.text_origin, dict(row.labels), row.image, row.group]
         digest.update(json.dumps([*read, picture_size(row.picture)]).encode())
     tables = sorted({(row.source, row.file) for row in rows})
     return {
         "corpus_schema": _SCHEMA,
-        "preset": plan.preset,
-        "holdout": plan.holdout,
-        "shard_size": plan.shard_size,
+        "preset": options.preset,
+        "holdout": options.holdout,
+        "near": options.near,
+        **({"dedupe": True} if options.dedupe else {}),
+        "shard_size": shard_size,
         "tables": [[source, file.name, sha256_file(file)] for source, file in tables],
         "rows": digest.hexdigest(),
     }

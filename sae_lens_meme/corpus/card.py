@@ -9,6 +9,8 @@ from typing import Any
 
 from huggingface_hub import DatasetCard, DatasetCardData
 
+from sae_lens_meme.corpus.groups import KINDS
+from sae_lens_meme.corpus.leaks import ANY
 from sae_lens_meme.corpus.notes import corpus_notes
 from sae_lens_meme.corpus.readers import READERS
 from sae_lens_meme.corpus.rows import Row
@@ -23,7 +25,7 @@ OTHER = "a table and pictures of the user's own; their terms are not known to th
 PRESETS = {
     "all": "Preset `all`: every labelled row that the releases have, in the releases' own splits. Memes that HMC's dev_seen"
     " and dev_unseen share come once. Sources without a split are divided by the SHA-256 of the id:"
-    " {holdout:.0%} test, {holdout:.0%} validation, the rest train; copies of a picture stay together.",
+    " {holdout:.0%} test, {holdout:.0%} validation, the rest train; copies of a picture, near ones too, stay together.",
     "intervlm": "Preset `intervlm`: the published merge, row for row: PrideMM train and test (its validation rows are not"
     " read there), HMC train and, as test, dev_seen, and all of Memotion as train.",
 }
@@ -36,7 +38,7 @@ def corpus_card(splits: Mapping[str, Sequence[Row]], facts: Mapping[str, Any]) -
     readers = [(source, READERS.get(source)) for source in sources]
     preset = PRESETS[facts["preset"]].format(holdout=facts["holdout"])
     card = DatasetCard.from_template(
-        DatasetCardData(license="other", pretty_name="Meme corpus", tags=["memes"]),
+        DatasetCardData(license="other", pretty_name="Meme corpus", tags=["memes", "not-for-all-audiences"]),
         template_path=str(_TEMPLATE),
         n=f"{len(rows):,}",
         rows=_rows_table(splits, sources),
@@ -47,6 +49,7 @@ def corpus_card(splits: Mapping[str, Sequence[Row]], facts: Mapping[str, Any]) -
             [f"{reason}: {count:,} rows" for reason, count in facts["dropped"].items()], "No row was left out."
         ),
         notes=_list(corpus_notes(facts), "Train and test share no picture and no caption."),
+        leaks=_leaks_table(facts["leaks"]),
         merge="\n\n".join([preset, *(reader.note for _, reader in readers if reader and reader.note)]),
         provenance=_list([f"{markdown_text(s)}: {(reader and reader.provenance) or OTHER}" for s, reader in readers]),
     )
@@ -82,6 +85,18 @@ def _missing_table(rows: Sequence[Row], sources: Sequence[str], labels: Sequence
     known = Counter((row.source, label) for row in rows for label, value in row.labels.items() if value is not None)
     body = [[label, *(f"{1 - known[source, label] / size[source]:.1%}" for source in sources)] for label in labels]
     return markdown_table(["label", *sources], body)
+
+
+def _leaks_table(leaks: Mapping[str, Mapping[str, Mapping[str, int]]]) -> str:
+    """How many held-out memes share something with train."""
+    body = [
+        [split, source, *(f"{counts[what]:,}" for what in ("memes", *KINDS, ANY))]
+        for split, sources in leaks.items()
+        for source, counts in sources.items()
+    ]
+    return (
+        markdown_table(["split", "source", "memes", *KINDS, "any of these"], body) if body else "No meme is held out."
+    )
 
 
 def _list(lines: Sequence[str], otherwise: str = "") -> str:

@@ -10,7 +10,7 @@ from typing import Any
 from sae_lens_meme.config import read_yaml
 from sae_lens_meme.corpus.tables import Table
 from sae_lens_meme.errors import BadTableError, ConfigError
-from sae_lens_meme.labels import LABELS, class_values, is_label_column
+from sae_lens_meme.labels import LABELS, class_values, fits_64_bits, is_label_column
 from sae_lens_meme.options import check_keys
 
 Columns = Mapping[str, Any] | str | Path | None
@@ -130,6 +130,8 @@ def _label(name: Any, value: Any, table: Table) -> LabelColumn:
         return LabelColumn(value["column"], _class_values(name, value["column"], table))
     if not isinstance(values, Mapping) or not all(type(number) is int for number in values.values()):
         raise ConfigError(f"columns: values of label {name} are {values!r}; map each spelling to an integer")
+    if (large := next((number for number in values.values() if not fits_64_bits(number)), None)) is not None:
+        raise ConfigError(f"columns: label {name}: {large} does not fit 64 bits; choose a smaller number")
     if any(isinstance(spelling, bool) for spelling in values):
         raise ConfigError(
             f"columns: label {name}: YAML reads an unquoted yes, no, true or false as a truth value; quote it"

@@ -27,8 +27,14 @@ def read_folder(path: str | Path, columns: Columns = None, bad: BadRows | None =
     """
     path = Path(path)
     root = path.parent if path.is_file() else source_folder(path, "your memes")
-    found: list[Found] = [(None, path)] if path.is_file() else find_tables(root)
-    tables = [(split, read_table(file)) for split, file in found]
+    return read_tables([(None, path)] if path.is_file() else find_tables(root), root, columns, bad)
+
+
+def read_tables(
+    found: Sequence[Found], root: Path, columns: Columns, bad: BadRows | None, source: str | None = None
+) -> list[Row]:
+    """The rows of these tables as one source, which is called after the folder unless it has a name of its own."""
+    tables = [(split, read_table(file, keep_faults=True)) for split, file in found]
     maps = [column_map(columns, table) for _, table in tables]
     names = [
         [image_name(table, mapping, i) for i in range(len(table.rows))]
@@ -38,7 +44,7 @@ def read_folder(path: str | Path, columns: Columns = None, bad: BadRows | None =
     unique = "" not in every and len(set(every)) == len(every)
     rows = []
     for (split, table), mapping, images in zip(tables, maps, names, strict=True):
-        layout = replace(_layout(table, root, mapping, images), split=split)
+        layout = replace(_layout(table, root, mapping, images, source), split=split)
         if table.pictures and not unique:  # embedded pictures need no name
             name = table.path.relative_to(root).with_suffix("").as_posix()
             layout = replace(layout, ids=tuple(f"{name}/{i + 1}" for i in range(len(images))))
@@ -46,7 +52,7 @@ def read_folder(path: str | Path, columns: Columns = None, bad: BadRows | None =
     return rows
 
 
-def _layout(table: Table, root: Path, columns: ColumnMap, images: Sequence[str]) -> Layout:
+def _layout(table: Table, root: Path, columns: ColumnMap, images: Sequence[str], source: str | None) -> Layout:
     """The folder that all pictures share is one that the user chose: it may be a link."""
     base = picture_folder(table.path, root, images, columns.pictures)
     shared = {image.partition("/")[0] if "/" in image else "" for image in images}
@@ -54,7 +60,7 @@ def _layout(table: Table, root: Path, columns: ColumnMap, images: Sequence[str])
     folder = "" if first in ("", ".", "..") else f"{first}/"
     return Layout(
         columns,
-        source=root.resolve().name,
+        source=source or root.resolve().name,
         root=base,
         folder=folder,
         strip=folder,

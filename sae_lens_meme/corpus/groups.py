@@ -1,67 +1,98 @@
-"""Families of memes: what shares a picture, a caption, or a value of the column that the user calls `group`."""
+"""Which memes belong together: they share a picture, nearly so, a caption, or a value of the user's column `group`."""
 
 from __future__ import annotations
 
-import hashlib
-from collections import Counter
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import chain
+from typing import Any
 
 import numpy as np
 from scipy.sparse import csr_matrix
 from scipy.sparse.csgraph import connected_components
 
-from sae_lens_meme.corpus.pictures import picture_size, read_picture
+from sae_lens_meme.corpus.near import near_pairs
 from sae_lens_meme.corpus.rows import Row
-from sae_lens_meme.errors import BadImageError
+from sae_lens_meme.corpus.survey import Look
 
 CAPTION_SHARED_BY = 50
 """A caption of more memes than these does not unite them: "lol" or "me irl" is on memes that have nothing else in
 common, and through a few such captions most of a corpus would become one group."""
 
+PICTURE, NEAR, CAPTION, GROUP = "picture", "near picture", "caption", "group"
+KINDS = (PICTURE, NEAR, CAPTION, GROUP)
+"""What two memes may share, the surest first."""
 
-def group_names(rows: Sequence[Row]) -> dict[Row, str]:
-    """Of each row the smallest id of its group, its own where it is alone.
+Key = tuple[str, Any]
+"""One of `KINDS`, and the value that is shared."""
 
-    Two rows are of one group if they have the same picture byte for byte, the same caption (case and spaces apart), or the
-    same value in the column for groups; also if a chain of such rows joins them.
+
+@dataclass(frozen=True)
+class Links:
+    """What each row has that another may have too."""
+
+    keys: Mapping[Row, Sequence[Key]]
+
+    @cached_property
+    def times(self) -> Counter[Key]:
+        """How many rows have a key."""
+        return Counter(chain.from_iterable(self.keys.values()))
+
+    def unites(self, key: Key) -> bool:
+        """The memes that have it are no independent evidence."""
+        return self.times[key] > 1 and (key[0] != CAPTION or self.times[key] <= CAPTION_SHARED_BY)
+
+    def uniting(self, row: Row) -> list[Key]:
+        return [key for key in self.keys[row] if self.unites(key)]
+
+    @cached_property
+    def groups(self) -> dict[Row, str]:
+        """Of each row the smallest id of its group, its own where it is alone; a chain of links makes one group."""
+        rows = list(self.keys)
+        shared = [(i, key) for i, row in enumerate(rows) for key in self.uniting(row)]
+        node = {key: len(rows) + i for i, key in enumerate(dict.fromkeys(key for _, key in shared))}
+        edges = [i for i, _ in shared], [node[key] for _, key in shared]
+        size = len(rows) + len(node)
+        graph = csr_matrix((np.ones(len(shared)), edges), shape=(size, size))
+        codes = connected_components(graph, directed=False)[1][: len(rows)].tolist()
+        name: dict[int, str] = {}
+        for row, code in zip(rows, codes, strict=True):
+            name[code] = min(row.id, name.get(code, row.id))
+        return {row: name[code] for row, code in zip(rows, codes, strict=True)}
+
+
+def find_links(rows: Sequence[Row], looks: Mapping[Row, Look], near: int = 0) -> Links:
+    """What rows have in common.
+
+    Args:
+        looks: what was seen of their pictures; a row without a look is compared by its caption and group alone.
+        near: pictures are near duplicates if their perceptual hashes differ in at most so many bits (`near.near_pairs`).
     """
-    shared = _shared(rows)
-    node = {key: len(rows) + i for i, key in enumerate(dict.fromkeys(key for _, key in shared))}
-    edges = [i for i, _ in shared], [node[key] for _, key in shared]
-    size = len(rows) + len(node)
-    graph = csr_matrix((np.ones(len(shared)), edges), shape=(size, size))
-    group = connected_components(graph, directed=False)[1][: len(rows)].tolist()
-    name: dict[int, str] = {}
-    for row, code in zip(rows, group, strict=True):
-        name[code] = min(row.id, name.get(code, row.id))
-    return {row: name[code] for row, code in zip(rows, group, strict=True)}
+    keys: defaultdict[Row, list[Key]] = defaultdict(list, {row: [] for row in rows})
+    for row in rows:
+        look = looks.get(row)
+        if look is not None and look.sha256 is not None:
+            keys[row].append((PICTURE, look.sha256))
+        if caption := " ".join((row.text or "").casefold().split()):
+            keys[row].append((CAPTION, caption))
+        if row.group:
+            keys[row].append((GROUP, row.group))
+    for row, key in _near(rows, looks, near):
+        keys[row].append(key)
+    return Links(dict(keys))
 
 
-def picture_hash(row: Row) -> str | None:
-    """None where the picture cannot be read: that is said when it is written."""
-    with suppress(BadImageError):
-        return hashlib.sha256(read_picture(row.picture, row.image)).hexdigest()
-
-
-def _shared(rows: Sequence[Row]) -> list[tuple[int, tuple[str, str]]]:
-    """Numbers of rows, and what they may have in common with others."""
-    return [*_pictures(rows), *_captions(rows), *((i, ("group", row.group)) for i, row in enumerate(rows) if row.group)]
-
-
-def _pictures(rows: Sequence[Row]) -> Iterator[tuple[int, tuple[str, str]]]:
-    """Only pictures of one size are read: others are not alike."""
-    sizes = [picture_size(row.picture) for row in rows]
-    times = Counter(sizes)
-    alike = [i for i, size in enumerate(sizes) if size and times[size] > 1]
-    with ThreadPoolExecutor() as pool:
-        for i, content in zip(alike, pool.map(picture_hash, [rows[i] for i in alike]), strict=True):
-            if content is not None:
-                yield i, ("picture", content)
-
-
-def _captions(rows: Sequence[Row]) -> Iterator[tuple[int, tuple[str, str]]]:
-    captions = [" ".join((row.text or "").casefold().split()) for row in rows]
-    times = Counter(captions)
-    yield from ((i, ("text", text)) for i, text in enumerate(captions) if text and times[text] <= CAPTION_SHARED_BY)
+def _near(rows: Sequence[Row], looks: Mapping[Row, Look], near: int) -> Iterator[tuple[Row, Key]]:
+    """Equal hashes are compared once, however many pictures have them; a pair that is close is a key of its own."""
+    alike: defaultdict[tuple[int, int], list[Row]] = defaultdict(list)
+    for row in rows:
+        if (look := looks.get(row)) is not None and look.hashes is not None:
+            alike[look.hashes].append(row)
+    hashes = list(alike)
+    for code in hashes:
+        yield from ((row, (NEAR, code)) for row in alike[code])
+    for one, other in near_pairs(hashes, near).tolist():
+        pair = (NEAR, (one, other))
+        yield from ((row, pair) for row in chain(alike[hashes[one]], alike[hashes[other]]))

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from sae_lens_meme.corpus.columns import ColumnMap
-from sae_lens_meme.corpus.tables import SUFFIXES, Table
+from sae_lens_meme.corpus.tables import SUFFIXES, TAR, Table
 from sae_lens_meme.errors import BadTableError, ConfigError
 from sae_lens_meme.labels import read_split
 
@@ -39,6 +39,15 @@ def find_file(root: Path, names: Sequence[str], *, or_only: Sequence[str] = ()) 
         return others[0]
     looked_for = " or ".join((*names, *(f"one *{suffix}" for suffix in or_only)))
     raise BadTableError(f"{root}: looked for {looked_for}, found {_listing(root)}; give the folder as it was released")
+
+
+def find_here_or_below(root: Path, name: str) -> Path | None:
+    """The file of this name (upper and lower case alike) in `root` or in one of its folders."""
+    for folder in (root, *sorted(entry for entry in root.iterdir() if entry.is_dir())):
+        for entry in folder.iterdir():
+            if entry.name.casefold() == name and entry.is_file():
+                return entry
+    return None
 
 
 def image_folder(root: Path, names: Sequence[str]) -> str:
@@ -72,9 +81,9 @@ def find_tables(root: Path) -> list[Found]:
     """The tables of a folder, each with its split where the layout names one.
 
     That is `metadata.*` in the folder or in one folder a split, what `save_to_disk` writes, files named after their
-    splits as on the Hub (`train.csv`, `data/test-00000-of-00001.parquet`), or a single table of any name.
+    splits as on the Hub (`train.csv`, `data/test-00000-of-00001.parquet`), WebDataset shards (`train-000000.tar`), or a single table of any name.
     """
-    for found in (_metadata(root), _saved(root), _folders(root), _named(root), _named(root / "data")):
+    for found in (_metadata(root), _saved(root), _folders(root), _named(root), _named(root / "data"), _tars(root)):
         if found:
             return found
     return [(None, find_file(root, METADATA, or_only=SUFFIXES))]
@@ -121,6 +130,14 @@ def _named(folder: Path) -> list[Found]:
     tables = sorted(p for p in folder.iterdir() if p.suffix.lower() in SUFFIXES) if folder.is_dir() else []
     named = [(_SHARD.sub("", path.stem), path) for path in tables]
     return [(name, path) for name, path in named if read_split(name)]
+
+
+def _tars(root: Path) -> list[Found]:
+    """WebDataset shards such as `train-000000.tar`."""
+    tars = sorted(entry for entry in root.iterdir() if entry.suffix == TAR and entry.is_file())
+    splits = [re.split(r"[-_.]", path.stem)[0] for path in tars]
+    named = all(read_split(split) for split in splits)
+    return [(split if named else None, path) for split, path in zip(splits, tars, strict=True)]
 
 
 def picture_folder(table: Path, root: Path, names: Sequence[str], given: str | None) -> Path:

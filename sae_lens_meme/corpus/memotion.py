@@ -30,7 +30,7 @@ def read_memotion(root: str | Path, bad: BadRows | None = None) -> list[Row]:
         BadTableError: a file or a column is missing, or a row is bad and `bad` raises.
     """
     root = source_folder(root, "Memotion")
-    table = read_table(find_file(root, ["labels.csv"], or_only=[".csv"]))
+    table = read_table(find_file(root, ["labels.csv"], or_only=[".csv"]), keep_faults=True)
     columns = _columns(table)
     require_columns(table, columns)
     folder = image_folder(root, ["images", "Images", "img"])

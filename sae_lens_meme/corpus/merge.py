@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import chain
 
-from sae_lens_meme.corpus.groups import group_names, picture_hash
 from sae_lens_meme.corpus.options import Preset
+from sae_lens_meme.corpus.pictures import picture_hash
 from sae_lens_meme.corpus.rows import Row
 from sae_lens_meme.corpus.skipped import BadRows
 from sae_lens_meme.errors import BadTableError
@@ -28,24 +27,15 @@ INTERVLM_SPLITS = {
 
 
 @dataclass(frozen=True)
-class Merged:
-    """Rows by split, in the order of the sources, and how many rows were left out for which reason."""
+class Chosen:
+    """The rows of a corpus, each with the split that its source gives it, and how many were left out for which reason."""
 
-    splits: dict[str, list[Row]]
+    given: dict[Row, str | None]
     dropped: dict[str, int] = field(default_factory=dict)
-    groups: dict[str, str] = field(default_factory=dict)
-    """Of each id the name of its group."""
-
-    def rows(self) -> Iterator[Row]:
-        yield from chain.from_iterable(self.splits.values())
 
 
-def merge(rows: Sequence[Row], *, preset: Preset = "all", holdout: float = 0.1, bad: BadRows | None = None) -> Merged:
-    """Give every row its split.
-
-    Args:
-        holdout: share of each of validation and test for sources without a split, by hash of the id; memes of one
-            group get one split; 0 keeps all in train.
+def choose(rows: Sequence[Row], *, preset: Preset = "all", bad: BadRows | None = None) -> Chosen:
+    """The rows that a preset takes.
 
     Raises:
         BadTableError: an id occurs twice, a split has an unknown name, no row is left.
@@ -59,14 +49,22 @@ def merge(rows: Sequence[Row], *, preset: Preset = "all", holdout: float = 0.1, 
             known = ", ".join(SPLIT_NAMES)
             bad.add(row.as_bad("unknown split", f"split is {row.split!r}, allowed: {known}; correct the split"))
     placed = {row: split for row, split in given.items() if split is not None or row.split is None}
-    groups = group_names(list(placed))
-    placed |= _cut(placed, groups, holdout)
-    splits = {name: [row for row, split in placed.items() if split == name] for name in SPLITS}
-    splits = {split: members for split, members in splits.items() if members}
-    if not splits:
+    if not placed:
         raise BadTableError("no row is left after the merge; check the preset and the sources")
-    names = {row.id: group for row, group in groups.items()}
-    return Merged(splits, dict(sorted(dropped.items())), names)
+    return Chosen(placed, dict(sorted(dropped.items())))
+
+
+def deal(given: Mapping[Row, str | None], groups: Mapping[Row, str], holdout: float = 0.1) -> dict[str, list[Row]]:
+    """Rows by split, in the order of the sources.
+
+    Args:
+        groups: the name of each row's group.
+        holdout: share of each of validation and test for sources without a split, by hash of the group's name: memes of
+            one group get one split; 0 keeps all in train.
+    """
+    placed = dict(given) | _cut(given, groups, holdout)
+    splits = {name: [row for row, split in placed.items() if split == name] for name in SPLITS}
+    return {split: members for split, members in splits.items() if members}
 
 
 def unique(rows: Iterable[Row], bad: BadRows | None = None) -> list[Row]:
@@ -101,7 +99,9 @@ def _equal(one: Row, other: Row) -> bool:
     """All but the place in the table is the same."""
     if replace(one, picture=other.picture, file=other.file, row=other.row) != other:
         return False
-    return one.picture == other.picture or picture_hash(one) == picture_hash(other) is not None
+    if one.picture == other.picture:
+        return True
+    return picture_hash(one.picture, one.image) == picture_hash(other.picture, other.image) is not None
 
 
 def _labelled(rows: Sequence[Row], dropped: Counter[str]) -> list[Row]:

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from sae_lens_meme.corpus.rows import Row
+from sae_lens_meme.corpus.groups import CAPTION, PICTURE, Links
+from sae_lens_meme.corpus.leaks import Splits, leak_counts, leak_sentences
 from sae_lens_meme.corpus.skipped import skipped_line
 from sae_lens_meme.storage import read_finished
-
-Splits = Mapping[str, Sequence[Row]]
 
 
 def corpus_notes(corpus: str | Path | Mapping[str, Any]) -> list[str]:
@@ -29,11 +28,7 @@ def corpus_notes(corpus: str | Path | Mapping[str, Any]) -> list[str]:
         for split, (shared, n) in facts[f"shared_{what}"].items():
             if shared:
                 notes.append(f"{shared:,} of {n:,} {split} {what} {'is' if shared == 1 else 'are'} also in train")
-    for split, (shared, n) in facts.get("shared_groups", {}).items():
-        if shared > max(facts[f"shared_{what}"][split][0] for what in ("pictures", "captions")):
-            notes.append(
-                f"{shared:,} of {n:,} {split} memes are of a group (picture, caption or column) that is also in train"
-            )
+    notes += leak_sentences(facts)
     if facts["labels_without_test"]:
         notes.append(
             f"no test rows with {', '.join(facts['labels_without_test'])}: scores of these have no held-out test"
@@ -41,30 +36,36 @@ def corpus_notes(corpus: str | Path | Mapping[str, Any]) -> list[str]:
     return notes
 
 
-def corpus_facts(splits: Splits, hashes: Mapping[str, Mapping[str, str]], groups: Mapping[str, str]) -> dict[str, Any]:
+def corpus_facts(splits: Splits, links: Links) -> dict[str, Any]:
     """Facts of the manifest that are counted over the rows that were written.
 
-    `shared_pictures`, `shared_captions` and `shared_groups` give for each other split how many of its rows have the
-    picture (the caption, the group) of a train row, and how many have one at all.
+    `shared_pictures` and `shared_captions` give for each other split how many of its rows have the picture (the caption)
+    of a train row, and how many have one at all; `leaks` is `leak_counts`.
     """
-    captions = {split: [row.text for row in rows if row.text] for split, rows in splits.items()}
     known = {
         split: {name for row in rows for name, v in row.labels.items() if v is not None}
         for split, rows in splits.items()
     }
+    rows = [row for members in splits.values() for row in members]
+    sizes = Counter(links.groups[row] for row in rows)
     return {
-        "rows": {split: len(rows) for split, rows in splits.items()},
-        "sources": {split: dict(sorted(Counter(row.source for row in rows).items())) for split, rows in splits.items()},
-        "shared_pictures": _shared({split: by_id.values() for split, by_id in hashes.items()}),
-        "shared_captions": _shared(captions),
-        "shared_groups": _shared({split: [groups[row.id] for row in rows] for split, rows in splits.items()}),
-        "n_groups": len({groups[row.id] for rows in splits.values() for row in rows}),
-        "without_caption": sum(row.text is None for rows in splits.values() for row in rows),
+        "rows": {split: len(members) for split, members in splits.items()},
+        "sources": {
+            split: dict(sorted(Counter(row.source for row in members).items())) for split, members in splits.items()
+        },
+        "shared_pictures": _shared(splits, links, PICTURE),
+        "shared_captions": _shared(splits, links, CAPTION),
+        "leaks": leak_counts(splits, links),
+        "n_groups": len(sizes),
+        "largest_group": max(sizes.values(), default=0),
+        "without_caption": sum(row.text is None for row in rows),
         "labels_without_test": sorted(known.get("train", set()) - known["test"]) if "test" in splits else [],
     }
 
 
-def _shared(values: Mapping[str, Iterable[str]]) -> dict[str, list[int]]:
-    train = set(values.get("train", ()))
-    held_out = {split: list(found) for split, found in values.items() if split != "train"}
-    return {split: [sum(value in train for value in found), len(found)] for split, found in held_out.items()}
+def _shared(splits: Splits, links: Links, kind: str) -> dict[str, list[int]]:
+    values = {
+        split: [key for row in rows for key in links.keys[row] if key[0] == kind] for split, rows in splits.items()
+    }
+    train = set(values.pop("train", ()))
+    return {split: [sum(value in train for value in found), len(found)] for split, found in values.items()}

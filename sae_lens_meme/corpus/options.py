@@ -17,11 +17,17 @@ class _Merging(Options):
     section: ClassVar[str] = "corpus"
 
     columns: dict[str, Any] | File | None = None
-    """What the columns of --folder are, as a YAML file such as {text: caption, labels: {hate: is_hateful}}."""
+    """What the columns of --folder or --hub are, as a YAML file such as {text: caption, labels: {hate: is_hateful}}."""
+    fine_grained: File | None = None
+    """Fine-grained labels for --hmc: a file, or a folder of files, with gold_pc and gold_attack, joined by img."""
     preset: Preset = "all"
     """'all' keeps every labelled row; 'intervlm' the published 19,820 + 1,007."""
     holdout: Annotated[float, Field(ge=0, lt=0.5)] = 0.1
     """Share of validation and of test rows for a source that has no split of its own."""
+    near: Annotated[int, Field(ge=0, le=8)] = 4
+    """Pictures are near duplicates, and one group, if their 64-bit perceptual hashes differ in at most so many bits."""
+    dedupe: bool = False
+    """Drop train memes that share picture, near picture, caption or group with validation or test, and validation memes that do with test; they are listed in duplicates.jsonl."""
     on_bad: OnBad = "raise"
     """A row or picture that cannot be used: 'raise' stops, 'skip' lists it in bad_rows.jsonl."""
 
@@ -30,7 +36,7 @@ def corpus_options() -> type[CorpusOptions]:
     """`CorpusOptions` with a field for every reader that is registered now."""
     folder: Any = File | None  # pyright: ignore[reportOperatorIssue]
     fields: dict[str, Any] = {
-        name: (folder, Field(default=None, description=reader.help)) for name, reader in READERS.items()
+        name: (reader.kind or folder, Field(default=None, description=reader.help)) for name, reader in READERS.items()
     }
     sources = create_model("Sources", __base__=Options, **fields)
     return create_model("CorpusOptions", __base__=(_Merging, sources))  # type: ignore[return-value]

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -39,3 +41,9 @@ def picture_size(picture: Path | Embedded) -> int | None:
         return picture.stat().st_size
     except (OSError, ValueError):
         return None
+
+
+def picture_hash(picture: Path | Embedded, name: str) -> str | None:
+    """SHA-256 of its bytes; None where it cannot be read."""
+    with suppress(BadImageError):
+        return hashlib.sha256(read_picture(picture, name)).hexdigest()

@@ -28,7 +28,7 @@ def read_pridemm(root: str | Path, bad: BadRows | None = None) -> list[Row]:
         BadTableError: a file or a column is missing, or a row is bad and `bad` raises.
     """
     root = source_folder(root, "PrideMM")
-    table = read_table(find_file(root, ["PrideMM.csv"]))
+    table = read_table(find_file(root, ["PrideMM.csv"]), keep_faults=True)
     require_columns(table, COLUMNS)
     folder = image_folder(root, ["Images", "images", "img"])
     # two memes without text say so by a word

@@ -22,3 +22,5 @@ class Reader(NamedTuple):
     """How its labels were changed, for the dataset card."""
     takes: tuple[str, ...] = ()
     """Further options of the corpus that `read` takes by keyword."""
+    kind: Any = None
+    """The type of its option, where that is not a path."""

@@ -70,6 +70,8 @@ def table_rows(table: Table, layout: Layout, bad: BadRows) -> list[Row]:
         labels, unreadable = _labels(layout.columns, cells)
         image = image_name(table, layout.columns, number - 1)
         try:
+            if number in table.faults:
+                raise BadCell("unreadable row", table.faults[number])
             row = _row(table, layout, number, image, labels)
             if unreadable:
                 raise unreadable
@@ -96,6 +98,8 @@ def _row(table: Table, layout: Layout, number: int, image: str, labels: Mapping[
     name = image.removeprefix(layout.strip)
     identity = _filled(cells, columns.id) if columns.id else layout.ids[number - 1] if layout.ids else name
     held = embedded is not None and embedded[number - 1].size is not None
+    if "\0" in f"{source}{identity}":
+        raise BadCell("bad id", f"the id {_short(f'{source}/{identity}')} holds a NUL character; correct it")
     text = next((cells[column] for column in columns.text if cells[column] is not None), None)
     text = None if text in layout.no_text else text
     return Row(

@@ -17,7 +17,15 @@ from sae_lens_meme.embeddings import Embeddings, embedding_features, require_fin
 from sae_lens_meme.errors import BadTableError, DataError
 from sae_lens_meme.hooks.memeclip import fuse
 from sae_lens_meme.hooks.names import FUSED, IMAGE_EMBED, TEXT_EMBED
-from sae_lens_meme.labels import NOT_LABELS, SPLITS, is_label_column, label_values, missing_code, read_split
+from sae_lens_meme.labels import (
+    NOT_LABELS,
+    SPLITS,
+    beyond_64_bits,
+    is_label_column,
+    label_values,
+    missing_code,
+    read_split,
+)
 from sae_lens_meme.shards import write_dataset
 from sae_lens_meme.storage import StepFolder, sha256_file, sha256_json
 
@@ -117,6 +125,10 @@ def description(table: Table) -> tuple[dict[str, Value], dict[str, list[Any]]]:
 def _label(name: str, cells: list[str | None], table: Table) -> tuple[list[Any], Value]:
     """A label column: integers if every value is one, else strings."""
     classes = table.classes.get(name)
+    if (large := beyond_64_bits(cells)) is not None:
+        raise BadTableError(
+            f"{table.path}, row {large}: {name} is {cells[large]}, which does not fit 64 bits; number the classes anew"
+        )
     codes = {cell: code for code, cell in enumerate(classes or ())}
     values = label_values(name, [codes.get(cell or "") for cell in cells] if classes else cells, classes)
     if (code := missing_code(name, values)) is not None:
@@ -141,6 +153,8 @@ def _check_ids(ids: list[str | None], table: Path) -> None:
     for row, value in enumerate(ids):
         if not value:
             raise BadTableError(f"{table}, row {row}: the id is empty; every meme needs one")
+        if "\0" in value:
+            raise BadTableError(f"{table}, row {row}: the id {value!r} holds a NUL character; correct it")
         if value in seen:
             repeated.append(value)
         seen.add(value)

@@ -24,6 +24,7 @@ def cautions(sae: Any, embeddings: Embeddings) -> list[str]:
     found = [
         *(["The demo encoder knows only drawn memes: these numbers say nothing about real ones."] if drawn else []),
         *_of_splits(embeddings),
+        *_of_left_out(embeddings),
         *_of_groups(embeddings),
         *(
             [f"{line[:1].upper()}{line[1:]}." for line in of_corpus]
@@ -46,6 +47,14 @@ def _of_splits(embeddings: Embeddings) -> Iterator[str]:
         yield f"{len(rows)} {split} memes: intervals of rare latents do not hold."
     if split == "test" and not len(embeddings.rows("validation")):
         yield "There are no validation memes: thresholds and latents were chosen on train memes."
+
+
+def _of_left_out(embeddings: Embeddings) -> Iterator[str]:
+    if n := len(embeddings.left_out):
+        yield (
+            f"{n:,} held-out memes are left out of validation and test: their group (picture, near picture, caption, "
+            "template) is also in an earlier split. What is counted over all memes still counts them."
+        )
 
 
 def _of_groups(embeddings: Embeddings) -> Iterator[str]:

@@ -10,23 +10,22 @@ from typing import Any
 
 import numpy as np
 from datasets import Features, Value
-from huggingface_hub import HfApi, ModelCard, ModelCardData
-from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalTokenNotFoundError
-from huggingface_hub.utils import validate_repo_id
+from huggingface_hub import ModelCard, ModelCardData
 
 from sae_lens_meme.embeddings import Embeddings
-from sae_lens_meme.errors import ConfigError, StorageError
+from sae_lens_meme.errors import StorageError
 from sae_lens_meme.evaluators.content import EVALUATION
 from sae_lens_meme.evaluators.latents import Latents
 from sae_lens_meme.evaluators.run import LATENTS
 from sae_lens_meme.export.names import Names
 from sae_lens_meme.export.options import ExportOptions
+from sae_lens_meme.export.push import push_folder, require_repo
 from sae_lens_meme.export.run import Run
 from sae_lens_meme.export.sae import copy_sae, named_config
 from sae_lens_meme.markdown import markdown_table, markdown_text
 from sae_lens_meme.report.blocks import blocks, cautions, heading, verdicts
 from sae_lens_meme.shards import write_dataset
-from sae_lens_meme.storage import LOCK, MANIFEST, SUCCESS, StepFolder, read_finished, read_json, sha256_file
+from sae_lens_meme.storage import MANIFEST, SUCCESS, StepFolder, read_finished, read_json, sha256_file, to_json
 
 STEP = "export-hub"
 SHARD = 65_536
@@ -65,7 +64,7 @@ def export_hub(
         StorageError, DataError: see `run.Run`.
     """
     options = ExportOptions.of(options, given)
-    _require_repo(repo)
+    require_repo(repo)
     run = Run(Path(evaluation), Path(sae), Path(embeddings), None, None)
     names = Names.of(run.dictionary, run.hook, options)
     pages = _pages(Path(report)) if report is not None else {}
@@ -79,7 +78,7 @@ def export_hub(
         if not folder.complete:
             copy_sae(folder, run.sae, named_config(run.sae, names, address=False))
             _write_latents(folder, run.memes, run.latents)
-            _copy(folder, "evaluation", _evaluation_files(run.evaluation))
+            _copy_evaluation(folder, run.evaluation)
             _copy(folder, "report", pages)
             card = model_card(read_json(run.evaluation / EVALUATION), repo, report=bool(pages))
             folder.write("README.md", lambda path: path.write_text(card, encoding="utf-8"))
@@ -88,27 +87,8 @@ def export_hub(
 
 
 def push_hub(folder: str | Path, *, private: bool = True, token: str | None = None) -> str:
-    """Upload a finished folder with the token that `hf auth login` or HF_TOKEN gives.
-
-    Returns:
-        The address of the repository.
-
-    Raises:
-        ConfigError: there is no token.
-        StorageError: the folder is not finished, or the Hub refuses it.
-    """
-    repo = read_finished(folder, STEP)["facts"]["repo"]
-    api = HfApi(token=token)
-    try:
-        address = api.create_repo(repo, private=private, exist_ok=True)
-        ours = [MANIFEST, SUCCESS, LOCK]  # of this folder; those of the evaluation make it readable
-        api.upload_folder(repo_id=repo, folder_path=folder, ignore_patterns=ours, commit_message="SAE and evaluation")
-    except LocalTokenNotFoundError:
-        raise ConfigError("there is no token for the Hugging Face Hub; run `hf auth login` or set HF_TOKEN") from None
-    except (HfHubHTTPError, OSError) as error:
-        reason = " ".join(str(error).split())[:300]
-        raise StorageError(f"{folder}: could not be uploaded to {repo} ({reason})") from None
-    return str(address)
+    """Upload what `export_hub` wrote; see `push.push_folder`."""
+    return push_folder(folder, STEP, repo_type="model", message="SAE and evaluation", private=private, token=token)
 
 
 def model_card(evaluation: dict[str, Any], repo: str, report: bool = False) -> str:
@@ -169,10 +149,12 @@ def _columns(memes: Embeddings, latents: Latents, part: slice) -> dict[str, Any]
     }
 
 
-def _evaluation_files(evaluation: Path) -> dict[str, Path]:
-    """Without the latents, which `latents/` holds, and without the SAEs of controls."""
-    names = [name for name in read_finished(evaluation, "evaluate")["files"] if name != LATENTS]
-    return {name: evaluation / name for name in (*names, MANIFEST, SUCCESS)}
+def _copy_evaluation(folder: StepFolder, evaluation: Path) -> None:
+    """Without the latents, which `latents/` holds, and without the SAEs of controls; its manifest names what is there."""
+    manifest = read_finished(evaluation, "evaluate")
+    manifest["files"].pop(LATENTS, None)
+    _copy(folder, "evaluation", {name: evaluation / name for name in (*manifest["files"], SUCCESS)})
+    folder.write(f"evaluation/{MANIFEST}", lambda path: path.write_text(to_json(manifest), encoding="utf-8"))
 
 
 def _pages(report: Path) -> dict[str, Path]:
@@ -194,13 +176,3 @@ def _files(folder: Path) -> Iterator[tuple[str, Path]]:
 def _copy(folder: StepFolder, where: str, files: dict[str, Path]) -> None:
     for name, path in files.items():
         folder.write(f"{where}/{name}", partial(shutil.copyfile, path))
-
-
-def _require_repo(repo: str) -> None:
-    try:
-        validate_repo_id(repo)
-        known = repo.count("/") == 1
-    except HFValidationError:
-        known = False
-    if not known:
-        raise ConfigError(f"the repository is {repo!r}; give OWNER/NAME, such as someone/meme-sae")

@@ -7,8 +7,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-import pandas as pd
-from jinja2 import Environment, PackageLoader, StrictUndefined
 
 
 class Column(NamedTuple):
@@ -27,6 +25,8 @@ def latents_html(
     Where styles are stripped, as on GitHub, it is a plain table, and the pictures stay blurred: a sharp one is the
     background of its blurred image and nothing but a style shows it.
     """
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
     environment = Environment(
         loader=PackageLoader("sae_lens_meme.report"), autoescape=True, undefined=StrictUndefined, trim_blocks=True
     )
@@ -43,6 +43,8 @@ def latents_html(
 
 def _ranks(keys: Sequence[Any]) -> np.ndarray:
     """Place of each row: numbers from the largest down, text from a to z, what is missing last."""
+    import pandas as pd  # the command line imports this module, and takes a second less without
+
     series: Any = pd.Series(list(keys))
     text = not pd.api.types.is_numeric_dtype(series) and series.map(lambda x: isinstance(x, str)).any()
     series = series.where(series.notna(), None) if text else pd.to_numeric(series, errors="coerce")
