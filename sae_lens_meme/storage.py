@@ -68,17 +68,16 @@ class StepFolder:
 
     def __enter__(self) -> StepFolder:
         self._refuse_foreign_folder()
-        self.home.mkdir(parents=True, exist_ok=True)
         try:
+            self.home.mkdir(parents=True, exist_ok=True)
             self._lock.acquire()
+            if (self.home / REPLACING / SUCCESS).exists():  # an earlier run ended between two renames
+                self._take_place()
+            self._adopt_earlier_run()
         except filelock.Timeout:
             raise StorageError(
                 f"{self.home}: another process is writing this {self.step} result; wait for it or choose another --out"
             ) from None
-        try:
-            if (self.home / REPLACING / SUCCESS).exists():  # an earlier run ended between two renames
-                self._take_place()
-            self._adopt_earlier_run()
         except BaseException as error:
             self.__exit__(type(error), error, None)
             raise
@@ -233,7 +232,7 @@ def read_manifest(folder: str | Path, step: str | None = None) -> dict[str, Any]
         raise StorageError(f"{folder}: is not {kind} (no {MANIFEST}); give the folder that --out named")
     manifest = read_json(path)
     schema = manifest.get("schema") if isinstance(manifest, dict) else None
-    if not isinstance(schema, int):
+    if type(schema) is not int:  # true is an int, too
         raise StorageError(
             f"{path}: names no schema, so this package did not write it; restore it or choose another folder"
         )
@@ -325,6 +324,7 @@ def open_dataset(folder: str | Path) -> Any:
     """
     from datasets import DatasetDict, load_from_disk
 
+    verify(folder)
     try:
         dataset = load_from_disk(str(folder))
         for part in dataset.values() if isinstance(dataset, DatasetDict) else [dataset]:
@@ -371,11 +371,14 @@ def _short(value: Any) -> str:
 
 def _is_full_disk(error: BaseException, folder: Path) -> bool:
     """Also of a library that says so in words of its own, or not at all."""
-    if isinstance(error, (MemeError, KeyboardInterrupt)):
+    if isinstance(error, MemeError):  # what a step said of a library's error is not known better than that error
+        return error.__cause__ is not None and _is_full_disk(error.__cause__, folder)
+    if not isinstance(error, Exception):
         return False
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
         return True
-    return "No space left" in str(error) or shutil.disk_usage(folder).free < 1 << 16
+    there = next(place for place in (folder, *folder.absolute().parents) if place.is_dir())
+    return "No space left" in str(error) or shutil.disk_usage(there).free < 1 << 16
 
 
 def _umask() -> int:

@@ -113,7 +113,7 @@ def test_the_printed_control_agrees(null):
     assert n is not None
     assert n <= 12, "binomial, 100 draws of .05: 12 or more in 1 of 200"
     assert numbers["corrected/permuted_labels_q95/n_significant_global"] <= 3  # type: ignore[operator]
-    assert f"any in {n} of 100 draws" in (result.verdict or "")
+    assert f"{n} of 100 draws of permuted labels have any" in (result.verdict or "")
     controls = result.rows()[0]["controls"]
     assert controls["permuted, 95 %"] == numbers["corrected/permuted_labels_q95/n_significant_global"]
     assert numbers["published/permuted_labels/n_significant_concept"] >= 0  # type: ignore[operator]

@@ -201,6 +201,7 @@ def test_json_is_strict():
         (b"[" * 100_000, "is not valid JSON"),
         (b"9" * 10_000, "is not valid JSON"),
         (b"[]", "names no schema"),
+        (b'{"schema": true, "step": "embed", "fingerprint": {}, "files": {}, "facts": {}}', "names no schema"),
         (b'{"schema": 1, "step": "embed", "fingerprint": {}, "files": []}', r"files is \[\], not a dict"),
         (b'{"schema": 1, "step": null}', "step is None, not a str"),
     ],

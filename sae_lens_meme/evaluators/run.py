@@ -278,6 +278,7 @@ def require_same_memes(memes: Embeddings, reference: Embeddings | None) -> None:
 def sae_weights(sae: str | Path) -> dict[str, str]:
     """Hashes of both files; the id of its pages on Neuronpedia, which `export` may add, makes no other SAE of it."""
     _require_sae(sae)
+    verify(sae)  # or a damaged SAE would be taken for another one
     weights, cfg = (sha256_file(Path(sae) / name) for name in ("sae_weights.safetensors", "cfg.json"))
     content = read_json(Path(sae) / "cfg.json")
     if isinstance(content, dict) and (content.get("metadata") or {}).pop("neuronpedia_id", None):

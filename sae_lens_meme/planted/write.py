@@ -106,8 +106,11 @@ def _write_picture(meme: PlantedMeme, path: Path) -> str:
     """Draw a picture under a temporary name and rename it; returns its hash."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".writing-{path.name}")
-    meme.draw().save(temporary, _FORMATS.get(path.suffix.lower(), "JPEG"), quality=92)
-    os.replace(temporary, path)
+    try:
+        meme.draw().save(temporary, _FORMATS.get(path.suffix.lower(), "JPEG"), quality=92)
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
     return sha256_file(path)
 
 

@@ -39,17 +39,12 @@ class Checkpoints:
         self.folder.mkdir(parents=True, exist_ok=True)
         final, partial = self.folder / f"{n_samples:012d}", self.folder / f"{_PARTIAL}{n_samples:012d}"
         shutil.rmtree(partial, ignore_errors=True)
-        for name, trainer in trainers.items():
-            trainer.sae.save_model(partial / _subfolder(name))
-            trainer.save_trainer_state(partial / _subfolder(name))
-            if name in monitor.best_weights:
-                save_file(monitor.best_weights[name], partial / _subfolder(name) / _BEST)
-        save_file({"torch": torch.get_rng_state()}, partial / _RNG)
-        session = {"provider": provider.state_dict(), "monitor": monitor.state_dict()}
-        (partial / _SESSION).write_text(to_json(session))
-        _seal(partial)
-        shutil.rmtree(final, ignore_errors=True)
-        os.replace(partial, final)
+        try:
+            _write(partial, trainers, provider, monitor)
+            shutil.rmtree(final, ignore_errors=True)
+            os.replace(partial, final)
+        finally:
+            shutil.rmtree(partial, ignore_errors=True)
         sync(self.folder)
         self._remove_all_but(final)
         return final
@@ -83,6 +78,18 @@ class Checkpoints:
 
 def _subfolder(name: str) -> str:
     return f"sae-{name}" if name else "sae"
+
+
+def _write(folder: Path, trainers: Trainers, provider: EpochShuffle[Any], monitor: EpochMonitor) -> None:
+    for name, trainer in trainers.items():
+        trainer.sae.save_model(folder / _subfolder(name))
+        trainer.save_trainer_state(folder / _subfolder(name))
+        if name in monitor.best_weights:
+            save_file(monitor.best_weights[name], folder / _subfolder(name) / _BEST)
+    save_file({"torch": torch.get_rng_state()}, folder / _RNG)
+    session = {"provider": provider.state_dict(), "monitor": monitor.state_dict()}
+    (folder / _SESSION).write_text(to_json(session))
+    _seal(folder)
 
 
 def _seal(folder: Path) -> None:

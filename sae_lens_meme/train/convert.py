@@ -23,6 +23,7 @@ from torch import Tensor
 from sae_lens_meme.errors import ConfigError, ModelError, StorageError
 from sae_lens_meme.hooks.names import FUSED
 from sae_lens_meme.hooks.untrusted import unpickled
+from sae_lens_meme.train.saelens import sort_config
 
 Loaded = tuple[dict[str, Any], dict[str, Tensor]]
 
@@ -57,6 +58,7 @@ def import_sae(
     out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=out.parent) as made:
         sae.save_model(Path(made) / "sae")
+        sort_config(Path(made) / "sae")
         os.replace(Path(made) / "sae", out)
     return sae
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 import logging
 import re
 import sys
@@ -10,11 +11,13 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import torch
 from sae_lens import TrainingSAE
 from sae_lens.config import SAETrainerConfig
+from sae_lens.constants import SAE_CFG_FILENAME
 from sae_lens.saes.sae import TrainStepInput
 from sae_lens.training import multi_sae_trainer, sae_trainer
 from sae_lens.training.sae_trainer import SAETrainer
@@ -114,6 +117,12 @@ def quiet(progress: bool) -> Iterator[None]:
         logger.setLevel(level)
         for module, bar in zip(modules, bars, strict=True):
             module.tqdm = bar
+
+
+def sort_config(folder: str | Path) -> None:
+    """SAELens writes `cfg.json` with its keys in the order of a set, which is another in each process."""
+    path = Path(folder) / SAE_CFG_FILENAME
+    path.write_text(json.dumps(json.loads(path.read_text()), sort_keys=True))
 
 
 def _has_a_reader() -> bool:

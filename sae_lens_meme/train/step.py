@@ -29,6 +29,7 @@ from sae_lens_meme.train.data import TrainingData, open_data
 from sae_lens_meme.train.given import given_sha256, load_given
 from sae_lens_meme.train.monitor import Reconstruction, Trainers, reconstruction
 from sae_lens_meme.train.runner import MemeMultiSAETrainingRunner, MemeSAETrainingRunner, multi_config
+from sae_lens_meme.train.saelens import sort_config
 
 LOG, CHECKPOINTS = "training_log.jsonl", "checkpoints"
 GIVEN = "begun_with"
@@ -156,6 +157,7 @@ class _Step:
             sparsity = trainer.log_feature_sparsity
             if trainer.sae.cfg.architecture() == "abstopk":
                 runner.on_train_rows[name], sparsity = self._one_sign_a_latent(name, made)
+            sort_config(made)
             save_file({"sparsity": sparsity}, Path(made) / SPARSITY_FILENAME)
             for file in (SAE_CFG_FILENAME, SAE_WEIGHTS_FILENAME, SPARSITY_FILENAME):
                 source = Path(made) / file
