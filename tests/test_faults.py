@@ -209,9 +209,7 @@ def test_a_value_out_of_range_is_one_line_before_any_work(tmp_path: Path, given:
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows sends no SIGINT to one process")
 def test_ctrl_c_in_the_first_moment_prints_no_traceback():
     """While the imports run."""
-    command = (
-        "from sae_lens_meme.__main__ import main; print('go', flush=True); main()"
-    )
+    command = "from sae_lens_meme.__main__ import main; print('go', flush=True); main()"
     child = subprocess.Popen([sys.executable, "-c", command, "--help"], stdout=-1, stderr=-1, text=True)
     assert child.stdout is not None
     assert child.stdout.readline() == "go\n"
