@@ -61,8 +61,10 @@ def _is_mapping(kind: Any) -> bool:
 
 def _parameter(name: str, field: Any) -> inspect.Parameter:
     flag = next((m.name for m in field.metadata if isinstance(m, Flag)), None)
-    option = typer.Option(*([flag] if flag else []), help=field.description)
     kind, default = _plain(field.annotation), field.default
+    if kind is bool and default is False:  # what is off by default has no --no-...
+        flag = flag or f"--{name.replace('_', '-')}"
+    option = typer.Option(*([flag] if flag else []), help=field.description)
     if field.is_required():  # the class says that it is missing, where the other flags ask for it
         kind, default = kind | None, None
     return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=Annotated[kind, option])

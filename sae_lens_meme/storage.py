@@ -378,7 +378,8 @@ def _is_full_disk(error: BaseException, folder: Path) -> bool:
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
         return True
     there = next(place for place in (folder, *folder.absolute().parents) if place.is_dir())
-    return "No space left" in str(error) or shutil.disk_usage(there).free < 1 << 16
+    usage = shutil.disk_usage(there)  # /proc and the like hold nothing, and are not full
+    return "No space left" in str(error) or (usage.total > 0 and usage.free < 1 << 16)
 
 
 def _umask() -> int:

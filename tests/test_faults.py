@@ -213,7 +213,7 @@ def test_ctrl_c_in_the_first_moment_prints_no_traceback():
     child = subprocess.Popen([sys.executable, "-c", command, "--help"], stdout=-1, stderr=-1, text=True)
     assert child.stdout is not None
     assert child.stdout.readline() == "go\n"
-    time.sleep(0.3)
+    time.sleep(0.05)
     child.send_signal(signal.SIGINT)
     _, said = child.communicate(timeout=120)
     assert child.returncode == 130, said

@@ -559,7 +559,7 @@ def test_a_latent_chosen_on_the_rows_that_measure_it_is_said_to_be(data):
     )
     result = Influence(only, n_bootstrap=5).evaluate(sae)
     assert "validation" not in result.section.note
-    assert "largest on the same rows, which flatters it" in result.section.note
+    assert "largest change on the same rows, which flatters it" in result.section.note
     assert result.verdict.endswith("; chosen on the same memes.")
 
 
