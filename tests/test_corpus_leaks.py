@@ -245,5 +245,5 @@ def test_contaminated_memes_are_left_out_of_the_splits_and_counted():
 
 
 def test_leaving_out_is_recorded_only_where_it_is_asked_for():
-    assert "exclude_contaminated" not in EvaluateOptions().recorded()
-    assert EvaluateOptions(exclude_contaminated=True).recorded()["exclude_contaminated"] is True
+    assert "exclude_leaks" not in EvaluateOptions().recorded()
+    assert EvaluateOptions(exclude_leaks=True).recorded()["exclude_leaks"] is True

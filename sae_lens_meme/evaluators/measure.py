@@ -116,7 +116,7 @@ def measure(
     memes, other = _opened(embeddings), None if reference is None else _opened(reference)
     chosen = EvaluateOptions(**options)
     chosen.check()
-    memes = memes.without_contaminated() if chosen.exclude_contaminated else memes
+    memes = memes.without_contaminated() if chosen.exclude_leaks else memes
     dictionary = _loaded(sae, chosen) if isinstance(sae, (str, Path)) else _unsigned(require_sae(sae, "sae"), chosen)
     require_same_memes(memes, other)
     hook = chosen.hook or dictionary.cfg.metadata.hook_name

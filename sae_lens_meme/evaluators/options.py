@@ -39,7 +39,7 @@ class EvaluateOptions(Options):
     """Folder of an SAE of the same recipe with another seed, for stability; repeat."""
     stability_seeds: Count = 0
     """How many such SAEs to train (each takes as long as 'train'); they are kept."""
-    exclude_contaminated: bool = False
+    exclude_leaks: bool = False
     """Leave out test memes whose group (picture, near picture, caption, template) is also in train or validation, and validation memes whose group is in train."""
     share: Share = 0.5
     """Share of the memes that SAE-V's filter keeps."""
@@ -109,7 +109,7 @@ class EvaluateOptions(Options):
             name: {key: str(value) if isinstance(value, Path) else value for key, value in given.items()}
             for name, given in self.evaluators.items()
         }
-        found |= {"exclude_contaminated": True} if self.exclude_contaminated else {}
+        found |= {"exclude_leaks": True} if self.exclude_leaks else {}
         found |= {"converter": self.converter} if self.converter else {}
         return {**found, "evaluators": self.names(), **({"options": own} if own else {})}
 

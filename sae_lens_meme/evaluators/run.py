@@ -82,7 +82,7 @@ def _evaluate(
 ) -> dict[str, Any]:
     names = options.names()
     dictionary, memes = load_sae(sae, options.hook), Embeddings.load(embeddings)
-    memes = memes.without_contaminated() if options.exclude_contaminated else memes
+    memes = memes.without_contaminated() if options.exclude_leaks else memes
     reference = Embeddings.load(options.reference) if options.reference is not None else None
     require_same_memes(memes, reference)
     others = load_others(options.other_saes or ())
