@@ -40,6 +40,11 @@ class Task:
     def name(self) -> str:
         return self.label.name
 
+    @property
+    def size(self) -> int:
+        """What the time of a fit grows with: rows x classes."""
+        return len(self.train) * len(np.unique(self.label.values[self.train]))
+
 
 def tasks_of(embeddings: Embeddings, names: Sequence[str] | None = None) -> tuple[list[Task], dict[str, str]]:
     """The tasks, and for each label that cannot be one the reason.
@@ -195,7 +200,7 @@ class SharedProbes:
 
     def prepare(self, tasks: Sequence[Task], embeddings: Embeddings, hook: str) -> None:
         """Fit those on the embedding that are not fitted yet, two at a time."""
-        in_threads(lambda task: self.of(task, embeddings, hook), tasks)
+        in_threads(lambda task: self.of(task, embeddings, hook), tasks, cost=lambda task: task.size)
 
     def of(self, task: Task, embeddings: Embeddings, hook: str) -> Probe:
         """On the embedding at `hook` (C = 1): the same for every SAE."""

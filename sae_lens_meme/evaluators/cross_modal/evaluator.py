@@ -105,7 +105,9 @@ class CrossModal(Evaluator):
             *_of_scores(scores),
             *(m for share in self.options.shares for m in self._kept_again(share, latents, scores, weights)),
         ]
-        compared = in_threads(lambda task: compare(task, latents, scores, self.options), tasks)
+        compared = in_threads(
+            lambda task: compare(task, latents, scores, self.options), tasks, cost=lambda task: task.size
+        )
         for task, found in zip(tasks, compared, strict=True):
             measures += self._of_task(task, found)
         measures += [q.AUROC["auroc"](None, f"{task}/all", reason=why) for task, why in skipped.items()]

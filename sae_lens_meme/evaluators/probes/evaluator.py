@@ -91,7 +91,8 @@ class Probes(ReadsProbes, Evaluator):
                 for space, probes in self._probes(task, readers, embeddings, latents, hook)
             ]
 
-        found = {task.name: measures for task, measures in zip(tasks, in_threads(measured, tasks), strict=True)}
+        each = in_threads(measured, tasks, cost=lambda task: task.size)
+        found = {task.name: measures for task, measures in zip(tasks, each, strict=True)}
         apart = Section(
             "Linear probes: AUROC of latents minus that of the embedding, within source",
             "95 %: both probes on the same resampled memes, groups whole; C: inverse penalty of each, chosen on validation "
