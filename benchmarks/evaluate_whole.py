@@ -14,7 +14,7 @@ from typing import Any
 from benchmarks.data import Shape
 from benchmarks.measure import Row, megabytes, waited
 
-GOAL_SECONDS, CORES = 90, 2
+GOAL_SECONDS, CORES = 120, 2
 BEFORE, AFTER = "imports, loading, encoding", "JSON, tables, page, figure"
 
 
