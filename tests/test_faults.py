@@ -208,14 +208,20 @@ def test_a_value_out_of_range_is_one_line_before_any_work(tmp_path: Path, given:
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows sends no SIGINT to one process")
 def test_ctrl_c_in_the_first_moment_prints_no_traceback():
-    """While the imports run."""
-    command = "from sae_lens_meme.__main__ import main; print('go', flush=True); main()"
-    child = subprocess.Popen([sys.executable, "-c", command, "--help"], stdout=-1, stderr=-1, text=True)
-    assert child.stdout is not None
-    assert child.stdout.readline() == "go\n"
-    time.sleep(0.05)
-    child.send_signal(signal.SIGINT)
-    _, said = child.communicate(timeout=120)
+    """While the imports run; where this process ignores SIGINT, as one in the background does, the child does not."""
+    command = (
+        "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
+        "from sae_lens_meme.__main__ import main; print('go', flush=True); main()"
+    )
+    for _ in range(3):  # Python drops an interrupt that strikes within a callback of its own
+        child = subprocess.Popen([sys.executable, "-c", command, "--help"], stdout=-1, stderr=-1, text=True)
+        assert child.stdout is not None
+        assert child.stdout.readline() == "go\n"
+        time.sleep(0.05)
+        child.send_signal(signal.SIGINT)
+        _, said = child.communicate(timeout=120)
+        if child.returncode == 130:
+            break
     assert child.returncode == 130, said
     assert "Traceback" not in said
     assert "interrupted" in said
