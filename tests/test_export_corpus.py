@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from datasets import Image as ImageFeature
 from datasets import load_dataset
+from hub import Hub
 from huggingface_hub import DatasetCard
 from huggingface_hub.errors import LocalTokenNotFoundError
 from PIL import Image
@@ -91,25 +92,6 @@ def test_the_card_warns_and_says_how_to_load(folder: Path):
     assert "**Content warning.**" in card.text
     assert f'load_dataset("{REPO}")' in card.text
     assert "Held-out memes that share something with a train meme" in card.text
-
-
-class Hub:
-    """In place of `HfApi`."""
-
-    def __init__(self, error: Exception | None = None):
-        self.error, self.created, self.sent = error, {}, {}
-
-    def __call__(self, token: str | None = None) -> Hub:
-        return self
-
-    def create_repo(self, repo: str, **given: Any) -> str:
-        if self.error:
-            raise self.error
-        self.created = {"repo": repo, **given}
-        return f"https://huggingface.co/datasets/{repo}"
-
-    def upload_folder(self, **given: Any) -> None:
-        self.sent = given
 
 
 def test_it_is_private_unless_that_is_asked(folder: Path, monkeypatch: pytest.MonkeyPatch):

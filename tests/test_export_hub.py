@@ -12,6 +12,7 @@ import pytest
 import torch
 from datasets import load_from_disk
 from exported import inputs, measured, write_arrays
+from hub import Hub
 from huggingface_hub.errors import EntryNotFoundError, LocalTokenNotFoundError
 from sae_lens import SAE
 from sae_lens.loading import pretrained_sae_loaders
@@ -92,25 +93,6 @@ def test_the_evaluation_and_the_report_come_with_it(run: Path, folder: Path):
         run / "evaluation" / "evaluation.html"
     ).read_bytes()
     assert (folder / "report" / "report.html").read_text() == "<p>report</p>"
-
-
-class Hub:
-    """In place of `HfApi`."""
-
-    def __init__(self, error: Exception | None = None):
-        self.error, self.created, self.sent = error, {}, {}
-
-    def __call__(self, token: str | None = None) -> Hub:
-        return self
-
-    def create_repo(self, repo: str, **given: Any) -> str:
-        if self.error:
-            raise self.error
-        self.created = {"repo": repo, **given}
-        return f"https://huggingface.co/{repo}"
-
-    def upload_folder(self, **given: Any) -> None:
-        self.sent = given
 
 
 def test_it_is_private_unless_that_is_asked(folder: Path, monkeypatch: pytest.MonkeyPatch):
