@@ -132,29 +132,29 @@ def _topk(start, stop, hidden_pre, bits, values, indices):
         n_groups //= 2
     largest, kept_bits, kept = np.empty(n_groups, np.int32), np.empty(d_sae, np.int32), np.empty(d_sae, np.int64)
     for row in range(start, stop):
-        largest[:] = bits[row, :n_groups]
         undefined = False
+        for latent in range(d_sae):
+            undefined |= hidden_pre[row, latent] != hidden_pre[row, latent]
+        for j in range(n_groups):
+            largest[j] = bits[row, j]
         for first in range(n_groups, d_sae, n_groups):
             group = bits[row, first : first + n_groups]
             for j in range(n_groups):
                 largest[j] = group[j] if group[j] > largest[j] else largest[j]
-        for latent in range(d_sae):
-            undefined |= hidden_pre[row, latent] != hidden_pre[row, latent]
-        least = _kth_largest(largest, k)  # k groups hold one that is as large
-        n = 0
+        least, n = _kth_largest(largest, k), 0  # k groups hold one that is as large
         for j in range(n_groups):
             if largest[j] >= least:
                 for latent in range(j, d_sae, n_groups):
                     kept_bits[n], kept[n] = bits[row, latent], latent
                     n += bits[row, latent] >= least
-        least = _kth_largest(kept_bits[:n], k)
-        found = 0
-        for equal in (False, True):
-            for i in range(n):
-                if found < k and (kept_bits[i] == least if equal else kept_bits[i] > least):
-                    indices[row, found], values[row, found] = kept[i], hidden_pre[row, kept[i]]
-                    found += 1
-        indices[row, found:], values[row, found:] = 0, 0
+        least, found = _kth_largest(kept_bits[:n], k), 0
+        for i in range(2 * n):  # those above the k-th first: of those equal to it not all may have a place
+            if found < k and (kept_bits[i] > least if i < n else kept_bits[i - n] == least):
+                latent = kept[i % n]
+                indices[row, found], values[row, found] = latent, hidden_pre[row, latent]
+                found += 1
+        for j in range(found, k):
+            indices[row, j], values[row, j] = 0, 0
         if undefined:
             values[row, 0] = np.nan
 
@@ -178,7 +178,8 @@ def _decode(start, stop, values, indices, W_dec, b_dec, target, sae_out, residua
     """Reconstructions, and while their rows of W_dec are in the cache the slope of half the squared error by latent."""
     for row in range(start, stop):
         out, rest = sae_out[row], residual[row]
-        out[:] = b_dec
+        for i in range(len(out)):
+            out[i] = b_dec[i]
         _add_rows(out, values[row], indices[row], W_dec)
         error = np.float32(0)
         for i in range(len(out)):
