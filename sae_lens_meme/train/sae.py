@@ -18,10 +18,10 @@ from torch import Tensor, nn
 from sae_lens_meme.errors import ConfigError
 from sae_lens_meme.hooks.saelens import teach_load_model
 from sae_lens_meme.train.cpu import topk_step
+from sae_lens_meme.train.kept import KeptLatents
 from sae_lens_meme.train.kernels import sparse_decode, topk_encode
 
 ARCHITECTURE = "meme_topk"
-_DENSE = (1024, 2**22)  # a batch of fewer rows and numbers is faster dense in SAELens' firing statistics
 
 
 @dataclass
@@ -140,7 +140,7 @@ class MemeTopKTrainingSAE(TopKTrainingSAE):
         losses = {"mse_loss": mse}
         if self.cfg.aux_loss_coefficient:
             losses["auxiliary_reconstruction_loss"] = self._aux_loss(step_input, sae_in, sae_out)
-        feature_acts = _feature_acts(values.detach(), indices, self.cfg.d_sae)
+        feature_acts = KeptLatents(values.detach(), indices, self.cfg.d_sae)
         return TrainStepOutput(
             sae_in=step_input.sae_in,
             sae_out=sae_out,
@@ -179,16 +179,6 @@ def register() -> None:
     teach_load_model()
     if ARCHITECTURE not in SAE_TRAINING_CLASS_REGISTRY:
         register_sae_training_class(ARCHITECTURE, MemeTopKTrainingSAE, MemeTopKTrainingSAEConfig)
-
-
-def _feature_acts(values: Tensor, indices: Tensor, d_sae: int) -> Tensor:
-    """Latents [batch, d_sae] for SAELens' statistics, dense or sparse, whichever is faster there."""
-    small = len(values) < _DENSE[0] and len(values) * d_sae < _DENSE[1]
-    if small or not values.is_cpu:
-        return values.new_zeros(len(values), d_sae).scatter_(-1, indices, values)
-    rows = torch.arange(len(values)).repeat_interleave(values.shape[1])
-    coordinates = torch.stack([rows, indices.flatten()])
-    return torch.sparse_coo_tensor(coordinates, values.flatten(), (len(values), d_sae), check_invariants=False)
 
 
 def _element_mean_loss(sae_out: Tensor, sae_in: Tensor) -> Tensor:
