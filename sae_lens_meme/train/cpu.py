@@ -44,6 +44,11 @@ def topk_step(
     return loss, sae_out, values, indices
 
 
+def clamp_rows(W: Float[Tensor, "rows columns"]) -> None:
+    """Divide each row whose norm is above 1 by its norm."""
+    _in_parts(_clamp, _even(len(W)), W.detach().numpy())
+
+
 class _TopKStep(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, sae_in: Tensor, target: Tensor, W_enc: Tensor, b_enc: Tensor, W_dec: Tensor, b_dec: Tensor, k: int) -> tuple[Tensor, ...]:  # fmt: skip
@@ -215,16 +220,19 @@ def _by_latent(values, indices, slopes, scale, d_sae):
 
 @njit(nogil=True, fastmath=_ALIKE)
 def _gradients(start, stop, ends, rows, of_decoder, of_encoder, residual, sae_in, grad_W_dec, grad_W_enc, grad_b_enc):
-    """Those of latents from `start` to `stop`, zero where one never fired."""
+    """Those of latents from `start` to `stop`, zero where one never fired; one table of vectors in the cache at a time."""
+    for latent in range(start, stop):
+        pairs = slice(ends[latent], ends[latent + 1])
+        grad_W_dec[latent] = 0
+        _add_rows(grad_W_dec[latent], of_decoder[pairs], rows[pairs], residual)
     tile = np.empty((_TILE, sae_in.shape[1]), np.float32)
     for first in range(start, stop, _TILE):
         n = min(_TILE, stop - first)
         for j in range(n):
-            latent, pairs = first + j, slice(ends[first + j], ends[first + j + 1])
-            grad_W_dec[latent], tile[j] = 0, 0
-            _add_rows(grad_W_dec[latent], of_decoder[pairs], rows[pairs], residual)
+            pairs = slice(ends[first + j], ends[first + j + 1])
+            tile[j] = 0
             _add_rows(tile[j], of_encoder[pairs], rows[pairs], sae_in)
-            grad_b_enc[latent] = of_encoder[pairs].sum()
+            grad_b_enc[first + j] = of_encoder[pairs].sum()
         for i in range(sae_in.shape[1]):
             for j in range(n):
                 grad_W_enc[i, first + j] = tile[j, i]
@@ -243,3 +251,15 @@ def _add_rows(out, weights, rows, table):
         weight, row = weights[j], table[rows[j]]
         for i in range(len(out)):
             out[i] += weight * row[i]
+
+
+@njit(nogil=True, fastmath=_ALIKE)
+def _clamp(start, stop, W):
+    for row in range(start, stop):
+        vector, square = W[row], np.float32(0)
+        for i in range(len(vector)):
+            square += vector[i] * vector[i]
+        if square > 1:
+            norm = np.sqrt(square)
+            for i in range(len(vector)):
+                vector[i] /= norm

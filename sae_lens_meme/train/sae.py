@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from sae_lens_meme.errors import ConfigError
 from sae_lens_meme.hooks.saelens import teach_load_model
-from sae_lens_meme.train.cpu import topk_step
+from sae_lens_meme.train.cpu import clamp_rows, topk_step
 from sae_lens_meme.train.kept import KeptLatents
 from sae_lens_meme.train.kernels import sparse_decode, topk_encode
 
@@ -187,7 +187,9 @@ def _element_mean_loss(sae_out: Tensor, sae_in: Tensor) -> Tensor:
 
 
 def _constrain(W_dec: Tensor, decoder_norm: str) -> Tensor:
-    if decoder_norm != "none":
+    if decoder_norm == "clamp" and W_dec.is_cpu and W_dec.dtype == torch.float32:
+        clamp_rows(W_dec)
+    elif decoder_norm != "none":
         smallest = 1.0 if decoder_norm == "clamp" else 1e-8
         W_dec.div_(W_dec.norm(dim=-1, keepdim=True).clamp(min=smallest))
     return W_dec
