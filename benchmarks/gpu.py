@@ -22,7 +22,7 @@ from unittest.mock import patch
 import torch
 
 Measured = dict[str, Any]
-CHANGE_S = 45
+CHANGE_S = 30
 """Attribution stops after so many seconds and is extrapolated by memes."""
 
 
@@ -117,14 +117,16 @@ def embedding(machine: Machine) -> Iterator[Measured]:
     with tempfile.TemporaryDirectory() as folder:
         corpus = _corpus(Path(folder), 16 if machine.quick else 256)
         rows = load_rows(corpus)
-        rows = concatenate_datasets([rows] * (2 if machine.quick else 24))
+        rows = concatenate_datasets([rows] * (2 if machine.quick else 12))
         for dtype in (torch.bfloat16,) if machine.quick else (torch.bfloat16, torch.float16):
             for batch in (8,) if machine.quick else (64, 256):
                 encoder = _encoder(machine, dtype, batch)
                 shards = [range(0, len(rows))]
                 done, started = 0, 0.0
                 for part in encoder.run(from_corpus._loader(rows, shards, encoder), lambda n: None):
-                    started, done = (started, done + len(next(iter(part.values())))) if started else (time.perf_counter(), 0)
+                    started, done = (
+                        (started, done + len(next(iter(part.values())))) if started else (time.perf_counter(), 0)
+                    )
                 whole = done / (time.perf_counter() - started)  # without the start of the workers
                 pixels, tokens = (p.to(machine.device) for p in next(iter(from_corpus._loader(rows, shards, encoder))))
                 bare = machine.rate(lambda e=encoder, p=pixels, t=tokens: _bare(e, p, t), batch)
@@ -199,9 +201,9 @@ def token_rows(machine: Machine) -> Iterator[Measured]:
 def steering(machine: Machine) -> Iterator[Measured]:
     """Five words of LLaVA-1.5-7B about each picture of a batch: bare, one latent set by its change alone, the SAE spliced in."""
     from sae_lens import StandardSAE, StandardSAEConfig
+    from sae_lens_meme.steer.latents import latent_set
 
     from sae_lens_meme.hooks import HookedVLM
-    from sae_lens_meme.steer.latents import latent_set
 
     llava = _llava(machine)
     batch, width = 2 if machine.quick else 8, llava.config.vision_config.hidden_size
@@ -224,15 +226,21 @@ def steering(machine: Machine) -> Iterator[Measured]:
 def _llava(machine: Machine) -> Any:
     from transformers import CLIPVisionConfig, LlamaConfig, LlavaConfig, LlavaForConditionalGeneration
 
-    config = LlavaConfig()  # the 7B model's sizes
+    config = LlavaConfig(
+        text_config=LlamaConfig(vocab_size=32_064, max_position_embeddings=4_096)
+    )  # the 7B model's sizes
     if machine.quick:
         vision = CLIPVisionConfig(
-            hidden_size=32, intermediate_size=64, num_hidden_layers=4, num_attention_heads=2, image_size=28, patch_size=14
+            hidden_size=32,
+            intermediate_size=64,
+            num_hidden_layers=4,
+            num_attention_heads=2,
+            image_size=28,
+            patch_size=14,
         )
-        text = LlamaConfig(
-            *(128, 32, 64, 2, 2), num_key_value_heads=2, max_position_embeddings=256, pad_token_id=0
-        )  # fmt: skip
-        config = LlavaConfig(vision, text, image_token_index=99)
+        small: Any = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2}
+        text = LlamaConfig(vocab_size=128, **small)
+        config = LlavaConfig(vision_config=vision, text_config=text, image_token_index=99)
     before = torch.get_default_dtype()
     torch.set_default_dtype(torch.bfloat16)
     try:

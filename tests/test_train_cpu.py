@@ -69,8 +69,10 @@ def test_an_undefined_latent_makes_the_loss_undefined(bad: float):
 
 
 def test_the_same_bytes_with_any_number_of_threads(monkeypatch: pytest.MonkeyPatch):
-    exact = lambda x, W, b: (x.double() @ W.double() + b).float()  # noqa: E731: the library's product may differ
-    monkeypatch.setattr("sae_lens_meme.train.cpu._product", exact)
+    def exact(x: torch.Tensor, W: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+        return (x.double() @ W.double() + b).float()
+
+    monkeypatch.setattr("sae_lens_meme.train.cpu._product", exact)  # the library's may differ in the last bit
     found = []
     threads = torch.get_num_threads()
     try:
