@@ -116,10 +116,10 @@ class Scorer:
 
     def score(self, setting: Setting, saes: dict[int, Any]) -> tuple[Scored, Any]:
         """The SAEs of one setting by seed; and the latents of the first."""
-        runs, first = [], None
+        runs: list[Run] = []
+        first = encode(next(iter(saes.values())), self.memes, self.hook)
         for seed, sae in saes.items():
-            latents = encode(sae, self.memes, self.hook)
-            first = first if first is not None else latents
+            latents = encode(sae, self.memes, self.hook) if runs else first
             units = of_dictionary("sae", sae, latents, self._moments)
             draws = {part: measure(units) for part, measure in self.yardsticks.items()}
             runs.append(Run(seed, self._numbers(sae, latents), draws, self._directions(sae, latents)))

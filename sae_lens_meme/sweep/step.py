@@ -44,8 +44,8 @@ class Sweep:
         """Raises StorageError if the folder is not a finished sweep."""
         read_finished(folder, STEP)
         folder = Path(folder)
-        tables = (pd.read_parquet(folder / name) for name in (SETTINGS, TABLE))
-        return cls(folder, *tables, read_json(folder / CONTENT))
+        settings, runs = pd.read_parquet(folder / SETTINGS), pd.read_parquet(folder / TABLE)
+        return cls(folder, settings, runs, read_json(folder / CONTENT))
 
 
 def sweep(
