@@ -44,6 +44,7 @@ def ray_engine(options: ClusterOptions, make_worker: MakeWorker) -> Iterator[Ray
 
 def _imported() -> Any:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # it would ask in the terminal, and tell others
+    os.environ.setdefault("RAY_IGNORE_UNHANDLED_ERRORS", "1")  # what is not asked for any more is no news
     try:
         import ray
     except ImportError:
@@ -87,8 +88,9 @@ class Actor:
 
 
 def _hardware() -> str:
-    import torch
-
+    torch: Any = sys.modules.get("torch")  # a worker that has not imported it does not compute with it
+    if torch is None:
+        return platform.machine()
     if torch.cuda.is_available():
         return torch.cuda.get_device_name()
     return f"{platform.machine()} {torch.backends.cpu.get_cpu_capability()}"
@@ -113,6 +115,7 @@ class RayEngine:
         self._class = ray.remote(Actor).options(num_gpus=1 if gpus else 0, num_cpus=1)
         self._make_worker, self._first = make_worker, {}
         self._hardware: set[str] = set()
+        self._in_a_row = 0
         self.idle: list[Any] = []
         self.loading: dict[Any, Any] = {}
         for _ in range(self.n):
@@ -141,8 +144,6 @@ class RayEngine:
             return
         self._compare(told)
         self.idle.append(actor)
-
-    _in_a_row = 0
 
     def died(self) -> None:
         self._in_a_row += 1
@@ -251,7 +252,7 @@ def _cause(error: Any) -> BaseException:
 
 
 def _told(error: BaseException) -> str:
-    text = " ".join(str(error).split())[:200]
+    text = " ".join(str(error).split()).partition(" traceback:")[0][:200]
     return text if isinstance(error, MemeError) else f"{type(error).__name__}: {text}"
 
 

@@ -6,10 +6,11 @@ from typing import Annotated, ClassVar
 
 from pydantic import Field
 
-from sae_lens_meme.options import Count, File, Options, Positive
+from sae_lens_meme.engines import EngineOptions
+from sae_lens_meme.options import Count, File, Positive
 
 
-class SweepOptions(Options):
+class SweepOptions(EngineOptions):
     """Which SAEs are trained, and how they are compared."""
 
     section: ClassVar[str] = "sweep"

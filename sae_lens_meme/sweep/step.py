@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pandas as pd
 
 from sae_lens_meme.embeddings import Embeddings
-from sae_lens_meme.errors import ConfigError, DataError
+from sae_lens_meme.engines import Engine, MakeWorker, engine_of
+from sae_lens_meme.errors import ConfigError, DataError, ShardError
 from sae_lens_meme.evaluators.contest.targets import Key
 from sae_lens_meme.planted import read_answer_key
 from sae_lens_meme.progress import progress_bar
@@ -21,7 +22,7 @@ from sae_lens_meme.sweep.findings import Findings
 from sae_lens_meme.sweep.grid import Setting, settings_of
 from sae_lens_meme.sweep.options import SweepOptions
 from sae_lens_meme.sweep.scores import Scored, Scorer
-from sae_lens_meme.train import TrainConfig, load_train_config, train
+from sae_lens_meme.train import TrainConfig, load_sae, load_train_config, train
 
 STEP, RUNS = "sweep", "runs"
 CONTENT, SETTINGS, TABLE, FIGURE = "sweep.json", "settings.parquet", "runs.parquet", "sweep"
@@ -82,7 +83,8 @@ def sweep(
     scorer = Scorer(memes, plan.hook, Key(key.factors, key.kinds) if key else None, options.bootstrap)
     with StepFolder(out, STEP, _fingerprint(plan, options, memes), overwrite=overwrite, keep=(RUNS,)) as folder:
         if not folder.complete:
-            scored = list(_scored(plan, memes, folder.home / RUNS, scorer, overwrite, progress))
+            with engine_of(options.engine, options, _maker(memes, options, overwrite)) as engine:
+                scored = list(_scored(plan, engine, folder.home / RUNS, scorer, progress))
             _write(folder, Findings([one for one, _ in scored], scorer.neurons(scored[0][1]), scorer.yardsticks))
     return Sweep.load(out)
 
@@ -104,6 +106,13 @@ class _Plan:
         if first.recipe.hook_names or len({next(iter(config.hooks.values())) for _, config in configs}) > 1:
             raise ConfigError("sweep: the SAEs of a sweep read one hook; give hook_name, not hook_names or several")
         return cls(configs, range(first.seed, first.seed + options.seeds))
+
+    def tasks(self, runs: Path) -> list[_Task]:
+        return [
+            _Task(TrainConfig({**config.section, "seed": seed}, config.recipe), runs / setting.folder / f"seed_{seed}")
+            for setting, config in self.configs
+            for seed in self.seeds
+        ]
 
     @property
     def hook(self) -> str:
@@ -129,25 +138,57 @@ def _fingerprint(plan: _Plan, options: SweepOptions, memes: Embeddings) -> dict[
     }
 
 
-def _scored(
-    plan: _Plan, memes: Embeddings, runs: Path, scorer: Scorer, overwrite: bool, progress: bool
-) -> Iterator[tuple[Scored, Any]]:
-    """Setting by setting, each measured when its last SAE is trained."""
-    with progress_bar("sweep", len(plan.configs) * len(plan.seeds), unit="SAEs", show=progress) as advance:
-        for setting, config in plan.configs:
-            saes = {}
+def _maker(memes: Embeddings, options: SweepOptions, overwrite: bool) -> MakeWorker:
+    if options.engine == "local":
+        return lambda: _Trainer(memes, overwrite)
+    if memes.path is None:
+        raise ConfigError(f"sweep: engine {options.engine} reads embeddings from a folder; give the result of embed")
+    return partial(_Trainer, memes.path.absolute(), overwrite)
+
+
+class _Task(NamedTuple):
+    """An SAE, and the folder of its own."""
+
+    config: TrainConfig
+    out: Path
+
+
+class _Trainer:
+    """Trains one SAE after the other."""
+
+    def __init__(self, embeddings: Embeddings | Path, overwrite: bool):
+        self._memes = embeddings if isinstance(embeddings, Embeddings) else Embeddings.load(embeddings)
+        self._overwrite, self.facts = overwrite, {"embeddings": self._memes.fingerprint}
+
+    def __call__(self, tasks: Iterable[_Task], advance: Callable[[int], None]) -> Iterator[None]:
+        for config, out in tasks:
+            train(config, out=out, embeddings=self._memes, overwrite=self._overwrite, progress=False)
+            advance(1)
+            yield
+
+
+def _scored(plan: _Plan, engine: Engine, runs: Path, scorer: Scorer, progress: bool) -> Iterator[tuple[Scored, Any]]:
+    """Setting by setting, each measured when its last SAE is trained.
+
+    Raises:
+        ShardError: SAEs that no worker could train, all of them named; the others are trained.
+    """
+    tasks = plan.tasks(runs.absolute())
+    failed: list[str] = []
+    with progress_bar("sweep", len(tasks), unit="SAEs", show=progress) as advance:
+        trained = engine.map_shards(tasks, advance, lambda task: 1)
+        for setting, _ in plan.configs:
             for seed in plan.seeds:
                 advance(0, f"{setting.name} seed={seed}")
-                seeded = TrainConfig({**config.section, "seed": seed}, config.recipe)
-                saes[seed] = train(
-                    *(seeded,),
-                    out=runs / setting.folder / f"seed_{seed}",
-                    embeddings=memes,
-                    overwrite=overwrite,
-                    progress=False,
-                )
-                advance(1)
-            yield scorer.score(setting, saes)
+                try:
+                    next(trained)
+                except ShardError as error:
+                    failed.append(f"{setting.name} seed={seed} {error}")
+            if not failed:
+                folder = runs / setting.folder
+                yield scorer.score(setting, {seed: load_sae(folder / f"seed_{seed}") for seed in plan.seeds})
+    if failed:
+        raise ShardError(f"sweep: {len(failed)} of {len(tasks)} SAEs could not be trained ({'; '.join(failed)})")
 
 
 def _write(folder: StepFolder, findings: Findings) -> None:
