@@ -5,7 +5,10 @@ from __future__ import annotations
 import ast
 import random
 import re
+import signal
+import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -170,3 +173,22 @@ def test_a_sweep_on_two_workers_gives_the_bytes_of_one_process(cluster: Any, mem
     sweep(recipe, out=tmp_path / "here", **asked)
     sweep(recipe, out=tmp_path / "there", engine="ray", actors=2, **asked)
     assert contents(tmp_path / "there") == contents(tmp_path / "here")
+
+
+@pytest.mark.slow
+def test_a_killed_driver_resumes_at_the_missing_shards(memes: Path, tmp_path: Path):
+    """It starts a cluster of its own, which dies with it."""
+    pytest.importorskip("ray", reason="ray is not installed; pip install 'sae-lens-meme[ray]'")
+    asked = ["embed", str(memes / "corpus"), "--model", "demo-encoder", "--device", "cpu", "--batch-size", "8"]
+    command = [sys.executable, "-m", "sae_lens_meme.cli", *asked, "--out", str(tmp_path / "e")]
+    command += ["--engine", "ray", "--actors", "1", "--address", "local"]
+    driver = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.DEVNULL)
+    while driver.poll() is None and not (first := sorted((tmp_path / "e").glob("data-00000-of-*.arrow"))):
+        time.sleep(0.05)
+    driver.kill()
+    assert driver.wait() == -signal.SIGKILL
+    written = first[0].stat().st_mtime_ns
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert first[0].stat().st_mtime_ns == written, "the finished shard was not made again"
+    assert contents(tmp_path / "e") == contents(memes / "embeddings")
