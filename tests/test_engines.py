@@ -26,6 +26,7 @@ from sae_lens_meme.embed import embed_corpus
 from sae_lens_meme.engines import ClusterOptions, engine_of
 from sae_lens_meme.errors import ConfigError, ShardError, StorageError
 from sae_lens_meme.ocr import read_captions
+from sae_lens_meme.planted import write_planted_vectors
 from sae_lens_meme.shards import write_dataset
 from sae_lens_meme.storage import StepFolder, read_finished
 from sae_lens_meme.sweep import sweep
@@ -160,6 +161,7 @@ def test_ocr_on_two_workers_gives_the_bytes_of_one_process(cluster: Any, memes: 
     (tmp_path / "memes").mkdir()
     for i, image in enumerate(rows["image"]):
         image.save(tmp_path / "memes" / f"{i}.png")
+    (tmp_path / "memes/metadata.csv").write_text("file_name\n" + "".join(f"{i}.png\n" for i in range(70)))
     build_corpus(tmp_path / "corpus", folder=tmp_path / "memes", progress=False)
     read_captions(tmp_path / "corpus", tmp_path / "here", progress=False)
     read_captions(tmp_path / "corpus", tmp_path / "there", run_on="ray", actors=2, progress=False)
@@ -167,9 +169,10 @@ def test_ocr_on_two_workers_gives_the_bytes_of_one_process(cluster: Any, memes: 
 
 
 @pytest.mark.slow
-def test_a_sweep_on_two_workers_gives_the_bytes_of_one_process(cluster: Any, memes: Path, tmp_path: Path):
+def test_a_sweep_on_two_workers_gives_the_bytes_of_one_process(cluster: Any, tmp_path: Path):
+    write_planted_vectors(tmp_path / "v", n_samples=1000, n_factors=24, d_in=16, active=3)
     recipe = {"epochs": 2, "train_batch_size_tokens": 32, "sae": {"d_sae": 16, "k": 4}}
-    asked: dict[str, Any] = {"embeddings": memes / "embeddings", "grid": ["sae.k=1,4"], "seeds": 2, "progress": False}
+    asked: dict[str, Any] = {"embeddings": tmp_path / "v", "grid": ["sae.k=1,4"], "seeds": 2, "progress": False}
     sweep(recipe, out=tmp_path / "here", **asked)
     sweep(recipe, out=tmp_path / "there", engine="ray", actors=2, **asked)
     assert contents(tmp_path / "there") == contents(tmp_path / "here")

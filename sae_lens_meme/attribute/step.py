@@ -25,7 +25,7 @@ from sae_lens_meme.evaluators.rows import measured_rows
 from sae_lens_meme.evaluators.run import load_sae, sae_weights
 from sae_lens_meme.progress import progress_bar
 from sae_lens_meme.shards import shard_names, write_dataset
-from sae_lens_meme.storage import MANIFEST, StepFolder, read_finished, sha256_file, sha256_json
+from sae_lens_meme.storage import MANIFEST, StepFolder, fetched, read_finished, sha256_file, sha256_json
 
 BLOCK = 64
 """Memes a shard."""
@@ -110,8 +110,8 @@ class _Worker:
         self._attributor = Attributor(dictionary, hook, encoder, memes, options.pairs, options.batch_size)
         self.facts = {
             "sae": sae_weights(sae),
-            "embeddings": sha256_file(embeddings / MANIFEST),
-            "corpus": sha256_file(corpus / MANIFEST),
+            "embeddings": sha256_file(fetched(embeddings) / MANIFEST),
+            "corpus": sha256_file(fetched(corpus) / MANIFEST),
             "encoder": encoder.facts,
             "view": view_of(encoder),
         }

@@ -26,7 +26,7 @@ from sae_lens_meme.labels import NOT_LABELS
 from sae_lens_meme.ocr import Captions
 from sae_lens_meme.progress import progress_bar
 from sae_lens_meme.shards import shard_names, write_dataset
-from sae_lens_meme.storage import StepFolder, read_finished, sha256_file, sha256_json
+from sae_lens_meme.storage import StepFolder, read_finished, sha256_file, sha256_json, url_of
 
 SHARD_BATCHES = 16
 FUSED_SHARD = 4096
@@ -61,6 +61,8 @@ def embed_corpus(
         raise ConfigError(
             f"heads {str(options.heads)!r} belong to fusion memeclip; pass --fusion memeclip or leave them out"
         )
+    if options.fusion == "memeclip" and url_of(out) is not None:
+        raise ConfigError(f"{out}: fusion memeclip writes to a folder of this machine only; choose a local --out")
     read_finished(corpus, "corpus")
     if options.fusion == "clip":
         return _embed_towers(corpus, out, options, overwrite, progress)

@@ -20,7 +20,7 @@ from sae_lens_meme.ocr.options import OcrOptions
 from sae_lens_meme.ocr.words import Word, words_of
 from sae_lens_meme.progress import progress_bar
 from sae_lens_meme.shards import shard_names, write_dataset
-from sae_lens_meme.storage import MANIFEST, StepFolder, open_dataset, read_finished, sha256_file, sha256_json
+from sae_lens_meme.storage import MANIFEST, StepFolder, fetched, open_dataset, read_finished, sha256_file, sha256_json
 
 STEP, ORIGIN = "ocr", "ocr"
 SHARD = 64
@@ -171,7 +171,7 @@ class _Worker:
 
     def __init__(self, corpus: Path, options: OcrOptions):
         engine = [options.engine, find(options.engine).version]
-        self.facts = {"engine": engine, "corpus": sha256_file(corpus / MANIFEST)}
+        self.facts = {"engine": engine, "corpus": sha256_file(fetched(corpus) / MANIFEST)}
         self._engine, self._known = options.engine, _known(options.reuse, engine)
         self._opened = Pictures(load_rows(corpus))
 

@@ -19,6 +19,7 @@ from sae_lens_meme.storage.manifest import (
     read_manifest,
     verify,
 )
+from sae_lens_meme.storage.stores import fetched, url_of
 
 __all__ = [
     "LOCK",
@@ -28,6 +29,7 @@ __all__ = [
     "VERIFY",
     "StepFolder",
     "atomic_file",
+    "fetched",
     "open_dataset",
     "read_finished",
     "read_json",
@@ -36,6 +38,7 @@ __all__ = [
     "sha256_json",
     "sync",
     "to_json",
+    "url_of",
     "verify",
     "write_text",
 ]

@@ -41,8 +41,13 @@ def write_text(path: str | Path, text: str) -> None:
 
 
 def read_json(path: str | Path) -> Any:
+    return parse_json(Path(path).read_bytes(), path)
+
+
+def parse_json(text: bytes, path: str | Path) -> Any:
+    """The value of a UTF-8 text that was read from `path`."""
     try:
-        return json.loads(Path(path).read_text(encoding="utf-8"))
+        return json.loads(text.decode("utf-8"))
     except (ValueError, RecursionError) as error:
         raise StorageError(f"{path}: is not valid JSON ({error}); restore it or run the step again") from None
 

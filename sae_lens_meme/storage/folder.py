@@ -29,6 +29,7 @@ from sae_lens_meme.storage.files import (
     write_text,
 )
 from sae_lens_meme.storage.manifest import MANIFEST, SCHEMA, SUCCESS, read_manifest
+from sae_lens_meme.storage.stores import url_of
 
 LOCK, REPLACING = ".lock", ".replacing"
 
@@ -37,7 +38,7 @@ class StepFolder:
     """One step's result. Use it as a context manager: it holds the folder's lock.
 
     Args:
-        path: the folder; it is made if it is not there.
+        path: the folder; it is made if it is not there. Of some steps also one in an object store, see `in_store`.
         step: the step's name (`corpus`, `embed`, `train`, `evaluate`).
         fingerprint: everything that changes a number of the result (JSON values).
         overwrite: replace a result of this step with another fingerprint instead of refusing it. It stays until the new one
@@ -51,6 +52,14 @@ class StepFolder:
     Raises:
         StorageError: another process holds the folder, it holds a different result, or the disk is full.
     """
+
+    def __new__(cls, path: str | Path, *_: Any, **__: Any) -> StepFolder:
+        """One in an object store where `path` is the address of a folder there."""
+        if cls is StepFolder and url_of(path) is not None:
+            from sae_lens_meme.storage.in_store import InStore
+
+            cls = InStore
+        return super().__new__(cls)
 
     def __init__(
         self,
@@ -171,7 +180,7 @@ class StepFolder:
             self._save_manifest({})  # from now on the folder is known as ours, whatever happens
             return
         earlier = read_manifest(self.home)
-        difference = _first_difference(earlier["fingerprint"], self.fingerprint)
+        difference = first_difference(earlier["fingerprint"], self.fingerprint)
         if earlier["step"] != self.step:  # --overwrite was meant for another folder
             raise StorageError(
                 f"{self.home}: holds the result of {earlier['step']!r}, not of {self.step!r}; choose another --out"
@@ -223,11 +232,11 @@ class StepFolder:
         write_text(self.path / MANIFEST, to_json(manifest))
 
 
-def _first_difference(old: dict[str, Any], new: dict[str, Any], parent: str = "") -> str | None:
+def first_difference(old: dict[str, Any], new: dict[str, Any], parent: str = "") -> str | None:
     for key in sorted(old.keys() | new.keys()):
         there, now = old.get(key), new.get(key)
         if isinstance(there, dict) and isinstance(now, dict):
-            if inner := _first_difference(there, now, f"{parent}{key}."):
+            if inner := first_difference(there, now, f"{parent}{key}."):
                 return inner
         elif there != now:
             return f"{parent}{key}: {_short(there)} there, {_short(now)} now"

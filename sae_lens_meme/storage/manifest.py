@@ -8,10 +8,10 @@ from typing import Any
 
 from sae_lens_meme.errors import StorageError
 from sae_lens_meme.storage.files import read_json, sha256_file
+from sae_lens_meme.storage.stores import MANIFEST, SUCCESS, fetched
 
 SCHEMA = 1
 VERIFY = "SAE_LENS_MEME_VERIFY"
-MANIFEST, SUCCESS = "manifest.json", "_SUCCESS"
 _PARTS = {"step": str, "fingerprint": dict, "files": dict, "facts": dict}
 
 
@@ -45,6 +45,7 @@ def read_manifest(folder: str | Path, step: str | None = None) -> dict[str, Any]
 
 def read_finished(folder: str | Path, step: str) -> dict[str, Any]:
     """Like `read_manifest`, but the step must have ended, and its files are as it wrote them."""
+    folder = fetched(folder)
     manifest = read_manifest(folder, step)
     if not (Path(folder) / SUCCESS).exists():
         raise StorageError(f"{folder}: the {step} step was interrupted; run it again to finish it")
@@ -90,6 +91,7 @@ def open_dataset(folder: str | Path) -> Any:
     """
     from datasets import DatasetDict, load_from_disk
 
+    folder = fetched(folder)
     verify(folder)
     try:
         dataset = load_from_disk(str(folder))
