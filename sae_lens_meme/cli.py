@@ -411,10 +411,17 @@ def main() -> None:
         typer.echo(f"error: not enough memory ({_one_line(error) or 'no more could be had'})", err=True)
         sys.exit(2)
     except Exception as error:
-        if not hasattr(error, "show"):  # not typer's own usage errors
+        if not hasattr(error, "format_message"):  # not typer's own usage errors
             raise
-        error.show()  # type: ignore[attr-defined]
+        typer.echo(f"error: {_of_usage(error)}", err=True)
         sys.exit(2)
+
+
+def _of_usage(error: Any) -> str:
+    """What typer says of a wrong flag or value, and where the right ones stand."""
+    said = " ".join(error.format_message().split()).replace("Value error, ", "").rstrip(".")
+    context = getattr(error, "ctx", None)
+    return said if context is None else f"{said}; see {context.command_path} --help"
 
 
 if __name__ == "__main__":
