@@ -421,7 +421,8 @@ def _of_usage(error: Any) -> str:
     """What typer says of a wrong flag or value, and where the right ones stand."""
     said = " ".join(error.format_message().split()).replace("Value error, ", "").rstrip(".")
     context = getattr(error, "ctx", None)
-    return said if context is None else f"{said}; see {context.command_path} --help"
+    command = f" {context.info_name}" if context is not None and context.parent is not None else ""
+    return f"{said}; see sae-lens-meme{command} --help"
 
 
 if __name__ == "__main__":
