@@ -22,7 +22,6 @@ from sae_lens_meme.planted import write_planted_vectors
 from sae_lens_meme.sweep import Sweep, step, sweep
 from sae_lens_meme.sweep.figure import pareto
 from sae_lens_meme.sweep.grid import settings_of
-from sae_lens_meme.sweep.scores import Mean
 from sae_lens_meme.sweep.yardstick import Yardstick, without_test
 
 RECIPE = {"epochs": 8, "train_batch_size_tokens": 128, "lr": 4.0e-3, "n_checkpoints": 0, "sae": {"d_sae": 48, "k": 1}}
@@ -200,12 +199,6 @@ def test_settings_are_every_combination_with_names_that_folders_can_have():
 
 def test_the_front_is_what_nothing_beats_in_both():
     assert pareto([(4, 0.5), (8, 0.4), (8, 0.7), (16, 0.7), (2, 0.1), (32, np.nan)]) == [(2, 0.1), (4, 0.5), (8, 0.7)]
-
-
-def test_an_interval_that_holds_zero_decides_nothing():
-    assert Mean(0.1, -0.1, 0.2).sign == 0
-    assert Mean(0.1, 0.05, 0.2).sign == 1
-    assert Mean(-0.1, np.nan, np.nan).sign == -1
 
 
 def test_the_command_prints_the_table_and_the_sentence(

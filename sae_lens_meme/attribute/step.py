@@ -18,7 +18,7 @@ from sae_lens_meme.corpus import caption_of, load_rows
 from sae_lens_meme.corpus.opened import Pictures
 from sae_lens_meme.embed.encoder import Encoder, require_model
 from sae_lens_meme.embeddings import Embeddings
-from sae_lens_meme.engines import Engine, engine_of
+from sae_lens_meme.engines import ShardEngine, engine_of
 from sae_lens_meme.errors import DataError
 from sae_lens_meme.evaluators.latents import encode, hook_of
 from sae_lens_meme.evaluators.rows import measured_rows
@@ -89,7 +89,7 @@ def _chosen(sae: Any, memes: Embeddings, options: AttributeOptions) -> tuple[lis
     return asked, choose_memes(latents, memes, asked, rows, options).sort_values(["row", "latent"], kind="stable")
 
 
-def _write(folder: StepFolder, engine: Engine, chosen: pd.DataFrame, progress: bool) -> None:
+def _write(folder: StepFolder, engine: ShardEngine, chosen: pd.DataFrame, progress: bool) -> None:
     rows = np.unique(chosen["row"])
     blocks = [rows[start : start + BLOCK] for start in range(0, len(rows), BLOCK)]
     missing = [block for name, block in zip(shard_names(len(blocks)), blocks, strict=True) if not folder.has(name)]

@@ -18,7 +18,7 @@ from sae_lens_meme.corpus.opened import Pictures
 from sae_lens_meme.embed.encoder import Encoder
 from sae_lens_meme.embed.options import HEADS, EmbedOptions
 from sae_lens_meme.embeddings import Embeddings, embedding_features, require_finite
-from sae_lens_meme.engines import Engine, engine_of
+from sae_lens_meme.engines import ShardEngine, engine_of
 from sae_lens_meme.errors import ConfigError, ModelError
 from sae_lens_meme.hooks.memeclip import MemeCLIPHeads, fuse
 from sae_lens_meme.hooks.names import FUSED, IMAGE_EMBED, TEXT_EMBED
@@ -94,7 +94,7 @@ def _embed_towers(corpus: Path, out: Path, options: EmbedOptions, overwrite: boo
     return Embeddings.load(out)
 
 
-def _write(folder: StepFolder, engine: Engine, progress: bool) -> None:
+def _write(folder: StepFolder, engine: ShardEngine, progress: bool) -> None:
     facts = engine.facts
     size, n = SHARD_BATCHES * facts["fingerprint"]["batch_size"], facts["finish"]["n_samples"]
     shards = [range(start, min(start + size, n)) for start in range(0, n, size)]

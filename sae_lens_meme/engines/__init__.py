@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any, Literal, Protocol, TypeVar
+from typing import Any, Literal, Protocol
 
 from sae_lens_meme.options import Options, Positive
 
-Task = TypeVar("Task", contravariant=True)
-Result = TypeVar("Result", covariant=True)
 Advance = Callable[[int], None]
 Kind = Literal["local", "ray"]
 NOT_RECORDED = {"engine", "address", "actors"}
@@ -32,22 +30,24 @@ class EngineOptions(ClusterOptions):
     """local: this process. ray: workers of a Ray cluster (pip install "sae-lens-meme[ray]"), which see the same folders."""
 
 
-class Worker(Protocol[Task, Result]):
+class Worker(Protocol):
     """Computes shards one after the other; a shard depends on nothing but its task and `facts`."""
 
-    facts: Mapping[str, Any]
-    """JSON values that decide the bytes, such as a hash of the weights: the same for all workers, or it is an error."""
+    @property
+    def facts(self) -> Mapping[str, Any]:
+        """JSON values that decide the bytes, such as a hash of the weights: the same for all workers, or it is an error."""
+        ...
 
     def __call__(self, tasks: Iterable[Any], advance: Advance) -> Iterator[Any]:
         """One result a task, in their order; `advance(n)` says that n more memes are done."""
         ...
 
 
-MakeWorker = Callable[[], Worker[Any, Any]]
+MakeWorker = Callable[[], Worker]
 """Loads the model, once a worker. Ray sends it to other machines: a `functools.partial` of a class and its arguments."""
 
 
-class Engine(Protocol):
+class ShardEngine(Protocol):
     """Workers that are ready."""
 
     @property
@@ -65,7 +65,7 @@ class Engine(Protocol):
 
 
 @contextmanager
-def engine_of(kind: Kind, cluster: ClusterOptions, make_worker: MakeWorker) -> Iterator[Engine]:
+def engine_of(kind: Kind, cluster: ClusterOptions, make_worker: MakeWorker) -> Iterator[ShardEngine]:
     """The engine that is asked for.
 
     Raises:
@@ -81,7 +81,7 @@ def engine_of(kind: Kind, cluster: ClusterOptions, make_worker: MakeWorker) -> I
 
 
 class _Local:
-    def __init__(self, worker: Worker[Any, Any]):
+    def __init__(self, worker: Worker):
         self._worker = worker
 
     @property

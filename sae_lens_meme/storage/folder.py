@@ -58,7 +58,7 @@ class StepFolder:
         if cls is StepFolder and url_of(path) is not None:
             from sae_lens_meme.storage.in_store import InStore
 
-            cls = InStore
+            return object.__new__(InStore)
         return super().__new__(cls)
 
     def __init__(

@@ -10,7 +10,7 @@ import numpy as np
 
 from sae_lens_meme.figures.style import CYCLE, GREY, INK, SETTINGS, titled, wrapped
 from sae_lens_meme.sweep.findings import Findings
-from sae_lens_meme.sweep.scores import STABLE, TEST, Mean, Scored
+from sae_lens_meme.sweep.scores import STABLE, TEST, ScoredSetting, mean_of
 
 ALONG = "sae.k"
 """Settings that differ in nothing else are joined by a line."""
@@ -39,9 +39,9 @@ def _draw(findings: Findings, axes: Any) -> None:
     front = pareto([(one.number(f"{TEST}_l0"), one.number(variance)) for one in findings.scored])
     axes[0].plot(*zip(*front, strict=True), color=INK, lw=0.8, ls=":", zorder=1, label="Pareto front")
     titled(axes[0], "What is given back", "L0, test memes", "explained variance, z-scored")
-    _scatter(axes[1], findings, lines, lambda one: Mean.of(one.mean(TEST)).value)
+    _scatter(axes[1], findings, lines, lambda one: mean_of(one.mean(TEST)).value)
     for one in findings.scored:
-        x, found = one.number(f"{TEST}_l0"), Mean.of(one.mean(TEST))
+        x, found = one.number(f"{TEST}_l0"), mean_of(one.mean(TEST))
         axes[1].plot([x, x], [found.low, found.high], color=GREY, lw=1, zorder=0)
         axes[1].plot(x, one.random[TEST][0], "x", color=GREY, ms=5)
     axes[1].axhline(findings.neurons[TEST][0], color=GREY, lw=1, ls="--")
@@ -55,7 +55,9 @@ def _draw(findings: Findings, axes: Any) -> None:
     axes[0].legend()
 
 
-def _scatter(axes: Any, findings: Findings, lines: dict[str, list[Scored]], value: Callable[[Scored], float]) -> None:
+def _scatter(
+    axes: Any, findings: Findings, lines: dict[str, list[ScoredSetting]], value: Callable[[ScoredSetting], float]
+) -> None:
     axes.set_xscale("log", base=2)
     axes.xaxis.set_major_formatter("{x:g}")
     for i, (name, line) in enumerate(lines.items()):
@@ -66,8 +68,8 @@ def _scatter(axes: Any, findings: Findings, lines: dict[str, list[Scored]], valu
     axes.plot(chosen.number(f"{TEST}_l0"), value(chosen), "o", ms=12, mfc="none", mec=INK, label="recommended")
 
 
-def _lines(findings: Findings) -> dict[str, list[Scored]]:
-    found: dict[str, list[Scored]] = {}
+def _lines(findings: Findings) -> dict[str, list[ScoredSetting]]:
+    found: dict[str, list[ScoredSetting]] = {}
     for one in findings.scored:
         rest = {key: value for key, value in one.setting.values.items() if key != ALONG}
         found.setdefault(" ".join(f"{key.rpartition('.')[2]}={value}" for key, value in rest.items()), []).append(one)

@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from sae_lens_meme.evaluators.contest.standings import short
+from sae_lens_meme.evaluators.contest.standings import Mean, short
 from sae_lens_meme.evaluators.contest.targets import LABELS
 from sae_lens_meme.evaluators.evidence import tracking
-from sae_lens_meme.sweep.scores import RECONSTRUCTED, STABLE, TEST, VALIDATION, Mean, Scored
+from sae_lens_meme.sweep.scores import RECONSTRUCTED, STABLE, TEST, VALIDATION, ScoredSetting, mean_of
 from sae_lens_meme.sweep.yardstick import Draws, Yardstick
 
 MOST_NAMED = 6
@@ -23,21 +23,21 @@ _VERBS = {"trails": -1, "ties": 0, "beats": 1}
 class Findings:
     """Settings are chosen on validation memes; every number of the sentence is of test memes."""
 
-    scored: Sequence[Scored]
+    scored: Sequence[ScoredSetting]
     neurons: dict[str, Draws]
     yardsticks: dict[str, Yardstick]
 
     @property
-    def chosen(self) -> Scored:
+    def chosen(self) -> ScoredSetting:
         """The best on validation memes; of equal ones the first."""
         return max(self.scored, key=lambda one: one.mean(VALIDATION)[0])
 
     def difference(self, other: Draws) -> Mean:
         """The chosen setting minus another, on the same test memes."""
-        return Mean.of(self.chosen.mean(TEST) - other)
+        return mean_of(self.chosen.mean(TEST) - other)
 
     @property
-    def tied(self) -> list[Scored]:
+    def tied(self) -> list[ScoredSetting]:
         """Other settings that test memes cannot tell from the chosen one, or that are better on these."""
         others = [one for one in self.scored if one is not self.chosen]
         return [one for one in others if self.difference(one.mean(TEST)).sign <= 0]
@@ -45,7 +45,7 @@ class Findings:
     @property
     def recommendation(self) -> str:
         yardstick, chosen = self.yardsticks[TEST], self.chosen
-        found, sd = Mean.of(chosen.mean(TEST)), chosen.seeds_sd(TEST)
+        found, sd = mean_of(chosen.mean(TEST)), chosen.seeds_sd(TEST)
         how = "recovery of" if yardstick.group != LABELS else "one-latent probes of"
         ends = "" if np.isnan(found.low) else f", 95 % {short(found.low)} to {short(found.high)}"
         spread = "" if np.isnan(sd) else f", sd over {len(chosen.runs)} seeds {short(sd)}"
@@ -104,10 +104,10 @@ class Findings:
             ]
         )
 
-    def _row(self, one: Scored) -> dict[str, Any]:
+    def _row(self, one: ScoredSetting) -> dict[str, Any]:
         row: dict[str, Any] = {**_cells(one), "n_seeds": len(one.runs), "chosen": one is self.chosen}
         for part in (VALIDATION, TEST):
-            mean = Mean.of(one.mean(part))
+            mean = mean_of(one.mean(part))
             row |= {
                 f"{part}_headline": mean.value,
                 f"{part}_headline_low": mean.low,
@@ -151,7 +151,7 @@ class Findings:
         }
 
 
-def _cells(one: Scored) -> dict[str, Any]:
+def _cells(one: ScoredSetting) -> dict[str, Any]:
     """The values of a setting; lists and mappings as text, which a column of Parquet holds."""
     cells = one.setting.values.items()
     return {key: value if isinstance(value, (str, int, float, bool)) else str(value) for key, value in cells}

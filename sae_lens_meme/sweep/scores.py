@@ -5,17 +5,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import combinations
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
 from sae_lens_meme.embeddings import Embeddings
+from sae_lens_meme.evaluators.contest.standings import Mean
 from sae_lens_meme.evaluators.contest.targets import Key
 from sae_lens_meme.evaluators.contest.units import of_dictionary, of_directions
 from sae_lens_meme.evaluators.latents import encode
 from sae_lens_meme.evaluators.reconstruction import Reconstruction
 from sae_lens_meme.evaluators.stability.compute import Directions, directions_of, match, random_like
-from sae_lens_meme.metrics.bootstrap import percentile_interval
 from sae_lens_meme.standardize import train_moments
 from sae_lens_meme.sweep.grid import Setting
 from sae_lens_meme.sweep.yardstick import Draws, Yardstick, without_test
@@ -26,28 +26,13 @@ STABLE = 0.7
 """Cosine with its partner from which on a latent counts as found again, as in `stability`."""
 
 
-class Mean(NamedTuple):
+def mean_of(draws: Draws) -> Mean:
     """With a 95 % interval over memes and seeds; NaN where undefined."""
-
-    value: float
-    low: float
-    high: float
-
-    @classmethod
-    def of(cls, draws: Draws) -> Mean:
-        low, high = percentile_interval(draws[1:]) if len(draws) > 1 else (np.nan, np.nan)
-        return cls(float(draws[0]), float(low), float(high))
-
-    @property
-    def sign(self) -> int:
-        """1 above 0, -1 below, 0 where the interval holds 0; without an interval that of the value."""
-        if np.isnan(self.low):
-            return int(np.sign(np.nan_to_num(self.value)))
-        return int(self.low > 0) - int(self.high < 0)
+    return Mean.of(draws[:, None])
 
 
 @dataclass(frozen=True, eq=False)
-class Run:
+class SeedScores:
     """One SAE. `draws` are those of the yardstick, empty without one."""
 
     seed: int
@@ -57,11 +42,11 @@ class Run:
 
 
 @dataclass(frozen=True, eq=False)
-class Scored:
+class ScoredSetting:
     """The SAEs of one setting."""
 
     setting: Setting
-    runs: Sequence[Run]
+    runs: Sequence[SeedScores]
     random: dict[str, Draws]
     """Of as many random directions, of which as many fire on each meme as latents of the first SAE."""
     stable: float = np.nan
@@ -114,18 +99,18 @@ class Scorer:
         units = next(of_directions("neurons", self.memes, self.hook, latents, self._moments, 0))
         return {part: measure(units) for part, measure in self.yardsticks.items()}
 
-    def score(self, setting: Setting, saes: dict[int, Any]) -> tuple[Scored, Any]:
+    def score(self, setting: Setting, saes: dict[int, Any]) -> tuple[ScoredSetting, Any]:
         """The SAEs of one setting by seed; and the latents of the first."""
-        runs: list[Run] = []
+        runs: list[SeedScores] = []
         first = encode(next(iter(saes.values())), self.memes, self.hook)
         for seed, sae in saes.items():
             latents = encode(sae, self.memes, self.hook) if runs else first
             units = of_dictionary("sae", sae, latents, self._moments)
             draws = {part: measure(units) for part, measure in self.yardsticks.items()}
-            runs.append(Run(seed, self._numbers(sae, latents), draws, self._directions(sae, latents)))
+            runs.append(SeedScores(seed, self._numbers(sae, latents), draws, self._directions(sae, latents)))
         *_, few = of_directions("random", self.memes, self.hook, first, self._moments, 0)
         random = {part: measure(few) for part, measure in self.yardsticks.items()}
-        return Scored(setting, runs, random, *self._stability([run.directions for run in runs])), first
+        return ScoredSetting(setting, runs, random, *self._stability([run.directions for run in runs])), first
 
     def _numbers(self, sae: Any, latents: Any) -> dict[str, float | None]:
         found: dict[str, float | None] = {}

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import pandas as pd
 
 from sae_lens_meme.embeddings import Embeddings
-from sae_lens_meme.engines import Engine, MakeWorker, engine_of
+from sae_lens_meme.engines import MakeWorker, ShardEngine, engine_of
 from sae_lens_meme.errors import ConfigError, DataError, ShardError
 from sae_lens_meme.evaluators.contest.targets import Key
 from sae_lens_meme.planted import read_answer_key
@@ -21,7 +21,7 @@ from sae_lens_meme.sweep.figure import write_figure
 from sae_lens_meme.sweep.findings import Findings
 from sae_lens_meme.sweep.grid import Setting, settings_of
 from sae_lens_meme.sweep.options import SweepOptions
-from sae_lens_meme.sweep.scores import Scored, Scorer
+from sae_lens_meme.sweep.scores import ScoredSetting, Scorer
 from sae_lens_meme.train import TrainConfig, load_sae, load_train_config, train
 
 STEP, RUNS = "sweep", "runs"
@@ -167,7 +167,9 @@ class _Trainer:
             yield
 
 
-def _scored(plan: _Plan, engine: Engine, runs: Path, scorer: Scorer, progress: bool) -> Iterator[tuple[Scored, Any]]:
+def _scored(
+    plan: _Plan, engine: ShardEngine, runs: Path, scorer: Scorer, progress: bool
+) -> Iterator[tuple[ScoredSetting, Any]]:
     """Setting by setting, each measured when its last SAE is trained.
 
     Raises:
