@@ -142,8 +142,11 @@ def test_workers_that_would_give_other_bytes_are_refused(cluster: Any, tmp_path:
     assert "\n" not in str(error.value)
 
 
-def test_embed_on_two_workers_gives_the_bytes_of_one_process(cluster: Any, memes: Path, tmp_path: Path):
-    embed_corpus(memes / "corpus", tmp_path / "e", engine="ray", actors=2, **EMBED)
+def test_embed_on_two_workers_gives_the_bytes_of_one_process(
+    cluster: Any, memes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.chdir(memes)
+    embed_corpus("corpus", tmp_path / "e", engine="ray", actors=2, **EMBED)
     assert contents(tmp_path / "e") == contents(memes / "embeddings")
 
 

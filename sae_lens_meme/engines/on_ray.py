@@ -71,7 +71,9 @@ def versions() -> dict[str, str]:
 class Actor:
     """One worker in a process of the cluster."""
 
-    def load(self, make_worker: MakeWorker) -> dict[str, Any]:
+    def load(self, make_worker: MakeWorker, here: str) -> dict[str, Any]:
+        if os.path.isdir(here):  # paths may be relative to where the command was given
+            os.chdir(here)
         os.environ[VERIFY] = (
             "0"  # the driver has compared every file with its hash; `facts` tell that these are the same
         )
@@ -130,7 +132,7 @@ class RayEngine:
 
     def start(self) -> None:
         actor = self._class.remote()
-        self.loading[actor.load.remote(self._make_worker)] = actor
+        self.loading[actor.load.remote(self._make_worker, os.getcwd())] = actor
 
     def loaded(self, ref: Any) -> None:
         """An actor has loaded its model, or has failed to: then another is started, unless it would fail as well."""
