@@ -142,6 +142,7 @@ def test_workers_that_would_give_other_bytes_are_refused(cluster: Any, tmp_path:
     assert "\n" not in str(error.value)
 
 
+@pytest.mark.whole
 def test_embed_on_two_workers_gives_the_bytes_of_one_process(
     cluster: Any, memes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):

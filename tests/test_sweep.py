@@ -10,9 +10,9 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from command_line import run_here
 from sae_lens import SAE
 from scipy.optimize import linear_sum_assignment
-from test_cli import here
 
 from sae_lens_meme import measure
 from sae_lens_meme.embed import as_embeddings
@@ -201,13 +201,11 @@ def test_the_front_is_what_nothing_beats_in_both():
     assert pareto([(4, 0.5), (8, 0.4), (8, 0.7), (16, 0.7), (2, 0.1), (32, np.nan)]) == [(2, 0.1), (4, 0.5), (8, 0.7)]
 
 
-def test_the_command_prints_the_table_and_the_sentence(
-    found: Sweep, vectors: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-):
+def test_the_command_prints_the_table_and_the_sentence(found: Sweep, vectors: Path, tmp_path: Path):
     recipe = tmp_path / "r.yaml"
     recipe.write_text(json.dumps({"train": RECIPE}))
-    arguments = ("sweep", recipe, "--embeddings", vectors, "--grid", "sae.k=1,4", "--seeds", 2, "--bootstrap", 30)
-    status, out, err = here((*arguments, "--answer-key", vectors / "answer_key", "--out", found.folder), capsys)
-    assert status == 0, err
-    assert found.content["recommendation"][:60] in " ".join(out.split())
-    assert "sweep.png" in out
+    asked = ("--grid", "sae.k=1,4", "--seeds", 2, "--bootstrap", 30, "--answer-key", vectors / "answer_key")
+    done = run_here("sweep", recipe, "--embeddings", vectors, *asked, "--out", found.folder)
+    assert done.returncode == 0, done.stderr
+    assert found.content["recommendation"][:60] in " ".join(done.stdout.split())
+    assert "sweep.png" in done.stdout

@@ -35,9 +35,12 @@ def ray_engine(options: ClusterOptions, make_worker: MakeWorker) -> Iterator[Ray
     ours = not ray.is_initialized()
     if ours:
         _connect(ray, options.address)
+    engine = RayEngine(ray, options, make_worker)
     try:
-        yield RayEngine(ray, options, make_worker)
+        engine.load()
+        yield engine
     finally:
+        engine.close()
         if ours:
             ray.shutdown()
 
@@ -120,11 +123,20 @@ class RayEngine:
         self._in_a_row = 0
         self.idle: list[Any] = []
         self.loading: dict[Any, Any] = {}
+        self._actors: list[Any] = []
+
+    def load(self) -> None:
+        """Until the first is ready; the others may still load while it works."""
         for _ in range(self.n):
             self.start()
-        while not self.idle:  # the others may still load while the first one works
-            (ready,), _ = ray.wait(list(self.loading), num_returns=1)
+        while not self.idle:
+            (ready,), _ = self.ray.wait(list(self.loading), num_returns=1)
             self.loaded(ready)
+
+    def close(self) -> None:
+        """The cluster may be somebody's, who goes on with it."""
+        for actor in self._actors:
+            self.ray.kill(actor)
 
     @property
     def facts(self) -> Mapping[str, Any]:
@@ -132,6 +144,7 @@ class RayEngine:
 
     def start(self) -> None:
         actor = self._class.remote()
+        self._actors.append(actor)
         self.loading[actor.load.remote(self._make_worker, os.getcwd())] = actor
 
     def loaded(self, ref: Any) -> None:
@@ -140,7 +153,11 @@ class RayEngine:
         try:
             told = self.ray.get(ref)
         except self.ray.exceptions.RayTaskError as error:
-            raise _cause(error) from None
+            if isinstance(cause := _cause(error), MemeError):
+                raise cause from None
+            raise ShardError(
+                f"engine ray: a worker cannot start ({_told(cause)}); every node needs this package and sees the same folders"
+            ) from None
         except self.ray.exceptions.RayError:
             self.died()
             return
@@ -249,8 +266,7 @@ class _Results:
 
 def _cause(error: Any) -> BaseException:
     """What was raised in the worker."""
-    cause = error.cause if error.cause is not None else error
-    return cause if isinstance(cause, MemeError) else ShardError(_told(cause))
+    return error.cause if error.cause is not None else error
 
 
 def _told(error: BaseException) -> str:
