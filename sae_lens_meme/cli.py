@@ -24,6 +24,8 @@ from sae_lens_meme.flags import EmbeddingsFolder, Out, Overwrite, SAEFolder, fla
 from sae_lens_meme.ocr.options import OcrOptions
 from sae_lens_meme.planted.options import VectorOptions
 from sae_lens_meme.read.options import ReadOptions
+from sae_lens_meme.sweep.command import sweep
+from sae_lens_meme.sweep.options import SweepOptions
 
 Full = Annotated[bool, typer.Option("--full", help="Print every row of the report, not only the summary.")]
 OpenReport = Annotated[bool, typer.Option("--open", help="Open the report in the browser.")]
@@ -49,6 +51,7 @@ def build_app() -> typer.Typer:
     app.command()(flags_of(OcrOptions)(ocr))
     app.command()(flags_of(EmbedOptions, ArrayOptions)(embed))
     app.command()(train)
+    app.command()(flags_of(SweepOptions)(sweep))
     app.command()(flags_of(AttributeOptions)(attribute))
     app.command(help=f"{evaluate.__doc__}\n\nEvaluators: {evaluators_help()}.")(flags_of(EvaluateOptions)(evaluate))
     app.command()(flags_of(ReadOptions)(read))

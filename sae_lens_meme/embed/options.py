@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from typing import Literal
 
+from sae_lens_meme.engines import EngineOptions
 from sae_lens_meme.options import Count, File, Options, Positive
 
 HEADS = "heads.safetensors"
 """MemeCLIP's heads, kept beside the embeddings that were fused through them."""
 
 
-class EmbedOptions(Options):
+class EmbedOptions(EngineOptions):
     """How a corpus is embedded."""
 
     section = "embed"
@@ -37,7 +38,7 @@ class EmbedOptions(Options):
     batch_size: Positive = 64
     """Memes per forward pass; it changes the last bit of the numbers, so another value gives another result."""
     workers: Count | None = None
-    """Decoding processes; default one per core, at most 8."""
+    """Decoding processes; default one per core, at most 8; with engine ray on a CPU none, as every core has a worker."""
 
 
 class ArrayOptions(Options):
