@@ -21,6 +21,7 @@ from sae_lens_meme.evaluators.options import EvaluateOptions, evaluators_help
 from sae_lens_meme.export.options import ExportOptions
 from sae_lens_meme.export_command import export
 from sae_lens_meme.flags import EmbeddingsFolder, Out, Overwrite, SAEFolder, flags_of, given_to
+from sae_lens_meme.importers.options import AUTO, FORMATS, ImportOptions
 from sae_lens_meme.ocr.options import OcrOptions
 from sae_lens_meme.planted.options import VectorOptions
 from sae_lens_meme.read.options import ReadOptions
@@ -58,7 +59,7 @@ def build_app() -> typer.Typer:
     app.command()(figures)
     app.command()(flags_of(ExportOptions)(export))
     app.command()(select)
-    app.command("import")(import_)
+    app.command("import")(flags_of(ImportOptions)(import_))
     app.command("table")(table_)
     app.command("planted-vectors")(flags_of(VectorOptions)(planted_vectors))
     return app
@@ -345,19 +346,22 @@ def select(
 
 
 def import_(
-    folder: Annotated[Path, typer.Argument(help="An SAE of another project: its folder, or its ae.pt.")],
+    *,
+    source: Annotated[
+        str,
+        typer.Argument(
+            metavar="FROM", help=f"The project that trained it: {', '.join(FORMATS)}; {AUTO}: what its files tell."
+        ),
+    ],
+    path: Annotated[Path, typer.Argument(help="Its folder, or the file with its weights.")],
     out: Out,
-    converter: Annotated[
-        str | None, typer.Option(help="dictionary_learning, intervlm, sparsify; default what its files tell.")
-    ] = None,
-    hook: Annotated[str, typer.Option(help="The hook whose activations it takes.")] = "hook_fused",
-    k: Annotated[int | None, typer.Option(help="Active latents of a TopK SAE, where its files do not say.")] = None,
+    overwrite: Overwrite = False,
+    **given: Any,
 ) -> None:
     """Turn an SAE of another project into a stock SAELens SAE folder that computes the same."""
-    from sae_lens_meme.train import import_sae
+    from sae_lens_meme.pipeline import import_step
 
-    sae = import_sae(folder, out, hook=hook, k=k, converter=converter)
-    _done(out, f"{sae.cfg.architecture()}, d_in {sae.cfg.d_in}, d_sae {sae.cfg.d_sae}")
+    import_step(source, path, given_to(ImportOptions, given), out=out, overwrite=overwrite)
 
 
 def table_(
