@@ -302,7 +302,8 @@ def test_evaluate_takes_a_bare_file_and_a_named_converter(tmp_path: Path):
 def test_steps_that_want_a_stock_sae_name_the_command_that_makes_one(tmp_path: Path):
     folder = foreign(tmp_path / "given", "dictionary_learning")
     with pytest.raises(
-        StorageError, match=r"is an SAE of dictionary_learning; `sae-lens-meme import dictionary_learning .*given --out SAE`"
+        StorageError,
+        match=r"is an SAE of dictionary_learning; `sae-lens-meme import dictionary_learning .*given --out SAE`",
     ):
         load_sae(folder)
 
