@@ -127,7 +127,7 @@ def _class_of(path: Path, state: dict[str, Any], named: Any, given: str | None) 
     for where, name in (("kind is", given), ("config.json names", named)):
         if name is not None and (not isinstance(name, str) or _SPELLED.get(name, name) not in CLASSES):
             raise ModelError(f"{path}: {where} {name!r}, known here are {', '.join(CLASSES)}")
-    named, given = (_SPELLED.get(name, name) for name in (named, given))
+    named, given = (_SPELLED.get(str(name), name) for name in (named, given))
     if named and given and named != given:
         raise ModelError(f"{path}: config.json names {named!r}, kind is {given!r}; leave kind out")
     if named or given:
