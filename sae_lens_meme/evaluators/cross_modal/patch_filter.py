@@ -18,14 +18,29 @@ from sae_lens_meme.evaluators.cross_modal.patches import blank, keep_patches
 from sae_lens_meme.evaluators.result import Interval, Measure, Quantity, Result, Section, nullable
 from sae_lens_meme.metrics.bootstrap import bootstrap_weights, percentile_interval
 
-Scores = Mapping[str, Float64[np.ndarray, "items grid grid"]]
-"""By the name of the filter."""
 Outcome = Callable[[Bool[np.ndarray, "items grid grid"]], Float64[np.ndarray, " items"]]
 """What each item gives where these cells are kept; NaN where that is undefined."""
-PICTURE = "whole picture"
+Outcomes = dict[str, Float64[np.ndarray, " items"]]
+"""By filter; `RANDOM` is the mean of the random selections."""
+RANDOM, WHOLE = "random", "whole picture"
 PLAIN = ("CLIP score", "L0")
-"""Filters that know nothing of cross-modal weights, shown beside every other."""
-_NOT_DEFINED = "no item has this outcome"
+"""Filters that know nothing of cross-modal weights: what any other has to beat besides chance."""
+
+_NONE = "no item has this outcome"
+OUTCOME = Quantity("outcome", "mean over items of the outcome", _NONE)
+DIFFERENCES = {
+    RANDOM: Quantity("minus_random", "mean outcome minus that of as many random patches, paired by item", _NONE),
+    **{
+        plain: Quantity(f"minus_{plain.replace(' ', '_')}", f"mean outcome minus that of the filter by {plain}, paired by item", _NONE)
+        for plain in PLAIN
+    },
+}  # fmt: skip
+COLUMNS = {
+    "share": "of the patches that are kept",
+    "item": "place of the item, in the order of the scores",
+    "filter": "whose patches are kept; random: mean of the draws",
+    "outcome": "see the section's title; null where the item has none",
+}
 
 
 def kept_right(right: Bool[np.ndarray, "items grid grid"]) -> Outcome:
@@ -39,15 +54,12 @@ def kept_right(right: Bool[np.ndarray, "items grid grid"]) -> Outcome:
 
 
 def still_classified(
-    classify: Callable[[Any], Sequence[Any] | np.ndarray],
-    pixels: Any,
-    labels: Sequence[Any] | np.ndarray,
-    fill: float = 0.0,
+    classify: Callable[[Any], Any], pixels: Any, labels: Sequence[Any] | np.ndarray, fill: float = 0.0
 ) -> Outcome:
     """1 where the classifier's answer to the picture with the other patches blanked is the item's label, else 0.
 
     Args:
-        classify: pixels [items, channels, height, width] to answers.
+        classify: pixels [items, channels, height, width] to answers, one a picture.
         fill: what blanked pixels are.
     """
     labels = np.asarray(labels)
@@ -62,7 +74,7 @@ def still_classified(
 
 
 def compare_patch_filters(
-    scores: Scores,
+    scores: Mapping[str, Float64[np.ndarray, "items grid grid"]],
     outcome: Outcome,
     *,
     shares: Sequence[float] = (0.25, 0.5, 0.75),
@@ -74,10 +86,10 @@ def compare_patch_filters(
 ) -> Result:
     """Mean outcome of each filter minus that of as many random patches, with 95 % intervals over items.
 
-    Every filter keeps exactly as many patches as the random ones; the draws of the latter are averaged by item.
+    Every filter keeps exactly as many patches as the random selections, whose outcomes are averaged by item.
 
     Args:
-        scores: what each filter is, such as {"SAE-V": ..., "CLIP score": ..., "L0": ...}; a larger score is kept first.
+        scores: by filter, such as {"SAE-V": ..., "CLIP score": ..., "L0": ...}; the largest are kept.
         outcome: `kept_right`, or `still_classified`.
         shares: of the patches to keep.
         groups: items of one group (crops, copies) are resampled together; default each item is its own.
@@ -88,7 +100,7 @@ def compare_patch_filters(
 
     Raises:
         ConfigError: no filter, no share, or no random selection.
-        DataError: the filters are of different pictures.
+        DataError: the filters are not of the same pictures.
     """
     shapes = {np.shape(values) for values in scores.values()}
     if not scores or not shares or n_random < 1:
@@ -99,116 +111,68 @@ def compare_patch_filters(
         )
     section = Section(
         f"Patch filter: {what}, minus that of as many random patches",
-        f"filter, random, CLIP score, L0: means over items; {PICTURE}: nothing blanked; intervals over items, groups whole",
+        f"filter, {RANDOM}, {', '.join(PLAIN)}: means over items; {WHOLE}: nothing blanked; interval: over items, groups whole",
     )
-    whole = outcome(np.ones(shape, bool))
-    measures, tables, wins = [Measure("n_items", shape[0], "items whose pictures are filtered")], [], 0
-    compared = 0
+    whole = _mean(outcome(np.ones(shape, bool)))
+    draws = np.stack(
+        list(bootstrap_weights(np.zeros(shape[0], np.int64), n_bootstrap, seed, groups)) or [np.ones(shape[0])]
+    )
+    measures, tables = (
+        [Measure("n_items", shape[0], "items whose pictures are filtered"), OUTCOME(whole, "whole_picture")],
+        [],
+    )
     for share in shares:
         found = _outcomes(scores, outcome, share, n_random, seed)
         tables.append(_table(found, share))
-        means = {name: _mean(values) for name, values in found.items()} | {PICTURE: _mean(whole)}
-        ends = _intervals(found, groups, n_bootstrap, seed)
+        measures.append(OUTCOME(_mean(found[RANDOM]), f"keep_{share:g}/{RANDOM}", rows=f"{n_random} random selections"))
         for name in scores:
-            made = _of_filter(name, share, means, ends[name], what, n_bootstrap, section)
-            measures += made
-            difference = next(m for m in made if m.section is not None or m.key.endswith("minus_random"))
-            if name not in PLAIN and difference.interval and difference.interval.low is not None:
-                compared += 1
-                wins += difference.interval.low > 0
-        measures.append(_QUANTITY(means["random"], f"keep_{share:g}/random", rows=_RANDOM, reason=_NOT_DEFINED))
-    measures.append(_QUANTITY(_mean(whole), PICTURE.replace(" ", "_"), reason=_NOT_DEFINED))
-    table = pd.concat(tables, ignore_index=True)
-    verdict = _verdict(measures, scores, shares, wins, compared)
-    return Result("patch_filter", section, tuple(measures), table, _COLUMNS, verdict)
+            measures += _of_filter(name, share, found, whole, draws if n_bootstrap else None, what)
+    return Result(
+        "patch_filter",
+        section,
+        tuple(measures),
+        pd.concat(tables, ignore_index=True),
+        COLUMNS,
+        _verdict(measures, scores),
+    )
 
 
-_QUANTITY = Quantity("outcome", "mean over items of the outcome", _NOT_DEFINED)
-_DIFFERENCE = Quantity(
-    "minus_random", "mean outcome minus that of as many random patches, paired by item", _NOT_DEFINED
-)
-_RIVAL = Quantity(
-    "minus_best_plain", "mean outcome minus that of the better of CLIP score and L0, paired by item", _NOT_DEFINED
-)
-_RANDOM = "control: random patches, the mean of the draws"
-_OVER_ITEMS = "percentile bootstrap over items, groups whole, the random draws held fixed"
-_COLUMNS = {
-    "share": "of the patches that are kept",
-    "item": "place of the item, in the order of the scores",
-    "filter": "whose patches are kept; random: mean of the draws",
-    "outcome": "see the section's title; null where the item has none",
-}
-
-
-def _outcomes(scores: Scores, outcome: Outcome, share: float, n_random: int, seed: int) -> dict[str, np.ndarray]:
-    """By filter, and of random patches: one a item."""
+def _outcomes(scores: Mapping[str, np.ndarray], outcome: Outcome, share: float, n_random: int, seed: int) -> Outcomes:
     rng = np.random.default_rng(seed)
     found = {name: outcome(keep_patches(np.asarray(values, np.float64), share, rng)) for name, values in scores.items()}
     nothing = np.zeros(np.shape(next(iter(scores.values()))))
-    draws = [outcome(keep_patches(nothing, share, rng)) for _ in range(n_random)]
-    return found | {"random": np.mean(draws, axis=0)}
-
-
-def _intervals(
-    found: dict[str, np.ndarray], groups: np.ndarray | None, n_bootstrap: int, seed: int
-) -> dict[str, dict[str, np.ndarray]]:
-    """Low and high of each filter's differences to random and to the better plain filter."""
-    n = len(found["random"])
-    weights = list(bootstrap_weights(np.zeros(n, np.int64), n_bootstrap, seed, groups))
-    drawn = np.array(weights).reshape(len(weights), n)
-    ends: dict[str, dict[str, np.ndarray]] = {}
-    for name, values in found.items():
-        rivals = {
-            "random": found["random"],
-            **({"plain": plain} if (plain := _best_plain(found, name)) is not None else {}),
-        }
-        ends[name] = {}
-        for rival, others in rivals.items():
-            difference = values - others
-            known = ~np.isnan(difference)
-            size = drawn[:, known].sum(axis=1)
-            total = drawn[:, known] @ difference[known]
-            replicates = np.divide(total, size, out=np.full(len(size), np.nan), where=size > 0)
-            ends[name][rival] = np.array([difference[known].mean() if known.any() else np.nan, *_ends(replicates)])
-    return ends
-
-
-def _ends(replicates: np.ndarray) -> np.ndarray:
-    return percentile_interval(replicates) if len(replicates) else np.full(2, np.nan)
-
-
-def _best_plain(found: dict[str, np.ndarray], name: str) -> np.ndarray | None:
-    plain = [found[other] for other in PLAIN if other in found and other != name]
-    return max(plain, key=lambda values: _mean(values) or -np.inf) if plain else None
+    return found | {RANDOM: np.mean([outcome(keep_patches(nothing, share, rng)) for _ in range(n_random)], axis=0)}
 
 
 def _of_filter(
-    name: str, share: float, means: dict[str, float | None], ends: dict[str, np.ndarray], what: str, n_bootstrap: int,
-    section: Section,
-) -> list[Measure]:  # fmt: skip
-    at = f"keep_{share:g}/{name.replace(' ', '_')}"
-    why = None if n_bootstrap else "n_bootstrap is 0: no intervals"
-    rows = f"outcome: {what}; best {share:.0%} of the patches by {name}"
-    made = [_QUANTITY(means[name], at, rows=rows)]
-    for rival, quantity in (("random", _DIFFERENCE), ("plain", _RIVAL)):
-        if rival in ends:
-            value, low, high = ends[rival]
-            made.append(quantity(value, at, rows=rows, interval=Interval(low, high, _OVER_ITEMS, why)))
-    beside = {"filter": means[name], "random": means["random"], **{p: means[p] for p in PLAIN if p in means}}
-    beside |= {PICTURE: means[PICTURE]}
-    controls = [
-        _QUANTITY(value, label, rows=label, reason=_NOT_DEFINED).control(label) for label, value in beside.items()
-    ]
-    difference = next(i for i, measure in enumerate(made) if measure.key.endswith("minus_random"))
-    if made[difference].value is not None:
-        made[difference] = made[difference].row(f"{name}, best {share:.0%}", *controls, section=section)
-    return made
+    name: str, share: float, found: Outcomes, whole: float | None, draws: np.ndarray | None, what: str
+) -> list[Measure]:
+    """Its outcome, and its differences to random patches and to the plain filters."""
+    at, rows = f"keep_{share:g}/{name.replace(' ', '_')}", f"{what}; best {share:.0%} of the patches by {name}"
+    measures = [OUTCOME(_mean(found[name]), at, rows=rows)]
+    for rival in (RANDOM, *(plain for plain in PLAIN if plain in found and plain != name)):
+        difference = found[name] - found[rival]
+        interval = _interval(difference, draws)
+        measures.append(DIFFERENCES[rival](_mean(difference), at, rows=rows, interval=interval))
+    means = {"filter": _mean(found[name]), **{n: _mean(found[n]) for n in (RANDOM, *PLAIN) if n in found}, WHOLE: whole}
+    beside = [OUTCOME(value, label).control(label) for label, value in means.items()]
+    return [measures[0], measures[1].row(f"{name}, best {share:.0%}", *beside), *measures[2:]]
 
 
-def _table(found: dict[str, np.ndarray], share: float) -> pd.DataFrame:
-    n = len(found["random"])
+def _interval(difference: Float64[np.ndarray, " items"], draws: np.ndarray | None) -> Interval:
+    how = "percentile bootstrap over items, groups whole, the random selections held fixed"
+    if draws is None:
+        return Interval(None, None, how, "n_bootstrap is 0: no intervals")
+    known = ~np.isnan(difference)
+    size = draws[:, known].sum(axis=1)
+    total = draws[:, known] @ difference[known]
+    low, high = percentile_interval(np.divide(total, size, out=np.full(len(size), np.nan), where=size > 0))
+    return Interval(low, high, how)
+
+
+def _table(found: Outcomes, share: float) -> pd.DataFrame:
     parts = [
-        pd.DataFrame({"share": share, "item": np.arange(n), "filter": name, "outcome": nullable(values)})
+        pd.DataFrame({"share": share, "item": np.arange(len(values)), "filter": name, "outcome": nullable(values)})
         for name, values in found.items()
     ]
     return pd.concat(parts, ignore_index=True)
@@ -219,21 +183,22 @@ def _mean(values: np.ndarray) -> float | None:
     return float(known.mean()) if len(known) else None
 
 
-def _verdict(
-    measures: Sequence[Measure], scores: Scores, shares: Sequence[float], wins: int, compared: int
-) -> str | None:
-    if not compared:
-        return None
-    rivals = [m.interval for m in measures if m.key.endswith("minus_best_plain") and not _is_plain(m.key)]
-    over = sum(end.low > 0 for end in rivals if end is not None and end.low is not None)
-    found = f"Keeping patches by {_and([name for name in scores if name not in PLAIN])} beats random patches in {wins} of {compared} comparisons"
-    plain = [name for name in PLAIN if name in scores]
-    return f"{found}; beyond the better of {_and(plain)} in {over} of {len(rivals)}." if plain else f"{found}."
-
-
-def _is_plain(key: str) -> bool:
-    return key.split("/")[1] in [name.replace(" ", "_") for name in PLAIN]
-
-
-def _and(names: Sequence[str]) -> str:
-    return " and ".join(names)
+def _verdict(measures: Sequence[Measure], scores: Mapping[str, Any]) -> str | None:
+    """Against chance first, then against what knows nothing of cross-modal weights."""
+    said = []
+    for name in scores:
+        if name in PLAIN:
+            continue
+        mine = [m for m in measures if m.key.split("/")[1:2] == [name.replace(" ", "_")]]
+        wins = []
+        for rival, quantity in DIFFERENCES.items():
+            ends = [m.interval for m in mine if m.key.endswith(f"/{quantity.key}") and m.interval]
+            ends = [end for end in ends if end.low is not None and end.high is not None]
+            if ends:
+                better, worse = sum(end.low > 0 for end in ends), sum(end.high < 0 for end in ends)  # type: ignore[operator]
+                wins.append(
+                    f"{rival} {'patches ' if rival == RANDOM else ''}{better} times better, {worse} worse of {len(ends)}"
+                )
+        if wins:
+            said.append(f"{name}: against {'; against '.join(wins)}")
+    return f"{'. '.join(said)}." if said else None

@@ -194,18 +194,19 @@ def anyres_boxes(
     n_whole = side * side
     if len(patches) < n_whole or (patches[:n_whole] != np.arange(n_whole)).any():
         raise ModelError(f"{type(model).__name__} does not begin with the whole picture; its boxes are not known")
-    boxes[:n_whole] = _boxes_of_grid(np.arange(n_whole), side, side)
+    boxes[:n_whole] = boxes_of_grid(np.arange(n_whole), side, side)
     rest = patches[n_whole:]
     if n_tiles > 1:
         width = int(np.flatnonzero(rest == -1)[0])
         places = np.arange(len(rest))
         inside = places[rest >= 0]
         cells = inside - inside // (width + 1)
-        boxes[n_whole + inside] = _boxes_of_grid(cells, len(rest) // (width + 1), width)
+        boxes[n_whole + inside] = boxes_of_grid(cells, len(rest) // (width + 1), width)
     return patches, boxes
 
 
-def _boxes_of_grid(cells: np.ndarray, rows: int, columns: int) -> Float64[np.ndarray, "cells 4"]:
+def boxes_of_grid(cells: Int[np.ndarray, " cells"], rows: int, columns: int) -> Float64[np.ndarray, "cells 4"]:
+    """Boxes of the cells of a grid over a whole picture, counted row by row: those of a tower that reads it once."""
     y, x = np.divmod(cells, columns)
     return np.stack([y / rows, x / columns, (y + 1) / rows, (x + 1) / columns], axis=1)
 
