@@ -325,6 +325,7 @@ def select(
     ] = "sum",
     within_source: Annotated[bool, typer.Option("--within-source", help="Keep this share of each source.")] = False,
     hook: Annotated[str | None, typer.Option(help="The hook to read, if the SAE's metadata names none.")] = None,
+    delta: Annotated[float, typer.Option(help="A latent is active above it; SAE-V takes 1 on tokens.")] = 0.0,
     overwrite: Overwrite = False,
 ) -> None:
     """Keep the train memes whose latents bind picture and caption (SAE-V's filter), as a Hugging Face dataset."""
@@ -338,6 +339,7 @@ def select(
         by=by,
         within_source=within_source,
         hook=hook,
+        delta=delta,
         overwrite=overwrite,
     )
     sizes = {name: len(part) for name, part in kept.items()} if isinstance(kept, dict) else {"": len(kept)}

@@ -1,3 +1,4 @@
+# pyright: reportOptionalSubscript=false, reportOptionalMemberAccess=false, reportArgumentType=false, reportOperatorIssue=false, reportOptionalOperand=false, reportIndexIssue=false, reportCallIssue=false, reportAttributeAccessIssue=false
 """SAE-V on tokens, each function against a loop over what its paper or its released code says."""
 
 from __future__ import annotations
@@ -6,12 +7,15 @@ from collections import defaultdict
 from itertools import product
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from sae_lens import StandardSAE, StandardSAEConfig
 from scipy import sparse
 
+from sae_lens_meme.embed import embed_arrays
 from sae_lens_meme.errors import ConfigError, DataError, ModelError
 from sae_lens_meme.evaluators.cross_modal import (
     anyres_boxes,
@@ -23,6 +27,7 @@ from sae_lens_meme.evaluators.cross_modal import (
     token_item_scores,
     token_omega,
 )
+from sae_lens_meme.select import select_memes
 
 TEXT, IMAGE, SPECIAL = 1, 2, 3
 N, D_SAE, D = 240, 14, 7
@@ -242,3 +247,37 @@ def test_wrong_tokens_are_refused():
         patch_scores(z, modality, item, np.zeros((N, 4)), kind="omega")
     with pytest.raises(DataError, match=r"give \[tokens, 4\]"):
         patch_scores(z, modality, item, np.zeros((3, 4)))
+
+
+def test_select_filters_token_rows_by_item(tmp_path):
+    """Each item has text and image tokens; half of the items fire a shared latent in both, and these are kept."""
+    rng = np.random.default_rng(0)
+    n, each = 40, 6
+    x = np.zeros((n * each, 8), np.float32)
+    good = rng.permutation(n) < n // 2
+    for i, t in product(range(n), range(each)):
+        side = t % 2
+        x[i * each + t, 0 if good[i] else 1 + side] = 2 + rng.random()
+        x[i * each + t, 4:] = 0.1 * rng.standard_normal(4)
+    splits = np.array(["train" if i % 4 else "test" for i in range(n)])
+    rows = {"id": [f"m{i:02}@{t}" for i, t in product(range(n), range(each))], "split": splits.repeat(each)}
+    rows |= {"item": [name[:3] for name in rows["id"]], "modality": np.tile(["image", "text"], n * each // 2)}
+    pd.DataFrame(rows).to_csv(tmp_path / "rows.csv", index=False)
+    np.save(tmp_path / "x.npy", x)
+    embed_arrays(tmp_path / "tokens", table=tmp_path / "rows.csv", fused_embeds=tmp_path / "x.npy")
+    sae = StandardSAE(StandardSAEConfig(d_in=8, d_sae=3, apply_b_dec_to_input=False))
+    with torch.no_grad():
+        sae.W_enc.copy_(torch.eye(8)[:, :3])
+        sae.W_dec.copy_(torch.eye(8)[:3])
+    sae.cfg.metadata.hook_name = "hook_fused"
+    sae.save_model(tmp_path / "sae")
+    share = good[splits == "train"].mean()
+    kept = select_memes(tmp_path / "sae", tmp_path / "tokens", out=tmp_path / "out", share=share, delta=1.0)
+    expected = {f"m{i:02}" for i in range(n) if good[i] or splits[i] == "test"}
+    assert set(kept["item"]) == expected
+    assert len(kept) == each * len(expected)
+    assert all(
+        (score > 0) == good[int(item[1:])] for item, score in zip(kept["item"], kept["cross_modal_score"], strict=True)
+    )
+    with pytest.raises(ConfigError, match="token rows have hidden states, no CLIP embeddings"):
+        select_memes(tmp_path / "sae", tmp_path / "tokens", out=tmp_path / "other", by="clip")

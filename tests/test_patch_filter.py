@@ -1,3 +1,4 @@
+# pyright: reportOptionalSubscript=false, reportOptionalMemberAccess=false, reportArgumentType=false, reportOperatorIssue=false, reportOptionalOperand=false, reportIndexIssue=false, reportCallIssue=false, reportAttributeAccessIssue=false
 """The comparison of patch filters on planted tokens, where the right patches and what each filter can see are known."""
 
 from __future__ import annotations

@@ -9,7 +9,13 @@ from sae_lens_meme.evaluators.cross_modal.patches import (
     patch_cosines,
     patch_scores,
 )
-from sae_lens_meme.evaluators.cross_modal.selection import ItemScores, filter_dataset, item_scores, select
+from sae_lens_meme.evaluators.cross_modal.selection import (
+    ItemScores,
+    filter_dataset,
+    filter_tokens,
+    item_scores,
+    select,
+)
 from sae_lens_meme.evaluators.cross_modal.tokens import (
     TokenItemScores,
     token_chance,
@@ -30,6 +36,7 @@ __all__ = [
     "compare_patch_filters",
     "cross_modal_weights",
     "filter_dataset",
+    "filter_tokens",
     "item_scores",
     "keep_patches",
     "kept_right",
