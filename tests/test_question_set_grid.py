@@ -136,7 +136,7 @@ def test_answers_change_where_the_ablated_latent_decides_them(grid: Any):
 
 def test_answers_that_vary_by_themselves_are_told():
     rng = np.random.default_rng(0)
-    result = answer_changes(lambda pictures, *_: rng.choice(["a", "b"], len(pictures)), PICTURES, PROMPTS, [1])
+    result = answer_changes(lambda pictures, *_: rng.choice(["a", "b"], len(pictures)).tolist(), PICTURES, PROMPTS, [1])
     assert result.numbers["changed_again"] == pytest.approx(0.5, abs=0.1)
     assert result.numbers["latent_1/changed_matched"] is None
     assert result.verdict is None

@@ -57,7 +57,8 @@ def patch_scores(
         raise ConfigError(f"patch scores: kind is {kind!r}, it must be one of {', '.join(KINDS)}")
     z = token_matrix(z, modality)
     items, of = item_places(item, z)
-    active = sparse.csr_matrix(z > delta).astype(np.int64)
+    active: Any = sparse.csr_matrix(z > delta)
+    active = active.astype(np.int64)
     if kind == "l0":
         value = np.asarray(active.sum(axis=1)).ravel()
     elif kind == "l1":

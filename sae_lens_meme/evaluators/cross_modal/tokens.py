@@ -19,6 +19,8 @@ TEXT, IMAGE = 1, 2
 """Codes of a token's modality, as `hooks.positions` has them."""
 Take = Callable[[Int[np.ndarray, " rows"]], Float[np.ndarray, "rows d"]]
 """Hidden states of these tokens."""
+Sparse = Any
+"""scipy's csr_matrix, whose types are not known."""
 CHUNK = 4096
 
 
@@ -84,8 +86,11 @@ def token_chance(modality: Int[np.ndarray, " tokens"], take: Take) -> float:
     rows = [np.flatnonzero(np.asarray(modality) == code) for code in (TEXT, IMAGE)]
     if not all(len(mine) for mine in rows):
         return float("nan")
-    means = [sum(_units(mine[s : s + CHUNK], take).sum(axis=0) for s in range(0, len(mine), CHUNK)) for mine in rows]
-    return float(means[0] @ means[1]) / (len(rows[0]) * len(rows[1]))
+    sums: list[np.ndarray] = []
+    for mine in rows:
+        parts = [_units(mine[start : start + CHUNK], take).sum(axis=0) for start in range(0, len(mine), CHUNK)]
+        sums.append(np.sum(parts, axis=0))
+    return float(sums[0] @ sums[1]) / (len(rows[0]) * len(rows[1]))
 
 
 class TokenItemScores(NamedTuple):
@@ -130,7 +135,7 @@ def token_item_scores(
     z = token_matrix(z, modality)
     omega = weights_for(omega, z)
     items, of = item_places(item, z)
-    active = sparse.csr_matrix(z > delta)
+    active: Sparse = sparse.csr_matrix(z > delta)
     text, image = (_of_items(active, of, np.asarray(modality) == code, len(items)) for code in (TEXT, IMAGE))
     mine = text.multiply(image).tocsr() if rule == "cooccurrence" else ((text + image) > 0).tocsr()
     mine = mine.astype(np.float64)
@@ -140,7 +145,7 @@ def token_item_scores(
     return TokenItemScores(items, total, mean, count.astype(np.int64), np.diff(mine.indptr).astype(np.int64))
 
 
-def keep_largest(z: sparse.csr_matrix, k: int) -> sparse.csr_matrix:
+def keep_largest(z: Sparse, k: int) -> Sparse:
     """The k most active latents of each token; ties go to the smaller latent."""
     if z.getnnz(axis=1).max(initial=0) <= k:
         return z
@@ -150,13 +155,13 @@ def keep_largest(z: sparse.csr_matrix, k: int) -> sparse.csr_matrix:
     return sparse.csr_matrix((z.data[kept], (row[kept], z.indices[kept])), shape=z.shape)
 
 
-def text_latents(active: sparse.csr_matrix, of: np.ndarray, modality: np.ndarray, n_items: int) -> sparse.csr_matrix:
+def text_latents(active: Sparse, of: np.ndarray, modality: np.ndarray, n_items: int) -> Sparse:
     """Which latents are active in a text token of each item."""
     return _of_items(active, of, np.asarray(modality) == TEXT, n_items)
 
 
-def token_matrix(z: Any, modality: np.ndarray) -> sparse.csr_matrix:
-    z = sparse.csr_matrix(z)
+def token_matrix(z: Any, modality: np.ndarray) -> Sparse:
+    z = _csr(z)
     if len(modality) != z.shape[0]:
         raise DataError(f"token latents: {len(modality)} modalities for {z.shape[0]} tokens; give one each")
     if z.data.size and not z.data.min() >= 0:
@@ -167,28 +172,30 @@ def token_matrix(z: Any, modality: np.ndarray) -> sparse.csr_matrix:
     return z
 
 
-def weights_for(omega: np.ndarray, z: sparse.csr_matrix) -> Float64[np.ndarray, " d_sae"]:
+def _csr(z: Any) -> Sparse:
+    return sparse.csr_matrix(z)
+
+
+def weights_for(omega: np.ndarray, z: Sparse) -> Float64[np.ndarray, " d_sae"]:
     if len(omega) != z.shape[1]:
         raise DataError(f"{len(omega)} weights do not fit latents of d_sae {z.shape[1]}")
     return np.asarray(omega, np.float64)
 
 
-def item_places(item: Any, z: sparse.csr_matrix) -> tuple[np.ndarray, np.ndarray]:
+def item_places(item: Any, z: Sparse) -> tuple[np.ndarray, np.ndarray]:
     """The items, and the place among them of each token's."""
     if len(item) != z.shape[0]:
         raise DataError(f"token latents: {len(item)} items for {z.shape[0]} tokens; give one each")
     return np.unique(np.asarray(item), return_inverse=True)
 
 
-def _of_items(
-    active: sparse.csr_matrix, of: np.ndarray, mask: Bool[np.ndarray, " tokens"], n_items: int
-) -> sparse.csr_matrix:
+def _of_items(active: Sparse, of: np.ndarray, mask: Bool[np.ndarray, " tokens"], n_items: int) -> Sparse:
     tokens = np.flatnonzero(mask)
     member = sparse.csr_matrix((np.ones(len(tokens), np.int64), (of[tokens], tokens)), shape=(n_items, len(of)))
     return sparse.csr_matrix((member @ active.astype(np.int64)) > 0)
 
 
-def _descending(z: sparse.csr_matrix) -> tuple[np.ndarray, np.ndarray]:
+def _descending(z: Sparse) -> tuple[np.ndarray, np.ndarray]:
     """Token and latent of each activation, latent by latent, the strongest first."""
     row = np.repeat(np.arange(z.shape[0]), np.diff(z.indptr))
     order = np.lexsort((row, -z.data, z.indices))
@@ -201,7 +208,7 @@ def _rank(sorted_groups: np.ndarray) -> Int[np.ndarray, " n"]:
     if not len(places):
         return places
     starts = np.flatnonzero(np.concatenate([[True], sorted_groups[1:] != sorted_groups[:-1]]))
-    return places - np.repeat(starts, np.diff([*starts, len(places)]))
+    return places - np.repeat(starts, np.diff(np.append(starts, len(places))))
 
 
 def _first(row: np.ndarray, latent: np.ndarray, n: int) -> tuple[np.ndarray, np.ndarray]:

@@ -79,7 +79,7 @@ def answer_changes(
         changed = _answers(answers_of, pictures, prompts, latent) != plain
         other = _answers(answers_of, pictures, prompts, matched[latent]) != plain if latent in matched else None
         ends = percentile_interval(draws @ changed.mean(axis=1) / len(pictures)) if n_bootstrap else (None, None)
-        interval = Interval(*ends, "percentile bootstrap over pictures", "n_bootstrap is 0: no intervals")
+        interval = Interval(ends[0], ends[1], "percentile bootstrap over pictures", "n_bootstrap is 0: no intervals")
         rival = CHANGED_MATCHED(
             None if other is None else other.mean(), f"latent_{latent}", rows=f"latent {matched.get(latent)}"
         )

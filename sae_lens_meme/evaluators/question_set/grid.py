@@ -93,7 +93,8 @@ def ask(latents_of: LatentsOf, pictures: Sequence[Any], prompts: Sequence[str], 
         columns.append(sparse.vstack(parts, format="csr"))
     n, q = len(pictures), len(prompts)
     by_picture = np.arange(n * q).reshape(q, n).T.ravel()  # prompt by prompt is how they were read
-    return Grid(Latents.from_csr(sparse.vstack(columns, format="csr")[by_picture]), n, tuple(prompts))
+    read: Any = sparse.vstack(columns, format="csr")
+    return Grid(Latents.from_csr(read[by_picture]), n, tuple(prompts))
 
 
 def grid_shares(grid: Grid, block: int = 1024) -> Float64[np.ndarray, "3 d_sae"]:
