@@ -60,6 +60,7 @@ def build_app() -> typer.Typer:
     app.command()(flags_of(ExportOptions)(export))
     app.command()(select)
     app.command("import")(flags_of(ImportOptions)(import_))
+    app.command("user-study")(user_study)
     app.command("table")(table_)
     app.command("planted-vectors")(flags_of(VectorOptions)(planted_vectors))
     return app
@@ -364,6 +365,24 @@ def import_(
     from sae_lens_meme.pipeline import import_step
 
     import_step(source, path, given_to(ImportOptions, given), out=out, overwrite=overwrite)
+
+
+def user_study(
+    folder: Annotated[Path, typer.Argument(help="pairs.csv, activations.csv and top16_images.csv of a study.")],
+    out: Out,
+    embeds: Annotated[
+        list[Path] | None,
+        typer.Option(help="Embeddings of the pictures of activations.csv (.npy): their MS (repeat it)."),
+    ] = None,
+    scores: Annotated[
+        list[Path] | None, typer.Option(help="A metric of your own: a CSV with k and score (repeat it).")
+    ] = None,
+    overwrite: Overwrite = False,
+) -> None:
+    """Say how often a metric and users agree on which of two neurons is more focused (sae-for-vlm's benchmark)."""
+    from sae_lens_meme.pipeline import user_study_step
+
+    user_study_step(folder, out=out, embeds=embeds or [], scores=scores or [], overwrite=overwrite)
 
 
 def table_(

@@ -190,6 +190,19 @@ def import_step(source: str, path: Path, section: dict[str, Any], *, out: Path, 
         console.print(Text(f"  {note}"), soft_wrap=True)
 
 
+def user_study_step(
+    folder: Path, *, out: Path, embeds: Sequence[Path], scores: Sequence[Path], overwrite: bool = False
+) -> None:
+    """Compare metrics of neurons with what users said of them; write and print the result."""
+    from sae_lens_meme.evaluators.user_study import compare_with_users
+    from sae_lens_meme.report.terminal import print_result
+
+    with _timed("user-study"):
+        result = compare_with_users(folder, out, embeds=embeds, scores=scores, overwrite=overwrite)
+    print_result(result, console)
+    console.print(Text(f"{out}: user_study.json, user_study.parquet"), soft_wrap=True)
+
+
 def _print_embeddings(out: Path, result: Embeddings, what: str) -> None:
     hooks = ", ".join(f"{hook} {result.d_in(hook)}" for hook in result.hooks)
     console.print(Text(f"  {out}: {len(result):,} {what}, {hooks}"), soft_wrap=True)
