@@ -1,4 +1,4 @@
-# pyright: reportOptionalMemberAccess=false, reportOperatorIssue=false, reportOptionalOperand=false
+# pyright: reportOptionalSubscript=false, reportAttributeAccessIssue=false, reportOptionalMemberAccess=false, reportOperatorIssue=false, reportOptionalOperand=false
 """sae-for-vlm's metric benchmark in its own format, with users who are known to follow a metric."""
 
 from __future__ import annotations
