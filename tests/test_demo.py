@@ -20,6 +20,8 @@ from sklearn.metrics import f1_score, roc_auc_score
 from test_evaluation_schema import check_evaluation
 from verdicts import agreement
 
+pytestmark = pytest.mark.whole
+
 ROOT = Path(__file__).parents[1]
 
 

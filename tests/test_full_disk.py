@@ -28,6 +28,8 @@ from sae_lens_meme.select import select_memes
 from sae_lens_meme.storage import read_finished
 from sae_lens_meme.train import train
 
+pytestmark = pytest.mark.whole
+
 SPREAD = 5
 """Writes that fail, of each step, in the default suite; all with `-m slow`."""
 QUIET: dict[str, Any] = {"progress": False}
