@@ -127,10 +127,10 @@ def broken(folder: Path, file: str, text: Any) -> Path:
     ("file", "text", "message"),
     [
         ("pairs.csv", lambda t: t.replace("R_user", "choice"), r"pairs.csv: has no column 'R_user'"),
-        ("pairs.csv", lambda t: "k_x,k_y,R_user\n1,2,3\n", r"line 2: R_user is '3', it must be one of the two neurons, 1 or 2"),
+        ("pairs.csv", lambda t: "k_x,k_y,R_user\n1,2,3\n", r"line 2: R_user is '3', it must be one of the two neurons, '1' or '2'"),
         ("pairs.csv", lambda t: "k_x,k_y,R_user\n1,1,1\n", "line 2: R_user is '1'"),
-        ("pairs.csv", lambda t: "k_x,k_y,R_user,MS_x_a,MS_y_a\n1,2,x,.1,.2\n3,1,y,.3,.4\n", "neuron 1 has two scores in MS_y_a"),
-        ("pairs.csv", lambda t: "k_x,k_y,R_user,MS_x_a,MS_y_a\n1,2,k_x,much,.2\n", "line 2: MS_x_a is 'much', not a number"),
+        ("pairs.csv", lambda t: "k_x,k_y,R_user,MS_x_a,MS_y_a\n1,2,x,.1,.2\n3,1,y,.3,.4\n", "neuron '1' has two scores in 'MS_y_a'"),
+        ("pairs.csv", lambda t: "k_x,k_y,R_user,MS_x_a,MS_y_a\n1,2,k_x,much,.2\n", "line 2: 'MS_x_a' is 'much', not a number"),
         ("activations.csv", lambda t: t + "99,1,2\n", "line 62: neuron '99' has no 200 finite activations"),
         ("top16_images.csv", lambda t: "neuron\n1\n", "top16_images.csv: has no column 'k'"),
     ],

@@ -127,7 +127,7 @@ def number(values: dict[str, Any], keys: Iterable[str], path: Path) -> int | Non
 
 def names(state: dict[str, Any]) -> str:
     """What a state dict holds, for a message."""
-    return ", ".join(sorted(map(str, state))[:8]) or "nothing"
+    return ", ".join(" ".join(str(key).split()) for key in sorted(map(str, state))[:8]) or "nothing"
 
 
 def pickled_names(path: Path) -> bytes:

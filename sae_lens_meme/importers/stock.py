@@ -62,6 +62,7 @@ def stock(
         "normalize_activations": "none",
         "apply_b_dec_to_input": True,
         "metadata": {
+            "sae_lens_training_version": None,  # SAELens would write its own
             "sae_lens_version": SAE_LENS,  # without it SAELens takes the config for one of before 6, and drops the rest
             **(metadata or {}),
             **({"hook_name": hook} if hook else {}),

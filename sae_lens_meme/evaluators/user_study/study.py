@@ -48,7 +48,7 @@ class UserStudy:
             line = int(wrong[0])
             raise BadTableError(
                 f"{folder / PAIRS}, line {line + 2}: R_user is {str(chosen[line])!r}, it must be one of the two neurons, "
-                f"{x[line]} or {y[line]}"
+                f"{str(x[line])!r} or {str(y[line])!r}"
             )
         return cls(folder, x, y, is_x, _published(pairs, x, y, folder / PAIRS), _top_images(folder / TOP_IMAGES))
 
@@ -103,7 +103,7 @@ def _table(path: Path, columns: list[str]) -> pd.DataFrame:
     except (OSError, ValueError, pd.errors.ParserError) as error:
         raise BadTableError(f"{path}: cannot be read ({' '.join(str(error).split())[:160]})") from None
     if missing := [name for name in columns if name not in table.columns]:
-        raise BadTableError(f"{path}: has no column {missing[0]!r} (it has {', '.join(table.columns[:8])})")
+        raise BadTableError(f"{path}: has no column {missing[0]!r} (it has {', '.join(map(repr, table.columns[:8]))})")
     if not len(table):
         raise BadTableError(f"{path}: has no rows")
     return table
@@ -114,7 +114,9 @@ def _numbers(column: pd.Series, path: Path) -> Float64[np.ndarray, " rows"]:
     found: Any = pd.to_numeric(column.where(column != "", "nan"), errors="coerce")
     values = np.array(found, dtype=np.float64)
     if (wrong := np.flatnonzero(np.isnan(values) & ~column.str.lower().isin(["", "nan"]).to_numpy())).size:
-        raise BadTableError(f"{path}, line {wrong[0] + 2}: {column.name} is {column.iloc[wrong[0]]!r}, not a number")
+        raise BadTableError(
+            f"{path}, line {wrong[0] + 2}: {str(column.name)!r} is {column.iloc[wrong[0]]!r}, not a number"
+        )
     return values
 
 
@@ -133,7 +135,7 @@ def _published(pairs: pd.DataFrame, x: np.ndarray, y: np.ndarray, path: Path) ->
             for neuron, value in zip(neurons.tolist(), _numbers(pairs[column], path).tolist(), strict=True):
                 if abs(scores.setdefault(neuron, value) - value) > 1e-6:
                     raise BadTableError(
-                        f"{path}: neuron {neuron} has two scores in {column}, {scores[neuron]} and {value}"
+                        f"{path}: neuron {neuron!r} has two scores in {column!r}, {scores[neuron]} and {value}"
                     )
     return found
 
