@@ -249,8 +249,11 @@ def test_the_recipe_of_the_demo_is_a_stock_runner_config(demo: Path):
 
     import sae_lens_meme.train  # noqa: F401  registers meme_topk
 
-    for recipe in sorted((ROOT / "configs").glob("*.yaml")):
-        section = yaml.safe_load(recipe.read_text())["train"]
+    recipes = [yaml.safe_load(file.read_text()) for file in sorted((ROOT / "configs").glob("*.yaml"))]
+    for recipe in recipes:
+        if "questions" in recipe:  # of the question set
+            continue
+        section = recipe["train"]
         section.pop("early_stopping_epochs", None)
         section["training_tokens"] = section.pop("epochs") * 4608
         section["sae"] = {"d_in": 128, **section["sae"]}
