@@ -58,17 +58,17 @@ class _Processed:
     tags: Tensor
 
     def __init__(self, model: HookedVLM, images: Sequence[Any], splits: Sequence[str] | None):
-        self._model, self._images, self._splits = model, images, splits
+        self._model, self.images, self.splits = model, images, splits
 
     def __len__(self) -> int:
-        return len(self._images)
+        return len(self.images)
 
     def rows(self, split: str) -> np.ndarray:
-        return rows_of_split(self._splits, len(self), split)
+        return rows_of_split(self.splits, len(self), split)
 
     def pixels(self, rows: Sequence[int] | np.ndarray) -> Tensor:
         processor = self._model.processor.image_processor
-        return processor(images=[self._images[int(row)] for row in rows], return_tensors="pt")["pixel_values"]
+        return processor(images=[self.images[int(row)] for row in rows], return_tensors="pt")["pixel_values"]
 
 
 class TowerRows(_Processed):
@@ -158,7 +158,7 @@ class PromptRows(_Processed):
         return {**inputs, **padded, "tags": self.tags[torch.as_tensor(rows)]}
 
     def _processed(self, rows: Sequence[int] | np.ndarray) -> dict[str, Tensor]:
-        pictures, texts = ([column[int(row)] for row in rows] for column in (self._images, self._texts))
+        pictures, texts = ([column[int(row)] for row in rows] for column in (self.images, self._texts))
         inputs = self._model.processor.both(images=pictures, text=texts, padding=True, return_tensors="pt")
         return {name: value for name, value in inputs.items() if isinstance(value, Tensor)}
 

@@ -32,7 +32,7 @@ class Vocabulary(NamedTuple):
         image = next((i for i in (_named(config, "image_token_id"), _named(config, "image_token_index")) if i), None)
         holders = (getattr(model, "generation_config", None), config, config.get_text_config(decoder=True))
         special = {i for holder in holders for key in _SPECIAL for i in _ids(holder, key)}
-        special |= set(getattr(tokenizer, "all_special_ids", ()))
+        special |= set(getattr(tokenizer, "all_special_ids", ())) - {getattr(tokenizer, "unk_token_id", None)}
 
         def first(*keys: str) -> int:
             return next((i for key in keys for holder in holders for i in _ids(holder, key)), 0)

@@ -173,7 +173,9 @@ def train(
     overrides: Annotated[list[str] | None, typer.Argument(help="sae.k=32 epochs=10 ..., relative to train:")] = None,
     embeddings: Annotated[Path | None, typer.Option(help="The result of 'embed'.")] = None,
     corpus: Annotated[Path | None, typer.Option(help="Train on this corpus, encoded live by --model.")] = None,
-    model: Annotated[str, typer.Option(help="The model for live training.")] = "ViT-L-14/openai",
+    model: Annotated[
+        str | None, typer.Option(help="The model for live training; default the recipe's, else ViT-L-14/openai.")
+    ] = None,
     fusion: Annotated[Literal["clip", "memeclip"], typer.Option(help="The fusion for live training.")] = "clip",
     heads: Annotated[Path | None, typer.Option(help="Live training with memeclip: its trained checkpoint.")] = None,
     given: Annotated[Path | None, typer.Option("--from", help="Begin with this SAE, ours or any of SAELens'.")] = None,

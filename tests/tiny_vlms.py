@@ -9,7 +9,7 @@ import transformers as hf
 
 from sae_lens_meme.hooks.positions import Rows, captions, pictures, prompts
 
-BOS, EOS, IMAGE_ID, BOI, EOI, PAD_ID, VOCABULARY = 1, 2, 40, 41, 42, 0, 48
+BOS, EOS, IMAGE_ID, BOI, EOI, PAD_ID, VOCABULARY = 1, 2, 40, 41, 42, 0, 64
 VISION = {"hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 3, "num_attention_heads": 2}
 PICTURE = {"image_size": 32, "patch_size": 8}  # 16 patches
 TEXT = {
@@ -103,16 +103,16 @@ def qwen2_vl() -> tuple[Any, Rows]:
 
 
 def chameleon() -> tuple[Any, Rows]:
-    names = {f"IMGIMG{chr(65 + i // 10)}{chr(65 + i % 10)}Z": 3 + i for i in range(16)}
+    names = {f"IMGIMG{chr(65 + i // 10)}{chr(65 + i % 10)}Z": 44 + i for i in range(16)}  # ids that no text has
     config = hf.ChameleonConfig(
         **TEXT,
         vocabulary_map={**names, "<image>": IMAGE_ID},
         vq_config={
             **{"embed_dim": 8, "num_embeddings": 16, "latent_channels": 8, "resolution": 32, "base_channels": 32},
-            **{"channel_multiplier": [1, 1], "num_res_blocks": 1, "attn_resolutions": []},
+            **{"channel_multiplier": [1, 1, 1, 1], "num_res_blocks": 1, "attn_resolutions": []},
         },
     )
-    return hf.ChameleonForConditionalGeneration(config), _prompt_rows(256, pixel_values=_pixels())
+    return hf.ChameleonForConditionalGeneration(config), _prompt_rows(N_PATCHES, pixel_values=_pixels())
 
 
 def janus() -> tuple[Any, Rows]:
@@ -216,3 +216,54 @@ def _renamed(rows: Rows) -> Rows:
 
 WRITING = (llava, llava_next, onevision, paligemma, qwen2_vl, chameleon, janus, blip, git, vit_gpt2)
 OTHERS = (clip, siglip, clip_tower, siglip_tower, dinov2, vit)
+
+
+COLOURS = {"red": (220, 30, 30), "green": (30, 200, 30), "blue": (30, 30, 220), "white": (240, 240, 240)}
+WORDS = [*COLOURS, "what", "is", "the", "colour", "of", "this", "?", "a", "picture", "meme", "cat", "monday"]
+
+
+def tokenizer() -> Any:
+    """A word an id, in the vocabulary of the models above."""
+    from tokenizers import Tokenizer, models, pre_tokenizers
+
+    ids = {"<pad>": PAD_ID, "<s>": BOS, "</s>": EOS, "<image>": IMAGE_ID, "<unk>": 3}
+    ids |= {word: 4 + place for place, word in enumerate(WORDS)}
+    made = Tokenizer(models.WordLevel(ids, unk_token="<unk>"))
+    made.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.Whitespace()])
+    return hf.PreTrainedTokenizerFast(
+        tokenizer_object=made,
+        **{"pad_token": "<pad>", "bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>"},
+        additional_special_tokens=["<image>"],
+        extra_special_tokens={"image_token": "<image>"},
+    )
+
+
+def image_processor() -> Any:
+    return hf.CLIPImageProcessor(size={"height": 32, "width": 32}, do_center_crop=False)
+
+
+def save(folder: Any, maker: Any = llava, model: Any = None) -> str:
+    """A folder that `HookedVLM.from_pretrained` reads: model, and its processor."""
+    (model or made(maker)[0]).save_pretrained(folder)
+    if maker in (llava,):
+        hf.LlavaProcessor(
+            image_processor(),
+            tokenizer(),
+            **{"patch_size": 8, "vision_feature_select_strategy": "default", "image_token": "<image>"},
+            num_additional_image_tokens=1,
+        ).save_pretrained(folder)
+    else:
+        image_processor().save_pretrained(folder)
+        tokenizer().save_pretrained(folder)
+    return str(folder)
+
+
+def colour_pictures(n: int, seed: int = 0) -> tuple[list[Any], list[str]]:
+    """Pictures of one colour with noise, and its name."""
+    import numpy as np
+    from PIL import Image
+
+    rng = np.random.default_rng(seed)
+    names = [list(COLOURS)[i % len(COLOURS)] for i in range(n)]
+    pixels = [np.clip(np.array(COLOURS[name]) + rng.normal(0, 20, (32, 32, 3)), 0, 255) for name in names]
+    return [Image.fromarray(x.astype(np.uint8)) for x in pixels], names

@@ -64,6 +64,8 @@ class Encoder:
                 f"{folder or 'embeddings'}: made from arrays, so neither pictures nor a model are known to look into; "
                 "embed a corpus with a model"
             )
+        if "model_class_name" in facts:
+            raise DataError(f"{folder}: rows of single tokens, which are no memes to look into; embed without --hook")
         towers = folder / TOWERS
         made = read_manifest(towers if towers.is_dir() else folder)["fingerprint"]
         device, dtype = pick_device(device), getattr(torch, facts["dtype"])
