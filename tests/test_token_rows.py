@@ -139,6 +139,7 @@ class TestTokenRows:
     @pytest.mark.parametrize(
         ("options", "error", "match"),
         [
+            ({"hook": "hook_image_resid.1", "keep": ["texts"]}, ConfigError, "embed.keep is 'texts'; give image, text"),
             ({"tokens_per_item": 2}, ConfigError, r"embed\.tokens_per_item is of token rows; give --hook"),
             ({"hook": "hook_image_resid.1", "fusion": "memeclip"}, ConfigError, "one vector a meme"),
             ({"hook": "hook_image_resid.1", "resize": "pad"}, ConfigError, r"embed\.resize is not read with --hook"),

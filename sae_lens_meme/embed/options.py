@@ -42,8 +42,8 @@ class EmbedOptions(Options):
     hook: str | None = None
     """Token rows instead: the activations of a transformers model (--model OWNER/NAME or a folder) at this hook, one row
     a position: hook_image_resid.N after block N of its tower, hook_decoder_resid.N of its decoder."""
-    keep: list[Literal["image", "text", "special"]] = ["image"]  # noqa: RUF012  pydantic copies it
-    """With --hook: the kinds of positions that become rows; special is CLS, BOS, start and end."""
+    keep: list[str] | None = None
+    """With --hook: a kind of positions that become rows (repeat it): image (the default), text, special (CLS, BOS, start)."""
     tokens_per_item: Positive | None = None
     """With --hook: so many positions of each picture, drawn at random (sae-for-vlm takes 2); default all."""
     seed: Count = 0
@@ -73,13 +73,14 @@ def check_token_options(options: EmbedOptions) -> None:
     Raises:
         ConfigError: which, and why.
     """
-    given = options.model_fields_set
-    of_tokens = given & {"keep", "tokens_per_item", "seed", "captions"}
+    given = {name for name, field in EmbedOptions.model_fields.items() if getattr(options, name) != field.default}
     if options.hook is None:
-        if of_tokens:
+        if of_tokens := given & {"keep", "tokens_per_item", "seed", "captions"}:
             raise ConfigError(f"embed.{min(of_tokens)} is of token rows; give --hook too, such as hook_image_resid.22")
         return
     if options.fusion == "memeclip":
         raise ConfigError("embed.fusion memeclip has one vector a meme; with --hook leave it out")
     if wrong := given & {"weights", "heads", "task", "resize", "ocr"}:
         raise ConfigError(f"embed.{min(wrong)} is not read with --hook; leave it out")
+    if unknown := set(options.keep or ()) - {"image", "text", "special"}:
+        raise ConfigError(f"embed.keep is {min(unknown)!r}; give image, text or special")

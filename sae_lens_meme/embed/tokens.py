@@ -82,13 +82,14 @@ def embed_tokens(
     texts = None
     if options.captions == "corpus":
         texts = [caption_of(meme) for meme in memes.select_columns(["text", "text_origin"]).to_list()]
-    how: tuple[Any, ...] = (options.keep, options.tokens_per_item, options.seed, options.batch_size)
+    keep = options.keep or ["image"]
+    how: tuple[Any, ...] = (keep, options.tokens_per_item, options.seed, options.batch_size)
     fingerprint = {
         "corpus": sha256_json([manifest["fingerprint"], manifest["files"]]),
         "model": options.model,
         "weights": state_sha256(model.model),
         "hook": options.hook,
-        "rows": [sorted(options.keep), *how[1:], options.captions],
+        "rows": [sorted(keep), *how[1:], options.captions],
         "dtype": dtype,
     }
     with StepFolder(out, "embed", fingerprint, overwrite=overwrite) as folder:
@@ -102,7 +103,7 @@ def embed_tokens(
                 write_dataset(folder, embedding_features(_described(items), {options.hook: reader.width}), parts)
             facts = {**reader.facts, "model": options.model, "dtype": dtype, "d_in": {options.hook: reader.width}}
             found: list[Any] = list(load_from_disk(str(folder.path))["item"])
-            notes = [*corpus_notes(manifest["facts"]), *_notes(len(items), found, options.keep)]
+            notes = [*corpus_notes(manifest["facts"]), *_notes(len(items), found, keep)]
             folder.finish(**facts, n_items=len(items), n_samples=len(found), corpus_notes=notes)
     return Embeddings.load(out)
 
