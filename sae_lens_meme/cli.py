@@ -24,6 +24,7 @@ from sae_lens_meme.flags import EmbeddingsFolder, Out, Overwrite, SAEFolder, fla
 from sae_lens_meme.ocr.options import OcrOptions
 from sae_lens_meme.planted.options import VectorOptions
 from sae_lens_meme.read.options import ReadOptions
+from sae_lens_meme.steer.options import SteerOptions
 
 Full = Annotated[bool, typer.Option("--full", help="Print every row of the report, not only the summary.")]
 OpenReport = Annotated[bool, typer.Option("--open", help="Open the report in the browser.")]
@@ -58,6 +59,7 @@ def build_app() -> typer.Typer:
     app.command()(figures)
     app.command()(flags_of(ExportOptions)(export))
     app.command()(select)
+    app.command()(flags_of(SteerOptions)(steer))
     app.command("import")(import_)
     app.command("table")(table_)
     app.command("planted-vectors")(flags_of(VectorOptions)(planted_vectors))
@@ -344,6 +346,23 @@ def select(
     sizes = {name: len(part) for name, part in kept.items()} if isinstance(kept, dict) else {"": len(kept)}
     memes = ", ".join(f"{n:,} {name}".rstrip() for name, n in sizes.items())
     _done(out, f"{memes} memes; datasets.load_from_disk opens it")
+
+
+def steer(
+    *,
+    sae: SAEFolder,
+    out: Out,
+    hook: Annotated[str | None, typer.Option(help="The hook to read, if the SAE's metadata names none.")] = None,
+    overwrite: Overwrite = False,
+    **given: Any,
+) -> None:
+    """Set latents while a chat model or captioner answers, beside all controls: answers, scores, a figure."""
+    from sae_lens_meme.steer import steer as steer_
+
+    options = SteerOptions(**given_to(SteerOptions, given))
+    for sentence in steer_(sae, out, options, hook=hook, overwrite=overwrite)["verdict"]:
+        typer.echo(sentence)
+    _done(out, "answers.parquet, scores.json, steering.png, steering.svg")
 
 
 def import_(
