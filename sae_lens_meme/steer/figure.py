@@ -51,8 +51,8 @@ def draw_words(axes: Any, answers: Any, latent: int) -> None:
             axes.bar(range(len(steps)), heights, bottom=floor, color=colour, label=wrapped(word or "other words", 18))
         floor += np.array(heights)
     axes.set_xticks(range(len(steps)), ["plain", *(f"{step:g}" for step in steps[1:])])
-    axes.legend(fontsize=7, loc="upper center", bbox_to_anchor=(0.5, -0.12), ncols=3)
-    titled(axes, f"latent {latent}", "strength", "share of first words")
+    axes.legend(fontsize=7, loc="upper center", bbox_to_anchor=(0.5, -0.1), ncols=3)
+    titled(axes, f"latent {latent}", "", "share of first words")
 
 
 def draw_changes(axes: Any, rows: Any) -> None:
