@@ -432,10 +432,18 @@ def main() -> None:
         typer.echo(f"error: not enough memory ({_one_line(error) or 'no more could be had'})", err=True)
         sys.exit(2)
     except Exception as error:
-        if not hasattr(error, "show"):  # not typer's own usage errors
+        if not hasattr(error, "format_message"):  # not typer's own usage errors
             raise
-        error.show()  # type: ignore[attr-defined]
+        typer.echo(f"error: {_of_usage(error)}", err=True)
         sys.exit(2)
+
+
+def _of_usage(error: Any) -> str:
+    """What typer says of a wrong flag or value, and where the right ones stand."""
+    said = " ".join(error.format_message().split()).replace("Value error, ", "").rstrip(".")
+    context = getattr(error, "ctx", None)
+    command = f" {context.info_name}" if context is not None and context.parent is not None else ""
+    return f"{said}; see sae-lens-meme{command} --help"
 
 
 if __name__ == "__main__":

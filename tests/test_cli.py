@@ -270,6 +270,9 @@ def test_evaluation_json_is_of_its_schema(results: Path):
         (("evaluate", "--sae", "S", "--embeddings", "E", "--out", "o", "--seed", "-1"), "evaluate.seed is -1, it must be 0 or more"),
         (("evaluate", "--sae", "S", "--embeddings", "E", "--out", "o", "--share", "1.5"), "evaluate.share is 1.5, it must be less than 1"),
         (("select", "--sae", "S", "--embeddings", "E", "--out", "V"), "V: holds the result of 'evaluate', not of 'select'"),
+        (("embed", "C", "--resize", "stretch", "--out", "o"), "'stretch' is not one of 'crop', 'squash', 'pad'; see sae-lens-meme embed --help"),
+        (("embedd",), "No such command 'embedd'. Did you mean 'embed'?"),
+        (("embed", "C", "--rezise", "crop", "--out", "o"), "No such option: --rezise"),
         (("explain", "S"), "S: holds the result of 'train', not of 'evaluate'; give the folder that 'evaluate' wrote"),
     ],
 )  # fmt: skip

@@ -28,7 +28,7 @@ from sae_lens_meme.train.config import TrainConfig, load_train_config
 from sae_lens_meme.train.convert import abstopk_loader
 from sae_lens_meme.train.data import TrainingData, open_data
 from sae_lens_meme.train.given import given_sha256, load_given
-from sae_lens_meme.train.monitor import Reconstruction, Trainers, reconstruction
+from sae_lens_meme.train.monitor import ReconstructionQuality, Trainers, reconstruction
 from sae_lens_meme.train.runner import MemeMultiSAETrainingRunner, MemeSAETrainingRunner, multi_config
 from sae_lens_meme.train.saelens import sort_config
 from sae_lens_meme.train.stream import train_on_positions
@@ -173,7 +173,7 @@ class _Step:
                 source = Path(made) / file
                 self.folder.write(_join(name, file), partial(_copy, source))
 
-    def _one_sign_a_latent(self, name: str, made: str) -> tuple[Reconstruction, Tensor]:
+    def _one_sign_a_latent(self, name: str, made: str) -> tuple[ReconstructionQuality, Tensor]:
         """Save AbsTopK as the `topk` SAE that computes the same, with what is counted of its latents."""
         sae, hook = SAE.load_from_disk(made, converter=abstopk_loader), self.config.hooks[name]
         data = self.data
@@ -207,7 +207,7 @@ class _Step:
             tqdm.write(_one_line(latest), file=sys.stderr)
 
 
-def _numbers(part: str, result: Reconstruction) -> dict[str, Any]:
+def _numbers(part: str, result: ReconstructionQuality) -> dict[str, Any]:
     reason = "no rows of this split" if not result.n else "these rows are all alike"
     return {
         f"{part}_n": result.n,

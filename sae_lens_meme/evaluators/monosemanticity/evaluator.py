@@ -19,7 +19,7 @@ from sae_lens_meme.evaluators.controls import directions
 from sae_lens_meme.evaluators.latents import Latents, encode, hook_of
 from sae_lens_meme.evaluators.monosemanticity.compute import Measurement
 from sae_lens_meme.evaluators.monosemanticity.hierarchy import hierarchy, matryoshka_widths, tree_paths
-from sae_lens_meme.evaluators.monosemanticity.panel import CROSS_MODAL, Panel, Units, cross_modal_problem
+from sae_lens_meme.evaluators.monosemanticity.panel import CROSS_MODAL, Panel, PanelUnits, cross_modal_problem
 from sae_lens_meme.evaluators.monosemanticity.quantities import (
     CHANCE,
     COLUMNS,
@@ -129,7 +129,7 @@ class Monosemanticity(Evaluator):
             latents = {side: encode(sae, embeddings, side) for side in SIDES}
 
         def measured(read: dict[str, Latents], n_draws: int) -> Measurement:
-            units = Units.of(*(active.rows(panel.rows) for active in read.values()))
+            units = PanelUnits.of(*(active.rows(panel.rows) for active in read.values()))
             return Measurement.of(units, panel, o.min_support, n_draws, o.seed, (0, 1) if o.both_sides else None)
 
         found = {"sae": measured(latents, o.n_permutations)}
