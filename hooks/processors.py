@@ -105,13 +105,13 @@ class CaptionRows(_Processed):
         ids = self._written() if texts is None else [self._encoded(row, text) for row, text in enumerate(texts)]
         self._captions = captions(torch.empty(len(ids), 0), ids, model.vocabulary.start, model.vocabulary.pad)
         self.tags = self._captions.tags
-        if model.model.config.model_type == "git":
-            self.tags = before(self.tags, 1, patches_of(model.model, self.pixels([0])) or 0)
+        if model.hf.config.model_type == "git":
+            self.tags = before(self.tags, 1, patches_of(model.hf, self.pixels([0])) or 0)
 
     def take(self, rows: np.ndarray) -> dict[str, Tensor]:
         taken = self._captions.take(rows)
         names = ("decoder_input_ids", "decoder_attention_mask")
-        if not self._model.model.config.is_encoder_decoder:
+        if not self._model.hf.config.is_encoder_decoder:
             names = ("input_ids", "attention_mask")
         ids, mask = taken["decoder_input_ids"], taken["decoder_attention_mask"]
         return {

@@ -64,7 +64,7 @@ class HookedVLM(HookedModel):
         self, model: Any, source: PositionSource | None = None, processor: Any = None, name: str | None = None
     ):
         super().__init__()
-        self.model = model
+        self.hf = model  # not `model`: SAELens would ask it for embeddings, which CLIP does not have
         self.processor = processor
         self.model_name = name or getattr(model, "name_or_path", "") or model.config.model_type
         self.points = hooked_modules(model)
@@ -95,8 +95,8 @@ class HookedVLM(HookedModel):
         Raises:
             ModelError: this model has none; its pictures are tokens.
         """
-        if (encoder := image_encoder(self.model)) is None:
-            raise ModelError(f"a {type(self.model).__name__} has no vision tower; its pictures are tokens")
+        if (encoder := image_encoder(self.hf)) is None:
+            raise ModelError(f"a {type(self.hf).__name__} has no vision tower; its pictures are tokens")
         return HookedVLM(encoder, processor=self.processor, name=self.model_name)
 
     def close(self) -> None:
@@ -106,7 +106,7 @@ class HookedVLM(HookedModel):
 
     @property
     def cfg(self) -> HookedModelConfig:
-        first = next(p for p in self.model.parameters() if p.is_floating_point())
+        first = next(p for p in self.hf.parameters() if p.is_floating_point())
         return HookedModelConfig(self.model_name, first.device, first.dtype, n_ctx=0)
 
     @property
@@ -121,7 +121,7 @@ class HookedVLM(HookedModel):
     @cached_property
     def vocabulary(self) -> Vocabulary:
         """Ids that are no words: placeholders of pictures, beginnings and ends, padding."""
-        return Vocabulary.of(self.model, getattr(self.processor, "tokenizer", None))
+        return Vocabulary.of(self.hf, getattr(self.processor, "tokenizer", None))
 
     def forward(
         self,
@@ -149,10 +149,10 @@ class HookedVLM(HookedModel):
         if return_type not in (None, "auto", "logits", "loss", "both"):
             raise ModelError(f"return_type {return_type!r} is none of None, logits, loss, both, auto")
         if return_type in ("logits", "loss", "both") and not self.writes:
-            raise ModelError(f"a {type(self.model).__name__} writes nothing, so it has no logits and no loss")
+            raise ModelError(f"a {type(self.hf).__name__} writes nothing, so it has no logits and no loss")
         inputs = self._inputs(input)
         tags = self.model_tags(inputs) if self.writes else None
-        self._reading = Reading(tags, patches_of(self.model, inputs.get("pixel_values")))
+        self._reading = Reading(tags, patches_of(self.hf, inputs.get("pixel_values")))
         given = {key: value for key, value in inputs.items() if key not in _NOT_INPUTS}
         try:
             with self._token_masks(input, {}):
@@ -166,7 +166,7 @@ class HookedVLM(HookedModel):
         logits = output.logits
         if return_type in ("auto", "logits"):
             return logits
-        ids, _ = ids_of(self.model, inputs)
+        ids, _ = ids_of(self.hf, inputs)
         assert ids is not None  # as there are tags
         losses, counted = next_word_loss(logits, ids, tags)
         loss = losses if loss_per_token else losses.sum() / counted.sum()
@@ -200,28 +200,28 @@ class HookedVLM(HookedModel):
             ModelError: the model writes nothing, a batch is padded on the right, or decoding is assisted.
         """
         if not self.writes:
-            raise ModelError(f"a {type(self.model).__name__} writes nothing")
+            raise ModelError(f"a {type(self.hf).__name__} writes nothing")
         if assisted := [key for key in ("assistant_model", "prompt_lookup_num_tokens") if options.get(key) is not None]:
             raise ModelError(f"{assisted[0]}: assisted decoding visits positions in another order; leave it out")
         inputs = self._inputs(input)
         mask = inputs.get("attention_mask")
         if mask is not None and not bool(mask[:, -1].all()):
             raise ModelError("the batch is padded on the right, which changes the answers; pad it on the left")
-        config = self.model.generation_config
+        config = self.hf.generation_config
         tags = self.model_tags(inputs, start=True)
         cached = bool(options.get("use_cache", config.use_cache is not False))
-        self._reading = Reading(tags, patches_of(self.model, inputs.get("pixel_values")), cached)
+        self._reading = Reading(tags, patches_of(self.hf, inputs.get("pixel_values")), cached)
         if (image := self.vocabulary.image) is not None:  # a placeholder that it writes would ask for a picture
             suppressed = options.get("suppress_tokens", config.suppress_tokens) or []
             options["suppress_tokens"] = sorted({*suppressed, image})
         try:
-            return self.model.generate(**{k: v for k, v in inputs.items() if k not in _NOT_INPUTS}, **options)
+            return self.hf.generate(**{k: v for k, v in inputs.items() if k not in _NOT_INPUTS}, **options)
         finally:
             self._reading = Reading()
 
     def model_tags(self, inputs: dict[str, Any], start: bool = False) -> Tags:
         """What each position of the text side is; see `vocabulary.text_tags`."""
-        return text_tags(self.model, self.vocabulary, inputs, start)
+        return text_tags(self.hf, self.vocabulary, inputs, start)
 
     def tags_now(self, hook: str, x: Float[Tensor, "... d"]) -> Int[Tensor, "..."]:
         """The tag of every position of what passes a hook at this moment; for hook functions."""
@@ -334,9 +334,9 @@ class HookedVLM(HookedModel):
 
     def _called(self, inputs: dict[str, Any]) -> Any:
         """The tower alone where there are pictures and no texts for CLIP to compare them with."""
-        if self.writes or "input_ids" in inputs or text_side(self.model) is None:
-            return self.model
-        return image_encoder(self.model)
+        if self.writes or "input_ids" in inputs or text_side(self.hf) is None:
+            return self.hf
+        return image_encoder(self.hf)
 
 
 def _placed(value: Any, cfg: HookedModelConfig) -> Any:

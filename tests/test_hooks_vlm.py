@@ -24,7 +24,7 @@ def hooked(maker: Callable[..., Any] = tiny_vlms.llava, **changes: Any) -> Hooke
 def outputs(model: HookedVLM, batch: dict[str, torch.Tensor]) -> torch.Tensor:
     """What the model's own forward pass ends in."""
     ends: list[Any] = []
-    handle = model.model.register_forward_hook(lambda _module, _args, output: ends.append(output))
+    handle = model.hf.register_forward_hook(lambda _module, _args, output: ends.append(output))
     try:
         with torch.no_grad():
             model(batch, return_type=None)
@@ -161,8 +161,8 @@ class TestGenerating:
     def test_no_placeholder_is_written(self):
         model = hooked()
         with torch.no_grad():  # its logit is far above all others
-            model.model.lm_head.weight[IMAGE_ID] = 0
-            model.model.lm_head.weight *= 1e-3
+            model.hf.lm_head.weight[IMAGE_ID] = 0
+            model.hf.lm_head.weight *= 1e-3
         batch = model.source.take(torch.arange(4).numpy())  # type: ignore[union-attr]
         bias = [("hook_logits", lambda x, hook: x + 99 * (torch.arange(x.shape[-1]) == IMAGE_ID))]
         with model.hooks(fwd_hooks=bias):

@@ -245,16 +245,23 @@ def image_processor() -> Any:
 def save(folder: Any, maker: Any = llava, model: Any = None) -> str:
     """A folder that `HookedVLM.from_pretrained` reads: model, and its processor."""
     (model or made(maker)[0]).save_pretrained(folder)
-    if maker in (llava,):
-        hf.LlavaProcessor(
-            image_processor(),
-            tokenizer(),
-            **{"patch_size": 8, "vision_feature_select_strategy": "default", "image_token": "<image>"},
-            num_additional_image_tokens=1,
-        ).save_pretrained(folder)
+    words, one = tokenizer(), {"image_token": "<image>"}
+    cls = {"patch_size": 8, "vision_feature_select_strategy": "default", "num_additional_image_tokens": 1, **one}
+    if maker is llava:
+        hf.LlavaProcessor(image_processor(), words, **cls).save_pretrained(folder)
+    elif maker is llava_next:
+        tiles = hf.LlavaNextImageProcessor(
+            size={"shortest_edge": 32}, crop_size={"height": 32, "width": 32}, image_grid_pinpoints=[[32, 64]]
+        )
+        hf.LlavaNextProcessor(tiles, words, **cls).save_pretrained(folder)
+    elif maker is chameleon:
+        crop = {"height": 32, "width": 32}
+        pictures = hf.ChameleonImageProcessor(size={"shortest_edge": 32}, crop_size=crop)
+        words.add_special_tokens({"additional_special_tokens": ["<image>", "<racm3:break>", "<eoss>"]})
+        hf.ChameleonProcessor(pictures, words, image_seq_length=N_PATCHES, **one).save_pretrained(folder)
     else:
         image_processor().save_pretrained(folder)
-        tokenizer().save_pretrained(folder)
+        words.save_pretrained(folder)
     return str(folder)
 
 

@@ -87,7 +87,7 @@ def embed_tokens(
     fingerprint = {
         "corpus": sha256_json([manifest["fingerprint"], manifest["files"]]),
         "model": options.model,
-        "weights": state_sha256(model.model),
+        "weights": state_sha256(model.hf),
         "hook": options.hook,
         "rows": [sorted(keep), *how[1:], options.captions],
         "dtype": dtype,

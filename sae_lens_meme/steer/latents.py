@@ -88,7 +88,7 @@ def require_reach(model: HookedVLM, hook: str, where: Where = ALL) -> None:
     in_picture = not hook.startswith(DECODER_RESID)
     if in_picture and not kinds & set(tag_numbers(["image", "special"])):
         raise ModelError(f"{hook} has no position of kind {where}, so that nothing would change; give image or special")
-    drops_cls = getattr(model.model.config, "vision_feature_select_strategy", None) == "default"
+    drops_cls = getattr(model.hf.config, "vision_feature_select_strategy", None) == "default"
     read = [f"{IMAGE_RESID}.{block}" for block in model.feature_blocks]
     if drops_cls and hook in read and kinds == set(tag_numbers("special")):
         raise ModelError(f"{hook}: the text reads its patches without CLS, so that nothing would change; give image")

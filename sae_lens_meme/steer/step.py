@@ -57,7 +57,7 @@ def steer(
     dictionary.to(device)
     fingerprint = {
         "sae": sae_weights(sae),
-        "model": [options.model, state_sha256(model.model)],
+        "model": [options.model, state_sha256(model.hf)],
         "pictures": sha256_json([{k: sha256_file(v) for k, v in part.items()} for part in (files, shown)]),
         "options": options.model_dump(mode="json", exclude={"model", "pictures", "references", "device"}),
         "dtype": dtype,
