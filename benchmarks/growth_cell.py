@@ -22,7 +22,7 @@ from sae_lens_meme.embeddings import Embeddings
 from sae_lens_meme.evaluators.classifiers import Probe
 from sae_lens_meme.evaluators.influence import effects_of, latent_route
 from sae_lens_meme.evaluators.latents import Latents
-from sae_lens_meme.evaluators.monosemanticity import Panel, Units, score
+from sae_lens_meme.evaluators.monosemanticity import Panel, PanelUnits, score
 from sae_lens_meme.hooks.names import FUSED
 from sae_lens_meme.metrics.contingency import Counter
 from sae_lens_meme.metrics.fisher import stratified_greater
@@ -126,7 +126,7 @@ def _influence(data: Data) -> None:
 def _monosemanticity(data: Data) -> None:
     assert data.embeddings is not None
     panel = Panel.of(data.embeddings, np.arange(data.latents.n_samples), None, [FUSED])
-    score(Units.of(data.latents), panel, intervals=False)
+    score(PanelUnits.of(data.latents), panel, intervals=False)
 
 
 ANALYSES: dict[str, Callable[[Data], None]] = {

@@ -11,7 +11,7 @@ from benchmarks.data import Shape, make_latents, make_zscored
 from benchmarks.measure import Row, median_time, require_close, seconds, timed
 from sae_lens_meme.embeddings import Embeddings
 from sae_lens_meme.evaluators.latents import Latents
-from sae_lens_meme.evaluators.monosemanticity import CROSS_MODAL, Measurement, Panel, Units, score
+from sae_lens_meme.evaluators.monosemanticity import CROSS_MODAL, Measurement, Panel, PanelUnits, score
 from sae_lens_meme.hooks.names import IMAGE_EMBED, TEXT_EMBED
 
 GOAL_RATIO, GOAL_SECONDS = 1_000, 3 * 0.13
@@ -69,13 +69,13 @@ def _with_controls(latents: Latents, embeddings: Embeddings, n: int, quick: bool
 
 def _scores(latents: Latents, embeddings: Embeddings, rows: np.ndarray) -> np.ndarray:
     panel = Panel.of(embeddings, rows, None, [IMAGE_EMBED])
-    return score(Units.of(latents), panel, intervals=False)[IMAGE_EMBED].ms
+    return score(PanelUnits.of(latents), panel, intervals=False)[IMAGE_EMBED].ms
 
 
 def _measured(latents: Latents, embeddings: Embeddings, rows: np.ndarray, n_permutations: int) -> Measurement:
     panel = Panel.of(embeddings, rows, None, [IMAGE_EMBED, TEXT_EMBED])
     assert CROSS_MODAL in panel.pairs
-    return Measurement.of(Units.of(latents), panel, 10.0, n_permutations, seed=0)
+    return Measurement.of(PanelUnits.of(latents), panel, 10.0, n_permutations, seed=0)
 
 
 def _loop(latents: Latents, embeddings: Embeddings, rows: np.ndarray, ours: np.ndarray) -> tuple[float, str]:

@@ -77,7 +77,7 @@ def _in_browser(page: Path) -> list[Row]:
     try:
         with chromium() as browser:
             return _looked_at(browser, page)
-    except pytest.skip.Exception as reason:
+    except (pytest.skip.Exception, Exception) as reason:  # the rows of the report's writing are kept
         return [Row("the page in a browser", None, 0.0, NONE, None, "", note=f"not measured: {reason}")]
 
 

@@ -54,7 +54,11 @@ def opened(browser: Any, page: Path, fragment: str = "", **context: Any) -> Iter
         yield tab, heard
 
 
-PAINTED = "performance.getEntriesByName('first-contentful-paint')[0].startTime"
+PAINTED = """async () => {
+  const painted = () => performance.getEntriesByName("first-contentful-paint")[0];
+  while (!painted()) await new Promise((done) => requestAnimationFrame(done));
+  return painted().startTime;
+}"""
 LOADED = "performance.getEntriesByType('navigation')[0].loadEventEnd"
 """Milliseconds since the page was asked for."""
 FILTER = """async () => {

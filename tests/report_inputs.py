@@ -18,7 +18,7 @@ from PIL import Image as Pictures
 from sae_lens_meme.attribute.choose import choose_memes
 from sae_lens_meme.attribute.options import AttributeOptions
 from sae_lens_meme.attributions import FEATURES, Attributions
-from sae_lens_meme.dashboard import Inputs
+from sae_lens_meme.dashboard import ReportInputs
 from sae_lens_meme.embeddings import Embeddings
 from sae_lens_meme.evaluators.content import content_of
 from sae_lens_meme.evaluators.latents import Latents
@@ -32,7 +32,7 @@ SHOWN = (
 
 
 @cache
-def small_inputs() -> Inputs:
+def small_inputs() -> ReportInputs:
     """400 memes and 24 latents with the evaluators' own tables, pictures and attributions."""
     x, memes = small_memes()
     context = small_context(x, memes)
@@ -40,7 +40,7 @@ def small_inputs() -> Inputs:
     tables = {name: result.table for name, result in context.results.items() if result.table is not None}
     tables["contest"] = _contest()
     latents = context.latents
-    return Inputs(
+    return ReportInputs(
         evaluation=content_of(context),
         tables=tables,
         latents=latents,
@@ -97,7 +97,7 @@ def attributions(latents: Latents, memes: Embeddings, looked_into: list[int] | N
     return Attributions(Dataset.from_list(rows, features=FEATURES), {"latents": chosen, "grid": 7, "view": "whole"})
 
 
-def hostile_inputs(texts: Sequence[str]) -> Inputs:
+def hostile_inputs(texts: Sequence[str]) -> ReportInputs:
     """Every field that can come from data holds one of the texts, in turn."""
     inputs, text = small_inputs(), texts[0]
     turn = lambda i: texts[i % len(texts)]  # noqa: E731
@@ -131,7 +131,7 @@ def hostile_inputs(texts: Sequence[str]) -> Inputs:
     return replace(inputs, evaluation=evaluation, tables=tables, memes=memes, corpus=corpus, attribution=seen)
 
 
-def many_inputs(n: int, d_sae: int, k: int, d_in: int = 64) -> Inputs:
+def many_inputs(n: int, d_sae: int, k: int, d_in: int = 64) -> ReportInputs:
     """Drawn numbers in tables that have the columns of the real ones."""
     small, rng = small_inputs(), np.random.default_rng(0)
     words = np.array([f"word{i}" for i in range(500)])
@@ -147,7 +147,7 @@ def many_inputs(n: int, d_sae: int, k: int, d_in: int = 64) -> Inputs:
         for name in ("naming", "concept_alignment", "influence", "question_set", "stability", "monosemanticity")
     }
     decoder = rng.standard_normal((d_sae, d_in)).astype(np.float32)
-    return Inputs(small.evaluation, tables, latents, memes, decoder, corpus=pictures_of(memes))
+    return ReportInputs(small.evaluation, tables, latents, memes, decoder, corpus=pictures_of(memes))
 
 
 def _contest() -> pd.DataFrame:

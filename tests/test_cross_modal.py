@@ -15,7 +15,7 @@ from scipy.stats import false_discovery_control, norm, rankdata
 from sae_lens_meme.embeddings import Embeddings
 from sae_lens_meme.errors import ConfigError, DataError, NonFiniteError
 from sae_lens_meme.evaluators import Result, Unavailable
-from sae_lens_meme.evaluators.cross_modal import CrossModal, MemePairs, Sides, cross_modal_weights, item_scores
+from sae_lens_meme.evaluators.cross_modal import CrossModal, MemePairs, SideHooks, cross_modal_weights, item_scores
 from sae_lens_meme.evaluators.latents import Latents
 from sae_lens_meme.metrics.bootstrap import bootstrap_weights
 
@@ -406,7 +406,7 @@ def test_sides_without_a_cosine_cannot_be_measured_and_say_why(data, change, why
 
 def test_other_hooks_may_be_the_sides(data):
     embeddings, z = data
-    swapped = Sides("hook_text_embed", "hook_image_embed")
+    swapped = SideHooks("hook_text_embed", "hook_image_embed")
     weights = cross_modal_weights(embeddings, latents_of(z), top=TOP, n_bootstrap=0, sides=swapped)
     plain = cross_modal_weights(embeddings, latents_of(z), top=TOP, n_bootstrap=0)
     np.testing.assert_allclose(weights.omega, plain.omega, atol=1e-12)  # a sum over all pairs, both ways

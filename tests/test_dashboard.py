@@ -21,7 +21,7 @@ from seen_memes import write_memes
 
 from sae_lens_meme.attribute import attribute
 from sae_lens_meme.corpus import load_rows
-from sae_lens_meme.dashboard import DashboardOptions, Inputs, write_dashboard, write_report
+from sae_lens_meme.dashboard import DashboardOptions, ReportInputs, write_dashboard, write_report
 from sae_lens_meme.dashboard.concepts import concept_pages, glance, used_for
 from sae_lens_meme.dashboard.latents import LatentPages
 from sae_lens_meme.dashboard.numbers import short, signed_bytes, to_script
@@ -169,7 +169,7 @@ def test_memes_without_captions_labels_and_tables(tmp_path: Path):
     bare = Embeddings.from_dataset(inputs.memes.dataset.remove_columns(["text", "hate", "humor", "always"]))
     evaluation = inputs.evaluation | {"skipped": {"naming": "no captions and no labels"}}
     page = write_report(
-        Inputs(evaluation, {}, inputs.latents, bare, inputs.decoder), QUICK, out=tmp_path, progress=False
+        ReportInputs(evaluation, {}, inputs.latents, bare, inputs.decoder), QUICK, out=tmp_path, progress=False
     )
     core = parts_of(page)["core"]
     assert core["missing"]["naming"] == (

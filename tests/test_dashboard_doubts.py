@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 from report_inputs import small_inputs
 
-from sae_lens_meme.dashboard import DashboardOptions, Inputs
+from sae_lens_meme.dashboard import DashboardOptions, ReportInputs
 from sae_lens_meme.dashboard.concepts import concept_pages, found, glance
 from sae_lens_meme.dashboard.doubts import doubts, still_rising
 from sae_lens_meme.dashboard.fairness import treated_worse
@@ -19,7 +19,7 @@ from sae_lens_meme.dashboard.missing import missing
 QUICK = DashboardOptions(map="tsne")
 
 
-def with_numbers(**numbers: dict[str, Any]) -> Inputs:
+def with_numbers(**numbers: dict[str, Any]) -> ReportInputs:
     """The small inputs, with these numbers of evaluators and no others."""
     inputs = small_inputs()
     results = {
@@ -29,7 +29,7 @@ def with_numbers(**numbers: dict[str, Any]) -> Inputs:
     return replace(inputs, evaluation=inputs.evaluation | {"results": results, "warnings": []})
 
 
-def said(inputs: Inputs) -> str:
+def said(inputs: ReportInputs) -> str:
     latents = LatentPages(inputs, QUICK)
     return "\n".join(doubts(inputs, latents, glance(latents, concept_pages(latents))))
 
@@ -101,7 +101,7 @@ def test_names_latents_and_labels_are_counted():
     assert "Few held-out memes have a label, and its numbers are rough: hate (30 memes)." in text
 
 
-def audit(*rows: dict[str, Any]) -> Inputs:
+def audit(*rows: dict[str, Any]) -> ReportInputs:
     plain = {
         "question": "hate=1", "subgroup": "humor=2", "n_ablated": 0, "q": 0.5, "fpr_gap": 0.1, "fpr_subgroup": 0.3,
         "fpr_background": 0.2, "n_subgroup_negative": 40, "closed": None, "closed_matched": None, "latents": "",

@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 from sae_lens_meme.attributions import GRID
 from sae_lens_meme.export.activations import activation_rows, tokens_of
 from sae_lens_meme.export.examples import Example
-from sae_lens_meme.export.names import Names, source_set
+from sae_lens_meme.export.names import ExportNames, source_set
 from sae_lens_meme.export.text import LONGEST_TOKEN, clean, line, number, token
 
-NAMES = Names("m", "set", 0, "r", "creator")
+NAMES = ExportNames("m", "set", 0, "r", "creator")
 ANY = st.text(st.characters(), max_size=80) | st.from_regex(r"(\\u(0000|d800|DC00)|\\|.){0,9}", fullmatch=True)
 SURROGATES = st.lists(st.sampled_from(["\ud800", "\udc00", "a", "\\", "u0000", "\0", "\u202e"])).map("".join)
 

@@ -200,3 +200,24 @@ def test_figures_are_drawn_of_what_is_in_memory(from_disk: Path, tmp_path: Path)
     assert set(reasons.values()) == {None}
     for name in reasons:
         assert (tmp_path / "memory" / f"{name}.png").read_bytes() == (tmp_path / "folders" / f"{name}.png").read_bytes()
+
+
+def test_what_was_measured_in_memory_is_saved_as_the_steps_save_it(from_disk: Path, tmp_path: Path):
+    """So that the export, the report and every command read it."""
+    from sae_lens_meme import Embeddings
+    from sae_lens_meme.dashboard import write_dashboard
+    from sae_lens_meme.evaluators.run import load_sae
+    from sae_lens_meme.export import export
+
+    memes = as_embeddings(COLUMNS, image=IMAGE, text=TEXT)
+    sae = load_sae(from_disk / "sae", "hook_fused")
+    sae.cfg.metadata.hook_name = None
+    saved = measure(sae, memes, progress=False, hook="hook_fused", **ONLY).save(tmp_path / "run")
+    assert sae.cfg.metadata.hook_name is None
+    kept: Any = {"sae": saved / "sae", "embeddings": saved / "embeddings"}
+    same_memes(Embeddings.load(saved / "embeddings"), memes)
+    evaluate(**kept, out=tmp_path / "E", progress=False, **ONLY)
+    for name in ("numbers.parquet", "contest.parquet", "latents.safetensors", "evaluation.png"):
+        assert (saved / "evaluation" / name).read_bytes() == (tmp_path / "E" / name).read_bytes()
+    assert list(export(saved / "evaluation", **kept, out=tmp_path / "export", progress=False, model="mine").iterdir())
+    assert write_dashboard(saved / "evaluation", **kept, out=tmp_path / "report", progress=False)

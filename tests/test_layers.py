@@ -68,3 +68,13 @@ def test_only_one_module_of_hooks_imports_transformer_lens():
         if "import transformer_lens" in (t := p.read_text()) or "from transformer_lens" in t
     ]
     assert users == ["lens.py"]
+
+
+def test_no_two_public_classes_share_a_name():
+    """But for `Options`, of which each evaluator has its own."""
+    found: dict[str, set[Path]] = {}
+    for _, path in modules():
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
+                found.setdefault(node.name, set()).add(path)
+    assert {name: paths for name, paths in found.items() if len(paths) > 1 and name != "Options"} == {}

@@ -11,18 +11,18 @@ from jaxtyping import Bool, Float
 from sae_lens_meme.attributions import GRID
 
 
-class Words(NamedTuple):
+class CaptionWords(NamedTuple):
     """The words of a caption that the text tower can read, and the caption without each of them."""
 
     words: list[str]
     without: list[str]
 
 
-def without_words(caption: str | None, context_length: int) -> Words:
+def without_words(caption: str | None, context_length: int) -> CaptionWords:
     """A word is what stands between white space; each takes one token or more, so that later ones are never read."""
     words = [] if caption is None else caption.split(maxsplit=2 * context_length)[: 2 * context_length]
     read = words[:context_length]
-    return Words(read, [" ".join(words[:i] + words[i + 1 :]) for i in range(len(read))])
+    return CaptionWords(read, [" ".join(words[:i] + words[i + 1 :]) for i in range(len(read))])
 
 
 def patches(height: int, width: int) -> Bool[torch.Tensor, "patches height width"]:

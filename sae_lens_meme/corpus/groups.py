@@ -15,7 +15,7 @@ from scipy.sparse.csgraph import connected_components
 
 from sae_lens_meme.corpus.near import near_pairs
 from sae_lens_meme.corpus.rows import Row
-from sae_lens_meme.corpus.survey import Look
+from sae_lens_meme.corpus.survey import PictureHashes
 
 CAPTION_SHARED_BY = 50
 """A caption of more memes than these does not unite them: "lol" or "me irl" is on memes that have nothing else in
@@ -63,7 +63,7 @@ class Links:
         return {row: name[code] for row, code in zip(rows, codes, strict=True)}
 
 
-def find_links(rows: Sequence[Row], looks: Mapping[Row, Look], near: int = 0) -> Links:
+def find_links(rows: Sequence[Row], looks: Mapping[Row, PictureHashes], near: int = 0) -> Links:
     """What rows have in common.
 
     Args:
@@ -84,7 +84,7 @@ def find_links(rows: Sequence[Row], looks: Mapping[Row, Look], near: int = 0) ->
     return Links(dict(keys))
 
 
-def _near(rows: Sequence[Row], looks: Mapping[Row, Look], near: int) -> Iterator[tuple[Row, Key]]:
+def _near(rows: Sequence[Row], looks: Mapping[Row, PictureHashes], near: int) -> Iterator[tuple[Row, Key]]:
     """Equal hashes are compared once, however many pictures have them; a pair that is close is a key of its own."""
     alike: defaultdict[tuple[int, int], list[Row]] = defaultdict(list)
     for row in rows:

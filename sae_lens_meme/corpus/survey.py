@@ -26,7 +26,7 @@ FOLDER = "pictures"
 WORKERS = min(8, os.cpu_count() or 1)  # each may hold a picture of 50 megapixels
 
 
-class Look(NamedTuple):
+class PictureHashes(NamedTuple):
     """What there is to know of a picture."""
 
     sha256: str | None
@@ -36,7 +36,9 @@ class Look(NamedTuple):
     """Why it cannot be decoded."""
 
 
-def survey(step: StepFolder, rows: Sequence[Row], size: int, bad: BadRows, *, progress: bool) -> dict[Row, Look]:
+def survey(
+    step: StepFolder, rows: Sequence[Row], size: int, bad: BadRows, *, progress: bool
+) -> dict[Row, PictureHashes]:
     """What is seen in the picture of each row; pictures that cannot be decoded go to `bad`.
 
     Args:
@@ -48,7 +50,7 @@ def survey(step: StepFolder, rows: Sequence[Row], size: int, bad: BadRows, *, pr
     parts = [
         (f"{FOLDER}/{i:05d}.jsonl", rows[start : start + size]) for i, start in enumerate(range(0, len(rows), size))
     ]
-    seen: dict[Row, Look] = {}
+    seen: dict[Row, PictureHashes] = {}
     missing = [name for name, _ in parts if not step.has(name)]
     total = sum(len(part) for name, part in parts if name in set(missing))
     with progress_bar("pictures", total, show=progress) as advance, ThreadPoolExecutor(WORKERS) as pool:
@@ -62,16 +64,18 @@ def survey(step: StepFolder, rows: Sequence[Row], size: int, bad: BadRows, *, pr
     return seen
 
 
-def look_at(row: Row) -> Look:
+def look_at(row: Row) -> PictureHashes:
     """Decode the picture of a row. Pillow and the hashes work outside the interpreter lock."""
     try:
         data = read_picture(row.picture, row.image)
-        return Look(hashlib.sha256(data).hexdigest(), perceptual_hashes(open_image(data, name=row.image)))
+        return PictureHashes(hashlib.sha256(data).hexdigest(), perceptual_hashes(open_image(data, name=row.image)))
     except BadImageError as error:
-        return Look(None, None, str(error))
+        return PictureHashes(None, None, str(error))
 
 
-def _looks(pool: ThreadPoolExecutor, rows: Sequence[Row], bad: BadRows, advance: Callable[..., None]) -> list[Look]:
+def _looks(
+    pool: ThreadPoolExecutor, rows: Sequence[Row], bad: BadRows, advance: Callable[..., None]
+) -> list[PictureHashes]:
     looks = []
     for row, look in zip(rows, pool.map(look_at, rows), strict=True):
         if bad.on_bad == "raise":  # at once, not when the part is whole
@@ -81,20 +85,20 @@ def _looks(pool: ThreadPoolExecutor, rows: Sequence[Row], bad: BadRows, advance:
     return looks
 
 
-def _require(row: Row, look: Look, bad: BadRows) -> None:
+def _require(row: Row, look: PictureHashes, bad: BadRows) -> None:
     if look.error is not None:
         kind = "broken picture" if picture_size(row.picture) else "missing picture"
         bad.add(row.as_bad(kind, look.error), BadImageError)
 
 
-def _line(row: Row, look: Look) -> str:
+def _line(row: Row, look: PictureHashes) -> str:
     hashes = None if look.hashes is None else [f"{code:016x}" for code in look.hashes]
     return json.dumps({"id": row.id, "sha256": look.sha256, "hashes": hashes, "error": look.error}) + "\n"
 
 
-def _read(path: Path) -> list[Look]:
+def _read(path: Path) -> list[PictureHashes]:
     found = [json.loads(line) for line in path.read_text(encoding="ascii").splitlines()]
-    return [Look(look["sha256"], _codes(look["hashes"]), look["error"]) for look in found]
+    return [PictureHashes(look["sha256"], _codes(look["hashes"]), look["error"]) for look in found]
 
 
 def _codes(hashes: list[str] | None) -> tuple[int, int] | None:

@@ -19,7 +19,7 @@ from sae_lens_meme.corpus.notes import corpus_facts
 from sae_lens_meme.corpus.pictures import picture_size, read_picture
 from sae_lens_meme.corpus.rows import Row
 from sae_lens_meme.corpus.skipped import BadRow, count_skipped
-from sae_lens_meme.corpus.survey import Look
+from sae_lens_meme.corpus.survey import PictureHashes
 from sae_lens_meme.errors import BadImageError, StorageError
 from sae_lens_meme.labels import LABELS
 from sae_lens_meme.progress import progress_bar
@@ -33,7 +33,7 @@ MAX_SHARD_BYTES = 256 << 20  # a shard is held in memory while it is written
 @dataclass(frozen=True)
 class Plan:
     splits: Mapping[str, list[Row]]
-    looks: Mapping[Row, Look]
+    looks: Mapping[Row, PictureHashes]
     links: Links
     preset: str
     holdout: float
@@ -100,7 +100,7 @@ def _columns(split: str, rows: list[Row], plan: Plan, advance: Callable[[int], N
     return {name: [record.get(name) for record in records] for name in corpus_features(plan.extra_labels)}
 
 
-def _same_bytes(row: Row, look: Look) -> bytes:
+def _same_bytes(row: Row, look: PictureHashes) -> bytes:
     """The bytes of a picture, which are those that were looked at."""
     with suppress(BadImageError):
         data = read_picture(row.picture, row.image)

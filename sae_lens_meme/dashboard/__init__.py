@@ -6,18 +6,18 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from sae_lens_meme.dashboard.inputs import Inputs, read_inputs
+    from sae_lens_meme.dashboard.inputs import ReportInputs, read_inputs
     from sae_lens_meme.dashboard.options import DashboardOptions
     from sae_lens_meme.dashboard.step import write_dashboard, write_report
 
 _HOME = {
     "DashboardOptions": "options",
-    "Inputs": "inputs",
+    "ReportInputs": "inputs",
     "read_inputs": "inputs",
     "write_dashboard": "step",
     "write_report": "step",
 }
-__all__ = ["DashboardOptions", "Inputs", "read_inputs", "write_dashboard", "write_report"]
+__all__ = ["DashboardOptions", "ReportInputs", "read_inputs", "write_dashboard", "write_report"]
 
 
 def __getattr__(name: str) -> Any:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from sae_lens_meme.dashboard.fairness import audited
-from sae_lens_meme.dashboard.inputs import Inputs
+from sae_lens_meme.dashboard.inputs import ReportInputs
 from sae_lens_meme.dashboard.latents import LatentPages
 from sae_lens_meme.dashboard.verdicts import GOOD, NONE, REFUTED, TONES, UNTESTED, WEAK
 from sae_lens_meme.dashboard.words import Words, listed, several
@@ -24,7 +24,7 @@ TARGETS = {"labels": "the best single unit for a label", "planted": "the best si
 _NAMES = {word: word if word == NONE else f"{'an' if word[0] in 'aeiou' else 'a'} {word}" for word in TONES}
 
 
-def doubts(inputs: Inputs, latents: LatentPages, glance: list[dict[str, Any]]) -> list[str]:
+def doubts(inputs: ReportInputs, latents: LatentPages, glance: list[dict[str, Any]]) -> list[str]:
     """Of the memes, of the controls, of the SAE, of the names and of the groups, in this order."""
     found = [
         *(line if line.endswith(".") else f"{line}." for line in inputs.evaluation.get("warnings", [])),
@@ -37,7 +37,7 @@ def doubts(inputs: Inputs, latents: LatentPages, glance: list[dict[str, Any]]) -
     return [visible(latents.words.shown(line)) for line in found]
 
 
-def _controls(inputs: Inputs) -> Iterator[str]:
+def _controls(inputs: ReportInputs) -> Iterator[str]:
     """Simpler things that do as well, and controls that were weaker than they could be."""
     for group, what in TARGETS.items():
         ahead, level = _rivals(_numbers(inputs, "contest"), group)
@@ -82,7 +82,7 @@ def _concepts(glance: list[dict[str, Any]]) -> Iterator[str]:
             yield f"{said} {len(which)} of {several(len(glance), 'concept')}: {listed(which)}."
 
 
-def _training(inputs: Inputs, latents: LatentPages) -> Iterator[str]:
+def _training(inputs: ReportInputs, latents: LatentPages) -> Iterator[str]:
     gained = still_rising(inputs.training)
     if gained is not None and gained > STILL_RISING:
         yield (
@@ -117,7 +117,7 @@ def _names(latents: LatentPages) -> Iterator[str]:
         yield f"Of {several(len(alive), 'latent')} that fire, {listed(each)}."
 
 
-def _groups(inputs: Inputs, words: Words) -> Iterator[str]:
+def _groups(inputs: ReportInputs, words: Words) -> Iterator[str]:
     probes = inputs.table("probes")
     if probes is not None and {"space", "task", "n_held_out"} <= set(probes.columns):
         mine = probes.loc[(probes["space"] == "latents") & (probes["n_held_out"] < FEW), :]
@@ -132,5 +132,5 @@ def _groups(inputs: Inputs, words: Words) -> Iterator[str]:
         )
 
 
-def _numbers(inputs: Inputs, evaluator: str) -> dict[str, Any]:
+def _numbers(inputs: ReportInputs, evaluator: str) -> dict[str, Any]:
     return inputs.evaluation["results"].get(evaluator, {}).get("numbers", {})

@@ -6,7 +6,7 @@ from typing import Any
 
 import pandas as pd
 
-from sae_lens_meme.dashboard.inputs import Inputs
+from sae_lens_meme.dashboard.inputs import ReportInputs
 from sae_lens_meme.dashboard.words import Words, several
 from sae_lens_meme.report.blocks import number
 
@@ -15,7 +15,7 @@ MOST = 5
 _NEEDED = {"question", "subgroup", "n_ablated", "q", "fpr_gap", "fpr_subgroup", "fpr_background"}
 
 
-def audited(inputs: Inputs) -> pd.DataFrame | None:
+def audited(inputs: ReportInputs) -> pd.DataFrame | None:
     """A row a pair of classifier and group, nothing taken out; None where no audit was made."""
     table = inputs.table("subgroups")
     if table is None or not set(table.columns) >= _NEEDED:
@@ -23,7 +23,7 @@ def audited(inputs: Inputs) -> pd.DataFrame | None:
     return table.loc[table["n_ablated"] == 0, :]
 
 
-def treated_worse(inputs: Inputs, words: Words) -> list[str]:
+def treated_worse(inputs: ReportInputs, words: Words) -> list[str]:
     """A sentence a group that is flagged wrongly more often than the others, the largest gap first."""
     pairs = audited(inputs)
     if pairs is None:
@@ -43,7 +43,7 @@ def treated_worse(inputs: Inputs, words: Words) -> list[str]:
     return found
 
 
-def _sentence(row: dict[str, Any], inputs: Inputs, words: Words) -> str:
+def _sentence(row: dict[str, Any], inputs: ReportInputs, words: Words) -> str:
     q = "below 1e-6" if row["q"] < 1e-6 else number(float(row["q"]))
     said = (
         f"Memes with {words(str(row['subgroup']))} are treated worse: where {words(str(row['question']))} is not true of "
@@ -59,7 +59,7 @@ def _sentence(row: dict[str, Any], inputs: Inputs, words: Words) -> str:
     )
 
 
-def _taken_out(row: dict[str, Any], inputs: Inputs) -> dict[str, Any] | None:
+def _taken_out(row: dict[str, Any], inputs: ReportInputs) -> dict[str, Any] | None:
     """The edit of some five latents, where one was measured."""
     table: Any = inputs.table("subgroups")
     if not {"closed", "closed_matched"} <= set(table.columns):

@@ -28,7 +28,7 @@ from sae_lens_meme.train.step import LOG
 
 
 @dataclass(frozen=True)
-class Inputs:
+class ReportInputs:
     """An evaluation with its memes; nothing here is computed."""
 
     evaluation: dict[str, Any]
@@ -80,7 +80,7 @@ def read_inputs(
     embeddings: str | Path,
     corpus: str | Path | None = None,
     attribution: str | Path | None = None,
-) -> Inputs:
+) -> ReportInputs:
     """Read the folders.
 
     Raises:
@@ -95,7 +95,7 @@ def read_inputs(
     _require_same(manifest["fingerprint"].get("embeddings"), memes.fingerprint, folder, f"the embeddings {embeddings}")
     latents = Latents.load(folder / LATENTS)
     names = [name for name in content["results"] if (folder / f"{name}.parquet").is_file()]
-    return Inputs(
+    return ReportInputs(
         evaluation=content,
         tables={name: pd.read_parquet(folder / f"{name}.parquet") for name in names},
         latents=latents,

@@ -11,7 +11,7 @@ import numpy as np
 from sae_lens_meme.attribute.options import AttributeOptions
 from sae_lens_meme.dashboard import sentences
 from sae_lens_meme.dashboard.choices import Choices
-from sae_lens_meme.dashboard.inputs import Inputs
+from sae_lens_meme.dashboard.inputs import ReportInputs
 from sae_lens_meme.dashboard.nearest import nearest
 from sae_lens_meme.dashboard.numbers import short, shorts
 from sae_lens_meme.dashboard.options import DashboardOptions
@@ -38,7 +38,7 @@ EFFECT_COLUMNS = (
 class LatentPages:
     """Everything of the report that is about one latent."""
 
-    def __init__(self, inputs: Inputs, options: DashboardOptions):
+    def __init__(self, inputs: ReportInputs, options: DashboardOptions):
         self.inputs, self.options = inputs, options
         self.d_sae = inputs.latents.d_sae
         found = {name: ByLatent.of(table, self.d_sae) for name, table in inputs.tables.items()}

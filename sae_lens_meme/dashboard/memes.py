@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from sae_lens_meme.dashboard.choices import Choices
-from sae_lens_meme.dashboard.inputs import Inputs
+from sae_lens_meme.dashboard.inputs import ReportInputs
 from sae_lens_meme.dashboard.nearest import nearest
 from sae_lens_meme.dashboard.numbers import clean, short
 from sae_lens_meme.dashboard.options import DashboardOptions
@@ -24,7 +24,7 @@ class MemePages:
             pictures of one page.
     """
 
-    def __init__(self, inputs: Inputs, choices: Choices, words: Words, options: DashboardOptions):
+    def __init__(self, inputs: ReportInputs, choices: Choices, words: Words, options: DashboardOptions):
         self.inputs, self._words, self._nearest = inputs, words, options.nearest
         self.rows = np.array(list(dict.fromkeys(choices.rows().tolist())), dtype=np.int64)
         self._choices = choices

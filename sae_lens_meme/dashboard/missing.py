@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from sae_lens_meme.dashboard.inputs import Inputs
+from sae_lens_meme.dashboard.inputs import ReportInputs
 from sae_lens_meme.report.blocks import visible
 
 _WANTED = {
@@ -40,7 +40,7 @@ _ALSO = {
 """Of the others, where they were tried."""
 
 
-def missing(inputs: Inputs) -> dict[str, str]:
+def missing(inputs: ReportInputs) -> dict[str, str]:
     """What is missing, by the thing that is."""
     found: dict[str, str] = {}
     if inputs.corpus is None:

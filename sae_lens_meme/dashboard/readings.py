@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from sae_lens_meme.dashboard.inputs import Inputs
+from sae_lens_meme.dashboard.inputs import ReportInputs
 from sae_lens_meme.dashboard.numbers import clean, short, shorts
 from sae_lens_meme.dashboard.words import Words
 from sae_lens_meme.hooks.names import IMAGE_EMBED, TEXT_EMBED
@@ -19,7 +19,7 @@ from sae_lens_meme.read.vectors import VectorReader
 class Readings:
     """Of memes by their rows in the embeddings. Nothing is read where there is no SAE or no train meme."""
 
-    def __init__(self, inputs: Inputs, words: Words):
+    def __init__(self, inputs: ReportInputs, words: Words):
         self._memes, self._latents, self._words = inputs.memes, inputs.latents, words
         self._labels = {name: inputs.memes.label(name) for name in inputs.memes.label_names}
         self._reader = None

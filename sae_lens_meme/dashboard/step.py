@@ -11,7 +11,7 @@ from sae_lens_meme.dashboard import page
 from sae_lens_meme.dashboard.concepts import concept_pages, found, glance
 from sae_lens_meme.dashboard.doubts import doubts
 from sae_lens_meme.dashboard.fairness import treated_worse
-from sae_lens_meme.dashboard.inputs import Inputs, read_inputs
+from sae_lens_meme.dashboard.inputs import ReportInputs, read_inputs
 from sae_lens_meme.dashboard.latents import CONCEPT_COLUMNS, EFFECT_COLUMNS, LatentPages
 from sae_lens_meme.dashboard.memes import MemePages
 from sae_lens_meme.dashboard.missing import missing
@@ -67,7 +67,7 @@ def write_dashboard(
 
 
 def write_report(
-    inputs: Inputs, options: DashboardOptions, *, out: str | Path, overwrite: bool = False, progress: bool = True
+    inputs: ReportInputs, options: DashboardOptions, *, out: str | Path, overwrite: bool = False, progress: bool = True
 ) -> Path:
     """As `write_dashboard`, of inputs at hand.
 
@@ -86,7 +86,7 @@ def write_report(
     return Path(out) / REPORT
 
 
-def _write(folder: StepFolder, inputs: Inputs, options: DashboardOptions, progress: bool) -> None:
+def _write(folder: StepFolder, inputs: ReportInputs, options: DashboardOptions, progress: bool) -> None:
     latents = LatentPages(inputs, options)
     memes = MemePages(inputs, latents.choices, latents.words, options)
     concepts = concept_pages(latents)

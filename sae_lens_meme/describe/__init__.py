@@ -3,6 +3,6 @@
 from __future__ import annotations
 
 from sae_lens_meme.describe.description import describe_corpus
-from sae_lens_meme.describe.tables import Description, Table
+from sae_lens_meme.describe.tables import Description, DescriptionTable
 
-__all__ = ["Description", "Table", "describe_corpus"]
+__all__ = ["Description", "DescriptionTable", "describe_corpus"]

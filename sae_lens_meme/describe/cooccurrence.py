@@ -9,13 +9,13 @@ import numpy as np
 import pandas as pd
 from scipy.stats import false_discovery_control
 
-from sae_lens_meme.describe.tables import Table
+from sae_lens_meme.describe.tables import DescriptionTable
 
 DRAWS, SIGNIFICANT = 199, 0.05
 _COLUMNS = ["labels", "memes with both", "groups", "V", "V permuted", "p", "q"]
 
 
-def cooccurrence(memes: pd.DataFrame, labels: list[str], seed: int = 0) -> Table:
+def cooccurrence(memes: pd.DataFrame, labels: list[str], seed: int = 0) -> DescriptionTable:
     """Cramér's V of every two labels, on one meme of each group, beside V where one of them is permuted within sources."""
     rng = np.random.default_rng(seed)
     pairs = [_pair(memes, a, b, rng) for a, b in combinations(labels, 2)]
@@ -33,7 +33,7 @@ def cooccurrence(memes: pd.DataFrame, labels: list[str], seed: int = 0) -> Table
         + (f"; {never} pairs are on no meme together" if never else "")
         + "."
     )
-    return Table("cooccurrence", "Labels that go together (Cramér's V)", _COLUMNS, rows, conclusion)
+    return DescriptionTable("cooccurrence", "Labels that go together (Cramér's V)", _COLUMNS, rows, conclusion)
 
 
 def _pair(memes: pd.DataFrame, a: str, b: str, rng: np.random.Generator) -> list[Any]:

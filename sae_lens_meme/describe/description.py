@@ -12,7 +12,7 @@ from PIL import Image as Pillow
 
 from sae_lens_meme.corpus.build import all_rows, caption_of
 from sae_lens_meme.describe.cooccurrence import cooccurrence
-from sae_lens_meme.describe.tables import Description, Table, percent
+from sae_lens_meme.describe.tables import Description, DescriptionTable, percent
 from sae_lens_meme.errors import DataError
 from sae_lens_meme.labels import SPLITS, is_label_column
 from sae_lens_meme.progress import progress_bar
@@ -66,7 +66,7 @@ def describe_corpus(corpus: Any, *, progress: bool = True) -> Description:
     return Description({table.name: table for table in tables}, histograms)
 
 
-def _rows(memes: pd.DataFrame) -> Table:
+def _rows(memes: pd.DataFrame) -> DescriptionTable:
     """Memes by source and split."""
     splits = [*SPLITS, *sorted(set(memes["split"]) - set(SPLITS))]
     rows = [
@@ -80,10 +80,10 @@ def _rows(memes: pd.DataFrame) -> Table:
         "intervals must count groups. "
         + (f"No test memes: {', '.join(untested)}." if untested else "Every source has test memes.")
     )
-    return Table("rows", "Memes by source", ["source", "memes", "groups", *splits], rows, conclusion)
+    return DescriptionTable("rows", "Memes by source", ["source", "memes", "groups", *splits], rows, conclusion)
 
 
-def _known(memes: pd.DataFrame, labels: list[str]) -> Table:
+def _known(memes: pd.DataFrame, labels: list[str]) -> DescriptionTable:
     """How many memes of each source have each label, and a caption."""
     rows = []
     for source, mine in memes.groupby("source"):
@@ -103,12 +103,12 @@ def _known(memes: pd.DataFrame, labels: list[str]) -> Table:
         + (f"; never known: {', '.join(never)}" if never else "")
         + "."
     )
-    return Table(
+    return DescriptionTable(
         "known", "Memes with a caption, and with each label", ["source", "memes", "caption", *labels], rows, conclusion
     )
 
 
-def _captions(captioned: pd.DataFrame, tokens: np.ndarray, memes: int) -> Table:
+def _captions(captioned: pd.DataFrame, tokens: np.ndarray, memes: int) -> DescriptionTable:
     rows = []
     for source, places in captioned.reset_index(drop=True).groupby("source").groups.items():
         texts, mine = captioned["caption"].iloc[places], tokens[np.asarray(places)]
@@ -129,10 +129,10 @@ def _captions(captioned: pd.DataFrame, tokens: np.ndarray, memes: int) -> Table:
         + "."
     )
     columns = ["source", "captions", "distinct", "letters", "most letters", "tokens", "95 % of tokens", "most tokens"]
-    return Table("captions", "Length of captions (medians)", [*columns, f"over {CONTEXT}"], rows, conclusion)
+    return DescriptionTable("captions", "Length of captions (medians)", [*columns, f"over {CONTEXT}"], rows, conclusion)
 
 
-def _pictures(memes: pd.DataFrame, sizes: np.ndarray) -> Table:
+def _pictures(memes: pd.DataFrame, sizes: np.ndarray) -> DescriptionTable:
     width, height = sizes.T
     lost = 1 - sizes.min(axis=1) / sizes.max(axis=1)
     rows = []
@@ -153,7 +153,7 @@ def _pictures(memes: pd.DataFrame, sizes: np.ndarray) -> Table:
         + ("compare with embed --resize pad or squash." if cut else "it loses little here.")
     )
     columns = ["source", "pictures", "width", "height", "height / width", "over a quarter cut", "mean share cut"]
-    return Table("pictures", "Size of pictures in pixels (medians)", columns, rows, conclusion)
+    return DescriptionTable("pictures", "Size of pictures in pixels (medians)", columns, rows, conclusion)
 
 
 def _sizes(rows: Dataset, progress: bool) -> np.ndarray:

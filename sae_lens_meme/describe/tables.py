@@ -7,7 +7,7 @@ from typing import Any
 
 
 @dataclass(frozen=True)
-class Table:
+class DescriptionTable:
     """One table: a row is a list of cells in the order of the columns; None is undefined."""
 
     name: str
@@ -24,7 +24,7 @@ class Table:
 class Description:
     """The tables, and the counts behind the histograms of the figure."""
 
-    tables: dict[str, Table]
+    tables: dict[str, DescriptionTable]
     histograms: dict[str, dict[str, list[float]]]
     """By name `edges` and `counts`."""
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
+from sae_lens_meme.embed.save import save_embeddings
 from sae_lens_meme.embeddings import Embeddings
 from sae_lens_meme.errors import ConfigError
 from sae_lens_meme.evaluators.cautions import cautions
@@ -19,15 +21,19 @@ from sae_lens_meme.evaluators.latents import encode
 from sae_lens_meme.evaluators.options import EvaluateOptions
 from sae_lens_meme.evaluators.result import Result
 from sae_lens_meme.evaluators.run import (
+    LATENTS,
     load_others,
     load_sae,
     require_sae,
     require_same_memes,
     run_evaluators,
+    sae_weights,
     stock_sae,
+    write_results,
 )
 from sae_lens_meme.planted import read_answer_key
 from sae_lens_meme.report import draw_figure, figure_of, report_fragment, report_text
+from sae_lens_meme.storage import StepFolder
 
 if TYPE_CHECKING:
     from sae_lens_meme.evaluators.latent_table import LatentTable
@@ -45,6 +51,7 @@ class Evaluation:
     embeddings: Any = None
     latents: Any = None
     """The `Latents` of every meme."""
+    options: EvaluateOptions | None = None
 
     def __getitem__(self, evaluator: str) -> Result:
         if evaluator not in self.results:
@@ -84,6 +91,24 @@ class Evaluation:
 
         return latent_table(self, corpus, n)
 
+    def save(self, out: str | Path, *, overwrite: bool = False) -> Path:
+        """Write the folders `sae`, `embeddings` and `evaluation`, which every command and `export` read.
+
+        Raises:
+            StorageError: another evaluation is there.
+        """
+        folder, hook = Path(out), self.content["sae"]["hook"]
+        memes = save_embeddings(self.embeddings, folder / "embeddings", overwrite=overwrite)
+        with _reads(self.sae, hook):
+            self.sae.save_model(folder / "sae")
+        asked = {} if self.options is None else self.options.recorded()
+        made = {"sae": sae_weights(folder / "sae"), "embeddings": memes.fingerprint, "options": asked, "hook": hook}
+        with StepFolder(folder / "evaluation", "evaluate", made, overwrite=overwrite) as step:
+            if not step.complete:
+                step.write(LATENTS, self.latents.save)
+                write_results(step, self.content, self.results)
+        return folder
+
     def __str__(self) -> str:
         return report_text(self.content)
 
@@ -122,8 +147,7 @@ def measure(
     hook = chosen.hook or dictionary.cfg.metadata.hook_name
     if hook is None:
         raise ConfigError(f"this SAE names no hook; pass hook=, one of {', '.join(memes.hooks)}")
-    before, dictionary.cfg.metadata.hook_name = dictionary.cfg.metadata.hook_name, hook
-    try:
+    with _reads(dictionary, hook):
         context = Context(
             *(dictionary, memes, encode(dictionary, memes, hook), chosen),
             reference=other,
@@ -132,9 +156,17 @@ def measure(
             warnings=cautions(dictionary, memes),
         )
         run_evaluators(context, chosen.names(), progress)
-        return Evaluation(content_of(context), context.results, dictionary, memes, context.latents)
+        return Evaluation(content_of(context), context.results, dictionary, memes, context.latents, chosen)
+
+
+@contextmanager
+def _reads(sae: Any, hook: str) -> Iterator[None]:
+    """The user's SAE names the hook for the time being."""
+    before, sae.cfg.metadata.hook_name = sae.cfg.metadata.hook_name, hook
+    try:
+        yield
     finally:
-        dictionary.cfg.metadata.hook_name = before
+        sae.cfg.metadata.hook_name = before
 
 
 def _loaded(sae: str | Path, options: EvaluateOptions) -> Any:

@@ -6,7 +6,7 @@ import hashlib
 import json
 import shutil
 import tempfile
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -26,6 +26,7 @@ from sae_lens_meme.evaluators.content import EVALUATION, content_of, numbers_tab
 from sae_lens_meme.evaluators.context import Context
 from sae_lens_meme.evaluators.latents import Latents, encode
 from sae_lens_meme.evaluators.options import EvaluateOptions
+from sae_lens_meme.evaluators.result import Result
 from sae_lens_meme.evaluators.retrain import CONTROL, train_control, train_seed
 from sae_lens_meme.hooks.names import FUSED
 from sae_lens_meme.planted import read_answer_key
@@ -119,7 +120,7 @@ def _evaluate(
                 warnings=cautions(dictionary, memes),
             )
             run_evaluators(context, names, progress)
-            _write(context, folder)
+            write_results(folder, content_of(context), context.results)
     return read_json(out / EVALUATION)
 
 
@@ -159,9 +160,9 @@ def labels_missing(embeddings: Embeddings) -> str | None:
     return "no label has two classes; add label columns to the corpus or to the table"
 
 
-def _write(context: Context, folder: StepFolder) -> None:
-    content = content_of(context)
-    tables = {name: result.table for name, result in context.results.items() if result.table is not None}
+def write_results(folder: StepFolder, content: dict[str, Any], results: Mapping[str, Result]) -> None:
+    """The numbers, tables, page and figure of an evaluation, and the end of its step."""
+    tables = {name: result.table for name, result in results.items() if result.table is not None}
     for name, table in (tables | {"numbers": numbers_table(content)}).items():
         folder.write(f"{name}.parquet", partial(_write_table, table))
     folder.write(EVALUATION, lambda path: path.write_text(to_json(content), encoding="utf-8"))
@@ -171,7 +172,7 @@ def _write(context: Context, folder: StepFolder) -> None:
         picture = Path(drawn) / FIGURE
         if draw_figure(content, picture):
             folder.write(FIGURE, lambda path: path.write_bytes(picture.read_bytes()))
-    folder.finish(evaluators=list(context.results))
+    folder.finish(evaluators=list(results))
 
 
 @contextmanager
@@ -182,7 +183,7 @@ def stock_sae(sae: str | Path, hook: str | None = None, converter: str | None = 
         ModelError: no converter reads it.
         ConfigError: there is no such converter.
     """
-    from sae_lens_meme.train.convert import converter_of, import_sae
+    from sae_lens_meme.importers import converter_of, import_sae
 
     if (name := converter or converter_of(sae)) is None:
         yield Path(sae)
@@ -193,12 +194,12 @@ def stock_sae(sae: str | Path, hook: str | None = None, converter: str | None = 
 
 
 def _require_sae(folder: str | Path) -> None:
-    from sae_lens_meme.train.convert import converter_of
+    from sae_lens_meme.importers import converter_of
 
     if (name := converter_of(folder)) is not None:
         what = "an AbsTopK SAE, whose latents have two signs" if name == "abstopk" else f"an SAE of {name}"
         raise StorageError(
-            f"{folder}: is {what}; `sae-lens-meme import {folder} --out SAE` makes a stock SAE folder of it"
+            f"{folder}: is {what}; `sae-lens-meme import {name} {folder} --out SAE` makes a stock SAE folder of it"
         )
     if not (Path(folder) / "cfg.json").is_file():
         raise StorageError(

@@ -10,7 +10,7 @@ from typing import Any
 
 from sae_lens_meme.attributions import GRID, TOP
 from sae_lens_meme.export.examples import PATCHES, Example
-from sae_lens_meme.export.names import Names
+from sae_lens_meme.export.names import ExportNames
 from sae_lens_meme.export.text import clean, identity, number, token
 from sae_lens_meme.export.write import Row
 
@@ -20,7 +20,10 @@ _RESERVED = ("top", "bottom")
 
 
 def activation_rows(
-    examples: Iterable[Example], names: Names, largest: Callable[[int], float], origin: Callable[[str], tuple[str, str]]
+    examples: Iterable[Example],
+    names: ExportNames,
+    largest: Callable[[int], float],
+    origin: Callable[[str], tuple[str, str]],
 ) -> Iterator[Row]:
     """Args:
     largest: the largest activation of a latent on any meme.
@@ -39,7 +42,7 @@ def activation_rows(
         }
 
 
-def row_id(example: Example, names: Names) -> str:
+def row_id(example: Example, names: ExportNames) -> str:
     parts = example.latent, example.kind, example.interval, example.rank, example.meme
     return identity(names.neuronpedia_id, *parts)
 

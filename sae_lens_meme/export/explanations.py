@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from sae_lens_meme.export.features import LatentFacts
-from sae_lens_meme.export.names import Names
+from sae_lens_meme.export.names import ExportNames
 from sae_lens_meme.export.text import clean, identity, number
 from sae_lens_meme.export.write import Row
 from sae_lens_meme.projection import project
@@ -45,7 +45,7 @@ class Explanations:
     def __bool__(self) -> bool:
         return bool(self._held)
 
-    def rows(self, latents: range, names: Names) -> Iterator[Row]:
+    def rows(self, latents: range, names: ExportNames) -> Iterator[Row]:
         for latent in latents:
             if latent not in self._held:
                 continue

@@ -10,7 +10,7 @@ from jaxtyping import Float
 
 from sae_lens_meme.evaluators.latents import Latents
 from sae_lens_meme.export.lift import LiftTable
-from sae_lens_meme.export.names import Names
+from sae_lens_meme.export.names import ExportNames
 from sae_lens_meme.export.text import clean, number, numbers
 from sae_lens_meme.export.write import Row
 
@@ -67,7 +67,7 @@ class LatentFacts:
                 yield [latent, *near.tolist()], [1.0, *numbers(row[near])]
 
 
-def feature_rows(latents: range, facts: LatentFacts, lifts: LiftTable, names: Names, hook: str) -> Iterator[Row]:
+def feature_rows(latents: range, facts: LatentFacts, lifts: LiftTable, names: ExportNames, hook: str) -> Iterator[Row]:
     near = facts.neighbours(latents)
     for latent, (indices, cosines), lift in zip(latents, near, lifts.of(latents), strict=True):
         heights, middles = facts.histogram(latent)

@@ -17,7 +17,7 @@ from sae_lens_meme.errors import StorageError
 from sae_lens_meme.evaluators.content import EVALUATION
 from sae_lens_meme.evaluators.latents import Latents
 from sae_lens_meme.evaluators.run import LATENTS
-from sae_lens_meme.export.names import Names
+from sae_lens_meme.export.names import ExportNames
 from sae_lens_meme.export.options import ExportOptions
 from sae_lens_meme.export.push import push_folder, require_repo
 from sae_lens_meme.export.run import Run
@@ -66,7 +66,7 @@ def export_hub(
     options = ExportOptions.of(options, given)
     require_repo(repo)
     run = Run(Path(evaluation), Path(sae), Path(embeddings), None, None)
-    names = Names.of(run.dictionary, run.hook, options)
+    names = ExportNames.of(run.dictionary, run.hook, options)
     pages = _pages(Path(report)) if report is not None else {}
     fingerprint = {
         **run.recorded(),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from sae_lens_meme.export.names import Names
+from sae_lens_meme.export.names import ExportNames
 from sae_lens_meme.export.text import clean_json
 from sae_lens_meme.export.write import Row
 
@@ -20,7 +20,7 @@ WARNING = "Memes can be hateful: ids and captions are those of the data set."
 class Described:
     """What the pages say of the SAE and of the memes."""
 
-    names: Names
+    names: ExportNames
     hook: str
     d_in: int
     n_memes: int

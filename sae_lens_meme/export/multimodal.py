@@ -16,7 +16,7 @@ from sae_lens_meme.corpus.opened import Pictures
 from sae_lens_meme.errors import DataError
 from sae_lens_meme.export.activations import as_dict, row_id
 from sae_lens_meme.export.examples import Example
-from sae_lens_meme.export.names import Names
+from sae_lens_meme.export.names import ExportNames
 from sae_lens_meme.export.text import clean
 from sae_lens_meme.export.write import Row
 from sae_lens_meme.images import small_webp
@@ -86,7 +86,9 @@ class Shown:
         return Pictures(load_rows(self._corpus))
 
 
-def multimodal_rows(examples: Iterable[Example], names: Names, shown: Shown | None, view: str | None) -> Iterator[Row]:
+def multimodal_rows(
+    examples: Iterable[Example], names: ExportNames, shown: Shown | None, view: str | None
+) -> Iterator[Row]:
     """Args:
     view: which part of a picture the patches cover, see `Attributions.facts`; None without an attribution.
     """

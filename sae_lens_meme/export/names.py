@@ -11,7 +11,7 @@ from sae_lens_meme.hooks.names import FUSED, IMAGE_EMBED, TEXT_EMBED
 _HOOKS = {FUSED: "fused", IMAGE_EMBED: "image", TEXT_EMBED: "text"}
 
 
-class Names(NamedTuple):
+class ExportNames(NamedTuple):
     """The keys by which rows of Neuronpedia's tables name one another."""
 
     model: str
@@ -21,7 +21,7 @@ class Names(NamedTuple):
     creator: str
 
     @classmethod
-    def of(cls, sae: Any, hook: str, options: ExportOptions) -> Names:
+    def of(cls, sae: Any, hook: str, options: ExportOptions) -> ExportNames:
         model = options.model or _model(sae.cfg.metadata.model_name)
         made = options.source_set or source_set(hook, sae.cfg.architecture(), int(sae.cfg.d_sae))
         return cls(model, made, options.layer, options.release or f"{model}-{made}", options.creator)

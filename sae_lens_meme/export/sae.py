@@ -8,13 +8,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from sae_lens_meme.export.names import Names
+from sae_lens_meme.export.names import ExportNames
 from sae_lens_meme.storage import MANIFEST, StepFolder, read_json, read_manifest, sha256_file, to_json, write_text
 
 CONFIG, WEIGHTS = "cfg.json", "sae_weights.safetensors"
 
 
-def named_config(sae: Path, names: Names, *, address: bool = True) -> dict[str, Any]:
+def named_config(sae: Path, names: ExportNames, *, address: bool = True) -> dict[str, Any]:
     """`cfg.json` with `neuronpedia_id` in its metadata.
 
     Args:

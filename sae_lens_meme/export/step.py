@@ -15,7 +15,7 @@ from sae_lens_meme.export.features import LatentFacts, feature_rows
 from sae_lens_meme.export.lift import LiftTable, lift_table
 from sae_lens_meme.export.metadata import CONFIG, Described, metadata_rows
 from sae_lens_meme.export.multimodal import FOLDER, Shown, multimodal_rows
-from sae_lens_meme.export.names import Names
+from sae_lens_meme.export.names import ExportNames
 from sae_lens_meme.export.options import ExportOptions
 from sae_lens_meme.export.run import Run
 from sae_lens_meme.export.sae import copy_sae, named_config
@@ -64,7 +64,7 @@ def export(
     options = ExportOptions.of(options, given)
     folders = [None if path is None else Path(path) for path in (attribution, corpus)]
     run = Run(Path(evaluation), Path(sae), Path(embeddings), *folders)
-    names = Names.of(run.dictionary, run.hook, options)
+    names = ExportNames.of(run.dictionary, run.hook, options)
     fingerprint = {**run.recorded(), "options": options.recorded(), "neuronpedia_id": names.neuronpedia_id}
     with StepFolder(out, STEP, fingerprint, overwrite=overwrite) as folder:
         if not folder.complete:
@@ -82,7 +82,7 @@ def exported(folder: str | Path) -> dict[str, Any]:
 
 
 class _Writer:
-    def __init__(self, folder: StepFolder, run: Run, names: Names, options: ExportOptions):
+    def __init__(self, folder: StepFolder, run: Run, names: ExportNames, options: ExportOptions):
         self._folder, self._run, self._names, self._options = folder, run, names, options
         self._where = f"{ROOT}/{names.neuronpedia_id}"
         self._facts = LatentFacts(run.latents, run.decoder)

@@ -4,32 +4,23 @@ Importing it registers the architecture `meme_topk` with SAELens.
 """
 
 from sae_lens_meme.train.config import TrainConfig, load_train_config
-from sae_lens_meme.train.convert import (
-    converter_of,
-    dictionary_learning_loader,
-    import_sae,
-    intervlm_loader,
-    sparsify_loader,
-)
 from sae_lens_meme.train.data import TrainingData, open_data
 from sae_lens_meme.train.runner import MemeMultiSAETrainingRunner, MemeSAETrainingRunner
 from sae_lens_meme.train.sae import MemeTopKTrainingSAE, MemeTopKTrainingSAEConfig
 from sae_lens_meme.train.step import load_sae, train
+from sae_lens_meme.train.stream import TokenSAETrainingRunner, train_on_positions
 
 __all__ = [
     "MemeMultiSAETrainingRunner",
     "MemeSAETrainingRunner",
     "MemeTopKTrainingSAE",
     "MemeTopKTrainingSAEConfig",
+    "TokenSAETrainingRunner",
     "TrainConfig",
     "TrainingData",
-    "converter_of",
-    "dictionary_learning_loader",
-    "import_sae",
-    "intervlm_loader",
     "load_sae",
     "load_train_config",
     "open_data",
-    "sparsify_loader",
     "train",
+    "train_on_positions",
 ]

@@ -26,7 +26,7 @@ Log = Callable[[list[dict[str, Any]]], None]
 
 
 @dataclass(frozen=True)
-class Reconstruction:
+class ReconstructionQuality:
     """How well rows are reconstructed.
 
     `explained_variance` is 1 - |x - x^|^2 / |x - mean|^2 summed over rows and dimensions, the mean
@@ -53,7 +53,7 @@ def reconstruction(
     rows: Int[np.ndarray, "n"],
     moments: Moments,
     scaler: ActivationScaler | None = None,
-) -> Reconstruction:
+) -> ReconstructionQuality:
     """Run the SAE over the rows.
 
     Args:
@@ -76,7 +76,7 @@ def reconstruction(
         total += (values - origin).sum(0)
     n = len(rows)
     variance = moment - total**2 / max(n, 1)
-    return Reconstruction(
+    return ReconstructionQuality(
         n=n,
         explained_variance=_explained(error, variance),
         explained_variance_zscored=_explained(error * moments.zscore_weights, variance * moments.zscore_weights),

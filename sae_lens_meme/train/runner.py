@@ -32,7 +32,14 @@ from sae_lens_meme.standardize import Moments
 from sae_lens_meme.train.checkpoint import Checkpoints, refuse_code
 from sae_lens_meme.train.data import EpochShuffle, TrainingData, open_data
 from sae_lens_meme.train.given import refuse_scaled
-from sae_lens_meme.train.monitor import EpochMonitor, InferenceView, Log, Reconstruction, Trainers, reconstruction
+from sae_lens_meme.train.monitor import (
+    EpochMonitor,
+    InferenceView,
+    Log,
+    ReconstructionQuality,
+    Trainers,
+    reconstruction,
+)
 from sae_lens_meme.train.saelens import quiet, refused_by_saelens, seeded, try_out
 from sae_lens_meme.train.session import Session
 
@@ -63,7 +70,7 @@ class _EpochRunner:
     activations_store: Any
     hooks: dict[str, str]  # by name of the SAE; a single one has the empty name
     monitor: EpochMonitor  # of the latest run
-    on_train_rows: dict[str, Reconstruction]  # of the saved weights
+    on_train_rows: dict[str, ReconstructionQuality]  # of the saved weights
 
     def __init__(
         self,
@@ -160,7 +167,7 @@ class _EpochRunner:
                 "give an SAE whose config has decoder_norm='none'"
             )
 
-    def _measure(self, name: str, trainer: SAETrainer[Any, Any]) -> Reconstruction:
+    def _measure(self, name: str, trainer: SAETrainer[Any, Any]) -> ReconstructionQuality:
         """Sparsity, L0 and dead latents of the weights that are saved; SAELens' own are of the last steps' weights."""
         sae, hook = InferenceView(trainer.sae).refresh(), self.hooks[name]
         result = reconstruction(sae, self.data.sources[hook], self.data.train_rows, self.data.moments[hook])

@@ -2,6 +2,16 @@
 
 from sae_lens_meme.evaluators.confounders.compute import choose, flip_null, paired_probe
 from sae_lens_meme.evaluators.confounders.evaluator import Confounders
-from sae_lens_meme.evaluators.confounders.pairs import CAPTION, GIVEN, PICTURE, Pairs, find_pairs
+from sae_lens_meme.evaluators.confounders.pairs import CAPTION, GIVEN, PICTURE, ConfounderPairs, find_pairs
 
-__all__ = ["CAPTION", "GIVEN", "PICTURE", "Confounders", "Pairs", "choose", "find_pairs", "flip_null", "paired_probe"]
+__all__ = [
+    "CAPTION",
+    "GIVEN",
+    "PICTURE",
+    "ConfounderPairs",
+    "Confounders",
+    "choose",
+    "find_pairs",
+    "flip_null",
+    "paired_probe",
+]

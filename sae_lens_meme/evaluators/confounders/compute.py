@@ -37,7 +37,7 @@ def joined(parts: Sequence[Oriented]) -> Oriented:
     return Oriented(np.concatenate([part.true for part in parts]), np.concatenate([part.false for part in parts]))
 
 
-class Chosen(NamedTuple):
+class BestUnit(NamedTuple):
     """A unit read with a sign; -1 where none differs within any pair."""
 
     unit: int
@@ -48,7 +48,7 @@ Values = Any
 """float32 [memes, units]: CSR where few fire, else an array."""
 
 
-def choose(values: Values, pairs: Oriented) -> Chosen:
+def choose(values: Values, pairs: Oriented) -> BestUnit:
     """The unit with the largest mean signed difference within pairs, in units of its root mean square."""
     size, squares = np.zeros(values.shape[1]), np.zeros(values.shape[1])
     for difference in _differences(values, pairs):
@@ -57,9 +57,9 @@ def choose(values: Values, pairs: Oriented) -> Chosen:
     return _largest(standardised(size, squares))
 
 
-def _largest(size: Float64[np.ndarray, " units"]) -> Chosen:
+def _largest(size: Float64[np.ndarray, " units"]) -> BestUnit:
     best = int(np.abs(size).argmax())
-    return Chosen(best if size[best] else -1, -1 if size[best] < 0 else 1)
+    return BestUnit(best if size[best] else -1, -1 if size[best] < 0 else 1)
 
 
 def standardised(sums: np.ndarray, squares: np.ndarray) -> np.ndarray:
@@ -82,7 +82,7 @@ def columns(values: Values, units: np.ndarray) -> Float64[np.ndarray, "memes cho
     return np.asarray(taken.toarray() if sparse.issparse(taken) else taken, dtype=np.float64)
 
 
-def order(values: Values, chosen: Chosen, pairs: Oriented) -> Int8[np.ndarray, " pairs"]:
+def order(values: Values, chosen: BestUnit, pairs: Oriented) -> Int8[np.ndarray, " pairs"]:
     """1 where the unit is larger on the meme of which the concept is true, -1 where it is smaller, 0 where tied."""
     if chosen.unit < 0:
         return np.zeros(len(pairs), np.int8)

@@ -17,7 +17,7 @@ from sae_lens_meme.evaluators.concepts import Concepts, require_concepts
 from sae_lens_meme.evaluators.confounders import quantities as q
 from sae_lens_meme.evaluators.confounders.compute import Oriented, joined, order_by_probe, paired_probe
 from sae_lens_meme.evaluators.confounders.questions import Questions
-from sae_lens_meme.evaluators.confounders.report import Answer, Report
+from sae_lens_meme.evaluators.confounders.report import ConfounderReport, PairAnswer
 from sae_lens_meme.evaluators.context import Context
 from sae_lens_meme.evaluators.controls import directions
 from sae_lens_meme.evaluators.latents import Latents, hook_of
@@ -63,7 +63,7 @@ class Confounders(Evaluator):
     def measure(self, sae: Any, embeddings: Embeddings, latents: Latents) -> Result:
         asked, hook = self.options, hook_of(sae, embeddings, self.hook)
         questions = Questions.of(embeddings, asked.concepts, asked.pairs)
-        answers = [Answer(question) for question in questions.asked]
+        answers = [PairAnswer(question) for question in questions.asked]
         rows, component = questions.rows, questions.component
         ours = latents.rows(rows).csr()
         random = directions(embeddings, hook, latents.l0, "random_topk", asked.seed, latents.d_sae).rows(rows).csr()
@@ -73,10 +73,10 @@ class Confounders(Evaluator):
                 answer.read(name, values)
             answer.flip(ours, component, asked.n_permutations, asked.seed)
         probe(answers, embeddings, hook, questions)
-        return Report(questions, answers, embeddings, asked.n_bootstrap, asked.seed).result()
+        return ConfounderReport(questions, answers, embeddings, asked.n_bootstrap, asked.seed).result()
 
 
-def probe(answers: list[Answer], embeddings: Embeddings, hook: str, questions: Questions) -> None:
+def probe(answers: list[PairAnswer], embeddings: Embeddings, hook: str, questions: Questions) -> None:
     """A probe a question on the embedding that the SAE reads; one a concept on each side alone."""
     sides = {q.PROBE: hook, q.IMAGE_ONLY: IMAGE_EMBED, q.TEXT_ONLY: TEXT_EMBED}
     for name, side in ((name, side) for name, side in sides.items() if side in embeddings.hooks):
@@ -92,6 +92,6 @@ def probe(answers: list[Answer], embeddings: Embeddings, hook: str, questions: Q
             answer.signs[name] = order_by_probe(z, weights[_pool(answer, name)], answer.question.held_out)
 
 
-def _pool(answer: Answer, name: str) -> str:
+def _pool(answer: PairAnswer, name: str) -> str:
     """Pairs that share a picture teach nothing about pictures: a probe on one side learns from all."""
     return answer.question.key if name == q.PROBE else answer.question.concept

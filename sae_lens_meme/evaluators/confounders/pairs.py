@@ -27,7 +27,7 @@ MOST_SHARED = 50
 
 
 @dataclass(frozen=True, eq=False)
-class Pairs:
+class ConfounderPairs:
     """Pairs of rows within a split, whatever their labels. The first of a pair has the smaller id."""
 
     first: Int[np.ndarray, " pairs"]
@@ -54,7 +54,7 @@ class _Shared(NamedTuple):
     how: str
 
 
-def find_pairs(embeddings: Embeddings, given: Path | None = None) -> Pairs:
+def find_pairs(embeddings: Embeddings, given: Path | None = None) -> ConfounderPairs:
     """All pairs that share one side, or those of a file whose first two columns are ids.
 
     Raises:
@@ -89,7 +89,7 @@ def find_pairs(embeddings: Embeddings, given: Path | None = None) -> Pairs:
         if given is None
         else dict.fromkeys(sides, f"pairs of {given.name}")
     )
-    return Pairs(edges[:, 0], edges[:, 1], kinds, component, across, n_copies, crowded, unknown, how)
+    return ConfounderPairs(edges[:, 0], edges[:, 1], kinds, component, across, n_copies, crowded, unknown, how)
 
 
 def _pictures(embeddings: Embeddings) -> _Shared | None:

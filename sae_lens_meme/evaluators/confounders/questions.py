@@ -13,7 +13,7 @@ from sae_lens_meme.embeddings import Embeddings
 from sae_lens_meme.errors import DataError
 from sae_lens_meme.evaluators.concepts import Concept, ConceptLabels, concepts_of
 from sae_lens_meme.evaluators.confounders.compute import Oriented
-from sae_lens_meme.evaluators.confounders.pairs import CAPTION, GIVEN, MOST_SHARED, PICTURE, Pairs, find_pairs
+from sae_lens_meme.evaluators.confounders.pairs import CAPTION, GIVEN, MOST_SHARED, PICTURE, ConfounderPairs, find_pairs
 from sae_lens_meme.metrics.contingency import FALSE, TRUE, UNKNOWN
 
 FEWEST = 5
@@ -55,7 +55,7 @@ class Questions:
     rows: Int[np.ndarray, " memes"]
     """Every meme of a pair that is asked about."""
     component: Int[np.ndarray, " memes"]
-    pairs: Pairs
+    pairs: ConfounderPairs
     split: str
     across: int
     """Pairs that differ in a concept and lie in two splits."""
@@ -124,13 +124,13 @@ def _distinct(labels: ConceptLabels) -> list[tuple[str, UInt8[np.ndarray, " n"]]
     return found
 
 
-def _differ(codes: UInt8[np.ndarray, " n"], pairs: Pairs) -> Bool[np.ndarray, " pairs"]:
+def _differ(codes: UInt8[np.ndarray, " n"], pairs: ConfounderPairs) -> Bool[np.ndarray, " pairs"]:
     """True of one and false of the other; a missing label is neither."""
     first, second = codes[pairs.first], codes[pairs.second]
     return (first != second) & (first != UNKNOWN) & (second != UNKNOWN)
 
 
-def _oriented(codes: UInt8[np.ndarray, " n"], pairs: Pairs, which: Bool[np.ndarray, " pairs"]) -> Oriented:
+def _oriented(codes: UInt8[np.ndarray, " n"], pairs: ConfounderPairs, which: Bool[np.ndarray, " pairs"]) -> Oriented:
     first, second = pairs.first[which], pairs.second[which]
     is_first = codes[first] == TRUE
     return Oriented(np.where(is_first, first, second), np.where(is_first, second, first))

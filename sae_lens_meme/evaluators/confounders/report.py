@@ -12,7 +12,15 @@ from statsmodels.stats.proportion import proportion_confint
 
 from sae_lens_meme.embeddings import Embeddings
 from sae_lens_meme.evaluators.confounders import quantities as q
-from sae_lens_meme.evaluators.confounders.compute import Chosen, Values, choose, flipped_choice, flips, order, share_of
+from sae_lens_meme.evaluators.confounders.compute import (
+    BestUnit,
+    Values,
+    choose,
+    flipped_choice,
+    flips,
+    order,
+    share_of,
+)
 from sae_lens_meme.evaluators.confounders.questions import FEWEST, Question, Questions
 from sae_lens_meme.evaluators.result import Interval, Measure, Result, nullable
 from sae_lens_meme.metrics.bootstrap import bootstrap_weights, percentile_interval
@@ -23,12 +31,12 @@ FEW_COMPONENTS = 20
 ALPHA = 0.05
 
 
-class Answer:
+class PairAnswer:
     """To one question: the units chosen, and how each reading orders the held-out pairs."""
 
     def __init__(self, question: Question):
         self.question = question
-        self.chosen: dict[str, Chosen] = {}
+        self.chosen: dict[str, BestUnit] = {}
         self.signs: dict[str, Int8[np.ndarray, " pairs"]] = {}
         self.ordered_selection, self.flipped = np.nan, np.empty(0)
 
@@ -51,14 +59,16 @@ class Answer:
         return share_of(self.signs[name]) if name in self.signs else np.nan
 
 
-class Report:
+class ConfounderReport:
     """The measures, the table and the verdict.
 
     Args:
         replicates: bootstrap samples of the components; 0 for no intervals.
     """
 
-    def __init__(self, questions: Questions, answers: list[Answer], embeddings: Embeddings, replicates: int, seed: int):
+    def __init__(
+        self, questions: Questions, answers: list[PairAnswer], embeddings: Embeddings, replicates: int, seed: int
+    ):
         self.questions, self.answers = questions, answers
         self.component = [questions.component[answer.question.held_out.true] for answer in answers]
         self.flips = [flips(a.signs[q.SAE], mine) for a, mine in zip(answers, self.component, strict=True)]
@@ -211,6 +221,6 @@ class Report:
         return pd.DataFrame(made, columns=list(q.COLUMNS))
 
 
-def _units(answers: list[Answer], name: str) -> pd.Series:
+def _units(answers: list[PairAnswer], name: str) -> pd.Series:
     found = [a.chosen[name].unit for a in answers]
     return pd.Series([None if unit < 0 else unit for unit in found], dtype="Int64")

@@ -6,14 +6,14 @@ from sae_lens_meme.evaluators.contest.evaluator import Contest
 from sae_lens_meme.evaluators.contest.hierarchy import absorption
 from sae_lens_meme.evaluators.contest.kernels import fit_few
 from sae_lens_meme.evaluators.contest.matched import auroc_of, best_units, correlation_of, f1_of, one_to_one
-from sae_lens_meme.evaluators.contest.probing import Probes, k_sparse, mean_differences
+from sae_lens_meme.evaluators.contest.probing import LinearProbes, k_sparse, mean_differences
 from sae_lens_meme.evaluators.contest.targets import Rows, Targets, special_cases, targets_of
 from sae_lens_meme.evaluators.contest.units import Units
 
 __all__ = [
     "Biased",
     "Contest",
-    "Probes",
+    "LinearProbes",
     "Rows",
     "Targets",
     "Tie",

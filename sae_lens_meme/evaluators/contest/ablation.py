@@ -14,7 +14,7 @@ from jaxtyping import Bool, Float, Float64, Int
 
 from sae_lens_meme.embeddings import Embeddings
 from sae_lens_meme.evaluators.contest.matched import Draws, Weights
-from sae_lens_meme.evaluators.contest.probing import Probes, fit_balanced, largest, mean_differences
+from sae_lens_meme.evaluators.contest.probing import LinearProbes, fit_balanced, largest, mean_differences
 from sae_lens_meme.evaluators.contest.targets import FEWEST, LABELS, PLANTED, Rows, Targets
 from sae_lens_meme.evaluators.contest.units import Units
 from sae_lens_meme.metrics.contingency import FALSE, TRUE, UNKNOWN
@@ -50,7 +50,7 @@ def chosen(
 def tpp(
     units: Units,
     difference: Float64[np.ndarray, "units targets"],
-    probes: Probes,
+    probes: LinearProbes,
     logits: Float64[np.ndarray, "test targets"],
     targets: Targets,
     rows: Rows,
@@ -148,8 +148,8 @@ class Biased(NamedTuple):
 
     tie: Tie
     balanced_rows: Int[np.ndarray, " balanced"]
-    probe: Probes
-    of_tie: Probes
+    probe: LinearProbes
+    of_tie: LinearProbes
     accuracy: float
     gap: float
     """Balanced minus biased accuracy."""
@@ -201,7 +201,7 @@ def biased_probes(
         truth, of_tie = tie.target == TRUE, tie.tie == TRUE
         (clean,) = fit_balanced(z[balanced].astype(np.float64), [truth[balanced], of_tie[balanced]], [SCR_C])
         (probe,) = fit_balanced(z[tied].astype(np.float64), [truth[tied]], [SCR_C])
-        only = [Probes(clean.coef[:, j : j + 1], clean.intercept[j : j + 1]) for j in (0, 1)]
+        only = [LinearProbes(clean.coef[:, j : j + 1], clean.intercept[j : j + 1]) for j in (0, 1)]
         biased, fair = (_cell_accuracy(p.logits(z[rows.test])[:, 0] > 0, tie, rows)[0] for p in (probe, only[0]))
         return Biased(tie, balanced, probe, only[1], biased, fair - biased)
 

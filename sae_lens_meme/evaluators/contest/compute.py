@@ -22,7 +22,7 @@ from sae_lens_meme.evaluators.contest.matched import (
     f1_of,
     one_to_one,
 )
-from sae_lens_meme.evaluators.contest.probing import Probes, k_sparse, linear_probes, mean_differences
+from sae_lens_meme.evaluators.contest.probing import LinearProbes, k_sparse, linear_probes, mean_differences
 from sae_lens_meme.evaluators.contest.targets import (
     CROSS_MODAL,
     LABELS,
@@ -72,7 +72,7 @@ class Arena:
     weights: Weights
     logits: Float64[np.ndarray, "test targets"]
     """Of the probes on the whole embedding, on test memes."""
-    probes: Probes
+    probes: LinearProbes
     z: Float[np.ndarray, "n d_in"]
     tasks: Mapping[str, list[Biased]]
     cases: tuple[Targets, Int[np.ndarray, " cases"]] | None
@@ -165,7 +165,7 @@ def ablate(units: Units, arena: Arena, seed: int | None = None) -> Scores:
         mine = _ablated(arena.targets, group)
         if len(mine) > 1:
             targets = arena.targets.only(mine)
-            probes = Probes(arena.probes.coef[:, mine], arena.probes.intercept[mine])
+            probes = LinearProbes(arena.probes.coef[:, mine], arena.probes.intercept[mine])
             difference = mean_differences(units, targets, arena.rows.train)
             found = tpp(
                 *(units, difference, probes, arena.logits[:, mine], targets, arena.rows, arena.ns, arena.weights),

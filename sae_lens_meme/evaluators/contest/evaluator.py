@@ -15,7 +15,7 @@ from sae_lens_meme.evaluators.base import Evaluator, Unavailable
 from sae_lens_meme.evaluators.concepts import Concepts, require_concepts
 from sae_lens_meme.evaluators.contest.compute import Arena, Scores, ablate, permuted, play, whole_embedding
 from sae_lens_meme.evaluators.contest.quantities import COLUMNS, PERMUTED, PROBE, RANDOM_LATENTS, SAE, SHUFFLED
-from sae_lens_meme.evaluators.contest.report import Report
+from sae_lens_meme.evaluators.contest.report import ContestReport
 from sae_lens_meme.evaluators.contest.standings import Standings
 from sae_lens_meme.evaluators.contest.targets import Key
 from sae_lens_meme.evaluators.contest.units import KINDS, of_dictionary, of_directions
@@ -134,5 +134,5 @@ class Contest(Evaluator):
             for name, other in self.seeds.items()
         ]
         standings = Standings(arena, scores, others, unfit, tuple(doubts))
-        report = Report(standings)
+        report = ContestReport(standings)
         return Result(self.name, FIRST, report.measures(), standings.table(), COLUMNS, report.verdict())

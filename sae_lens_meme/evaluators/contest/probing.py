@@ -82,7 +82,7 @@ def _best(scored: Sequence[np.ndarray], codes: np.ndarray, rows: Rows) -> int:
     return int(np.argmax(np.nan_to_num(found)))
 
 
-class Probes(NamedTuple):
+class LinearProbes(NamedTuple):
     """A logistic regression a target on the z-scored embedding, of which the two classes count the same."""
 
     coef: Float64[np.ndarray, "d_in targets"]
@@ -92,7 +92,9 @@ class Probes(NamedTuple):
         return z.astype(np.float64) @ self.coef + self.intercept
 
 
-def linear_probes(z: Float[np.ndarray, "n d_in"], targets: Targets, rows: Rows, at_most: int, seed: int) -> Probes:
+def linear_probes(
+    z: Float[np.ndarray, "n d_in"], targets: Targets, rows: Rows, at_most: int, seed: int
+) -> LinearProbes:
     """Fitted on at most so many train memes, the penalty chosen on validation memes.
 
     The intercept is moved by the log odds of the target, so that 0 is the fair threshold for balanced classes.
@@ -100,7 +102,7 @@ def linear_probes(z: Float[np.ndarray, "n d_in"], targets: Targets, rows: Rows, 
     known = targets.codes[rows.train] != UNKNOWN
     alike = np.unique(known, axis=1, return_inverse=True)[1].ravel()
     parts = [part for a in np.unique(alike) for part in _parts(np.flatnonzero(alike == a), AT_ONCE)]
-    probes = Probes(np.zeros((z.shape[1], len(targets))), np.zeros(len(targets)))
+    probes = LinearProbes(np.zeros((z.shape[1], len(targets))), np.zeros(len(targets)))
 
     def fit(part: np.ndarray) -> None:
         mine = rows.train[known[:, part[0]]]
@@ -124,7 +126,7 @@ def linear_probes(z: Float[np.ndarray, "n d_in"], targets: Targets, rows: Rows, 
 
 def fit_balanced(
     x: Float64[np.ndarray, "n d"], labels: Sequence[Bool[np.ndarray, " n"]], penalties: Sequence[float]
-) -> list[Probes]:
+) -> list[LinearProbes]:
     """For each C minimise |w|^2 / (2 C) + sum of log losses for each label; intercepts as if its classes were equally many."""
     every = [C for C in penalties for _ in labels]
     fits = fit_logistic(x, [*labels] * len(penalties), np.array([False, True]), every)
@@ -132,7 +134,7 @@ def fit_balanced(
     coef = np.stack([fit.coef[0] for fit in fits], axis=1)
     intercept = np.array([fit.intercept[0] for fit in fits]) - np.tile(odds, len(penalties))
     of_C = [slice(i * len(labels), (i + 1) * len(labels)) for i in range(len(penalties))]
-    return [Probes(coef[:, one], intercept[one]) for one in of_C]
+    return [LinearProbes(coef[:, one], intercept[one]) for one in of_C]
 
 
 def _parts(places: np.ndarray, size: int) -> list[np.ndarray]:

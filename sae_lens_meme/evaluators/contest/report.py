@@ -35,7 +35,7 @@ SPARSITY = (
 )
 
 
-class Report:
+class ContestReport:
     """What to print of the standings, and every number that they hold."""
 
     def __init__(self, standings: Standings):

@@ -25,7 +25,7 @@ from sae_lens_meme.evaluators.cross_modal.selection import (
     random_overlap,
     rank_correlation,
 )
-from sae_lens_meme.evaluators.cross_modal.weights import MemePairs, Sides, Weights, cross_modal_weights
+from sae_lens_meme.evaluators.cross_modal.weights import MemePairs, SideHooks, Weights, cross_modal_weights
 from sae_lens_meme.evaluators.latents import Latents
 from sae_lens_meme.evaluators.result import Interval, Measure, Number, Result, Section
 from sae_lens_meme.metrics.bootstrap import percentile_interval
@@ -78,9 +78,11 @@ class CrossModal(Evaluator):
         delta: Annotated[float, Field(ge=0)] = 0.0
         """A latent fires where its activation is larger."""
 
-    def __init__(self, embeddings: Embeddings, *, hook: str | None = None, sides: Sides | None = None, **options: Any):
+    def __init__(
+        self, embeddings: Embeddings, *, hook: str | None = None, sides: SideHooks | None = None, **options: Any
+    ):
         super().__init__(embeddings, hook=hook, **options)
-        self.sides = sides or Sides()
+        self.sides = sides or SideHooks()
 
     @classmethod
     def from_context(cls, context: Context) -> Self:

@@ -25,7 +25,7 @@ CHUNK = 64
 
 
 @dataclass(frozen=True)
-class Sides:
+class SideHooks:
     """The hooks whose vectors are compared."""
 
     image: str = IMAGE_EMBED
@@ -54,7 +54,7 @@ class Sides:
 class MemePairs:
     """Cosines of every meme's own image and text, and mean cosines between different train memes."""
 
-    sides: Sides
+    sides: SideHooks
     clip: Float64[np.ndarray, " n_samples"]
     """NaN where either vector is zero."""
     train: Int[np.ndarray, " n_train"]
@@ -67,14 +67,14 @@ class MemePairs:
     """Mean cosine of the text of one train meme (row) and the image of another (column); NaN where there is none."""
 
     @classmethod
-    def of(cls, embeddings: Embeddings, sides: Sides | None = None) -> MemePairs:
+    def of(cls, embeddings: Embeddings, sides: SideHooks | None = None) -> MemePairs:
         """One pass over the embeddings.
 
         Raises:
             DataError: the sides have no cosine, or there are no train memes.
             NonFiniteError: an embedding is NaN or infinite; the message names the meme.
         """
-        sides = sides or Sides()
+        sides = sides or SideHooks()
         if why := sides.incomparable(embeddings):
             raise DataError(f"cross-modal weights: {why}")
         sources = embeddings.strata
@@ -154,7 +154,7 @@ def cross_modal_weights(
     delta: float = 0.0,
     n_bootstrap: int = 200,
     seed: int = 0,
-    sides: Sides | None = None,
+    sides: SideHooks | None = None,
     pairs: MemePairs | None = None,
     shuffled: bool = False,
 ) -> Weights:
@@ -277,7 +277,7 @@ def train_by_id(embeddings: Embeddings) -> Int[np.ndarray, " n_train"]:
     return embeddings.by_id[embeddings.splits[embeddings.by_id] == "train"]
 
 
-def _sums(embeddings: Embeddings, sides: Sides, sources: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _sums(embeddings: Embeddings, sides: SideHooks, sources: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """The memes' own cosines, and sums of unit vectors over the train memes of each source."""
     clip = np.empty(len(embeddings))
     sums = np.zeros((2, sources.max(initial=-1) + 1, embeddings.d_in(sides.image)))

@@ -20,7 +20,7 @@ from sae_lens_meme.evaluators.monosemanticity.kernels import (
     permuted_pair_sums,
     products,
 )
-from sae_lens_meme.evaluators.monosemanticity.panel import Pair, Panel, Units
+from sae_lens_meme.evaluators.monosemanticity.panel import Pair, Panel, PanelUnits
 from sae_lens_meme.evaluators.result import nullable
 from sae_lens_meme.metrics.multiple_testing import benjamini_hochberg
 from sae_lens_meme.metrics.permutation import permutation_within
@@ -75,7 +75,7 @@ class Scores:
 
 
 def score(
-    units: Units,
+    units: PanelUnits,
     panel: Panel,
     counted: Bool[np.ndarray, " latents"] | None = None,
     side: tuple[int, ...] | None = None,
@@ -98,7 +98,7 @@ def score(
 
 
 def _score(
-    units: Units, panel: Panel, counted: np.ndarray, side: tuple[int, ...], intervals: bool
+    units: PanelUnits, panel: Panel, counted: np.ndarray, side: tuple[int, ...], intervals: bool
 ) -> dict[str, Scores]:
     sums = [np.zeros((units.n_latents, s.shape[1])) for s in panel.sums]
     scaled = [units.values[side[h]] * panel.inverse_norm[h, units.rows] for h in range(len(panel.hooks))]
@@ -128,7 +128,7 @@ def _score(
 
 
 def _dots(
-    units: Units, panel: Panel, sums: list[np.ndarray], order: Int[np.ndarray, " latents"]
+    units: PanelUnits, panel: Panel, sums: list[np.ndarray], order: Int[np.ndarray, " latents"]
 ) -> dict[Pair, Float64[np.ndarray, " active"]]:
     """(i, j): the unit embedding at hook i of each weight's meme times the weighted sum of its latent at hook j."""
     wanted = {pair for i, j in panel.pairs.values() for pair in ((i, j), (j, i))}
@@ -142,7 +142,7 @@ def _dots(
 
 
 def _without(
-    units: Units, a: np.ndarray, b: np.ndarray, numerator: np.ndarray, denominator: np.ndarray, lost: np.ndarray
+    units: PanelUnits, a: np.ndarray, b: np.ndarray, numerator: np.ndarray, denominator: np.ndarray, lost: np.ndarray
 ) -> Float64[np.ndarray, " active"]:
     """MS without the meme of each weight; NaN where no pair of other memes has weight.
 
@@ -161,7 +161,7 @@ def _jackknife_error(total: np.ndarray, squares: np.ndarray, n: int) -> np.ndarr
 
 
 def _chance_within_source(
-    units: Units, panel: Panel, name: str, a: np.ndarray, b: np.ndarray, denominator: np.ndarray
+    units: PanelUnits, panel: Panel, name: str, a: np.ndarray, b: np.ndarray, denominator: np.ndarray
 ) -> Float64[np.ndarray, " latents"]:
     """Pairs (n, m) of sources (s, t) have weight A_s B_t, and after a permutation the mean cosine of such pairs."""
     cosine, n = panel.mean_cosine_by_stratum(name), panel.n_strata
@@ -171,7 +171,7 @@ def _chance_within_source(
     return np.divide(expected, denominator, out=np.full(units.n_latents, np.nan), where=denominator > 0)
 
 
-def _walk(units: Units, panel: Panel) -> Iterator[tuple[int, np.ndarray, np.ndarray, list[np.ndarray]]]:
+def _walk(units: PanelUnits, panel: Panel) -> Iterator[tuple[int, np.ndarray, np.ndarray, list[np.ndarray]]]:
     """Batches of embeddings, with the stretch of each latent's weights that falls into them."""
     begin = units.indptr[:-1]
     for first, batch in panel.batches():
@@ -180,7 +180,7 @@ def _walk(units: Units, panel: Panel) -> Iterator[tuple[int, np.ndarray, np.ndar
         begin = end
 
 
-def _parts(units: Units, panel: Panel) -> list[tuple[int, int]]:
+def _parts(units: PanelUnits, panel: Panel) -> list[tuple[int, int]]:
     width = 8 * (sum(s.shape[1] for s in panel.sums) + 4 * panel.n_strata)
     step = max(SUMS_BYTES // width, 1)
     return [(start, min(start + step, units.n_latents)) for start in range(0, units.n_latents, step)]
@@ -234,7 +234,7 @@ class Draws:
 
 
 def permutation_draws(
-    units: Units,
+    units: PanelUnits,
     panel: Panel,
     observed: dict[str, np.ndarray],
     tested: Int[np.ndarray, " tested"],
@@ -278,7 +278,7 @@ def moves(panel: Panel, n_draws: int, generator: np.random.Generator) -> Int[np.
 class Measurement:
     """Scores of every latent under every reference; those that count have enough support, and are tested."""
 
-    units: Units
+    units: PanelUnits
     panel: Panel
     min_support: float
     scores: dict[str, Scores]
@@ -289,7 +289,7 @@ class Measurement:
     @classmethod
     def of(
         cls,
-        units: Units,
+        units: PanelUnits,
         panel: Panel,
         min_support: float,
         n_draws: int,

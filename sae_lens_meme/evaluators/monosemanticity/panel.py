@@ -194,7 +194,7 @@ def _norms(reference: Embeddings, hook: str, rows: np.ndarray) -> Float64[np.nda
 
 
 @dataclass(frozen=True, eq=False)
-class Units:
+class PanelUnits:
     """Activations as weights of n memes, once or twice (image side, text side), in one CSC pattern.
 
     `values[w]` are the weights of side w: (z - min) / (max - min) over the rows. The minimum is 0 unless a latent
@@ -211,7 +211,7 @@ class Units:
     n: int
 
     @classmethod
-    def of(cls, *sides: Latents) -> Units:
+    def of(cls, *sides: Latents) -> PanelUnits:
         """From the latents of the rows that are measured, of one side or two.
 
         Raises:
@@ -275,11 +275,11 @@ class Units:
         cell = self.column * n_strata + strata[self.rows]
         return _counted(cell, values, self.n_latents * n_strata).reshape(self.n_latents, n_strata)
 
-    def part(self, start: int, stop: int) -> Units:
+    def part(self, start: int, stop: int) -> PanelUnits:
         """The latents start : stop."""
         low, high = self.indptr[start], self.indptr[stop]
         active = (self.indptr[start : stop + 1] - low, self.rows[low:high], self.values[:, low:high])
-        return Units(*active, self.support[start:stop], self.constant[start:stop], self.n)
+        return PanelUnits(*active, self.support[start:stop], self.constant[start:stop], self.n)
 
 
 def _counted(places: Int[np.ndarray, " n"], values: np.ndarray, size: int) -> Float64[np.ndarray, " size"]:

@@ -32,7 +32,7 @@ from sae_lens_meme.evaluators.stability.quantities import (
     ODDS,
     ByGroup,
     Counterpart,
-    Matched,
+    MatchedDictionaries,
     counts,
     heading,
     of_seeds,
@@ -145,7 +145,7 @@ class Stability(Evaluator):
         found = {
             name: self._counterpart(other, these, latents, embeddings, scale) for name, other in self.others.items()
         }
-        matched = Matched(
+        matched = MatchedDictionaries(
             these.alive,
             np.diff(latents.csc().indptr) / max(latents.n_samples, 1),
             {name: one for name, one in found.items() if name not in self.controls},
@@ -234,7 +234,7 @@ def _require_comparable(sae: Any, name: str, other: Any) -> None:
         raise DataError(f"stability: {name} was trained on {hook_of_other}, the SAE on {hook}; their directions differ")
 
 
-def _verdict(matched: Matched, seeds: ByGroup, significance: ByGroup) -> str | None:
+def _verdict(matched: MatchedDictionaries, seeds: ByGroup, significance: ByGroup) -> str | None:
     """None where no latent takes part."""
     share, n = seeds["mean", share_above(matched.threshold)], int(matched.alive.sum())
     rival = seeds["mean", random(share_above(matched.threshold))]

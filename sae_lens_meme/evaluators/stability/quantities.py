@@ -110,7 +110,7 @@ class Counterpart:
 
 
 @dataclass(frozen=True, eq=False)
-class Matched:
+class MatchedDictionaries:
     """The latents of an SAE, matched with those of others."""
 
     alive: Bool[np.ndarray, " latents"]
@@ -138,7 +138,7 @@ class Matched:
         return self.cosine >= self.threshold
 
 
-def counts(matched: Matched) -> list[Measure]:
+def counts(matched: MatchedDictionaries) -> list[Measure]:
     return [
         Measure("n_latents", len(matched.alive), "latents of this SAE"),
         Measure(
@@ -148,7 +148,7 @@ def counts(matched: Matched) -> list[Measure]:
     ]
 
 
-def of_seeds(matched: Matched, thresholds: Sequence[float], rows: str) -> ByGroup:
+def of_seeds(matched: MatchedDictionaries, thresholds: Sequence[float], rows: str) -> ByGroup:
     """Of each SAE, then the mean over the seeds and with several seeds the least and the most, by group and quantity."""
     both = matched.seeds | matched.controls
     values = {name: one.values(matched.alive, thresholds) for name, one in both.items()}
@@ -169,7 +169,7 @@ def of_seeds(matched: Matched, thresholds: Sequence[float], rows: str) -> ByGrou
     return found | _rows_of_seeds(matched, found)
 
 
-def _rows_of_seeds(matched: Matched, found: ByGroup) -> ByGroup:
+def _rows_of_seeds(matched: MatchedDictionaries, found: ByGroup) -> ByGroup:
     above, n = share_above(matched.threshold), int(matched.alive.sum())
     rows = {
         above: (f"stable latents (of {n}): cosine of {matched.threshold:g} or more", random),
@@ -237,7 +237,7 @@ def of_significance(
     return measures | {k: measures[k].row(*row) for k, row in rows.items() if measures[k].value is not None}
 
 
-def table_of(matched: Matched, alpha: float) -> tuple[pd.DataFrame, dict[str, str]]:
+def table_of(matched: MatchedDictionaries, alpha: float) -> tuple[pd.DataFrame, dict[str, str]]:
     """One row a latent, and what each column is."""
     dead, n = ~matched.alive, len(matched.alive)
     significant = np.full(n, np.nan) if isinstance(matched.significant, str) else matched.significant

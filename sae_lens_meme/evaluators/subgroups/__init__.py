@@ -4,12 +4,12 @@ from sae_lens_meme.evaluators.subgroups.ablation import Ablated, ablated, carrie
 from sae_lens_meme.evaluators.subgroups.compute import Audit, audit, gap_log_p
 from sae_lens_meme.evaluators.subgroups.evaluator import Subgroups
 from sae_lens_meme.evaluators.subgroups.groups import Subgroup, caption_holds, subgroups_of
-from sae_lens_meme.evaluators.subgroups.questions import Question, questions_of
+from sae_lens_meme.evaluators.subgroups.questions import AuditQuestion, questions_of
 
 __all__ = [
     "Ablated",
     "Audit",
-    "Question",
+    "AuditQuestion",
     "Subgroup",
     "Subgroups",
     "ablated",

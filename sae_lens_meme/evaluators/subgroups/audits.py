@@ -16,7 +16,7 @@ from sae_lens_meme.evaluators.latents import Latents
 from sae_lens_meme.evaluators.subgroups.ablation import ablated, carried, matched_draws
 from sae_lens_meme.evaluators.subgroups.compute import Audit, audit, gap_log_p
 from sae_lens_meme.evaluators.subgroups.groups import SOURCE, Subgroup
-from sae_lens_meme.evaluators.subgroups.questions import Question
+from sae_lens_meme.evaluators.subgroups.questions import AuditQuestion
 from sae_lens_meme.metrics.contingency import FALSE, TRUE, UNKNOWN
 from sae_lens_meme.metrics.multiple_testing import benjamini_hochberg
 from sae_lens_meme.metrics.permutation import permutation_within
@@ -27,7 +27,7 @@ CARRIERS = 10
 
 
 @dataclass(frozen=True, eq=False)
-class Memes:
+class AuditedMemes:
     """What is the same for every question."""
 
     embeddings: Embeddings
@@ -44,13 +44,13 @@ class Memes:
         cls,
         embeddings: Embeddings,
         latents: Latents,
-        questions: Sequence[Question],
+        questions: Sequence[AuditQuestion],
         decoder: Float64[np.ndarray, "d_sae d_in"] | None,
         *,
         replicates: int,
         seed: int,
         min_support: int,
-    ) -> Memes:
+    ) -> AuditedMemes:
         rows = np.unique(np.concatenate([np.empty(0, np.int64), *(q.test for q in questions)]))
         coef = np.stack([q.coef for q in questions], axis=1) if questions else None
         gain = None if decoder is None or coef is None else decoder @ coef
@@ -62,10 +62,10 @@ class Memes:
 
 
 @dataclass(frozen=True, eq=False)
-class Found:
+class AuditedSubgroup:
     """One question and one subgroup."""
 
-    question: Question
+    question: AuditQuestion
     subgroup: Subgroup
     audit: Audit
     log_p: float
@@ -84,10 +84,12 @@ class Found:
         return abs(self.selection_gap), self.selection_gap
 
 
-def audits(questions: Sequence[Question], subgroups: Sequence[Subgroup], memes: Memes) -> list[Found]:
+def audits(
+    questions: Sequence[AuditQuestion], subgroups: Sequence[Subgroup], memes: AuditedMemes
+) -> list[AuditedSubgroup]:
     """All pairs, without those of a question and a value of its own label."""
 
-    def of(place: int) -> list[Found]:
+    def of(place: int) -> list[AuditedSubgroup]:
         question = questions[place]
         mine = [s for s in subgroups if s.column != question.task.name]
         measured = [_audit(question, s, memes) for s in mine]
@@ -96,12 +98,12 @@ def audits(questions: Sequence[Question], subgroups: Sequence[Subgroup], memes: 
         log_p[enough], within[enough] = gaps_tested(question, [mine[i] for i in enough], memes)
         gain = None if memes.gain is None else memes.gain[:, place]
         parts = zip(mine, measured, log_p, within, _selected(question, mine, memes, gain), strict=True)
-        return [Found(question, s, a, p, w, *chosen) for s, a, p, w, chosen in parts]
+        return [AuditedSubgroup(question, s, a, p, w, *chosen) for s, a, p, w, chosen in parts]
 
     return [found for each in in_threads(of, range(len(questions))) for found in each]
 
 
-def _audit(question: Question, subgroup: Subgroup, memes: Memes) -> Audit:
+def _audit(question: AuditQuestion, subgroup: Subgroup, memes: AuditedMemes) -> Audit:
     rows = question.test[subgroup.codes[question.test] != UNKNOWN]
     member = subgroup.codes[rows] == TRUE
     scores, true = question.logits[rows], question.true[rows]
@@ -110,7 +112,10 @@ def _audit(question: Question, subgroup: Subgroup, memes: Memes) -> Audit:
 
 
 def gaps_tested(
-    question: Question, subgroups: Sequence[Subgroup], memes: Memes, to: dict[bool, np.ndarray] | None = None
+    question: AuditQuestion,
+    subgroups: Sequence[Subgroup],
+    memes: AuditedMemes,
+    to: dict[bool, np.ndarray] | None = None,
 ) -> tuple[Float64[np.ndarray, " subgroups"], Float64[np.ndarray, " subgroups"]]:
     """Log p of the gap of each subgroup, and the gap within source: NaN of subgroups that are sources.
 
@@ -134,7 +139,7 @@ def gaps_tested(
 
 
 def _selected(
-    question: Question, subgroups: Sequence[Subgroup], memes: Memes, gain: np.ndarray | None
+    question: AuditQuestion, subgroups: Sequence[Subgroup], memes: AuditedMemes, gain: np.ndarray | None
 ) -> list[tuple[float, np.ndarray, np.ndarray]]:
     """Of each subgroup the gap on the memes that select, and the latents that carry it there."""
     rows = question.selection[~question.true[question.selection]]
@@ -167,7 +172,7 @@ class Null(NamedTuple):
     """Mean |gap| of each pair; NaN where it has none."""
 
 
-def permuted(found: Sequence[Found], memes: Memes, alpha: float, draws: int, seed: int) -> Null:
+def permuted(found: Sequence[AuditedSubgroup], memes: AuditedMemes, alpha: float, draws: int, seed: int) -> Null:
     """The same tests where membership changes places within source (sources: among all memes), groups whole."""
     embeddings, measured = memes.embeddings, [i for i, f in enumerate(found) if "fpr_gap" not in f.audit.reasons]
     by_question = [
@@ -193,7 +198,7 @@ def permuted(found: Sequence[Found], memes: Memes, alpha: float, draws: int, see
     )
 
 
-def _gap(found: Found, to: np.ndarray) -> float:
+def _gap(found: AuditedSubgroup, to: np.ndarray) -> float:
     rows = found.question.test[~found.question.true[found.question.test]]
     codes = found.subgroup.codes[to[rows]]
     flagged = found.question.logits[rows] >= found.question.threshold
@@ -201,12 +206,12 @@ def _gap(found: Found, to: np.ndarray) -> float:
     return abs(sides[0].mean() - sides[1].mean()) if all(map(len, sides)) else np.nan
 
 
-def worst_of(found: Sequence[Found]) -> list[Found]:
+def worst_of(found: Sequence[AuditedSubgroup]) -> list[AuditedSubgroup]:
     """Of each question the subgroup with the largest gap on the memes that select, the largest gap first.
 
     Of subgroups whose gap is measured and, on the memes that select, large enough to be known.
     """
-    best: dict[str, Found] = {}
+    best: dict[str, AuditedSubgroup] = {}
     for f in found:
         if "fpr_gap" in f.audit.reasons or np.isnan(f.selection_gap):
             continue
@@ -215,7 +220,7 @@ def worst_of(found: Sequence[Found]) -> list[Found]:
     return sorted(best.values(), key=lambda f: -abs(f.selection_gap))
 
 
-class Effect(NamedTuple):
+class CarrierAblation(NamedTuple):
     """What setting the strongest n carriers to zero does, and what as many matched latents do in each draw."""
 
     n: int
@@ -229,7 +234,9 @@ class Effect(NamedTuple):
     auroc_lost_matched: Float64[np.ndarray, " matched"] | None
 
 
-def effects_of(found: Found, place: int, memes: Memes, ns: Sequence[int], n_matched: int, seed: int) -> list[Effect]:
+def effects_of(
+    found: AuditedSubgroup, place: int, memes: AuditedMemes, ns: Sequence[int], n_matched: int, seed: int
+) -> list[CarrierAblation]:
     """Of the strongest carriers of a pair, on the memes that measure; none where nothing carries the gap.
 
     Args:
@@ -261,5 +268,7 @@ def effects_of(found: Found, place: int, memes: Memes, ns: Sequence[int], n_matc
             closed_matched = np.array([abs(before[0]) - abs(gap[0]) for gap, _ in rivals])
             lost_matched = np.array([auroc - rival for _, rival in rivals])
         closed = np.abs(before) - np.abs(after)
-        made.append(Effect(n, chosen, after, closed, auroc_after, auroc - auroc_after, closed_matched, lost_matched))
+        made.append(
+            CarrierAblation(n, chosen, after, closed, auroc_after, auroc - auroc_after, closed_matched, lost_matched)
+        )
     return made

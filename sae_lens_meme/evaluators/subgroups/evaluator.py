@@ -16,11 +16,11 @@ from sae_lens_meme.evaluators.classifiers import tasks_of
 from sae_lens_meme.evaluators.latents import Latents, decoder_rows, hook_of
 from sae_lens_meme.evaluators.probed import ReadsProbes
 from sae_lens_meme.evaluators.result import Result
-from sae_lens_meme.evaluators.subgroups.audits import Memes, audits, effects_of, permuted, worst_of
+from sae_lens_meme.evaluators.subgroups.audits import AuditedMemes, audits, effects_of, permuted, worst_of
 from sae_lens_meme.evaluators.subgroups.groups import subgroups_of
 from sae_lens_meme.evaluators.subgroups.quantities import COLUMNS
 from sae_lens_meme.evaluators.subgroups.questions import questions_of
-from sae_lens_meme.evaluators.subgroups.report import FIRST, Report
+from sae_lens_meme.evaluators.subgroups.report import FIRST, SubgroupReport
 from sae_lens_meme.metrics.multiple_testing import benjamini_hochberg
 from sae_lens_meme.metrics.threads import in_threads
 
@@ -67,7 +67,7 @@ class Subgroups(ReadsProbes, Evaluator):
         tasks, _ = tasks_of(embeddings, given.tasks)
         self.fitted.prepare(tasks, embeddings, hook)
         questions = questions_of(tasks, [self.fitted.of(task, embeddings, hook) for task in tasks], embeddings, hook)
-        memes = Memes.of(
+        memes = AuditedMemes.of(
             *(embeddings, latents, questions, _decoder(sae)),
             replicates=given.n_bootstrap,
             seed=given.seed,
@@ -81,7 +81,7 @@ class Subgroups(ReadsProbes, Evaluator):
             lambda f: effects_of(f, place[f.question.name], memes, ns, given.n_matched, given.seed), worst
         )
         q = benjamini_hochberg(np.array([f.log_p for f in found]))
-        report = Report(found, q, null, dict(zip(worst, effects, strict=True)), ns, given)
+        report = SubgroupReport(found, q, null, dict(zip(worst, effects, strict=True)), ns, given)
         return Result(self.name, FIRST, tuple(report.measures()), report.table(), COLUMNS, report.verdict())
 
 

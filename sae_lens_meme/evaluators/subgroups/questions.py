@@ -17,7 +17,7 @@ from sae_lens_meme.metrics.ranking import best_f1
 
 
 @dataclass(frozen=True, eq=False)
-class Question:
+class AuditQuestion:
     """One class of a probe against the others: `hate=1`.
 
     Of two classes the second. Of more, the logit is that of the class minus the mean logit of all: a number that is
@@ -43,7 +43,9 @@ class Question:
         return self.task.held_out
 
 
-def questions_of(tasks: Sequence[Task], probes: Sequence[Probe], embeddings: Embeddings, hook: str) -> list[Question]:
+def questions_of(
+    tasks: Sequence[Task], probes: Sequence[Probe], embeddings: Embeddings, hook: str
+) -> list[AuditQuestion]:
     """Of every task that has rows to measure on."""
     asked = [
         (task, value, coef, bias)
@@ -71,7 +73,7 @@ def _classes(probe: Probe) -> list[tuple[Any, np.ndarray, float]]:
 
 def _question(
     embeddings: Embeddings, task: Task, value: Any, coef: np.ndarray, logits: Float64[np.ndarray, " n"]
-) -> Question:
+) -> AuditQuestion:
     true = task.label.known & (task.label.values == value)
     known = np.flatnonzero(task.label.known)
     selection = known[np.isin(embeddings.splits[known], ("train", "validation")) & ~np.isin(known, task.held_out)]
@@ -81,4 +83,4 @@ def _question(
     codes = np.where(true[rows], TRUE, FALSE).astype(np.uint8)[:, None]
     threshold = float(best_f1(ranked(logits[rows, None]), codes).threshold[0, 0])
     logits = np.ascontiguousarray(logits)
-    return Question(f"{task.name}={value}", task, true, logits, coef, rows, split, threshold, selection)
+    return AuditQuestion(f"{task.name}={value}", task, true, logits, coef, rows, split, threshold, selection)

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from sae_lens_meme.evaluators.result import Interval, Measure, Section
-from sae_lens_meme.evaluators.subgroups.audits import CARRIERS, Effect, Found, Null
+from sae_lens_meme.evaluators.subgroups.audits import CARRIERS, AuditedSubgroup, CarrierAblation, Null
 from sae_lens_meme.evaluators.subgroups.quantities import (
     CLOSED,
     CLOSED_MATCHED,
@@ -52,15 +52,15 @@ RANKING = Section(
 TEXT = ("question", "subgroup", "column", "split", "latents", "reason")
 
 
-class Report:
+class SubgroupReport:
     """What to print of an audit, and every number that it holds."""
 
     def __init__(
         self,
-        found: Sequence[Found],
+        found: Sequence[AuditedSubgroup],
         q: np.ndarray,
         null: Null,
-        effects: Mapping[Found, list[Effect]],
+        effects: Mapping[AuditedSubgroup, list[CarrierAblation]],
         ns: Sequence[int],
         given: Any,
     ):
@@ -94,7 +94,7 @@ class Report:
         for found, effects in self.effects.items():
             yield from self._of_effects(found, effects)
 
-    def _of_pair(self, i: int, found: Found) -> Iterator[Measure]:
+    def _of_pair(self, i: int, found: AuditedSubgroup) -> Iterator[Measure]:
         group, audit = f"{found.question.name}/{found.subgroup.name}", found.audit
         made: dict[str, Measure] = {}
         for key, quantity in VALUES.items():
@@ -116,7 +116,7 @@ class Report:
         yield from made.values()
         yield from (permuted, WITHIN(found.within, group, reason=too_few), Q(self.q[i], group, reason=too_few))
 
-    def _of_effects(self, found: Found, effects: list[Effect]) -> Iterator[Measure]:
+    def _of_effects(self, found: AuditedSubgroup, effects: list[CarrierAblation]) -> Iterator[Measure]:
         by_n = {effect.n: effect for effect in effects}
         for n in self.ns:
             effect, group = by_n.get(n), f"{found.question.name}/{found.subgroup.name}/ablate_{n}"
@@ -173,7 +173,7 @@ class Report:
         kinds = dict.fromkeys(TEXT, "string") | dict.fromkeys(("n_ablated", *COUNTS), "Int64") | {"chosen": "bool"}
         return table.astype({name: kinds.get(name, "Float64") for name in COLUMNS})
 
-    def _rows(self, i: int, found: Found) -> Iterator[dict[str, Any]]:
+    def _rows(self, i: int, found: AuditedSubgroup) -> Iterator[dict[str, Any]]:
         audit, question = found.audit, found.question
         names = {"question": question.name, "subgroup": found.subgroup.name, "column": found.subgroup.column}
         row = {**names, "n_ablated": 0, "chosen": found in self.effects, "split": question.task.split}

@@ -30,7 +30,7 @@ from sae_lens_meme.evaluators.superposition.answers import (
 )
 from sae_lens_meme.evaluators.superposition.geometry import Geometry, geometry, random_directions
 from sae_lens_meme.evaluators.superposition.quantities import COLUMNS, NEURONS, RANDOM, SAE, SHUFFLED
-from sae_lens_meme.evaluators.superposition.report import FIRST, Measured, Report
+from sae_lens_meme.evaluators.superposition.report import FIRST, MeasuredUnits, SuperpositionReport
 from sae_lens_meme.metrics.permutation import permutation_within
 from sae_lens_meme.standardize import Moments, train_moments
 
@@ -97,11 +97,11 @@ class Superposition(Evaluator):
             self._answer(measured, targets, rows, embeddings, hook, moments, latents, others)
             n_permuted = self._permuted(targets, rows, embeddings, latents)
         self._directions(measured, sae, moments)
-        report = Report(measured, targets, n_permuted, int((~moments.dead).sum()), reason, given)
+        report = SuperpositionReport(measured, targets, n_permuted, int((~moments.dead).sum()), reason, given)
         return Result(self.name, FIRST, tuple(report.measures()), report.table(), COLUMNS, report.verdict())
 
     def _answer(
-        self, measured: dict[str, Measured], targets: Targets, rows: Rows, embeddings: Embeddings, hook: str,
+        self, measured: dict[str, MeasuredUnits], targets: Targets, rows: Rows, embeddings: Embeddings, hook: str,
         moments: Moments, latents: Latents, others: Latents | None,
     ) -> None:  # fmt: skip
         """Add what each set of units responds to."""
@@ -127,7 +127,7 @@ class Superposition(Evaluator):
             cut = thresholds(units, z, np.ceil(asked).astype(np.int64))
             actives[name] = firing(units, zscored(np.arange(len(embeddings))), cut)
             rate = np.bincount(actives[name][rows.selection].indices, minlength=len(index)) / len(rows.selection)
-            measured[name] = Measured(rate, rate > 0, index)
+            measured[name] = MeasuredUnits(rate, rate > 0, index)
         for name, active in actives.items():
             found = answers(active, targets, rows, self.options.alpha, groups)
             measured[name] = measured[name]._replace(answers=found)
@@ -140,7 +140,7 @@ class Superposition(Evaluator):
             found.append(answers(latents.csr(), drawn, rows, self.options.alpha, embeddings.groups))
         return found
 
-    def _directions(self, measured: dict[str, Measured], sae: Any, moments: Moments) -> None:
+    def _directions(self, measured: dict[str, MeasuredUnits], sae: Any, moments: Moments) -> None:
         """Add the geometry of decoder rows, and of as many random directions."""
         live = ~moments.dead
         for name, of in ((SAE, sae), (SHUFFLED, self.shuffled)):
@@ -151,14 +151,14 @@ class Superposition(Evaluator):
         n, d = int(measured[SAE].fires.sum()), int(live.sum())
         if measured[SAE].geometry is not None:
             found = geometry(random_directions(n, d, self.options.seed))
-            known = measured.get(RANDOM, Measured(np.empty(0), np.empty(0, dtype=bool), np.empty(0, np.int64)))
+            known = measured.get(RANDOM, MeasuredUnits(np.empty(0), np.empty(0, dtype=bool), np.empty(0, np.int64)))
             fires = np.concatenate([known.fires, np.ones(n - len(known.fires), dtype=bool)])
             measured[RANDOM] = known._replace(geometry=found, fires=fires, index=np.arange(n))
 
 
-def _of_latents(latents: Latents, rows: np.ndarray) -> Measured:
+def _of_latents(latents: Latents, rows: np.ndarray) -> MeasuredUnits:
     fired = np.bincount(latents.csr()[rows].indices, minlength=latents.d_sae)
-    return Measured(fired / max(len(rows), 1), fired > 0, np.arange(latents.d_sae))
+    return MeasuredUnits(fired / max(len(rows), 1), fired > 0, np.arange(latents.d_sae))
 
 
 def _decoder(sae: Any) -> np.ndarray | None:

@@ -57,7 +57,7 @@ DIRECTIONS = Section(
 )
 
 
-class Measured(NamedTuple):
+class MeasuredUnits(NamedTuple):
     """One set of units. Answers may be of the first ones alone."""
 
     rate: Float64[np.ndarray, " answered"]
@@ -71,12 +71,12 @@ class Measured(NamedTuple):
         return None if self.answers is None else self.answers.confirmed[self.fires[: len(self.answers.confirmed)]]
 
 
-class Report:
+class SuperpositionReport:
     """What to print, and every number."""
 
     def __init__(
         self,
-        measured: Mapping[str, Measured],
+        measured: Mapping[str, MeasuredUnits],
         targets: Targets | None,
         permuted: Sequence[Answers],
         n_dimensions: int,
@@ -122,7 +122,7 @@ class Report:
             made[quantity] = quantity(draws[0], name, rows=rows, interval=interval)
         return made
 
-    def _of_answers(self, of: Measured, replicates: int) -> dict[Quantity, Float64[np.ndarray, " draws"]]:
+    def _of_answers(self, of: MeasuredUnits, replicates: int) -> dict[Quantity, Float64[np.ndarray, " draws"]]:
         """The value, then that of each resample of the units."""
         assert of.answers is not None
         assert self.targets is not None
@@ -171,7 +171,7 @@ class Report:
         parts = [self._rows(name, of) for name, of in self.measured.items()]
         return pd.concat(parts, ignore_index=True).astype({"targets": "string"})
 
-    def _rows(self, name: str, of: Measured) -> pd.DataFrame:
+    def _rows(self, name: str, of: MeasuredUnits) -> pd.DataFrame:
         n = len(of.fires)
         none = np.full(n, np.nan)
         columns: dict[str, Any] = {"units": np.full(n, name, dtype=object), "unit": of.index}
