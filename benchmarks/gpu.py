@@ -140,18 +140,18 @@ def attribution(machine: Machine) -> Iterator[Measured]:
     """100 latents x 20 memes, each meme another one: every picture with 49 patches taken out, every caption word by word."""
     from sae_lens import SAE, TopKSAE, TopKSAEConfig
 
+    from benchmarks.extraction import embedded
     from sae_lens_meme.attribute.attributor import Attributor, Meme
     from sae_lens_meme.attribute.step import BLOCK
     from sae_lens_meme.corpus import load_rows
     from sae_lens_meme.corpus.opened import Pictures
-    from sae_lens_meme.embed import from_corpus
     from sae_lens_meme.hooks.names import FUSED
 
     wanted = 20 if machine.quick else 2_000
     with tempfile.TemporaryDirectory() as folder:
         corpus = _corpus(Path(folder), 16 if machine.quick else 256)
         encoder = _encoder(machine, torch.bfloat16, 8 if machine.quick else 64)
-        memes = from_corpus._embed_towers(corpus, Path(folder) / "E", encoder, False, False)
+        memes = embedded(corpus, Path(folder) / "E", encoder)
         config = TopKSAEConfig(memes.d_in(FUSED), 64 if machine.quick else 16_384, k=8, device=machine.device)
         sae: SAE[Any] = TopKSAE(config)
         rows = load_rows(corpus)
@@ -178,8 +178,10 @@ def token_rows(machine: Machine) -> Iterator[Measured]:
     )  # fmt: skip
     batch, hook = 2 if machine.quick else 64, f"hook_image_resid.{config.num_hidden_layers - 2}"
     with torch.device(machine.device):
-        tower = CLIPVisionModel(config).eval().to(torch.bfloat16)
-    pixels = torch.randn(batch, 3, config.image_size, config.image_size, device=machine.device, dtype=torch.bfloat16)
+        tower: Any = CLIPVisionModel(config).eval()
+        tower.to(torch.bfloat16)
+    size: Any = config.image_size
+    pixels = torch.randn(batch, 3, size, size, device=machine.device, dtype=torch.bfloat16)
     bare = machine.rate(torch.no_grad()(lambda: tower(pixel_values=pixels)), batch)
     to_host = machine.rate(torch.no_grad()(lambda: tower(pixel_values=pixels)[0].float().cpu()), batch)
     model = HookedVLM(tower)
@@ -201,9 +203,9 @@ def token_rows(machine: Machine) -> Iterator[Measured]:
 def steering(machine: Machine) -> Iterator[Measured]:
     """Five words of LLaVA-1.5-7B about each picture of a batch: bare, one latent set by its change alone, the SAE spliced in."""
     from sae_lens import StandardSAE, StandardSAEConfig
-    from sae_lens_meme.steer.latents import latent_set
 
     from sae_lens_meme.hooks import HookedVLM
+    from sae_lens_meme.steer.latents import latent_set
 
     llava = _llava(machine)
     batch, width = 2 if machine.quick else 8, llava.config.vision_config.hidden_size
@@ -275,12 +277,14 @@ _LOADED: dict[str, Any] = {}
 def _encoder(machine: Machine, dtype: torch.dtype, batch: int) -> Any:
     """One model for all parts: it takes seconds to make."""
     from sae_lens_meme.embed.encoder import Encoder, _workers
+    from sae_lens_meme.embed.options import EmbedOptions
     from sae_lens_meme.hooks import HookedMemeCLIP
 
     name = "demo-encoder" if machine.quick else "ViT-L-14/random"
     if name not in _LOADED:
         _LOADED[name] = HookedMemeCLIP.from_pretrained(name, device=machine.device)
-    return Encoder(_LOADED[name], machine.device, torch.float32 if machine.quick else dtype, batch, _workers(None))
+    dtype, workers = torch.float32 if machine.quick else dtype, _workers(EmbedOptions(), machine.device)
+    return Encoder(_LOADED[name], machine.device, dtype, batch, workers)
 
 
 @torch.inference_mode()

@@ -9,7 +9,7 @@ import triton  # pyright: ignore[reportMissingImports]
 import triton.language as tl  # pyright: ignore[reportMissingImports]
 from torch import Tensor
 
-_COLUMNS = 256
+_COLUMNS: Any = 256
 
 
 def triton_decode(values: Tensor, indices: Tensor, W_dec: Tensor) -> Tensor:
