@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import tiny_vlms
 import torch
 from sae_lens import StandardSAE, StandardSAEConfig
 from scipy import sparse
@@ -23,6 +24,7 @@ from sae_lens_meme.evaluators.question_set import (
     read_questions,
     standard_question_set,
 )
+from sae_lens_meme.hooks import HookedVLM
 
 PROMPTS = read_questions()
 N = 120
@@ -229,3 +231,43 @@ def test_a_hook_without_rows_of_pictures_is_refused(reader: Any):
     model, sae, _, _ = reader
     with pytest.raises(DataError, match=r"hook_resid gives \(1, 2, 18\) for 120 pictures"):
         hooked_latents(model, sae, lambda *_: torch.zeros(1, 2, 6))(PICTURES, PROMPTS[0])
+
+
+@pytest.mark.parametrize("maker", [tiny_vlms.llava, tiny_vlms.paligemma], ids=lambda maker: maker.__name__)
+def test_a_chat_model_answers_the_question_set(maker: Any):
+    """LLaVA's image positions cannot know the question that follows; PaliGemma attends to it from the picture."""
+    hf, rows = tiny_vlms.made(maker)
+    model, hook = HookedVLM(hf), "hook_decoder_resid.0"
+    generator = torch.Generator().manual_seed(0)
+    pictures = list(torch.randn(12, 3, 32, 32, generator=generator))
+    words = {prompt: torch.randint(3, 39, (6,), generator=generator) for prompt in PROMPTS}
+    before = rows.columns["input_ids"][0, : 1 + tiny_vlms.N_PATCHES]
+
+    def inputs_of(batch: Any, prompt: str) -> dict[str, torch.Tensor]:
+        ids = torch.cat([before, words[prompt]]).expand(len(batch), -1)
+        types = {"token_type_ids": torch.zeros_like(ids)} if "token_type_ids" in rows.columns else {}
+        return {
+            "input_ids": ids,
+            "attention_mask": torch.ones_like(ids),
+            "pixel_values": torch.stack(list(batch)),
+            **types,
+        }
+
+    def answer(inputs: dict[str, torch.Tensor]) -> list[str]:
+        return [str(row.tolist()) for row in model.generate(inputs, max_new_tokens=3, do_sample=False)]
+
+    sae = StandardSAE(StandardSAEConfig(d_in=24, d_sae=40))
+    with torch.no_grad():
+        sae.W_enc.copy_(torch.randn(24, 40, generator=generator))
+        sae.W_dec.copy_(10 * torch.randn(40, 24, generator=generator))
+    sae.cfg.metadata.hook_name = hook
+    last = grid_shares(ask(hooked_latents(model, sae, inputs_of), pictures, PROMPTS))
+    image = grid_shares(ask(hooked_latents(model, sae, inputs_of, position=tiny_vlms.N_PATCHES), pictures, PROMPTS))
+    assert np.nanmax(last[1]) > 0.1
+    if maker is tiny_vlms.llava:
+        assert np.nanmax(image[1:]) < 1e-9
+    else:
+        assert np.nanmax(image[1:]) > 1e-9
+    numbers = answer_changes(hooked_answers(model, sae, inputs_of, answer), pictures, PROMPTS[:2], range(4)).numbers
+    assert numbers["changed_again"] == 0
+    assert max(numbers[f"latent_{f}/changed"] for f in range(4)) > 0
