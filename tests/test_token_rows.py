@@ -33,6 +33,7 @@ from sae_lens_meme.errors import ConfigError, DataError, ModelError
 from sae_lens_meme.hooks import HookedVLM
 from sae_lens_meme.hooks.positions import tagged
 from sae_lens_meme.pipeline import run, train_step
+from sae_lens_meme.provenance import training_rows_known
 from sae_lens_meme.train import TokenSAETrainingRunner, train
 
 
@@ -323,4 +324,6 @@ def test_a_shipped_recipe_runs_on_a_tiny_model_of_its_class(
     given = [f"corpus.folder={folders / 'given'}", f"embed.model={model}"]
     run(recipe, out=tmp_path / "out", overrides=[*given, *sizes])
     assert (tmp_path / "out" / "report" / "report.html").is_file()
-    assert SAE.load_from_disk(tmp_path / "out" / "sae").cfg.metadata.hook_name == hook
+    sae = SAE.load_from_disk(tmp_path / "out" / "sae")
+    assert sae.cfg.metadata.hook_name == hook
+    assert training_rows_known(sae, Embeddings.load(tmp_path / "out" / "embeddings")) is None

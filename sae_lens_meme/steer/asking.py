@@ -59,7 +59,7 @@ class Asker:
 
 
 @dataclass(frozen=True)
-class Firing:
+class LatentFiring:
     """What the latents do on pictures that are not asked about."""
 
     rates: Float[np.ndarray, " d_sae"]
@@ -71,7 +71,7 @@ class Firing:
 
 
 @torch.no_grad()
-def firing(asker: Asker, sae: Any, where: Where = ALL, top: int = 16) -> Firing:
+def firing(asker: Asker, sae: Any, where: Where = ALL, top: int = 16) -> LatentFiring:
     """One pass over the pictures, and no answer; the positions are those of the prompt that would be changed."""
     model, hook = asker.model, str(sae.cfg.metadata.hook_name)
     fired, n, row = torch.zeros(sae.cfg.d_sae), 0, 0
@@ -92,7 +92,7 @@ def firing(asker: Asker, sae: Any, where: Where = ALL, top: int = 16) -> Firing:
             which = torch.cat([which, torch.full_like(largest, row, dtype=torch.long)]).gather(0, places)
             row += 1
     which[best <= 0] = -1
-    return Firing((fired / max(n, 1)).numpy(), best[0].numpy(), which.numpy(), n)
+    return LatentFiring((fired / max(n, 1)).numpy(), best[0].numpy(), which.numpy(), n)
 
 
 def _seen(model: HookedVLM, hook: str, inputs: dict[str, Any], where: Where) -> tuple[Tensor, Tensor]:
