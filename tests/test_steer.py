@@ -284,6 +284,19 @@ class TestATrainedModel:
         assert scores.loc["steered"].reason == "no scorer was given"
         assert "so nothing says whether they follow the latent" in lost.verdict[0]
 
+    @pytest.mark.parametrize("maker", [tiny_vlms.vit_gpt2, tiny_vlms.git], ids=lambda maker: maker.__name__)
+    def test_a_captioner_is_asked_nothing_and_its_decoder_is_read_as_it_writes(
+        self, maker: Callable[..., Any], tmp_path: Path
+    ):
+        model = HookedVLM.from_pretrained(tiny_vlms.save(tmp_path, maker))
+        sae = sae_of("standard", 24, "hook_decoder_resid.0")
+        shown = dict(enumerate(colour_pictures(4, seed=4)[0]))
+        asked = SteerOptions(model="", pictures=tmp_path, latents=[3], values=[50.0], where=["generated"])
+        found = steer_pictures(model, sae, shown, shown, asked, progress=False)
+        assert 0 < found.firing[3]["rate"] < 1
+        assert len(found.answers) == 4 * 5
+        assert found.scores.changed.max() > 0
+
     def test_a_latent_that_fires_nowhere_has_no_pictures_and_no_score(self, trained: Path):
         model = HookedVLM.from_pretrained(str(trained / "model"))
         sae: Any = SAE.load_from_disk(trained / "sae")
