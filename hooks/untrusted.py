@@ -9,10 +9,10 @@ from __future__ import annotations
 import json
 import re
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, BinaryIO
 
 import torch
 from open_clip import factory
@@ -34,8 +34,18 @@ TOKENIZER_OPTIONS = {
 """What a model's `tokenizer_kwargs` may set; the others name files, or code."""
 
 
-def unpickled(path: Path, refuse: type[MemeError] = ModelError) -> Any:
+class Plain:
+    """Stands in for a class of another project: the attributes that its pickle holds, and none of its code."""
+
+
+def unpickled(
+    path: Path, refuse: type[MemeError] = ModelError, *, file: BinaryIO | None = None, plain: Sequence[str] = ()
+) -> Any:
     """What a `.pt`, `.ckpt` or `.bin` file holds: tensors, numbers, strings and containers of them.
+
+    Args:
+        file: read this instead; `path` is what a message names.
+        plain: full names of classes whose objects are read as `Plain`.
 
     Raises:
         refuse: the file is damaged, or holds anything else; nothing of it has run.
@@ -43,8 +53,9 @@ def unpickled(path: Path, refuse: type[MemeError] = ModelError) -> Any:
     try:
         with warnings.catch_warnings():  # of other protocols and of sparse tensors
             warnings.simplefilter("ignore")
-            # said here: an environment variable can turn torch's default off
-            return torch.load(path, map_location="cpu", weights_only=True)
+            with torch.serialization.safe_globals([(Plain, name) for name in plain]):
+                # said here: an environment variable can turn torch's default off
+                return torch.load(file or path, map_location="cpu", weights_only=True)
     except Exception as error:  # a damaged pickle raises whatever its instructions stumble over
         reason = " ".join(str(error).split("\n")[0].split())[:160] or type(error).__name__
         raise refuse(

@@ -21,7 +21,7 @@ _HOME = {
     "concept_alignment": "sae_lens_meme.evaluators.concept_alignment",
     "embed_arrays": "sae_lens_meme.embed",
     "embed_corpus": "sae_lens_meme.embed",
-    "import_sae": "sae_lens_meme.train",
+    "import_sae": "sae_lens_meme.importers",
     "load_corpus": "sae_lens_meme.corpus",
     "measure": "sae_lens_meme.evaluators.measure",
     "read_meme": "sae_lens_meme.read",

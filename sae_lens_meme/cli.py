@@ -21,10 +21,13 @@ from sae_lens_meme.evaluators.options import EvaluateOptions, evaluators_help
 from sae_lens_meme.export.options import ExportOptions
 from sae_lens_meme.export_command import export
 from sae_lens_meme.flags import EmbeddingsFolder, Out, Overwrite, SAEFolder, flags_of, given_to
+from sae_lens_meme.importers.options import AUTO, FORMATS, ImportOptions
 from sae_lens_meme.ocr.options import OcrOptions
 from sae_lens_meme.planted.options import VectorOptions
 from sae_lens_meme.read.options import ReadOptions
 from sae_lens_meme.steer.options import SteerOptions
+from sae_lens_meme.sweep.command import sweep
+from sae_lens_meme.sweep.options import SweepOptions
 
 Full = Annotated[bool, typer.Option("--full", help="Print every row of the report, not only the summary.")]
 OpenReport = Annotated[bool, typer.Option("--open", help="Open the report in the browser.")]
@@ -50,6 +53,7 @@ def build_app() -> typer.Typer:
     app.command()(flags_of(OcrOptions)(ocr))
     app.command()(flags_of(EmbedOptions, ArrayOptions)(embed))
     app.command()(train)
+    app.command()(flags_of(SweepOptions)(sweep))
     app.command()(flags_of(AttributeOptions)(attribute))
     app.command(help=f"{evaluate.__doc__}\n\nEvaluators: {evaluators_help()}.")(flags_of(EvaluateOptions)(evaluate))
     app.command()(flags_of(ReadOptions)(read))
@@ -60,7 +64,8 @@ def build_app() -> typer.Typer:
     app.command()(flags_of(ExportOptions)(export))
     app.command()(select)
     app.command()(flags_of(SteerOptions)(steer))
-    app.command("import")(import_)
+    app.command("import")(flags_of(ImportOptions)(import_))
+    app.command("user-study")(user_study)
     app.command("table")(table_)
     app.command("planted-vectors")(flags_of(VectorOptions)(planted_vectors))
     return app
@@ -328,6 +333,7 @@ def select(
     ] = "sum",
     within_source: Annotated[bool, typer.Option("--within-source", help="Keep this share of each source.")] = False,
     hook: Annotated[str | None, typer.Option(help="The hook to read, if the SAE's metadata names none.")] = None,
+    delta: Annotated[float, typer.Option(help="A latent is active above it; SAE-V takes 1 on tokens.")] = 0.0,
     overwrite: Overwrite = False,
 ) -> None:
     """Keep the train memes whose latents bind picture and caption (SAE-V's filter), as a Hugging Face dataset."""
@@ -341,6 +347,7 @@ def select(
         by=by,
         within_source=within_source,
         hook=hook,
+        delta=delta,
         overwrite=overwrite,
     )
     sizes = {name: len(part) for name, part in kept.items()} if isinstance(kept, dict) else {"": len(kept)}
@@ -366,19 +373,40 @@ def steer(
 
 
 def import_(
-    folder: Annotated[Path, typer.Argument(help="An SAE of another project: its folder, or its ae.pt.")],
+    *,
+    source: Annotated[
+        str,
+        typer.Argument(
+            metavar="FROM", help=f"The project that trained it: {', '.join(FORMATS)}; {AUTO}: what its files tell."
+        ),
+    ],
+    path: Annotated[Path, typer.Argument(help="Its folder, or the file with its weights.")],
     out: Out,
-    converter: Annotated[
-        str | None, typer.Option(help="dictionary_learning, intervlm, sparsify; default what its files tell.")
-    ] = None,
-    hook: Annotated[str, typer.Option(help="The hook whose activations it takes.")] = "hook_fused",
-    k: Annotated[int | None, typer.Option(help="Active latents of a TopK SAE, where its files do not say.")] = None,
+    overwrite: Overwrite = False,
+    **given: Any,
 ) -> None:
     """Turn an SAE of another project into a stock SAELens SAE folder that computes the same."""
-    from sae_lens_meme.train import import_sae
+    from sae_lens_meme.pipeline import import_step
 
-    sae = import_sae(folder, out, hook=hook, k=k, converter=converter)
-    _done(out, f"{sae.cfg.architecture()}, d_in {sae.cfg.d_in}, d_sae {sae.cfg.d_sae}")
+    import_step(source, path, given_to(ImportOptions, given), out=out, overwrite=overwrite)
+
+
+def user_study(
+    folder: Annotated[Path, typer.Argument(help="pairs.csv, activations.csv and top16_images.csv of a study.")],
+    out: Out,
+    embeds: Annotated[
+        list[Path] | None,
+        typer.Option(help="Embeddings of the pictures of activations.csv (.npy): their MS (repeat it)."),
+    ] = None,
+    scores: Annotated[
+        list[Path] | None, typer.Option(help="A metric of your own: a CSV with k and score (repeat it).")
+    ] = None,
+    overwrite: Overwrite = False,
+) -> None:
+    """Say how often a metric and users agree on which of two neurons is more focused (sae-for-vlm's benchmark)."""
+    from sae_lens_meme.pipeline import user_study_step
+
+    user_study_step(folder, out=out, embeds=embeds or [], scores=scores or [], overwrite=overwrite)
 
 
 def table_(

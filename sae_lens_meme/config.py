@@ -13,6 +13,8 @@ from sae_lens_meme.errors import ConfigError
 from sae_lens_meme.options import check_keys
 
 MAX_DEPTH, MAX_VALUES = 50, 100_000
+QUESTIONS = "sqs.yaml"
+"""Among the recipes, but none: the Standard Question Set."""
 
 
 def read_yaml(path: str | Path) -> dict[str, Any]:
@@ -108,7 +110,7 @@ def recipe_path(path: str | Path) -> Path:
     shipped = recipes / given.name
     if given.parent in (Path(), Path("configs")) and shipped.is_file():
         return shipped
-    names = sorted(p.name for p in recipes.glob("*.yaml"))
+    names = sorted(p.name for p in recipes.glob("*.yaml") if p.name != QUESTIONS)
     raise ConfigError(
         f"{path}: {'is a folder' if given.is_dir() else 'no such file'}; recipes that come with the package: {', '.join(names)}"
     )

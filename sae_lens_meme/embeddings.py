@@ -25,7 +25,7 @@ from sae_lens_meme.labels import (
     missing_code,
     read_split,
 )
-from sae_lens_meme.storage import open_dataset, read_finished, sha256_json
+from sae_lens_meme.storage import fetched, open_dataset, read_finished, sha256_json
 
 LEFT_OUT = "left out"
 """What `Embeddings.splits` says of a meme that is in none."""
@@ -62,11 +62,12 @@ class Embeddings:
 
     @classmethod
     def load(cls, folder: str | Path) -> Embeddings:
-        """Open the result of `embed`.
+        """Open the result of `embed`; from an object store it is copied to this machine first.
 
         Raises:
             StorageError: the folder is not a finished result of `embed`.
         """
+        folder = fetched(folder)
         manifest = read_finished(folder, "embed")
         dataset = open_dataset(folder)
         if not isinstance(dataset, Dataset):

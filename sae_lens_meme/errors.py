@@ -38,5 +38,9 @@ class NonFiniteError(MemeError, ArithmeticError):
     """NaN or infinity in activations or in a training loss."""
 
 
+class ShardError(MemeError, RuntimeError):
+    """A worker of a cluster cannot compute a shard, or workers die."""
+
+
 class StorageError(MemeError, OSError):
     """A result folder is locked, damaged, or holds a different result."""

@@ -23,6 +23,7 @@ from sae_lens_meme.embed.options import ArrayOptions, EmbedOptions
 from sae_lens_meme.embeddings import Embeddings
 from sae_lens_meme.errors import ConfigError
 from sae_lens_meme.evaluators.options import EvaluateOptions
+from sae_lens_meme.importers.options import AUTO, ImportOptions
 from sae_lens_meme.ocr.options import OcrOptions
 from sae_lens_meme.options import check_keys
 from sae_lens_meme.planted.options import PlantedOptions, VectorOptions
@@ -178,6 +179,34 @@ def vectors_step(section: dict[str, Any], *, out: Path, overwrite: bool = False)
     _print_embeddings(out, result, "planted vectors")
     console.print(Text(f"  {answer_key_of(out)}: what is true of them, for evaluate --answer-key"), soft_wrap=True)
     return answer_key_of(out)
+
+
+def import_step(source: str, path: Path, section: dict[str, Any], *, out: Path, overwrite: bool = False) -> None:
+    """Write an SAE of another project as a stock one, and say what became of it."""
+    from sae_lens_meme.importers import import_sae
+
+    options = ImportOptions.from_mapping(section)
+    sae = import_sae(path, out, options, converter=None if source == AUTO else source, overwrite=overwrite)
+    cfg, imported = sae.cfg, sae.cfg.metadata.imported or {}
+    hook = cfg.metadata.hook_name or "a hook that its files do not name: pass --hook to it, or here"
+    console.print(
+        Text(f"{out}: {cfg.architecture()}, d_in {cfg.d_in}, d_sae {cfg.d_sae}, reads {hook}"), soft_wrap=True
+    )
+    for note in imported.get("notes", ()):
+        console.print(Text(f"  {note}"), soft_wrap=True)
+
+
+def user_study_step(
+    folder: Path, *, out: Path, embeds: Sequence[Path], scores: Sequence[Path], overwrite: bool = False
+) -> None:
+    """Compare metrics of neurons with what users said of them; write and print the result."""
+    from sae_lens_meme.evaluators.user_study import compare_with_users
+    from sae_lens_meme.report.terminal import print_result
+
+    with _timed("user-study"):
+        result = compare_with_users(folder, out, embeds=embeds, scores=scores, overwrite=overwrite)
+    print_result(result, console)
+    console.print(Text(f"{out}: user_study.json, user_study.parquet"), soft_wrap=True)
 
 
 def _print_embeddings(out: Path, result: Embeddings, what: str) -> None:

@@ -8,12 +8,23 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+import numpy as np
 from datasets import Dataset, DatasetDict, load_from_disk
 
 from sae_lens_meme.corpus import load_corpus
 from sae_lens_meme.embeddings import Embeddings
-from sae_lens_meme.evaluators.cross_modal import cross_modal_weights, filter_dataset, item_scores
-from sae_lens_meme.evaluators.latents import encode
+from sae_lens_meme.errors import ConfigError, DataError
+from sae_lens_meme.evaluators.cross_modal import (
+    ItemScores,
+    cross_modal_weights,
+    filter_dataset,
+    filter_tokens,
+    item_scores,
+    token_item_scores,
+    token_omega,
+)
+from sae_lens_meme.evaluators.cross_modal.tokens import IMAGE, TEXT
+from sae_lens_meme.evaluators.latents import Latents, encode, hook_of
 from sae_lens_meme.evaluators.run import load_sae, sae_weights
 from sae_lens_meme.storage import StepFolder, read_finished
 
@@ -28,19 +39,23 @@ def select_memes(
     by: str = "sum",
     within_source: bool = False,
     hook: str | None = None,
+    delta: float = 0.0,
     overwrite: bool = False,
 ) -> Dataset | DatasetDict:
     """Keep the best share of the train memes by the cross-modal weights of their latents; all others stay.
 
     Args:
         sae: an SAE folder.
-        embeddings: the result of `embed`, with image and text embeddings.
+        embeddings: the result of `embed`: image and text embeddings, or token rows of both modalities (`item`, `modality`).
         out: the folder to write; `datasets.load_from_disk` opens it.
         corpus: filter this corpus; default the embeddings themselves.
         by: `sum` or `mean` of the weights, `clip` (the meme's CLIP score) or `l0`.
         within_source: keep this share of each source.
+        delta: a latent is active above it, in the units of the SAE.
 
     Raises:
+        ConfigError: `clip` on token rows, which have hidden states.
+        DataError: token rows of one modality alone.
         StorageError: something else is at `out`, or another process writes there.
     """
     dictionary, memes = load_sae(sae, hook), Embeddings.load(embeddings)
@@ -48,16 +63,60 @@ def select_memes(
         "sae": sae_weights(sae),
         "embeddings": memes.fingerprint,
         "corpus": read_finished(corpus, "corpus")["fingerprint"] if corpus is not None else None,
-        "selection": {"share": share, "by": by, "within_source": within_source, "hook": hook},
+        "selection": {
+            "share": share,
+            "by": by,
+            "within_source": within_source,
+            "hook": hook,
+            **({"delta": delta} if delta else {}),
+        },
     }
     with StepFolder(out, "select", fingerprint, overwrite=overwrite) as folder:
         if not folder.complete:
             latents = encode(dictionary, memes)
-            scores = item_scores(memes, latents, cross_modal_weights(memes, latents, n_bootstrap=0))
+            of_tokens = {"item", "modality"} <= set(memes.dataset.column_names)
+            if of_tokens:
+                scores = token_scores(memes, latents, hook_of(dictionary, memes, hook), by=by, delta=delta)
+            else:
+                weights = cross_modal_weights(memes, latents, delta=delta, n_bootstrap=0)
+                scores = item_scores(memes, latents, weights)
             whole: Any = load_corpus(corpus) if corpus is not None else memes.dataset
-            _write(folder, filter_dataset(whole, scores, share, by=by, within_source=within_source))
+            keep = filter_tokens if of_tokens and corpus is None else filter_dataset
+            _write(folder, keep(whole, scores, share, by=by, within_source=within_source))
             folder.finish()
     return load_from_disk(str(out))
+
+
+def token_scores(memes: Embeddings, latents: Latents, hook: str, *, by: str, delta: float) -> ItemScores:
+    """SAE-V's scores of the items of token rows; weights are of the tokens of train items.
+
+    Raises:
+        ConfigError, DataError: as `select_memes`.
+    """
+    if by == "clip":
+        raise ConfigError(
+            "select: by is 'clip', but token rows have hidden states, no CLIP embeddings; take sum, mean or l0"
+        )
+    modality = np.array(memes.dataset.with_format(None)["modality"], dtype=str)
+    codes = np.select([modality == "text", modality == "image"], [TEXT, IMAGE])
+    item, train = np.array(memes.dataset.with_format(None)["item"], dtype=str), memes.splits == "train"
+    if set(codes[train].tolist()).isdisjoint({TEXT}) or set(codes[train].tolist()).isdisjoint({IMAGE}):
+        raise DataError(
+            f"select: the train tokens are {', '.join(sorted(set(modality[train].tolist())))}; embed text and image tokens"
+        )
+    omega = token_omega(latents.csr(), np.where(train, codes, 0), lambda rows: memes.take(hook, rows))
+    found = token_item_scores(latents.csr(), codes, item, omega, delta=delta)
+    first = np.unique(item, return_index=True)[1]
+    return ItemScores(
+        ids=found.items,
+        sources=memes.sources[first],
+        train=np.flatnonzero(train[first]),
+        sum=found.sum,
+        mean=found.mean,
+        clip=np.full(len(first), np.nan),
+        l0=found.l0,
+        groups=memes.groups[first],
+    )
 
 
 def _write(folder: StepFolder, dataset: Dataset | DatasetDict) -> None:

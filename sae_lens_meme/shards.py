@@ -13,6 +13,7 @@ from typing import Any
 from datasets import DatasetInfo, Features
 from datasets.arrow_writer import ArrowWriter
 
+from sae_lens_meme.errors import ShardError
 from sae_lens_meme.storage import StepFolder, sha256_json, to_json
 
 Columns = dict[str, Any]  # lists or arrays, one entry a row
@@ -35,10 +36,21 @@ def write_dataset(
             shard is not there yet, and must depend on nothing but its own index.
         subfolder: where inside the folder (a split of a `DatasetDict`), default the folder itself.
         split: the name of the split, recorded in the dataset's state.
+
+    Raises:
+        ShardError: shards that no worker could compute, all of them named; the others are written.
     """
-    names = shard_names(len(shards))
+    names, failed = shard_names(len(shards)), []
     for name, columns in zip(names, shards, strict=True):
-        folder.write(_join(subfolder, name), lambda path, columns=columns: _write_arrow(path, features, columns()))
+        try:
+            folder.write(_join(subfolder, name), lambda path, columns=columns: _write_arrow(path, features, columns()))
+        except ShardError as error:
+            failed.append(f"{name} {error}")
+    if failed:
+        raise ShardError(
+            f"{folder.home}: {len(failed)} of {len(names)} shards could not be made ({'; '.join(failed)}); the others are "
+            "there: mend this and run the same command again"
+        )
     state = {
         "_data_files": [{"filename": name} for name in names],
         "_fingerprint": sha256_json([folder.fingerprint, subfolder])[:16],

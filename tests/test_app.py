@@ -32,6 +32,8 @@ from sae_lens_meme.evaluators.latents import decoder_rows
 from sae_lens_meme.images import MAX_PIXELS
 from sae_lens_meme.read import MemeReader
 
+pytestmark = pytest.mark.whole
+
 FEW = {"n_attributed": 2, "n_swaps": 8, "n_random": 2, "device": "cpu"}
 HOSTILE = (
     "<img src=x onerror=alert(1)><script>alert(2)</script> ${alert(3)} {{#each value}} </iframe><b id=foreign>\u202e"
@@ -85,8 +87,9 @@ def test_probabilities_are_those_of_the_classifiers_on_the_changed_meme(reader: 
     assert meme.strengths == sorted(
         ((int(i), float(strengths[i])) for i in np.flatnonzero(strengths)), key=lambda p: -p[1]
     )
+    before = expected(reader, look, meme.strengths[0][0], 1.0)  # the meme as it is
     for latent, _ in meme.strengths:
-        before, after = expected(reader, look, latent, 1.0), expected(reader, look, latent, 3.0)
+        after = expected(reader, look, latent, 3.0)
         classes = {probe.task: probe.classes for _, probe in reader.probes}
         outcomes = meme.outcomes(latent, 3.0)
         assert {(o.label, o.reader) for o in outcomes} == after.keys()

@@ -11,12 +11,12 @@ import pandas as pd
 import pytest
 import torch
 from arrays import anisotropic, make_embeddings
+from command_line import run_here as run
 from datasets import load_from_disk
 from hypothesis import given
 from hypothesis import strategies as st
 from sae_lens import SAE
 from seen_memes import EMBED, save_sae, write_memes
-from test_cli import run
 from tiny_sae import tiny_sae
 
 from sae_lens_meme.attribute import AttributeOptions, attribute, step

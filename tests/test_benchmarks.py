@@ -15,6 +15,8 @@ import pytest
 
 from sae_lens_meme.evaluators import evidence
 
+pytestmark = pytest.mark.whole
+
 ROOT = Path(__file__).parents[1]
 
 

@@ -18,6 +18,7 @@ import pandas as pd
 import pytest
 import torch
 from arrays import anisotropic
+from command_line import CLI, run, run_here
 from datasets import load_from_disk
 from test_evaluation_schema import check_evaluation
 
@@ -26,14 +27,6 @@ from sae_lens_meme.cli import main
 from sae_lens_meme.errors import StorageError
 from sae_lens_meme.export import mark_sae
 from sae_lens_meme.select import select_memes
-
-CLI = [sys.executable, "-m", "sae_lens_meme.cli"]
-
-
-def run(*arguments: object, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
-    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "COLUMNS": "110"}
-    command = [*CLI, *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, check=False, cwd=cwd, env=environment)
 
 
 def here(arguments: tuple[object, ...], capsys: pytest.CaptureFixture[str]) -> tuple[int, str, str]:
@@ -69,7 +62,7 @@ def results(arrays: Path) -> Path:
         ("train", "demo.yaml", "--embeddings", "E", "--out", "S", "sae.k=16", "sae.d_sae=256", "epochs=3"),
         ("evaluate", "--sae", "S", "--embeddings", "E", "--out", "V", "--bootstrap", "20"),
     ):
-        done = run(*arguments, cwd=arrays)
+        done = run_here(*arguments, cwd=arrays)
         assert done.returncode == 0, done.stderr
     return arrays
 
@@ -313,10 +306,10 @@ def test_a_recipe_with_several_hooks_runs_to_the_end(results: Path):
         "train: {epochs: 1, hook_names: {image: hook_image_embed, fused: hook_fused}, sae: {d_sae: 32, k: 4}}\n"
         "evaluate: {bootstrap: 5, only: [reconstruction]}\n"
     )
-    done = run("run", "hooks.yaml", "--out", "H", cwd=results)
+    done = run_here("run", "hooks.yaml", "--out", "H", cwd=results)
     assert done.returncode == 0, done.stderr
     assert all((results / "H" / "evaluation" / name / "evaluation.json").exists() for name in ("image", "fused"))
-    several = run("evaluate", "--sae", "H/sae", "--embeddings", "E", "--out", "o", cwd=results)
+    several = run_here("evaluate", "--sae", "H/sae", "--embeddings", "E", "--out", "o", cwd=results)
     assert several.returncode == 2
     assert "give one of H/sae/image, H/sae/fused" in several.stderr
 

@@ -12,6 +12,8 @@ from test_report import HOSTILE
 
 from sae_lens_meme.dashboard import DashboardOptions, write_report
 
+pytestmark = pytest.mark.whole
+
 QUICK = DashboardOptions(map="tsne")
 
 

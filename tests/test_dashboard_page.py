@@ -17,6 +17,8 @@ from test_report import HOSTILE
 
 from sae_lens_meme.dashboard import DashboardOptions, write_report
 
+pytestmark = pytest.mark.whole
+
 SHOW = re.compile("Show pictures and captions")
 QUICK = DashboardOptions(map="tsne")
 

@@ -15,6 +15,8 @@ from typing import Any
 
 import pytest
 
+pytestmark = pytest.mark.whole
+
 ROOT = Path(__file__).parents[1]
 if importlib.util.find_spec("material") is None or importlib.util.find_spec("mkdocstrings") is None:
     pytest.skip('mkdocs is not installed: pip install -e ".[docs]"', allow_module_level=True)

@@ -106,7 +106,7 @@ def test_a_file_that_was_damaged_after_it_was_written_is_named(old: Path, damage
     read_finished(old, "embed")
     file = old / "parts" / "b.bin"
     file.unlink() if damage is None else file.write_bytes(damage)
-    storage._verified.clear()  # as in the next process
+    storage.manifest._verified.clear()  # as in the next process
     what = "is missing, but" if damage is None else "has changed since"
     with pytest.raises(StorageError, match=rf"b\.bin: {what} 'embed' wrote it; run 'embed' again"):
         read_finished(old, "embed")

@@ -28,6 +28,8 @@ from sae_lens_meme.select import select_memes
 from sae_lens_meme.storage import read_finished
 from sae_lens_meme.train import train
 
+pytestmark = pytest.mark.whole
+
 SPREAD = 5
 """Writes that fail, of each step, in the default suite; all with `-m slow`."""
 QUIET: dict[str, Any] = {"progress": False}
@@ -106,7 +108,7 @@ def _fails_at(step: Step, name: str, memes: Path, folder: Path, n: int, replaced
     files = contents(out)
     assert not [file for file in files if ".writing-" in file or ".partial-" in file], where
     assert not list(Path(tempfile.gettempdir()).iterdir()), where
-    storage._verified.clear()  # as in another process
+    storage.manifest._verified.clear()  # as in another process
     if replaced and (out / storage.SUCCESS).exists():
         seed = read_finished(out, name)["fingerprint"] == read_finished(folder / "whole", name)["fingerprint"]
         kept = {file: data for file, data in files.items() if not file.startswith(storage.REPLACING)}
@@ -142,7 +144,7 @@ def test_a_damaged_sae_is_not_taken_for_another_one(tmp_path: Path):
     data = bytearray(weights.read_bytes())
     data[-1] ^= 1
     weights.write_bytes(data)
-    storage._verified.clear()
+    storage.manifest._verified.clear()
     with pytest.raises(
         StorageError, match=r"sae_weights\.safetensors: has changed since 'train' wrote it; run 'train'"
     ):

@@ -9,6 +9,7 @@ import json
 import pickle
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -19,6 +20,7 @@ import pytest
 import torch
 import yaml
 from arrays import make_embeddings
+from foreign_saes import patchsae, saelens_v, saev, vit_prisma
 from hooks_models import write_encoder
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -34,12 +36,13 @@ from sae_lens_meme.embeddings import Embeddings
 from sae_lens_meme.errors import MemeError
 from sae_lens_meme.evaluators.latents import Latents
 from sae_lens_meme.evaluators.run import load_sae
+from sae_lens_meme.evaluators.user_study import UserStudy, read_scores
 from sae_lens_meme.hooks import MemeCLIPHeads, load_local_towers, read_memeclip_checkpoint, save_memeclip_heads
 from sae_lens_meme.hooks.checkpoint import MemeCLIPCheckpoint
 from sae_lens_meme.images import open_image
+from sae_lens_meme.importers import dictionary_learning_loader, import_sae, intervlm_loader
 from sae_lens_meme.planted import read_answer_key
 from sae_lens_meme.storage import StepFolder, read_finished
-from sae_lens_meme.train import dictionary_learning_loader, intervlm_loader
 from sae_lens_meme.train.checkpoint import Checkpoints
 
 ARROW = "data-00000-of-00001.arrow"
@@ -159,6 +162,28 @@ def model(folder: Path) -> None:
     write_encoder(folder / "m")
 
 
+def imported(format: str, path: Path, **options: Any) -> Any:
+    """As the command reads it."""
+    with TemporaryDirectory() as made:
+        return import_sae(path, Path(made) / "out", converter=format, **options)
+
+
+def prisma(folder: Path) -> None:
+    vit_prisma(folder, "topk", "layer_norm", beside=True)
+
+
+def user_study(folder: Path) -> None:
+    (folder / "pairs.csv").write_text("k_x,k_y,R_user,MS_x_a,MS_y_a\n1,2,1,.5,.25\n2,3,y,.25,.75\n")
+    (folder / "activations.csv").write_text("k,a_1,a_2\n1,0,2\n2,1,0.5\n3,1e3,0\n")
+    (folder / "top16_images.csv").write_text("k,x_1,x_2\n1,a.jpg,b.jpg\n")
+    (folder / "scores.csv").write_text("k,score\n1,0.5\n2,\n")
+
+
+def read_study(path: Path) -> Any:
+    study = UserStudy.read(path.parent)
+    return study.neurons, dict(study.activations())
+
+
 def open_clip_model(folder: Path) -> None:
     from test_hooks_untrusted import write_folder
 
@@ -198,6 +223,23 @@ LOADERS = {
     "dictionary's configuration": Loader(
         foreign_saes, "dictionary/config.json", lambda path: dictionary_learning_loader(path.parent)
     ),
+    "saev's SAE": Loader(lambda folder: saev(folder, 5, "BatchTopK"), "sae.pt", lambda path: imported("saev", path)),
+    "PatchSAE's SAE": Loader(patchsae, "clip_imagenet.pt", lambda path: imported("patchsae", path)),
+    "Prisma's SAE": Loader(prisma, "weights.pt", lambda path: imported("vit-prisma", path)),
+    "Prisma's configuration": Loader(prisma, "config.json", lambda path: imported("vit-prisma", path.parent)),
+    **{
+        f"SAELens-V's {file}": Loader(
+            lambda folder: saelens_v(folder, "final"),
+            f"final_122880000/{file}",
+            lambda path: imported("saelens-v", path.parent, norm_scaling_factor=2.0),
+        )
+        for file in ("cfg.json", "sae_weights.safetensors")
+    },
+    **{
+        f"user study's {file}": Loader(user_study, file, read_study)
+        for file in ("pairs.csv", "activations.csv", "top16_images.csv")
+    },
+    "scores of neurons": Loader(user_study, "scores.csv", read_scores),
     "latents": Loader(latents, "x.safetensors", Latents.load),
     **{f"table {kind}": Loader(tables, f"x.{kind}", read_table) for kind in ("csv", "tsv", "jsonl", "parquet")},
     "recipe": Loader(recipes, "x.yaml", read_yaml),

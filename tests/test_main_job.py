@@ -3,25 +3,24 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pandas as pd
 import pytest
 import yaml
+from command_line import run_here
 
 MEMEGEN = Path(__file__).parents[2] / "shared" / "data" / "memegen"
 MAP = {"id": "id", "image": "image", "text": "example", "labels": {"review": "flag_review"}}
 
-pytestmark = pytest.mark.skipif(not MEMEGEN.is_dir(), reason="the real pictures (../shared/data/memegen) are not here")
+pytestmark = [
+    pytest.mark.whole,
+    pytest.mark.skipif(not MEMEGEN.is_dir(), reason="the real pictures (../shared/data/memegen) are not here"),
+]
 
 
 def cli(*arguments: object, cwd: Path) -> None:
-    environment = {**os.environ, "HF_HUB_OFFLINE": "1"}
-    command = [sys.executable, "-m", "sae_lens_meme.cli", *map(str, arguments)]
-    done = subprocess.run(command, cwd=cwd, capture_output=True, text=True, check=False, env=environment)
+    done = run_here(*arguments, cwd=cwd)
     assert done.returncode == 0, done.stderr
 
 

@@ -14,6 +14,8 @@ sys.path.insert(0, str(ROOT / "scripts"))
 
 import notebooks  # noqa: E402
 
+pytestmark = pytest.mark.whole
+
 NAMES = notebooks.names()
 LARGEST_KB = 400
 UNWANTED = {

@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.whole
+
 if sys.version_info >= (3, 11):
     import tomllib
 else:

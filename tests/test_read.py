@@ -16,9 +16,9 @@ import pandas as pd
 import PIL.Image
 import pytest
 from arrays import anisotropic
+from command_line import run_here as run
 from rich.console import Console
 from seen_memes import save_sae, write_memes
-from test_cli import run
 
 from sae_lens_meme.corpus import caption_of, load_rows
 from sae_lens_meme.embed import embed_arrays

@@ -260,8 +260,8 @@ def test_folders_are_not_opened_on_windows(tmp_path: Path, monkeypatch: pytest.M
         return opened(path, flags, *rest, **options)
 
     with monkeypatch.context() as patched:
-        patched.setattr("sae_lens_meme.storage.os.open", as_windows_does)
-        patched.setattr("sae_lens_meme.storage.sys.platform", "win32")
+        patched.setattr("sae_lens_meme.storage.files.os.open", as_windows_does)
+        patched.setattr("sae_lens_meme.storage.files.sys.platform", "win32")
         with atomic_file(tmp_path / "a.txt") as temporary:
             temporary.write_text("whole")
     assert (tmp_path / "a.txt").read_text() == "whole"

@@ -125,6 +125,7 @@ def test_weights_that_decoder_norm_would_change_are_refused(standardize: bool):
 def stock_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """SAELens' own runner on the raw train rows, half way."""
     folder = tmp_path_factory.mktemp("stock")
+    torch.manual_seed(1)  # SAELens' store shuffles by the state that earlier tests left; some of them train badly
     model = HookedMemeCLIP.from_embeddings(EMBEDDINGS, fit_head=False)
     cfg = config("topk", n_checkpoints=1, checkpoint_path=str(folder), training_tokens=4000, n_batches_in_buffer=64)
     LanguageModelSAETrainingRunner(

@@ -11,6 +11,7 @@ from types import SimpleNamespace
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from arrays import make_embeddings
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -31,6 +32,7 @@ from sae_lens_meme.evaluators.monosemanticity import (
     top_sets,
     uniqueness,
 )
+from sae_lens_meme.importers import import_sae
 
 N, D_SAE, TOP = 120, 40, 5
 STRATA = np.arange(N) % 3 // 2  # two of three memes in the first
@@ -405,3 +407,73 @@ def test_a_wrong_hierarchy_is_refused_before_anything_is_measured(wrong, match):
     embeddings = make_embeddings({"hook_fused": np.eye(30)}, labels={"kind": ["cat", "dog", None] * 10})
     with pytest.raises(MemeError, match=match):
         Monosemanticity(embeddings, **wrong)
+
+
+def test_an_imported_sae_is_measured_as_the_released_code_does_it(tmp_path, capsys):
+    """sae-for-vlm's own files: a Matryoshka SAE of dictionary_learning, and labels that are iNaturalist's folder names."""
+    rng = np.random.default_rng(0)
+    taxa = [f"{i:05}_{k}_{p}_{c}" for i, (k, p, c) in enumerate((k, p, c) for k in "AB" for p in "pq" for c in "xyz")]
+    label = rng.integers(0, len(taxa), 300)
+    x = (np.eye(12)[label] + 0.1 * rng.standard_normal((300, 12))).astype(np.float32)
+    kingdom = np.stack([label < 6, label >= 6], axis=1)
+    x = np.concatenate([x, kingdom], axis=1).astype(np.float32)
+    np.save(tmp_path / "x.npy", x)
+    pd.DataFrame({"id": range(300), "split": "test", "taxon": np.array(taxa)[label]}).to_csv(
+        tmp_path / "rows.csv", index=False
+    )
+    embed_arrays(tmp_path / "E", fused_embeds=tmp_path / "x.npy", table=tmp_path / "rows.csv")
+    state = {
+        "W_enc": torch.zeros(14, 14),
+        "b_enc": torch.full((14,), -0.3),
+        "W_dec": torch.eye(14),
+        "b_dec": torch.zeros(14),
+    }
+    state["W_enc"][12:, :2], state["W_enc"][:12, 2:] = torch.eye(2), torch.eye(12)
+    state |= {"threshold": torch.tensor(0.1), "k": torch.tensor(2), "group_sizes": torch.tensor([2, 12])}
+    torch.save(state, tmp_path / "ae.pt")
+    import_sae(tmp_path / "ae.pt", tmp_path / "S", hook="hook_fused")
+    given = {"n_permutations": 0, "neurons": False, "top": 8, "hierarchy": "taxon", "separator": "_"}
+    options = [
+        f"monosemanticity.{key}={str(value).lower() if isinstance(value, bool) else value}"
+        for key, value in given.items()
+    ]
+    folders = ("--sae", tmp_path / "S", "--embeddings", tmp_path / "E", "--out", tmp_path / "V")
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(
+            sys, "argv", ["sae-lens-meme", "evaluate", *map(str, folders), "--only", "monosemanticity", *options]
+        )
+        with pytest.raises(SystemExit) as ended:
+            main()
+    assert not ended.value.code, capsys.readouterr()
+    numbers = json.loads((tmp_path / "V" / "evaluation.json").read_text())["results"]["monosemanticity"]["numbers"]
+    z = encode(load_sae(tmp_path / "S"), Embeddings.load(tmp_path / "E")).csr().toarray()
+    ids = np.array([str(i) for i in range(300)])
+    for group in ((0, 2), (2, 14)):
+        depths = []
+        for f in range(*group):
+            top = sorted(range(300), key=lambda i: (-z[i, f], ids[i]))[:8]
+            paths = [taxa[label[i]].split("_")[1:] for i in top]
+            shared = [
+                next((d for d, (a, b) in enumerate(zip(p, q, strict=True)) if a != b), 3)
+                for p, q in combinations(paths, 2)
+            ]
+            depths.append(round(np.mean(shared)))
+        name = f"hierarchy/{group[0]}-{group[1] - 1}/depth_published"
+        assert numbers[name] == pytest.approx(np.mean(depths))
+    assert numbers["hierarchy/2-13/depth"] == 3
+    assert numbers["hierarchy/0-1/depth"] < 2.5
+
+
+@pytest.mark.parametrize(
+    ("given", "match"),
+    [
+        ({"separator": "_", "tree": {"a": "b"}}, "give one"),
+        ({"hierarchy": "part", "separator": "_"}, "'1_a' is also a part of another label's path"),
+    ],
+)
+def test_names_that_are_no_tree_are_refused(given, match):
+    rng = np.random.default_rng(0)
+    labels = {"kind": rng.choice(LEAVES, 40).tolist(), "part": rng.choice(["1_a", "2_a_c"], 40).tolist()}
+    memes = make_embeddings({"hook_fused": rng.standard_normal((40, 4))}, labels=labels)
+    with pytest.raises(ConfigError, match=match):
+        Monosemanticity(memes, **{"hierarchy": "kind", **given})

@@ -6,10 +6,11 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
-from sae_lens_meme.options import Count, Flag, Options, Positive
+from sae_lens_meme.engines import NOT_RECORDED, EngineOptions
+from sae_lens_meme.options import Count, Flag, Positive
 
 
-class AttributeOptions(Options):
+class AttributeOptions(EngineOptions):
     """Which latents and memes are looked into."""
 
     section: ClassVar[str] = "attribute"
@@ -39,4 +40,4 @@ class AttributeOptions(Options):
 
     def recorded(self) -> dict[str, Any]:
         """What the result depends on."""
-        return self.model_dump(exclude={"device", "hook"})
+        return self.model_dump(exclude={"device", "hook", *NOT_RECORDED})

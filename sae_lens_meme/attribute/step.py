@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from sae_lens_meme.attribute.attributor import Attributor, Meme, view_of
 from sae_lens_meme.attribute.choose import choose_latents, choose_memes
@@ -15,15 +16,16 @@ from sae_lens_meme.attribute.options import AttributeOptions
 from sae_lens_meme.attributions import FEATURES, GRID, STEP, TOP, Attributions
 from sae_lens_meme.corpus import caption_of, load_rows
 from sae_lens_meme.corpus.opened import Pictures
-from sae_lens_meme.embed.encoder import Encoder
+from sae_lens_meme.embed.encoder import Encoder, require_model
 from sae_lens_meme.embeddings import Embeddings
+from sae_lens_meme.engines import ShardEngine, engine_of
 from sae_lens_meme.errors import DataError
 from sae_lens_meme.evaluators.latents import encode, hook_of
 from sae_lens_meme.evaluators.rows import measured_rows
 from sae_lens_meme.evaluators.run import load_sae, sae_weights
 from sae_lens_meme.progress import progress_bar
 from sae_lens_meme.shards import shard_names, write_dataset
-from sae_lens_meme.storage import StepFolder, read_finished, sha256_json
+from sae_lens_meme.storage import MANIFEST, StepFolder, fetched, read_finished, sha256_file, sha256_json
 
 BLOCK = 64
 """Memes a shard."""
@@ -56,8 +58,8 @@ def attribute(
         StorageError, ModelError, ConfigError, BadImageError, NonFiniteError.
     """
     options = AttributeOptions.of(options, given)
+    sae, embeddings, corpus = Path(sae), Path(embeddings), Path(corpus)
     dictionary, memes = load_sae(sae, options.hook), Embeddings.load(embeddings)
-    encoder = Encoder.of_embeddings(memes, options.device)
     manifest = read_finished(corpus, "corpus")
     fingerprint = {
         "sae": sae_weights(sae),
@@ -66,38 +68,58 @@ def attribute(
         "corpus": sha256_json([manifest["fingerprint"], manifest["files"]]),
         "options": options.recorded(),
     }
+    require_model(memes)
     with StepFolder(out, STEP, fingerprint, overwrite=overwrite) as folder:
         if not folder.complete:
-            dictionary.to(encoder.device)
-            _write(folder, dictionary, memes, encoder, Path(corpus), options, progress)
+            asked, chosen = _chosen(dictionary, memes, options)
+            make_worker = partial(_Worker, sae, embeddings, corpus, options, chosen)
+            with engine_of(options.engine, options, make_worker) as engine:
+                _write(folder, engine, chosen, progress)
+            folder.finish(
+                latents=asked, n_memes=chosen["row"].nunique(), grid=GRID, view=engine.facts["view"], rows=options.rows
+            )
     return Attributions.load(out)
 
 
-def _write(
-    folder: StepFolder,
-    sae: Any,
-    memes: Embeddings,
-    encoder: Encoder,
-    corpus: Path,
-    options: AttributeOptions,
-    progress: bool,
-) -> None:
+def _chosen(sae: Any, memes: Embeddings, options: AttributeOptions) -> tuple[list[int], pd.DataFrame]:
+    """The latents, and a row a latent and meme that is looked into."""
     latents = encode(sae, memes)
     rows, _ = measured_rows(memes, options.rows)
     asked = choose_latents(latents, rows, options)
-    chosen = choose_memes(latents, memes, asked, rows, options).sort_values(["row", "latent"], kind="stable")
-    source = _Source(corpus, memes, np.unique(chosen["row"]))
-    attributor = Attributor(sae, hook_of(sae, memes), encoder, memes, options.pairs, options.batch_size)
-    starts = range(0, len(source.rows), BLOCK)
-    blocks = [source.rows[start : start + BLOCK] for start in starts]
-    names = shard_names(len(blocks))
-    missing = sum(len(block) for name, block in zip(names, blocks, strict=True) if not folder.has(name))
-    with progress_bar("attribute", missing, show=progress) as advance:
-        shards = [
-            partial(_columns, chosen[chosen["row"].isin(block)], block, source, attributor, advance) for block in blocks
-        ]
-        write_dataset(folder, FEATURES, shards)
-    folder.finish(latents=asked, n_memes=len(source.rows), grid=GRID, view=view_of(encoder), rows=options.rows)
+    return asked, choose_memes(latents, memes, asked, rows, options).sort_values(["row", "latent"], kind="stable")
+
+
+def _write(folder: StepFolder, engine: ShardEngine, chosen: pd.DataFrame, progress: bool) -> None:
+    rows = np.unique(chosen["row"])
+    blocks = [rows[start : start + BLOCK] for start in range(0, len(rows), BLOCK)]
+    missing = [block for name, block in zip(shard_names(len(blocks)), blocks, strict=True) if not folder.has(name)]
+    with progress_bar("attribute", sum(map(len, missing)), show=progress) as advance:
+        columns = engine.map_shards(missing, advance)
+        write_dataset(folder, FEATURES, [partial(next, columns)] * len(blocks))
+
+
+class _Worker:
+    """The model and the SAE over blocks of the memes that were chosen."""
+
+    def __init__(self, sae: Path, embeddings: Path, corpus: Path, options: AttributeOptions, chosen: pd.DataFrame):
+        dictionary, memes = load_sae(sae, options.hook), Embeddings.load(embeddings)
+        encoder = Encoder.of_embeddings(memes, options.device)
+        dictionary.to(encoder.device)
+        self._source, self._chosen = _Source(corpus, memes, np.unique(chosen["row"])), chosen
+        hook = hook_of(dictionary, memes)
+        self._attributor = Attributor(dictionary, hook, encoder, memes, options.pairs, options.batch_size)
+        self.facts = {
+            "sae": sae_weights(sae),
+            "embeddings": sha256_file(fetched(embeddings) / MANIFEST),
+            "corpus": sha256_file(fetched(corpus) / MANIFEST),
+            "encoder": encoder.facts,
+            "view": view_of(encoder),
+        }
+
+    def __call__(self, tasks: Iterable[np.ndarray], advance: Callable[[int], None]) -> Iterator[dict[str, list[Any]]]:
+        for block in tasks:
+            chosen = self._chosen[self._chosen["row"].isin(block)]
+            yield _columns(chosen, block, self._source, self._attributor, advance)
 
 
 def _columns(

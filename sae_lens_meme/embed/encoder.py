@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -46,7 +47,7 @@ class Encoder:
         if options.resize is not None:
             model.towers.resize(options.resize)
         dtype = _dtype(options.dtype, device)
-        return cls(_cast(model, dtype, device), device, dtype, options.batch_size, _workers(options.workers))
+        return cls(_cast(model, dtype, device), device, dtype, options.batch_size, _workers(options, device))
 
     @classmethod
     def of_embeddings(cls, embeddings: Embeddings, device: str = "auto") -> Encoder:
@@ -58,14 +59,7 @@ class Encoder:
         """
         from sae_lens_meme.hooks import HookedMemeCLIP
 
-        facts, folder = embeddings.facts, embeddings.path
-        if folder is None or facts.get("model") in (None, "arrays"):
-            raise DataError(
-                f"{folder or 'embeddings'}: made from arrays, so neither pictures nor a model are known to look into; "
-                "embed a corpus with a model"
-            )
-        if "model_class_name" in facts:
-            raise DataError(f"{folder}: rows of single tokens, which are no memes to look into; embed without --hook")
+        facts, folder = embeddings.facts, require_model(embeddings)
         towers = folder / TOWERS
         made = read_manifest(towers if towers.is_dir() else folder)["fingerprint"]
         device, dtype = pick_device(device), getattr(torch, facts["dtype"])
@@ -126,6 +120,24 @@ class Encoder:
             yield
 
 
+def require_model(embeddings: Embeddings) -> Path:
+    """The folder of embeddings that a model made.
+
+    Raises:
+        DataError: no model made them, or they are of tokens.
+    """
+    if embeddings.path is None or embeddings.facts.get("model") in (None, "arrays"):
+        raise DataError(
+            f"{embeddings.path or 'embeddings'}: made from arrays, so neither pictures nor a model are known to look into; "
+            "embed a corpus with a model"
+        )
+    if "model_class_name" in embeddings.facts:
+        raise DataError(
+            f"{embeddings.path}: rows of single tokens, which are no memes to look into; embed without --hook"
+        )
+    return embeddings.path
+
+
 def _cast(model: HookedMemeCLIP, dtype: torch.dtype, device: str) -> HookedMemeCLIP:
     """On a CPU the towers in `dtype`: autocast inside inference_mode is ten times slower there."""
     _ = model.towers.weights_sha256  # cached, so that it is of the weights as they were loaded
@@ -140,5 +152,7 @@ def _dtype(dtype: str, device: str) -> torch.dtype:
     return getattr(torch, dtype)
 
 
-def _workers(workers: int | None) -> int:
-    return min(8, os.cpu_count() or 1) if workers is None else workers
+def _workers(options: EmbedOptions, device: str) -> int:
+    if options.workers is None and options.engine != "local" and device == "cpu":  # one of several on these cores
+        return 0
+    return min(8, os.cpu_count() or 1) if options.workers is None else options.workers

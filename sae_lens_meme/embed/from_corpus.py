@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from datasets import Dataset
+from datasets import Dataset, Features
 from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
 
@@ -18,6 +18,7 @@ from sae_lens_meme.corpus.opened import Pictures
 from sae_lens_meme.embed.encoder import Encoder
 from sae_lens_meme.embed.options import HEADS, EmbedOptions, check_token_options
 from sae_lens_meme.embeddings import Embeddings, embedding_features, require_finite
+from sae_lens_meme.engines import ShardEngine, engine_of
 from sae_lens_meme.errors import ConfigError, ModelError
 from sae_lens_meme.hooks.memeclip import MemeCLIPHeads, fuse
 from sae_lens_meme.hooks.names import FUSED, IMAGE_EMBED, TEXT_EMBED
@@ -25,7 +26,7 @@ from sae_lens_meme.labels import NOT_LABELS
 from sae_lens_meme.ocr import Captions
 from sae_lens_meme.progress import progress_bar
 from sae_lens_meme.shards import shard_names, write_dataset
-from sae_lens_meme.storage import StepFolder, read_finished, sha256_file, sha256_json
+from sae_lens_meme.storage import StepFolder, read_finished, sha256_file, sha256_json, url_of
 
 SHARD_BATCHES = 16
 FUSED_SHARD = 4096
@@ -65,11 +66,13 @@ def embed_corpus(
         raise ConfigError(
             f"heads {str(options.heads)!r} belong to fusion memeclip; pass --fusion memeclip or leave them out"
         )
+    if options.fusion == "memeclip" and url_of(out) is not None:
+        raise ConfigError(f"{out}: fusion memeclip writes to a folder of this machine only; choose a local --out")
     read_finished(corpus, "corpus")
     if options.fusion == "clip":
-        return _embed_towers(corpus, out, Encoder.load(options), overwrite, progress, options.ocr)
+        return _embed_towers(corpus, out, options, overwrite, progress)
     _require_heads_or_task(corpus, options)
-    towers = _embed_towers(corpus, out / "towers", Encoder.load(options), overwrite, progress, options.ocr)
+    towers = _embed_towers(corpus, out / "towers", options, overwrite, progress)
     return _fuse_with_heads(towers, out, options, overwrite)
 
 
@@ -86,36 +89,62 @@ def _require_heads_or_task(corpus: Path, options: EmbedOptions) -> None:
         raise ConfigError(f"task {options.task!r} is not a label of {corpus}; it has {', '.join(labels) or 'none'}")
 
 
-def _embed_towers(
-    corpus: Path, out: Path, encoder: Encoder, overwrite: bool, progress: bool, ocr: Path | None = None
-) -> Embeddings:
-    manifest = read_finished(corpus, "corpus")
-    rows, notes, read = load_rows(corpus), corpus_notes(manifest["facts"]), {}
-    fingerprint = {"corpus": sha256_json([manifest["fingerprint"], manifest["files"]]), **encoder.facts}
-    if ocr is not None:
-        captions = Captions.load(ocr)
-        rows, note = captions.fill(rows)
-        fingerprint["ocr"], notes, read = captions.fingerprint, [*notes, note], {"ocr": captions.facts["engine"]}
-    with StepFolder(out, "embed", fingerprint, overwrite=overwrite) as folder:
+def _embed_towers(corpus: Path, out: Path, options: EmbedOptions, overwrite: bool, progress: bool) -> Embeddings:
+    with (
+        engine_of(options.engine, options, partial(_Worker, corpus, options)) as engine,
+        StepFolder(out, "embed", engine.facts["fingerprint"], overwrite=overwrite) as folder,
+    ):
         if not folder.complete:
-            _write(folder, rows, encoder, {"corpus_notes": notes, **read}, progress)
+            _write(folder, engine, progress)
     return Embeddings.load(out)
 
 
-def _write(folder: StepFolder, rows: Dataset, encoder: Encoder, more: dict[str, Any], progress: bool) -> None:
-    size = SHARD_BATCHES * encoder.batch_size
-    shards = [range(start, min(start + size, len(rows))) for start in range(0, len(rows), size)]
+def _write(folder: StepFolder, engine: ShardEngine, progress: bool) -> None:
+    facts = engine.facts
+    size, n = SHARD_BATCHES * facts["fingerprint"]["batch_size"], facts["finish"]["n_samples"]
+    shards = [range(start, min(start + size, n)) for start in range(0, n, size)]
     missing = [shard for name, shard in zip(shard_names(len(shards)), shards, strict=True) if not folder.has(name)]
-    fused = encoder.model.fusion == "clip"
-    widths = {hook: encoder.model.d(hook) for hook in (*SIDES, *([FUSED] if fused else []))}
-    described = {name: kind for name, kind in rows.features.items() if name != "image"}
     with progress_bar("embed", sum(map(len, missing)), show=progress) as advance:
-        encoded = encoder.run(_loader(rows, missing, encoder), advance)
-        texts = rows.select_columns(list(described))
-        columns = [partial(_columns, texts, shard, encoded, encoder.batch_size, fused) for shard in shards]
-        write_dataset(folder, embedding_features(described, widths), columns)
-    facts = {key: encoder.facts[key] for key in ("model", "fusion", "dtype")}
-    folder.finish(**facts, resize=encoder.model.towers.resized, n_samples=len(rows), d_in=widths, **more)
+        columns = engine.map_shards(missing, advance)
+        described = Features.from_dict(facts["described"])
+        features = embedding_features(described, facts["finish"]["d_in"])
+        write_dataset(folder, features, [partial(next, columns)] * len(shards))
+    folder.finish(**facts["finish"])
+
+
+class _Worker:
+    """The encoder over shards of a corpus, with the captions that `ocr` read."""
+
+    def __init__(self, corpus: Path, options: EmbedOptions):
+        self._encoder = encoder = Encoder.load(options)
+        manifest = read_finished(corpus, "corpus")
+        rows, notes, read = load_rows(corpus), corpus_notes(manifest["facts"]), {}
+        fingerprint = {"corpus": sha256_json([manifest["fingerprint"], manifest["files"]]), **encoder.facts}
+        if options.ocr is not None:
+            captions = Captions.load(options.ocr)
+            rows, note = captions.fill(rows)
+            fingerprint["ocr"], notes, read = captions.fingerprint, [*notes, note], {"ocr": captions.facts["engine"]}
+        self._rows, self._fused = rows, encoder.model.fusion == "clip"
+        described = {name: kind for name, kind in rows.features.items() if name != "image"}
+        self._texts = rows.select_columns(list(described))
+        self.facts = {
+            "fingerprint": fingerprint,
+            "described": Features(described).to_dict(),
+            "finish": {
+                **{key: encoder.facts[key] for key in ("model", "fusion", "dtype")},
+                "resize": encoder.model.towers.resized,
+                "n_samples": len(rows),
+                "d_in": {hook: encoder.model.d(hook) for hook in (*SIDES, *([FUSED] if self._fused else []))},
+                "corpus_notes": notes,
+                **read,
+            },
+        }
+
+    def __call__(self, tasks: Iterable[range], advance: Callable[[int], None]) -> Iterator[dict[str, Any]]:
+        shards = list(tasks)
+        encoded = self._encoder.run(_loader(self._rows, shards, self._encoder), advance)
+        for shard in shards:
+            yield _columns(self._texts, shard, encoded, self._encoder.batch_size, self._fused)
 
 
 def _columns(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
+from sae_lens_meme.engines import EngineOptions
 from sae_lens_meme.errors import ConfigError
 from sae_lens_meme.options import Count, File, Options, Positive
 
@@ -11,7 +12,7 @@ HEADS = "heads.safetensors"
 """MemeCLIP's heads, kept beside the embeddings that were fused through them."""
 
 
-class EmbedOptions(Options):
+class EmbedOptions(EngineOptions):
     """How a corpus is embedded."""
 
     section = "embed"
@@ -38,7 +39,7 @@ class EmbedOptions(Options):
     batch_size: Positive = 64
     """Memes per forward pass; it changes the last bit of the numbers, so another value gives another result."""
     workers: Count | None = None
-    """Decoding processes; default one per core, at most 8."""
+    """Decoding processes; default one per core, at most 8; with engine ray on a CPU none, as every core has a worker."""
     hook: str | None = None
     """Token rows instead: the activations of a transformers model (--model OWNER/NAME or a folder) at this hook, one row
     a position: hook_image_resid.N after block N of its tower, hook_decoder_resid.N of its decoder."""

@@ -32,7 +32,7 @@ class EvaluateOptions(Options):
     hook: str | None = None
     """The hook to read, for an SAE whose metadata name none."""
     converter: str | None = None
-    """Read an SAE of another project: dictionary_learning, intervlm, sparsify; default what its files tell."""
+    """Read an SAE of another project: dictionary_learning, intervlm, saev, ... (docs/importing.md); default what its files tell."""
     reference: File | None = None
     """Embeddings of the same memes by another encoder, for monosemanticity."""
     other_saes: Annotated[list[File] | None, Flag("--other-sae")] = None

@@ -183,7 +183,7 @@ def stock_sae(sae: str | Path, hook: str | None = None, converter: str | None = 
         ModelError: no converter reads it.
         ConfigError: there is no such converter.
     """
-    from sae_lens_meme.train.convert import converter_of, import_sae
+    from sae_lens_meme.importers import converter_of, import_sae
 
     if (name := converter or converter_of(sae)) is None:
         yield Path(sae)
@@ -194,12 +194,12 @@ def stock_sae(sae: str | Path, hook: str | None = None, converter: str | None = 
 
 
 def _require_sae(folder: str | Path) -> None:
-    from sae_lens_meme.train.convert import converter_of
+    from sae_lens_meme.importers import converter_of
 
     if (name := converter_of(folder)) is not None:
         what = "an AbsTopK SAE, whose latents have two signs" if name == "abstopk" else f"an SAE of {name}"
         raise StorageError(
-            f"{folder}: is {what}; `sae-lens-meme import {folder} --out SAE` makes a stock SAE folder of it"
+            f"{folder}: is {what}; `sae-lens-meme import {name} {folder} --out SAE` makes a stock SAE folder of it"
         )
     if not (Path(folder) / "cfg.json").is_file():
         raise StorageError(

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import ClassVar, Literal
 
-from sae_lens_meme.options import File, Options
+from sae_lens_meme.engines import ClusterOptions, Kind
+from sae_lens_meme.options import File
 
 
-class OcrOptions(Options):
+class OcrOptions(ClusterOptions):
     """What is read, and by which engine."""
 
     section: ClassVar[str] = "ocr"
@@ -18,3 +19,5 @@ class OcrOptions(Options):
     """Read the memes without a caption, or all: captions that exist are never replaced, but their words get boxes."""
     reuse: File | None = None
     """An earlier result of `ocr` by the same engine: a picture that is in it is not read again."""
+    run_on: Kind = "local"
+    """local: this process. ray: workers of a Ray cluster (pip install "sae-lens-meme[ray]"), which see the same folders."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
@@ -13,13 +13,14 @@ from datasets import Dataset, Features, Value
 
 from sae_lens_meme.corpus.build import load_rows
 from sae_lens_meme.corpus.opened import Pictures
+from sae_lens_meme.engines import engine_of
 from sae_lens_meme.errors import ConfigError, MemeError, StorageError
 from sae_lens_meme.ocr.engines import find, read_lines, text_of
 from sae_lens_meme.ocr.options import OcrOptions
 from sae_lens_meme.ocr.words import Word, words_of
 from sae_lens_meme.progress import progress_bar
 from sae_lens_meme.shards import shard_names, write_dataset
-from sae_lens_meme.storage import StepFolder, open_dataset, read_finished, sha256_json
+from sae_lens_meme.storage import MANIFEST, StepFolder, fetched, open_dataset, read_finished, sha256_file, sha256_json
 
 STEP, ORIGIN = "ocr", "ocr"
 SHARD = 64
@@ -68,8 +69,7 @@ def read_captions(
     }
     with StepFolder(out, STEP, fingerprint, overwrite=overwrite) as folder:
         if not folder.complete:
-            known = _known(options.reuse, fingerprint["engine"])
-            _write(folder, load_rows(corpus), options, known, progress)
+            _write(folder, Path(corpus), options, progress)
     return Captions.load(out)
 
 
@@ -145,17 +145,16 @@ def _known(reuse: Path | None, engine: list[str]) -> dict[str, dict[str, Any]]:
     return {row["image_sha256"]: row for row in Captions.load(reuse).dataset.to_list() if row["problem"] is None}
 
 
-def _write(
-    folder: StepFolder, rows: Dataset, options: OcrOptions, known: Mapping[str, dict[str, Any]], progress: bool
-) -> None:
-    pictures = _asked(rows, options.memes)
+def _write(folder: StepFolder, corpus: Path, options: OcrOptions, progress: bool) -> None:
+    pictures = _asked(load_rows(corpus), options.memes)
     parts = [pictures[start : start + SHARD] for start in range(0, len(pictures), SHARD)] or [[]]
-    names = shard_names(len(parts))
-    missing = sum(len(part) for name, part in zip(names, parts, strict=True) if not folder.has(name))
-    opened = Pictures(rows)
-    with progress_bar("ocr", missing, unit="pictures", show=progress) as advance:
-        shards = [partial(_columns, part, opened, options.engine, known, advance) for part in parts]
-        write_dataset(folder, FEATURES, shards)
+    missing = [part for name, part in zip(shard_names(len(parts)), parts, strict=True) if not folder.has(name)]
+    with (
+        engine_of(options.run_on, options, partial(_Worker, corpus, options)) as engine,
+        progress_bar("ocr", sum(map(len, missing)), unit="pictures", show=progress) as advance,
+    ):
+        columns = engine.map_shards(missing, advance)
+        write_dataset(folder, FEATURES, [partial(next, columns)] * len(parts))
     written = open_dataset(folder.path)
     folder.finish(
         engine=options.engine,
@@ -165,6 +164,22 @@ def _write(
         n_read=sum(text is not None for text in written["text"][:]),
         n_failed=sum(problem is not None for problem in written["problem"][:]),
     )
+
+
+class _Worker:
+    """An OCR engine over parts of the pictures of a corpus."""
+
+    def __init__(self, corpus: Path, options: OcrOptions):
+        engine = [options.engine, find(options.engine).version]
+        self.facts = {"engine": engine, "corpus": sha256_file(fetched(corpus) / MANIFEST)}
+        self._engine, self._known = options.engine, _known(options.reuse, engine)
+        self._opened = Pictures(load_rows(corpus))
+
+    def __call__(
+        self, tasks: Iterable[list[_Picture]], advance: Callable[[int], None]
+    ) -> Iterator[dict[str, list[Any]]]:
+        for part in tasks:
+            yield _columns(part, self._opened, self._engine, self._known, advance)
 
 
 @dataclass

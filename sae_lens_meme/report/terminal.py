@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from sae_lens_meme.report.blocks import Block, blocks, cautions, heading, verdicts
+from sae_lens_meme.report.blocks import Block, blocks, cautions, heading, verdicts, visible
 
 MOST_LINES = 22
 """Of the summary; `run` prints three more, the last of them the path of the report."""
@@ -53,6 +53,16 @@ def print_report(evaluation: dict[str, Any], console: Console) -> None:
     console.print()
     for line in [*verdicts(evaluation), *cautions(evaluation)]:
         console.print(Text(f"- {line}"))
+
+
+def print_result(result: Any, console: Console) -> None:
+    """The rows of one result, and what to conclude."""
+    for block in blocks({"sections": result.sections(), "table": result.rows()}):
+        console.print(Text(block.title, style="bold"))
+        console.print(_table(block))
+        console.print(Text(block.note, style="dim"))
+    if result.verdict:
+        console.print(Text(f"- {visible(result.verdict)}"))
 
 
 def report_text(evaluation: dict[str, Any]) -> str:

@@ -4,13 +4,6 @@ Importing it registers the architecture `meme_topk` with SAELens.
 """
 
 from sae_lens_meme.train.config import TrainConfig, load_train_config
-from sae_lens_meme.train.convert import (
-    converter_of,
-    dictionary_learning_loader,
-    import_sae,
-    intervlm_loader,
-    sparsify_loader,
-)
 from sae_lens_meme.train.data import TrainingData, open_data
 from sae_lens_meme.train.runner import MemeMultiSAETrainingRunner, MemeSAETrainingRunner
 from sae_lens_meme.train.sae import MemeTopKTrainingSAE, MemeTopKTrainingSAEConfig
@@ -25,14 +18,9 @@ __all__ = [
     "TokenSAETrainingRunner",
     "TrainConfig",
     "TrainingData",
-    "converter_of",
-    "dictionary_learning_loader",
-    "import_sae",
-    "intervlm_loader",
     "load_sae",
     "load_train_config",
     "open_data",
-    "sparsify_loader",
     "train",
     "train_on_positions",
 ]

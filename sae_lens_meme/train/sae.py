@@ -17,10 +17,11 @@ from torch import Tensor, nn
 
 from sae_lens_meme.errors import ConfigError
 from sae_lens_meme.hooks.saelens import teach_load_model
+from sae_lens_meme.train.cpu import clamp_rows, topk_step
+from sae_lens_meme.train.kept import KeptLatents
 from sae_lens_meme.train.kernels import sparse_decode, topk_encode
 
 ARCHITECTURE = "meme_topk"
-_SPARSE_FROM = 1024  # rows of a batch from which SAELens' firing statistics are faster on a sparse tensor
 
 
 @dataclass
@@ -127,17 +128,24 @@ class MemeTopKTrainingSAE(TopKTrainingSAE):
         sae_in = self.process_sae_in(step_input.sae_in)
         if not self.cfg.apply_b_dec_to_input:
             sae_in = sae_in.detach()  # SAELens subtracts 0 * b_dec: no gradient, but it would be computed
-        values, indices, hidden_pre = topk_encode(sae_in, self.W_enc, self.b_enc, self.cfg.k)
-        decoded = sparse_decode(values, indices, self.W_dec) + self.b_dec
-        sae_out = self.reshape_fn_out(self.run_time_activation_norm_fn_out(decoded), self.d_head)
-        losses = {"mse_loss": torch.nn.functional.mse_loss(sae_out, step_input.sae_in.to(sae_out.dtype))}
+        if self._compiled(step_input.sae_in):
+            weights = (self.W_enc, self.b_enc, self.W_dec, self.b_dec)
+            mse, sae_out, values, indices = topk_step(sae_in, step_input.sae_in, *weights, self.cfg.k)
+            hidden_pre = None
+        else:
+            values, indices, hidden_pre = topk_encode(sae_in, self.W_enc, self.b_enc, self.cfg.k)
+            decoded = sparse_decode(values, indices, self.W_dec) + self.b_dec
+            sae_out = self.reshape_fn_out(self.run_time_activation_norm_fn_out(decoded), self.d_head)
+            mse = torch.nn.functional.mse_loss(sae_out, step_input.sae_in.to(sae_out.dtype))
+        losses = {"mse_loss": mse}
         if self.cfg.aux_loss_coefficient:
             losses["auxiliary_reconstruction_loss"] = self._aux_loss(step_input, sae_in, sae_out)
+        feature_acts = KeptLatents(values.detach(), indices, self.cfg.d_sae)
         return TrainStepOutput(
             sae_in=step_input.sae_in,
             sae_out=sae_out,
-            feature_acts=_feature_acts(values.detach(), indices, self.cfg.d_sae),
-            hidden_pre=hidden_pre,
+            feature_acts=feature_acts,
+            hidden_pre=feature_acts if hidden_pre is None else hidden_pre,  # SAELens' trainer does not look at it
             loss=torch.stack(list(losses.values())).sum(),
             losses=losses,
         )
@@ -156,6 +164,12 @@ class MemeTopKTrainingSAE(TopKTrainingSAE):
         residual = (step_input.sae_in - sae_out).detach()
         return self.cfg.aux_loss_coefficient * scale * torch.nn.functional.mse_loss(reconstructed, residual)
 
+    def _compiled(self, target: Tensor) -> bool:
+        """On a CPU, in float32, where the reconstruction is the decoder's output as it is."""
+        as_it_is = self.cfg.normalize_activations not in ("constant_norm_rescale", "layer_norm")
+        plain = target.is_cpu and target.ndim == 2 and target.dtype == self.dtype == torch.float32
+        return as_it_is and plain and not torch.is_autocast_enabled("cpu")
+
     def _hooked(self) -> bool:
         return any(hook._forward_hooks or hook._backward_hooks for hook in self.hook_dict.values())
 
@@ -167,22 +181,15 @@ def register() -> None:
         register_sae_training_class(ARCHITECTURE, MemeTopKTrainingSAE, MemeTopKTrainingSAEConfig)
 
 
-def _feature_acts(values: Tensor, indices: Tensor, d_sae: int) -> Tensor:
-    """Latents [batch, d_sae] for SAELens' statistics, dense or sparse, whichever is faster there."""
-    if len(values) < _SPARSE_FROM or not values.is_cpu:
-        return values.new_zeros(len(values), d_sae).scatter_(-1, indices, values)
-    rows = torch.arange(len(values)).repeat_interleave(values.shape[1])
-    coordinates = torch.stack([rows, indices.flatten()])
-    return torch.sparse_coo_tensor(coordinates, values.flatten(), (len(values), d_sae), check_invariants=False)
-
-
 def _element_mean_loss(sae_out: Tensor, sae_in: Tensor) -> Tensor:
     """SAELens sums this over d_in: divided by d_in the sum is the mean over elements."""
     return torch.nn.functional.mse_loss(sae_out, sae_in, reduction="none") / sae_in.shape[-1]
 
 
 def _constrain(W_dec: Tensor, decoder_norm: str) -> Tensor:
-    if decoder_norm != "none":
+    if decoder_norm == "clamp" and W_dec.is_cpu and W_dec.dtype == torch.float32:
+        clamp_rows(W_dec)
+    elif decoder_norm != "none":
         smallest = 1.0 if decoder_norm == "clamp" else 1e-8
         W_dec.div_(W_dec.norm(dim=-1, keepdim=True).clamp(min=smallest))
     return W_dec

@@ -24,8 +24,8 @@ from sae_lens_meme.errors import ConfigError, DataError
 from sae_lens_meme.hooks import HookedVLM
 from sae_lens_meme.provenance import weights_fingerprint
 from sae_lens_meme.storage import StepFolder, to_json, write_text
+from sae_lens_meme.train.abstopk import abstopk_loader
 from sae_lens_meme.train.config import TrainConfig, load_train_config
-from sae_lens_meme.train.convert import abstopk_loader
 from sae_lens_meme.train.data import TrainingData, open_data
 from sae_lens_meme.train.given import given_sha256, load_given
 from sae_lens_meme.train.monitor import ReconstructionQuality, Trainers, reconstruction

@@ -1,7 +1,27 @@
 """Which latents join image and text, and which memes to keep for it (SAE-V)."""
 
 from sae_lens_meme.evaluators.cross_modal.evaluator import CrossModal
-from sae_lens_meme.evaluators.cross_modal.selection import ItemScores, filter_dataset, item_scores, select
+from sae_lens_meme.evaluators.cross_modal.patch_filter import compare_patch_filters, kept_right, still_classified
+from sae_lens_meme.evaluators.cross_modal.patches import (
+    anyres_boxes,
+    blank,
+    keep_patches,
+    patch_cosines,
+    patch_scores,
+)
+from sae_lens_meme.evaluators.cross_modal.selection import (
+    ItemScores,
+    filter_dataset,
+    filter_tokens,
+    item_scores,
+    select,
+)
+from sae_lens_meme.evaluators.cross_modal.tokens import (
+    TokenItemScores,
+    token_chance,
+    token_item_scores,
+    token_omega,
+)
 from sae_lens_meme.evaluators.cross_modal.weights import MemePairs, SideHooks, Weights, cross_modal_weights
 
 __all__ = [
@@ -9,9 +29,22 @@ __all__ = [
     "ItemScores",
     "MemePairs",
     "SideHooks",
+    "TokenItemScores",
     "Weights",
+    "anyres_boxes",
+    "blank",
+    "compare_patch_filters",
     "cross_modal_weights",
     "filter_dataset",
+    "filter_tokens",
     "item_scores",
+    "keep_patches",
+    "kept_right",
+    "patch_cosines",
+    "patch_scores",
     "select",
+    "still_classified",
+    "token_chance",
+    "token_item_scores",
+    "token_omega",
 ]

@@ -187,6 +187,32 @@ def filter_dataset(
     return DatasetDict(found) if isinstance(dataset, DatasetDict) else found[""]  # type: ignore[return-value]
 
 
+def filter_tokens(
+    tokens: Dataset,
+    scores: ItemScores,
+    share: float,
+    *,
+    by: str = "sum",
+    within_source: bool = False,
+    column: str = COLUMN,
+) -> Dataset:
+    """Token rows (`item`) without those of train items that `select` leaves out, and with the item's score as a column.
+
+    Raises:
+        ConfigError: as for `filter_dataset`.
+        DataError: an item has no scores.
+    """
+    if column in tokens.column_names:
+        raise ConfigError(f"this dataset has a column {column!r} already; give another column=")
+    items = np.array(tokens.with_format(None)["item"], dtype=str)
+    place = np.minimum(np.searchsorted(scores.ids, items), len(scores.ids) - 1)
+    if (unknown := np.flatnonzero(scores.ids[place] != items)).size:
+        raise DataError(f"item {str(items[unknown[0]])!r} has no score; give the rows that the scores were made from")
+    stays = ~np.isin(np.arange(len(scores.ids)), scores.train)
+    stays[select(scores, share, by=by, within_source=within_source)] = True
+    return _with_column(tokens, column, scores.by(by)[place], np.flatnonzero(stays[place]))
+
+
 def require_share(share: float) -> None:
     """Raises ConfigError unless 0 < share <= 1."""
     if not 0 < share <= 1:

@@ -18,7 +18,12 @@ from sae_lens_meme.evaluators.base import Evaluator
 from sae_lens_meme.evaluators.controls import directions
 from sae_lens_meme.evaluators.latents import Latents, encode, hook_of
 from sae_lens_meme.evaluators.monosemanticity.compute import Measurement
-from sae_lens_meme.evaluators.monosemanticity.hierarchy import hierarchy, matryoshka_widths, tree_paths
+from sae_lens_meme.evaluators.monosemanticity.hierarchy import (
+    hierarchy,
+    matryoshka_widths,
+    tree_of_names,
+    tree_paths,
+)
 from sae_lens_meme.evaluators.monosemanticity.panel import CROSS_MODAL, Panel, PanelUnits, cross_modal_problem
 from sae_lens_meme.evaluators.monosemanticity.quantities import (
     CHANCE,
@@ -74,6 +79,8 @@ class Monosemanticity(Evaluator):
         """For Matryoshka SAEs: a label, of which the top memes of later latents should share more."""
         tree: Mapping[str | int, str | int] | None = None
         """Child -> parent over the values of that label; default all values below one root."""
+        separator: str | None = None
+        """Read that tree from the label's values, which are paths such as Animalia_Chordata_Aves: what separates their parts."""
         widths: Sequence[Annotated[int, Field(ge=1)]] | None = None
         """Where the groups of latents end; default what the metadata of the SAE say."""
         seed: Count = 0
@@ -173,9 +180,18 @@ class Monosemanticity(Evaluator):
             )
 
     def _tree(self, embeddings: Embeddings) -> Mapping[Any, Any]:
-        """As given; or all values of the label below one root."""
-        label = self.options.hierarchy
-        return self.options.tree or dict.fromkeys(embeddings.label(str(label)).classes, (label,))
+        """As given; or as the values of the label say it; or all of them below one root.
+
+        Raises:
+            ConfigError: both are given, or the values are no paths.
+        """
+        o = self.options
+        if o.tree and o.separator:
+            raise ConfigError("monosemanticity: tree and separator both say what the tree is; give one")
+        classes = embeddings.label(str(o.hierarchy)).classes
+        if o.separator:
+            return tree_of_names(classes, o.separator, (o.hierarchy,))
+        return o.tree or dict.fromkeys(classes, (o.hierarchy,))
 
     def _section(self, which: str, judge: Judge) -> Section:
         o = self.options

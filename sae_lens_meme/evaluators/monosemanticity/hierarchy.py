@@ -6,7 +6,7 @@ over the latents of each group (Pach et al. 2025, their inat_depth.py).
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from graphlib import CycleError, TopologicalSorter
@@ -239,6 +239,30 @@ def _spread(
         np.divide(np.bincount(group[ok], depth[ok], minlength=n_groups), counts, out=half, where=counts > 0)
     middle = percentile_interval(found, confidence=0.0)[0]  # the median, NaN halves left out
     return percentile_interval(found) - middle
+
+
+def tree_of_names(names: Iterable[str], separator: str, root: Hashable) -> dict[Node, Node]:
+    """The tree of labels that are paths, such as `Animalia_Chordata_Aves`: child -> parent, each label a leaf.
+
+    A number before the first separator, as iNaturalist's folders have it (`00001_Animalia_...`), is no level.
+
+    Raises:
+        ConfigError: a label is no text, or is a part of another's path.
+    """
+    tree: dict[Node, Node] = {}
+    leaves: dict[Node, str] = {}
+    for name in names:
+        if not isinstance(name, str):
+            raise ConfigError(f"hierarchy: label {name!r} is no text; give tree= for labels that are no paths")
+        parts = [part for part in name.split(separator) if part]
+        parts = parts[1:] if len(parts) > 1 and parts[0].isdigit() else parts
+        path = [separator.join(parts[: depth + 1]) for depth in range(len(parts))]
+        above = [root, *path[:-1]]
+        tree |= dict(zip(path[:-1], above, strict=False)) | {name: above[-1]}
+        leaves[name] = path[-1] if path else name
+    if inner := next((name for name, path in leaves.items() if path in tree and path not in leaves), None):
+        raise ConfigError(f"hierarchy: label {inner!r} is also a part of another label's path; give tree=")
+    return tree
 
 
 def tree_paths(parents: Mapping[Any, Any], leaves: Sequence[Node]) -> Int[np.ndarray, "leaves depth"]:

@@ -20,7 +20,7 @@ from safetensors.torch import save_file
 from sae_lens_meme import embed_arrays, measure
 from sae_lens_meme.errors import ConfigError, ModelError, StorageError
 from sae_lens_meme.evaluators import evaluate, load_sae
-from sae_lens_meme.train import converter_of, dictionary_learning_loader, import_sae, intervlm_loader
+from sae_lens_meme.importers import converter_of, dictionary_learning_loader, import_sae, intervlm_loader
 
 X = torch.from_numpy(anisotropic(100, 24, np.random.default_rng(0)))
 
@@ -69,7 +69,7 @@ def test_dictionary_learning(tmp_path, k_in: str):
     )
 
 
-def batch_topk(folder: Path, kind: str, threshold: float, dict_class: str | None = "given") -> dict[str, torch.Tensor]:
+def batch_topk(folder: Path, kind: str, threshold: float, dict_class: object = "given") -> dict[str, torch.Tensor]:
     """Files as dictionary_learning writes them for `kind`; returns the state."""
     state = linear_state()
     state |= {"b_dec": state.pop("decoder.bias"), "k": torch.tensor(5), "threshold": torch.tensor(threshold)}
@@ -109,12 +109,20 @@ def test_topk_with_a_threshold_is_topk_where_its_class_is_named(tmp_path: Path):
 
 def test_what_cannot_be_told_is_refused(tmp_path: Path):
     batch_topk(tmp_path, "BatchTopKSAE", 0.3, dict_class=None)
-    with pytest.raises(ModelError, match=r"is AutoEncoderTopK or BatchTopKSAE.* config.json.* or pass k="):
-        dictionary_learning_loader(tmp_path)
-    assert dictionary_learning_loader(tmp_path, k=3)[0]["architecture"] == "topk"
-    batch_topk(tmp_path, "BatchTopKSAE", 0.3, dict_class="GatedAutoEncoder")
-    with pytest.raises(ModelError, match="names 'GatedAutoEncoder', known here are AutoEncoderTopK, BatchTopKSAE"):
-        dictionary_learning_loader(tmp_path)
+    for k in (None, 3):  # k alone does not tell that it is TopK
+        with pytest.raises(ModelError, match=r"is AutoEncoderTopK or BatchTopKSAE.* config.json.* or pass kind="):
+            dictionary_learning_loader(tmp_path, k=k)
+    assert dictionary_learning_loader(tmp_path, kind="AutoEncoderTopK", k=3)[0]["architecture"] == "topk"
+    assert dictionary_learning_loader(tmp_path, kind="BatchTopKSAE")[0]["architecture"] == "jumprelu"
+    with pytest.raises(ModelError, match="kind is 'TopK', known here are AutoEncoder, "):
+        dictionary_learning_loader(tmp_path, kind="TopK")
+    batch_topk(tmp_path, "BatchTopKSAE", 0.3)
+    with pytest.raises(ModelError, match="names 'BatchTopKSAE', kind is 'AutoEncoderTopK'; leave kind out"):
+        dictionary_learning_loader(tmp_path, kind="AutoEncoderTopK")
+    for unknown in ("CrossCoder", ["BatchTopKSAE"]):
+        batch_topk(tmp_path, "BatchTopKSAE", 0.3, dict_class=unknown)
+        with pytest.raises(ModelError, match=r"names .*, known here are AutoEncoder, .*AutoEncoderTopK, BatchTopKSAE"):
+            dictionary_learning_loader(tmp_path)
 
 
 @pytest.mark.parametrize("kind", ["intervlm", "BatchTopKSAE", "MatryoshkaBatchTopKSAE", "AutoEncoderTopK"])
@@ -130,8 +138,10 @@ def test_import_writes_a_stock_folder(tmp_path: Path, kind: str):
     assert loaded.cfg.metadata.hook_name == "hook_image_embed"
     assert [path.name for path in (tmp_path / "made").iterdir()] == ["out"]
     torch.testing.assert_close(loaded(X), imported(X))
-    with pytest.raises(StorageError, match="is there already"):
-        import_sae(tmp_path / "given", tmp_path / "made" / "out")
+    again = import_sae(tmp_path / "given", tmp_path / "made" / "out", hook="hook_image_embed")
+    torch.testing.assert_close(again(X), imported(X))
+    with pytest.raises(StorageError, match="holds a different result"):
+        import_sae(tmp_path / "given", tmp_path / "made" / "out", hook="hook_fused")
 
 
 def changed(key: str, value: object) -> dict[str, object]:
@@ -197,13 +207,14 @@ def test_a_malicious_file_is_not_opened(tmp_path, monkeypatch, loader):
 
 def test_what_is_missing_is_named(tmp_path):
     torch.save(linear_state(), tmp_path / "sae.pt")
+    torch.save({"decoder.weight": torch.zeros(2, 2)}, tmp_path / "other.pt")
     with pytest.raises(ModelError, match=r"norm_stats\.pt: no such file"):
-        intervlm_loader(tmp_path)
-    with pytest.raises(ModelError, match=r"is not a TopK autoencoder .*decoder.bias"):
-        dictionary_learning_loader(tmp_path / "sae.pt")
+        intervlm_loader(tmp_path / "sae.pt")
+    with pytest.raises(ModelError, match=r"is not an autoencoder of dictionary_learning .*decoder.weight"):
+        dictionary_learning_loader(tmp_path / "other.pt")
     torch.save({"mean": X.mean(0)}, tmp_path / "norm_stats.pt")
     with pytest.raises(ModelError, match=r"norm_stats.pt: has no tensor 'std' \(it has mean\)"):
-        intervlm_loader(tmp_path)
+        intervlm_loader(tmp_path / "sae.pt")
 
 
 def sparsify(folder: Path, **changes: object) -> dict[str, torch.Tensor]:
@@ -291,7 +302,8 @@ def test_evaluate_takes_a_bare_file_and_a_named_converter(tmp_path: Path):
 def test_steps_that_want_a_stock_sae_name_the_command_that_makes_one(tmp_path: Path):
     folder = foreign(tmp_path / "given", "dictionary_learning")
     with pytest.raises(
-        StorageError, match=r"is an SAE of dictionary_learning; `sae-lens-meme import .*given --out SAE`"
+        StorageError,
+        match=r"is an SAE of dictionary_learning; `sae-lens-meme import dictionary_learning .*given --out SAE`",
     ):
         load_sae(folder)
 

@@ -1,0 +1,285 @@
+"""Workers as actors of a Ray cluster; the only module that imports Ray.
+
+A worker that dies costs its shard, which goes to another; a shard that fails three times is given up and the others go on.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import sys
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from importlib.metadata import version
+from typing import Any
+
+from sae_lens_meme import __version__
+from sae_lens_meme.engines import Advance, ClusterOptions, MakeWorker
+from sae_lens_meme.errors import ConfigError, MemeError, ShardError
+from sae_lens_meme.storage import VERIFY
+
+INSTALL = 'engine ray needs Ray, which is not installed; pip install "sae-lens-meme[ray]"'
+FAILURES, DEATHS = 3, 10
+"""Exceptions and dead workers after which a shard is given up: an exception comes again, a node may die of anything."""
+AHEAD = 4
+"""Finished shards a worker that wait for an earlier one, at most."""
+MEMORY = 2 * 1024**3
+"""Of a worker on a CPU, for the default number of workers."""
+
+
+@contextmanager
+def ray_engine(options: ClusterOptions, make_worker: MakeWorker) -> Iterator[RayEngine]:
+    ray = _imported()
+    ours = not ray.is_initialized()
+    if ours:
+        _connect(ray, options.address)
+    engine = RayEngine(ray, options, make_worker)
+    try:
+        engine.load()
+        yield engine
+    finally:
+        engine.close()
+        if ours:
+            ray.shutdown()
+
+
+def _imported() -> Any:
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # it would ask in the terminal, and tell others
+    os.environ.setdefault("RAY_IGNORE_UNHANDLED_ERRORS", "1")  # what is not asked for any more is no news
+    try:
+        import ray
+    except ImportError:
+        raise ConfigError(INSTALL) from None
+    return ray
+
+
+def _connect(ray: Any, address: str | None) -> None:
+    try:
+        ray.init(address=address, log_to_driver=False, logging_level="ERROR", configure_logging=True)
+    except (ConnectionError, ValueError, RuntimeError, OSError) as error:
+        reason = next(iter(str(error).splitlines()), type(error).__name__)[:200]
+        raise ConfigError(
+            f"engine ray: no cluster at {address or 'this machine'} ({reason}); start one with `ray start --head`"
+        ) from None
+
+
+def versions() -> dict[str, str]:
+    """Of what computes the numbers."""
+    packages = ("torch", "numpy", "open_clip_torch", "datasets")
+    return {"sae_lens_meme": __version__, **{name: version(name) for name in packages}}
+
+
+class Actor:
+    """One worker in a process of the cluster."""
+
+    def load(self, make_worker: MakeWorker, here: str) -> dict[str, Any]:
+        if os.path.isdir(here):  # paths may be relative to where the command was given
+            os.chdir(here)
+        os.environ[VERIFY] = (
+            "0"  # the driver has compared every file with its hash; `facts` tell that these are the same
+        )
+        self._worker = make_worker()
+        return {
+            "host": platform.node(),
+            "hardware": _hardware(),
+            "versions": versions(),
+            "facts": dict(self._worker.facts),
+        }
+
+    def run(self, task: Any) -> Any:
+        return next(iter(self._worker([task], lambda n: None)))
+
+
+def _hardware() -> str:
+    torch: Any = sys.modules.get("torch")  # a worker that has not imported it does not compute with it
+    if torch is None:
+        return platform.machine()
+    if torch.cuda.is_available():
+        return torch.cuda.get_device_name()
+    return f"{platform.machine()} {torch.backends.cpu.get_cpu_capability()}"
+
+
+@dataclass(eq=False)
+class _Shard:
+    place: int
+    task: Any
+    failures: list[str] = field(default_factory=list)
+    deaths: int = 0
+
+
+class RayEngine:
+    """Actors that are loaded and alike; one that dies is replaced."""
+
+    def __init__(self, ray: Any, options: ClusterOptions, make_worker: MakeWorker):
+        resources = ray.cluster_resources()
+        gpus, cores = int(resources.get("GPU", 0)), int(resources.get("CPU", 1))
+        fitting = min(cores, int(resources.get("memory", 0) // MEMORY))
+        self.ray, self.n = ray, options.actors or gpus or max(1, fitting)
+        self._class = ray.remote(Actor).options(num_gpus=1 if gpus else 0, num_cpus=1)
+        self._make_worker, self._first = make_worker, {}
+        self._hardware: set[str] = set()
+        self._in_a_row = 0
+        self.idle: list[Any] = []
+        self.loading: dict[Any, Any] = {}
+        self._actors: list[Any] = []
+
+    def load(self) -> None:
+        """Until the first is ready; the others may still load while it works."""
+        for _ in range(self.n):
+            self.start()
+        while not self.idle:
+            (ready,), _ = self.ray.wait(list(self.loading), num_returns=1)
+            self.loaded(ready)
+
+    def close(self) -> None:
+        """The cluster may be somebody's, who goes on with it."""
+        for actor in self._actors:
+            self.ray.kill(actor)
+
+    @property
+    def facts(self) -> Mapping[str, Any]:
+        return self._first["facts"]
+
+    def start(self) -> None:
+        actor = self._class.remote()
+        self._actors.append(actor)
+        self.loading[actor.load.remote(self._make_worker, os.getcwd())] = actor
+
+    def loaded(self, ref: Any) -> None:
+        """An actor has loaded its model, or has failed to: then another is started, unless it would fail as well."""
+        actor = self.loading.pop(ref)
+        try:
+            told = self.ray.get(ref)
+        except self.ray.exceptions.RayTaskError as error:
+            if isinstance(cause := _cause(error), MemeError):
+                raise cause from None
+            raise ShardError(
+                f"engine ray: a worker cannot start ({_told(cause)}); every node needs this package and sees the same folders"
+            ) from None
+        except self.ray.exceptions.RayError:
+            self.died()
+            return
+        self._compare(told)
+        self.idle.append(actor)
+
+    def died(self) -> None:
+        self._in_a_row += 1
+        if self._in_a_row > DEATHS + 3 * self.n:
+            raise ShardError(
+                f"engine ray: {self._in_a_row} workers died one after the other and none finished a shard; look at `ray status` "
+                "and at their memory, or ask for fewer with --actors"
+            )
+        self.start()
+
+    def worked(self) -> None:
+        self._in_a_row = 0
+
+    def _compare(self, told: dict[str, Any]) -> None:
+        """Raises ConfigError where the bytes of this worker would be others."""
+        self._first = self._first or told
+        for what, here, there in (
+            ("version of", versions(), told["versions"]),
+            ("", self._first["facts"], told["facts"]),
+        ):
+            if (difference := _first_difference(here, there)) is not None:
+                name, mine, theirs = difference
+                raise ConfigError(
+                    f"engine ray: {f'{what} {name}'.strip()} is {theirs} on {told['host']} and {mine} on "
+                    f"{self._first['host'] if not what else 'this machine'}; the bytes would differ: make them the same"
+                )
+        if told["hardware"] not in self._hardware and self._hardware:
+            others = ", ".join(sorted(self._hardware))
+            print(
+                f"note: worker on {told['host']} has {told['hardware']}, others {others}: last bits may differ",
+                file=sys.stderr,
+            )
+        self._hardware.add(told["hardware"])
+
+    def map_shards(
+        self, tasks: Iterable[Any], advance: Advance = lambda n: None, size: Callable[[Any], int] = len
+    ) -> Iterator[Any]:
+        return _Results(self, [_Shard(i, task) for i, task in enumerate(tasks)], advance, size)
+
+
+class _Results:
+    """Iterator of results in the order of the tasks; an iterator that raises can go on, which a generator cannot."""
+
+    def __init__(self, engine: RayEngine, shards: list[_Shard], advance: Advance, size: Callable[[Any], int]):
+        self._engine, self._advance, self._size = engine, advance, size
+        self._waiting, self._n, self._next = deque(shards), len(shards), 0
+        self._running: dict[Any, tuple[Any, _Shard]] = {}
+        self._done: dict[int, Any] = {}
+
+    def __iter__(self) -> Iterator[Any]:
+        return self
+
+    def __next__(self) -> Any:
+        if self._next == self._n:
+            raise StopIteration
+        while self._next not in self._done:
+            self._submit()
+            self._collect()
+        self._submit()  # before the driver writes what it is given now
+        found = self._done.pop(self._next)
+        self._next += 1
+        if isinstance(found, ShardError):
+            raise found
+        return found
+
+    def _submit(self) -> None:
+        engine = self._engine
+        while engine.idle and self._waiting and self._waiting[0].place < self._next + AHEAD * engine.n:
+            actor, shard = engine.idle.pop(0), self._waiting.popleft()
+            self._running[actor.run.remote(shard.task)] = actor, shard
+
+    def _collect(self) -> None:
+        """Wait for one shard or one worker."""
+        engine, ray = self._engine, self._engine.ray
+        (ready,), _ = ray.wait([*self._running, *engine.loading], num_returns=1)
+        if ready in engine.loading:
+            engine.loaded(ready)
+            return
+        actor, shard = self._running.pop(ready)
+        try:
+            self._done[shard.place] = ray.get(ready)
+        except ray.exceptions.RayTaskError as error:
+            shard.failures.append(_told(_cause(error)))
+            self._again(shard, len(shard.failures) >= FAILURES, f"failed {FAILURES} times: {shard.failures[-1]}")
+            engine.idle.append(actor)
+        except ray.exceptions.RayError:  # the worker, its node, or what it had computed is lost
+            shard.deaths += 1
+            self._again(shard, shard.deaths >= DEATHS, f"{DEATHS} workers died of it")
+            engine.died()
+        else:
+            engine.worked()
+            self._advance(self._size(shard.task))
+            engine.idle.append(actor)
+
+    def _again(self, shard: _Shard, given_up: bool, why: str) -> None:
+        if given_up:
+            self._done[shard.place] = ShardError(why)
+        else:
+            self._waiting.appendleft(shard)
+
+
+def _cause(error: Any) -> BaseException:
+    """What was raised in the worker."""
+    return error.cause if error.cause is not None else error
+
+
+def _told(error: BaseException) -> str:
+    text = " ".join(str(error).split()).partition(" traceback:")[0][:200]
+    return text if isinstance(error, MemeError) else f"{type(error).__name__}: {text}"
+
+
+def _first_difference(here: Mapping[str, Any], there: Mapping[str, Any]) -> tuple[str, Any, Any] | None:
+    for key in sorted({*here, *there}):
+        mine, theirs = here.get(key), there.get(key)
+        if isinstance(mine, Mapping) and isinstance(theirs, Mapping):
+            if (inner := _first_difference(mine, theirs)) is not None:
+                return inner
+        elif mine != theirs:
+            return key, mine, theirs
+    return None

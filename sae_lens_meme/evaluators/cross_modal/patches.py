@@ -1,0 +1,218 @@
+"""SAE-V's patch filter: a score for each cell of a grid over a picture, the best share of cells kept, the rest blanked.
+
+A cell's score is the mean over the image tokens whose box covers its centre, so that a picture may be read at any
+resolution, in tiles or twice.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import numpy as np
+from jaxtyping import Bool, Float, Float64, Int
+from scipy import sparse
+
+from sae_lens_meme.errors import ConfigError, DataError, ModelError
+from sae_lens_meme.evaluators.cross_modal.tokens import (
+    IMAGE,
+    TEXT,
+    item_places,
+    text_latents,
+    token_matrix,
+    weights_for,
+)
+
+Kind = Literal["l0", "l1", "cooccurrence", "omega"]
+KINDS: tuple[Kind, ...] = ("l0", "l1", "cooccurrence", "omega")
+Boxes = Float[np.ndarray, "tokens 4"]
+"""Top, left, bottom and right of a token's part of its picture, 0 to 1; NaN: it has no place, such as a row's end."""
+GRID = 24
+
+
+def patch_scores(
+    z: Any,
+    modality: Int[np.ndarray, " tokens"],
+    item: Any,
+    boxes: Boxes,
+    *,
+    kind: Kind = "l0",
+    omega: Float64[np.ndarray, " d_sae"] | None = None,
+    delta: float = 0.0,
+    grid: int = GRID,
+) -> Float64[np.ndarray, "items grid grid"]:
+    """Score of each cell of each item's picture, items in ascending order; NaN where no image token covers a cell.
+
+    Args:
+        z: latents of tokens, sparse [tokens, d_sae].
+        kind: of an image token: `l0`, its active latents; `l1`, the sum of its activations; `cooccurrence`, its active latents
+            that are also active in a text token of the item; `omega`, the sum of omega over its active latents.
+        omega: the weights of latents; one without a weight adds nothing.
+        delta: a latent is active above it.
+
+    Raises:
+        ConfigError: an unknown kind, or `omega` without weights.
+        DataError: there is not one modality, item and box a token.
+    """
+    if kind not in KINDS:
+        raise ConfigError(f"patch scores: kind is {kind!r}, it must be one of {', '.join(KINDS)}")
+    z = token_matrix(z, modality)
+    items, of = item_places(item, z)
+    active: Any = sparse.csr_matrix(z > delta)
+    active = active.astype(np.int64)
+    if kind == "l0":
+        value = np.asarray(active.sum(axis=1)).ravel()
+    elif kind == "l1":
+        value = np.asarray(z.astype(np.float64).sum(axis=1)).ravel()
+    elif kind == "omega":
+        if omega is None:
+            raise ConfigError("patch scores: kind 'omega' needs omega=, the weights of the latents")
+        value = np.asarray(active @ np.nan_to_num(weights_for(omega, z))).ravel()
+    else:
+        with_text = text_latents(active, of, modality, len(items))
+        value = np.asarray(active.multiply(with_text[of]).sum(axis=1)).ravel()
+    return cell_means(value, modality, of, boxes, grid, len(items))
+
+
+def patch_cosines(
+    vectors: Float[np.ndarray, "tokens d"],
+    modality: Int[np.ndarray, " tokens"],
+    item: Any,
+    boxes: Boxes,
+    *,
+    grid: int = GRID,
+) -> Float64[np.ndarray, "items grid grid"]:
+    """The plain rival, a CLIP score of patches: cosine of each image token and the mean unit vector of the item's text."""
+    items, of = np.unique(np.asarray(item), return_inverse=True)
+    x = np.asarray(vectors, np.float64)
+    norms = np.linalg.norm(x, axis=1, keepdims=True)
+    units = np.divide(x, norms, out=np.zeros_like(x), where=norms > 0)
+    text = np.asarray(modality) == TEXT
+    sums = np.zeros((len(items), x.shape[1]))
+    np.add.at(sums, of[text], units[text])
+    lengths = np.linalg.norm(sums, axis=1, keepdims=True)
+    means = np.divide(sums, lengths, out=np.zeros_like(sums), where=lengths > 0)
+    return cell_means(np.einsum("td,td->t", units, means[of]), modality, of, boxes, grid, len(items))
+
+
+def cell_means(
+    value: np.ndarray, modality: np.ndarray, of: Int[np.ndarray, " tokens"], boxes: Boxes, grid: int, n_items: int
+) -> Float64[np.ndarray, "items grid grid"]:
+    """Mean over the image tokens of an item whose box covers the centre of each cell; NaN where there is none."""
+    boxes = np.asarray(boxes, np.float64)
+    if boxes.shape != (len(value), 4):
+        raise DataError(f"patch scores: boxes {boxes.shape} for {len(value)} tokens; give [tokens, 4]")
+    if grid < 1:
+        raise ConfigError(f"patch scores: grid is {grid}; give 1 or more cells a side")
+    centres = (np.arange(grid) + 0.5) / grid
+    placed = np.flatnonzero((np.asarray(modality) == IMAGE) & ~np.isnan(boxes).any(axis=1))
+    placed = placed[np.argsort(of[placed], kind="stable")]
+    out = np.full((n_items, grid, grid), np.nan)
+    for mine in np.split(placed, np.flatnonzero(np.diff(of[placed])) + 1) if len(placed) else ():
+        top, left, bottom, right = boxes[mine].T[:, :, None]
+        rows = ((top <= centres) & (centres < bottom)).astype(np.float64)
+        columns = ((left <= centres) & (centres < right)).astype(np.float64)
+        n = rows.T @ columns
+        total = (rows * value[mine, None]).T @ columns
+        np.divide(total, n, out=out[of[mine[0]]], where=n > 0)
+    return out
+
+
+def keep_patches(
+    scores: Float64[np.ndarray, "items grid grid"], share: float, rng: np.random.Generator
+) -> Bool[np.ndarray, "items grid grid"]:
+    """The best cells of each picture: exactly `round(share * cells)` of them, at least one; ties are drawn at random.
+
+    Cells without a score come last.
+
+    Raises:
+        ConfigError: the share is not above 0 and at most 1.
+    """
+    if not 0 < share <= 1:
+        raise ConfigError(f"patches: share is {share}; give the share of cells to keep, above 0 and at most 1")
+    flat = scores.reshape(len(scores), -1)
+    order = np.lexsort((rng.random(flat.shape), -flat), axis=1)  # NaN goes last
+    keep = np.zeros(flat.shape, bool)
+    np.put_along_axis(keep, order[:, : max(1, round(share * flat.shape[1]))], True, axis=1)
+    return keep.reshape(scores.shape)
+
+
+def blank(pixels: Any, keep: Bool[np.ndarray, "*items grid grid"], fill: float = 0.0) -> Any:
+    """Pixels [..., height, width], an array or a tensor, with `fill` in the cells that are not kept.
+
+    Args:
+        keep: of one picture, or one a picture of a batch [items, channels, height, width].
+        fill: 0 is the mean colour of a normalised picture.
+    """
+    height, width = pixels.shape[-2:]
+    grid = keep.shape[-1]
+    rows, columns = np.arange(height) * grid // height, np.arange(width) * grid // width
+    mask = keep[..., rows[:, None], columns]
+    mask = mask[:, None] if mask.ndim == 3 else mask
+    if isinstance(pixels, np.ndarray):
+        return np.where(mask, pixels, np.asarray(fill, pixels.dtype))
+    import torch
+
+    return torch.where(torch.from_numpy(mask).to(pixels.device), pixels, torch.full_like(pixels, fill))
+
+
+def anyres_boxes(
+    model: Any, size: tuple[int, int], n_tiles: int | None = None
+) -> tuple[Int[np.ndarray, " tokens"], Boxes]:
+    """Where each image token of LLaVA-NeXT lies in a picture, by the model's own packing, run on numbers of patches.
+
+    The picture is read twice: whole, then in tiles without their padding, where each row ends in a newline token.
+
+    Args:
+        model: a transformers model with `pack_image_features`, or one that holds it.
+        size: height and width of the picture.
+        n_tiles: tiles that the processor makes, the whole picture included; default what the model's pinpoints give.
+
+    Returns:
+        The number of each token's patch, counted through all tiles, -1 for a row's end; and its box, NaN for a row's end.
+
+    Raises:
+        ModelError: the model packs in another way, or not at all.
+        ConfigError: these are not the tiles of such a picture.
+    """
+    import torch
+
+    while not hasattr(model, "pack_image_features"):
+        if not hasattr(model, "model"):
+            raise ModelError(f"{type(model).__name__} has no pack_image_features; give a LLaVA-NeXT")
+        model = model.model
+    side = model.config.vision_config.image_size // model.config.vision_config.patch_size
+    n_tiles = _n_tiles(model.config, size) if n_tiles is None else n_tiles
+    numbers = torch.arange(n_tiles * side * side).reshape(n_tiles, side * side, 1)
+    try:
+        packed, _ = model.pack_image_features(
+            [numbers], torch.tensor([list(size)]), "default", image_newline=torch.tensor([-1])
+        )
+    except (RuntimeError, TypeError, ValueError) as error:
+        reason = " ".join(str(error).split())[:120]
+        raise ConfigError(f"a picture of {size[0]} x {size[1]} does not give {n_tiles} tiles here ({reason})") from None
+    patches = packed[0].reshape(-1).numpy()
+    boxes = np.full((len(patches), 4), np.nan)
+    n_whole = side * side
+    if len(patches) < n_whole or (patches[:n_whole] != np.arange(n_whole)).any():
+        raise ModelError(f"{type(model).__name__} does not begin with the whole picture; its boxes are not known")
+    boxes[:n_whole] = boxes_of_grid(np.arange(n_whole), side, side)
+    rest = patches[n_whole:]
+    if n_tiles > 1:
+        width = int(np.flatnonzero(rest == -1)[0])
+        places = np.arange(len(rest))
+        inside = places[rest >= 0]
+        cells = inside - inside // (width + 1)
+        boxes[n_whole + inside] = boxes_of_grid(cells, len(rest) // (width + 1), width)
+    return patches, boxes
+
+
+def boxes_of_grid(cells: Int[np.ndarray, " cells"], rows: int, columns: int) -> Float64[np.ndarray, "cells 4"]:
+    """Boxes of the cells of a grid over a whole picture, counted row by row: those of a tower that reads it once."""
+    y, x = np.divmod(cells, columns)
+    return np.stack([y / rows, x / columns, (y + 1) / rows, (x + 1) / columns], axis=1)
+
+
+def _n_tiles(config: Any, size: tuple[int, int]) -> int:
+    from transformers.models.llava_next.modeling_llava_next import image_size_to_num_patches
+
+    return image_size_to_num_patches(list(size), config.image_grid_pinpoints, config.vision_config.image_size)

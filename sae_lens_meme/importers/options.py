@@ -1,0 +1,42 @@
+"""The formats that are read, and what their files do not say of themselves."""
+
+from __future__ import annotations
+
+from typing import Annotated, ClassVar, Literal
+
+from pydantic import Field
+
+from sae_lens_meme.options import Options, Positive
+
+STEP, AUTO = "import", "auto"
+FORMATS = (
+    "intervlm",
+    "dictionary_learning",
+    "sparsify",
+    "abstopk",
+    "saelens-v",
+    "vit-gpt2",
+    "saev",
+    "patchsae",
+    "vit-prisma",
+)
+"""By the project that trained the SAE, in the order in which files are asked whose they are; one module of this folder each."""
+
+
+class ImportOptions(Options):
+    """What the files of other projects do not say of themselves."""
+
+    section: ClassVar[str] = STEP
+
+    hook: str | None = None
+    """The hook whose activations it takes, for example hook_fused; default what its files say."""
+    k: Positive | None = None
+    """Active latents of a TopK SAE, where its files do not say."""
+    kind: str | None = None
+    """Its class in dictionary_learning, for example BatchTopKSAE, where no config.json says it."""
+    state: Literal["final", "checkpoint", "as_is"] | None = None
+    """Of SAELens-V: final, checkpoint or as_is; default what the name of its folder tells."""
+    norm_scaling_factor: Annotated[float, Field(gt=0)] | None = None
+    """Of SAELens-V: by what it scaled activations, sqrt(d_in) over their mean norm; it does not write it down."""
+    b_dec_at_input: bool | None = None
+    """Of saev's schema 2: whether its encoder subtracts b_dec."""

@@ -1,0 +1,44 @@
+"""Results on disk that survive a crash: one folder a step, a manifest with hashes, `_SUCCESS` last."""
+
+from sae_lens_meme.storage.files import (
+    atomic_file,
+    read_json,
+    sha256_file,
+    sha256_json,
+    sync,
+    to_json,
+    write_text,
+)
+from sae_lens_meme.storage.folder import LOCK, REPLACING, StepFolder
+from sae_lens_meme.storage.manifest import (
+    MANIFEST,
+    SUCCESS,
+    VERIFY,
+    open_dataset,
+    read_finished,
+    read_manifest,
+    verify,
+)
+from sae_lens_meme.storage.stores import fetched, url_of
+
+__all__ = [
+    "LOCK",
+    "MANIFEST",
+    "REPLACING",
+    "SUCCESS",
+    "VERIFY",
+    "StepFolder",
+    "atomic_file",
+    "fetched",
+    "open_dataset",
+    "read_finished",
+    "read_json",
+    "read_manifest",
+    "sha256_file",
+    "sha256_json",
+    "sync",
+    "to_json",
+    "url_of",
+    "verify",
+    "write_text",
+]

@@ -1,0 +1,105 @@
+"""A step's result in an object store: a `StepFolder` of this machine, of which every file is put into the store."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from sae_lens_meme.errors import ConfigError, StorageError
+from sae_lens_meme.storage.files import read_json, remove, sha256_file
+from sae_lens_meme.storage.folder import StepFolder, first_difference
+from sae_lens_meme.storage.manifest import MANIFEST, SUCCESS
+from sae_lens_meme.storage.stores import Store, url_of
+
+STEPS = ("corpus", "ocr", "embed", "attribute")
+"""Steps whose results may lie in a store; those of the others lie on this machine."""
+
+
+class InStore(StepFolder):
+    """As `StepFolder`; `path` is the mirror. A file that the store has is copied there when it is asked for."""
+
+    def __init__(
+        self,
+        path: str | Path,
+        step: str,
+        fingerprint: dict[str, Any],
+        *,
+        overwrite: bool = False,
+        keep: tuple[str, ...] = (),
+    ):
+        url = url_of(path)
+        assert url is not None
+        if step not in STEPS or keep:
+            raise ConfigError(
+                f"{url}: this result of {step!r} is written to a folder of this machine only (a store takes those of "
+                f"{', '.join(STEPS)}); choose a local --out and copy it"
+            )
+        self._store, self._stored, self._asked_to_replace = Store(url), dict[str, str](), overwrite
+        super().__init__(self._store.mirror, step, fingerprint, overwrite=True)  # of the mirror
+
+    def __enter__(self) -> InStore:
+        if (there := self._store.manifest()) is not None:
+            self._refuse_another(there)
+            self._stored = dict(there["files"])
+        elif strangers := [name for name in self._store.names() if not name.startswith(".")]:
+            raise StorageError(
+                f"{self._store.url}: holds files that are not a result of {self.step!r} ({strangers[0]!r}, ...); "
+                "choose another --out"
+            )
+        if (manifest := self.home / MANIFEST).exists() and not self._is_this(read_json(manifest)):
+            remove(self.home)  # the mirror is of a result that is not in the store any more
+        super().__enter__()
+        self._files = dict(self._stored)  # what a stopped run did not put is made again
+        if there is None or not self._is_this(there):
+            self._save_manifest({})
+            self._store.put(MANIFEST)  # from now on the folder is known as ours, whatever happens
+        return self
+
+    @property
+    def complete(self) -> bool:
+        return self._store.exists(SUCCESS) and all(self.has(name) for name in self._stored)
+
+    def has(self, name: str) -> bool:
+        """The store has the file as an earlier run wrote it, and now the mirror has it too."""
+        if name not in self._stored or not self._store.exists(name):
+            return False
+        self._files[name] = self._stored[name]
+        if not super().has(name):
+            self._store.get(name, self._stored[name])
+        return True
+
+    def write(self, name: str, write: Callable[[Path], object]) -> Path:
+        if self.has(name):
+            return self.path / name
+        target = super().write(name, write)
+        self._store.put(name)
+        self._stored[name] = sha256_file(target)
+        self._store.put(MANIFEST)  # names the file once it is there
+        return target
+
+    def reopen(self) -> None:
+        self._store.remove(SUCCESS)
+        super().reopen()
+
+    def finish(self, **facts: Any) -> None:
+        super().finish(**facts)
+        self._store.put(MANIFEST)
+        self._store.put(SUCCESS)
+
+    def _is_this(self, manifest: dict[str, Any]) -> bool:
+        return (manifest.get("step"), manifest.get("fingerprint")) == (self.step, self.fingerprint)
+
+    def _refuse_another(self, there: dict[str, Any]) -> None:
+        begun = there["files"] or self._store.exists(SUCCESS)
+        if self._is_this(there) or (not begun and there.get("step") == self.step):
+            return
+        what = there.get("step")
+        if what == self.step:
+            what = first_difference(there.get("fingerprint") or {}, self.fingerprint)
+        advice = (
+            "--overwrite does not replace what is in a store: remove it or"
+            if self._asked_to_replace
+            else "remove it or"
+        )
+        raise StorageError(f"{self._store.url}: holds a different result ({what}); {advice} choose another --out")

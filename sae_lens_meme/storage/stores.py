@@ -1,0 +1,152 @@
+"""Result folders in an object store (`s3://`, `gs://`, `memory://`, whatever fsspec opens), mirrored on this machine.
+
+A store has neither rename nor lock. A file is put, which a store does as a whole or not at all, and then named in the
+manifest; `_SUCCESS` is last. Two runs of one fingerprint write the same bytes, and another fingerprint is refused.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import filelock
+
+from sae_lens_meme.errors import ConfigError, MemeError, StorageError
+from sae_lens_meme.storage.files import atomic_file, parse_json, remove, sha256_file, write_text
+
+MANIFEST, SUCCESS, LOCK = "manifest.json", "_SUCCESS", ".lock"
+CACHE = "SAE_LENS_MEME_CACHE"
+"""Environment variable: where stores are mirrored; default ~/.cache/sae-lens-meme."""
+_URL = re.compile(r"([a-zA-Z][\w+.-]+):/{1,2}([^/].*)")  # pathlib makes s3:/x of s3://x; C:/x is a drive
+_EXTRAS = {"s3": 's3fs; pip install "sae-lens-meme[s3]"', "gs": "gcsfs; pip install gcsfs"}
+
+
+def url_of(folder: str | Path) -> str | None:
+    """The address of a folder in a store; None for a folder of this machine."""
+    found = _URL.fullmatch(str(folder))
+    return f"{found[1]}://{found[2].rstrip('/')}" if found else None
+
+
+class Store:
+    """A folder in an object store."""
+
+    def __init__(self, url: str):
+        self.url = url
+        scheme, _, place = url.partition("://")
+        safe = [re.sub(r"[^\w.=,-]", "_", part) for part in (scheme, *place.split("/"))]
+        if {"", ".", ".."} & set(safe):
+            raise ConfigError(f"{url}: is no address of a folder; write it without empty parts and ..")
+        home = os.environ.get(CACHE) or Path.home() / ".cache" / "sae-lens-meme"
+        self.mirror = Path(home, *safe)
+        """The folder of this machine that holds a copy."""
+        with _told(url):
+            self._fs, self._root = _opened(url)
+
+    def names(self) -> list[str]:
+        """What lies directly in the folder."""
+        with _told(self.url):
+            self._fs.invalidate_cache()
+            if not self._fs.isdir(self._root):
+                return []
+            return sorted(path.rstrip("/").rpartition("/")[2] for path in self._fs.ls(self._root, detail=False))
+
+    def exists(self, name: str) -> bool:
+        with _told(self.url):
+            self._fs.invalidate_cache()
+            return bool(self._fs.exists(f"{self._root}/{name}"))
+
+    def read(self, name: str) -> bytes:
+        with _told(f"{self.url}/{name}"):
+            return self._fs.cat_file(f"{self._root}/{name}")
+
+    def put(self, name: str) -> None:
+        """Copy a file of the mirror into the store."""
+        with _told(f"{self.url}/{name}"):
+            self._fs.makedirs(f"{self._root}/{name}".rpartition("/")[0], exist_ok=True)
+            self._fs.put_file(str(self.mirror / name), f"{self._root}/{name}")
+
+    def get(self, name: str, sha256: str) -> None:
+        """Copy a file of the store into the mirror.
+
+        Raises:
+            StorageError: it is not what the manifest says.
+        """
+        target = self.mirror / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with atomic_file(target) as temporary:
+            with _told(f"{self.url}/{name}"):
+                self._fs.get_file(f"{self._root}/{name}", str(temporary))
+            if sha256_file(temporary) != sha256:
+                raise StorageError(
+                    f"{self.url}/{name}: has changed since it was written; run the step that made it again"
+                )
+
+    def remove(self, name: str) -> None:
+        if self.exists(name):
+            with _told(f"{self.url}/{name}"):
+                self._fs.rm_file(f"{self._root}/{name}")
+
+    def manifest(self) -> dict[str, Any] | None:
+        """What the manifest says; None without one."""
+        if not self.exists(MANIFEST):
+            return None
+        found = parse_json(self.read(MANIFEST), f"{self.url}/{MANIFEST}")
+        if not isinstance(found, dict) or not isinstance(found.get("files"), dict):
+            raise StorageError(f"{self.url}/{MANIFEST}: is not a manifest of this package; choose another folder")
+        for name in found["files"]:
+            if name.startswith("/") or "\\" in name or {"..", ""} & set(name.split("/")):
+                raise StorageError(f"{self.url}/{MANIFEST}: names a file {name!r} that lies outside; restore it")
+        return found
+
+
+def fetched(folder: str | Path) -> Path:
+    """A folder of this machine: the folder itself, or the mirror of a finished result in a store.
+
+    Raises:
+        StorageError: the store has no finished result there, a file of it has changed, or it cannot be reached.
+    """
+    if (url := url_of(folder)) is None:
+        return Path(folder)
+    store = Store(url)
+    if (manifest := store.manifest()) is None:
+        raise StorageError(f"{url}: is not a result folder (no {MANIFEST}); give the folder that --out named")
+    if not store.exists(SUCCESS):
+        raise StorageError(f"{url}: the {manifest.get('step')} step was interrupted; run it again to finish it")
+    store.mirror.mkdir(parents=True, exist_ok=True)
+    text, here = store.read(MANIFEST), store.mirror
+    with filelock.FileLock(here / LOCK):
+        if not ((here / SUCCESS).exists() and (here / MANIFEST).read_bytes() == text):
+            remove(here / SUCCESS)
+            for name, sha256 in manifest["files"].items():
+                if not ((here / name).is_file() and sha256_file(here / name) == sha256):
+                    store.get(name, sha256)
+            write_text(here / MANIFEST, text.decode())
+            write_text(here / SUCCESS, "")
+    return here
+
+
+def _opened(url: str) -> tuple[Any, str]:
+    import fsspec
+
+    return fsspec.core.url_to_fs(url)
+
+
+@contextmanager
+def _told(what: str) -> Iterator[None]:
+    """Whatever a library of some store raises, as one line."""
+    try:
+        yield
+    except MemeError:
+        raise
+    except ImportError:
+        scheme = what.partition(":")[0]
+        raise ConfigError(f"{what}: needs {_EXTRAS.get(scheme, f'the fsspec library for {scheme}://')}") from None
+    except Exception as error:  # a dozen libraries, each with classes of its own
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        raise StorageError(
+            f"{what}: the store cannot be used ({reason}); check the address, the network and the keys"
+        ) from None

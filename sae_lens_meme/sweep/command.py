@@ -1,0 +1,36 @@
+"""The `sweep` command."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from sae_lens_meme.flags import EmbeddingsFolder, Out, Overwrite, given_to
+from sae_lens_meme.sweep.options import SweepOptions
+
+
+def sweep(
+    *,
+    recipe: Annotated[
+        Path, typer.Argument(help="YAML with a train: section, or the name of a recipe that comes with the package.")
+    ],
+    overrides: Annotated[list[str] | None, typer.Argument(help="epochs=10 ..., for every setting.")] = None,
+    embeddings: EmbeddingsFolder,
+    out: Out,
+    overwrite: Overwrite = False,
+    **given: Any,
+) -> None:
+    """Train an SAE for every setting of a grid and every seed, compare them, say which setting to take.
+
+    Example: sae-lens-meme sweep demo.yaml --embeddings E --grid sae.k=8,16,32 --grid sae.d_sae=128,256 --seeds 3 --out SWEEP
+
+    A sweep that was stopped goes on where it was; an SAE that is trained is not trained again.
+    """
+    from sae_lens_meme.sweep.report import print_sweep
+    from sae_lens_meme.sweep.step import sweep as run
+
+    options = SweepOptions.from_mapping(given_to(SweepOptions, given))
+    found = run(recipe, options, embeddings=embeddings, out=out, overrides=overrides or [], overwrite=overwrite)
+    print_sweep(found)

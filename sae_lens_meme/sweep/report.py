@@ -1,0 +1,67 @@
+"""A sweep in a terminal: a row a setting, what to take, what to distrust."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+import pandas as pd
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from sae_lens_meme.report.blocks import visible
+from sae_lens_meme.sweep.step import FIGURE, RUNS, Sweep
+
+MOST_ROWS = 40
+NOTE = (
+    "Test memes, mean over seeds; val: the same number on validation memes, by which * was chosen. sd: over seeds. Neurons: "
+    "the embedding's own dimensions; random: as many directions at the same L0. Stable: latents found again with another seed."
+)
+
+
+def print_sweep(found: Sweep, console: Console | None = None) -> None:
+    console = console or Console(highlight=False, width=None if sys.stdout.isatty() else 110)
+    console.print(_table(found))
+    console.print(Text(NOTE, style="dim"))
+    console.print(Text(visible(found.content["recommendation"]), style="bold"))
+    console.print(Text(visible(found.content["caution"]), style="dim"))
+    text = f"  {found.folder}: {FIGURE}.png and .svg, settings.parquet, runs.parquet; the SAEs are in {found.folder / RUNS}"
+    console.print(Text(text), soft_wrap=True)
+
+
+def _table(found: Sweep) -> Table:
+    keys, headline = found.content["keys"], found.content["headline"]
+    table = Table(box=SIMPLE_HEAD, pad_edge=False, header_style="dim", show_edge=False, collapse_padding=True)
+    table.add_column("")
+    for key in keys:
+        table.add_column(Text(visible(key.rpartition(".")[2])))
+    for name in (f"val {headline}", headline, "95 %", "sd", "neurons", "random", "EV z", "L0", "stable", "random"):
+        table.add_column(Text(name), justify="right")
+    for row in found.settings.head(MOST_ROWS).to_dict("records"):
+        cells = ["*" if row["chosen"] else "", *(visible(str(row[key])) for key in keys), *_numbers(row)]
+        table.add_row(*map(Text, cells))
+    if len(found.settings) > MOST_ROWS:
+        table.caption = f"and {len(found.settings) - MOST_ROWS} more in settings.parquet"
+    return table
+
+
+def _numbers(row: dict[str, Any]) -> list[str]:
+    low, high = row["test_headline_low"], row["test_headline_high"]
+    return [
+        _short(row["validation_headline"]),
+        _short(row["test_headline"]),
+        "-" if pd.isna(low) else f"{_short(low)} to {_short(high)}",
+        _short(row["test_headline_seeds_sd"]),
+        _short(row["test_neurons"]),
+        _short(row["test_random"]),
+        _short(row["test_explained_variance_zscored"]),
+        "-" if pd.isna(row["test_l0"]) else f"{row['test_l0']:.1f}",
+        _short(row["stable"]),
+        _short(row["stable_random"]),
+    ]
+
+
+def _short(value: float) -> str:
+    return "-" if pd.isna(value) else f"{value:.3f}".replace("0.", ".", 1)

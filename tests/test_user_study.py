@@ -1,0 +1,155 @@
+# pyright: reportOptionalSubscript=false, reportAttributeAccessIssue=false, reportOptionalMemberAccess=false, reportOperatorIssue=false, reportOptionalOperand=false
+"""sae-for-vlm's metric benchmark in its own format, with users who are known to follow a metric."""
+
+from __future__ import annotations
+
+import json
+from itertools import combinations
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from typer.testing import CliRunner
+
+from sae_lens_meme.cli import build_app
+from sae_lens_meme.errors import BadTableError, DataError
+from sae_lens_meme.evaluators.user_study import UserStudy, monosemanticity_of, read_scores, user_agreement
+
+N, PICTURES, D = 60, 200, 6
+
+
+def study(folder: Path, n_pairs: int = 300, right: float = 0.8, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """Users prefer the neuron of larger MS in `right` of the pairs; returns activations and embeddings."""
+    folder.mkdir(parents=True, exist_ok=True)
+    rng = np.random.default_rng(seed)
+    vectors = rng.standard_normal((PICTURES, D))
+    directions = rng.standard_normal((N, D))
+    focus = rng.uniform(0, 2, N)
+    activations = np.maximum(vectors @ directions.T * focus + rng.standard_normal((PICTURES, N)) - 1, 0).T
+    ms = np.array([monosemanticity_of(vectors)(a) for a in activations])
+    x, y = np.array([rng.choice(N, 2, replace=False) for _ in range(n_pairs)]).T
+    follows = rng.random(n_pairs) < right
+    chosen = np.where((ms[x] > ms[y]) == follows, x, y)
+    pairs = pd.DataFrame({"k_x": x, "k_y": y, "R_user": chosen})
+    pairs["MS_x_dino"], pairs["MS_y_dino"] = ms[x], ms[y]
+    pairs.to_csv(folder / "pairs.csv", index=False)
+    images = pd.DataFrame(
+        [[f"n0{j}.jpg" for j in np.argsort(-a)[:16]] for a in activations], columns=[f"x_{i}" for i in range(1, 17)]
+    )
+    images.insert(0, "k", np.arange(N))
+    images.to_csv(folder / "top16_images.csv", index=False)
+    table = pd.DataFrame(activations, columns=[f"a_{i}" for i in range(1, PICTURES + 1)])
+    table.insert(0, "k", np.arange(N))
+    table.to_csv(folder / "activations.csv", index=False)
+    np.save(folder / "dinov2.npy", vectors.astype(np.float32))
+    return activations, vectors
+
+
+def test_monosemanticity_is_the_loop_over_pairs_of_pictures():
+    rng = np.random.default_rng(0)
+    a, e = np.maximum(rng.standard_normal(30), -0.2), rng.standard_normal((30, 4))
+    e[3] = 0
+    unit = np.divide(e, np.linalg.norm(e, axis=1, keepdims=True), out=np.zeros_like(e), where=e.any(1, keepdims=True))
+    scaled = (a - a.min()) / (a.max() - a.min())
+    pairs = [(scaled[n] * scaled[m], unit[n] @ unit[m]) for n, m in combinations(range(30), 2)]
+    expected = sum(w * s for w, s in pairs) / sum(w for w, _ in pairs)
+    assert monosemanticity_of(e)(a) == pytest.approx(expected, abs=1e-12)
+    assert np.isnan(monosemanticity_of(e)(np.ones(30)))
+
+
+def test_agreement_is_the_share_of_pairs_in_which_the_metric_prefers_what_users_chose(tmp_path: Path):
+    study(tmp_path)
+    read = UserStudy.read(tmp_path)
+    scores = {name: value for name, value in read.published["MS dino"].items() if name != read.x[0]}
+    found = user_agreement(read, {"MS": scores, "even": dict.fromkeys(read.neurons, 1.0)})
+    agreed, known = 0, 0
+    for x, y, chose_x in zip(read.x, read.y, read.chose_x, strict=True):
+        if x in scores and y in scores:
+            known += 1
+            agreed += (x if scores[x] > scores[y] else y) == (x if chose_x else y)
+    assert found.numbers["MS/n_scored"] == known < len(read)
+    assert found.numbers["MS/agreement"] == pytest.approx(agreed / known)
+    assert found.numbers["even/agreement"] == 0.5  # all ties
+    table = found.table[found.table["metric"] == "MS"]
+    assert table["n_pairs"].sum() == known
+    assert np.average(table["agreement"].astype(float).fillna(0), weights=table["n_pairs"]) == pytest.approx(
+        agreed / known
+    )
+
+
+def test_intervals_hold_the_truth_although_pairs_share_neurons(tmp_path: Path):
+    """Neurons have a taste that the metric does not know: pairs that share one agree together."""
+    rng, held, simple = np.random.default_rng(0), 0, 0
+    draws, n, n_pairs = 150, 40, 200
+    for _ in range(draws):
+        metric, taste = rng.standard_normal(n), 1.5 * rng.standard_normal(n)
+        x, y = np.array([rng.choice(n, 2, replace=False) for _ in range(n_pairs)]).T
+        chose_x = metric[x] + taste[x] > metric[y] + taste[y]
+        names = np.array([f"n{i}" for i in range(n)])
+        one = UserStudy(tmp_path, names[x], names[y], chose_x, {}, {})
+        found = user_agreement(one, {"m": dict(zip(names.tolist(), metric.tolist(), strict=True))})
+        truth = 0.5 + np.arctan(1 / 1.5) / np.pi
+        low, high, p = (found.numbers[f"m/agreement{end}"] for end in ("_low", "_high", ""))
+        held += low <= truth <= high
+        simple += abs(p - truth) <= 1.96 * np.sqrt(p * (1 - p) / n_pairs)
+    assert held / draws > 0.9
+    assert simple / draws < 0.85
+
+
+def test_the_command_compares_published_scores_embeddings_and_given_ones(tmp_path: Path):
+    study(tmp_path / "study")
+    pd.DataFrame({"k": np.arange(N), "score": np.random.default_rng(1).random(N)}).to_csv(
+        tmp_path / "noise.csv", index=False
+    )
+    asked = ["user-study", str(tmp_path / "study"), "--out", str(tmp_path / "out")]
+    asked += ["--embeds", str(tmp_path / "study" / "dinov2.npy"), "--scores", str(tmp_path / "noise.csv")]
+    result = CliRunner().invoke(build_app(), asked)
+    assert result.exit_code == 0, result.output + str(result.exception)
+    numbers = json.loads((tmp_path / "out" / "user_study.json").read_text())["numbers"]
+    assert numbers["MS_dinov2/agreement"] == pytest.approx(numbers["MS_dino/agreement"], abs=0.01)
+    assert numbers["MS_dino/agreement"] == pytest.approx(0.8, abs=0.06)
+    assert numbers["MS_dino/minus_sparsity_low"] > 0
+    assert numbers["noise/agreement_low"] < 0.5 < numbers["noise/agreement_high"]
+    assert "MS dino and users agree on" in result.output
+    table = pd.read_parquet(tmp_path / "out" / "user_study.parquet")
+    assert set(table["metric"]) == {"MS dino", "MS dinov2", "noise", "fires on fewer pictures"}
+
+
+def broken(folder: Path, file: str, text: Any) -> Path:
+    study(folder, n_pairs=5)
+    (folder / file).write_text(text((folder / file).read_text()))
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("file", "text", "message"),
+    [
+        ("pairs.csv", lambda t: t.replace("R_user", "choice"), r"pairs.csv: has no column 'R_user'"),
+        ("pairs.csv", lambda t: "k_x,k_y,R_user\n1,2,3\n", r"line 2: R_user is '3', it must be one of the two neurons, '1' or '2'"),
+        ("pairs.csv", lambda t: "k_x,k_y,R_user\n1,1,1\n", "line 2: R_user is '1'"),
+        ("pairs.csv", lambda t: "k_x,k_y,R_user,MS_x_a,MS_y_a\n1,2,x,.1,.2\n3,1,y,.3,.4\n", "neuron '1' has two scores in 'MS_y_a'"),
+        ("pairs.csv", lambda t: "k_x,k_y,R_user,MS_x_a,MS_y_a\n1,2,k_x,much,.2\n", "line 2: 'MS_x_a' is 'much', not a number"),
+        ("activations.csv", lambda t: t + "99,1,2\n", "line 62: neuron '99' has no 200 finite activations"),
+        ("top16_images.csv", lambda t: "neuron\n1\n", "top16_images.csv: has no column 'k'"),
+    ],
+)  # fmt: skip
+def test_broken_files_are_named_with_their_line(tmp_path: Path, file: str, text: Any, message: str):
+    folder = broken(tmp_path, file, text)
+    with pytest.raises(BadTableError, match=message):
+        dict(UserStudy.read(folder).activations())
+
+
+def test_what_is_missing_is_said(tmp_path: Path):
+    with pytest.raises(BadTableError, match=r"pairs.csv: cannot be read"):
+        UserStudy.read(tmp_path)
+    study(tmp_path)
+    read = UserStudy.read(tmp_path)
+    assert len(read.top_images["0"]) == 16
+    with pytest.raises(DataError, match="there is no metric"):
+        user_agreement(read, {})
+    with pytest.raises(DataError, match="3 embeddings for activations on 200 pictures"):
+        read.metric(monosemanticity_of(np.ones((3, 2))))
+    (tmp_path / "s.csv").write_text("k,score\n1,\n2,0.5\n")
+    assert np.isnan(read_scores(tmp_path / "s.csv")["1"])
