@@ -130,7 +130,7 @@ def _fingerprint(plan: _Plan, options: SweepOptions, memes: Embeddings) -> dict[
     return {
         "embeddings": memes.fingerprint,
         "settings": {
-            setting.folder: [dict(config.section), config.recipe.model_dump()] for setting, config in plan.configs
+            setting.folder: [dict(config.section), config.recipe.recorded()] for setting, config in plan.configs
         },
         "seeds": list(plan.seeds),
         "bootstrap": options.bootstrap,

@@ -83,8 +83,15 @@ class Recipe(Options):
     """A latent that has not fired for so long is dead; used where `dead_feature_window` is not given."""
     feature_sampling_window_epochs: Epochs = 10
     """Span of the sparsity that wandb shows while training; used where `feature_sampling_window` is not given."""
+    shuffle_buffer: Positive | None = None
+    """For embeddings larger than memory: so many rows are mixed at a time, of blocks of the disk in an order of seed and
+    epoch; default all rows at once, which reads the whole disk at random."""
     hook_names: dict[str, str] | None = None
     """Names of SAEs and their hooks, to train one a hook in one run with SAELens' MultiSAETrainingRunner."""
+
+    def recorded(self) -> dict[str, Any]:
+        """What the result depends on."""
+        return self.model_dump(exclude={"shuffle_buffer"} if self.shuffle_buffer is None else None)
 
 
 @dataclass(frozen=True)
