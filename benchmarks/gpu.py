@@ -124,9 +124,7 @@ def embedding(machine: Machine) -> Iterator[Measured]:
                 shards = [range(0, len(rows))]
                 done, started = 0, 0.0
                 for part in encoder.run(from_corpus._loader(rows, shards, encoder), lambda n: None):
-                    started, done = (
-                        (started, done + len(next(iter(part.values())))) if started else (time.perf_counter(), 0)
-                    )
+                    started, done = (started, done + len(next(iter(part.values())))) if started else (time.perf_counter(), 0)
                 whole = done / (time.perf_counter() - started)  # without the start of the workers
                 pixels, tokens = (p.to(machine.device) for p in next(iter(from_corpus._loader(rows, shards, encoder))))
                 bare = machine.rate(lambda e=encoder, p=pixels, t=tokens: _bare(e, p, t), batch)
@@ -201,9 +199,9 @@ def token_rows(machine: Machine) -> Iterator[Measured]:
 def steering(machine: Machine) -> Iterator[Measured]:
     """Five words of LLaVA-1.5-7B about each picture of a batch: bare, one latent set by its change alone, the SAE spliced in."""
     from sae_lens import StandardSAE, StandardSAEConfig
-    from sae_lens_meme.steer.latents import latent_set
 
     from sae_lens_meme.hooks import HookedVLM
+    from sae_lens_meme.steer.latents import latent_set
 
     llava = _llava(machine)
     batch, width = 2 if machine.quick else 8, llava.config.vision_config.hidden_size
@@ -229,12 +227,7 @@ def _llava(machine: Machine) -> Any:
     config = LlavaConfig()  # the 7B model's sizes
     if machine.quick:
         vision = CLIPVisionConfig(
-            hidden_size=32,
-            intermediate_size=64,
-            num_hidden_layers=4,
-            num_attention_heads=2,
-            image_size=28,
-            patch_size=14,
+            hidden_size=32, intermediate_size=64, num_hidden_layers=4, num_attention_heads=2, image_size=28, patch_size=14
         )
         text = LlamaConfig(
             *(128, 32, 64, 2, 2), num_key_value_heads=2, max_position_embeddings=256, pad_token_id=0
