@@ -19,20 +19,26 @@ if TYPE_CHECKING:
     from sae_lens_meme.hooks.fit import train_memeclip_head
     from sae_lens_meme.hooks.memeclip import MemeCLIPHeads, fuse
     from sae_lens_meme.hooks.model import HookedMemeCLIP
+    from sae_lens_meme.hooks.positions import PositionSource, Rows, position_tokens
     from sae_lens_meme.hooks.sources import EmbeddingSource, MemeSource
     from sae_lens_meme.hooks.towers import Towers, load_local_towers, load_towers
+    from sae_lens_meme.hooks.vlm import HookedVLM
 
 _HOME = {
     "EmbeddingSource": "sources",
     "Hook": "base",
     "HookedMemeCLIP": "model",
     "HookedModel": "base",
+    "HookedVLM": "vlm",
     "MemeCLIPHeads": "memeclip",
     "MemeSource": "sources",
+    "PositionSource": "positions",
+    "Rows": "positions",
     "Towers": "towers",
     "fuse": "memeclip",
     "load_local_towers": "towers",
     "load_towers": "towers",
+    "position_tokens": "positions",
     "read_memeclip_checkpoint": "checkpoint",
     "save_memeclip_heads": "checkpoint",
     "train_memeclip_head": "fit",
@@ -43,13 +49,17 @@ __all__ = [
     "Hook",
     "HookedMemeCLIP",
     "HookedModel",
+    "HookedVLM",
     "MemeCLIPHeads",
     "MemeSource",
+    "PositionSource",
+    "Rows",
     "Towers",
     "find",
     "fuse",
     "load_local_towers",
     "load_towers",
+    "position_tokens",
     "read_memeclip_checkpoint",
     "register",
     "registered",
@@ -58,7 +68,10 @@ __all__ = [
     "unregister",
 ]
 
-_models: dict[str, Any] = {"HookedMemeCLIP": "model"}  # a class, or the module that registers it when it is imported
+_models: dict[str, Any] = {
+    "HookedMemeCLIP": "model",
+    "HookedVLM": "vlm",
+}  # a class, or the module that registers it when it is imported
 Model = TypeVar("Model", bound=type)
 
 

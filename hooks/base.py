@@ -29,7 +29,7 @@ Input = Tensor | dict[str, Tensor]
 
 
 class Hook(NamedTuple):
-    """The activations at a hook are `(batch, positions, width)`; most have one position, the meme."""
+    """The activations at a hook are `(batch, positions, width)`; most have one position, the meme. 0: the input decides."""
 
     width: int
     positions: int = 1

@@ -50,7 +50,7 @@ class SAEAttachable(HookedRootModule):
         return self._shape(hook).width
 
     def positions(self, hook: str) -> int:
-        """The positions of the activations at `hook`: 1 for a meme, the patches or tokens inside a tower."""
+        """The positions of the activations at `hook`: 1 for a meme, the patches or tokens inside a tower, 0 where the input decides."""
         return self._shape(hook).positions
 
     def add_sae(
@@ -146,10 +146,10 @@ class SAEAttachable(HookedRootModule):
                 f"the SAE has d_in {sae.cfg.d_in}, {metadata.hook_name} of this model has width {shape.width}; "
                 "take an SAE that was trained on this model"
             )
-        if shape.positions > 1 and any(bound is not None for bound in metadata.seqpos_slice or ()):
+        if shape.positions != 1 and any(bound is not None for bound in metadata.seqpos_slice or ()):
             raise ModelError(
-                f"the SAE was trained on some positions of {metadata.hook_name} alone, and would replace all "
-                f"{shape.positions}; take one that was trained on all of them"
+                f"the SAE was trained on some positions of {metadata.hook_name} alone, and would replace all; "
+                "take one that was trained on all of them"
             )
 
     def _require_hooks(self, names: Iterable[Any]) -> None:

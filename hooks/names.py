@@ -21,6 +21,12 @@ LOGITS = "hook_logits"  # n_classes: the head's output
 IMAGE_RESID = "hook_image_resid"  # .{layer}: (batch, patches + 1, width) after the block
 TEXT_RESID = "hook_text_resid"  # .{layer}: (batch, tokens, width) after the block
 
+PROJECTED = "hook_projected"  # (pictures or tiles, patches, d_text): what the text model gets of a picture
+DECODER_RESID = (
+    "hook_decoder_resid"  # .{layer}: (batch, positions, d) after the block, cross-attention and MLP included
+)
+DECODER_CROSS = "hook_decoder_cross"  # .{layer}: what cross-attention adds in the block (captioners)
+
 EMBEDDING_HOOKS = (IMAGE_EMBED, TEXT_EMBED, FUSED)  # the columns that `embed` writes
 
 NO_MODEL = ("arrays", "embeddings", "planted vectors", "unknown")

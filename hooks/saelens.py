@@ -43,7 +43,8 @@ def _with_hooked_models(original: Callable[..., Any]) -> Callable[..., Any]:
                 f"{model_class_name}.from_embeddings(Embeddings.load(FOLDER)) is a model over them"
             )
         model = find(model_class_name).from_pretrained(model_name, **(model_from_pretrained_kwargs or {}))
-        return model if device is None else model.to(device)
+        placed = device is None or (model_from_pretrained_kwargs or {}).get("device_map") is not None
+        return model if placed else model.to(device)
 
     load_model.knows_memes = True  # type: ignore[attr-defined]
     return load_model

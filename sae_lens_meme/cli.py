@@ -25,6 +25,7 @@ from sae_lens_meme.importers.options import AUTO, FORMATS, ImportOptions
 from sae_lens_meme.ocr.options import OcrOptions
 from sae_lens_meme.planted.options import VectorOptions
 from sae_lens_meme.read.options import ReadOptions
+from sae_lens_meme.steer.options import SteerOptions
 from sae_lens_meme.sweep.command import sweep
 from sae_lens_meme.sweep.options import SweepOptions
 
@@ -62,6 +63,7 @@ def build_app() -> typer.Typer:
     app.command()(figures)
     app.command()(flags_of(ExportOptions)(export))
     app.command()(select)
+    app.command()(flags_of(SteerOptions)(steer))
     app.command("import")(flags_of(ImportOptions)(import_))
     app.command("user-study")(user_study)
     app.command("table")(table_)
@@ -178,7 +180,9 @@ def train(
     overrides: Annotated[list[str] | None, typer.Argument(help="sae.k=32 epochs=10 ..., relative to train:")] = None,
     embeddings: Annotated[Path | None, typer.Option(help="The result of 'embed'.")] = None,
     corpus: Annotated[Path | None, typer.Option(help="Train on this corpus, encoded live by --model.")] = None,
-    model: Annotated[str, typer.Option(help="The model for live training.")] = "ViT-L-14/openai",
+    model: Annotated[
+        str | None, typer.Option(help="The model for live training; default the recipe's, else ViT-L-14/openai.")
+    ] = None,
     fusion: Annotated[Literal["clip", "memeclip"], typer.Option(help="The fusion for live training.")] = "clip",
     heads: Annotated[Path | None, typer.Option(help="Live training with memeclip: its trained checkpoint.")] = None,
     given: Annotated[Path | None, typer.Option("--from", help="Begin with this SAE, ours or any of SAELens'.")] = None,
@@ -349,6 +353,23 @@ def select(
     sizes = {name: len(part) for name, part in kept.items()} if isinstance(kept, dict) else {"": len(kept)}
     memes = ", ".join(f"{n:,} {name}".rstrip() for name, n in sizes.items())
     _done(out, f"{memes} memes; datasets.load_from_disk opens it")
+
+
+def steer(
+    *,
+    sae: SAEFolder,
+    out: Out,
+    hook: Annotated[str | None, typer.Option(help="The hook to read, if the SAE's metadata names none.")] = None,
+    overwrite: Overwrite = False,
+    **given: Any,
+) -> None:
+    """Set latents while a chat model or captioner answers, beside all controls: answers, scores, a figure."""
+    from sae_lens_meme.steer import steer as steer_
+
+    options = SteerOptions(**given_to(SteerOptions, given))
+    for sentence in steer_(sae, out, options, hook=hook, overwrite=overwrite)["verdict"]:
+        typer.echo(sentence)
+    _done(out, "answers.parquet, scores.json, steering.png, steering.svg")
 
 
 def import_(

@@ -32,7 +32,10 @@ SPLIT_NAMES = {
     **dict.fromkeys(("test", "testing", "test_seen", "test_unseen"), "test"),
 }
 
-NOT_LABELS = ("id", "source", "split", "group", "text", "text_origin", "image", "file_name", "image_sha256")
+NOT_LABELS = (
+    *("id", "source", "split", "group", "text", "text_origin", "image", "file_name", "image_sha256"),
+    *("item", "position", "modality"),  # of token rows: the meme that a row is of, and what of it
+)
 """Columns of a corpus, of embeddings or of a table that describe a meme and are never labels."""
 
 _TRUTH = {"false": 0, "true": 1}

@@ -78,7 +78,13 @@ def run(
             embedding = {**embedding, "ocr": base / "ocr"}
         embed_step(embedding, corpus=corpus, out=base / "embeddings", overwrite=overwrite)
     with _timed("train"):
-        train_step(training, out=base / "sae", embeddings=base / "embeddings", overwrite=overwrite)
+        if training.recipe.keep is None:
+            train_step(training, out=base / "sae", embeddings=base / "embeddings", overwrite=overwrite)
+        else:
+            live = {"corpus": base / "corpus", "model": embedding.get("model")}
+            train_step(training, out=base / "sae", **live, overwrite=overwrite)
+    if "hook" in embedding:  # rows are single tokens, and there are no memes to attribute to or to show
+        corpus = None
     options = {"answer_key": answer_key, **options} if answer_key else options
     pages = []
     for sae in trained_saes(base / "sae"):
@@ -159,7 +165,7 @@ def embed_step(section: dict[str, Any], *, corpus: Path | None, out: Path, overw
             result = embed_arrays(out, ArrayOptions.from_mapping(section), overwrite=overwrite)
         else:
             result = embed_corpus(corpus, out, EmbedOptions.from_mapping(section), overwrite=overwrite)
-    _print_embeddings(out, result, "memes")
+    _print_embeddings(out, result, "memes" if "n_items" not in result.facts else "tokens")
     if "ocr" in result.facts:
         console.print(Text(f"  {visible(result.facts['corpus_notes'][-1])}"), soft_wrap=True)
 
@@ -231,7 +237,7 @@ def train_step(
     overrides: Sequence[str] = (),
     embeddings: str | Path | None = None,
     corpus: str | Path | None = None,
-    model: str = "ViT-L-14/openai",
+    model: str | None = None,
     fusion: str = "clip",
     heads: str | Path | None = None,
     given: str | Path | None = None,
@@ -254,8 +260,9 @@ def train_step(
     else:
         assert corpus is not None
         checked = source if isinstance(source, TrainConfig) else load_train_config(source, overrides)
-        family = checked.section.get("model_class_name", "HookedMemeCLIP")
-        rows, live = _live(corpus, family, model, fusion, heads)
+        family = checked.section.get("model_class_name", "HookedVLM" if checked.recipe.keep else "HookedMemeCLIP")
+        name = model or checked.section.get("model_name") or "ViT-L-14/openai"
+        rows, live = _live(corpus, family, name, fusion, heads)
         train(checked, out=out, embeddings=rows, model=live, overwrite=overwrite)
 
 
@@ -481,7 +488,10 @@ def _check_sections(recipe: dict[str, Any], base: Path) -> tuple[TrainConfig, di
             raise ConfigError(
                 f"{section}: vectors have neither pictures nor a model to look into; leave the section out"
             )
-    made = {"attribution": base} if pictures else {}  # what the steps before will have made
+    tokens = isinstance(embedding, dict) and "hook" in embedding
+    if tokens and "attribute" in recipe:
+        raise ConfigError("attribute: rows of single tokens are no memes to attribute to; leave the section out")
+    made = {"attribution": base} if pictures and not tokens else {}  # what the steps before will have made
     made |= {"answer_key": base} if vectors or memes else {}
     EvaluateOptions.from_mapping({**made, **options} if isinstance(options, dict) else options).check()
     return load_train_config({"train": recipe.get("train")}), dict(options)

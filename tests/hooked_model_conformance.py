@@ -18,15 +18,18 @@ from sae_lens_meme.hooks.names import LOGITS
 RESHAPED_BY_SAELENS = ("hook_q", "hook_k", "hook_v", "hook_z")
 
 
-def check_hooked_model(model: HookedModel, *, aside: Collection[str] = ()) -> None:
+def check_hooked_model(model: HookedModel, *, aside: Collection[str] = (), rows: torch.Tensor | None = None) -> None:
     """Hooks listed, edited, differentiated, spliced; rows as tokens; nothing left behind.
 
     Args:
         model: with a source of four rows or more and, where it has a head, their labels.
         aside: hooks that nothing is computed from.
+        rows: tokens of four rows; default their numbers.
     """
     before = model.fingerprint
-    rows = torch.arange(4)[:, None]
+    rows = torch.arange(4)[:, None] if rows is None else rows
+    model(rows)  # transformers puts hooks of its own on its modules in the first pass
+    hooks = [len(module._forward_hooks) for module in model.modules()]
     check_hooks(model, rows)
     check_edits(model, rows, aside)
     check_gradients(model, rows, aside)
@@ -34,7 +37,7 @@ def check_hooked_model(model: HookedModel, *, aside: Collection[str] = ()) -> No
     check_rows(model, rows)
     assert model.fingerprint == before, "a weight was changed"
     assert not any(point.has_hooks() for point in model.hook_points()), "a hook was left behind"
-    assert not any(module._forward_hooks for module in model.modules())
+    assert [len(module._forward_hooks) for module in model.modules()] == hooks
     assert not model.is_caching
     assert model.acts_to_saes == {}
     layers = set(model.modules()) - set(model.hook_points())  # SAELens puts new hook points in the place of an SAE
@@ -50,13 +53,13 @@ def check_hooks(model: HookedModel, rows: torch.Tensor) -> None:
     assert torch.equal(torch.get_rng_state(), random), "random numbers were drawn"
     assert cache.keys() == model.shapes.keys()
     for name, x in cache.items():
-        assert x.shape == (len(rows), model.positions(name), model.d(name)), name
+        assert x.shape == (len(rows), model.positions(name) or x.shape[1], model.d(name)), name
     assert (output is None) == (LOGITS not in model.shapes)
-    for row in rows:
+    for place, row in enumerate(rows):
         _, alone = model.run_with_cache(row[None])
         for name, x in cache.items():
             torch.testing.assert_close(
-                alone[name][0], x[int(row)], rtol=1e-4, atol=1e-5, msg=lambda m, n=name: f"{n}: {m}"
+                alone[name][0], x[place], rtol=1e-4, atol=1e-5, msg=lambda m, n=name: f"{n}: {m}"
             )
     with pytest.raises(MissingHookError, match="'hook_nowhere' is not a hook"):
         model.run_with_cache(rows, names_filter="hook_nowhere")
@@ -111,7 +114,7 @@ def check_splicing(model: HookedModel, rows: torch.Tensor) -> None:
             torch.testing.assert_close(x, by_hand[other], rtol=1e-4, atol=1e-5)
         with pytest.raises(ModelError, match=f"d_in {shape.width + 1}, {name} of this model has width {shape.width}"):
             model.add_sae(topk_sae(shape.width + 1, name))
-        if shape.positions > 1:
+        if shape.positions != 1:
             with pytest.raises(ModelError, match=f"some positions of {name} alone"):
                 model.add_sae(topk_sae(shape.width, name, seqpos_slice=(0, 1)))
 
@@ -120,14 +123,16 @@ def check_rows(model: HookedModel, rows: torch.Tensor) -> None:
     """A meme's row number is its token, also for SAELens' store."""
     dataset = model.token_dataset(None, labelled=False)
     assert dataset["input_ids"][:4] == rows.tolist()
-    name = next(name for name, shape in model.shapes.items() if shape.positions == 1)
+    name = next(name for name, shape in reversed(model.shapes.items()) if shape.positions in (0, rows.shape[1]))
     options: dict[str, Any] = {"streaming": False, "store_batch_size_prompts": 4, "total_tokens": 4}
+    options["context_size"] = rows.shape[1]
     store = ActivationsStore.from_sae(model, topk_sae(model.d(name), name), dataset, **options)  # type: ignore[arg-type]
     _, cache = model.run_with_cache(rows, stop_at_layer=1, prepend_bos=False)
-    torch.testing.assert_close(store.get_raw_llm_batch()[0], cache[name][:, 0])
+    torch.testing.assert_close(store.get_raw_llm_batch()[0], cache[name].flatten(0, 1))
+    beyond = int(rows.max()) - 3 + len(dataset)
     with pytest.raises(DataError, match=f"row {len(dataset)} is not one"):
-        model(torch.tensor([[len(dataset)]]))
-    with pytest.raises(ModelError, match="token is its row number"):
+        model(torch.full_like(rows[:1], beyond))
+    with pytest.raises(ModelError, match="is its row number"):
         model.to_tokens("a caption")
 
 

@@ -247,15 +247,15 @@ def test_the_recipe_of_the_demo_is_a_stock_runner_config(demo: Path):
     """SAELens itself reads the `train:` section once epochs are turned into tokens."""
     from sae_lens import LanguageModelSAERunnerConfig
 
-    import sae_lens_meme.train  # noqa: F401  registers meme_topk
+    from sae_lens_meme.train.config import Recipe
 
-    recipes = [yaml.safe_load(file.read_text()) for file in sorted((ROOT / "configs").glob("*.yaml"))]
-    for recipe in recipes:
+    for file in sorted((ROOT / "configs").glob("*.yaml")):
+        recipe = yaml.safe_load(file.read_text())
         if "questions" in recipe:  # of the question set
             continue
         section = recipe["train"]
-        section.pop("early_stopping_epochs", None)
-        section["training_tokens"] = section.pop("epochs") * 4608
+        section.setdefault("training_tokens", section.get("epochs", 1) * 4608)
+        section = {key: value for key, value in section.items() if key not in Recipe.model_fields}
         section["sae"] = {"d_in": 128, **section["sae"]}
         config = LanguageModelSAERunnerConfig.from_dict(
             {**section, "logger": {"log_to_wandb": False}, "verbose": False}

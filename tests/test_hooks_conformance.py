@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import tiny_vlms
 import torch
 from arrays import make_embeddings
 from hooked_model_conformance import check_hooked_model
@@ -17,7 +19,7 @@ from torch import Tensor, nn
 from sae_lens_meme import hooks
 from sae_lens_meme.embeddings import Embeddings
 from sae_lens_meme.errors import ConfigError, ModelError
-from sae_lens_meme.hooks import EmbeddingSource, Hook, HookedMemeCLIP, HookedModel, MemeCLIPHeads
+from sae_lens_meme.hooks import EmbeddingSource, Hook, HookedMemeCLIP, HookedModel, HookedVLM, MemeCLIPHeads
 from sae_lens_meme.hooks.checkpoint import MemeCLIPCheckpoint
 from sae_lens_meme.hooks.names import LOGITS
 from sae_lens_meme.train import open_data
@@ -77,6 +79,15 @@ def test_hooked_memeclip_passes(tmp_path: Path, make: Callable[[Path], HookedMod
     check_hooked_model(make(tmp_path), aside=aside)
 
 
+@pytest.mark.parametrize(
+    "maker", [partial(tiny_vlms.llava, vision_feature_layer=-1), tiny_vlms.vit_gpt2, tiny_vlms.vit]
+)
+def test_hooked_vlm_passes(maker: Callable[[], Any]):
+    model, source = tiny_vlms.made(maker)
+    hooked = HookedVLM(model, source)
+    check_hooked_model(hooked, rows=torch.tensor(hooked.token_dataset(None)["input_ids"]))
+
+
 class ToyCaptioner(HookedModel):
     """Two layers over an image embedding, read at two positions."""
 
@@ -108,7 +119,7 @@ def toy() -> Iterator[HookedModel]:
 
 
 def test_a_new_model_is_one_class_found_by_its_name(toy: HookedModel):
-    assert hooks.registered() == ["HookedMemeCLIP", "ToyCaptioner"]
+    assert hooks.registered() == ["HookedMemeCLIP", "HookedVLM", "ToyCaptioner"]
     check_hooked_model(toy)
 
 

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from sae_lens_meme.embed.from_corpus import embed_corpus
     from sae_lens_meme.embed.options import ArrayOptions, EmbedOptions
     from sae_lens_meme.embed.save import save_embeddings
+    from sae_lens_meme.embed.tokens import token_rows
 
 _HOME = {
     "ArrayOptions": "options",
@@ -21,8 +22,17 @@ _HOME = {
     "embed_arrays": "from_arrays",
     "embed_corpus": "from_corpus",
     "save_embeddings": "save",
+    "token_rows": "tokens",
 }
-__all__ = ["ArrayOptions", "EmbedOptions", "as_embeddings", "embed_arrays", "embed_corpus", "save_embeddings"]
+__all__ = [
+    "ArrayOptions",
+    "EmbedOptions",
+    "as_embeddings",
+    "embed_arrays",
+    "embed_corpus",
+    "save_embeddings",
+    "token_rows",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -124,12 +124,16 @@ def require_model(embeddings: Embeddings) -> Path:
     """The folder of embeddings that a model made.
 
     Raises:
-        DataError: no model made them.
+        DataError: no model made them, or they are of tokens.
     """
     if embeddings.path is None or embeddings.facts.get("model") in (None, "arrays"):
         raise DataError(
             f"{embeddings.path or 'embeddings'}: made from arrays, so neither pictures nor a model are known to look into; "
             "embed a corpus with a model"
+        )
+    if "model_class_name" in embeddings.facts:
+        raise DataError(
+            f"{embeddings.path}: rows of single tokens, which are no memes to look into; embed without --hook"
         )
     return embeddings.path
 

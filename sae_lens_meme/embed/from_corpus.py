@@ -16,7 +16,7 @@ from torch.utils.data import Dataset as TorchDataset
 from sae_lens_meme.corpus import caption_of, corpus_notes, load_corpus, load_rows
 from sae_lens_meme.corpus.opened import Pictures
 from sae_lens_meme.embed.encoder import Encoder
-from sae_lens_meme.embed.options import HEADS, EmbedOptions
+from sae_lens_meme.embed.options import HEADS, EmbedOptions, check_token_options
 from sae_lens_meme.embeddings import Embeddings, embedding_features, require_finite
 from sae_lens_meme.engines import ShardEngine, engine_of
 from sae_lens_meme.errors import ConfigError, ModelError
@@ -57,6 +57,11 @@ def embed_corpus(
     """
     options = EmbedOptions.of(options, given)
     corpus, out = Path(corpus), Path(out)
+    check_token_options(options)
+    if options.hook is not None:
+        from sae_lens_meme.embed.tokens import embed_tokens
+
+        return embed_tokens(corpus, out, options, overwrite=overwrite, progress=progress)
     if options.fusion == "clip" and options.heads is not None:
         raise ConfigError(
             f"heads {str(options.heads)!r} belong to fusion memeclip; pass --fusion memeclip or leave them out"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Literal
 
 from sae_lens_meme.engines import EngineOptions
+from sae_lens_meme.errors import ConfigError
 from sae_lens_meme.options import Count, File, Options, Positive
 
 HEADS = "heads.safetensors"
@@ -39,6 +40,17 @@ class EmbedOptions(EngineOptions):
     """Memes per forward pass; it changes the last bit of the numbers, so another value gives another result."""
     workers: Count | None = None
     """Decoding processes; default one per core, at most 8; with engine ray on a CPU none, as every core has a worker."""
+    hook: str | None = None
+    """Token rows instead: the activations of a transformers model (--model OWNER/NAME or a folder) at this hook, one row
+    a position: hook_image_resid.N after block N of its tower, hook_decoder_resid.N of its decoder."""
+    keep: list[str] | None = None
+    """With --hook: a kind of positions that become rows (repeat it): image (the default), text, special (CLS, BOS, start)."""
+    tokens_per_item: Positive | None = None
+    """With --hook: so many positions of each picture, drawn at random (sae-for-vlm takes 2); default all."""
+    seed: Count = 0
+    """With --tokens-per-item: draws the positions."""
+    captions: Literal["corpus", "written"] = "corpus"
+    """With --hook: a captioner reads the corpus' captions, or those that it writes itself, greedily."""
 
 
 class ArrayOptions(Options):
@@ -54,3 +66,22 @@ class ArrayOptions(Options):
     """Array of fused embeddings, if you have no others."""
     table: File
     """CSV, TSV, JSONL or Parquet with id and, if known, source, split, group, text and labels: row i describes vector i."""
+
+
+def check_token_options(options: EmbedOptions) -> None:
+    """Refuse what has no meaning with or without `--hook`.
+
+    Raises:
+        ConfigError: which, and why.
+    """
+    given = {name for name, field in EmbedOptions.model_fields.items() if getattr(options, name) != field.default}
+    if options.hook is None:
+        if of_tokens := given & {"keep", "tokens_per_item", "seed", "captions"}:
+            raise ConfigError(f"embed.{min(of_tokens)} is of token rows; give --hook too, such as hook_image_resid.22")
+        return
+    if options.fusion == "memeclip":
+        raise ConfigError("embed.fusion memeclip has one vector a meme; with --hook leave it out")
+    if wrong := given & {"weights", "heads", "task", "resize", "ocr"}:
+        raise ConfigError(f"embed.{min(wrong)} is not read with --hook; leave it out")
+    if unknown := set(options.keep or ()) - {"image", "text", "special"}:
+        raise ConfigError(f"embed.keep is {min(unknown)!r}; give image, text or special")

@@ -8,16 +8,19 @@ from sae_lens_meme.train.data import TrainingData, open_data
 from sae_lens_meme.train.runner import MemeMultiSAETrainingRunner, MemeSAETrainingRunner
 from sae_lens_meme.train.sae import MemeTopKTrainingSAE, MemeTopKTrainingSAEConfig
 from sae_lens_meme.train.step import load_sae, train
+from sae_lens_meme.train.stream import TokenSAETrainingRunner, train_on_positions
 
 __all__ = [
     "MemeMultiSAETrainingRunner",
     "MemeSAETrainingRunner",
     "MemeTopKTrainingSAE",
     "MemeTopKTrainingSAEConfig",
+    "TokenSAETrainingRunner",
     "TrainConfig",
     "TrainingData",
     "load_sae",
     "load_train_config",
     "open_data",
     "train",
+    "train_on_positions",
 ]

@@ -13,7 +13,7 @@ import warnings
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Annotated, Any, get_type_hints
+from typing import Annotated, Any, Literal, get_type_hints
 
 from pydantic import Field
 from sae_lens import LanguageModelSAERunnerConfig, LoggingConfig, TrainingSAE
@@ -86,12 +86,15 @@ class Recipe(Options):
     shuffle_buffer: Positive | None = None
     """For embeddings larger than memory: so many rows are mixed at a time, of blocks of the disk in an order of seed and
     epoch; default all rows at once, which reads the whole disk at random."""
+    keep: list[Literal["text", "image", "special"]] | None = None
+    """Train on all positions of these kinds as the model makes them (train --corpus, HookedVLM), without epochs."""
     hook_names: dict[str, str] | None = None
     """Names of SAEs and their hooks, to train one a hook in one run with SAELens' MultiSAETrainingRunner."""
 
     def recorded(self) -> dict[str, Any]:
-        """What the result depends on."""
-        return self.model_dump(exclude={"shuffle_buffer"} if self.shuffle_buffer is None else None)
+        """What the result depends on; later options only where they are given, so that earlier results are found again."""
+        later = {"shuffle_buffer", "keep"}
+        return self.model_dump(exclude={name for name in later if getattr(self, name) is None})
 
 
 @dataclass(frozen=True)
@@ -116,13 +119,14 @@ class TrainConfig:
     def seed(self) -> int:
         return int(self.section.get("seed", LanguageModelSAERunnerConfig.seed))
 
-    def resolve(self, d_in: int, n_rows: int, hook: str | None = None) -> dict[str, Any]:
+    def resolve(self, d_in: int, n_rows: int, hook: str | None = None, positions: int | None = None) -> dict[str, Any]:
         """A complete dictionary for `LanguageModelSAERunnerConfig.from_dict`.
 
         Args:
             d_in: width of the activations.
             n_rows: number of training rows.
             hook: the hook of this SAE in multi-hook training.
+            positions: those of a row, where SAELens' store makes the activations.
 
         Raises:
             ConfigError: the config contradicts the activations, or itself.
@@ -131,6 +135,9 @@ class TrainConfig:
             copy.deepcopy(RUNNER_DEFAULTS | dict(self.section)) | FORCED | ({"hook_name": hook} if hook else {})
         )
         batch = runner["train_batch_size_tokens"]
+        if positions is not None:
+            runner |= {"context_size": positions, "exclude_special_tokens": [0]}
+            runner.setdefault("n_batches_in_buffer", max(20, math.ceil(2 * batch / positions)))
         if not 0 < batch <= n_rows:
             raise ConfigError(
                 f"train_batch_size_tokens is {batch}, it must lie between 1 and the {n_rows:,} training rows"
@@ -144,9 +151,11 @@ class TrainConfig:
         runner["logger"] = {"log_to_wandb": False} | dict(runner.get("logger") or {})
         return runner
 
-    def runner_config(self, d_in: int, n_rows: int, hook: str | None = None) -> LanguageModelSAERunnerConfig[Any]:
-        """SAELens' own config object."""
-        resolved = self.resolve(d_in, n_rows, hook)
+    def runner_config(
+        self, d_in: int, n_rows: int, hook: str | None = None, positions: int | None = None
+    ) -> LanguageModelSAERunnerConfig[Any]:
+        """SAELens' own config object; arguments as for `resolve`."""
+        resolved = self.resolve(d_in, n_rows, hook, positions)
         with quiet(False), refused_by_saelens():
             return LanguageModelSAERunnerConfig.from_dict(resolved)
 

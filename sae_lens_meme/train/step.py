@@ -20,7 +20,8 @@ from tqdm.auto import tqdm
 
 from sae_lens_meme.embed.options import HEADS
 from sae_lens_meme.embeddings import Embeddings
-from sae_lens_meme.errors import DataError
+from sae_lens_meme.errors import ConfigError, DataError
+from sae_lens_meme.hooks import HookedVLM
 from sae_lens_meme.provenance import weights_fingerprint
 from sae_lens_meme.storage import StepFolder, to_json, write_text
 from sae_lens_meme.train.abstopk import abstopk_loader
@@ -30,6 +31,7 @@ from sae_lens_meme.train.given import given_sha256, load_given
 from sae_lens_meme.train.monitor import ReconstructionQuality, Trainers, reconstruction
 from sae_lens_meme.train.runner import MemeMultiSAETrainingRunner, MemeSAETrainingRunner, multi_config
 from sae_lens_meme.train.saelens import sort_config
+from sae_lens_meme.train.stream import train_on_positions
 
 LOG, CHECKPOINTS = "training_log.jsonl", "checkpoints"
 GIVEN = "begun_with"
@@ -57,7 +59,8 @@ def train(
         config: see `load_train_config`.
         out: the result folder; None keeps nothing but the SAE that comes back.
         embeddings: rows, splits and activations; or only rows and splits where `model` is given.
-        model: a HookedMemeCLIP with its memes attached, to train on live activations.
+        model: a HookedMemeCLIP with its memes attached, to train on live activations; or a HookedVLM, whose positions of
+            the kinds in `keep` are streamed through SAELens' own runner.
         shuffled: train the control on rows whose dimensions are permuted independently.
 
     Returns:
@@ -72,11 +75,18 @@ def train(
             return train(config, out=Path(made) / "sae", embeddings=embeddings, **kept)
     if not isinstance(config, TrainConfig):
         config = load_train_config(config, overrides)
+    if isinstance(model, HookedVLM):
+        section = _model(str(model.model_name), HookedVLM.__name__) | dict(config.section)
+        return train_on_positions(
+            TrainConfig(section, config.recipe), model, out, overwrite=overwrite, progress=progress
+        )
+    if config.recipe.keep is not None:
+        raise ConfigError("train.keep is of a HookedVLM that runs while it trains; give --corpus, or leave it out")
     if not isinstance(embeddings, Embeddings):
         embeddings = Embeddings.load(embeddings)
     chunk = config.section.get("store_batch_size_prompts", 64)
     data = open_data(embeddings, list(config.hooks.values()), model=model, chunk=chunk)
-    section = _model(embeddings) | dict(config.section)
+    section = _model_of(embeddings) | dict(config.section)
     config = TrainConfig(section, config.recipe)
     with StepFolder(out, "train", _fingerprint(config, data, model, shuffled), overwrite=overwrite) as folder:
         if not folder.complete:
@@ -238,13 +248,19 @@ def _fingerprint(config: TrainConfig, data: TrainingData, model: Any, shuffled: 
     }
 
 
-def _model(embeddings: Embeddings) -> dict[str, Any]:
-    """What SAELens' `load_model` needs to load the model again, without a local path, which would tell of this machine."""
-    name = str(embeddings.facts.get("model", "unknown"))
-    name = Path(name).name if Path(name).is_absolute() else name
-    if embeddings.facts.get("fusion") != "memeclip":
-        return {"model_name": name}
-    return {"model_name": name, "model_from_pretrained_kwargs": {"fusion": "memeclip", "heads": HEADS}}
+def _model_of(embeddings: Embeddings) -> dict[str, Any]:
+    """What SAELens' `load_model` needs to load the model again."""
+    facts = embeddings.facts
+    found = _model(str(facts.get("model", "unknown")), facts.get("model_class_name"))
+    if facts.get("fusion") == "memeclip":
+        found["model_from_pretrained_kwargs"] = {"fusion": "memeclip", "heads": HEADS}
+    return found
+
+
+def _model(name: str, class_name: str | None = None) -> dict[str, Any]:
+    """Without a local path, which would tell of this machine."""
+    known = {"model_class_name": class_name} if class_name else {}
+    return {"model_name": Path(name).name if Path(name).is_absolute() else name, **known}
 
 
 def _copy(source: Path, target: Path) -> None:

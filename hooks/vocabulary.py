@@ -1,0 +1,92 @@
+"""Which ids of a model's texts are no words, and what its inputs therefore are at each position."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from sae_lens_meme.errors import DataError
+from sae_lens_meme.hooks.positions import SPECIAL, Tags, tags_of_ids, with_pictures_before
+
+_SPECIAL = (
+    *("bos_token_id", "eos_token_id", "pad_token_id", "decoder_start_token_id", "sep_token_id", "cls_token_id"),
+    *("boi_token_id", "eoi_token_id", "vision_start_token_id", "vision_end_token_id"),
+)
+
+
+class Vocabulary(NamedTuple):
+    """Ids that a model's configuration and its tokenizer name. Start, end and padding may be one id."""
+
+    image: int | None
+    """The placeholder of a picture's positions; None in a captioner and in a tower."""
+    special: frozenset[int]
+    start: int
+    end: int
+    pad: int
+
+    @classmethod
+    def of(cls, model: Any, tokenizer: Any = None) -> Vocabulary:
+        config = model.config
+        image = next((i for i in (_named(config, "image_token_id"), _named(config, "image_token_index")) if i), None)
+        holders = (getattr(model, "generation_config", None), config, config.get_text_config(decoder=True))
+        special = {i for holder in holders for key in _SPECIAL for i in _ids(holder, key)}
+        special |= set(getattr(tokenizer, "all_special_ids", ())) - {getattr(tokenizer, "unk_token_id", None)}
+
+        def first(*keys: str) -> int:
+            return next((i for key in keys for holder in holders for i in _ids(holder, key)), 0)
+
+        ends = first("decoder_start_token_id", "bos_token_id"), first("eos_token_id", "sep_token_id")
+        return cls(image, frozenset(special - {image}), *ends, first("pad_token_id", "eos_token_id"))
+
+
+def ids_of(model: Any, inputs: dict[str, Any]) -> tuple[Tensor | None, Tensor | None]:
+    """The ids of the text and where they are no padding."""
+    before = "decoder_" if model.config.is_encoder_decoder else ""
+    return inputs.get(f"{before}input_ids"), inputs.get(f"{before}attention_mask")
+
+
+def text_tags(model: Any, vocabulary: Vocabulary, inputs: dict[str, Any], start: bool = False) -> Tags:
+    """The tags of the positions of the text side.
+
+    Args:
+        start: of the prompt that `generate` begins with, which may be the start token alone.
+
+    Raises:
+        DataError: there is no text.
+    """
+    ids, mask = ids_of(model, inputs)
+    if (tags := inputs.get("tags")) is not None and ids is not None:
+        return tags
+    pixels = inputs.get("pixel_values")
+    if ids is not None:
+        tags = tags_of_ids(ids, mask, vocabulary.image, vocabulary.special)
+    elif start and pixels is not None:
+        tags = torch.full((len(pixels), 1), SPECIAL, dtype=torch.uint8, device=pixels.device)
+    else:
+        raise DataError(f"the inputs are {', '.join(inputs)} and no text; give one, or call generate")
+    if model.config.model_type == "git" and (patches := patches_of(model, pixels)) is not None:
+        tags = with_pictures_before(tags, 1, patches)
+    return tags
+
+
+def patches_of(model: Any, pixels: Tensor | None) -> int | None:
+    """Patches of each picture, where the tower cuts pictures of one size."""
+    if pixels is None or pixels.ndim < 4:
+        return None
+    config = model.config
+    for part in (config, getattr(config, "vision_config", None), getattr(config, "encoder", None)):
+        if (size := getattr(part, "patch_size", None)) is not None:
+            height, width = (size, size) if isinstance(size, int) else size
+            return (pixels.shape[-2] // height) * (pixels.shape[-1] // width)
+    return None
+
+
+def _named(holder: Any, key: str) -> Any:
+    return getattr(holder, key, None)
+
+
+def _ids(holder: Any, key: str) -> list[int]:
+    found = _named(holder, key)
+    return [i for i in (found if isinstance(found, (list, tuple)) else [found]) if i is not None]

@@ -1,0 +1,79 @@
+"""How far answers follow a latent: the words against its pictures, against chance, and how many words change."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+
+from sae_lens_meme.metrics.bootstrap import bootstrap_weights, percentile_interval
+
+Encoder = Callable[[Sequence[Any]], Float[np.ndarray, "n d"]]
+NO_SCORER = "no scorer was given"
+NO_WORDS = "no answer has a word"
+
+
+def unit(x: Float[np.ndarray, "n d"]) -> Float[np.ndarray, "n d"]:
+    return x / np.linalg.norm(x, axis=-1, keepdims=True)
+
+
+def picture_means(images: Float[np.ndarray, "n d"], tops: Sequence[np.ndarray]) -> Float[np.ndarray, "latents d"]:
+    """The direction of the mean un-normalised embedding of each latent's pictures, as sae-for-vlm has it."""
+    return unit(np.stack([images[top[top >= 0]].mean(axis=0) for top in tops]))
+
+
+def word_scores(
+    words: Sequence[str | None], encode_text: Encoder, means: Float[np.ndarray, "latents d"]
+) -> Float[np.ndarray, "n latents"]:
+    """Cosine of each picture's word with the pictures of each latent; NaN where there is no word."""
+    found = np.full((len(words), len(means)), np.nan)
+    distinct = sorted({word for word in words if word is not None})
+    if distinct:
+        cosines = dict(zip(distinct, unit(encode_text(distinct)) @ means.T, strict=True))
+        for row, word in enumerate(words):
+            if word is not None:
+                found[row] = cosines[word]
+    return found
+
+
+def arm_numbers(
+    words: Sequence[str | None],
+    plain: Sequence[str | None],
+    cosines: Float[np.ndarray, "n latents"] | None,
+    replicates: int,
+    seed: int,
+) -> dict[str, Any]:
+    """Numbers of one arm over the pictures, each with its 95 % interval; the first latent of `cosines` is the steered one.
+
+    The score is a mean over pictures with a word, chance that of the same words with the pictures of other latents.
+    """
+    weights = np.array(list(bootstrap_weights(np.zeros(len(words), np.int64), replicates, seed)), dtype=float)
+    changed = np.array([one != other for one, other in zip(words, plain, strict=True)], dtype=float)
+    found = {"n": len(words), "n_without_word": sum(word is None for word in words)}
+    found |= _mean("changed", changed, weights)
+    if cosines is None:
+        return found | {"score": None, "chance": None, "over_chance": None, "reason": NO_SCORER}
+    if np.isnan(cosines).all():
+        return found | {"score": None, "chance": None, "over_chance": None, "reason": NO_WORDS}
+    found |= _mean("score", cosines[:, 0], weights)
+    if cosines.shape[1] < 2:
+        return found | {
+            "chance": None,
+            "over_chance": None,
+            "reason": "no other latent fires on the reference pictures",
+        }
+    chance = cosines[:, 1:].mean(axis=1)
+    return found | _mean("chance", chance, weights) | _mean("over_chance", cosines[:, 0] - chance, weights)
+
+
+def _mean(name: str, x: Float[np.ndarray, " n"], weights: Float[np.ndarray, "replicates n"]) -> dict[str, Any]:
+    """The mean over pictures that have a value, and its interval."""
+    known = ~np.isnan(x)
+    totals = weights[:, known].sum(axis=1)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        replicates = weights[:, known] @ x[known] / totals
+    low, high = percentile_interval(replicates) if len(replicates) else (np.nan, np.nan)
+    numbers = {name: float(x[known].mean()), f"{name}_low": low, f"{name}_high": high}
+    return {key: float(value) if np.isfinite(value) else None for key, value in numbers.items()}

@@ -1,0 +1,127 @@
+"""The `steer` command: `answers.parquet`, `scores.json` and a figure in a folder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+
+from sae_lens_meme.device import pick_device
+from sae_lens_meme.errors import DataError
+from sae_lens_meme.evaluators.run import load_sae, sae_weights
+from sae_lens_meme.hooks import HookedVLM
+from sae_lens_meme.hooks.base import state_sha256
+from sae_lens_meme.images import open_image
+from sae_lens_meme.steer.figure import FORMATS, draw_steering
+from sae_lens_meme.steer.options import SteerOptions
+from sae_lens_meme.steer.run import Scorer, halves, steer_pictures
+from sae_lens_meme.storage import StepFolder, read_json, sha256_file, sha256_json, to_json, write_text
+
+ANSWERS, SCORES, FIGURE = "answers.parquet", "scores.json", "steering"
+_SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".webp")
+
+
+def steer(
+    sae: str | Path,
+    out: str | Path,
+    options: SteerOptions | None = None,
+    *,
+    hook: str | None = None,
+    overwrite: bool = False,
+    progress: bool = True,
+    **given: Any,
+) -> dict[str, Any]:
+    """Set latents of an SAE inside a chat model or captioner, and compare what it says with all controls.
+
+    Args:
+        sae: an SAE folder.
+        out: the result folder.
+        options: see `SteerOptions`; or give them by keyword.
+        hook: the hook, if the SAE's metadata names none.
+
+    Returns:
+        The content of `scores.json`.
+
+    Raises:
+        MemeError: a folder, the model, a picture or an option is wrong; the message says which.
+    """
+    options = SteerOptions.of(options, given)
+    files = _files(options.pictures)
+    shown = _files(options.references) if options.references is not None else {}
+    dictionary, device = load_sae(sae, hook), pick_device(options.device)
+    dtype = options.dtype if options.dtype != "auto" else "bfloat16" if device.startswith("cuda") else "float32"
+    model = HookedVLM.from_pretrained(options.model, dtype=getattr(torch, dtype)).to(device)
+    dictionary.to(device)
+    fingerprint = {
+        "sae": sae_weights(sae),
+        "model": [options.model, state_sha256(model.hf)],
+        "pictures": sha256_json([{k: sha256_file(v) for k, v in part.items()} for part in (files, shown)]),
+        "options": options.model_dump(mode="json", exclude={"model", "pictures", "references", "device"}),
+        "dtype": dtype,
+        "hook": dictionary.cfg.metadata.hook_name,
+    }
+    with StepFolder(out, "steer", fingerprint, overwrite=overwrite) as folder:
+        if not folder.complete:
+            asked, references = (files, shown) if shown else _halved(files, options.seed)
+            scorer = None if options.scorer is None else ClipScorer(options.scorer, device)
+            pictures, others = ({name: open_image(file) for name, file in part.items()} for part in (asked, references))
+            found = steer_pictures(model, dictionary, pictures, others, options, scorer, progress=progress)
+            written = {
+                **{"model": options.model, "hook": dictionary.cfg.metadata.hook_name, "prompt": options.prompt},
+                **{"n_pictures": len(asked), "n_references": len(references), "scorer": options.scorer},
+                **found.to_dict(),
+            }
+            folder.write(ANSWERS, lambda path: found.answers.to_parquet(path, index=False))
+            folder.write(SCORES, lambda path: write_text(path, to_json(written)))
+            _draw(folder, found.answers, found.scores)
+            folder.finish(n_pictures=len(asked), latents=options.latents, verdict=found.verdict)
+    return read_json(Path(out) / SCORES)
+
+
+def _draw(folder: StepFolder, answers: pd.DataFrame, scores: pd.DataFrame) -> None:
+    drawn = folder.path / f".writing-{FIGURE}"  # what a killed run leaves is taken away by the next
+    draw_steering(answers, scores, drawn)
+    for kind in FORMATS:
+        made = drawn.with_suffix(f".{kind}")
+        folder.write(f"{FIGURE}.{kind}", lambda path, made=made: path.write_bytes(made.read_bytes()))
+        made.unlink()
+
+
+def _files(folder: Path) -> dict[str, Path]:
+    if not folder.is_dir():
+        raise DataError(f"{folder}: no such folder; give a folder of pictures")
+    found = {file.name: file for file in sorted(folder.iterdir()) if file.suffix.lower() in _SUFFIXES}
+    if not found:
+        raise DataError(f"{folder}: holds no pictures ({', '.join(_SUFFIXES)})")
+    return found
+
+
+def _halved(files: dict[str, Path], seed: int) -> tuple[dict[str, Path], dict[str, Path]]:
+    if len(files) < 2:
+        raise DataError("one picture cannot be both asked about and a reference; give two or more, or --references")
+    return tuple({name: files[name] for name in part} for part in halves(list(files), seed))  # type: ignore[return-value]
+
+
+class ClipScorer(Scorer):
+    """A CLIP of open_clip by its name."""
+
+    def __init__(self, name: str, device: str = "cpu", batch_size: int = 32):
+        from sae_lens_meme.hooks import HookedMemeCLIP
+
+        self._model = HookedMemeCLIP.from_pretrained(name, device=device)
+        self._batch_size = batch_size
+
+    @torch.no_grad()
+    def images(self, pictures: Any) -> np.ndarray:
+        parts = []
+        for start in range(0, len(pictures), self._batch_size):
+            pixels = torch.stack([self._model.preprocess(x) for x in pictures[start : start + self._batch_size]])
+            parts.append(self._model.encode_image(pixels.to(self._model.device)).float().cpu().numpy())
+        return np.concatenate(parts)
+
+    @torch.no_grad()
+    def texts(self, words: Any) -> np.ndarray:
+        return self._model.encode_text(self._model.tokenize(list(words)).to(self._model.device)).float().cpu().numpy()

@@ -1,0 +1,169 @@
+"""Training on positions as the model makes them: SAELens' runner, its store and its mixing buffer, nothing patched.
+
+For what is too large to keep: all positions of a chat model. There are no epochs, and a killed run begins again.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from sae_lens import SAE, ActivationsStore, LanguageModelSAERunnerConfig, LanguageModelSAETrainingRunner, TrainingSAE
+from sae_lens.constants import RUNNER_CFG_FILENAME, SAE_CFG_FILENAME, SAE_WEIGHTS_FILENAME, SPARSITY_FILENAME
+from sae_lens.evals import EvalConfig, run_evals
+from sae_lens.training.activation_scaler import ActivationScaler
+from sae_lens.training.sae_trainer import SAETrainer
+from safetensors.torch import save_file
+
+from sae_lens_meme.errors import ConfigError, DataError
+from sae_lens_meme.hooks import HookedVLM
+from sae_lens_meme.hooks.names import IMAGE_RESID
+from sae_lens_meme.storage import StepFolder, to_json, write_text
+from sae_lens_meme.train.config import TrainConfig
+from sae_lens_meme.train.given import given_sha256, load_given
+from sae_lens_meme.train.saelens import quiet, refused_by_saelens, seeded, sort_config
+
+MOST_BATCHES = 64
+"""Batches of validation rows that the trained SAE is measured on."""
+
+
+class TokenSAETrainingRunner(LanguageModelSAETrainingRunner):
+    """SAELens' runner on the positions of a model's rows.
+
+    Args:
+        cfg: its own config; `TrainConfig.runner_config(..., positions=N)` makes one.
+        model: with a source attached.
+        keep: the kinds of positions that are trained on: `text`, `image`, `special`.
+        split: the rows that are.
+        override_sae: weights to begin with.
+    """
+
+    trainer: SAETrainer[Any, Any]
+
+    def __init__(
+        self,
+        cfg: LanguageModelSAERunnerConfig[Any],
+        model: HookedVLM,
+        *,
+        keep: str | Collection[str] = ("text", "image"),
+        split: str | None = "train",
+        override_sae: TrainingSAE[Any] | None = None,
+    ):
+        super().__init__(cfg, model.token_dataset(split, keep=keep), model, override_sae)
+
+    def run_trainer_with_interruption_handling(self, trainer: SAETrainer[Any, Any]) -> TrainingSAE[Any]:
+        """As SAELens', which would leave its own handlers of signals behind."""
+        self.trainer = trainer
+        return trainer.fit()
+
+
+def train_on_positions(
+    config: TrainConfig, model: HookedVLM, out: str | Path, *, overwrite: bool = False, progress: bool = True
+) -> SAE[Any]:
+    """Train on the kept positions of the train rows; a finished result is only loaded.
+
+    Args:
+        config: its `keep` names the kinds of positions.
+        model: with its memes attached.
+
+    Raises:
+        ConfigError: an option that needs epochs, or no `keep`.
+        ModelError: the positions of the hook are not those of the rows (a tower inside a chat model).
+    """
+    recipe, hook = config.recipe, config.hooks.get("")
+    if recipe.keep is None or hook is None:
+        raise ConfigError("train: a model with many positions needs keep, such as keep: [text, image], and one hook")
+    for key in ("standardize", "early_stopping_epochs"):
+        if key in recipe.model_fields_set and getattr(recipe, key):
+            raise ConfigError(f"train.{key} needs rows that can be read twice; leave it out, or train on token rows")
+    if hook.startswith(IMAGE_RESID) and model.writes and (images := getattr(model.source, "images", None)) is not None:
+        splits = model.source.splits  # type: ignore[union-attr]
+        model = model.tower().attach_memes(images, None, splits=splits)
+    tokens: Any = model.token_dataset("train", keep=recipe.keep).with_format("numpy")["input_ids"][:]
+    cfg = config.runner_config(model.d(hook), int((tokens > 0).sum()), hook, positions=tokens.shape[1])
+    given = {name: given_sha256(path) for name, path in config.given.items()}
+    fingerprint = {
+        "model": model.fingerprint,
+        "config": cfg.to_dict(),
+        "keep": sorted(recipe.keep),
+        "begun_with": given,
+    }
+    fingerprint["rows"] = tokens.shape
+    with StepFolder(out, "train", fingerprint, overwrite=overwrite) as folder:
+        if not folder.complete:
+            begun = {name: load_given(path, cfg.sae, hook) for name, path in config.given.items()}
+            with seeded(cfg.seed), quiet(progress), refused_by_saelens():
+                runner = TokenSAETrainingRunner(cfg, model, keep=recipe.keep, override_sae=begun.get(""))
+                runner.run()
+            _write(folder, runner, recipe.keep)
+    return SAE.load_from_disk(out)
+
+
+def _write(folder: StepFolder, runner: TokenSAETrainingRunner, keep: Sequence[str]) -> None:
+    made = {**runner.cfg.to_dict(), "sae_lens_meme": {"keep": list(keep)}}
+    folder.write(RUNNER_CFG_FILENAME, lambda path: write_text(path, to_json(made)))
+    beside = folder.path / ".inference"
+    runner.sae.save_inference_model(beside)
+    sort_config(beside)
+    save_file({"sparsity": runner.trainer.log_feature_sparsity}, beside / SPARSITY_FILENAME)
+    for name in (SAE_CFG_FILENAME, SAE_WEIGHTS_FILENAME, SPARSITY_FILENAME):
+        folder.write(name, lambda path, name=name: path.write_bytes((beside / name).read_bytes()))
+        (beside / name).unlink()
+    beside.rmdir()
+    sae = SAE.load_from_disk(folder.path)
+    facts = held_out(sae, runner.model, keep)  # type: ignore[arg-type]
+    steps = {"steps": runner.trainer.n_training_steps, "training_tokens": runner.trainer.n_training_samples}
+    folder.finish(**facts, **steps, d_in=sae.cfg.d_in, d_sae=sae.cfg.d_sae)
+
+
+def held_out(sae: SAE[Any], model: HookedVLM, keep: str | Collection[str], batch: int = 4) -> dict[str, Any]:
+    """SAELens' `run_evals` on the kept positions of validation rows, of test rows where there are none."""
+    for split in ("validation", "test"):
+        try:
+            rows = model.token_dataset(split, keep=keep)
+        except DataError:
+            continue
+        n_batches = min(MOST_BATCHES, math.ceil(len(rows) / batch))
+        batch = min(batch, len(rows) // n_batches)
+        rows = rows.select(range(n_batches * batch))  # of equal size: run_evals would begin again at the first
+        return {"held_out_split": split, **_measured(sae, model, rows, batch, n_batches)}
+    return {"validation_n": 0, "validation_explained_variance": None, "validation_reason": "no validation rows"}
+
+
+@torch.no_grad()
+def _measured(sae: SAE[Any], model: HookedVLM, rows: Any, batch: int, n_batches: int) -> dict[str, Any]:
+    positions = rows.with_format("numpy")["input_ids"][:]
+    store = ActivationsStore.from_sae(
+        *(model, sae, rows),
+        streaming=False,
+        context_size=positions.shape[1],
+        store_batch_size_prompts=batch,
+        device=str(sae.device),
+    )
+    config = EvalConfig(
+        batch_size_prompts=batch,
+        n_eval_reconstruction_batches=n_batches,
+        n_eval_sparsity_variance_batches=n_batches,
+        compute_ce_loss=model.writes,
+        compute_kl=model.writes,
+        compute_sparsity_metrics=True,
+        compute_variance_metrics=True,
+        compute_featurewise_density_statistics=True,
+    )
+    groups, by_latent = run_evals(sae, store, model, ActivationScaler(), config, exclude_special_tokens=[0])
+    found = {key: value for group in groups.values() for key, value in group.items()}
+    words = ("ce_loss_score", "ce_loss_with_sae", "ce_loss_without_sae", "ce_loss_with_ablation", "kl_div_with_sae")
+    return {
+        "validation_n": int((positions > 0).sum()),
+        "validation_explained_variance": _finite(found["explained_variance"]),
+        "validation_l0": found["l0"],
+        "validation_never_fired": sum(density == 0 for density in by_latent["feature_density"]),
+        **{f"validation_{key}": _finite(found[key]) for key in words if key in found},
+    }
+
+
+def _finite(value: float) -> float | None:
+    return value if math.isfinite(value) else None

@@ -1,0 +1,333 @@
+"""Steering: the fast path is the spliced one; every arm is there; in a trained model the effect that must be there is found."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import tiny_vlms
+import torch
+from hooks_models import topk_sae
+from sae_lens import (
+    SAE,
+    GatedSAE,
+    GatedSAEConfig,
+    JumpReLUSAE,
+    JumpReLUSAEConfig,
+    StandardSAE,
+    StandardSAEConfig,
+)
+from sae_lens.saes.sae import SAEMetadata
+from tiny_vlms import COLOURS, colour_pictures, made
+from typer.testing import CliRunner
+
+from sae_lens_meme.errors import ConfigError, DataError, ModelError
+from sae_lens_meme.hooks import HookedVLM
+from sae_lens_meme.steer import Steering, SteerOptions, latent_set, steer, steer_pictures
+
+QUESTION = "what is the colour of this ?"
+
+
+def sae_of(kind: str, d_in: int, hook: str) -> SAE[Any]:
+    if kind == "topk":
+        return topk_sae(d_in, hook)
+    classes: dict[str, Any] = {
+        "standard": (StandardSAE, StandardSAEConfig),
+        "jumprelu": (JumpReLUSAE, JumpReLUSAEConfig),
+        "gated": (GatedSAE, GatedSAEConfig),
+    }
+    make, config = classes[kind]
+    sae = make(config(d_in=d_in, d_sae=32, metadata=SAEMetadata(hook_name=hook)))
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for parameter in sae.parameters():
+            parameter.copy_(0.3 * torch.randn(parameter.shape, generator=generator))
+    return sae
+
+
+class TestFastPath:
+    @pytest.mark.parametrize("kind", ["standard", "jumprelu", "gated", "topk"])
+    @pytest.mark.parametrize("mode", ["set", "add", "scale"])
+    def test_it_gives_what_the_spliced_sae_gives(self, kind: str, mode: Any):
+        model = HookedVLM(*made(tiny_vlms.llava))
+        batch = model.source.take(np.arange(4))  # type: ignore[union-attr]
+        for hook in ("hook_image_resid.0", "hook_decoder_resid.0"):
+            sae = sae_of(kind, model.d(hook), hook)
+            for where in ("all", ["image"]):
+                found = []
+                for fast in (True, False):
+                    with torch.no_grad(), latent_set(model, sae, {3: 2.0, 7: 0.5}, mode=mode, where=where, fast=fast):
+                        found.append(model(batch))
+                scale = max(1.0, float(found[1].abs().max()))
+                torch.testing.assert_close(found[0], found[1], rtol=0, atol=1e-6 * scale)
+                plain = model(batch)
+                assert mode == "scale" or not torch.allclose(found[0], plain, atol=1e-3)
+
+    def test_a_random_direction_goes_as_far_with_the_error_term_and_without(self):
+        hook = "hook_decoder_resid.0"
+        model = HookedVLM(*made(tiny_vlms.llava))
+        batch = model.source.take(np.arange(2))  # type: ignore[union-attr]
+        sae = sae_of("standard", 24, hook)
+        _, cache = model.run_with_cache(batch, names_filter=[hook])
+        x, z = cache[hook], sae.encode(cache[hook])
+        direction = torch.randn(24, generator=torch.Generator().manual_seed(1))
+        far = (2 - z[..., 3:4]) * sae.W_dec[3].norm() * direction / direction.norm()
+        for error_term, base in ((True, x), (False, sae.decode(z))):
+            seen: list[torch.Tensor] = []
+            with torch.no_grad(), latent_set(model, sae, {3: 2.0}, use_error_term=error_term, direction=direction):
+                handle = model.points["hook_decoder_resid.1"].register_forward_pre_hook(
+                    lambda _module, args, seen=seen: seen.append(args[0])
+                )
+                model(batch)
+                handle.remove()
+            torch.testing.assert_close(seen[0], base + far, rtol=1e-4, atol=1e-5)
+
+    def test_without_the_error_term_the_reconstruction_takes_its_place(self):
+        hook = "hook_decoder_resid.0"
+        model = HookedVLM(*made(tiny_vlms.llava))
+        batch = model.source.take(np.arange(2))  # type: ignore[union-attr]
+        sae = sae_of("standard", 24, hook)
+        with torch.no_grad(), latent_set(model, sae, {3: 2.0}, use_error_term=False, pre_zero=True):
+            seen = model(batch)
+        alone = torch.zeros(32)
+        alone[3] = 2
+        by_hand = model.run_with_hooks(batch, fwd_hooks=[(hook, lambda x, hook: sae.decode(alone).expand_as(x))])
+        torch.testing.assert_close(seen, by_hand, rtol=1e-4, atol=1e-5)
+
+    def test_the_model_is_left_as_it_was(self):
+        model = HookedVLM(*made(tiny_vlms.llava))
+        batch = model.source.take(np.arange(2))  # type: ignore[union-attr]
+        plain = model(batch)
+        sae = sae_of("standard", 24, "hook_decoder_resid.0")
+        for fast in (True, False):
+            with pytest.raises(ZeroDivisionError), latent_set(model, sae, {0: 9.0}, fast=fast):
+                raise ZeroDivisionError
+            assert torch.equal(model(batch), plain)
+
+
+class TestWhatCannotReachTheText:
+    """It raises, where a table would show 0."""
+
+    @pytest.mark.parametrize(
+        ("hook", "where", "match"),
+        [
+            ("hook_image_resid.2", "all", "reads block 1 of the tower, so that a later one changes nothing"),
+            ("hook_image_resid.1", ["special"], "reads its patches without CLS"),
+            ("hook_image_resid.0", ["generated"], "has no position of kind"),
+        ],
+    )
+    def test_before_it_runs(self, hook: str, where: Any, match: str):
+        model = HookedVLM(*made(tiny_vlms.llava))
+        with (
+            pytest.raises(ModelError, match=match),
+            latent_set(model, sae_of("standard", 16, hook), {0: 1.0}, where=where),
+        ):
+            pass
+
+    def test_where_no_position_was_of_that_kind(self):
+        model = HookedVLM(*made(tiny_vlms.vit_gpt2))
+        sae = sae_of("standard", 24, "hook_decoder_resid.0")
+        batch = {"pixel_values": model.source.columns["pixel_values"]}  # type: ignore[union-attr]
+        with (
+            pytest.raises(ModelError, match="no position was of kind"),
+            latent_set(model, sae, {0: 1.0}, where=["image"]),
+        ):
+            model.generate(batch, max_new_tokens=2)
+
+    def test_a_tower_writes_nothing(self):
+        model = HookedVLM(*made(tiny_vlms.vit))
+        with pytest.raises(ModelError, match="writes nothing, so that no answer can be steered"):
+            steer_pictures(
+                *(model, sae_of("standard", 16, "hook_image_resid.0"), {"a": None}, {"b": None}),
+                SteerOptions(model="", pictures=Path(), latents=[0]),
+            )
+
+    def test_a_latent_that_there_is_not(self):
+        model = HookedVLM(*made(tiny_vlms.llava))
+        sae = sae_of("standard", 16, "hook_image_resid.0")
+        with pytest.raises(ConfigError, match="give one or more of 0 to 31"), latent_set(model, sae, {32: 1.0}):
+            pass
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A LLaVA of two blocks that has learned to name the colour of a picture, in a folder with its processor."""
+    folder = tmp_path_factory.mktemp("steer")
+    model, _ = made(tiny_vlms.llava)
+    tiny_vlms.save(folder / "model", model=model)
+    processor = HookedVLM.from_pretrained(str(folder / "model")).processor.both
+    pictures, names = colour_pictures(64, seed=1)
+    texts = [f"<image>{QUESTION} {name} </s>" for name in names]
+    batch = processor(images=pictures, text=texts, padding=True, return_tensors="pt")
+    labels = batch["input_ids"].clone()
+    labels[:, :-2] = -100
+    optimizer = torch.optim.Adam(model.parameters(), lr=3e-3)
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        for _ in range(150):
+            chosen = torch.randint(0, 64, (16,))
+            loss = model(**{key: x[chosen] for key, x in batch.items()}, labels=labels[chosen]).loss
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+    assert loss.item() < 0.1
+    model.eval().save_pretrained(folder / "model")
+    (folder / "pictures").mkdir()
+    for row, picture in enumerate(colour_pictures(32, seed=2)[0]):
+        picture.save(folder / "pictures" / f"{row:02}.png")
+    colour_sae(folder).save_model(folder / "sae")
+    return folder
+
+
+def colour_sae(folder: Path, hook: str = "hook_image_resid.1") -> SAE[Any]:
+    """Latent i fires on the i-th colour and adds what its pictures have over all; 28 more are random."""
+    model = HookedVLM.from_pretrained(str(folder / "model")).tower()
+    pictures, names = colour_pictures(32, seed=3)
+    pixels = model.processor.image_processor(images=pictures, return_tensors="pt")["pixel_values"]
+    _, cache = model.run_with_cache({"pixel_values": pixels}, names_filter=[hook])
+    x = cache[hook][:, 1:].mean(1)
+    means = torch.stack([x[[name == colour for name in names]].mean(0) for colour in COLOURS])
+    directions = means - means.mean(0)
+    sae = StandardSAE(StandardSAEConfig(d_in=16, d_sae=32, metadata=SAEMetadata(hook_name=hook)))
+    generator = torch.Generator().manual_seed(0)
+    others = (
+        torch.nn.functional.normalize(torch.randn(28, 16, generator=generator), dim=-1) * directions.norm(dim=-1).mean()
+    )
+    with torch.no_grad():
+        sae.W_dec.copy_(torch.cat([directions, others]))
+        sae.W_enc.copy_((sae.W_dec / sae.W_dec.norm(dim=-1, keepdim=True) ** 2).T)
+        sae.b_enc.fill_(-0.5)
+        sae.b_dec.copy_(means.mean(0))
+    return sae
+
+
+class ColourScorer:
+    """Pictures and words by colour; other words have an axis of their own."""
+
+    def images(self, pictures: Any) -> np.ndarray:
+        shown = np.stack([np.asarray(picture).mean((0, 1)) for picture in pictures])
+        known = np.array(list(COLOURS.values()))
+        return np.eye(5)[np.linalg.norm(shown[:, None] - known, axis=-1).argmin(1)]
+
+    def texts(self, words: Any) -> np.ndarray:
+        return np.eye(5)[[list(COLOURS).index(word) if word in COLOURS else 4 for word in words]]
+
+
+def options(folder: Path, **changes: Any) -> SteerOptions:
+    given = {"latents": [1, 3], "values": [2.0, 0.0], "prompt": QUESTION, "bootstrap": 200, "top": 4}
+    return SteerOptions(model=str(folder / "model"), pictures=folder / "pictures", **{**given, **changes})
+
+
+@pytest.fixture(scope="module")
+def found(trained: Path) -> Steering:
+    model = HookedVLM.from_pretrained(str(trained / "model"))
+    sae: Any = SAE.load_from_disk(trained / "sae")
+    pictures, names = colour_pictures(32, seed=4)
+    shown = {f"{row:02} {name}": picture for row, (picture, name) in enumerate(zip(pictures, names, strict=True))}
+    references = {str(row): picture for row, picture in enumerate(colour_pictures(32, seed=5)[0])}
+    return steer_pictures(model, sae, shown, references, options(trained), ColourScorer(), progress=False)
+
+
+class TestATrainedModel:
+    def test_it_names_colours_and_steered_it_names_the_latents(self, found: Steering):
+        answers = found.answers
+        plain = answers[answers.arm == "plain"]
+        assert (plain.word == plain.picture.str.split().str[1]).mean() > 0.95
+        for latent, colour in ((1, "green"), (3, "white")):
+            mine = answers[(answers.arm == "steered") & (answers.latent == latent) & (answers.strength == 2)]
+            assert (mine.word == colour).mean() > 0.95, mine.word.value_counts()
+
+    def test_every_arm_is_there_at_every_strength(self, found: Steering):
+        once, each = ["plain", "SAE attached, nothing set"], ["steered", "random latent", "random direction"]
+        for latent in (1, 3):
+            mine = found.scores[found.scores.latent == latent]
+            expected = [(arm, None) for arm in once] + [(arm, strength) for strength in (2, 0) for arm in each]
+            rows = zip(mine.arm, mine.strength, strict=True)
+            assert [(arm, None if pd.isna(strength) else strength) for arm, strength in rows] == expected
+            control = mine[mine.arm == "random latent"].control.unique()
+            assert len(control) == 1
+            assert control[0] not in (1, 3)
+            assert abs(found.firing[int(control[0])]["rate"] - found.firing[latent]["rate"]) < 0.25
+
+    def test_scores_tell_the_latent_from_its_controls(self, found: Steering):
+        numbers = found.scores.set_index(["latent", "arm", "strength"])
+        for latent in (1, 3):
+            steered = numbers.loc[(latent, "steered", 2.0)]
+            assert steered.score > 0.95
+            assert 0 <= steered.chance < 0.6
+            assert steered.over_chance == pytest.approx(steered.score - steered.chance)
+            assert steered.over_chance_low <= steered.over_chance <= steered.over_chance_high
+            assert steered.changed == pytest.approx(0.75, abs=0.05), "a quarter had this colour before"
+            for arm in ("random latent", "random direction"):
+                assert numbers.loc[(latent, arm, 2.0)].over_chance_high < steered.over_chance_low
+        attached = found.scores[found.scores.arm == "SAE attached, nothing set"]
+        assert (attached.changed == 0).all(), "with the error term nothing changes"
+        assert all("they follow this latent (1 of 2 strengths)." in sentence for sentence in found.verdict)
+        assert json.loads(json.dumps(found.to_dict(), allow_nan=False))["scores"][0]["arm"] == "plain"
+
+    def test_without_the_error_term_what_the_sae_loses_is_in_an_arm_of_its_own(self, trained: Path):
+        model = HookedVLM.from_pretrained(str(trained / "model"))
+        sae: Any = SAE.load_from_disk(trained / "sae")
+        shown = dict(enumerate(colour_pictures(8, seed=4)[0]))
+        with torch.no_grad():
+            sae.W_enc[:, :] = 0  # it reconstructs nothing but its bias
+            sae.b_enc[5:9] = 1
+        asked = options(trained, error_term=False, latents=[5], values=[0.0])
+        lost: Any = steer_pictures(model, sae, shown, shown, asked, progress=False)
+        scores = lost.scores.set_index("arm")
+        assert scores.loc["SAE attached, nothing set"].changed > 0.5
+        assert scores.loc["steered"].reason == "no scorer was given"
+        assert "so nothing says whether they follow the latent" in lost.verdict[0]
+
+    def test_a_latent_that_fires_nowhere_has_no_pictures_and_no_score(self, trained: Path):
+        model = HookedVLM.from_pretrained(str(trained / "model"))
+        sae: Any = SAE.load_from_disk(trained / "sae")
+        with torch.no_grad():
+            sae.b_enc[9] = -100
+        shown = dict(enumerate(colour_pictures(4, seed=4)[0]))
+        asked = options(trained, latents=[9], values=[1.0])
+        scores = steer_pictures(model, sae, shown, shown, asked, ColourScorer(), progress=False).scores
+        assert scores.score.isna().all()
+        assert set(scores.reason) == {"the latent fires on no reference picture"}
+
+
+def test_one_command_writes_answers_scores_and_a_figure(trained: Path, tmp_path: Path):
+    from sae_lens_meme.cli import build_app
+
+    arguments = ["steer", "--model", trained / "model", "--sae", trained / "sae", "--pictures", trained / "pictures"]
+    arguments += ["--latents", 2, "--value", 4, "--prompt", QUESTION, "--bootstrap", 50, "--out", tmp_path / "out"]
+    ran = CliRunner().invoke(build_app(), list(map(str, arguments)))
+    assert ran.exit_code == 0, ran.output
+    assert "Latent 2 at 4:" in ran.output
+    answers = pd.read_parquet(tmp_path / "out" / "answers.parquet")
+    assert sorted(answers.arm.unique()) == sorted(
+        ["plain", "SAE attached, nothing set", "steered", "random latent", "random direction"]
+    )
+    assert answers.picture.nunique() == 16, "half of the pictures are references"
+    written = json.loads((tmp_path / "out" / "scores.json").read_text())
+    assert written["n_references"] == 16
+    assert {"steering.png", "steering.svg", "_SUCCESS"} <= set(os.listdir(tmp_path / "out"))
+    before = (tmp_path / "out" / "answers.parquet").stat().st_mtime_ns
+    again = CliRunner().invoke(build_app(), list(map(str, arguments)))
+    assert again.exit_code == 0
+    assert (tmp_path / "out" / "answers.parquet").stat().st_mtime_ns == before
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "match"),
+    [
+        ({"latents": [99]}, ConfigError, "99 is none of 0 to 31"),
+        ({"pictures": Path("nowhere")}, DataError, "no such folder"),
+        ({"where": ["image", "wrong"]}, ConfigError, "'wrong' is not a kind of position"),
+        ({"mode": "sett"}, ConfigError, "must be 'set', 'add' or 'scale'"),
+    ],
+)
+def test_a_mistake_is_one_line(trained: Path, tmp_path: Path, change: dict[str, Any], error: Any, match: str):
+    given = {"model": str(trained / "model"), "pictures": trained / "pictures", "latents": [0], "progress": False}
+    with pytest.raises(error, match=match):
+        steer(trained / "sae", tmp_path / "out", **{**given, **change})
