@@ -27,7 +27,7 @@ class EngineOptions(ClusterOptions):
     """Where shards are computed. It changes no byte of a result."""
 
     engine: Kind = "local"
-    """local: this process. ray: workers of a Ray cluster (pip install "sae-lens-meme[ray]"), which see the same folders."""
+    """local: this process. ray: workers of a Ray cluster (the extra ray installs it), which see the same folders."""
 
 
 class Worker(Protocol):
