@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from sae_lens_meme.hooks.fit import train_memeclip_head
     from sae_lens_meme.hooks.memeclip import MemeCLIPHeads, fuse
     from sae_lens_meme.hooks.model import HookedMemeCLIP
-    from sae_lens_meme.hooks.positions import PositionSource, Rows, position_tokens
+    from sae_lens_meme.hooks.positions import PositionRows, PositionSource, position_tokens
     from sae_lens_meme.hooks.sources import EmbeddingSource, MemeSource
     from sae_lens_meme.hooks.towers import Towers, load_local_towers, load_towers
     from sae_lens_meme.hooks.vlm import HookedVLM
@@ -32,8 +32,8 @@ _HOME = {
     "HookedVLM": "vlm",
     "MemeCLIPHeads": "memeclip",
     "MemeSource": "sources",
+    "PositionRows": "positions",
     "PositionSource": "positions",
-    "Rows": "positions",
     "Towers": "towers",
     "fuse": "memeclip",
     "load_local_towers": "towers",
@@ -52,8 +52,8 @@ __all__ = [
     "HookedVLM",
     "MemeCLIPHeads",
     "MemeSource",
+    "PositionRows",
     "PositionSource",
-    "Rows",
     "Towers",
     "find",
     "fuse",

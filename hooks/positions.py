@@ -26,7 +26,7 @@ Tags = UInt8[Tensor, "rows positions"]
 
 @runtime_checkable
 class PositionSource(Protocol):
-    """Rows of pictures and texts as inputs of a model; `take` adds `tags` to them."""
+    """PositionRows of pictures and texts as inputs of a model; `take` adds `tags` to them."""
 
     @property
     def tags(self) -> Tags: ...
@@ -35,7 +35,7 @@ class PositionSource(Protocol):
     def rows(self, split: str) -> Int[np.ndarray, " n"]: ...
 
 
-class Rows:
+class PositionRows:
     """A `PositionSource` of tensors in memory, one entry a row.
 
     Args:
@@ -69,22 +69,24 @@ def rows_of_split(splits: Sequence[str] | None, n: int, split: str) -> Int[np.nd
     return np.arange(n) if splits is None else np.flatnonzero(np.asarray(splits) == split)
 
 
-def pictures(pixel_values: Tensor, n_special: int, n_patches: int, splits: Sequence[str] | None = None) -> Rows:
+def pictures(pixel_values: Tensor, n_special: int, n_patches: int, splits: Sequence[str] | None = None) -> PositionRows:
     """Pictures alone, for a vision tower: the special positions (CLS, registers) come first."""
     tags = torch.full((len(pixel_values), n_special + n_patches), IMAGE)
     tags[:, :n_special] = SPECIAL
-    return Rows({"pixel_values": pixel_values}, tags, splits)
+    return PositionRows({"pixel_values": pixel_values}, tags, splits)
 
 
 def prompts(
     input_ids: Tensor, attention_mask: Tensor, image_token: int | None, special: Collection[int], **columns: Tensor
-) -> Rows:
+) -> PositionRows:
     """Texts in which placeholders stand for pictures, as a processor has expanded them."""
     tags = tags_of_ids(input_ids, attention_mask, image_token, special)
-    return Rows({"input_ids": input_ids, "attention_mask": attention_mask, **columns}, tags)
+    return PositionRows({"input_ids": input_ids, "attention_mask": attention_mask, **columns}, tags)
 
 
-def captions(pixel_values: Float[Tensor, "rows ..."], ids: Sequence[Sequence[int]], start: int, pad: int) -> Rows:
+def captions(
+    pixel_values: Float[Tensor, "rows ..."], ids: Sequence[Sequence[int]], start: int, pad: int
+) -> PositionRows:
     """Captions for a decoder: the start token, the words, the end token.
 
     Masks and tags come from lengths, as start, end and padding may be one id. The start is SPECIAL (an attention sink),
@@ -104,7 +106,7 @@ def captions(pixel_values: Float[Tensor, "rows ..."], ids: Sequence[Sequence[int
         tags[row, :length] = TEXT
         tags[row, [0, length - 1]] = SPECIAL
     columns = {"decoder_input_ids": tokens, "decoder_attention_mask": (tags != PAD).long()}
-    return Rows({"pixel_values": pixel_values, **columns}, tags)
+    return PositionRows({"pixel_values": pixel_values, **columns}, tags)
 
 
 def tags_of_ids(

@@ -40,7 +40,7 @@ def processed(
         DataError: a text is missing, or there are fewer of them than pictures.
     """
     if model.processor is None:
-        raise ModelError(f"{model.model_name}: has no processor; attach rows of tensors, hooks.positions.Rows")
+        raise ModelError(f"{model.model_name}: has no processor; attach rows of tensors, hooks.positions.PositionRows")
     if texts is not None and len(texts) != len(images):
         raise DataError(f"{len(images)} pictures but {len(texts)} texts; give one a picture")
     if not model.writes:

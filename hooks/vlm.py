@@ -28,6 +28,7 @@ from sae_lens_meme.hooks.blocks import (
     text_side,
     width_of,
 )
+from sae_lens_meme.hooks.one_pass import ModelPass
 from sae_lens_meme.hooks.positions import (
     PositionSource,
     Tags,
@@ -35,7 +36,6 @@ from sae_lens_meme.hooks.positions import (
     position_tokens,
     rows_of_tokens,
 )
-from sae_lens_meme.hooks.reading import Reading
 from sae_lens_meme.hooks.sources import require_rows
 from sae_lens_meme.hooks.vocabulary import Vocabulary, ids_of, patches_of, text_tags
 
@@ -72,7 +72,7 @@ class HookedVLM(HookedModel):
         self.declare({hook: Hook(width_of(hook, module), positions=0) for hook, module in self.points.items()})
         self.feature_blocks = feature_blocks(model)
         """Blocks of the tower that the text reads, where only some are (LLaVA)."""
-        self._reading, self._wanted = Reading(), set[str]()
+        self._pass, self._wanted = ModelPass(), set[str]()
         # before transformers' own hooks, which capture what LLaVA reads: a later one would change nothing
         self._handles = [m.register_forward_hook(self._hook(hook), prepend=True) for hook, m in self.points.items()]
         if source is not None:
@@ -152,7 +152,7 @@ class HookedVLM(HookedModel):
             raise ModelError(f"a {type(self.hf).__name__} writes nothing, so it has no logits and no loss")
         inputs = self._inputs(input)
         tags = self.model_tags(inputs) if self.writes else None
-        self._reading = Reading(tags, patches_of(self.hf, inputs.get("pixel_values")))
+        self._pass = ModelPass(tags, patches_of(self.hf, inputs.get("pixel_values")))
         given = {key: value for key, value in inputs.items() if key not in _NOT_INPUTS}
         try:
             with self._token_masks(input, {}):
@@ -160,7 +160,7 @@ class HookedVLM(HookedModel):
         except _Stop:
             return None
         finally:
-            self._reading = Reading()
+            self._pass = ModelPass()
         if return_type is None or tags is None:
             return None
         logits = output.logits
@@ -210,14 +210,14 @@ class HookedVLM(HookedModel):
         config = self.hf.generation_config
         tags = self.model_tags(inputs, start=True)
         cached = bool(options.get("use_cache", config.use_cache is not False))
-        self._reading = Reading(tags, patches_of(self.hf, inputs.get("pixel_values")), cached)
+        self._pass = ModelPass(tags, patches_of(self.hf, inputs.get("pixel_values")), cached)
         if (image := self.vocabulary.image) is not None:  # a placeholder that it writes would ask for a picture
             suppressed = options.get("suppress_tokens", config.suppress_tokens) or []
             options["suppress_tokens"] = sorted({*suppressed, image})
         try:
             return self.hf.generate(**{k: v for k, v in inputs.items() if k not in _NOT_INPUTS}, **options)
         finally:
-            self._reading = Reading()
+            self._pass = ModelPass()
 
     def model_tags(self, inputs: dict[str, Any], start: bool = False) -> Tags:
         """What each position of the text side is; see `vocabulary.text_tags`."""
@@ -225,7 +225,7 @@ class HookedVLM(HookedModel):
 
     def tags_now(self, hook: str, x: Float[Tensor, "... d"]) -> Int[Tensor, "..."]:
         """The tag of every position of what passes a hook at this moment; for hook functions."""
-        return self._reading.tags_at(self._point_of(hook), x)
+        return self._pass.tags_at(self._point_of(hook), x)
 
     def attach_memes(
         self,
@@ -242,7 +242,9 @@ class HookedVLM(HookedModel):
     def attach(self, source: Any) -> Self:
         """Say what position tokens stand for."""
         if not isinstance(source, PositionSource):
-            raise DataError(f"a {type(source).__name__} says not what its positions are; give hooks.positions.Rows")
+            raise DataError(
+                f"a {type(source).__name__} says not what its positions are; give hooks.positions.PositionRows"
+            )
         return super().attach(source)  # type: ignore[arg-type]
 
     def token_dataset(
@@ -283,7 +285,7 @@ class HookedVLM(HookedModel):
             if x.shape[-1] != self.shapes[hook].width:
                 raise AssertionError(f"{hook}: width {x.shape[-1]}, declared {self.shapes[hook].width}")
             new = self.tap(hook, x).to(x)  # an SAE in float32 inside a model in bfloat16
-            self._reading.seen[hook] += x.shape[-2]
+            self._pass.seen[hook] += x.shape[-2]
             if hook in self._wanted:
                 self._wanted.discard(hook)
                 if not self._wanted:

@@ -83,8 +83,10 @@ def record_training_rows(sae: str | Path, embeddings: Embeddings | str | Path) -
 
 
 def train_rows_fingerprint(embeddings: Embeddings) -> str:
-    """A hash of the ids of the train memes, whatever their order and however they were embedded."""
+    """A hash of the ids of the train memes, whatever their order and however they were embedded; of token rows, their memes'."""
     rows = embeddings.rows("train")
+    if "item" in embeddings.dataset.column_names:
+        return sha256_json(sorted(set(embeddings.dataset.select(rows)["item"])))
     identified = "id" in embeddings.dataset.column_names
     return sha256_json(sorted(embeddings.ids[rows].tolist()) if identified else rows.tolist())
 

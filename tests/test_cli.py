@@ -232,7 +232,7 @@ def test_evaluation_json_is_of_its_schema(results: Path):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("run", "nope.yaml"), "nope.yaml: no such file; recipes that come with the package: crowded.yaml, demo.yaml, intervlm.yaml"),
+        (("run", "nope.yaml"), "nope.yaml: no such file; recipes that come with the package: clip-patches.yaml, crowded.yaml"),
         (("run", "demo.yaml", "--out", "o", "trian.sae.k=3"), "unknown key 'trian'; did you mean 'train'?"),
         (("run", "demo.yaml", "--out", "o", "corpus.planted.sede=1"), "corpus.planted: unknown key 'sede'; did you mean 'seed'?"),
         (("run", "demo.yaml", "--out", "o", "evaluate"), "override 'evaluate' is not KEY=VALUE"),
@@ -247,7 +247,7 @@ def test_evaluation_json_is_of_its_schema(results: Path):
         (("train", "demo.yaml", "--embeddings", "E", "--out", "o", "lr=1e-3"), "1.0e-3"),
         (("train", "demo.yaml", "--embeddings", "E", "--out", "o-lr", "lr=-1.0"), "lr is -1.0, it must be above 0"),
         (("train", "demo.yaml", "--embeddings", "E", "--out", "o-scheduler", "lr_scheduler_name=foo"), "Unsupported scheduler: foo"),
-        (("train", ".", "--embeddings", "E", "--out", "o"), ".: is a folder; recipes that come with the package: crowded.yaml, demo.yaml"),
+        (("train", ".", "--embeddings", "E", "--out", "o"), ".: is a folder; recipes that come with the package: clip-patches.yaml, crowded.yaml"),
         (("train", "demo.yaml", "--embeddings", "E", "--out", "V", "--overwrite"), "V: holds the result of 'evaluate', not of 'train'"),
         (("run", "demo.yaml", "--out", "o", "train.sae.k=[1"), "the value is not plain YAML"),
         (("run", "demo.yaml", "--out", "o", "embed=5"), "embed: is int, not a mapping of options"),

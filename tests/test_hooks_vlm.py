@@ -13,7 +13,7 @@ from hooks_models import topk_sae
 from tiny_vlms import EOS, IMAGE_ID, N_PATCHES, made
 
 from sae_lens_meme.errors import DataError, ModelError
-from sae_lens_meme.hooks import HookedVLM, Rows, find
+from sae_lens_meme.hooks import HookedVLM, PositionRows, find
 from sae_lens_meme.hooks.positions import IMAGE, PAD, SPECIAL, TEXT, tagged
 
 
@@ -255,7 +255,7 @@ class TestPositions:
         with pytest.raises(DataError, match="has no positions of kind generated"):
             model.token_dataset(None, keep="generated")
         with pytest.raises(DataError, match="4 rows of tags and 3 of splits"):
-            Rows({}, torch.zeros(4, 2), ["train"] * 3)
+            PositionRows({}, torch.zeros(4, 2), ["train"] * 3)
 
     def test_the_loss_is_of_words_alone(self):
         model = hooked(tiny_vlms.chameleon)

@@ -28,7 +28,7 @@ from typer.testing import CliRunner
 
 from sae_lens_meme.errors import ConfigError, DataError, ModelError
 from sae_lens_meme.hooks import HookedVLM
-from sae_lens_meme.steer import Steering, SteerOptions, latent_set, steer, steer_pictures
+from sae_lens_meme.steer import SteeredAnswers, SteerOptions, latent_set, steer, steer_pictures
 
 QUESTION = "what is the colour of this ?"
 
@@ -224,7 +224,7 @@ def options(folder: Path, **changes: Any) -> SteerOptions:
 
 
 @pytest.fixture(scope="module")
-def found(trained: Path) -> Steering:
+def found(trained: Path) -> SteeredAnswers:
     model = HookedVLM.from_pretrained(str(trained / "model"))
     sae: Any = SAE.load_from_disk(trained / "sae")
     pictures, names = colour_pictures(32, seed=4)
@@ -234,7 +234,7 @@ def found(trained: Path) -> Steering:
 
 
 class TestATrainedModel:
-    def test_it_names_colours_and_steered_it_names_the_latents(self, found: Steering):
+    def test_it_names_colours_and_steered_it_names_the_latents(self, found: SteeredAnswers):
         answers = found.answers
         plain = answers[answers.arm == "plain"]
         assert (plain.word == plain.picture.str.split().str[1]).mean() > 0.95
@@ -242,7 +242,7 @@ class TestATrainedModel:
             mine = answers[(answers.arm == "steered") & (answers.latent == latent) & (answers.strength == 2)]
             assert (mine.word == colour).mean() > 0.95, mine.word.value_counts()
 
-    def test_every_arm_is_there_at_every_strength(self, found: Steering):
+    def test_every_arm_is_there_at_every_strength(self, found: SteeredAnswers):
         once, each = ["plain", "SAE attached, nothing set"], ["steered", "random latent", "random direction"]
         for latent in (1, 3):
             mine = found.scores[found.scores.latent == latent]
@@ -254,7 +254,7 @@ class TestATrainedModel:
             assert control[0] not in (1, 3)
             assert abs(found.firing[int(control[0])]["rate"] - found.firing[latent]["rate"]) < 0.25
 
-    def test_scores_tell_the_latent_from_its_controls(self, found: Steering):
+    def test_scores_tell_the_latent_from_its_controls(self, found: SteeredAnswers):
         numbers = found.scores.set_index(["latent", "arm", "strength"])
         for latent in (1, 3):
             steered = numbers.loc[(latent, "steered", 2.0)]
@@ -283,6 +283,19 @@ class TestATrainedModel:
         assert scores.loc["SAE attached, nothing set"].changed > 0.5
         assert scores.loc["steered"].reason == "no scorer was given"
         assert "so nothing says whether they follow the latent" in lost.verdict[0]
+
+    @pytest.mark.parametrize("maker", [tiny_vlms.vit_gpt2, tiny_vlms.git], ids=lambda maker: maker.__name__)
+    def test_a_captioner_is_asked_nothing_and_its_decoder_is_read_as_it_writes(
+        self, maker: Callable[..., Any], tmp_path: Path
+    ):
+        model = HookedVLM.from_pretrained(tiny_vlms.save(tmp_path, maker))
+        sae = sae_of("standard", 24, "hook_decoder_resid.0")
+        shown = dict(enumerate(colour_pictures(4, seed=4)[0]))
+        asked = SteerOptions(model="", pictures=tmp_path, latents=[3], values=[50.0], where=["generated"])
+        found = steer_pictures(model, sae, shown, shown, asked, progress=False)
+        assert 0 < found.firing[3]["rate"] < 1
+        assert len(found.answers) == 4 * 5
+        assert found.scores.changed.max() > 0
 
     def test_a_latent_that_fires_nowhere_has_no_pictures_and_no_score(self, trained: Path):
         model = HookedVLM.from_pretrained(str(trained / "model"))

@@ -21,19 +21,24 @@ from sae_lens import (
     LanguageModelSAERunnerConfig,
     LanguageModelSAETrainingRunner,
     LoggingConfig,
+    MultiSAETrainingRunner,
     StandardTrainingSAEConfig,
     TopKTrainingSAEConfig,
 )
 from sae_lens.evals import get_eval_everything_config, run_evals
 from sae_lens.training.activation_scaler import ActivationScaler
+from typer.testing import CliRunner
 
+from sae_lens_meme.cli import build_app
 from sae_lens_meme.embed import embed_corpus, token_rows
 from sae_lens_meme.embeddings import Embeddings
 from sae_lens_meme.errors import ConfigError, DataError, ModelError
 from sae_lens_meme.hooks import HookedVLM
 from sae_lens_meme.hooks.positions import tagged
 from sae_lens_meme.pipeline import run, train_step
+from sae_lens_meme.provenance import training_rows_known
 from sae_lens_meme.train import TokenSAETrainingRunner, train
+from sae_lens_meme.train.runner import multi_config
 
 
 def images(n: int, seed: int = 0) -> list[Image.Image]:
@@ -136,9 +141,29 @@ class TestTokenRows:
         assert {"item", "position", "modality"}.isdisjoint(whole.label_names)
         assert len(set(zip(whole.dataset["item"], whole.splits, strict=True))) == 24, "a picture is in two splits"
 
+    def test_one_command_writes_them(self, folders: Path, tmp_path: Path):
+        arguments = ["embed", folders / "corpus", "--model", folders / "vit", "--hook", "hook_image_resid.1"]
+        arguments += [
+            "--keep",
+            "image",
+            "--keep",
+            "special",
+            "--tokens-per-item",
+            4,
+            "--seed",
+            1,
+            "--out",
+            tmp_path / "out",
+        ]
+        ran = CliRunner().invoke(build_app(), list(map(str, arguments)))
+        assert ran.exit_code == 0, ran.output
+        assert "96 tokens, hook_image_resid.1 16" in ran.output
+        assert set(Embeddings.load(tmp_path / "out").dataset["modality"]) == {"image", "special"}
+
     @pytest.mark.parametrize(
         ("options", "error", "match"),
         [
+            ({"hook": "hook_image_resid.1", "model": "ViT-L-14/openai"}, ConfigError, "reads a model of transformers"),
             ({"hook": "hook_image_resid.1", "keep": ["texts"]}, ConfigError, "embed.keep is 'texts'; give image, text"),
             ({"tokens_per_item": 2}, ConfigError, r"embed\.tokens_per_item is of token rows; give --hook"),
             ({"hook": "hook_image_resid.1", "fusion": "memeclip"}, ConfigError, "one vector a meme"),
@@ -212,6 +237,15 @@ def test_saelens_trains_and_evaluates_on_kept_positions_alone(maker: Callable[..
         model(tokens)
     changed = (seen[0] != cache[hook]).any(dim=-1)
     assert changed.eq(tokens > 0).all(), "the SAE is spliced in at other positions than the kept ones"
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_saelens_trains_at_several_hooks_in_one_pass():
+    model = HookedVLM(*tiny_vlms.made(tiny_vlms.llava))
+    hooks = {"early": "hook_decoder_resid.0", "late": "hook_decoder_resid.1"}
+    cfg = multi_config({name: stock_config(model, hook) for name, hook in hooks.items()}, hooks)
+    saes = MultiSAETrainingRunner(cfg, model.token_dataset(None, keep="text"), model).run()
+    assert {name: sae.cfg.metadata.hook_name for name, sae in saes.items()} == hooks
 
 
 @pytest.mark.filterwarnings("ignore")
@@ -323,4 +357,6 @@ def test_a_shipped_recipe_runs_on_a_tiny_model_of_its_class(
     given = [f"corpus.folder={folders / 'given'}", f"embed.model={model}"]
     run(recipe, out=tmp_path / "out", overrides=[*given, *sizes])
     assert (tmp_path / "out" / "report" / "report.html").is_file()
-    assert SAE.load_from_disk(tmp_path / "out" / "sae").cfg.metadata.hook_name == hook
+    sae = SAE.load_from_disk(tmp_path / "out" / "sae")
+    assert sae.cfg.metadata.hook_name == hook
+    assert training_rows_known(sae, Embeddings.load(tmp_path / "out" / "embeddings")) is None

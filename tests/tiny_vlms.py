@@ -7,7 +7,7 @@ from typing import Any
 import torch
 import transformers as hf
 
-from sae_lens_meme.hooks.positions import Rows, captions, pictures, prompts
+from sae_lens_meme.hooks.positions import PositionRows, captions, pictures, prompts
 
 BOS, EOS, IMAGE_ID, BOI, EOI, PAD_ID, VOCABULARY = 1, 2, 40, 41, 42, 0, 64
 VISION = {"hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 3, "num_attention_heads": 2}
@@ -24,7 +24,7 @@ def _pixels(n: int = 4, *shape: int) -> torch.Tensor:
     return torch.randn(n, *(shape or (3, 32, 32)), generator=torch.Generator().manual_seed(0))
 
 
-def _prompt_rows(n_images: int, n: int = 4, **columns: torch.Tensor) -> Rows:
+def _prompt_rows(n_images: int, n: int = 4, **columns: torch.Tensor) -> PositionRows:
     """Begin, the picture, four words; each row with one word fewer than the last, padded on the left."""
     words = torch.randint(3, 39, (n, 5), generator=torch.Generator().manual_seed(1))
     ids = torch.cat([torch.full((n, 1), BOS), torch.full((n, n_images), IMAGE_ID), words], dim=1)
@@ -35,7 +35,7 @@ def _prompt_rows(n_images: int, n: int = 4, **columns: torch.Tensor) -> Rows:
     return prompts(ids, mask, IMAGE_ID, {BOS, EOS, PAD_ID}, **columns)
 
 
-def llava(**changes: Any) -> tuple[Any, Rows]:
+def llava(**changes: Any) -> tuple[Any, PositionRows]:
     config = hf.LlavaConfig(
         vision_config=hf.CLIPVisionConfig(**VISION, **PICTURE),
         text_config=hf.LlamaConfig(**TEXT),
@@ -44,7 +44,7 @@ def llava(**changes: Any) -> tuple[Any, Rows]:
     return hf.LlavaForConditionalGeneration(config), _prompt_rows(N_PATCHES, pixel_values=_pixels())
 
 
-def llava_next() -> tuple[Any, Rows]:
+def llava_next() -> tuple[Any, PositionRows]:
     config = hf.LlavaNextConfig(
         vision_config=hf.CLIPVisionConfig(**VISION, **PICTURE),
         text_config=hf.LlamaConfig(**TEXT),
@@ -59,7 +59,7 @@ def llava_next() -> tuple[Any, Rows]:
     )
 
 
-def onevision() -> tuple[Any, Rows]:
+def onevision() -> tuple[Any, PositionRows]:
     config = hf.LlavaOnevisionConfig(
         vision_config=hf.SiglipVisionConfig(**VISION, **PICTURE, vision_use_head=False),
         text_config=hf.Qwen2Config(**TEXT),
@@ -73,7 +73,7 @@ def onevision() -> tuple[Any, Rows]:
     return hf.LlavaOnevisionForConditionalGeneration(config), rows
 
 
-def paligemma() -> tuple[Any, Rows]:
+def paligemma() -> tuple[Any, PositionRows]:
     text = {**TEXT, "head_dim": 12, "num_key_value_heads": 1}
     config = hf.PaliGemmaConfig(
         vision_config=hf.SiglipVisionConfig(**VISION, **PICTURE, vision_use_head=False),
@@ -87,7 +87,7 @@ def paligemma() -> tuple[Any, Rows]:
     return hf.PaliGemmaForConditionalGeneration(config), rows
 
 
-def qwen2_vl() -> tuple[Any, Rows]:
+def qwen2_vl() -> tuple[Any, PositionRows]:
     config = hf.Qwen2VLConfig(
         vision_config={"depth": 3, "embed_dim": 16, "num_heads": 2, "hidden_size": 24, "patch_size": 8, "mlp_ratio": 2},
         text_config={
@@ -102,7 +102,7 @@ def qwen2_vl() -> tuple[Any, Rows]:
     return hf.Qwen2VLForConditionalGeneration(config), rows
 
 
-def chameleon() -> tuple[Any, Rows]:
+def chameleon() -> tuple[Any, PositionRows]:
     names = {f"IMGIMG{chr(65 + i // 10)}{chr(65 + i % 10)}Z": 44 + i for i in range(16)}  # ids that no text has
     config = hf.ChameleonConfig(
         **TEXT,
@@ -115,7 +115,7 @@ def chameleon() -> tuple[Any, Rows]:
     return hf.ChameleonForConditionalGeneration(config), _prompt_rows(N_PATCHES, pixel_values=_pixels())
 
 
-def janus() -> tuple[Any, Rows]:
+def janus() -> tuple[Any, PositionRows]:
     config = hf.JanusConfig(
         vision_config={**VISION, **PICTURE, "mlp_ratio": 2.0, "projection_dim": 24},
         text_config=hf.LlamaConfig(**TEXT),
@@ -132,7 +132,7 @@ def _captions(n: int = 4) -> list[list[int]]:
     return [[5 + row, 6, 7 + row, *([8] * (row % 2)), EOS] for row in range(n)]
 
 
-def blip() -> tuple[Any, Rows]:
+def blip() -> tuple[Any, PositionRows]:
     config = hf.BlipConfig(
         vision_config={**VISION, **PICTURE},
         text_config={
@@ -146,15 +146,15 @@ def blip() -> tuple[Any, Rows]:
     return hf.BlipForConditionalGeneration(config), _renamed(rows)
 
 
-def git() -> tuple[Any, Rows]:
+def git() -> tuple[Any, PositionRows]:
     from sae_lens_meme.hooks.positions import with_pictures_before
 
     config = hf.GitConfig(vision_config={**VISION, **PICTURE}, **{**TEXT, "num_attention_heads": 2})
     rows = _renamed(captions(_pixels(), _captions(), BOS, PAD_ID))
-    return hf.GitForCausalLM(config), Rows(rows.columns, with_pictures_before(rows.tags, 1, N_PATCHES))
+    return hf.GitForCausalLM(config), PositionRows(rows.columns, with_pictures_before(rows.tags, 1, N_PATCHES))
 
 
-def vit_gpt2() -> tuple[Any, Rows]:
+def vit_gpt2() -> tuple[Any, PositionRows]:
     """Start, end and padding are one id, as in the published model."""
     config = hf.VisionEncoderDecoderConfig.from_encoder_decoder_configs(
         hf.ViTConfig(**VISION, **PICTURE),
@@ -169,36 +169,36 @@ def vit_gpt2() -> tuple[Any, Rows]:
     return model, captions(_pixels(), _captions(), EOS, EOS)
 
 
-def clip() -> tuple[Any, Rows]:
+def clip() -> tuple[Any, PositionRows]:
     text = {key: value for key, value in TEXT.items() if key != "num_key_value_heads"}
     config = hf.CLIPConfig(vision_config={**VISION, **PICTURE}, text_config=text, projection_dim=12)
     rows = _prompt_rows(0, pixel_values=_pixels())
     return hf.CLIPModel(config), rows
 
 
-def siglip() -> tuple[Any, Rows]:
+def siglip() -> tuple[Any, PositionRows]:
     text = {key: value for key, value in TEXT.items() if key != "num_key_value_heads"}
     config = hf.SiglipConfig(vision_config={**VISION, **PICTURE}, text_config={**text, "hidden_size": 16})
     return hf.SiglipModel(config), _prompt_rows(0, pixel_values=_pixels())
 
 
-def clip_tower() -> tuple[Any, Rows]:
+def clip_tower() -> tuple[Any, PositionRows]:
     return hf.CLIPVisionModel(hf.CLIPVisionConfig(**VISION, **PICTURE)), pictures(_pixels(), 1, N_PATCHES)
 
 
-def siglip_tower() -> tuple[Any, Rows]:
+def siglip_tower() -> tuple[Any, PositionRows]:
     return hf.SiglipVisionModel(hf.SiglipVisionConfig(**VISION, **PICTURE)), pictures(_pixels(), 0, N_PATCHES)
 
 
-def dinov2() -> tuple[Any, Rows]:
+def dinov2() -> tuple[Any, PositionRows]:
     return hf.Dinov2Model(hf.Dinov2Config(**VISION, **PICTURE)), pictures(_pixels(), 1, N_PATCHES)
 
 
-def vit() -> tuple[Any, Rows]:
+def vit() -> tuple[Any, PositionRows]:
     return hf.ViTModel(hf.ViTConfig(**VISION, **PICTURE)), pictures(_pixels(), 1, N_PATCHES)
 
 
-def made(maker: Any, seed: int = 0, **changes: Any) -> tuple[Any, Rows]:
+def made(maker: Any, seed: int = 0, **changes: Any) -> tuple[Any, PositionRows]:
     """A model in `eval` mode whose weights are wide enough that a change of one block is seen at the end."""
     with torch.random.fork_rng():
         torch.manual_seed(seed)
@@ -209,9 +209,9 @@ def made(maker: Any, seed: int = 0, **changes: Any) -> tuple[Any, Rows]:
     return model.eval(), rows
 
 
-def _renamed(rows: Rows) -> Rows:
+def _renamed(rows: PositionRows) -> PositionRows:
     """The names of models that are no encoder-decoders."""
-    return Rows({name.removeprefix("decoder_"): x for name, x in rows.columns.items()}, rows.tags)
+    return PositionRows({name.removeprefix("decoder_"): x for name, x in rows.columns.items()}, rows.tags)
 
 
 WRITING = (llava, llava_next, onevision, paligemma, qwen2_vl, chameleon, janus, blip, git, vit_gpt2)

@@ -79,6 +79,10 @@ def check_token_options(options: EmbedOptions) -> None:
         if of_tokens := given & {"keep", "tokens_per_item", "seed", "captions"}:
             raise ConfigError(f"embed.{min(of_tokens)} is of token rows; give --hook too, such as hook_image_resid.22")
         return
+    if options.model == EmbedOptions.model_fields["model"].default:
+        raise ConfigError(
+            "embed.hook reads a model of transformers; give --model, such as openai/clip-vit-large-patch14"
+        )
     if options.fusion == "memeclip":
         raise ConfigError("embed.fusion memeclip has one vector a meme; with --hook leave it out")
     if wrong := given & {"weights", "heads", "task", "resize", "ocr"}:

@@ -8,17 +8,17 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from sae_lens_meme.steer.latents import latent_set
     from sae_lens_meme.steer.options import SteerOptions
-    from sae_lens_meme.steer.run import Steering, steer_pictures
+    from sae_lens_meme.steer.run import SteeredAnswers, steer_pictures
     from sae_lens_meme.steer.step import steer
 
 _HOME = {
     "SteerOptions": "options",
-    "Steering": "run",
+    "SteeredAnswers": "run",
     "latent_set": "latents",
     "steer": "step",
     "steer_pictures": "run",
 }
-__all__ = ["SteerOptions", "Steering", "latent_set", "steer", "steer_pictures"]
+__all__ = ["SteerOptions", "SteeredAnswers", "latent_set", "steer", "steer_pictures"]
 
 
 def __getattr__(name: str) -> Any:

@@ -14,12 +14,15 @@ from torch import Tensor
 
 from sae_lens_meme.errors import ModelError
 from sae_lens_meme.hooks import HookedVLM
-from sae_lens_meme.hooks.names import IMAGE_RESID, PROJECTED
+from sae_lens_meme.hooks.names import DECODER_CROSS, DECODER_RESID
 from sae_lens_meme.hooks.positions import PAD, tagged
 from sae_lens_meme.hooks.processors import prompt_of
 from sae_lens_meme.steer.latents import ALL, Where
 
 Progress = Callable[[int], object]
+CAPTION = 20
+"""New tokens of a caption on which latents are read."""
+_WRITTEN = (DECODER_RESID, DECODER_CROSS)
 
 
 @dataclass(frozen=True)
@@ -59,7 +62,7 @@ class Asker:
 
 
 @dataclass(frozen=True)
-class Firing:
+class LatentFiring:
     """What the latents do on pictures that are not asked about."""
 
     rates: Float[np.ndarray, " d_sae"]
@@ -71,7 +74,7 @@ class Firing:
 
 
 @torch.no_grad()
-def firing(asker: Asker, sae: Any, where: Where = ALL, top: int = 16) -> Firing:
+def firing(asker: Asker, sae: Any, where: Where = ALL, top: int = 16) -> LatentFiring:
     """One pass over the pictures, and no answer; the positions are those of the prompt that would be changed."""
     model, hook = asker.model, str(sae.cfg.metadata.hook_name)
     fired, n, row = torch.zeros(sae.cfg.d_sae), 0, 0
@@ -92,25 +95,29 @@ def firing(asker: Asker, sae: Any, where: Where = ALL, top: int = 16) -> Firing:
             which = torch.cat([which, torch.full_like(largest, row, dtype=torch.long)]).gather(0, places)
             row += 1
     which[best <= 0] = -1
-    return Firing((fired / max(n, 1)).numpy(), best[0].numpy(), which.numpy(), n)
+    return LatentFiring((fired / max(n, 1)).numpy(), best[0].numpy(), which.numpy(), n)
 
 
 def _seen(model: HookedVLM, hook: str, inputs: dict[str, Any], where: Where) -> tuple[Tensor, Tensor]:
-    """Activations and the positions that count: of the prompt, as nothing is written yet."""
+    """Activations, and the positions that count: a chat model's of the prompt; a captioner's decoder writes them first."""
     found: list[tuple[Tensor, Tensor]] = []
+    prompted = "input_ids" in inputs or not hook.startswith(_WRITTEN)
+    kinds = [] if isinstance(where, Tensor) or where == ALL else list(where)
+    kinds = [kind for kind in kinds if not (prompted and kind == "generated")]
 
     def note(x: Tensor, hook: Any) -> None:
         tags = model.tags_now(hook.name, x)
-        kinds = [] if isinstance(where, Tensor) or where == ALL else [kind for kind in where if kind != "generated"]
         found.append((x, tagged(tags, kinds) if kinds else tags != PAD))
 
-    tower = hook.startswith((IMAGE_RESID, PROJECTED)) and "input_ids" not in inputs and model.writes
     with model.hooks(fwd_hooks=[(hook, note)]):
-        if tower or "input_ids" in inputs:
+        if "input_ids" in inputs:
             model.run_with_cache(inputs, names_filter=[hook], stop_at_layer=0, return_type=None)
-        else:  # a captioner's decoder: it has no text before it writes
-            model.generate(inputs, max_new_tokens=1, do_sample=False, num_beams=1)
-    return found[0]
+        else:
+            model.generate(inputs, max_new_tokens=1 if prompted else CAPTION, do_sample=False, num_beams=1)
+    if prompted:
+        return found[0]
+    x, kept = zip(*found, strict=True)
+    return torch.cat(x, dim=1), torch.cat(kept, dim=1)
 
 
 def first_word(answer: str) -> str | None:

@@ -17,7 +17,7 @@ from torch import Tensor
 from sae_lens_meme.errors import ConfigError, ModelError
 from sae_lens_meme.evaluators.latents import normalises_at_run_time
 from sae_lens_meme.hooks import HookedVLM
-from sae_lens_meme.hooks.names import DECODER_RESID, IMAGE_RESID
+from sae_lens_meme.hooks.names import DECODER_CROSS, DECODER_RESID, IMAGE_RESID
 from sae_lens_meme.hooks.positions import tag_numbers, tagged
 
 Where = str | Collection[str] | Tensor
@@ -85,7 +85,7 @@ def require_reach(model: HookedVLM, hook: str, where: Where = ALL) -> None:
     if isinstance(where, Tensor) or where == ALL:
         return
     kinds = set(tag_numbers(where))
-    in_picture = not hook.startswith(DECODER_RESID)
+    in_picture = not hook.startswith((DECODER_RESID, DECODER_CROSS))
     if in_picture and not kinds & set(tag_numbers(["image", "special"])):
         raise ModelError(f"{hook} has no position of kind {where}, so that nothing would change; give image or special")
     drops_cls = getattr(model.hf.config, "vision_feature_select_strategy", None) == "default"

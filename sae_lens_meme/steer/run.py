@@ -15,7 +15,7 @@ from jaxtyping import Float
 from sae_lens_meme.errors import ConfigError, DataError, ModelError
 from sae_lens_meme.hooks import HookedVLM
 from sae_lens_meme.progress import progress_bar
-from sae_lens_meme.steer.asking import Asker, Firing, firing, first_word
+from sae_lens_meme.steer.asking import Asker, LatentFiring, firing, first_word
 from sae_lens_meme.steer.latents import ALL, latent_set, require_reach
 from sae_lens_meme.steer.options import SteerOptions
 from sae_lens_meme.steer.scores import arm_numbers, picture_means, word_scores
@@ -45,7 +45,7 @@ class Arm(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Steering:
+class SteeredAnswers:
     """What `steer_pictures` found."""
 
     answers: pd.DataFrame
@@ -70,7 +70,7 @@ def steer_pictures(
     scorer: Scorer | None = None,
     *,
     progress: bool = True,
-) -> Steering:
+) -> SteeredAnswers:
     """Ask about every picture in every arm.
 
     Args:
@@ -105,10 +105,10 @@ def steer_pictures(
     scores = _scores(said, known, list(references.values()), options, scorer)
     latents = sorted({i for arm in arms for i in (arm.latent, arm.control) if i is not None})
     facts = {i: {"rate": float(known.rates[i]), "largest": float(known.largest[i])} for i in latents}
-    return Steering(answers, scores, facts, verdict_of(scores))
+    return SteeredAnswers(answers, scores, facts, verdict_of(scores))
 
 
-def _arms(options: SteerOptions, known: Firing) -> list[Arm]:
+def _arms(options: SteerOptions, known: LatentFiring) -> list[Arm]:
     rng = np.random.Generator(np.random.PCG64([options.seed, 0]))
     arms = [Arm(PLAIN), Arm(ATTACHED)]
     for latent in options.latents:
@@ -122,14 +122,14 @@ def _arms(options: SteerOptions, known: Firing) -> list[Arm]:
     return arms
 
 
-def _control(latent: int, steered: Sequence[int], known: Firing, rng: np.random.Generator) -> int | None:
+def _control(latent: int, steered: Sequence[int], known: LatentFiring, rng: np.random.Generator) -> int | None:
     """Another latent that fires about as often; None where none fires."""
     others = np.setdiff1d(np.flatnonzero(known.rates > 0), np.array(steered))
     nearest = others[np.argsort(np.abs(known.rates[others] - known.rates[latent]), kind="stable")][:NEAREST]
     return int(rng.choice(nearest)) if len(nearest) else None
 
 
-def _activation(strength: float, latent: int, options: SteerOptions, known: Firing) -> float:
+def _activation(strength: float, latent: int, options: SteerOptions, known: LatentFiring) -> float:
     return strength * float(known.largest[latent]) if options.relative and options.mode != "scale" else strength
 
 
@@ -166,7 +166,7 @@ def _or_na(number: int | None) -> Any:
 
 
 def _scores(
-    said: dict[Arm, list[str]], known: Firing, references: list[Any], options: SteerOptions, scorer: Scorer | None
+    said: dict[Arm, list[str]], known: LatentFiring, references: list[Any], options: SteerOptions, scorer: Scorer | None
 ) -> pd.DataFrame:
     words = {arm: [first_word(text) for text in texts] for arm, texts in said.items()}
     plain = next(found for arm, found in words.items() if arm.name == PLAIN)
@@ -191,7 +191,7 @@ def _scores(
     return pd.DataFrame(rows).astype({"control": "Int64"})
 
 
-def _means(latent: int, images: np.ndarray, known: Firing, options: SteerOptions) -> np.ndarray | None:
+def _means(latent: int, images: np.ndarray, known: LatentFiring, options: SteerOptions) -> np.ndarray | None:
     """The pictures of this latent and of others that fire; None where it fires on none."""
     if known.rates[latent] == 0:
         return None

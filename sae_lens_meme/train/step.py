@@ -77,9 +77,9 @@ def train(
         config = load_train_config(config, overrides)
     if isinstance(model, HookedVLM):
         section = _model(str(model.model_name), HookedVLM.__name__) | dict(config.section)
-        return train_on_positions(
-            TrainConfig(section, config.recipe), model, out, overwrite=overwrite, progress=progress
-        )
+        memes = embeddings if isinstance(embeddings, Embeddings) else None
+        how: Any = {"memes": memes, "overwrite": overwrite, "progress": progress}
+        return train_on_positions(TrainConfig(section, config.recipe), model, out, **how)
     if config.recipe.keep is not None:
         raise ConfigError("train.keep is of a HookedVLM that runs while it trains; give --corpus, or leave it out")
     if not isinstance(embeddings, Embeddings):

@@ -18,9 +18,11 @@ from sae_lens.training.activation_scaler import ActivationScaler
 from sae_lens.training.sae_trainer import SAETrainer
 from safetensors.torch import save_file
 
+from sae_lens_meme.embeddings import Embeddings
 from sae_lens_meme.errors import ConfigError, DataError
 from sae_lens_meme.hooks import HookedVLM
 from sae_lens_meme.hooks.names import IMAGE_RESID
+from sae_lens_meme.provenance import describe_training_rows
 from sae_lens_meme.storage import StepFolder, to_json, write_text
 from sae_lens_meme.train.config import TrainConfig
 from sae_lens_meme.train.given import given_sha256, load_given
@@ -61,13 +63,20 @@ class TokenSAETrainingRunner(LanguageModelSAETrainingRunner):
 
 
 def train_on_positions(
-    config: TrainConfig, model: HookedVLM, out: str | Path, *, overwrite: bool = False, progress: bool = True
+    config: TrainConfig,
+    model: HookedVLM,
+    out: str | Path,
+    *,
+    memes: Embeddings | None = None,
+    overwrite: bool = False,
+    progress: bool = True,
 ) -> SAE[Any]:
     """Train on the kept positions of the train rows; a finished result is only loaded.
 
     Args:
         config: its `keep` names the kinds of positions.
         model: with its memes attached.
+        memes: their ids and splits, by which test memes are known to be new to the SAE.
 
     Raises:
         ConfigError: an option that needs epochs, or no `keep`.
@@ -98,15 +107,20 @@ def train_on_positions(
             with seeded(cfg.seed), quiet(progress), refused_by_saelens():
                 runner = TokenSAETrainingRunner(cfg, model, keep=recipe.keep, override_sae=begun.get(""))
                 runner.run()
-            _write(folder, runner, recipe.keep)
+            _write(folder, runner, recipe.keep, memes)
     return SAE.load_from_disk(out)
 
 
-def _write(folder: StepFolder, runner: TokenSAETrainingRunner, keep: Sequence[str]) -> None:
+def _write(folder: StepFolder, runner: TokenSAETrainingRunner, keep: Sequence[str], memes: Embeddings | None) -> None:
     made = {**runner.cfg.to_dict(), "sae_lens_meme": {"keep": list(keep)}}
     folder.write(RUNNER_CFG_FILENAME, lambda path: write_text(path, to_json(made)))
     beside = folder.path / ".inference"
     runner.sae.save_inference_model(beside)
+    if memes is not None:
+        saved = SAE.load_from_disk(beside)
+        for key, value in describe_training_rows(saved, memes).items():
+            saved.cfg.metadata[key] = value
+        saved.save_model(beside)
     sort_config(beside)
     save_file({"sparsity": runner.trainer.log_feature_sparsity}, beside / SPARSITY_FILENAME)
     for name in (SAE_CFG_FILENAME, SAE_WEIGHTS_FILENAME, SPARSITY_FILENAME):

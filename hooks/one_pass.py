@@ -15,7 +15,7 @@ from sae_lens_meme.hooks.positions import GENERATED, IMAGE, SPECIAL, TEXT, Tags
 
 
 @dataclass
-class Reading:
+class ModelPass:
     """A forward pass, or a generation: its hooks see the prompt first and one position a step after."""
 
     tags: Tags | None = None
