@@ -14,6 +14,8 @@ from sae_lens_meme.errors import DataError
 from sae_lens_meme.storage import open_dataset, read_json, sha256_json, write_text
 
 RUNNER_CFG, SAE_CFG = "runner_cfg.json", "cfg.json"
+IMPORTED = "imported"
+"""In the metadata of an SAE: whose it is, what became of it, and the hash of its file."""
 TRAINED_FURTHER = "trained_further"
 """In the metadata of an SAE: training began with weights whose own training rows are not known."""
 
@@ -96,10 +98,24 @@ def weights_fingerprint(sae: Any) -> str:
 
 
 def recorded_widths(folder: str | Path) -> list[int] | None:
-    """Where the groups of a Matryoshka SAE end, as training wrote it in `runner_cfg.json`; None for any other SAE."""
-    file = Path(folder) / RUNNER_CFG
-    written = read_json(file) if file.is_file() else None
-    trained = written.get("sae") if isinstance(written, dict) else None
-    widths = trained.get("matryoshka_widths") if isinstance(trained, dict) else None
-    known = isinstance(widths, list) and all(isinstance(width, int) for width in widths)
-    return (widths or None) if known else None
+    """Where the groups of a Matryoshka SAE end, as training wrote it in `runner_cfg.json` or `import` in its metadata.
+
+    None for any other SAE.
+    """
+    for name, section in ((RUNNER_CFG, "sae"), (SAE_CFG, "metadata")):
+        file = Path(folder) / name
+        written = read_json(file) if file.is_file() else None
+        said = written.get(section) if isinstance(written, dict) else None
+        widths = said.get("matryoshka_widths") if isinstance(said, dict) else None
+        if isinstance(widths, list) and widths and all(isinstance(width, int) for width in widths):
+            return widths
+    return None
+
+
+def import_notes(sae: Any) -> str | None:
+    """What became of an SAE of another project, as `import` wrote it into its metadata."""
+    imported = sae.cfg.metadata[IMPORTED]
+    notes = imported.get("notes") if isinstance(imported, dict) else None
+    if not isinstance(notes, list) or not notes:
+        return None
+    return f"This SAE is {imported.get('format')}'s, as a stock one: {'; '.join(map(str, notes))}."

@@ -20,6 +20,7 @@ from typer.testing import CliRunner
 from sae_lens_meme import importers, measure
 from sae_lens_meme.cli import build_app
 from sae_lens_meme.errors import ConfigError, DataError, ModelError
+from sae_lens_meme.evaluators.monosemanticity import matryoshka_widths
 from sae_lens_meme.importers import calibrate, converter_of, import_sae
 from sae_lens_meme.importers.table import find
 from sae_lens_meme.storage import read_finished, sha256_file
@@ -57,7 +58,7 @@ def test_the_files_tell_which_format_it_is(tmp_path: Path, name: str):
 def test_groups_of_a_matryoshka_sae_and_a_threshold_that_was_never_set(tmp_path: Path):
     given = dictionary_learning(tmp_path / "a", "MatroyshkaBatchTopKSAE")
     sae = import_sae(given.path, tmp_path / "out")
-    assert sae.cfg.metadata.matryoshka_widths == [10, 30, 60]
+    assert sae.cfg.metadata.matryoshka_widths == matryoshka_widths(tmp_path / "out") == [10, 30, 60]
     assert sae.cfg.metadata.imported["class"] == "MatryoshkaBatchTopKSAE"
     given = dictionary_learning(tmp_path / "b", "never set")
     assert "this is a plain ReLU" in import_sae(given.path, tmp_path / "other").cfg.metadata.imported["notes"][0]
@@ -226,6 +227,8 @@ def test_evaluate_takes_it_with_our_controls(tmp_path: Path, memes: Any, name: s
     assert numbers["held_out/mse"] == pytest.approx(mse, rel=1e-4)
     assert numbers["held_out/l0"] == pytest.approx((latents > 0).sum(1).double().mean().item())
     assert not found.content["skipped"]
+    notes = SAE.load_from_disk(tmp_path / "out").cfg.metadata.imported.get("notes", [])
+    assert any(all(note in line for note in notes) for line in found.content["warnings"])  # what became of it is said
     beside = [set(row["controls"]) for row in found.content["table"]]
     assert {"permuted", "neurons", "random TopK"} in beside
     assert {"mean", "train memes"} in beside

@@ -9,7 +9,7 @@ import numpy as np
 
 from sae_lens_meme.embeddings import Embeddings
 from sae_lens_meme.hooks.names import PLANTED_ENCODERS
-from sae_lens_meme.provenance import training_rows_known
+from sae_lens_meme.provenance import import_notes, training_rows_known
 
 FEW_COPIES = 0.99
 """Fewer groups than this share of the memes are worth a sentence."""
@@ -33,7 +33,8 @@ def cautions(sae: Any, embeddings: Embeddings) -> list[str]:
         ),
         *_of_labels(embeddings),
     ]
-    return found + ([unknown] if (unknown := training_rows_known(sae, embeddings)) else [])
+    of_sae = [import_notes(sae), training_rows_known(sae, embeddings)]
+    return found + [line for line in of_sae if line]
 
 
 def _of_splits(embeddings: Embeddings) -> Iterator[str]:

@@ -13,9 +13,8 @@ from sae_lens.constants import SAE_CFG_FILENAME, SAE_WEIGHTS_FILENAME
 
 from sae_lens_meme.errors import ModelError
 from sae_lens_meme.importers.options import STEP, ImportOptions
-from sae_lens_meme.importers.stock import IMPORTED
 from sae_lens_meme.importers.table import converter_of, find, options_for
-from sae_lens_meme.provenance import weights_fingerprint
+from sae_lens_meme.provenance import IMPORTED, weights_fingerprint
 from sae_lens_meme.storage import StepFolder
 from sae_lens_meme.train.saelens import sort_config
 

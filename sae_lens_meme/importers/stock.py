@@ -12,13 +12,11 @@ from torch import Tensor
 
 from sae_lens_meme.errors import ModelError
 from sae_lens_meme.hooks.names import DECODER_RESID, IMAGE_RESID
+from sae_lens_meme.provenance import IMPORTED
 from sae_lens_meme.storage import sha256_file
 
 Loaded = tuple[dict[str, Any], dict[str, Tensor]]
 """What a converter in the sense of `SAE.load_from_disk(converter=...)` returns."""
-
-IMPORTED = "imported"
-"""In the metadata of an SAE: whose it is, what became of it, and the hash of the file."""
 
 
 def stock(
