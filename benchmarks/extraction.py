@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import tempfile
 from pathlib import Path
+from unittest.mock import patch
 
 import numpy as np
 import torch
@@ -13,8 +14,10 @@ from PIL import Image
 from benchmarks import naive
 from benchmarks.measure import Row, median_time, seconds, timed
 from sae_lens_meme.corpus import build_corpus
-from sae_lens_meme.embed import from_corpus
+from sae_lens_meme.embed import embed_corpus
 from sae_lens_meme.embed.encoder import Encoder, _cast, _workers
+from sae_lens_meme.embed.options import EmbedOptions
+from sae_lens_meme.embeddings import Embeddings
 from sae_lens_meme.hooks import HookedMemeCLIP
 from sae_lens_meme.hooks.names import FUSED, IMAGE_EMBED, TEXT_EMBED
 
@@ -42,11 +45,9 @@ def _memes(model: HookedMemeCLIP, folder: Path, n: int, n_naive: int) -> list[Ro
     out = []
     for dtype, cosine in ((torch.float32, 0.999999), (torch.bfloat16, 0.999)):  # in this order: bf16 casts the weights
         batch = 8 if n > 8 else 4  # larger ones fall out of cache
-        encoder = Encoder(_cast(model, dtype, "cpu"), "cpu", dtype, batch, _workers(None))
+        encoder = Encoder(_cast(model, dtype, "cpu"), "cpu", dtype, batch, _workers(EmbedOptions(), "cpu"))
         target = folder / f"{dtype}"
-        ours_s, embeddings = timed(
-            lambda e=encoder, t=target: from_corpus._embed_towers(folder / "corpus", t, e, False, False)
-        )
+        ours_s, embeddings = timed(lambda e=encoder, t=target: embedded(folder / "corpus", t, e))
         first = [{i: at for at, i in enumerate(embeddings.ids)}[f"memes/{path.name}"] for path, _ in rows[:n_naive]]
         same = " and ".join(
             _require_cosine(hook, embeddings.take(hook, first), alone, cosine)
@@ -63,6 +64,12 @@ def _memes(model: HookedMemeCLIP, folder: Path, n: int, n_naive: int) -> list[Ro
             )
         )
     return out
+
+
+def embedded(corpus: Path, out: Path, encoder: Encoder) -> Embeddings:
+    """The `embed` step with a model that is loaded already."""
+    with patch.object(Encoder, "load", lambda options: encoder):
+        return embed_corpus(corpus, out, batch_size=encoder.batch_size, progress=False)
 
 
 def _captions(model: HookedMemeCLIP, quick: bool) -> list[Row]:

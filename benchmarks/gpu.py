@@ -22,7 +22,7 @@ from unittest.mock import patch
 import torch
 
 Measured = dict[str, Any]
-CHANGE_S = 45
+CHANGE_S = 30
 """Attribution stops after so many seconds and is extrapolated by memes."""
 
 
@@ -117,14 +117,16 @@ def embedding(machine: Machine) -> Iterator[Measured]:
     with tempfile.TemporaryDirectory() as folder:
         corpus = _corpus(Path(folder), 16 if machine.quick else 256)
         rows = load_rows(corpus)
-        rows = concatenate_datasets([rows] * (2 if machine.quick else 24))
+        rows = concatenate_datasets([rows] * (2 if machine.quick else 12))
         for dtype in (torch.bfloat16,) if machine.quick else (torch.bfloat16, torch.float16):
             for batch in (8,) if machine.quick else (64, 256):
                 encoder = _encoder(machine, dtype, batch)
                 shards = [range(0, len(rows))]
                 done, started = 0, 0.0
                 for part in encoder.run(from_corpus._loader(rows, shards, encoder), lambda n: None):
-                    started, done = (started, done + len(next(iter(part.values())))) if started else (time.perf_counter(), 0)
+                    started, done = (
+                        (started, done + len(next(iter(part.values())))) if started else (time.perf_counter(), 0)
+                    )
                 whole = done / (time.perf_counter() - started)  # without the start of the workers
                 pixels, tokens = (p.to(machine.device) for p in next(iter(from_corpus._loader(rows, shards, encoder))))
                 bare = machine.rate(lambda e=encoder, p=pixels, t=tokens: _bare(e, p, t), batch)
@@ -138,18 +140,18 @@ def attribution(machine: Machine) -> Iterator[Measured]:
     """100 latents x 20 memes, each meme another one: every picture with 49 patches taken out, every caption word by word."""
     from sae_lens import SAE, TopKSAE, TopKSAEConfig
 
+    from benchmarks.extraction import embedded
     from sae_lens_meme.attribute.attributor import Attributor, Meme
     from sae_lens_meme.attribute.step import BLOCK
     from sae_lens_meme.corpus import load_rows
     from sae_lens_meme.corpus.opened import Pictures
-    from sae_lens_meme.embed import from_corpus
     from sae_lens_meme.hooks.names import FUSED
 
     wanted = 20 if machine.quick else 2_000
     with tempfile.TemporaryDirectory() as folder:
         corpus = _corpus(Path(folder), 16 if machine.quick else 256)
         encoder = _encoder(machine, torch.bfloat16, 8 if machine.quick else 64)
-        memes = from_corpus._embed_towers(corpus, Path(folder) / "E", encoder, False, False)
+        memes = embedded(corpus, Path(folder) / "E", encoder)
         config = TopKSAEConfig(memes.d_in(FUSED), 64 if machine.quick else 16_384, k=8, device=machine.device)
         sae: SAE[Any] = TopKSAE(config)
         rows = load_rows(corpus)
@@ -176,8 +178,10 @@ def token_rows(machine: Machine) -> Iterator[Measured]:
     )  # fmt: skip
     batch, hook = 2 if machine.quick else 64, f"hook_image_resid.{config.num_hidden_layers - 2}"
     with torch.device(machine.device):
-        tower = CLIPVisionModel(config).eval().to(torch.bfloat16)
-    pixels = torch.randn(batch, 3, config.image_size, config.image_size, device=machine.device, dtype=torch.bfloat16)
+        tower: Any = CLIPVisionModel(config).eval()
+        tower.to(torch.bfloat16)
+    size: Any = config.image_size
+    pixels = torch.randn(batch, 3, size, size, device=machine.device, dtype=torch.bfloat16)
     bare = machine.rate(torch.no_grad()(lambda: tower(pixel_values=pixels)), batch)
     to_host = machine.rate(torch.no_grad()(lambda: tower(pixel_values=pixels)[0].float().cpu()), batch)
     model = HookedVLM(tower)
@@ -224,15 +228,21 @@ def steering(machine: Machine) -> Iterator[Measured]:
 def _llava(machine: Machine) -> Any:
     from transformers import CLIPVisionConfig, LlamaConfig, LlavaConfig, LlavaForConditionalGeneration
 
-    config = LlavaConfig()  # the 7B model's sizes
+    config = LlavaConfig(
+        text_config=LlamaConfig(vocab_size=32_064, max_position_embeddings=4_096)
+    )  # the 7B model's sizes
     if machine.quick:
         vision = CLIPVisionConfig(
-            hidden_size=32, intermediate_size=64, num_hidden_layers=4, num_attention_heads=2, image_size=28, patch_size=14
+            hidden_size=32,
+            intermediate_size=64,
+            num_hidden_layers=4,
+            num_attention_heads=2,
+            image_size=28,
+            patch_size=14,
         )
-        text = LlamaConfig(
-            *(128, 32, 64, 2, 2), num_key_value_heads=2, max_position_embeddings=256, pad_token_id=0
-        )  # fmt: skip
-        config = LlavaConfig(vision, text, image_token_index=99)
+        small: Any = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2}
+        text = LlamaConfig(vocab_size=128, **small)
+        config = LlavaConfig(vision_config=vision, text_config=text, image_token_index=99)
     before = torch.get_default_dtype()
     torch.set_default_dtype(torch.bfloat16)
     try:
@@ -267,12 +277,14 @@ _LOADED: dict[str, Any] = {}
 def _encoder(machine: Machine, dtype: torch.dtype, batch: int) -> Any:
     """One model for all parts: it takes seconds to make."""
     from sae_lens_meme.embed.encoder import Encoder, _workers
+    from sae_lens_meme.embed.options import EmbedOptions
     from sae_lens_meme.hooks import HookedMemeCLIP
 
     name = "demo-encoder" if machine.quick else "ViT-L-14/random"
     if name not in _LOADED:
         _LOADED[name] = HookedMemeCLIP.from_pretrained(name, device=machine.device)
-    return Encoder(_LOADED[name], machine.device, torch.float32 if machine.quick else dtype, batch, _workers(None))
+    dtype, workers = torch.float32 if machine.quick else dtype, _workers(EmbedOptions(), machine.device)
+    return Encoder(_LOADED[name], machine.device, dtype, batch, workers)
 
 
 @torch.inference_mode()

@@ -9,7 +9,7 @@ import triton  # pyright: ignore[reportMissingImports]
 import triton.language as tl  # pyright: ignore[reportMissingImports]
 from torch import Tensor
 
-_COLUMNS = 256
+_COLUMNS: Any = 256
 
 
 def triton_decode(values: Tensor, indices: Tensor, W_dec: Tensor) -> Tensor:
@@ -46,7 +46,7 @@ def _weighted_rows(starts: Tensor, rows: Tensor, weights: Tensor, table: Tensor)
 
 
 @triton.jit
-def _sums(starts, rows, weights, table, out, width, BLOCK: tl.constexpr):  # noqa: N803
+def _sums(starts, rows, weights, table, out, width, BLOCK: tl.constexpr):
     i = tl.program_id(0).to(tl.int64)
     columns = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
     inside = columns < width
@@ -58,7 +58,7 @@ def _sums(starts, rows, weights, table, out, width, BLOCK: tl.constexpr):  # noq
 
 
 @triton.jit
-def _dots(grad, table, latents, out, k, width, BLOCK: tl.constexpr):  # noqa: N803
+def _dots(grad, table, latents, out, k, width, BLOCK: tl.constexpr):
     p = tl.program_id(0).to(tl.int64)
     latent = tl.load(latents + p)
     total = tl.zeros((BLOCK,), tl.float32)

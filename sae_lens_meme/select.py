@@ -23,9 +23,9 @@ from sae_lens_meme.evaluators.cross_modal import (
     token_item_scores,
     token_omega,
 )
-from sae_lens_meme.evaluators.cross_modal.tokens import IMAGE, TEXT
 from sae_lens_meme.evaluators.latents import Latents, encode, hook_of
 from sae_lens_meme.evaluators.run import load_sae, sae_weights
+from sae_lens_meme.hooks.positions import IMAGE, TEXT
 from sae_lens_meme.storage import StepFolder, read_finished
 
 

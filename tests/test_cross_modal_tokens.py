@@ -9,6 +9,7 @@ from itertools import product
 import numpy as np
 import pandas as pd
 import pytest
+import tiny_vlms
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -27,6 +28,7 @@ from sae_lens_meme.evaluators.cross_modal import (
     token_item_scores,
     token_omega,
 )
+from sae_lens_meme.hooks import HookedVLM
 from sae_lens_meme.select import select_memes
 
 TEXT, IMAGE, SPECIAL = 1, 2, 3
@@ -222,6 +224,13 @@ def test_boxes_of_any_resolution_and_the_ends_of_its_rows(size: tuple[int, int],
     area = (boxes[places, 2] - boxes[places, 0]) * (boxes[places, 3] - boxes[places, 1])
     assert area.sum() == pytest.approx(1)  # the tiles cover the picture once
     assert (np.diff(boxes[places, 0]) >= 0).all()  # row by row
+
+
+def test_a_hooked_model_has_a_box_or_a_row_end_for_each_image_token():
+    hf, rows = tiny_vlms.made(tiny_vlms.llava_next)
+    patches, _ = anyres_boxes(HookedVLM(hf), (32, 64), rows.columns["pixel_values"].shape[1])
+    assert len(patches) == int((rows.tags[0] == IMAGE).sum())
+    assert (patches == -1).sum() == 4
 
 
 def test_what_packs_otherwise_is_refused():

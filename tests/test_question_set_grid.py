@@ -7,17 +7,24 @@ from typing import Any
 
 import numpy as np
 import pytest
+import tiny_vlms
+import torch
+from sae_lens import StandardSAE, StandardSAEConfig
 from scipy import sparse
+from transformer_lens.hook_points import HookedRootModule, HookPoint
 
 from sae_lens_meme.errors import ConfigError, DataError
 from sae_lens_meme.evaluators.question_set import (
     answer_changes,
     ask,
-    grid_cells,
+    grid_items,
     grid_shares,
+    hooked_answers,
+    hooked_latents,
     read_questions,
     standard_question_set,
 )
+from sae_lens_meme.hooks import HookedVLM
 
 PROMPTS = read_questions()
 N = 120
@@ -81,16 +88,16 @@ def test_planted_latents_get_their_class(grid: Any):
 
 def test_two_fixed_prompts_are_two_conditions():
     two = ask(model, PICTURES, PROMPTS[:2])
-    cells = grid_cells(two, drawn=("image",))
+    cells, pair = grid_items(two, drawn=("image",))
     classes = standard_question_set(two, drawn=("image",)).table.set_index("latent")["class"]
     differs = ASKED[PROMPTS[0]] ^ ASKED[PROMPTS[1]]
-    assert cells.aa.n_samples == N // 2
+    assert cells.aa.n_samples == len(set(pair.tolist())) == N // 2
     for k in range(6):
         assert classes[k] == "visual"
         if differs[k]:
             assert classes[6 + k] == "textual"
     with pytest.raises(DataError, match="8 prompts; fixed conditions are two"):
-        grid_cells(ask(model, PICTURES, PROMPTS), drawn=("image",))
+        grid_items(ask(model, PICTURES, PROMPTS), drawn=("image",))
 
 
 def test_a_picture_is_in_one_pair_and_prompts_of_an_item_differ():
@@ -99,8 +106,12 @@ def test_a_picture_is_in_one_pair_and_prompts_of_an_item_differ():
         which = np.array([picture["id"] + 1 for picture in pictures], float)
         return np.stack([which, np.full(len(pictures), PROMPTS.index(prompt) + 1.0)], axis=1)
 
-    aa, ab, ba, bb = (part.csr().toarray().astype(int) for part in grid_cells(ask(told, PICTURES, PROMPTS)))
-    assert sorted([*aa[:, 0], *ba[:, 0]]) == list(range(1, N + 1))
+    cells, pair = grid_items(ask(told, PICTURES, PROMPTS))
+    aa, ab, ba, bb = (part.csr().toarray().astype(int) for part in cells)
+    assert sorted({*aa[:, 0]} | {*ba[:, 0]}) == list(range(1, N + 1))
+    assert len({*zip(pair, aa[:, 0], ba[:, 0], strict=True)}) == N // 2
+    for one in range(N // 2):  # a pair sees each prompt once
+        assert sorted([*aa[pair == one, 1], *ab[pair == one, 1]]) == list(range(1, 9))
     assert (ab[:, 0] == aa[:, 0]).all()
     assert (bb[:, 0] == ba[:, 0]).all()
     assert (aa[:, 1] == ba[:, 1]).all()
@@ -160,3 +171,103 @@ def test_wrong_questions_and_grids_are_refused(tmp_path: Any, grid: Any):
         answer_changes(lambda *_: ["a", "b"], PICTURES, PROMPTS, [0])
     with pytest.raises(DataError, match="the grid is 120 x 8, not 3 x 8"):
         answer_changes(answers, PICTURES[:3], PROMPTS, [0], grid=grid)
+
+
+class Reader(HookedRootModule):
+    """A picture token, then the prompt's; the last position holds both and where they differ, of which the first is the answer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.hook_resid = HookPoint()
+        self.setup()
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        picture, prompt = x[:, :1, :6], x[:, 1:, :6]
+        last = torch.cat([picture, prompt, (picture - prompt).abs()], dim=-1)
+        first = torch.cat([picture, torch.zeros_like(picture), torch.zeros_like(picture)], dim=-1)
+        read = self.hook_resid(torch.cat([first, last], dim=1))
+        return read[:, -1, 12]
+
+
+@pytest.fixture(scope="module")
+def reader() -> Any:
+    sae = StandardSAE(StandardSAEConfig(d_in=18, d_sae=18))
+    with torch.no_grad():
+        sae.W_enc.copy_(torch.eye(18))
+        sae.W_dec.copy_(torch.eye(18))
+    sae.cfg.metadata.hook_name = "hook_resid"
+    model = Reader()
+
+    def inputs_of(pictures: Any, prompt: str) -> torch.Tensor:
+        shown = torch.tensor(np.array([picture["shown"] for picture in pictures])).float()
+        return torch.stack([shown, torch.tensor(ASKED[prompt]).float().expand(len(pictures), -1)], dim=1)
+
+    def answer(inputs: torch.Tensor) -> list[str]:
+        return ["yes" if found > 0.5 else "no" for found in model(inputs)]
+
+    return model, sae, inputs_of, answer
+
+
+def test_a_hooked_model_answers_the_question_set(reader: Any):
+    """At the last position latents are visual, textual or both together; at the picture's own the question is not known."""
+    model, sae, inputs_of, answer = reader
+    classes = standard_question_set(ask(hooked_latents(model, sae, inputs_of), PICTURES, PROMPTS)).table.set_index(
+        "latent"
+    )["class"]
+    assert classes.reindex(range(6)).tolist() == ["visual"] * 6
+    assert classes.reindex(range(6, 12)).tolist() == ["textual"] * 6
+    assert classes.reindex(range(12, 18)).tolist() == ["cross-modal"] * 6
+    at_picture = grid_shares(ask(hooked_latents(model, sae, inputs_of, position=0), PICTURES, PROMPTS))
+    np.testing.assert_array_equal(at_picture[1:, :6], 0.0)
+    found = answer_changes(hooked_answers(model, sae, inputs_of, answer), PICTURES, PROMPTS, [0, 12])
+    expected = [np.mean([picture["shown"][0] != ASKED[prompt][0] for picture in PICTURES]) for prompt in PROMPTS]
+    table = found.table
+    assert table[table["latent"] == 12]["changed"].tolist() == pytest.approx(expected)
+    assert found.numbers["latent_0/changed"] == 0  # what is read is made before the hook
+    assert not model.hook_resid.fwd_hooks
+
+
+def test_a_hook_without_rows_of_pictures_is_refused(reader: Any):
+    model, sae, _, _ = reader
+    with pytest.raises(DataError, match=r"hook_resid gives \(1, 2, 18\) for 120 pictures"):
+        hooked_latents(model, sae, lambda *_: torch.zeros(1, 2, 6))(PICTURES, PROMPTS[0])
+
+
+@pytest.mark.parametrize("maker", [tiny_vlms.llava, tiny_vlms.paligemma], ids=lambda maker: maker.__name__)
+def test_a_chat_model_answers_the_question_set(maker: Any):
+    """LLaVA's image positions cannot know the question that follows; PaliGemma attends to it from the picture."""
+    hf, rows = tiny_vlms.made(maker)
+    model, hook = HookedVLM(hf), "hook_decoder_resid.0"
+    generator = torch.Generator().manual_seed(0)
+    pictures = list(torch.randn(12, 3, 32, 32, generator=generator))
+    words = {prompt: torch.randint(3, 39, (6,), generator=generator) for prompt in PROMPTS}
+    before = rows.columns["input_ids"][0, : 1 + tiny_vlms.N_PATCHES]
+
+    def inputs_of(batch: Any, prompt: str) -> dict[str, torch.Tensor]:
+        ids = torch.cat([before, words[prompt]]).expand(len(batch), -1)
+        types = {"token_type_ids": torch.zeros_like(ids)} if "token_type_ids" in rows.columns else {}
+        return {
+            "input_ids": ids,
+            "attention_mask": torch.ones_like(ids),
+            "pixel_values": torch.stack(list(batch)),
+            **types,
+        }
+
+    def answer(inputs: dict[str, torch.Tensor]) -> list[str]:
+        return [str(row.tolist()) for row in model.generate(inputs, max_new_tokens=3, do_sample=False)]
+
+    sae = StandardSAE(StandardSAEConfig(d_in=24, d_sae=40))
+    with torch.no_grad():
+        sae.W_enc.copy_(torch.randn(24, 40, generator=generator))
+        sae.W_dec.copy_(10 * torch.randn(40, 24, generator=generator))
+    sae.cfg.metadata.hook_name = hook
+    last = grid_shares(ask(hooked_latents(model, sae, inputs_of), pictures, PROMPTS))
+    image = grid_shares(ask(hooked_latents(model, sae, inputs_of, position=tiny_vlms.N_PATCHES), pictures, PROMPTS))
+    assert np.nanmax(last[1]) > 0.1
+    if maker is tiny_vlms.llava:
+        assert np.nanmax(image[1:]) < 1e-9
+    else:
+        assert np.nanmax(image[1:]) > 1e-9
+    numbers = answer_changes(hooked_answers(model, sae, inputs_of, answer), pictures, PROMPTS[:2], range(4)).numbers
+    assert numbers["changed_again"] == 0
+    assert max(numbers[f"latent_{f}/changed"] for f in range(4)) > 0

@@ -17,22 +17,29 @@ def parameters(batch: int, d_in: int, d_sae: int, seed: int) -> list[torch.Tenso
     return [torch.randn(shape, generator=draw) for shape in shapes]
 
 
-def dense_step(x, target, W_enc, b_enc, W_dec, b_dec, k: int) -> torch.Tensor:
+def dense_step(arguments: list[torch.Tensor], k: int) -> torch.Tensor:
+    x, target, W_enc, b_enc, W_dec, b_dec = arguments
     out = dense_topk(x, W_enc, b_enc, k) @ W_dec + b_dec
     return (out - target).square().mean()
+
+
+def step(arguments: list[torch.Tensor], k: int) -> tuple[torch.Tensor, ...]:
+    x, target, W_enc, b_enc, W_dec, b_dec = arguments
+    return topk_step(x, target, W_enc, b_enc, W_dec, b_dec, k)
 
 
 def require_equal_steps(arguments: list[torch.Tensor], k: int) -> None:
     """The loss and its gradients, against float64."""
     ours = [a.clone().requires_grad_(i != 1) for i, a in enumerate(arguments)]
     theirs = [a.double().requires_grad_(i != 1) for i, a in enumerate(arguments)]
-    loss = topk_step(*ours, k)[0]
-    expected = dense_step(*theirs, k)
+    loss = step(ours, k)[0]
+    expected = dense_step(theirs, k)
     torch.testing.assert_close(loss.double(), expected, rtol=1e-5, atol=1e-7)
     (3 * loss).backward()
     (3 * expected).backward()
     for i, (mine, other) in enumerate(zip(ours, theirs, strict=True)):
         if i != 1:
+            assert mine.grad is not None
             torch.testing.assert_close(mine.grad.double(), other.grad, rtol=1e-4, atol=1e-5)
 
 
@@ -69,15 +76,17 @@ def test_an_undefined_latent_makes_the_loss_undefined(bad: float):
 
 
 def test_the_same_bytes_with_any_number_of_threads(monkeypatch: pytest.MonkeyPatch):
-    exact = lambda x, W, b: (x.double() @ W.double() + b).float()  # noqa: E731: the library's product may differ
-    monkeypatch.setattr("sae_lens_meme.train.cpu._product", exact)
+    def exact(x: torch.Tensor, W: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+        return (x.double() @ W.double() + b).float()
+
+    monkeypatch.setattr("sae_lens_meme.train.cpu._product", exact)  # the library's may differ in the last bit
     found = []
     threads = torch.get_num_threads()
     try:
         for n in (1, 3):
             torch.set_num_threads(n)
             weights = [a.requires_grad_(i > 1) for i, a in enumerate(parameters(37, 24, 320, 4))]
-            loss, *kept = topk_step(*weights, 5)
+            loss, *kept = step(weights, 5)
             loss.backward()
             found.append([loss.detach(), *kept, *(w.grad for w in weights[2:])])
     finally:

@@ -11,7 +11,7 @@ from sae_lens import __version__ as SAE_LENS
 from torch import Tensor
 
 from sae_lens_meme.errors import ModelError
-from sae_lens_meme.hooks.names import IMAGE_RESID
+from sae_lens_meme.hooks.names import DECODER_RESID, IMAGE_RESID
 from sae_lens_meme.storage import sha256_file
 
 Loaded = tuple[dict[str, Any], dict[str, Tensor]]
@@ -19,7 +19,6 @@ Loaded = tuple[dict[str, Any], dict[str, Tensor]]
 
 IMPORTED = "imported"
 """In the metadata of an SAE: whose it is, what became of it, and the hash of the file."""
-DECODER_RESID = "hook_decoder_resid"
 
 
 def stock(

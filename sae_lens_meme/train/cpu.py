@@ -10,6 +10,7 @@ import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -103,7 +104,7 @@ def _arrays(*tensors: Tensor) -> list[np.ndarray]:
 
 def _in_parts(kernel: Callable[..., None], bounds: Sequence[int], *arguments: Any) -> None:
     """`kernel(start, stop, ...)` for each part, one of them in this thread."""
-    parts = list(zip(bounds, bounds[1:], strict=False))
+    parts = list(pairwise(bounds))
     begun = [_threads(os.getpid()).submit(kernel, *part, *arguments) for part in parts[1:]]
     kernel(*parts[0], *arguments)
     for thread in begun:

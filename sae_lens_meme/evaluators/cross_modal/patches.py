@@ -14,13 +14,12 @@ from scipy import sparse
 
 from sae_lens_meme.errors import ConfigError, DataError, ModelError
 from sae_lens_meme.evaluators.cross_modal.tokens import (
-    IMAGE,
-    TEXT,
     item_places,
     text_latents,
     token_matrix,
     weights_for,
 )
+from sae_lens_meme.hooks.positions import IMAGE, TEXT
 
 Kind = Literal["l0", "l1", "cooccurrence", "omega"]
 KINDS: tuple[Kind, ...] = ("l0", "l1", "cooccurrence", "omega")
@@ -163,7 +162,7 @@ def anyres_boxes(
     The picture is read twice: whole, then in tiles without their padding, where each row ends in a newline token.
 
     Args:
-        model: a transformers model with `pack_image_features`, or one that holds it.
+        model: a transformers model with `pack_image_features`, or one that holds it (`HookedVLM`).
         size: height and width of the picture.
         n_tiles: tiles that the processor makes, the whole picture included; default what the model's pinpoints give.
 
@@ -177,9 +176,10 @@ def anyres_boxes(
     import torch
 
     while not hasattr(model, "pack_image_features"):
-        if not hasattr(model, "model"):
+        inner = getattr(model, "hf", None) or getattr(model, "model", None)
+        if inner is None:
             raise ModelError(f"{type(model).__name__} has no pack_image_features; give a LLaVA-NeXT")
-        model = model.model
+        model = inner
     side = model.config.vision_config.image_size // model.config.vision_config.patch_size
     n_tiles = _n_tiles(model.config, size) if n_tiles is None else n_tiles
     numbers = torch.arange(n_tiles * side * side).reshape(n_tiles, side * side, 1)

@@ -14,9 +14,8 @@ from jaxtyping import Bool, Float, Float64, Int
 from scipy import sparse
 
 from sae_lens_meme.errors import ConfigError, DataError
+from sae_lens_meme.hooks.positions import IMAGE, TEXT
 
-TEXT, IMAGE = 1, 2
-"""Codes of a token's modality, as `hooks.positions` has them."""
 Take = Callable[[Int[np.ndarray, " rows"]], Float[np.ndarray, "rows d"]]
 """Hidden states of these tokens."""
 Sparse = Any

@@ -14,11 +14,12 @@ from sae_lens_meme.evaluators.question_set.evaluator import QuestionSet, cells_o
 from sae_lens_meme.evaluators.question_set.grid import (
     Grid,
     ask,
-    grid_cells,
+    grid_items,
     grid_shares,
     read_questions,
     standard_question_set,
 )
+from sae_lens_meme.evaluators.question_set.hooked import hooked_answers, hooked_latents
 from sae_lens_meme.evaluators.question_set.items import concept_items, fused_items, random_items
 from sae_lens_meme.evaluators.question_set.quantities import table_of
 
@@ -36,8 +37,10 @@ __all__ = [
     "concept_items",
     "effects",
     "fused_items",
-    "grid_cells",
+    "grid_items",
     "grid_shares",
+    "hooked_answers",
+    "hooked_latents",
     "permuted_within_items",
     "random_items",
     "read_questions",

@@ -61,6 +61,7 @@ def effects(
     min_items: int = 10,
     n_bootstrap: int = 200,
     strata: Int[np.ndarray, " items"] | None = None,
+    groups: Int[np.ndarray, " items"] | None = None,
     seed: int = 0,
     block: int = 4096,
 ) -> TwoByTwo:
@@ -75,9 +76,9 @@ def effects(
         drawn: the sides of which A and B are two random draws; the others are two fixed conditions. For a captioner
             under two prompts ("image",); for items that set pictures of a concept against others ("text",).
         min_items: latents that fire in fewer items (in any cell) are left out.
-        n_bootstrap: resamples of the items, which must be independent of each other; 0 gives no intervals, and
-            classes of the shares as they are.
+        n_bootstrap: resamples of the items; 0 gives no intervals, and classes of the shares as they are.
         strata: items are resampled within these.
+        groups: items of one group are drawn together; default items are independent of each other.
         block: latents whose resamples are in memory at once.
 
     Raises:
@@ -89,7 +90,7 @@ def effects(
     total: Any = sum(z[1:], z[0])
     n_active = np.diff(total.indptr)  # activations are not negative: none of these sums cancels to 0
     latents = np.flatnonzero(n_active >= min_items)
-    weights = _weights(np.zeros(n_items, np.int64) if strata is None else strata, n_bootstrap, seed)
+    weights = _weights(np.zeros(n_items, np.int64) if strata is None else strata, n_bootstrap, seed, groups)
     starts = range(0, max(len(latents), 1), block)
     *columns, resampled = zip(*[_block(z, latents[s : s + block], weights, drawn) for s in starts], strict=True)
     means, signed, squares, shares, signed_ends, share_ends, classes = (np.concatenate(c, axis=-1) for c in columns)
@@ -206,9 +207,11 @@ def _count_interval(counts: np.ndarray, resampled: Int[np.ndarray, "4 replicates
     return np.clip(counts + percentile_interval(spread.T), 0, m)
 
 
-def _weights(strata: np.ndarray, replicates: int, seed: int) -> Float64[np.ndarray, "items replicates_1"]:
+def _weights(
+    strata: np.ndarray, replicates: int, seed: int, groups: np.ndarray | None = None
+) -> Float64[np.ndarray, "items replicates_1"]:
     """Ones (the estimate), then how often each item is drawn in each resample."""
-    drawn = bootstrap_weights(strata, replicates, seed)
+    drawn = bootstrap_weights(strata, replicates, seed, groups)
     return np.stack([np.ones(len(strata)), *drawn], axis=1).astype(np.float64)
 
 

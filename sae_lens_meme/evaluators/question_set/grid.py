@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from jaxtyping import Float64
+from jaxtyping import Float64, Int
 from scipy import sparse
 
 from sae_lens_meme.config import QUESTIONS, read_yaml
@@ -27,7 +27,9 @@ LatentsOf = Callable[[Sequence[Any], str], Any]
 """Pictures and a prompt to latents, [pictures, d_sae], dense or sparse."""
 
 N_PICTURES, N_PROMPTS = Quantity("n_pictures", "pictures of the grid"), Quantity("n_prompts", "prompts of the grid")
-N_ITEMS = Quantity("n_items", "pairs of pictures under a pair of prompts each; a picture is in one pair")
+N_ITEMS = Quantity(
+    "n_items", "pairs of pictures under a pair of prompts each; a picture is in one pair, which has a prompt once"
+)
 N_LATENTS = Quantity("n_latents", "latents that fire in enough items: these are classed")
 _TOO_RARE = "no latent fires in enough items"
 COUNTS = {name: Quantity(f"n_{name}", f"latents: {what}", _TOO_RARE) for name, what in CLASS_WHAT.items()}
@@ -112,8 +114,16 @@ def grid_shares(grid: Grid, block: int = 1024) -> Float64[np.ndarray, "3 d_sae"]
     return np.concatenate(found, axis=1)
 
 
-def grid_cells(grid: Grid, seed: int = 0, *, drawn: Collection[str] = TERMS[:2]) -> Cells:
-    """Independent items for `effects`: disjoint pairs of pictures, each under a pair of prompts drawn for it.
+class GridItems(NamedTuple):
+    """Items for `effects`: two pictures under two prompts each."""
+
+    cells: Cells
+    pair: Int[np.ndarray, " items"]
+    """The pair of pictures of each item: items of one pair are no independent evidence."""
+
+
+def grid_items(grid: Grid, seed: int = 0, *, drawn: Collection[str] = TERMS[:2]) -> GridItems:
+    """Disjoint pairs of pictures, each under disjoint pairs of prompts that are drawn for it.
 
     Args:
         drawn: without "text" the two prompts of the grid are two fixed conditions, in their order.
@@ -126,10 +136,13 @@ def grid_cells(grid: Grid, seed: int = 0, *, drawn: Collection[str] = TERMS[:2])
         raise DataError(f"question set: {grid.n_pictures} pictures x {q} prompts; give 4 x 2 or more")
     if "text" not in drawn and q != 2:
         raise DataError(f"question set: {q} prompts; fixed conditions are two")
-    rng = np.random.default_rng(seed)
-    a, b = rng.permutation(grid.n_pictures)[: grid.n_pictures // 2 * 2].reshape(2, -1)
-    first, second = np.array([rng.permutation(q)[:2] for _ in a]).T if "text" in drawn else np.tile([[0], [1]], len(a))
-    return Cells(grid.rows(a, first), grid.rows(a, second), grid.rows(b, first), grid.rows(b, second))
+    rng, n_pairs, each = np.random.default_rng(seed), grid.n_pictures // 2, q // 2
+    a, b = rng.permutation(grid.n_pictures)[: 2 * n_pairs].reshape(2, n_pairs).repeat(each, axis=1)
+    order = np.tile(np.arange(q), (n_pairs, 1))
+    order = rng.permuted(order, axis=1) if "text" in drawn else order
+    first, second = order[:, : 2 * each].reshape(-1, 2).T
+    cells = Cells(grid.rows(a, first), grid.rows(a, second), grid.rows(b, first), grid.rows(b, second))
+    return GridItems(cells, np.arange(n_pairs).repeat(each))
 
 
 def standard_question_set(
@@ -154,15 +167,15 @@ def standard_question_set(
     Raises:
         DataError: the grid is too small.
     """
-    cells = grid_cells(grid, seed, drawn=drawn)
+    cells, pair = grid_items(grid, seed, drawn=drawn)
     of = {"": cells, "permuted": _permuted(cells, seed)}
-    of |= {name: grid_cells(other, seed, drawn=drawn) for name, other in (controls or {}).items()}
+    of |= {name: grid_items(other, seed, drawn=drawn).cells for name, other in (controls or {}).items()}
     found = {
-        name: effects(part, drawn=drawn, min_items=min_items, n_bootstrap=n_bootstrap, seed=seed)
+        name: effects(part, drawn=drawn, min_items=min_items, n_bootstrap=n_bootstrap, groups=pair, seed=seed)
         for name, part in of.items()
     }
     here = found[""]
-    items = f"{here.n_items} pairs of pictures under pairs of {len(grid.prompts)} prompts"
+    items = f"{pair[-1] + 1} pairs of pictures, {here.n_items} items of two of {len(grid.prompts)} prompts"
     section = Section(
         f"Standard Question Set: share of {len(here.latents)} latents that the picture decides, the question, or only both together",
         f"{items}; permuted: nothing tells picture from question; intervals are over pictures, not over prompts",
