@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import tempfile
+from copy import deepcopy
 from pathlib import Path
 from unittest.mock import patch
 
@@ -43,9 +44,11 @@ def _memes(model: HookedMemeCLIP, folder: Path, n: int, n_naive: int) -> list[Ro
     naive_s = each * n / n_naive
     image, text = (np.stack(side) for side in zip(*alone, strict=True))
     out = []
-    for dtype, cosine in ((torch.float32, 0.999999), (torch.bfloat16, 0.999)):  # in this order: bf16 casts the weights
+    cosines = {torch.float32: 0.999999, torch.bfloat16: 0.999, torch.int8: 0.99}
+    models = [model, deepcopy(model), deepcopy(model)]  # bfloat16 and int8 change the weights
+    for (dtype, cosine), own in zip(cosines.items(), models, strict=True):
         batch = 8 if n > 8 else 4  # larger ones fall out of cache
-        encoder = Encoder(_cast(model, dtype, "cpu"), "cpu", dtype, batch, _workers(EmbedOptions(), "cpu"))
+        encoder = Encoder(_cast(own, dtype, "cpu"), "cpu", dtype, batch, _workers(EmbedOptions(), "cpu"))
         target = folder / f"{dtype}"
         ours_s, embeddings = timed(lambda e=encoder, t=target: embedded(folder / "corpus", t, e))
         first = [{i: at for at, i in enumerate(embeddings.ids)}[f"memes/{path.name}"] for path, _ in rows[:n_naive]]

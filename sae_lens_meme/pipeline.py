@@ -166,8 +166,9 @@ def embed_step(section: dict[str, Any], *, corpus: Path | None, out: Path, overw
         else:
             result = embed_corpus(corpus, out, EmbedOptions.from_mapping(section), overwrite=overwrite)
     _print_embeddings(out, result, "memes" if "n_items" not in result.facts else "tokens")
-    if "ocr" in result.facts:
-        console.print(Text(f"  {visible(result.facts['corpus_notes'][-1])}"), soft_wrap=True)
+    told = ("ocr" in result.facts) + ("cosine_to_float32" in result.facts)
+    for note in result.facts["corpus_notes"][-told:] if told else ():
+        console.print(Text(f"  {visible(note)}"), soft_wrap=True)
 
 
 def vectors_step(section: dict[str, Any], *, out: Path, overwrite: bool = False) -> Path:

@@ -6,6 +6,7 @@ import os
 import sys
 from pathlib import Path
 
+os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")  # bytes are compared, and they are a CPU's
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as the command line does, before torch is imported
 if "PYTEST_XDIST_WORKER" in os.environ:  # one worker a core: threads of theirs would wait for each other
     os.environ.setdefault("OMP_NUM_THREADS", "1")

@@ -10,8 +10,11 @@ import pytest
 import torch
 
 from sae_lens_meme import hooks
-from sae_lens_meme.corpus import build_corpus, load_corpus
+from sae_lens_meme.corpus import build_corpus, caption_of, load_corpus, load_rows
+from sae_lens_meme.corpus.opened import Pictures
 from sae_lens_meme.embed import EmbedOptions, embed_corpus, from_corpus
+from sae_lens_meme.embed.encoder import Encoder
+from sae_lens_meme.embed.int8 import Int8Linear
 from sae_lens_meme.embeddings import Embeddings
 from sae_lens_meme.errors import ConfigError, StorageError
 from sae_lens_meme.hooks import HookedMemeCLIP, load_towers
@@ -122,6 +125,34 @@ def test_bfloat16_keeps_two_digits(corpus: Path, embedded: Path, tmp_path: Path)
         assert cosine.min() > 0.99
 
 
+def test_int8_says_how_near_it_comes(corpus: Path, embedded: Path, tmp_path: Path):
+    found = embed_corpus(corpus, out=tmp_path / "e", **{**OPTIONS, "dtype": "int8"})
+    full, told = Embeddings.load(embedded), found.facts["cosine_to_float32"]
+    for hook in ("hook_image_embed", "hook_text_embed"):
+        a, b = (e.take(hook, range(len(full))).astype(float) for e in (found, full))
+        cosine = (a * b).sum(1) / np.linalg.norm(a, axis=1) / np.linalg.norm(b, axis=1)
+        assert 0.98 < cosine.min() <= told[hook] + 1e-6
+        assert cosine.min() < 1 - 1e-6, "it is not float32"
+    assert found.facts["corpus_notes"][-1].startswith("embedded in int8: cosine distance to float32 at most ")
+    rows = load_rows(corpus)
+    read = Encoder.of_embeddings(found, "cpu").encode_meme(Pictures(rows)[0], caption_of(rows[0]))
+    np.testing.assert_array_equal(read["hook_image_embed"][0], found.take("hook_image_embed", [0])[0])
+
+
+def test_int8_products_are_exact_sums_of_rounded_numbers():
+    rng = torch.Generator().manual_seed(0)
+    x, weight, bias = (torch.randn(size, generator=rng) for size in ((3, 7, 64), (96, 64), (96,)))
+    x[0, 0] = 0
+    layer = Int8Linear(weight, bias)
+    codes = [(m / m.abs().amax(-1, keepdim=True).clamp_min(1e-30) * 127).round().double() for m in (x, weight)]
+    scales = [m.abs().amax(-1).double() / 127 for m in (x, weight)]
+    exact = (codes[0] @ codes[1].T) * scales[0][..., None] * scales[1] + bias
+    torch.testing.assert_close(layer(x).double(), exact, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(layer(x)[0, 0], bias, rtol=0, atol=0)
+    torch.testing.assert_close(layer(x), x @ weight.T + bias, rtol=0, atol=0.3)
+    assert torch.equal(layer(x[1:2, 3:4]), layer(x)[1:2, 3:4]), "a row depends on no other"
+
+
 def test_memeclip_trains_its_heads_and_fuses_with_them(corpus: Path, tmp_path: Path):
     embeddings = embed_corpus(corpus, out=tmp_path / "e", fusion="memeclip", task="hate", **OPTIONS)
     assert embeddings.d_in("hook_fused") == 1024
@@ -146,7 +177,7 @@ def test_memeclip_trains_its_heads_and_fuses_with_them(corpus: Path, tmp_path: P
     [
         ({"fusion": "late"}, "embed.fusion is 'late', it must be 'clip' or 'memeclip'"),
         ({"heads": "x.ckpt"}, "belong to fusion memeclip"),
-        ({"dtype": "int8"}, "embed.dtype is 'int8', it must be 'auto', 'float32'"),
+        ({"dtype": "int4"}, "embed.dtype is 'int4', it must be 'auto', 'float32'"),
     ],
 )
 def test_options_are_checked(corpus: Path, tmp_path: Path, options: dict, message: str):

@@ -14,9 +14,10 @@ import torch
 from jaxtyping import Float
 
 from sae_lens_meme.device import filled, pick_device
+from sae_lens_meme.embed.int8 import products_in_int8
 from sae_lens_meme.embed.options import HEADS, EmbedOptions
 from sae_lens_meme.embeddings import Embeddings
-from sae_lens_meme.errors import DataError, ModelError
+from sae_lens_meme.errors import ConfigError, DataError, ModelError
 from sae_lens_meme.hooks.names import IMAGE_EMBED, TEXT_EMBED
 from sae_lens_meme.storage import read_manifest
 
@@ -106,7 +107,8 @@ class Encoder:
 
     def encode_image(self, pixels: torch.Tensor) -> Float[np.ndarray, "batch d_image"]:
         with self._running():
-            pixels = pixels.to(self.device, dtype=self.dtype if self.device == "cpu" else None, non_blocking=True)
+            dtype = self.dtype if self.device == "cpu" and self.dtype.is_floating_point else None
+            pixels = pixels.to(self.device, dtype=dtype, non_blocking=True)
             return self.model.encode_image(pixels).float().cpu().numpy()
 
     def encode_text(self, tokens: torch.Tensor) -> Float[np.ndarray, "batch d_text"]:
@@ -139,9 +141,17 @@ def require_model(embeddings: Embeddings) -> Path:
 
 
 def _cast(model: HookedMemeCLIP, dtype: torch.dtype, device: str) -> HookedMemeCLIP:
-    """On a CPU the towers in `dtype`: autocast inside inference_mode is ten times slower there."""
+    """On a CPU the towers in `dtype`: autocast inside inference_mode is ten times slower there.
+
+    Raises:
+        ConfigError: int8 elsewhere.
+    """
     _ = model.towers.weights_sha256  # cached, so that it is of the weights as they were loaded
-    if device == "cpu":
+    if dtype == torch.int8:
+        if device != "cpu":
+            raise ConfigError(f"embed.dtype int8 is for a CPU; on {device} take bfloat16, or add --device cpu")
+        products_in_int8(model.towers.model)
+    elif device == "cpu":
         model.towers.model.to(dtype)
     return model
 
