@@ -14,7 +14,7 @@ from benchmarks.data import Shape, make_zscored
 from benchmarks.measure import Row, interleaved, require_close, timed
 from sae_lens_meme.train.sae import MemeTopKTrainingSAE, MemeTopKTrainingSAEConfig
 
-GOAL_RATIO = 2
+GOAL_SEED, GOAL_STOCK = 2, 4
 N_CHECKED = 5  # steps over which the losses must agree
 
 
@@ -34,18 +34,17 @@ def _rows(shape: Shape, x: torch.Tensor, batch: int, repeats: int) -> list[Row]:
     stock_losses = [stock(b) / shape.d_in for b in checked]  # SAELens' loss is a sum over d_in
     same_as_stock = require_close("first loss", losses[:1], stock_losses[:1], rtol=1e-5)
     ours_s, stock_s, seed_s = interleaved([_in_turn(step, batches) for step in (ours, stock, seed)], repeats)
-    goal = f"≥ {GOAL_RATIO}x"
     name = f"training step, batch {batch:,}"
     return [
         Row(
             f"{name}, against the seed's loop",
-            *(seed_s, ours_s, goal, seed_s / ours_s >= GOAL_RATIO, same),
+            *(seed_s, ours_s, f"≥ {GOAL_SEED}x", seed_s / ours_s >= GOAL_SEED, same),
             note="the loop has no trainer around it",
             warm_up_s=warm_up,
         ),
         Row(
             f"{name}, against SAELens' topk",
-            *(stock_s, ours_s, goal, stock_s / ours_s >= GOAL_RATIO, same_as_stock),
+            *(stock_s, ours_s, f"≥ {GOAL_STOCK}x", stock_s / ours_s >= GOAL_STOCK, same_as_stock),
             note="then theirs is clipped: its loss is a sum",
         ),
     ]

@@ -29,9 +29,7 @@ def flags_of(*classes: type[Options]) -> Callable[[Callable[..., Any]], Callable
     def decorate(command: Callable[..., Any]) -> Callable[..., Any]:
         signature = inspect.signature(command, eval_str=True)
         own = [p for p in signature.parameters.values() if p.kind is not inspect.Parameter.VAR_KEYWORD]
-        added = [
-            _parameter(name, field) for cls in classes for name, field in cls.model_fields.items() if _is_flag(field)
-        ]
+        added = [_parameter(name, field) for cls in classes for name, field in _fields(cls) if _is_flag(field)]
         parameters = [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in [*own, *added]]
 
         @functools.wraps(command)
@@ -43,6 +41,13 @@ def flags_of(*classes: type[Options]) -> Callable[[Callable[..., Any]], Callable
         return flagged
 
     return decorate
+
+
+def _fields(cls: type[Options]) -> list[tuple[str, Any]]:
+    """Those that the class itself declares, then those of its parent, and so on."""
+    declared = [inspect.get_annotations(base) for base in cls.__mro__]
+    depth = {name: next(i for i, names in enumerate(declared) if name in names) for name in cls.model_fields}
+    return sorted(cls.model_fields.items(), key=lambda item: depth[item[0]])
 
 
 def given_to(cls: type[Options], values: dict[str, Any]) -> dict[str, Any]:

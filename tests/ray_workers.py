@@ -19,6 +19,10 @@ class Squares:
     def __init__(self, folder: Path, facts: dict[str, Any] | None = None):
         self.folder, self.facts = folder, facts or {}
 
+    @classmethod
+    def of_threads(cls, folder: Path) -> Squares:
+        return cls(folder, {"threads": os.environ["OMP_NUM_THREADS"]})
+
     def __call__(self, tasks: Iterable[int], advance: Callable[[int], None]) -> Iterator[dict[str, Any]]:
         for task in tasks:
             for order in sorted(self.folder.glob(f"kill-{task}-*")):

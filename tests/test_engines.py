@@ -23,7 +23,7 @@ from test_attribute import FEW
 from sae_lens_meme.attribute import attribute
 from sae_lens_meme.corpus import build_corpus, load_rows
 from sae_lens_meme.embed import embed_corpus
-from sae_lens_meme.engines import ClusterOptions, engine_of
+from sae_lens_meme.engines import ClusterOptions, engine_of, on_ray
 from sae_lens_meme.errors import ConfigError, ShardError, StorageError
 from sae_lens_meme.ocr import read_captions
 from sae_lens_meme.planted import write_planted_vectors
@@ -149,6 +149,13 @@ def test_embed_on_two_workers_gives_the_bytes_of_one_process(
     monkeypatch.chdir(memes)
     embed_corpus("corpus", tmp_path / "e", engine="ray", actors=2, **EMBED)
     assert contents(tmp_path / "e") == contents(memes / "embeddings")
+
+
+def test_workers_have_the_threads_of_this_process(cluster: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """A sum over other parts has other last bits."""
+    monkeypatch.setattr(on_ray, "_threads", lambda: 3)
+    with engine_of("ray", ClusterOptions(actors=1), partial(Squares.of_threads, tmp_path)) as engine:
+        assert engine.facts["threads"] == "3"
 
 
 @pytest.mark.slow

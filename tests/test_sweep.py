@@ -209,3 +209,6 @@ def test_the_command_prints_the_table_and_the_sentence(found: Sweep, vectors: Pa
     assert done.returncode == 0, done.stderr
     assert found.content["recommendation"][:60] in " ".join(done.stdout.split())
     assert "sweep.png" in done.stdout
+    without = run_here("sweep", recipe, "--embeddings", vectors, "--out", tmp_path / "x")
+    assert (without.returncode, without.stderr.count("\n")) == (2, 1)
+    assert "--grid is missing; name what is to be compared, e.g. --grid sae.k=16,32,64" in without.stderr

@@ -121,3 +121,14 @@ def test_lr_end_and_no_wandb_by_default():
     cfg = resolve({"sae": SAE, "lr_scheduler_name": "cosineannealing"})
     assert cfg.lr_end == pytest.approx(1e-4)
     assert cfg.logger.log_to_wandb is False
+
+
+def test_options_that_came_later_are_recorded_only_where_they_are_given():
+    """So that what an earlier release trained is found again, and not refused as a different result."""
+    plain = load_train_config({"sae": {"d_sae": 8, "k": 2}}).recipe.recorded()
+    assert set(plain) == {
+        *("epochs", "standardize", "early_stopping_epochs", "dead_feature_window_epochs"),
+        *("feature_sampling_window_epochs", "hook_names"),
+    }
+    given = load_train_config({"shuffle_buffer": 99, "sae": {"d_sae": 8, "k": 2}}).recipe.recorded()
+    assert given == plain | {"shuffle_buffer": 99}

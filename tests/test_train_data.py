@@ -32,10 +32,16 @@ def embeddings_of(
 
 
 @settings(deadline=None)
-@given(n=st.integers(2, 40), batch=st.integers(1, 40), seed=st.integers(0, 5), epochs=st.integers(1, 4))
-def test_each_epoch_visits_every_row_once(n: int, batch: int, seed: int, epochs: int):
+@given(
+    n=st.integers(2, 40),
+    batch=st.integers(1, 40),
+    seed=st.integers(0, 5),
+    epochs=st.integers(1, 4),
+    buffer=st.none() | st.integers(1, 50),
+)
+def test_each_epoch_visits_every_row_once(n: int, batch: int, seed: int, epochs: int, buffer: int | None):
     rows = np.arange(100, 100 + n)
-    provider = EpochShuffle(lambda r: r, rows, min(batch, n), seed)
+    provider = EpochShuffle(lambda r: r, rows, min(batch, n), seed, buffer)
     stream: list[int] = []
     while len(stream) < epochs * n:
         served = next(provider)
@@ -53,12 +59,24 @@ def test_epochs_differ_and_seeds_differ():
     assert epoch(3, 7) == epoch(3, 7)
 
 
+def test_a_buffer_reads_few_blocks_of_the_disk_at_a_time_and_mixes_them():
+    """Of 100,000 rows any 8,000 in turn lie in 2 x 17 blocks of 500; without a buffer they lie in all 200."""
+    rows = np.arange(100_000)
+    with_buffer, without = (EpochShuffle(lambda r: r, rows, 8_000, 0, buffer) for buffer in (8_000, None))
+    for position in range(0, 80_000, 4_000):
+        assert len(np.unique(with_buffer.rows_at(position) // 500)) <= 34
+        assert len(np.unique(without.rows_at(position) // 500)) == 200
+    order = with_buffer.rows_at(0)
+    assert np.abs(np.corrcoef(order[:-1], order[1:])[0, 1]) < 0.1, "neighbours are torn apart"
+    assert EpochShuffle(lambda r: r, rows, 8_000, 1, 8_000).rows_at(0).tolist() != order.tolist()
+
+
 @given(n_before=st.integers(0, 20))
 def test_a_restored_provider_goes_on_where_it_was(n_before: int):
-    first = EpochShuffle(lambda r: r, np.arange(13), 5, 1)
+    first = EpochShuffle(lambda r: r, np.arange(13), 5, 1, 4)
     for _ in range(n_before):
         next(first)
-    second = EpochShuffle(lambda r: r, np.arange(13), 5, 99)
+    second = EpochShuffle(lambda r: r, np.arange(13), 5, 99, 4)
     second.load_state_dict(first.state_dict())
     for _ in range(4):
         assert np.array_equal(next(first), next(second))

@@ -70,6 +70,7 @@ CASES = [
     section("standard", standardize=False),
     section(early_stopping_epochs=1, lr=0.05),
     section(**MULTI),
+    section(shuffle_buffer=64, standardize=True),
 ]
 
 

@@ -6,20 +6,21 @@ Rows of one picture are one group: they are split, drawn and permuted together.
 from __future__ import annotations
 
 import zlib
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from datasets import Dataset, Value, load_from_disk
+from datasets import Dataset, Features, Value, load_from_disk
 
 from sae_lens_meme.corpus import caption_of, corpus_notes, load_rows
 from sae_lens_meme.corpus.opened import Pictures
 from sae_lens_meme.device import pick_device
 from sae_lens_meme.embed.options import EmbedOptions
 from sae_lens_meme.embeddings import Embeddings, embedding_features, require_finite
+from sae_lens_meme.engines import ShardEngine, engine_of
 from sae_lens_meme.errors import DataError, ModelError
 from sae_lens_meme.hooks import HookedVLM
 from sae_lens_meme.hooks.base import state_sha256
@@ -27,7 +28,7 @@ from sae_lens_meme.hooks.names import IMAGE_RESID
 from sae_lens_meme.hooks.positions import TAGS, PositionSource, tag_numbers
 from sae_lens_meme.labels import is_missing
 from sae_lens_meme.progress import progress_bar
-from sae_lens_meme.shards import write_dataset
+from sae_lens_meme.shards import shard_names, write_dataset
 from sae_lens_meme.storage import StepFolder, read_finished, sha256_json
 
 SHARD_ITEMS = 256
@@ -73,39 +74,64 @@ def embed_tokens(
     corpus: Path, out: Path, options: EmbedOptions, *, overwrite: bool = False, progress: bool = True
 ) -> Embeddings:
     """The `embed` step with `--hook`: token rows of a corpus; a killed run resumes at the first missing shard."""
-    assert options.hook is not None
-    manifest = read_finished(corpus, "corpus")
-    memes = load_rows(corpus)
-    device = pick_device(options.device)
-    dtype = "float32" if options.dtype == "auto" and not device.startswith("cuda") else options.dtype
-    model = _loaded(options.model, "bfloat16" if dtype == "auto" else dtype, device)
-    texts = None
-    if options.captions == "corpus":
-        texts = [caption_of(meme) for meme in memes.select_columns(["text", "text_origin"]).to_list()]
-    keep = options.keep or ["image"]
-    how: tuple[Any, ...] = (keep, options.tokens_per_item, options.seed, options.batch_size)
-    fingerprint = {
-        "corpus": sha256_json([manifest["fingerprint"], manifest["files"]]),
-        "model": options.model,
-        "weights": state_sha256(model.hf),
-        "hook": options.hook,
-        "rows": [sorted(keep), *how[1:], options.captions],
-        "dtype": dtype,
-    }
-    with StepFolder(out, "embed", fingerprint, overwrite=overwrite) as folder:
+    with (
+        engine_of(options.engine, options, partial(_Worker, corpus, options)) as engine,
+        StepFolder(out, "embed", engine.facts["fingerprint"], overwrite=overwrite) as folder,
+    ):
         if not folder.complete:
-            reader = _Reader(model, options.hook, Pictures(memes), texts, *how)
-            items = memes.remove_columns("image")
-            starts = range(0, len(items), SHARD_ITEMS)
-            shards = [range(start, min(start + SHARD_ITEMS, len(items))) for start in starts]
-            with progress_bar("embed", len(items), show=progress) as advance:
-                parts = [partial(reader.columns, items, shard, advance) for shard in shards]
-                write_dataset(folder, embedding_features(_described(items), {options.hook: reader.width}), parts)
-            facts = {**reader.facts, "model": options.model, "dtype": dtype, "d_in": {options.hook: reader.width}}
-            found: list[Any] = list(load_from_disk(str(folder.path))["item"])
-            notes = [*corpus_notes(manifest["facts"]), *_notes(len(items), found, keep)]
-            folder.finish(**facts, n_items=len(items), n_samples=len(found), corpus_notes=notes)
+            _write(folder, engine, options, progress)
     return Embeddings.load(out)
+
+
+def _write(folder: StepFolder, engine: ShardEngine, options: EmbedOptions, progress: bool) -> None:
+    facts, n = engine.facts, engine.facts["n_items"]
+    shards = [range(start, min(start + SHARD_ITEMS, n)) for start in range(0, n, SHARD_ITEMS)]
+    missing = [shard for name, shard in zip(shard_names(len(shards)), shards, strict=True) if not folder.has(name)]
+    with progress_bar("embed", sum(map(len, missing)), show=progress) as advance:
+        columns = engine.map_shards(missing, advance)
+        features = embedding_features(Features.from_dict(facts["described"]), facts["finish"]["d_in"])
+        write_dataset(folder, features, [partial(next, columns)] * len(shards))
+    found: list[Any] = list(load_from_disk(str(folder.path))["item"])
+    notes = [*facts["notes"], *_notes(n, found, options.keep or ["image"])]
+    folder.finish(**facts["finish"], n_items=n, n_samples=len(found), corpus_notes=notes)
+
+
+class _Worker:
+    """A transformers model over shards of a corpus."""
+
+    def __init__(self, corpus: Path, options: EmbedOptions):
+        assert options.hook is not None
+        manifest, memes = read_finished(corpus, "corpus"), load_rows(corpus)
+        device = pick_device(options.device)
+        dtype = "float32" if options.dtype == "auto" and not device.startswith("cuda") else options.dtype
+        model = _loaded(options.model, "bfloat16" if dtype == "auto" else dtype, device)
+        texts = None
+        if options.captions == "corpus":
+            texts = [caption_of(meme) for meme in memes.select_columns(["text", "text_origin"]).to_list()]
+        keep = options.keep or ["image"]
+        how: tuple[Any, ...] = (keep, options.tokens_per_item, options.seed, options.batch_size)
+        fingerprint = {
+            "corpus": sha256_json([manifest["fingerprint"], manifest["files"]]),
+            "model": options.model,
+            "weights": state_sha256(model.hf),
+            "hook": options.hook,
+            "rows": [sorted(keep), *how[1:], options.captions],
+            "dtype": dtype,
+        }
+        self._reader = reader = _Reader(model, options.hook, Pictures(memes), texts, *how)
+        self._items = memes.remove_columns("image")
+        d_in = {options.hook: reader.width}
+        self.facts = {
+            "fingerprint": fingerprint,
+            "described": Features(_described(self._items)).to_dict(),
+            "n_items": len(memes),
+            "notes": corpus_notes(manifest["facts"]),
+            "finish": {**reader.facts, "model": options.model, "dtype": dtype, "d_in": d_in},
+        }
+
+    def __call__(self, tasks: Iterable[range], advance: Callable[[int], None]) -> Iterator[dict[str, Any]]:
+        for shard in tasks:
+            yield self._reader.columns(self._items, shard, advance)
 
 
 def _loaded(name: str, dtype: str, device: str) -> HookedVLM:

@@ -20,14 +20,15 @@ class ClusterOptions(Options):
     address: str | None = None
     """ray: the cluster: auto, ray://HOST:10001, ...; default one that runs on this machine, else one that is started."""
     actors: Positive | None = None
-    """ray: how many workers; default one a GPU, without GPUs one a core that has 2 GB of memory."""
+    """ray: how many workers; default one a GPU. Without GPUs each has as many threads as this process (OMP_NUM_THREADS), and
+    the default is so many as cores and memory (2 GB each) allow."""
 
 
 class EngineOptions(ClusterOptions):
     """Where shards are computed. It changes no byte of a result."""
 
     engine: Kind = "local"
-    """local: this process. ray: workers of a Ray cluster (pip install "sae-lens-meme[ray]"), which see the same folders."""
+    """local: this process. ray: workers of a Ray cluster (the extra ray installs it), which see the same folders."""
 
 
 class Worker(Protocol):

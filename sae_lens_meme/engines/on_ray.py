@@ -92,6 +92,12 @@ class Actor:
         return next(iter(self._worker([task], lambda n: None)))
 
 
+def _threads() -> int:
+    """Of this process: a sum over other parts has other last bits, so that workers have as many."""
+    torch: Any = sys.modules.get("torch")
+    return torch.get_num_threads() if torch else int(os.environ.get("OMP_NUM_THREADS") or os.cpu_count() or 1)
+
+
 def _hardware() -> str:
     torch: Any = sys.modules.get("torch")  # a worker that has not imported it does not compute with it
     if torch is None:
@@ -115,9 +121,12 @@ class RayEngine:
     def __init__(self, ray: Any, options: ClusterOptions, make_worker: MakeWorker):
         resources = ray.cluster_resources()
         gpus, cores = int(resources.get("GPU", 0)), int(resources.get("CPU", 1))
-        fitting = min(cores, int(resources.get("memory", 0) // MEMORY))
+        threads = _threads()
+        fitting = min(cores // threads, int(resources.get("memory", 0) // MEMORY))
         self.ray, self.n = ray, options.actors or gpus or max(1, fitting)
-        self._class = ray.remote(Actor).options(num_gpus=1 if gpus else 0, num_cpus=1)
+        share = 1 if gpus else max(1, min(threads, cores // self.n))
+        alike = {"env_vars": {"OMP_NUM_THREADS": str(threads), "OMP_WAIT_POLICY": "PASSIVE"}}
+        self._class = ray.remote(Actor).options(num_gpus=1 if gpus else 0, num_cpus=share, runtime_env=alike)
         self._make_worker, self._first = make_worker, {}
         self._hardware: set[str] = set()
         self._in_a_row = 0

@@ -20,4 +20,4 @@ class OcrOptions(ClusterOptions):
     reuse: File | None = None
     """An earlier result of `ocr` by the same engine: a picture that is in it is not read again."""
     run_on: Kind = "local"
-    """local: this process. ray: workers of a Ray cluster (pip install "sae-lens-meme[ray]"), which see the same folders."""
+    """local: this process. ray: workers of a Ray cluster (the extra ray installs it), which see the same folders."""

@@ -123,7 +123,7 @@ class _Places:
 
     def __init__(self, model: HookedVLM, hook: str, where: Where):
         self._model, self._hook, self._where = model, hook, where
-        self._passes = self._n = 0
+        self._passes, self._n = 0, torch.zeros((), dtype=torch.long)
 
     def __call__(self, x: Tensor) -> Bool[Tensor, "... 1"]:
         shape = x.shape[:-1]
@@ -133,7 +133,7 @@ class _Places:
             found = torch.ones(shape, dtype=torch.bool, device=x.device)
         else:
             found = tagged(self._model.tags_now(self._hook, x), self._where)
-        self._passes, self._n = self._passes + 1, self._n + int(found.sum())
+        self._passes, self._n = self._passes + 1, self._n.to(x.device) + found.sum()  # read at the end: no GPU waits
         return found[..., None]
 
     def require_some(self) -> None:

@@ -25,7 +25,7 @@ NEAREST = 10
 """Latents with the nearest firing rates, of which the control is drawn."""
 
 
-class Scorer(Protocol):
+class WordScorer(Protocol):
     """A CLIP, or anything else that puts words and pictures in one space."""
 
     def images(self, pictures: Sequence[Any]) -> Float[np.ndarray, "n d"]: ...
@@ -67,7 +67,7 @@ def steer_pictures(
     pictures: dict[str, Any],
     references: dict[str, Any],
     options: SteerOptions,
-    scorer: Scorer | None = None,
+    scorer: WordScorer | None = None,
     *,
     progress: bool = True,
 ) -> SteeredAnswers:
@@ -166,7 +166,11 @@ def _or_na(number: int | None) -> Any:
 
 
 def _scores(
-    said: dict[Arm, list[str]], known: LatentFiring, references: list[Any], options: SteerOptions, scorer: Scorer | None
+    said: dict[Arm, list[str]],
+    known: LatentFiring,
+    references: list[Any],
+    options: SteerOptions,
+    scorer: WordScorer | None,
 ) -> pd.DataFrame:
     words = {arm: [first_word(text) for text in texts] for arm, texts in said.items()}
     plain = next(found for arm, found in words.items() if arm.name == PLAIN)

@@ -17,7 +17,7 @@ from sae_lens_meme.hooks.base import state_sha256
 from sae_lens_meme.images import open_image
 from sae_lens_meme.steer.figure import FORMATS, draw_steering
 from sae_lens_meme.steer.options import SteerOptions
-from sae_lens_meme.steer.run import Scorer, halves, steer_pictures
+from sae_lens_meme.steer.run import WordScorer, halves, steer_pictures
 from sae_lens_meme.storage import StepFolder, read_json, sha256_file, sha256_json, to_json, write_text
 
 ANSWERS, SCORES, FIGURE = "answers.parquet", "scores.json", "steering"
@@ -105,7 +105,7 @@ def _halved(files: dict[str, Path], seed: int) -> tuple[dict[str, Path], dict[st
     return tuple({name: files[name] for name in part} for part in halves(list(files), seed))  # type: ignore[return-value]
 
 
-class ClipScorer(Scorer):
+class ClipScorer(WordScorer):
     """A CLIP of open_clip by its name."""
 
     def __init__(self, name: str, device: str = "cpu", batch_size: int = 32):

@@ -28,9 +28,13 @@ def sweep(
 
     A sweep that was stopped goes on where it was; an SAE that is trained is not trained again.
     """
+    from sae_lens_meme.errors import ConfigError
+    from sae_lens_meme.sweep.grid import EXAMPLE
     from sae_lens_meme.sweep.report import print_sweep
     from sae_lens_meme.sweep.step import sweep as run
 
+    if not given["grid"]:
+        raise ConfigError(f"sweep: --grid is missing; name what is to be compared, {EXAMPLE}")
     options = SweepOptions.from_mapping(given_to(SweepOptions, given))
     found = run(recipe, options, embeddings=embeddings, out=out, overrides=overrides or [], overwrite=overwrite)
     print_sweep(found)

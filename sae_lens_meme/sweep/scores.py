@@ -76,7 +76,7 @@ class ScoredSetting:
 
 
 @dataclass(eq=False)
-class Scorer:
+class SweepScorer:
     """Measures on validation memes, for choosing, and on test memes, for telling.
 
     Args:

@@ -21,7 +21,7 @@ from sae_lens_meme.sweep.figure import write_figure
 from sae_lens_meme.sweep.findings import Findings
 from sae_lens_meme.sweep.grid import Setting, settings_of
 from sae_lens_meme.sweep.options import SweepOptions
-from sae_lens_meme.sweep.scores import ScoredSetting, Scorer
+from sae_lens_meme.sweep.scores import ScoredSetting, SweepScorer
 from sae_lens_meme.train import TrainConfig, load_sae, load_train_config, train
 
 STEP, RUNS = "sweep", "runs"
@@ -80,7 +80,7 @@ def sweep(
     plan = _Plan.of(recipe, options, overrides)
     _require_splits(memes)
     key = read_answer_key(options.answer_key) if options.answer_key else None
-    scorer = Scorer(memes, plan.hook, Key(key.factors, key.kinds) if key else None, options.bootstrap)
+    scorer = SweepScorer(memes, plan.hook, Key(key.factors, key.kinds) if key else None, options.bootstrap)
     with StepFolder(out, STEP, _fingerprint(plan, options, memes), overwrite=overwrite, keep=(RUNS,)) as folder:
         if not folder.complete:
             with engine_of(options.engine, options, _maker(memes, options, overwrite)) as engine:
@@ -130,7 +130,7 @@ def _fingerprint(plan: _Plan, options: SweepOptions, memes: Embeddings) -> dict[
     return {
         "embeddings": memes.fingerprint,
         "settings": {
-            setting.folder: [dict(config.section), config.recipe.model_dump()] for setting, config in plan.configs
+            setting.folder: [dict(config.section), config.recipe.recorded()] for setting, config in plan.configs
         },
         "seeds": list(plan.seeds),
         "bootstrap": options.bootstrap,
@@ -168,7 +168,7 @@ class _Trainer:
 
 
 def _scored(
-    plan: _Plan, engine: ShardEngine, runs: Path, scorer: Scorer, progress: bool
+    plan: _Plan, engine: ShardEngine, runs: Path, scorer: SweepScorer, progress: bool
 ) -> Iterator[tuple[ScoredSetting, Any]]:
     """Setting by setting, each measured when its last SAE is trained.
 

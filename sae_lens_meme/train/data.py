@@ -21,6 +21,8 @@ Source = Callable[[np.ndarray], Tensor]
 Batch = TypeVar("Batch")
 
 _CHUNK = 4096
+_BLOCK, _BLOCKS = 1024, 16
+"""Rows that are read together (3 MB of float32 at 768 dimensions), and the fewest blocks that a buffer mixes."""
 _LARGEST, _SMALLEST = 1e17, 1e-17  # SAEs are trained in float32, in which squares beyond these overflow or vanish
 
 
@@ -190,11 +192,19 @@ class EpochShuffle(Generic[Batch], Iterator[Batch]):
     ragged batches, which corrupt its L0.
     """
 
-    def __init__(self, fetch: Callable[[np.ndarray], Batch], rows: Int[np.ndarray, "n"], batch_size: int, seed: int):
+    def __init__(
+        self,
+        fetch: Callable[[np.ndarray], Batch],
+        rows: Int[np.ndarray, "n"],
+        batch_size: int,
+        seed: int,
+        buffer: int | None = None,
+    ):
         self._fetch = fetch
         self._rows = np.asarray(rows)
         self._batch_size = batch_size
         self._seed = seed
+        self._buffer = buffer
         self._orders: dict[int, np.ndarray] = {}
         self.n_served = 0
 
@@ -225,5 +235,22 @@ class EpochShuffle(Generic[Batch], Iterator[Batch]):
         if epoch not in self._orders:
             generator = np.random.Generator(np.random.PCG64(np.random.SeedSequence([self._seed, epoch])))
             latest = {e: order for e, order in self._orders.items() if e == epoch - 1}
-            self._orders = latest | {epoch: generator.permutation(self._rows)}
+            self._orders = latest | {epoch: permuted(self._rows, generator, self._buffer)}
         return self._orders[epoch]
+
+
+def permuted(
+    rows: Int[np.ndarray, "n"], generator: np.random.Generator, buffer: int | None = None
+) -> Int[np.ndarray, "n"]:
+    """These rows in an order at random; with a buffer blocks of neighbours are, and `buffer` rows at a time are mixed.
+
+    Whoever reads them in this order reads the disk in blocks, of which so many as fill the buffer are in memory.
+    """
+    if buffer is None or buffer >= len(rows):
+        return generator.permutation(rows)
+    block = max(1, min(_BLOCK, buffer // _BLOCKS))
+    blocks = np.array_split(rows, range(block, len(rows), block))
+    order = np.concatenate([blocks[i] for i in generator.permutation(len(blocks))])
+    for start in range(0, len(order), buffer):
+        order[start : start + buffer] = generator.permutation(order[start : start + buffer])
+    return order

@@ -1,7 +1,8 @@
 """The encoder of a TopK SAE whose backward pass touches only the k chosen columns of `W_enc`.
 
-The decoder needs no kernel of ours: `torch.nn.functional.embedding_bag` is the product of k-sparse
-latents with `W_dec`, forward and backward.
+For what `cpu.topk_step` is not compiled for: a GPU, another precision, normalised activations. The decoder
+needs no kernel of ours: `torch.nn.functional.embedding_bag` is the product of k-sparse latents with `W_dec`,
+forward and backward.
 """
 
 from __future__ import annotations

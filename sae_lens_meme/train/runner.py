@@ -81,6 +81,7 @@ class _EpochRunner:
         model: Any = None,
         standardize: bool = True,
         early_stopping_epochs: int | None = None,
+        shuffle_buffer: int | None = None,
         shuffled: bool = False,
         checkpoint_folder: str | Path | None = None,
         log: Log | None = None,
@@ -90,7 +91,7 @@ class _EpochRunner:
             data = open_data(data, list(self.hooks.values()), model=model)
         self.data = data
         self._standardize, self._shuffled, self._progress, self._log = standardize, shuffled, progress, log
-        self._patience = early_stopping_epochs
+        self._patience, self._buffer = early_stopping_epochs, shuffle_buffer
         folder = checkpoint_folder or cfg.checkpoint_path
         self._checkpoints = Checkpoints(folder) if folder else None
         path = getattr(cfg, "from_pretrained_path", None)
@@ -228,7 +229,7 @@ class MemeSAETrainingRunner(_EpochRunner, LanguageModelSAETrainingRunner):
 
     def run_trainer_with_interruption_handling(self, trainer: SAETrainer[Any, Any]) -> TrainingSAE[Any]:
         source, cfg = self.data.sources[self.cfg.hook_name], self.cfg
-        provider = EpochShuffle(source, self.data.train_rows, cfg.train_batch_size_tokens, cfg.seed)
+        provider = EpochShuffle(source, self.data.train_rows, cfg.train_batch_size_tokens, cfg.seed, self._buffer)
         return self._fit({"": trainer}, trainer, provider)
 
 
@@ -250,7 +251,8 @@ class MemeMultiSAETrainingRunner(_EpochRunner, MultiSAETrainingRunner):
         def fetch(rows: np.ndarray) -> dict[str, Tensor]:
             return {hook: source(rows) for hook, source in self.data.sources.items()}
 
-        provider = EpochShuffle(fetch, self.data.train_rows, self.cfg.train_batch_size_tokens, self.cfg.seed)
+        rows, batch = self.data.train_rows, self.cfg.train_batch_size_tokens
+        provider = EpochShuffle(fetch, rows, batch, self.cfg.seed, self._buffer)
         return self._fit(trainer.trainers, trainer, provider)
 
 

@@ -125,10 +125,14 @@ class MemeTopKTrainingSAE(TopKTrainingSAE):
         super().process_state_dict_for_saving_inference(state_dict)
 
     def _sparse_forward_pass(self, step_input: TrainStepInput) -> TrainStepOutput:
-        sae_in = self.process_sae_in(step_input.sae_in)
+        compiled = self._compiled(step_input.sae_in)
+        if compiled and not self.cfg.apply_b_dec_to_input:
+            sae_in = step_input.sae_in  # SAELens would subtract 0 * b_dec
+        else:
+            sae_in = self.process_sae_in(step_input.sae_in)
         if not self.cfg.apply_b_dec_to_input:
-            sae_in = sae_in.detach()  # SAELens subtracts 0 * b_dec: no gradient, but it would be computed
-        if self._compiled(step_input.sae_in):
+            sae_in = sae_in.detach()  # no gradient goes there, but it would be computed
+        if compiled:
             weights = (self.W_enc, self.b_enc, self.W_dec, self.b_dec)
             mse, sae_out, values, indices = topk_step(sae_in, step_input.sae_in, *weights, self.cfg.k)
             hidden_pre = None

@@ -135,6 +135,7 @@ class _Step:
             "model": self.model,
             "standardize": recipe.standardize,
             "early_stopping_epochs": recipe.early_stopping_epochs,
+            "shuffle_buffer": recipe.shuffle_buffer,
             "shuffled": self.shuffled,
             "checkpoint_folder": self.folder.path / CHECKPOINTS,
             "log": self._log,
@@ -155,7 +156,7 @@ class _Step:
             stock = multi_config(self.configs, self.config.hooks).to_dict()
         else:
             stock = self.configs[""].to_dict()
-        ours = {**self.config.recipe.model_dump(), "shuffled": self.shuffled}
+        ours = {**self.config.recipe.recorded(), "shuffled": self.shuffled}
         ours |= (
             {GIVEN: {name: given_sha256(path) for name, path in self.config.given.items()}} if self.config.given else {}
         )
@@ -241,7 +242,7 @@ def _fingerprint(config: TrainConfig, data: TrainingData, model: Any, shuffled: 
         "embeddings": data.embeddings.fingerprint,
         "model": live_model,
         "config": resolved if config.recipe.hook_names else resolved[""],
-        "recipe": config.recipe.model_dump(),
+        "recipe": config.recipe.recorded(),
         "shuffled": shuffled,
         **({GIVEN: given} if given else {}),
     }
