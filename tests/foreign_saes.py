@@ -199,14 +199,10 @@ def vit_gpt2(folder: Path) -> Foreign:
 def saev(folder: Path, schema: int | None, kind: str = "Relu", b_dec_at_input: bool | None = None) -> Foreign:
     """A header of that schema; None and 1 subtract b_dec, 3 and later do not."""
     w = weights()
-    state, architecture = dict(w), "standard"
     subtracts = b_dec_at_input if b_dec_at_input is not None else schema in (None, 1)
-    params: dict[str, Any] = {"key": kind}
-    if kind == "TopK":
-        params["top_k"], architecture = K, "topk"
-    if kind == "BatchTopK":
-        params["top_k"], architecture = K, "jumprelu"
-        state["activation.threshold"] = torch.tensor(0.4)
+    state = {**w, **({"activation.threshold": torch.tensor(0.4)} if kind == "BatchTopK" else {})}
+    architecture = {"Relu": "standard", "TopK": "topk", "BatchTopK": "jumprelu"}[kind]
+    params = {"key": kind, **({} if kind == "Relu" else {"top_k": K})}
     header: dict[str, Any] = {"d_vit": D_IN, "exp_factor": 2, "seed": 42, "ghost_grads": False}
     if schema == 1:
         cfg = {"d_vit": D_IN, "exp_factor": 2, **({"top_k": K} if kind == "TopK" else {})}
