@@ -22,7 +22,7 @@ COPIED = {
     "sae_lens_meme/evaluators/evaluation.schema.json": "evaluation.schema.json",
 }
 """Files of the repository that the site shows, and where."""
-MODULES = ("", ".describe", ".ocr", ".hooks", ".train", ".evaluators", ".figures", ".read", ".export")
+MODULES = ("", ".describe", ".ocr", ".hooks", ".train", ".importers", ".evaluators", ".figures", ".read", ".export")
 """Public modules, below `sae_lens_meme`."""
 _LINK = re.compile(r"(?<=\]\()(?!\w+:|#)([^)\s#]+)(?=[)#\s])")
 

@@ -7,6 +7,7 @@ import sys
 import types
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -57,7 +58,6 @@ def dictionary_learning(folder: Path, kind: str) -> Foreign:
     """One of the seven classes, with its config one folder up, in a folder named as sae-for-vlm names it."""
     w = weights()
     state, k, threshold = _linear(w), torch.tensor(K), torch.tensor(0.4)
-    options: dict[str, Any] = {}
 
     def encoded(x: Tensor, minus: Tensor | float) -> Tensor:
         return (x - minus) @ w["W_enc"] + w["b_enc"]
@@ -107,8 +107,7 @@ def dictionary_learning(folder: Path, kind: str) -> Foreign:
             return decoded(topk(encoded(x, w["b_dec"]).relu()))
 
     else:
-        architecture = "jumprelu"
-        threshold = torch.tensor(-1.0) if kind == "never set" else threshold
+        architecture, threshold = "jumprelu", torch.tensor(-1.0 if kind == "never set" else 0.4)
         if kind == "MatroyshkaBatchTopKSAE":
             state = {**w, "group_sizes": torch.tensor([10, 20, 30])}
         state |= {"b_dec": w["b_dec"], "k": k, "threshold": threshold}
@@ -119,11 +118,11 @@ def dictionary_learning(folder: Path, kind: str) -> Foreign:
             return decoded(z * (z > threshold))
 
     run = folder / "imagenet_clip_22_post_mlp_residual_matroyshka_20_x64" / "trainer_0"
-    (run / "checkpoints").mkdir(parents=True)
-    torch.save(state, run / "checkpoints" / "ae_100000.pt")
-    (run / "config.json").write_text(json.dumps({"trainer": {"dict_class": kind, "k": K}, "buffer": {}}))
     path = run / "checkpoints" / "ae_100000.pt"
-    return Foreign(path, forward, "dictionary_learning", architecture, options, "hook_image_resid.22")
+    path.parent.mkdir(parents=True)
+    torch.save(state, path)
+    (run / "config.json").write_text(json.dumps({"trainer": {"dict_class": kind, "k": K}, "buffer": {}}))
+    return Foreign(path, forward, "dictionary_learning", architecture, {}, "hook_image_resid.22")
 
 
 def saelens_v(folder: Path, state: str, *, unit: bool = False, gated: bool = False) -> Foreign:
@@ -200,14 +199,10 @@ def vit_gpt2(folder: Path) -> Foreign:
 def saev(folder: Path, schema: int | None, kind: str = "Relu", b_dec_at_input: bool | None = None) -> Foreign:
     """A header of that schema; None and 1 subtract b_dec, 3 and later do not."""
     w = weights()
-    state, architecture = dict(w), "standard"
     subtracts = b_dec_at_input if b_dec_at_input is not None else schema in (None, 1)
-    params: dict[str, Any] = {"key": kind}
-    if kind == "TopK":
-        params["top_k"], architecture = K, "topk"
-    if kind == "BatchTopK":
-        params["top_k"], architecture = K, "jumprelu"
-        state["activation.threshold"] = torch.tensor(0.4)
+    state = {**w, **({"activation.threshold": torch.tensor(0.4)} if kind == "BatchTopK" else {})}
+    architecture = {"Relu": "standard", "TopK": "topk", "BatchTopK": "jumprelu"}[kind]
+    params = {"key": kind, **({} if kind == "Relu" else {"top_k": K})}
     header: dict[str, Any] = {"d_vit": D_IN, "exp_factor": 2, "seed": 42, "ghost_grads": False}
     if schema == 1:
         cfg = {"d_vit": D_IN, "exp_factor": 2, **({"top_k": K} if kind == "TopK" else {})}
@@ -305,15 +300,12 @@ def intervlm(folder: Path, name: str = "sae_model.pth") -> Foreign:
     return Foreign(folder, forward, "intervlm", "topk", {"k": K}, "hook_fused")
 
 
+KINDS = (
+    *("AutoEncoder", "AutoEncoderNew", "GatedAutoEncoder", "JumpReluAutoEncoder", "AutoEncoderTopK", "BatchTopKSAE"),
+    *("never set", "MatroyshkaBatchTopKSAE"),  # as sae-for-vlm spells it
+)
 ALL: dict[str, Callable[[Path], Foreign]] = {
-    "dictionary_learning AutoEncoder": lambda f: dictionary_learning(f, "AutoEncoder"),
-    "dictionary_learning AutoEncoderNew": lambda f: dictionary_learning(f, "AutoEncoderNew"),
-    "dictionary_learning Gated": lambda f: dictionary_learning(f, "GatedAutoEncoder"),
-    "dictionary_learning JumpReLU": lambda f: dictionary_learning(f, "JumpReluAutoEncoder"),
-    "dictionary_learning TopK": lambda f: dictionary_learning(f, "AutoEncoderTopK"),
-    "dictionary_learning BatchTopK": lambda f: dictionary_learning(f, "BatchTopKSAE"),
-    "dictionary_learning BatchTopK never set": lambda f: dictionary_learning(f, "never set"),
-    "dictionary_learning Matryoshka": lambda f: dictionary_learning(f, "MatroyshkaBatchTopKSAE"),
+    **{f"dictionary_learning {kind}": partial(dictionary_learning, kind=kind) for kind in KINDS},
     "saelens-v final": lambda f: saelens_v(f, "final"),
     "saelens-v final, unit decoder": lambda f: saelens_v(f, "final", unit=True),
     "saelens-v checkpoint": lambda f: saelens_v(f, "checkpoint"),

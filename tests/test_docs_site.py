@@ -79,9 +79,9 @@ def test_every_command_has_its_own_help(site: Path):
 
 def test_every_public_name_is_in_the_reference(site: Path):
     import sae_lens_meme
-    from sae_lens_meme import evaluators, export, figures, hooks, read, train
+    from sae_lens_meme import evaluators, export, figures, hooks, importers, read, train
 
-    for module in (sae_lens_meme, evaluators, export, figures, hooks, read, train):
+    for module in (sae_lens_meme, evaluators, export, figures, hooks, importers, read, train):
         page = (site / "api" / f"{module.__name__}.html").read_text(encoding="utf-8")
         headings = set(re.findall(r'<h[23] id="[\w.]*?(\w+)"', page))
         assert set(module.__all__) <= headings, module.__name__

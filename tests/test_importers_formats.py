@@ -196,8 +196,8 @@ def test_a_layer_that_counts_from_the_end_needs_a_known_tower(tmp_path: Path):
 
 EVALUATED = [
     "dictionary_learning AutoEncoder",
-    "dictionary_learning Gated",
-    "dictionary_learning Matryoshka",
+    "dictionary_learning GatedAutoEncoder",
+    "dictionary_learning MatroyshkaBatchTopKSAE",
     "saelens-v final",
     "vit-gpt2",
     "saev 5 TopK",

@@ -270,4 +270,4 @@ def test_a_chat_model_answers_the_question_set(maker: Any):
         assert np.nanmax(image[1:]) > 1e-9
     numbers = answer_changes(hooked_answers(model, sae, inputs_of, answer), pictures, PROMPTS[:2], range(4)).numbers
     assert numbers["changed_again"] == 0
-    assert max(numbers[f"latent_{f}/changed"] for f in range(4)) > 0
+    assert any(numbers[f"latent_{f}/changed"] for f in range(4))
