@@ -77,7 +77,7 @@ def _neuronpedia(
     """Write the Neuronpedia folder; the section is that of `ExportOptions`. What is sent is asked for."""
     from sae_lens_meme.export import export as write
     from sae_lens_meme.export import mark_sae, upload, write_requests
-    from sae_lens_meme.pipeline import only_sae
+    from sae_lens_meme.steps import only_sae
 
     options = ExportOptions.from_mapping(section)
     source = write(evaluation, options, sae=only_sae(sae), out=out, **folders)
@@ -104,7 +104,7 @@ def _hub(
 ) -> None:
     """Write the folder for the Hugging Face Hub, and upload it if that is asked."""
     from sae_lens_meme.export import export_hub, push_hub
-    from sae_lens_meme.pipeline import only_sae
+    from sae_lens_meme.steps import only_sae
 
     options = ExportOptions.from_mapping(section)
     export_hub(evaluation, repo, options, sae=only_sae(sae), out=out, **folders)

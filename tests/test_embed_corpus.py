@@ -19,8 +19,8 @@ from sae_lens_meme.embeddings import Embeddings
 from sae_lens_meme.errors import ConfigError, StorageError
 from sae_lens_meme.hooks import HookedMemeCLIP, load_towers
 from sae_lens_meme.hooks.memeclip import MemeCLIPHeads
-from sae_lens_meme.pipeline import train_step
 from sae_lens_meme.planted import write_planted
+from sae_lens_meme.steps import train_step
 
 OPTIONS = {"model": "demo-encoder", "device": "cpu", "batch_size": 8, "workers": 0, "progress": False}
 

@@ -14,7 +14,7 @@ from arrays import anisotropic
 
 from sae_lens_meme import Embeddings, embed_arrays, record_training_rows
 from sae_lens_meme.errors import DataError, StorageError
-from sae_lens_meme.pipeline import train_step
+from sae_lens_meme.steps import train_step
 
 PAGE = Path(__file__).parents[1] / "docs" / "plain-saelens.md"
 WARNING = "the training rows of this SAE are not known"

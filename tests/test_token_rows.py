@@ -35,8 +35,9 @@ from sae_lens_meme.embeddings import Embeddings
 from sae_lens_meme.errors import ConfigError, DataError, ModelError
 from sae_lens_meme.hooks import HookedVLM
 from sae_lens_meme.hooks.positions import tagged
-from sae_lens_meme.pipeline import run, train_step
+from sae_lens_meme.pipeline import run
 from sae_lens_meme.provenance import training_rows_known
+from sae_lens_meme.steps import train_step
 from sae_lens_meme.train import TokenSAETrainingRunner, train
 from sae_lens_meme.train.runner import multi_config
 

@@ -204,7 +204,7 @@ def test_the_command_line_begins_with_an_sae(tmp_path: Path):
     from numpy import save
 
     from sae_lens_meme import embed_arrays
-    from sae_lens_meme.pipeline import train_step
+    from sae_lens_meme.steps import train_step
 
     save(tmp_path / "x.npy", X)
     rows = "".join(f"{i},{split}\n" for i, split in zip(EMBEDDINGS.ids, EMBEDDINGS.splits, strict=True))

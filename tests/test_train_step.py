@@ -19,8 +19,8 @@ from sae_lens_meme import measure
 from sae_lens_meme.errors import ConfigError, DataError, NonFiniteError, StorageError
 from sae_lens_meme.evaluators.run import load_others
 from sae_lens_meme.hooks import HookedMemeCLIP
-from sae_lens_meme.pipeline import trained_saes
 from sae_lens_meme.provenance import training_rows_known
+from sae_lens_meme.steps import trained_saes
 from sae_lens_meme.train import MemeSAETrainingRunner, load_sae, load_train_config, train
 
 EMBEDDINGS = embeddings_of(n=640, d=24, hooks=("hook_fused", "hook_image_embed", "hook_text_embed"))

@@ -47,8 +47,8 @@ def app(
 def _serve(evaluation: Path | None, folders: dict[str, Path | None], options: AppOptions, reading: ReadOptions) -> None:
     from sae_lens_meme.app.memes import Memes
     from sae_lens_meme.app.serve import served
-    from sae_lens_meme.pipeline import only_sae
     from sae_lens_meme.read import MemeReader
+    from sae_lens_meme.steps import only_sae
 
     sae, embeddings, corpus = folders["sae"], folders["embeddings"], folders["corpus"]
     if sae is None or embeddings is None:
