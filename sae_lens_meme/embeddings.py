@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pyarrow as pa
-import pyarrow.compute as pc
-from datasets import Array2D, ClassLabel, Dataset, Features, Value, concatenate_datasets
+from datasets import Array2D, ClassLabel, Dataset, concatenate_datasets
 
-from sae_lens_meme.errors import DataError, NonFiniteError, StorageError
+from sae_lens_meme.errors import DataError, StorageError
+from sae_lens_meme.hook_columns import distinct, matrix_of, require_finite, require_layout
 from sae_lens_meme.labels import (
     SPLITS,
     beyond_64_bits,
@@ -72,12 +72,12 @@ class Embeddings:
         dataset = open_dataset(folder)
         if not isinstance(dataset, Dataset):
             raise StorageError(f"{folder}: is a dataset of several splits, not one of embeddings; run embed again")
-        _require_layout(dataset, str(folder))
+        require_layout(dataset, str(folder))
         return cls(dataset, manifest["facts"], sha256_json(manifest["fingerprint"]), Path(folder))
 
     @classmethod
     def from_dataset(cls, dataset: Dataset, **facts: Any) -> Embeddings:
-        _require_layout(dataset, "embeddings")
+        require_layout(dataset, "embeddings")
         return cls(dataset, facts, str(dataset._fingerprint))
 
     @classmethod
@@ -142,7 +142,7 @@ class Embeddings:
         """
         if "group" not in self.dataset.column_names:
             return np.arange(len(self))
-        cells, place = _distinct(self._column("group"))
+        cells, place = distinct(self._column("group"))
         unnamed = -1 if isinstance(self.dataset.features["group"], ClassLabel) else None
         alone = np.array([is_missing(cell) or cell == unnamed for cell in cells], dtype=bool)[place]
         return pd.factorize(np.where(alone, -1 - np.arange(len(self)), place))[0].astype(np.int64)
@@ -245,7 +245,7 @@ class Embeddings:
             raise DataError(
                 f"label {name!r} is not in these embeddings; they have {', '.join(self.label_names) or 'none'}"
             )
-        cells, place = _distinct(self._column(name))
+        cells, place = distinct(self._column(name))
         kind = self.dataset.features[name]
         if (large := beyond_64_bits(cells)) is not None:
             raise DataError(f"{name} is {cells[large]}, which does not fit 64 bits; number the classes anew")
@@ -298,7 +298,7 @@ class Embeddings:
 
     @cached_property
     def _chunks(self) -> dict[str, list[np.ndarray]]:
-        return {hook: [_matrix(chunk, self.d_in(hook)) for chunk in self._column(hook).chunks] for hook in self.hooks}
+        return {hook: [matrix_of(chunk, self.d_in(hook)) for chunk in self._column(hook).chunks] for hook in self.hooks}
 
     @cached_property
     def _flat(self) -> Dataset:
@@ -312,7 +312,7 @@ class Embeddings:
             raise DataError(
                 f"these embeddings have no column {name!r}; they have {', '.join(self.dataset.column_names)}"
             )
-        cells, place = _distinct(self._column(name))
+        cells, place = distinct(self._column(name))
         if isinstance(kind := self.dataset.features[name], ClassLabel):
             cells = [kind.names[code] if code is not None and code >= 0 else None for code in cells]
         # numpy's own strings are as wide as the longest of them and drop zeros at their end
@@ -322,59 +322,3 @@ class Embeddings:
     def _require_hook(self, hook: str) -> None:
         if hook not in self.hooks:
             raise DataError(f"hook {hook!r} is not in these embeddings; they have {', '.join(self.hooks) or 'none'}")
-
-
-def _distinct(column: pa.ChunkedArray) -> tuple[list[Any], np.ndarray]:
-    """The distinct cells of a column, and for each row the place of its own among them, int64 [rows]."""
-    try:
-        cells = column.unique()
-        place = pc.index_in(column, cells)  # pyright: ignore[reportAttributeAccessIssue]
-    except pa.ArrowNotImplementedError:  # lists and structs
-        return [None if cell is None else str(cell) for cell in column.to_pylist()], np.arange(len(column))
-    return cells.to_pylist(), np.asarray(place, dtype=np.int64)
-
-
-def embedding_features(described: dict[str, Value], widths: dict[str, int]) -> Features:
-    """The columns of embeddings on disk: what describes the memes, then one `Array2D((1, d), "float32")` a hook.
-
-    The shape is the one that SAELens' cached-activations reader asks for, with a context of one.
-    """
-    return Features({**described, **{hook: Array2D((1, d), "float32") for hook, d in widths.items()}})
-
-
-def require_finite(x: np.ndarray, hook: str, ids: Sequence[str] | np.ndarray, rows: np.ndarray | None = None) -> None:
-    """As `Embeddings.require_finite`, for vectors at hand; `rows` are their numbers, default 0, 1, ..."""
-    with np.errstate(over="ignore", invalid="ignore"):
-        if np.isfinite(x.sum()):  # one pass without a copy; only a suspicious sum is looked at again
-            return
-    bad = np.flatnonzero(~np.isfinite(x).all(axis=1))
-    if bad.size:
-        row = int(bad[0] if rows is None else rows[bad[0]])
-        value = x[bad[0]][~np.isfinite(x[bad[0]])][0]
-        raise NonFiniteError(
-            f"{hook}, row {row} (id {str(ids[row])!r}): holds {value} ({bad.size} such rows here); "
-            "remove the meme or embed it again"
-        )
-
-
-def _require_layout(dataset: Dataset, where: str) -> None:
-    """Raises DataError where vectors are not one a meme: their numbers would be taken for those of more memes."""
-    for name, kind in dataset.features.items():
-        if isinstance(kind, Array2D):
-            shape, width = list(kind.shape), kind.shape[-1] if len(kind.shape) else None
-            if (
-                shape != [1, width]
-                or not isinstance(width, int)
-                or width < 1
-                or not str(kind.dtype).startswith("float")
-            ):
-                raise DataError(f"{where}: {name} has shape {shape} and type {kind.dtype}, not (1, d) and float32")
-
-
-def _matrix(chunk: Any, d: int) -> np.ndarray:
-    """A zero-copy float32 [rows, d] view of one Arrow chunk of an Array2D((1, d)) column."""
-    storage = chunk.storage if isinstance(chunk, pa.ExtensionArray) else chunk
-    numbers = storage.flatten().flatten().to_numpy(zero_copy_only=True)
-    if len(numbers) != len(chunk) * d:
-        raise DataError(f"embeddings: {len(numbers):,} numbers for {len(chunk):,} vectors of width {d}; embed again")
-    return numbers.reshape(-1, d)

@@ -15,8 +15,9 @@ from sae_lens_meme.attribute.occlude import strongest, without_patches, without_
 from sae_lens_meme.attribute.pre_activations import pre_activations
 from sae_lens_meme.attributions import GRID
 from sae_lens_meme.embed.encoder import Encoder
-from sae_lens_meme.embeddings import Embeddings, require_finite
+from sae_lens_meme.embeddings import Embeddings
 from sae_lens_meme.evaluators.latents import eval_mode
+from sae_lens_meme.hook_columns import require_finite
 from sae_lens_meme.hooks.memeclip import fuse
 from sae_lens_meme.hooks.names import IMAGE_EMBED, TEXT_EMBED
 from sae_lens_meme.standardize import train_moments

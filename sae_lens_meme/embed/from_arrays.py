@@ -13,8 +13,9 @@ from datasets import Value
 from sae_lens_meme.corpus.tables import Table, read_table
 from sae_lens_meme.embed.arrays import read_array, split_key
 from sae_lens_meme.embed.options import ArrayOptions
-from sae_lens_meme.embeddings import Embeddings, embedding_features, require_finite
+from sae_lens_meme.embeddings import Embeddings
 from sae_lens_meme.errors import BadTableError, DataError
+from sae_lens_meme.hook_columns import embedding_features, require_finite
 from sae_lens_meme.hooks.memeclip import fuse
 from sae_lens_meme.hooks.names import FUSED, IMAGE_EMBED, TEXT_EMBED
 from sae_lens_meme.labels import (

@@ -18,9 +18,10 @@ from sae_lens_meme.corpus import caption_of, corpus_notes, load_corpus, load_row
 from sae_lens_meme.corpus.opened import Pictures
 from sae_lens_meme.embed.encoder import Encoder
 from sae_lens_meme.embed.options import HEADS, EmbedOptions, check_token_options
-from sae_lens_meme.embeddings import Embeddings, embedding_features, require_finite
+from sae_lens_meme.embeddings import Embeddings
 from sae_lens_meme.engines import ShardEngine, engine_of
 from sae_lens_meme.errors import ConfigError, ModelError
+from sae_lens_meme.hook_columns import embedding_features, require_finite
 from sae_lens_meme.hooks.memeclip import MemeCLIPHeads, fuse
 from sae_lens_meme.hooks.names import FUSED, IMAGE_EMBED, TEXT_EMBED
 from sae_lens_meme.labels import NOT_LABELS

@@ -13,8 +13,9 @@ from sae_lens_meme.corpus.merge import hashed_split
 from sae_lens_meme.corpus.tables import table_of
 from sae_lens_meme.embed.arrays import as_matrix
 from sae_lens_meme.embed.from_arrays import description, with_fused
-from sae_lens_meme.embeddings import Embeddings, embedding_features
+from sae_lens_meme.embeddings import Embeddings
 from sae_lens_meme.errors import DataError
+from sae_lens_meme.hook_columns import embedding_features
 from sae_lens_meme.hooks.names import FUSED, IMAGE_EMBED, TEXT_EMBED
 
 

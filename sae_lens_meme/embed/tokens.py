@@ -19,9 +19,10 @@ from sae_lens_meme.corpus import caption_of, corpus_notes, load_rows
 from sae_lens_meme.corpus.opened import Pictures
 from sae_lens_meme.device import pick_device
 from sae_lens_meme.embed.options import EmbedOptions
-from sae_lens_meme.embeddings import Embeddings, embedding_features, require_finite
+from sae_lens_meme.embeddings import Embeddings
 from sae_lens_meme.engines import ShardEngine, engine_of
 from sae_lens_meme.errors import DataError, ModelError
+from sae_lens_meme.hook_columns import embedding_features, require_finite
 from sae_lens_meme.hooks import HookedVLM
 from sae_lens_meme.hooks.base import state_sha256
 from sae_lens_meme.hooks.names import IMAGE_RESID

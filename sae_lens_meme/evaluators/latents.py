@@ -21,8 +21,9 @@ from scipy import sparse
 from torch import Tensor
 
 from sae_lens_meme.device import filled
-from sae_lens_meme.embeddings import Embeddings, require_finite
+from sae_lens_meme.embeddings import Embeddings
 from sae_lens_meme.errors import ConfigError, DataError, NonFiniteError, StorageError
+from sae_lens_meme.hook_columns import require_finite
 from sae_lens_meme.storage import atomic_file
 
 

@@ -18,8 +18,9 @@ from datasets import Dataset, Value
 from jaxtyping import Bool, Float64, Int
 from safetensors.numpy import save
 
-from sae_lens_meme.embeddings import Embeddings, embedding_features
+from sae_lens_meme.embeddings import Embeddings
 from sae_lens_meme.errors import ConfigError
+from sae_lens_meme.hook_columns import embedding_features
 from sae_lens_meme.hooks.names import FUSED, IMAGE_EMBED, TEXT_EMBED
 from sae_lens_meme.planted.answer_key import CAUSES_FILE, FACTORS, AnswerKey
 from sae_lens_meme.planted.options import VectorOptions

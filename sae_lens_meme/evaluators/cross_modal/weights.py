@@ -10,11 +10,12 @@ import pandas as pd
 from jaxtyping import Float, Float64, Int, UInt8
 from threadpoolctl import threadpool_limits
 
-from sae_lens_meme.embeddings import Embeddings, require_finite
+from sae_lens_meme.embeddings import Embeddings
 from sae_lens_meme.errors import ConfigError, DataError
 from sae_lens_meme.evaluators.cross_modal.kernels import resampled_weights
 from sae_lens_meme.evaluators.latents import Latents, require_latents_of
 from sae_lens_meme.evaluators.result import nullable
+from sae_lens_meme.hook_columns import require_finite
 from sae_lens_meme.hooks.names import IMAGE_EMBED, TEXT_EMBED
 from sae_lens_meme.metrics.bootstrap import bootstrap_weights, percentile_interval
 from sae_lens_meme.metrics.permutation import permutation_within

@@ -11,10 +11,11 @@ import numpy as np
 from jaxtyping import Bool, Float32, Float64, Int
 from scipy import sparse
 
-from sae_lens_meme.embeddings import Embeddings, require_finite
+from sae_lens_meme.embeddings import Embeddings
 from sae_lens_meme.errors import DataError
 from sae_lens_meme.evaluators.latents import Latents
 from sae_lens_meme.evaluators.monosemanticity.kernels import add_by_stratum, pair_weights, row_products
+from sae_lens_meme.hook_columns import require_finite
 from sae_lens_meme.hooks.names import IMAGE_EMBED, TEXT_EMBED
 
 BATCH = 2_048  # rows: 6 MB of 768 float32 stay in cache while all latents pass over them
