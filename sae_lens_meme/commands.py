@@ -271,7 +271,10 @@ def steer(
     overwrite: Overwrite = False,
     **given: Any,
 ) -> None:
-    """Set latents while a chat model or captioner answers, beside all controls: answers, scores, a figure."""
+    """Set latents while a chat model or captioner answers, beside all controls: answers, scores, a figure.
+
+    steer --model llava-hf/llava-1.5-7b-hf --sae SAE --latents 39 --value 100 --pictures DIR --out STEER
+    """
     from sae_lens_meme.steer import steer as steer_
 
     options = SteerOptions(**given_to(SteerOptions, given))
@@ -311,7 +314,10 @@ def user_study(
     ] = None,
     overwrite: Overwrite = False,
 ) -> None:
-    """Say how often a metric and users agree on which of two neurons is more focused (sae-for-vlm's benchmark)."""
+    """Say how often a metric and users agree on which of two neurons is more focused (sae-for-vlm's benchmark).
+
+    docs/tokens.md describes the files of a study.
+    """
     from sae_lens_meme.results import user_study_step
 
     user_study_step(folder, out=out, embeds=embeds or [], scores=scores or [], overwrite=overwrite)

@@ -45,7 +45,7 @@ def evaluate_step(
         )
     if full:
         print_report(report, console)
-    print_summary(report, console, Path(out) / PAGE)
+    print_summary(report, console, Path(out) / PAGE, full)
 
 
 def read_step(

@@ -107,7 +107,7 @@ def test_every_control_is_drawn(tmp_path: Path):
     controls = {name: 0.1 * i for i, name in enumerate(("permuted", "neurons", "PCA"))} | {"undefined": None}
     axes: Any = Figure().subplots()
     draw_rows(axes, [{"measure": "a", "value": 0.9, "low": None, "high": None, "controls": controls}])
-    assert [text.get_text() for text in axes.get_legend().get_texts()] == ["value, 95 %", "permuted", "neurons", "PCA"]
+    assert [text.get_text() for text in axes.get_legend().get_texts()] == ["SAE, 95 %", "permuted", "neurons", "PCA"]
 
 
 def test_without_a_section_to_draw_there_is_no_figure(tmp_path: Path):

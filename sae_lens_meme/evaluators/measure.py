@@ -99,10 +99,15 @@ class Evaluation:
         """
         folder, hook = Path(out), self.content["sae"]["hook"]
         memes = save_embeddings(self.embeddings, folder / "embeddings", overwrite=overwrite)
+        for weights in self.sae.parameters():  # safetensors writes no transposed view, such as of tied weights
+            weights.data = weights.data.contiguous()
         with _reads(self.sae, hook):
             self.sae.save_model(folder / "sae")
-        asked = {} if self.options is None else self.options.recorded()
-        made = {"sae": sae_weights(folder / "sae"), "embeddings": memes.fingerprint, "options": asked, "hook": hook}
+        made = {
+            **{"sae": sae_weights(folder / "sae"), "embeddings": memes.fingerprint, "hook": hook},
+            **{"options": {} if self.options is None else self.options.recorded()},
+            **{"reference": None, "other_saes": {}, "answer_key": None},
+        }
         with StepFolder(folder / "evaluation", "evaluate", made, overwrite=overwrite) as step:
             if not step.complete:
                 step.write(LATENTS, self.latents.save)

@@ -6,7 +6,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
-from sae_lens_meme.options import Options, Positive
+from sae_lens_meme.options import Flag, Options, Positive
 
 STEP, AUTO = "import", "auto"
 FORMATS = (
@@ -36,7 +36,7 @@ class ImportOptions(Options):
     """Its class in dictionary_learning, for example BatchTopKSAE, where no config.json says it."""
     state: Literal["final", "checkpoint", "as_is"] | None = None
     """Of SAELens-V: final, checkpoint or as_is; default what the name of its folder tells."""
-    norm_scaling_factor: Annotated[float, Field(gt=0)] | None = None
+    norm_scaling_factor: Annotated[Annotated[float, Field(gt=0)] | None, Flag("--norm-factor")] = None
     """Of SAELens-V: by what it scaled activations, sqrt(d_in) over their mean norm; it does not write it down."""
-    b_dec_at_input: bool | None = None
+    b_dec_at_input: Annotated[bool | None, Flag("--b-dec/--no-b-dec")] = None
     """Of saev's schema 2: whether its encoder subtracts b_dec."""

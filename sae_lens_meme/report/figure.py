@@ -58,7 +58,7 @@ def draw_rows(axes: Any, rows: list[Row]) -> None:
         if row["low"] is not None and row["high"] is not None:
             axes.plot([row["low"], row["high"]], [place, place], color=INK, lw=1.6)
         if row["value"] is not None:
-            axes.plot(row["value"], place, "o", color=INK, ms=6, zorder=3, label=None if named else "value, 95 %")
+            axes.plot(row["value"], place, "o", color=INK, ms=6, zorder=3, label=None if named else "SAE, 95 %")
             named = True
     for i, name in enumerate(names):
         at = [(row["controls"].get(name), place) for place, row in enumerate(reversed(rows))]

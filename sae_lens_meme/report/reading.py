@@ -46,7 +46,9 @@ def print_reading(reading: dict[str, Any], console: Console) -> None:
 
 def heading(reading: dict[str, Any]) -> list[str]:
     """The caption and where it is from; how well the SAE sees the meme."""
-    source = {"given": "", "picture": " (read from the picture)", "none": ""}[reading["caption_from"]]
+    source = {"given": "", "picture": " (read from the picture by OCR: check it, or give --caption)", "none": ""}[
+        reading["caption_from"]
+    ]
     rank = reading["fidelity_rank"]
     beside = "" if rank is None else f", better than {rank:.0%} of the held-out memes"
     return [

@@ -18,8 +18,12 @@ MOST_LINES = 22
 MOST_CAUTIONS = 4
 
 
-def print_summary(evaluation: dict[str, Any], console: Console, page: Path) -> None:
-    """What was found, what to distrust, and the page to open, in at most 22 lines of 110 characters."""
+def print_summary(evaluation: dict[str, Any], console: Console, page: Path, full: bool = False) -> None:
+    """What was found, what to distrust, and the page to open, in at most 22 lines of 110 characters.
+
+    Args:
+        full: every row was printed, and nobody need be told how.
+    """
     console.print(Text(heading(evaluation), style="bold"))
     doubts = _fitting(cautions(evaluation), console, MOST_CAUTIONS)
     for line in _fitting(verdicts(evaluation), console, MOST_LINES - 5 - len(doubts)):
@@ -29,7 +33,8 @@ def print_summary(evaluation: dict[str, Any], console: Console, page: Path) -> N
         for line in doubts:
             line.stylize("dim")
             console.print(line)
-    console.print(Text.assemble(("Open ", "bold"), str(page), "  (all rows in the terminal: --full)"), soft_wrap=True)
+    more = "" if full else "  (all rows in the terminal: --full)"
+    console.print(Text.assemble(("Open ", "bold"), str(page), more), soft_wrap=True)
 
 
 def _fitting(sentences: list[str], console: Console, most: int) -> list[Text]:
@@ -51,8 +56,12 @@ def print_report(evaluation: dict[str, Any], console: Console) -> None:
         console.print(_table(block))
         console.print(Text(block.note, style="dim"))
     console.print()
-    for line in [*verdicts(evaluation), *cautions(evaluation)]:
+    for line in verdicts(evaluation):
         console.print(Text(f"- {line}"))
+    if doubts := cautions(evaluation):
+        console.print(Text("What to distrust", style="bold"))
+        for line in doubts:
+            console.print(Text(f"- {line}"))
 
 
 def print_result(result: Any, console: Console) -> None:

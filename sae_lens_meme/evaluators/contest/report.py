@@ -76,7 +76,7 @@ class ContestReport:
             return
         sentence = self.standings.sentence(LABEL_AUROC, "best-unit AUROC")
         if rivals := self.standings.rivals_of(LABEL_AUROC):
-            sentence += f" Furthest ahead, furthest behind: of {NAMES[rivals[0]]}."
+            sentence += f" Furthest ahead (or least behind), furthest behind: of {NAMES[rivals[0]]}."
         note = f"{sentence} {self._doubts}{SPARSITY} {tracking('labels_auroc', 'The AUROC of the best unit for a label')}".strip()
         section = Section("Best unit for a label", note, "AUROC of the best unit, test memes")
         yield from self._row(LABEL_AUROC, f"mean of {self._n(LABEL_AUROC)} labels", section)
@@ -102,7 +102,7 @@ class ContestReport:
             yield Measure(
                 f"labels/auroc_furthest_{key}", found.value, what, self._interval(found), reason="undefined"
             ).row(
-                f"{names[place]} (furthest {key})",
+                f"{names[place]} ({_apart(key, apart[place])})",
                 *(measure.control(HEADINGS[name]) for name, measure in beside.items()),
                 section=section,
             )
@@ -230,6 +230,13 @@ class ContestReport:
 
     def _n(self, event: Event) -> int:
         return self.standings.scores[SAE][event].shape[1] if event in self.standings.scores[SAE] else 0
+
+
+def _apart(key: str, difference: float) -> str:
+    """Of a label: how the SAE stands to its first rival."""
+    if key == "ahead":
+        return "furthest ahead" if difference > 0 else "least behind"
+    return "furthest behind" if difference < 0 else "least ahead"
 
 
 def _units(n: int | None) -> str:
