@@ -88,7 +88,7 @@ def test_probabilities_are_those_of_the_classifiers_on_the_changed_meme(reader: 
         ((int(i), float(strengths[i])) for i in np.flatnonzero(strengths)), key=lambda p: -p[1]
     )
     before = expected(reader, look, meme.strengths[0][0], 1.0)  # the meme as it is
-    for latent, _ in meme.strengths:
+    for latent, _ in meme.strengths[::4]:
         after = expected(reader, look, latent, 3.0)
         classes = {probe.task: probe.classes for _, probe in reader.probes}
         outcomes = meme.outcomes(latent, 3.0)

@@ -105,6 +105,7 @@ def test_many_latents_have_k_different_ones_with_falling_rates(monkeypatch):
     assert (latents.values > 0).all()
 
 
+@pytest.mark.slow
 def test_the_sweep_runs(tmp_path):
     run("benchmarks.sweep", "--json", str(tmp_path / "rows.json"))
     rows = json.loads((tmp_path / "rows.json").read_text())
@@ -128,6 +129,7 @@ def test_a_wrong_number_fails_the_row(monkeypatch, module, function, wrong):
         row.run(quick=True)
 
 
+@pytest.mark.slow
 def test_recovery_keeps_each_cell_and_goes_on_where_it_was(tmp_path):
     run("benchmarks.recovery", "--cells", str(tmp_path))
     cells = {path.stem: json.loads(path.read_text()) for path in (tmp_path / "seed-0").iterdir()}
