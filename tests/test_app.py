@@ -275,6 +275,7 @@ def test_a_meme_is_picked_and_its_latent_dragged(browser: Any, address: str, rea
     look = reader.look(*corpus.pick(row))
     latent = Steering(reader).of(look).strengths[0][0]
     with opened(browser, address) as (tab, heard):
+        tab.set_default_timeout(120_000)  # twenty answers, beside other tests
         tab.locator("#meme input").click()
         tab.get_by_role("option").first.click()
         frame = tab.frame_locator("#reading iframe")

@@ -301,6 +301,7 @@ def test_copies_are_shown_once_and_rows_may_come_in_any_order():
     pd.testing.assert_frame_equal(table.drop(columns=["row", "group"]), moved.drop(columns=["row", "group"]))
 
 
+@pytest.mark.slow
 def test_a_recipe_attributes_before_it_evaluates_and_not_twice(tmp_path: Path):
     (tmp_path / "small.yaml").write_text(
         "corpus: {planted: {seed: 3, scale: 0.02}}\n"

@@ -26,7 +26,7 @@ from sae_lens_meme.evaluators import EvaluateOptions, Unavailable, encode, names
 from sae_lens_meme.evaluators.contest import (
     Biased,
     Contest,
-    Probes,
+    LinearProbes,
     Rows,
     Targets,
     Tie,
@@ -350,9 +350,9 @@ def golden_rows(parts: dict[str, dict[str, Any]]) -> tuple[np.ndarray, Rows]:
     return np.vstack([train, test]), rows
 
 
-def probes_of(golden: dict[str, Any], *of: str) -> Probes:
+def probes_of(golden: dict[str, Any], *of: str) -> LinearProbes:
     weights = np.array([golden["probes"][name] for name in of])
-    return Probes(weights[:, :-1].T.copy(), weights[:, -1])
+    return LinearProbes(weights[:, :-1].T.copy(), weights[:, -1])
 
 
 def test_tpp_agrees_with_saebench():

@@ -21,8 +21,8 @@ from sae_lens_meme.evaluators.monosemanticity import (
     Measurement,
     Monosemanticity,
     Panel,
+    PanelUnits,
     Scores,
-    Units,
     compute,
     measures_of,
     measures_of_draws,
@@ -106,7 +106,7 @@ def quick(a: np.ndarray, left: np.ndarray, right: np.ndarray) -> np.ndarray:
 def test_it_is_the_sum_over_pairs(name):
     """Also where a latent always fires (the smallest activation is scaled to 0), and NaN where metric.py has NaN."""
     embeddings, z = memes(), activations()
-    found = score(Units.of(latents_of(z)), panel_of(embeddings))[name]
+    found = score(PanelUnits.of(latents_of(z)), panel_of(embeddings))[name]
     expected = naive(scaled(z), *(unit(embeddings, hook) for hook in SIDES[name]))
     np.testing.assert_allclose(found.ms, expected, atol=1e-10)
     assert np.isnan(found.ms[[SILENT, SINGLE, CONSTANT]]).all()
@@ -116,7 +116,7 @@ def test_it_is_the_sum_over_pairs(name):
 def test_two_sides_with_different_latents_are_the_sum_over_pairs():
     embeddings = memes()
     image, text = activations(seed=1), activations(seed=2)
-    units = Units.of(latents_of(image), latents_of(text))
+    units = PanelUnits.of(latents_of(image), latents_of(text))
     found = score(units, panel_of(embeddings), side=(0, 1))
     i, t = unit(embeddings, IMAGE), unit(embeddings, TEXT)
     np.testing.assert_allclose(found[CROSS].ms, naive(scaled(image), i, t, scaled(text)), atol=1e-10)
@@ -130,11 +130,11 @@ def test_two_sides_with_different_latents_are_the_sum_over_pairs():
 
 
 def test_batches_and_blocks_of_latents_change_nothing(monkeypatch):
-    embeddings, units = memes(), Units.of(latents_of(activations()))
+    embeddings, units = memes(), PanelUnits.of(latents_of(activations()))
     whole = score(units, panel_of(embeddings))
     calls: list[int] = []
-    part = Units.part
-    monkeypatch.setattr(Units, "part", lambda self, *ends: (calls.append(1), part(self, *ends))[1])
+    part = PanelUnits.part
+    monkeypatch.setattr(PanelUnits, "part", lambda self, *ends: (calls.append(1), part(self, *ends))[1])
     monkeypatch.setattr(panel, "BATCH", 7)
     monkeypatch.setattr(compute, "SUMS_BYTES", 3 * 8 * 2 * 12)
     parts = score(units, panel_of(embeddings))
@@ -150,7 +150,7 @@ def test_the_jackknife_deletes_each_meme_in_turn(name):
     embeddings, z = memes(), activations()
     counted = np.ones(D_SAE, bool)
     counted[[SILENT, SINGLE, CONSTANT, PAIR]] = False
-    found = score(Units.of(latents_of(z)), panel_of(embeddings), counted)[name]
+    found = score(PanelUnits.of(latents_of(z)), panel_of(embeddings), counted)[name]
     a, (left, right) = scaled(z), (unit(embeddings, hook) for hook in SIDES[name])
     kept = [np.arange(N) != n for n in range(N)]
     without = np.array([quick(a[k], left[k], right[k]) for k in kept])
@@ -167,7 +167,7 @@ def test_the_jackknife_is_the_bootstrap_over_memes():
     """Pairs of copies of one meme are no pairs: a bootstrap that counts them is biased towards 1."""
     n, rng = 400, np.random.default_rng(0)
     embeddings, z = memes(n), activations(n, rate=0.4)
-    found = score(Units.of(latents_of(z)), panel_of(embeddings, (IMAGE,)))[IMAGE]
+    found = score(PanelUnits.of(latents_of(z)), panel_of(embeddings, (IMAGE,)))[IMAGE]
     a, cosine = np.nan_to_num(scaled(z)), unit(embeddings, IMAGE) @ unit(embeddings, IMAGE).T
     np.fill_diagonal(cosine, 0)
     draws = []
@@ -194,7 +194,7 @@ def test_the_interval_covers_the_score_of_the_population():
 
     def found(n: int) -> Scores:
         z, x = draw(n)
-        return score(Units.of(latents_of(z)), panel_of(make_embeddings({"hook": x}), ("hook",)))["hook"]
+        return score(PanelUnits.of(latents_of(z)), panel_of(make_embeddings({"hook": x}), ("hook",)))["hook"]
 
     truth = found(40_000).ms.mean()
     intervals = [found(400).interval for _ in range(8)]
@@ -209,7 +209,7 @@ def test_chance_is_the_mean_over_pairs_and_over_all_permutations_within_source()
     )
     z = activations(7 * 2, 12, rate=0.6)[7:]  # a row with and a row without each of the special latents
     panel, a = panel_of(embeddings), np.nan_to_num(scaled(z))
-    found = score(Units.of(latents_of(z)), panel)
+    found = score(PanelUnits.of(latents_of(z)), panel)
     groups = [np.flatnonzero(panel.strata == s) for s in (0, 1)]
     for name, sides in SIDES.items():
         left, right = (unit(embeddings, hook) for hook in sides)
@@ -229,7 +229,7 @@ def test_p_counts_the_draws_that_reach_the_score(side):
     """The same permutations, the activations moved by hand, the sum over pairs in float64."""
     embeddings = memes()
     panel, image, text = panel_of(embeddings), activations(seed=1), activations(seed=2)
-    units = Units.of(latents_of(image), *([latents_of(text)] if side[1] else []))
+    units = PanelUnits.of(latents_of(image), *([latents_of(text)] if side[1] else []))
     observed = {name: found.ms for name, found in score(units, panel, side=side).items()}
     tested = np.flatnonzero(np.isfinite(observed[CROSS]))
     draws = permutation_draws(units, panel, observed, tested, 40, seed=3, side=side)
@@ -251,7 +251,7 @@ def test_the_order_of_memes_does_not_choose_the_draws():
     embeddings, z, order = memes(), activations(), np.random.default_rng(1).permutation(N)
     moved = Embeddings.from_dataset(embeddings.dataset.select(order))
     one, other = (
-        Measurement.of(Units.of(latents_of(active)), panel_of(part), 4.0, 30, seed=0)
+        Measurement.of(PanelUnits.of(latents_of(active)), panel_of(part), 4.0, 30, seed=0)
         for active, part in ((z, embeddings), (z[order], moved))
     )
     for name in SIDES:
@@ -260,8 +260,8 @@ def test_the_order_of_memes_does_not_choose_the_draws():
 
 def test_the_support_of_two_sides_is_that_of_the_weaker():
     image, text = activations(seed=1), activations(seed=2, rate=0.5)
-    units = Units.of(latents_of(image), latents_of(text))
-    alone = [Units.of(latents_of(z)) for z in (image, text)]
+    units = PanelUnits.of(latents_of(image), latents_of(text))
+    alone = [PanelUnits.of(latents_of(z)) for z in (image, text)]
     for side, z in zip(alone, (image, text), strict=True):
         a = np.nan_to_num(scaled(z))
         with np.errstate(invalid="ignore"):
@@ -279,7 +279,7 @@ def null_measurement(
     z = (rng.random((n, d_sae)) < rate) * rng.exponential(size=(n, d_sae))
     x = rng.standard_normal((n, 64)).astype(np.float32)
     panel = panel_of(make_embeddings({IMAGE: x}, sources=["a", "b"] * (n // 2)), (IMAGE,))
-    return Measurement.of(Units.of(latents_of(z)), panel, min_support, n_permutations, seed=0)
+    return Measurement.of(PanelUnits.of(latents_of(z)), panel, min_support, n_permutations, seed=0)
 
 
 def test_where_nothing_is_nothing_is_found():
@@ -316,7 +316,7 @@ def test_a_latent_that_follows_the_source_is_nothing_within_source():
     z[:, 2:] = rng.random((n, 2)) < 0.3
     z *= 1 + rng.random(z.shape)
     panel = panel_of(make_embeddings({IMAGE: x}, sources=[("a", "b")[s] for s in source]), (IMAGE,))
-    measured = Measurement.of(Units.of(latents_of(z)), panel, 10.0, 199, seed=0)
+    measured = Measurement.of(PanelUnits.of(latents_of(z)), panel, 10.0, 199, seed=0)
     table = measured.table().set_index("latent")
     assert table.ms_corrected[0] > 0.4 > 5 * abs(table.ms_corrected_within_source[0])
     assert table.q[0] > 0.05
@@ -332,9 +332,9 @@ def test_the_order_of_memes_and_the_scale_of_a_latent_change_nothing(seed):
     embeddings, z = memes(seed=seed), activations(seed=seed)
     order = rng.permutation(N)
     moved = Embeddings.from_dataset(embeddings.dataset.select(order))
-    whole = score(Units.of(latents_of(z)), panel_of(embeddings))
-    permuted = score(Units.of(latents_of(z[order])), panel_of(moved))
-    bigger = score(Units.of(latents_of(z * 2.0 ** rng.integers(-8, 8, D_SAE))), panel_of(embeddings))
+    whole = score(PanelUnits.of(latents_of(z)), panel_of(embeddings))
+    permuted = score(PanelUnits.of(latents_of(z[order])), panel_of(moved))
+    bigger = score(PanelUnits.of(latents_of(z * 2.0 ** rng.integers(-8, 8, D_SAE))), panel_of(embeddings))
     for name in SIDES:
         for other, tolerance in ((permuted, 1e-12), (bigger, 0.0)):
             np.testing.assert_allclose(other[name].ms, whole[name].ms, atol=tolerance, rtol=0)
@@ -352,7 +352,7 @@ def test_memes_twice_move_the_score_as_the_sum_over_pairs_says(seed):
     twice = np.tile(np.arange(20), 2)
     copies = make_embeddings({h: embeddings.take(h, twice) for h in (IMAGE, TEXT)}, sources=embeddings.sources[twice])
     once, doubled = (
-        score(Units.of(latents_of(active)), panel_of(part))[IMAGE]
+        score(PanelUnits.of(latents_of(active)), panel_of(part))[IMAGE]
         for active, part in ((z, embeddings), (z[twice], copies))
     )
     a, e = scaled(z), unit(embeddings, IMAGE)
@@ -367,7 +367,7 @@ def test_memes_twice_move_the_score_as_the_sum_over_pairs_says(seed):
 @settings(max_examples=15, deadline=None)
 def test_an_undefined_score_is_null_with_a_reason(seed, rate):
     embeddings, z = memes(seed=seed), activations(seed=seed, rate=rate)
-    measured = Measurement.of(Units.of(latents_of(z)), panel_of(embeddings), 10.0, 9, seed=0)
+    measured = Measurement.of(PanelUnits.of(latents_of(z)), panel_of(embeddings), 10.0, 9, seed=0)
     for name in SIDES:
         table = measured.table().query("reference == @name").set_index("latent")
         assert table.reason[SILENT] == "fires on no meme"
@@ -388,7 +388,7 @@ def test_memes_with_a_zero_vector_are_left_out_and_counted():
     kept = np.setdiff1d(np.arange(N), [5, 11])
     assert panel.n_zero_norm == 2
     assert (panel.rows == kept).all()
-    found = score(Units.of(latents_of(z).rows(panel.rows)), panel)[IMAGE].ms
+    found = score(PanelUnits.of(latents_of(z).rows(panel.rows)), panel)[IMAGE].ms
     e = unit(embeddings, IMAGE)[kept]
     np.testing.assert_allclose(found, quick(np.nan_to_num(scaled(z[kept])), e, e), atol=1e-12)
     x[IMAGE][1:] = 0
@@ -488,7 +488,7 @@ def test_the_verdict_says_who_judges_and_what_raw_neurons_do(trained, result):
 def test_the_control_is_raw_neurons_at_equal_l0(trained, result):
     embeddings, sae = trained
     neurons = directions(embeddings, "hook_fused", encode(sae, embeddings).l0)
-    measured = Measurement.of(Units.of(neurons), panel_of(embeddings), 10.0, 0, seed=0)
+    measured = Measurement.of(PanelUnits.of(neurons), panel_of(embeddings), 10.0, 0, seed=0)
     expected = numbers_of(measured)
     assert {key: result.numbers[f"{IMAGE}/neurons/{key}"] for key in expected} == expected
     without = Monosemanticity(embeddings, rows="all", n_permutations=0, neurons=False).evaluate(sae)
@@ -596,13 +596,13 @@ def test_both_sides_are_encoded_and_weighed_apart(trained, result):
     with pytest.raises(ConfigError, match="both_sides compares hook_image_embed and hook_text_embed; leave"):
         Monosemanticity(embeddings, both_sides=True, reference_hooks=[TEXT]).evaluate(sae)
     with pytest.raises(DataError, match=r"the sides are 400 memes x 24 latents and 3 memes x 24 latents"):
-        Units.of(encode(sae, embeddings), encode(sae, embeddings).rows(np.arange(3)))
+        PanelUnits.of(encode(sae, embeddings), encode(sae, embeddings).rows(np.arange(3)))
 
 
 def test_two_sides_that_are_one_give_what_one_gives(trained, result):
     embeddings, sae = trained
     latents = encode(sae, embeddings)
-    twice = Measurement.of(Units.of(latents, latents), panel_of(embeddings), 10.0, 99, seed=0, side=(0, 1))
+    twice = Measurement.of(PanelUnits.of(latents, latents), panel_of(embeddings), 10.0, 99, seed=0, side=(0, 1))
     for name in SIDES:
         for key, value in numbers_of(twice, name).items():
             assert value == pytest.approx(result.numbers[f"{name}/sae/{key}"], rel=1e-6), key

@@ -96,7 +96,7 @@ SMALLER = {
 }
 
 
-@pytest.mark.parametrize("name", [name for name in NAMES if name[0] in "24"])
+@pytest.mark.parametrize("name", [pytest.param(NAMES[1], marks=pytest.mark.slow), NAMES[3]])
 def test_a_notebook_runs_on_few_memes(name: str, tmp_path: Path):
     notebook, replaced = notebooks.notebook_of(name), 0
     for cell in notebook.cells:

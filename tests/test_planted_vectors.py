@@ -244,7 +244,7 @@ def recipe(tmp_path: Path, **sections: Any) -> Path:
     return path
 
 
-@pytest.mark.whole
+@pytest.mark.slow
 def test_a_recipe_draws_trains_and_scores_one_to_one_recovery(tmp_path: Path):
     run(recipe(tmp_path), out=tmp_path / "out")
     numbers = json.loads((tmp_path / "out" / "evaluation" / "evaluation.json").read_text())["results"]["contest"][
