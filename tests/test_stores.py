@@ -27,7 +27,7 @@ from sae_lens_meme.train import train
 def bucket() -> Iterator[str]:
     """A real S3 server on this machine."""
     for name in ("moto.server", "s3fs", "flask"):
-        pytest.importorskip(name, reason=f"{name} is not installed; pip install 's3fs' 'moto[server]'")
+        pytest.importorskip(name, reason=f"{name} is not installed; pip install s3fs 'moto[s3]' flask flask-cors")
     from moto.server import ThreadedMotoServer
 
     server = ThreadedMotoServer(port=0)
