@@ -27,6 +27,7 @@ def run(module: str, *arguments: str) -> None:
     assert found.returncode == 0, found.stderr[-2000:]
 
 
+@pytest.mark.slow
 def test_every_row_agrees_with_its_loop(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(str(ROOT))
     names = importlib.import_module("benchmarks.__main__").NAMES

@@ -339,7 +339,9 @@ def test_memes_that_are_all_training_memes_are_evaluated_with_reasons(
         assert found[name]["reasons"][key]
 
 
-@pytest.mark.parametrize("named", [True, False], ids=["names its hook", "names none"])
+@pytest.mark.parametrize(
+    "named", [pytest.param(True, marks=pytest.mark.slow, id="names its hook"), pytest.param(False, id="names none")]
+)
 def test_an_sae_made_elsewhere_is_evaluated(
     results: Path, named: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ):

@@ -549,7 +549,7 @@ def tags_of(browser: Any, page: Path, memes: list[str]) -> set[str]:
     return found
 
 
-@pytest.mark.parametrize("single_file_mb", [0, 50])
+@pytest.mark.parametrize("single_file_mb", [0, pytest.param(50, marks=pytest.mark.slow)])
 def test_no_text_of_the_data_is_markup_or_script(browser: Any, report: Path, tmp_path: Path, single_file_mb: int):
     """13 payloads in every field."""
     inputs = hostile_inputs(HOSTILE)

@@ -38,6 +38,7 @@ def test_206_real_pictures_with_their_captions(tmp_path: Path):
     assert set(counted) == {7}, "seven pictures are flagged"
 
 
+@pytest.mark.slow
 def test_memes_without_labels_are_evaluated_as_far_as_it_goes(tmp_path: Path):
     (tmp_path / "map.yaml").write_text(yaml.safe_dump({**MAP, "labels": {}}))
     cli("corpus", "--folder", MEMEGEN / "manifest.jsonl", "--columns", "map.yaml", "--out", "C", cwd=tmp_path)
