@@ -36,7 +36,7 @@ class EmbedOptions(EngineOptions):
     """auto (CUDA, then MPS, then the CPU), cpu, cuda, mps."""
     dtype: Literal["auto", "float32", "bfloat16", "float16", "int8"] = "auto"
     """auto is bfloat16 on CUDA and float32 elsewhere. On a CPU bfloat16 is some two times as fast (with AVX512-BF16), int8
-    three to four times (with AVX512-VNNI); how near int8 comes to float32 is measured on a batch and said."""
+    some two and a half times (with AVX512-VNNI); how near int8 comes to float32 is measured on a batch and said."""
     batch_size: Positive = 64
     """Memes per forward pass; it changes the last bit of the numbers, so another value gives another result."""
     workers: Count | None = None
