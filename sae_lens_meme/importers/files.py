@@ -21,6 +21,12 @@ LARGEST_PICKLE = 10_000_000
 """Bytes. Beside the tensors there is little in it."""
 
 
+def require_file(path: Path) -> None:
+    """Raises ModelError where there is none."""
+    if not path.is_file():
+        raise ModelError(f"{path}: no such file; give the folder with all files of the SAE")
+
+
 def load_tensors(path: Path, *, file: BinaryIO | None = None, plain: Sequence[str] = ()) -> dict[str, Any]:
     """The dictionary in a `.pt`, `.pth` or `.safetensors` file.
 
@@ -31,8 +37,7 @@ def load_tensors(path: Path, *, file: BinaryIO | None = None, plain: Sequence[st
     Raises:
         ModelError: no such file, damaged, or it holds more than tensors and plain values.
     """
-    if not path.is_file():
-        raise ModelError(f"{path}: no such file")
+    require_file(path)
     if path.suffix in BARE_PICKLES:
         raise ModelError(f"{path}: is a bare pickle, which can run code; save its state_dict with torch.save")
     if path.suffix == ".safetensors":

@@ -10,7 +10,7 @@ from typing import Any
 from torch import Tensor
 
 from sae_lens_meme.errors import ModelError
-from sae_lens_meme.importers.files import load_tensors, tensor, weights_file
+from sae_lens_meme.importers.files import load_tensors, require_file, tensor, weights_file
 from sae_lens_meme.importers.stock import Loaded, stock
 
 LONGEST_HEADER = 1_000_000
@@ -82,8 +82,7 @@ def recognises(path: Path) -> bool:
 
 
 def _read(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
-    if not path.is_file():
-        raise ModelError(f"{path}: no such file")
+    require_file(path)
     with open(path, "rb") as file:
         line = file.readline(LONGEST_HEADER)
         rest = io.BytesIO(file.read())
