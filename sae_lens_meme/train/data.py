@@ -213,6 +213,10 @@ class EpochShuffle(Generic[Batch], Iterator[Batch]):
         self.n_served += self._batch_size
         return self._fetch(rows)
 
+    def take_back(self) -> None:
+        """Serve the latest batch once more."""
+        self.n_served -= self._batch_size
+
     def rows_at(self, position: int) -> Int[np.ndarray, "batch"]:
         """The rows of the batch that starts at this position of the stream."""
         epoch, start = divmod(position, len(self._rows))

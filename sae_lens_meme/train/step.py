@@ -25,6 +25,7 @@ from sae_lens_meme.hooks import HookedVLM
 from sae_lens_meme.provenance import weights_fingerprint
 from sae_lens_meme.storage import StepFolder, to_json, write_text
 from sae_lens_meme.train.abstopk import abstopk_loader
+from sae_lens_meme.train.checkpoint import CHECKPOINTS
 from sae_lens_meme.train.config import TrainConfig, load_train_config
 from sae_lens_meme.train.data import TrainingData, open_data
 from sae_lens_meme.train.given import given_sha256, load_given
@@ -33,7 +34,7 @@ from sae_lens_meme.train.runner import MemeMultiSAETrainingRunner, MemeSAETraini
 from sae_lens_meme.train.saelens import sort_config
 from sae_lens_meme.train.stream import train_on_positions
 
-LOG, CHECKPOINTS = "training_log.jsonl", "checkpoints"
+LOG = "training_log.jsonl"
 GIVEN = "begun_with"
 """In the fingerprint: hashes of the SAEs that training began with."""
 
