@@ -22,6 +22,7 @@ from sae_lens_meme.errors import ConfigError, ModelError
 from sae_lens_meme.hooks import EmbeddingSource, Hook, HookedMemeCLIP, HookedModel, HookedVLM, MemeCLIPHeads
 from sae_lens_meme.hooks.checkpoint import MemeCLIPCheckpoint
 from sae_lens_meme.hooks.names import LOGITS
+from sae_lens_meme.hooks.positions import IMAGE
 from sae_lens_meme.train import open_data
 
 LABELS: dict[str, Any] = {"hate": [0, 1, 1, 0]}
@@ -104,6 +105,9 @@ class ToyCaptioner(HookedModel):
                 LOGITS: Hook(2),
             }
         )
+
+    def position_tags(self, hook: str) -> Tensor:
+        return torch.full((len(self._require_source()), self.positions(hook)), IMAGE)
 
     def compute(self, inputs: dict[str, Tensor]) -> Tensor:
         x = self.encoder(self.tap("hook_image_embed", inputs["hook_image_embed"]))

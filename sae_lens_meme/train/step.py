@@ -21,7 +21,7 @@ from tqdm.auto import tqdm
 from sae_lens_meme.embed.options import HEADS
 from sae_lens_meme.embeddings import Embeddings
 from sae_lens_meme.errors import ConfigError, DataError
-from sae_lens_meme.hooks import HookedVLM
+from sae_lens_meme.hooks import HookedModel, HookedVLM
 from sae_lens_meme.provenance import weights_fingerprint
 from sae_lens_meme.storage import StepFolder, to_json, write_text
 from sae_lens_meme.train.abstopk import abstopk_loader
@@ -60,8 +60,8 @@ def train(
         config: see `load_train_config`.
         out: the result folder; None keeps nothing but the SAE that comes back.
         embeddings: rows, splits and activations; or only rows and splits where `model` is given.
-        model: a HookedMemeCLIP with its memes attached, to train on live activations; or a HookedVLM, whose positions of
-            the kinds in `keep` are streamed through SAELens' own runner.
+        model: a HookedMemeCLIP with its memes attached, to train on live activations; or, with `keep`, a HookedVLM or a
+            HookedMemeCLIP, the positions of which are streamed through SAELens' own runner.
         shuffled: train the control on rows whose dimensions are permuted independently.
 
     Returns:
@@ -76,13 +76,15 @@ def train(
             return train(config, out=Path(made) / "sae", embeddings=embeddings, **kept)
     if not isinstance(config, TrainConfig):
         config = load_train_config(config, overrides)
-    if isinstance(model, HookedVLM):
-        section = _model(str(model.model_name), HookedVLM.__name__) | dict(config.section)
+    if isinstance(model, HookedVLM) or (config.recipe.keep is not None and isinstance(model, HookedModel)):
+        section = _model(str(model.model_name), type(model).__name__) | dict(config.section)
         memes = embeddings if isinstance(embeddings, Embeddings) else None
         how: Any = {"memes": memes, "overwrite": overwrite, "progress": progress}
         return train_on_positions(TrainConfig(section, config.recipe), model, out, **how)
     if config.recipe.keep is not None:
-        raise ConfigError("train.keep is of a HookedVLM that runs while it trains; give --corpus, or leave it out")
+        raise ConfigError(
+            "train.keep is of a HookedVLM or a tower, which run while they train; give --corpus, or leave it out"
+        )
     if not isinstance(embeddings, Embeddings):
         embeddings = Embeddings.load(embeddings)
     chunk = config.section.get("store_batch_size_prompts", 64)

@@ -22,7 +22,7 @@ from safetensors.torch import save_file
 
 from sae_lens_meme.embeddings import Embeddings
 from sae_lens_meme.errors import ConfigError, DataError
-from sae_lens_meme.hooks import HookedVLM
+from sae_lens_meme.hooks import HookedModel, HookedVLM
 from sae_lens_meme.hooks.names import IMAGE_RESID
 from sae_lens_meme.provenance import describe_training_rows
 from sae_lens_meme.storage import StepFolder, to_json, write_text
@@ -59,7 +59,7 @@ class TokenSAETrainingRunner(LanguageModelSAETrainingRunner):
     def __init__(
         self,
         cfg: LanguageModelSAERunnerConfig[Any],
-        model: HookedVLM,
+        model: HookedModel,
         *,
         keep: str | Collection[str] = ("text", "image"),
         split: str | None = "train",
@@ -72,7 +72,7 @@ class TokenSAETrainingRunner(LanguageModelSAETrainingRunner):
             raise ConfigError(
                 "train.prefetch_llm_batches draws batches ahead of the step, which no checkpoint holds; leave it out"
             )
-        rows = model.token_dataset(split, keep=keep)
+        rows = model.token_dataset(split, keep=keep, hook=cfg.hook_name, labelled=False)
         super().__init__(cfg, rows, model, override_sae)
         if cfg.logger.log_to_wandb:  # its evaluations draw rows, which are then not trained on
             self.evaluator.activations_store = ActivationsStore.from_config(model, cfg, rows)
@@ -86,7 +86,7 @@ class TokenSAETrainingRunner(LanguageModelSAETrainingRunner):
 
 def train_on_positions(
     config: TrainConfig,
-    model: HookedVLM,
+    model: HookedModel,
     out: str | Path,
     *,
     memes: Embeddings | None = None,
@@ -110,10 +110,12 @@ def train_on_positions(
     for key in ("standardize", "early_stopping_epochs"):
         if key in recipe.model_fields_set and getattr(recipe, key):
             raise ConfigError(f"train.{key} needs rows that can be read twice; leave it out, or train on token rows")
-    if hook.startswith(IMAGE_RESID) and model.writes and (images := getattr(model.source, "images", None)) is not None:
-        splits = model.source.splits  # type: ignore[union-attr]
-        model = model.tower().attach_memes(images, None, splits=splits)
-    tokens: Any = model.token_dataset("train", keep=recipe.keep).with_format("numpy")["input_ids"][:]
+    if isinstance(model, HookedVLM) and model.writes and hook.startswith(IMAGE_RESID):
+        source: Any = model.source
+        if (images := getattr(source, "images", None)) is not None:
+            model = model.tower().attach_memes(images, None, splits=source.splits)
+    rows = model.token_dataset("train", keep=recipe.keep, hook=hook, labelled=False)
+    tokens: Any = rows.with_format("numpy")["input_ids"][:]
     cfg = config.runner_config(model.d(hook), int((tokens > 0).sum()), hook, positions=tokens.shape[1])
     given = {name: given_sha256(path) for name, path in config.given.items()}
     fingerprint = {
@@ -157,11 +159,11 @@ def _write(folder: StepFolder, runner: TokenSAETrainingRunner, keep: Sequence[st
     folder.finish(**facts, **steps, d_in=sae.cfg.d_in, d_sae=sae.cfg.d_sae)
 
 
-def held_out(sae: SAE[Any], model: HookedVLM, keep: str | Collection[str], batch: int = 4) -> dict[str, Any]:
+def held_out(sae: SAE[Any], model: HookedModel, keep: str | Collection[str], batch: int = 4) -> dict[str, Any]:
     """SAELens' `run_evals` on the kept positions of validation rows, of test rows where there are none."""
     for split in ("validation", "test"):
         try:
-            rows = model.token_dataset(split, keep=keep)
+            rows = model.token_dataset(split, keep=keep, hook=sae.cfg.metadata.hook_name, labelled=False)
         except DataError:
             continue
         n_batches = min(MOST_BATCHES, math.ceil(len(rows) / batch))
@@ -172,7 +174,7 @@ def held_out(sae: SAE[Any], model: HookedVLM, keep: str | Collection[str], batch
 
 
 @torch.no_grad()
-def _measured(sae: SAE[Any], model: HookedVLM, rows: Any, batch: int, n_batches: int) -> dict[str, Any]:
+def _measured(sae: SAE[Any], model: HookedModel, rows: Any, batch: int, n_batches: int) -> dict[str, Any]:
     positions = rows.with_format("numpy")["input_ids"][:]
     store = ActivationsStore.from_sae(
         *(model, sae, rows),
