@@ -30,6 +30,7 @@ from sae_lens_meme.errors import ConfigError, DataError, ModelError
 from sae_lens_meme.hooks import HookedVLM
 from sae_lens_meme.steer import SteeredAnswers, SteerOptions, latent_set, steer, steer_pictures
 
+
 def sae_of(kind: str, d_in: int, hook: str) -> SAE[Any]:
     if kind == "topk":
         return topk_sae(d_in, hook)
