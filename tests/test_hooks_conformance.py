@@ -81,7 +81,11 @@ def test_hooked_memeclip_passes(tmp_path: Path, make: Callable[[Path], HookedMod
 
 
 @pytest.mark.parametrize(
-    "maker", [partial(tiny_vlms.llava, vision_feature_layer=-1), tiny_vlms.vit_gpt2, tiny_vlms.vit]
+    "maker",
+    [
+        partial(tiny_vlms.llava, vision_feature_layer=-1),
+        *(tiny_vlms.vit_gpt2, tiny_vlms.vit, tiny_vlms.clip_tower, tiny_vlms.siglip_tower),
+    ],
 )
 def test_hooked_vlm_passes(maker: Callable[[], Any]):
     model, source = tiny_vlms.made(maker)

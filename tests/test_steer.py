@@ -108,6 +108,30 @@ class TestFastPath:
             assert torch.equal(model(batch), plain)
 
 
+@pytest.mark.parametrize(
+    ("maker", "kinds"),
+    [(tiny_vlms.llava, ("text", "image", "special", "generated")), (tiny_vlms.vit_gpt2, ("special", "generated"))],
+    ids=["llava", "vit_gpt2"],
+)
+def test_steered_words_are_the_same_with_transformers_cache_and_without(maker: Any, kinds: tuple[str, ...]):
+    """For each kind of position; what is set at generated ones leaves the first new word, which comes of the prompt alone."""
+    model = HookedVLM(*made(maker))
+    batch = model.source.take(np.arange(2))  # type: ignore[union-attr]
+    batch = batch if model.vocabulary.image else {"pixel_values": batch["pixel_values"]}
+    sae = sae_of("standard", 24, "hook_decoder_resid.0")
+    how: dict[str, Any] = {"max_new_tokens": 4, "min_new_tokens": 4, "do_sample": False}
+    plain = model.generate(batch, **how)[:, -4:]
+    for kind in kinds:
+        written = []
+        for cached in (True, False):
+            with latent_set(model, sae, {3: 80.0}, where=[kind]):
+                written.append(model.generate(batch, use_cache=cached, **how)[:, -4:])
+        assert torch.equal(*written), kind
+        assert not torch.equal(written[0], plain), kind
+        if kind == "generated":
+            assert torch.equal(written[0][:, 0], plain[:, 0])
+
+
 class TestWhatCannotReachTheText:
     """It raises, where a table would show 0."""
 
