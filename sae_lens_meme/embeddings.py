@@ -15,7 +15,7 @@ import pyarrow as pa
 from datasets import Array2D, ClassLabel, Dataset, concatenate_datasets
 
 from sae_lens_meme.errors import DataError, StorageError
-from sae_lens_meme.hook_columns import distinct, matrix_of, require_finite, require_layout
+from sae_lens_meme.hook_columns import RowKind, distinct, kind_of_rows, matrix_of, require_finite, require_layout
 from sae_lens_meme.labels import (
     SPLITS,
     beyond_64_bits,
@@ -109,6 +109,11 @@ class Embeddings:
 
     def __len__(self) -> int:
         return len(self.dataset)
+
+    @cached_property
+    def row_kind(self) -> RowKind:
+        """Whether a row is a meme or a token of a picture, and what it is called."""
+        return kind_of_rows(self.dataset.column_names)
 
     @cached_property
     def hooks(self) -> tuple[str, ...]:

@@ -1,9 +1,13 @@
-"""The columns of embeddings: one fixed-width vector a meme and hook, in the layout of SAELens' cached activations."""
+"""The columns of embeddings: one fixed-width vector a row and hook, in the layout of SAELens' cached activations.
+
+A row is a meme, or a token of a picture: `kind_of_rows` says which, and what rows are called.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+import re
+from collections.abc import Collection, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -11,6 +15,46 @@ import pyarrow.compute as pc
 from datasets import Array2D, Dataset, Features, Value
 
 from sae_lens_meme.errors import DataError, NonFiniteError
+from sae_lens_meme.labels import TOKEN_COLUMNS
+
+_MEME = re.compile(r"(?<![-\w“\"'/.=])([Mm])eme(s?)(?![-\w”\"'/=]|\.\w)")
+
+
+class RowKind(NamedTuple):
+    """What a row is, in words."""
+
+    one: str
+    shown: str
+    """What it is a part of, and what is shown of it."""
+
+    @property
+    def many(self) -> str:
+        return f"{self.one}s"
+
+    @property
+    def all_shown(self) -> str:
+        return f"{self.shown}s"
+
+    def said(self, text: str) -> str:
+        """A sentence about memes as one about these rows; names, quoted words and levels of labels stay as they are."""
+        if self == MEME:
+            return text
+        return _MEME.sub(lambda found: (self.one if found[1] == "m" else self.one.capitalize()) + found[2], text)
+
+
+MEME, TOKEN = RowKind("meme", "meme"), RowKind("token", "picture")
+
+
+def kind_of_rows(columns: Collection[str]) -> RowKind:
+    """By the columns: a token has a picture (`item`) that it is of, and a `modality`."""
+    return TOKEN if {"item", "modality"} <= set(columns) else MEME
+
+
+def token_features() -> dict[str, Any]:
+    """The types of `labels.TOKEN_COLUMNS`."""
+    return {
+        name: [Value(kind.strip("[]"))] if kind.startswith("[") else Value(kind) for name, kind in TOKEN_COLUMNS.items()
+    }
 
 
 def distinct(column: pa.ChunkedArray) -> tuple[list[Any], np.ndarray]:
@@ -23,7 +67,7 @@ def distinct(column: pa.ChunkedArray) -> tuple[list[Any], np.ndarray]:
     return cells.to_pylist(), np.asarray(place, dtype=np.int64)
 
 
-def embedding_features(described: dict[str, Value], widths: dict[str, int]) -> Features:
+def embedding_features(described: dict[str, Any], widths: dict[str, int]) -> Features:
     """The columns of embeddings on disk: what describes the memes, then one `Array2D((1, d), "float32")` a hook.
 
     The shape is the one that SAELens' cached-activations reader asks for, with a context of one.
