@@ -9,6 +9,9 @@ import numpy as np
 
 from sae_lens_meme.hooks.positions import SPECIAL, TEXT
 
+HALF = "\ufffd"
+"""What stands for a character of which a token has a part."""
+
 
 class Spelled(NamedTuple):
     """What a model reads beside the picture."""
@@ -40,12 +43,13 @@ def spelled(tokenizer: Any, ids: Sequence[int], tags: np.ndarray, special: Colle
         elif tag in (TEXT, SPECIAL):  # the last word of a caption that was cut is special, and a word
             read.append(token)
             now = _decoded(tokenizer, read)
-            start = _shared(before, now)
+            start = _shared(before.rstrip(HALF), now)
             start += len(now[start:]) - len(now[start:].lstrip())
             starts[position], ends[position], before = start, len(now), now
     for position, start in enumerate(starts):
         if start is not None:
-            words[position] = before[start : ends[position]].strip() or _decoded(tokenizer, [ids[position]])
+            # a token may be no character at all: half of one, or a space
+            words[position] = before[start : ends[position]].strip() or tokenizer.convert_ids_to_tokens(ids[position])
     return Spelled(before, words, starts, ends)
 
 

@@ -30,7 +30,7 @@ function Picture({ place, covered, overlay, children }) {
   const source = useEntry("pictures", core.pictures && seen ? at : null);
   const waiting = core.pictures && source === undefined;
   return html`<div ref=${ref} class=${`picture ${covered ? "covered" : ""}`}>
-    ${source ? html`<img src=${source} alt=${covered ? "Picture, blurred" : `Picture of this ${ROW.one}`} />`
+    ${source ? html`<img src=${source} alt=${covered ? "Picture, blurred" : `Picture of this ${NOUN.one}`} />`
       : html`<p class="absent">${waiting ? "…" : core.pictures ? "This picture cannot be read." : "No pictures were given."}</p>`}
     ${source && overlay}${children}
   </div>`;
@@ -65,16 +65,16 @@ function Patch({ place }) {
 function Where({ token, covered }) {
   if (!token) return null;
   const { modality, word, box, position } = token;
-  const what = modality === "image" ? (box ? "the framed patch" : "a patch")
-    : word === null ? `${modality === "special" ? "a special" : "a"} token`
-    : html`${modality === "special" ? "the special token" : "the word"} <strong class="token">${covered ? mask(word) : word}</strong>`;
+  const special = modality === "special" ? "special token" : "";
+  const what = modality === "image" ? (box ? "framed patch" : "patch") : word === null ? special || "token"
+    : html`${special || "word"} <strong class="token">${covered ? mask(word) : word}</strong>`;
   return html`<p class="where">${what}, position ${position}</p>`;
 }
 
 const mask = (word) => "▒".repeat(Math.max(1, Math.min(12, word.length)));
 
 function Caption({ text, words, scores, scale, covered, onWord, together, target, span }) {
-  if (text === null || text === undefined) return core.missing.captions && OF_TOKENS ? null : html`<p class="caption note">This ${ROW.shown} has no caption.</p>`;
+  if (text === null || text === undefined) return core.missing.captions && OF_TOKENS ? null : html`<p class="caption note">This ${NOUN.shown} has no caption.</p>`;
   if (!words || !words.length) {
     const masked = (part) => part.split(/(\s+)/).map((word) => (word.trim() ? mask(word) : word && " ")).join("");
     const shown = covered ? masked : (part) => part;
@@ -155,7 +155,7 @@ function Drivers({ memes, go }) {
   const drivers = useMemo(() => driversOf(memes), [memes]);
   return html`${drivers.map(([kind, items]) => items.length > 0 && html`<p class="buttons drivers">Strongest ${kind}s:
     ${items.map((item) => html`<button type="button" class="jump" onClick=${() => go(item)}>${kind === "word" && covered ? html`<span aria-hidden="true">${mask(item.text)}</span><span class="unseen">a hidden word</span>` : item.text}</button>
-      <span class="note">in ${item.n} of ${several(memes.at.length, ROW.one)}</span>`)}</p>`)}`;
+      <span class="note">in ${item.n} of ${several(memes.at.length, NOUN.one)}</span>`)}</p>`)}`;
 }
 
 /** One meme of a latent; `target` is the word or region that the reader has asked to see on it. */
@@ -192,7 +192,7 @@ function Card({ memes, i, overlays, target }) {
     <p class="buttons">
       <button type="button" aria-pressed=${!covered} onClick=${() => setOwn(covered)}>${covered ? "Show" : "Hide"}</button>
       ${patches && html`<button type="button" aria-pressed=${Boolean(on)} onClick=${() => setOverlay(!on)}>Regions</button>`}
-      ${id !== undefined && html`<a href=${link.meme(id)}>This ${ROW.one}</a>`}
+      ${id !== undefined && html`<a href=${link.meme(id)}>This ${NOUN.one}</a>`}
     </p>
   </li>`;
 }
@@ -213,24 +213,24 @@ function Gallery({ memes }) {
     });
     return [...found];
   }, [memes]);
-  if (!memes.at.length) return html`<p class="note">No ${ROW.one} fires this latent.</p>`;
+  if (!memes.at.length) return html`<p class="note">No ${NOUN.one} fires this latent.</p>`;
   const go = (item) => {
     setAll(true);
     setTarget({ ...item });
   };
   const few = groups.flatMap(([key, places]) => places.slice(0, key === "top" ? FIRST_TOP : FIRST_BELOW));
   const title = (key, i) => key === "top" ? OF_TOKENS ? "The pictures that fire it most, each with the token that fires it most" : "The memes that fire it most"
-    : `Activation ${number(memes.interval_low[i])} to ${number(memes.interval_high[i])}: ${percent(memes.interval_share[i])} of the ${ROW.many} that fire it`;
+    : `Activation ${number(memes.interval_low[i])} to ${number(memes.interval_high[i])}: ${percent(memes.interval_share[i])} of the ${NOUN.many} that fire it`;
   const card = (i) => html`<${Card} key=${memes.at[i]} memes=${memes} i=${i} overlays=${overlays} target=${target?.at === i ? target : null} />`;
   return html`
     ${memes.patches ? html`<${Drivers} memes=${memes} go=${go} />
-      <p class="buttons"><button type="button" aria-pressed=${overlays} onClick=${() => setOverlays(!overlays)}>Regions on all ${ROW.all_shown}</button>
-      <span class="note">Orange raises the latent, blue lowers it, words and regions of a ${ROW.one} on one scale. Point at an underlined word, or go to it with Tab, to see the regions that it works with.</span></p>`
+      <p class="buttons"><button type="button" aria-pressed=${overlays} onClick=${() => setOverlays(!overlays)}>Regions on all ${NOUN.all_shown}</button>
+      <span class="note">Orange raises the latent, blue lowers it, words and regions of a ${NOUN.one} on one scale. Point at an underlined word, or go to it with Tab, to see the regions that it works with.</span></p>`
       : html`<p class="note">${OF_TOKENS ? core.told : core.missing.attribution || "Words and regions of this latent's memes were not looked into."}</p>`}
     ${all || few.length === memes.at.length
       ? groups.map(([key, places]) => html`<section key=${key}><h3>${title(key, places[0])}</h3><ul class="cards">${places.map(card)}</ul></section>`)
       : html`<h3>The ${Math.min(FIRST_TOP, groups[0][1].length)} ${OF_TOKENS ? "pictures that fire it most" : "strongest"}, then one from each part of its range, down to the weakest</h3><ul class="cards">${few.map(card)}</ul>`}
-    ${few.length < memes.at.length && html`<p><button type="button" class="all" aria-expanded=${all} onClick=${() => setAll(!all)}>${all ? "Show fewer" : `Show all ${several(memes.at.length, ROW.shown)} of this latent`}</button></p>`}
+    ${few.length < memes.at.length && html`<p><button type="button" class="all" aria-expanded=${all} onClick=${() => setAll(!all)}>${all ? "Show fewer" : `Show all ${several(memes.at.length, NOUN.shown)} of this latent`}</button></p>`}
     <p class="note">The strongest alone mislead: look whether the lower parts of the range show the same thing.</p>`;
 }
 
