@@ -76,7 +76,10 @@ def told(kind: RowKind, missing: dict[str, str]) -> str | None:
     """The line above the pictures of a latent whose rows are tokens."""
     if kind != TOKEN:
         return None
-    said = "Each picture stands once, with the token of it that fires the latent most: a frame marks a patch, a colour a word."
+    said = (
+        "Each picture stands once: those that fire it most with their strongest token, those of the lower parts of the range "
+        "with one that was drawn. A frame marks a patch, a colour a word."
+    )
     return " ".join(
         [said, *(missing[name] for name in ("pictures", "captions", "patches", "words") if name in missing)]
     )

@@ -219,7 +219,7 @@ function Gallery({ memes }) {
     setTarget({ ...item });
   };
   const few = groups.flatMap(([key, places]) => places.slice(0, key === "top" ? FIRST_TOP : FIRST_BELOW));
-  const title = (key, i) => key === "top" ? OF_TOKENS ? "The pictures that fire it most, each with the token that fires it most" : "The memes that fire it most"
+  const title = (key, i) => key === "top" ? `The ${NOUN.all_shown} that fire it most`
     : `Activation ${number(memes.interval_low[i])} to ${number(memes.interval_high[i])}: ${percent(memes.interval_share[i])} of the ${NOUN.many} that fire it`;
   const card = (i) => html`<${Card} key=${memes.at[i]} memes=${memes} i=${i} overlays=${overlays} target=${target?.at === i ? target : null} />`;
   return html`
@@ -229,7 +229,7 @@ function Gallery({ memes }) {
       : html`<p class="note">${OF_TOKENS ? core.told : core.missing.attribution || "Words and regions of this latent's memes were not looked into."}</p>`}
     ${all || few.length === memes.at.length
       ? groups.map(([key, places]) => html`<section key=${key}><h3>${title(key, places[0])}</h3><ul class="cards">${places.map(card)}</ul></section>`)
-      : html`<h3>The ${Math.min(FIRST_TOP, groups[0][1].length)} ${OF_TOKENS ? "pictures that fire it most" : "strongest"}, then one from each part of its range, down to the weakest</h3><ul class="cards">${few.map(card)}</ul>`}
+      : html`<h3>The ${Math.min(FIRST_TOP, groups[0][1].length)} ${OF_TOKENS ? "pictures that fire it most" : "strongest"}${OF_TOKENS && groups.length === 1 ? "" : ", then one from each part of its range, down to the weakest"}</h3><ul class="cards">${few.map(card)}</ul>`}
     ${few.length < memes.at.length && html`<p><button type="button" class="all" aria-expanded=${all} onClick=${() => setAll(!all)}>${all ? "Show fewer" : `Show all ${several(memes.at.length, NOUN.shown)} of this latent`}</button></p>`}
     <p class="note">The strongest alone mislead: look whether the lower parts of the range show the same thing.</p>`;
 }
