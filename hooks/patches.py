@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -22,8 +22,8 @@ NEAR = 0.03
 class View(NamedTuple):
     """What a processor leaves of a picture."""
 
-    kind: Literal["whole", "centre", "padded"]
-    """The whole picture, the square in its centre, or the square around it."""
+    kind: str
+    """`whole`, all of the picture; `centre`, the square in its centre; `padded`, the square around it."""
     zoom: float
     """The middle part of that, such as 224 of 256 pixels; 1 is all of it."""
 
@@ -53,7 +53,8 @@ def boxes_of_tokens(hf: Any, inputs: dict[str, Any], row: int, n: int) -> Boxes:
             return unknown
         return boxes if len(boxes) == n else unknown
     elif pixels is not None and pixels.ndim == 4:
-        height, width = pixels.shape[-2:]  # patches are square, and a model that reads a picture once has one token each
+        # patches are square, and a model that reads a picture once has one token for each
+        height, width = pixels.shape[-2:]
         columns = round((n * width / height) ** 0.5)
         rows = n // max(1, columns)
         if abs(rows * width - columns * height) > max(height, width) / 2:

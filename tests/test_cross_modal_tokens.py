@@ -274,7 +274,10 @@ def test_select_filters_token_rows_by_item(tmp_path):
         x[i * each + t, 4:] = 0.1 * rng.standard_normal(4)
     splits = np.array(["train" if i % 4 else "test" for i in range(n)])
     rows = {"id": [f"m{i:02}@{t}" for i, t in product(range(n), range(each))], "split": splits.repeat(each)}
-    rows |= {"item": [f"pictures/{name[:3]}" for name in rows["id"]], "modality": np.tile(["image", "text"], n * each // 2)}
+    rows |= {
+        "item": [f"pictures/{name[:3]}" for name in rows["id"]],
+        "modality": np.tile(["image", "text"], n * each // 2),
+    }
     pd.DataFrame(rows).to_csv(tmp_path / "rows.csv", index=False)
     np.save(tmp_path / "x.npy", x)
     embed_arrays(tmp_path / "tokens", table=tmp_path / "rows.csv", fused_embeds=tmp_path / "x.npy")

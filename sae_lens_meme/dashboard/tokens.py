@@ -6,11 +6,14 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
+from datasets import Features
 
 from sae_lens_meme.dashboard.inputs import ReportInputs
 from sae_lens_meme.dashboard.numbers import clean, short
-from sae_lens_meme.hook_columns import TOKEN, RowKind
+from sae_lens_meme.hook_columns import TOKEN, RowKind, token_features
 
+_NUMBERS = ("token_start", "token_end", "token_box")
+"""Not read where a table has brought columns of these names as text."""
 AGAIN = "these rows were embedded without them; embed them again"
 
 
@@ -18,37 +21,32 @@ class Tokens:
     """The columns of token rows, where they are there."""
 
     def __init__(self, inputs: ReportInputs):
-        self._dataset, self._facts, self._captions = inputs.memes.dataset.with_format(None), inputs.memes.facts, inputs
-        self._names = set(self._dataset.column_names)
+        self._inputs, self._dataset = inputs, inputs.memes.dataset.with_format(None)
+        own, columns = Features(token_features()), self._dataset.features
+        self._names = {name for name, kind in columns.items() if name not in _NUMBERS or kind == own[name]}
 
     def cards(self, rows: np.ndarray) -> list[list[Any]]:
         """Of each row: position, modality, word, where it begins and ends in the caption, its patch."""
         names = ("position", "modality", "token", "token_start", "token_end", "token_box")
         taken = self._dataset.select(rows).select_columns([name for name in names if name in self._names])[:]
         columns = [taken.get(name, [None] * len(rows)) for name in names]
-        captions = self._captions.captions
+        captions = self._inputs.captions
         return [_card(captions[row], *cells) for row, *cells in zip(rows.tolist(), *columns, strict=True)]
 
     @property
     def view(self) -> str:
         """How the boxes of patches lie on the pictures."""
-        return self._facts.get("view") or "whole"
+        return self._inputs.memes.facts.get("view") or "whole"
 
     def missing(self) -> Iterator[tuple[str, str]]:
         """What cannot be marked, and why."""
         kinds = set(self._dataset["modality"][:])
         if "image" in kinds and not self._any("token_box"):
-            why = (
-                AGAIN
-                if "token_box" not in self._names
-                else "it is not known how this model lays patches over a picture"
-            )
+            why = "it is not known how this model lays patches over a picture" if "token_box" in self._names else AGAIN
             yield "patches", f"Patches are not marked on the pictures: {why}."
         if "text" in kinds and not self._any("token"):
-            yield (
-                "words",
-                f"Words are not marked in the captions: {AGAIN if 'token' not in self._names else 'the model has no tokenizer'}.",
-            )
+            why = "the model has no tokenizer" if "token" in self._names else AGAIN
+            yield "words", f"Words are not marked in the captions: {why}."
 
     def _any(self, name: str) -> bool:
         return name in self._names and any(cell is not None for cell in self._dataset[name][:])
@@ -58,13 +56,12 @@ def _card(
     caption: str | None, position: Any, modality: Any, word: Any, start: Any, end: Any, box: Sequence[float] | None
 ) -> list[Any]:
     """Characters are counted as the browser does it: one beyond the basic plane counts twice."""
-    inside = caption is not None and start is not None
-    span = (
-        [len(caption[:place].encode("utf-16-le", "replace")) // 2 for place in (start, end)] if inside else [None] * 2
-    )  # type: ignore[index]
+    span: list[int | None] = [None, None]
+    if caption is not None and start is not None:
+        span = [len(caption[:place].encode("utf-16-le", "replace")) // 2 for place in (start, end)]
     shown = None if word is None else clean(str(word))
     corners = None if box is None else [short(corner) for corner in box]
-    return [None if position is None else int(position), clean(str(modality)), shown, *span, corners]
+    return [short(position), clean(str(modality)), shown, *span, corners]
 
 
 def spoken(kind: RowKind) -> dict[str, str]:
