@@ -15,7 +15,7 @@ import pyarrow as pa
 from datasets import Array2D, ClassLabel, Dataset, concatenate_datasets
 
 from sae_lens_meme.errors import DataError, StorageError
-from sae_lens_meme.hook_columns import RowKind, distinct, kind_of_rows, matrix_of, require_finite, require_layout
+from sae_lens_meme.hook_columns import distinct, matrix_of, require_finite, require_layout
 from sae_lens_meme.labels import (
     SPLITS,
     beyond_64_bits,
@@ -25,6 +25,7 @@ from sae_lens_meme.labels import (
     missing_code,
     read_split,
 )
+from sae_lens_meme.row_kind import RowKind, kind_of_rows
 from sae_lens_meme.storage import fetched, open_dataset, read_finished, sha256_json
 
 LEFT_OUT = "left out"

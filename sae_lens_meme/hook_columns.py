@@ -1,13 +1,12 @@
 """The columns of embeddings: one fixed-width vector a row and hook, in the layout of SAELens' cached activations.
 
-A row is a meme, or a token of a picture: `kind_of_rows` says which, and what rows are called.
+A row is a meme, or a token of a picture (`row_kind`).
 """
 
 from __future__ import annotations
 
-import re
-from collections.abc import Collection, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -16,38 +15,6 @@ from datasets import Array2D, Dataset, Features, Value
 
 from sae_lens_meme.errors import DataError, NonFiniteError
 from sae_lens_meme.labels import TOKEN_COLUMNS
-
-_MEME = re.compile(r"(?<![-\w“\"'/.=])([Mm])eme(s?)(?![-\w”\"'/=]|\.\w)")
-
-
-class RowKind(NamedTuple):
-    """What a row is, in words."""
-
-    one: str
-    shown: str
-    """What it is a part of, and what is shown of it."""
-
-    @property
-    def many(self) -> str:
-        return f"{self.one}s"
-
-    @property
-    def all_shown(self) -> str:
-        return f"{self.shown}s"
-
-    def said(self, text: str) -> str:
-        """A sentence about memes as one about these rows; names, quoted words and levels of labels stay as they are."""
-        if self == MEME:
-            return text
-        return _MEME.sub(lambda found: (self.one if found[1] == "m" else self.one.capitalize()) + found[2], text)
-
-
-MEME, TOKEN = RowKind("meme", "meme"), RowKind("token", "picture")
-
-
-def kind_of_rows(columns: Collection[str]) -> RowKind:
-    """By the columns: a token has a picture (`item`) that it is of, and a `modality`."""
-    return TOKEN if {"item", "modality"} <= set(columns) else MEME
 
 
 def token_features() -> dict[str, Any]:

@@ -25,8 +25,8 @@ from sae_lens_meme.evaluators.cross_modal import (
 )
 from sae_lens_meme.evaluators.latents import Latents, encode, hook_of
 from sae_lens_meme.evaluators.run import load_sae, sae_weights
-from sae_lens_meme.hook_columns import TOKEN
 from sae_lens_meme.hooks.positions import IMAGE, TEXT
+from sae_lens_meme.row_kind import TOKEN
 from sae_lens_meme.storage import StepFolder, read_finished
 
 

@@ -20,6 +20,7 @@ from command_line import run_here
 from datasets import Dataset, Features, Image, Value
 from hooks_models import topk_sae
 from PIL import Image as Pictures
+from sae_lens import SAE
 from test_dashboard import parts_of
 
 from sae_lens_meme.dashboard import DashboardOptions, ReportInputs, write_report
@@ -28,11 +29,13 @@ from sae_lens_meme.dashboard.tokens import told
 from sae_lens_meme.embed import token_rows
 from sae_lens_meme.embeddings import Embeddings
 from sae_lens_meme.evaluators.latents import encode
-from sae_lens_meme.hook_columns import TOKEN
 from sae_lens_meme.hooks import HookedVLM
 from sae_lens_meme.hooks.patches import view_of
 from sae_lens_meme.hooks.positions import SPECIAL, TEXT
 from sae_lens_meme.hooks.words import spelled
+from sae_lens_meme.provenance import training_rows_known
+from sae_lens_meme.row_kind import TOKEN
+from sae_lens_meme.steps import trained_saes
 
 N, OPTIONS = 14, DashboardOptions(map="tsne", top=9, readings=0)
 CAPTIONS = [f"a {tiny_vlms.WORDS[i % 4]} cat of monday" if i % 2 else "what is this picture ?" for i in range(N)]
@@ -228,6 +231,13 @@ class TestInABrowser:
         ran = run_here("run", "vit-gpt2.yaml", "--out", out, f"corpus.folder={given}", f"embed.model={model}", *sizes)
         assert ran.returncode == 0, ran.stderr
         rows = Embeddings.load(out / "embeddings").dataset
+        sae = SAE.load_from_disk(out / "sae")
+        assert sae.cfg.metadata.hook_name == hook
+        assert training_rows_known(sae, Embeddings.load(out / "embeddings")) is None
+        printed = (out / "evaluation" / "evaluation.txt").read_text()
+        assert f"tokens of {N} pictures: " in printed.replace("\n", " ")
+        assert not re.search(r"\bmemes?\b", printed)
+        assert trained_saes(out / "sae")[out / "sae"].endswith(" validation tokens")
         with opened(browser, out / "report" / "report.html", "#latents") as (tab, heard):
             tab.get_by_role("button", name="Random").click()
             tab.get_by_role("button", name="Next alive").click()

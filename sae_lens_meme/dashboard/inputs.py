@@ -22,8 +22,8 @@ from sae_lens_meme.errors import StorageError
 from sae_lens_meme.evaluators.content import EVALUATION
 from sae_lens_meme.evaluators.latents import Latents
 from sae_lens_meme.evaluators.run import LATENTS, load_sae, sae_weights
-from sae_lens_meme.hook_columns import MEME
 from sae_lens_meme.hooks import read_memeclip_checkpoint
+from sae_lens_meme.row_kind import MEME
 from sae_lens_meme.storage import read_finished, read_json, sha256_json
 from sae_lens_meme.train.step import LOG
 

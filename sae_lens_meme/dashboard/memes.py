@@ -15,7 +15,7 @@ from sae_lens_meme.dashboard.options import DashboardOptions
 from sae_lens_meme.dashboard.readings import Readings
 from sae_lens_meme.dashboard.tokens import Tokens
 from sae_lens_meme.dashboard.words import Words
-from sae_lens_meme.hook_columns import TOKEN
+from sae_lens_meme.row_kind import TOKEN
 
 
 class MemePages:

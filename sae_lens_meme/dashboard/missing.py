@@ -6,8 +6,8 @@ from typing import Any
 
 from sae_lens_meme.dashboard.inputs import ReportInputs
 from sae_lens_meme.dashboard.tokens import Tokens
-from sae_lens_meme.hook_columns import TOKEN
 from sae_lens_meme.report.blocks import visible
+from sae_lens_meme.row_kind import TOKEN
 
 _WANTED = {
     "concept_alignment": ("which latent is most about which concept", "give the memes labels and evaluate again"),

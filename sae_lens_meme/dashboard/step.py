@@ -22,8 +22,8 @@ from sae_lens_meme.dashboard.sentences import DENSE
 from sae_lens_meme.dashboard.tokens import Tokens, spoken, told
 from sae_lens_meme.dashboard.use import DEFINITION
 from sae_lens_meme.dashboard.verdicts import TONES
-from sae_lens_meme.hook_columns import TOKEN
 from sae_lens_meme.progress import progress_bar
+from sae_lens_meme.row_kind import TOKEN
 from sae_lens_meme.storage import StepFolder, sha256_json
 
 SCHEMA = 2

@@ -10,7 +10,8 @@ from datasets import Features
 
 from sae_lens_meme.dashboard.inputs import ReportInputs
 from sae_lens_meme.dashboard.numbers import clean, short
-from sae_lens_meme.hook_columns import TOKEN, RowKind, token_features
+from sae_lens_meme.hook_columns import token_features
+from sae_lens_meme.row_kind import TOKEN, RowKind
 
 _NUMBERS = ("token_start", "token_end", "token_box")
 """Not read where a table has brought columns of these names as text."""

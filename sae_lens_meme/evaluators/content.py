@@ -11,8 +11,8 @@ import pyarrow.parquet as pq
 
 from sae_lens_meme.embeddings import Embeddings
 from sae_lens_meme.evaluators.context import Context
-from sae_lens_meme.hook_columns import TOKEN
 from sae_lens_meme.labels import SPLITS
+from sae_lens_meme.row_kind import TOKEN
 
 SCHEMA = 2
 """The version of `evaluation.json`: bumped when a key changes meaning or is removed, not when one is added."""
@@ -50,7 +50,7 @@ def content_of(context: Context) -> dict[str, Any]:
     return {
         **content,
         "warnings": _told(context.warnings, said),
-        "table": _told([row for result in results for row in result.rows()], said),
+        "table": [_row(row, said) for result in results for row in result.rows()],
         "sections": _told([section for result in results for section in result.sections()], said),
     }
 
@@ -65,6 +65,11 @@ def _pictures(memes: Embeddings) -> dict[str, Any]:
 def _of_rows(result: dict[str, Any], said: Callable[[str], str]) -> dict[str, Any]:
     """Numbers and their keys stay; what is said of them is said of the rows."""
     return {key: value if key in ("name", "numbers") else _told(value, said) for key, value in result.items()}
+
+
+def _row(row: dict[str, Any], said: Callable[[str], str]) -> dict[str, Any]:
+    """The names of controls are the heads of columns."""
+    return {**_told(row, said), "controls": {said(name): value for name, value in row["controls"].items()}}
 
 
 def _told(value: Any, said: Callable[[str], str]) -> Any:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import unicodedata
 from typing import Any, NamedTuple
 
-from sae_lens_meme.hook_columns import MEME
+from sae_lens_meme.row_kind import MEME
 
 Row = dict[str, Any]
 
