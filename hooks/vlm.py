@@ -37,7 +37,7 @@ from sae_lens_meme.hooks.positions import (
     rows_of_tokens,
 )
 from sae_lens_meme.hooks.sources import require_rows
-from sae_lens_meme.hooks.vocabulary import Vocabulary, ids_of, patches_of, text_tags
+from sae_lens_meme.hooks.vocabulary import Vocabulary, ids_of, patches_of, text_tags, without_text
 
 _NOT_INPUTS = ("tags", "labels")
 
@@ -194,6 +194,7 @@ class HookedVLM(HookedModel):
     def generate(self, input: Input, **options: Any) -> Int[Tensor, "batch positions"]:
         """What the model writes: transformers' own `generate` with the hooks on and its cache on.
 
+        A captioner's row holds its caption; of its position tokens the picture alone is taken, and it writes from the start.
         Hooks see the prompt first and one position a step after; `tags_now` says which they see.
 
         Raises:
@@ -204,6 +205,8 @@ class HookedVLM(HookedModel):
         if assisted := [key for key in ("assistant_model", "prompt_lookup_num_tokens") if options.get(key) is not None]:
             raise ModelError(f"{assisted[0]}: assisted decoding visits positions in another order; leave it out")
         inputs = self._inputs(input)
+        if isinstance(input, Tensor) and self.vocabulary.image is None:
+            inputs = without_text(self.hf, inputs)
         mask = inputs.get("attention_mask")
         if mask is not None and not bool(mask[:, -1].all()):
             raise ModelError("the batch is padded on the right, which changes the answers; pad it on the left")

@@ -252,6 +252,7 @@ def select(
     overwrite: Overwrite = False,
 ) -> None:
     """Keep the train memes whose latents bind picture and caption (SAE-V's filter), as a Hugging Face dataset."""
+    from sae_lens_meme.row_kind import kind_of_rows
     from sae_lens_meme.select import select_memes
 
     kept = select_memes(
@@ -266,8 +267,9 @@ def select(
         overwrite=overwrite,
     )
     sizes = {name: len(part) for name, part in kept.items()} if isinstance(kept, dict) else {"": len(kept)}
-    memes = ", ".join(f"{n:,} {name}".rstrip() for name, n in sizes.items())
-    _done(out, f"{memes} memes; datasets.load_from_disk opens it")
+    many = ", ".join(f"{n:,} {name}".rstrip() for name, n in sizes.items())
+    columns = (next(iter(kept.values())) if isinstance(kept, dict) else kept).column_names
+    _done(out, f"{many} {kind_of_rows(columns).many}; datasets.load_from_disk opens it")
 
 
 def steer(

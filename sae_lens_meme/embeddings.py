@@ -25,6 +25,7 @@ from sae_lens_meme.labels import (
     missing_code,
     read_split,
 )
+from sae_lens_meme.row_kind import RowKind, kind_of_rows
 from sae_lens_meme.storage import fetched, open_dataset, read_finished, sha256_json
 
 LEFT_OUT = "left out"
@@ -109,6 +110,11 @@ class Embeddings:
 
     def __len__(self) -> int:
         return len(self.dataset)
+
+    @cached_property
+    def row_kind(self) -> RowKind:
+        """Whether a row is a meme or a token of a picture, and what it is called."""
+        return kind_of_rows(self.dataset.column_names)
 
     @cached_property
     def hooks(self) -> tuple[str, ...]:

@@ -26,6 +26,7 @@ from sae_lens_meme.evaluators.cross_modal import (
 from sae_lens_meme.evaluators.latents import Latents, encode, hook_of
 from sae_lens_meme.evaluators.run import load_sae, sae_weights
 from sae_lens_meme.hooks.positions import IMAGE, TEXT
+from sae_lens_meme.row_kind import TOKEN
 from sae_lens_meme.storage import StepFolder, read_finished
 
 
@@ -74,7 +75,7 @@ def select_memes(
     with StepFolder(out, "select", fingerprint, overwrite=overwrite) as folder:
         if not folder.complete:
             latents = encode(dictionary, memes)
-            of_tokens = {"item", "modality"} <= set(memes.dataset.column_names)
+            of_tokens = memes.row_kind == TOKEN
             if of_tokens:
                 scores = token_scores(memes, latents, hook_of(dictionary, memes, hook), by=by, delta=delta)
             else:

@@ -23,6 +23,7 @@ from sae_lens_meme.importers.options import AUTO, ImportOptions
 from sae_lens_meme.ocr.options import OcrOptions
 from sae_lens_meme.planted.options import PlantedOptions, VectorOptions
 from sae_lens_meme.report.blocks import visible
+from sae_lens_meme.row_kind import MEME
 from sae_lens_meme.storage import read_manifest, to_json, write_text
 
 if TYPE_CHECKING:
@@ -238,5 +239,5 @@ def _numbers(facts: dict[str, Any]) -> str:
     return (
         f"validation explained variance {facts['validation_explained_variance']:.3f}, "
         f"L0 {facts['validation_l0']:.1f}, {facts['validation_never_fired']} of {facts['d_sae']} latents never fire "
-        f"on the {facts['validation_n']:,} validation memes"
+        f"on the {facts['validation_n']:,} validation {facts.get('rows', MEME.many)}"
     )

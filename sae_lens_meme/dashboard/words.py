@@ -18,6 +18,7 @@ class Words:
     """Of the labels of these memes that have no level beside the known ones; another's codes mean something else."""
 
     def __init__(self, memes: Embeddings):
+        self.kind = memes.row_kind
         self._levels = {
             name: levels
             for name, levels in LEVELS.items()

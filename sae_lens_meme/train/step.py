@@ -23,6 +23,7 @@ from sae_lens_meme.embeddings import Embeddings
 from sae_lens_meme.errors import ConfigError, DataError
 from sae_lens_meme.hooks import HookedVLM
 from sae_lens_meme.provenance import weights_fingerprint
+from sae_lens_meme.row_kind import MEME
 from sae_lens_meme.storage import StepFolder, to_json, write_text
 from sae_lens_meme.train.abstopk import abstopk_loader
 from sae_lens_meme.train.config import TrainConfig, load_train_config
@@ -196,6 +197,8 @@ class _Step:
             "steps": trainer.n_training_steps,
             "epochs": runner.monitor.epoch,
         }
+        if self.data.embeddings.row_kind != MEME:
+            facts["rows"] = self.data.embeddings.row_kind.many
         best = runner.monitor.best.get(name)
         return facts | ({"best_epoch": best["epoch"]} if best else {}) | {"shuffled": self.shuffled}
 
