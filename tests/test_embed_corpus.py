@@ -167,9 +167,9 @@ def test_int8_computes_a_meme_alike_beside_any_others_and_with_any_threads():
         torch.set_num_threads(threads)
     other = np.array([5, 4, 3, 2, 1, 0])
     found.append((encoder.encode_image(pixels.flip(0))[other], encoder.encode_text(tokens.flip(0))[other]))
-    for image, text in found[1:]:
-        np.testing.assert_array_equal(image, found[0][0])
-        np.testing.assert_array_equal(text, found[0][1])
+    for image, text in found[1:]:  # up to the order of sums in the projection, which stays in float32
+        np.testing.assert_allclose(image, found[0][0], rtol=0, atol=5e-6)
+        np.testing.assert_allclose(text, found[0][1], rtol=0, atol=5e-6)
     shapes: list[torch.Size] = []
     for module in encoder.model.modules():
         if isinstance(module, Int8Linear):
