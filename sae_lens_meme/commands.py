@@ -10,7 +10,7 @@ import typer
 from sae_lens_meme.attribute.options import AttributeOptions
 from sae_lens_meme.corpus.options import corpus_options
 from sae_lens_meme.dashboard.options import DashboardOptions
-from sae_lens_meme.embed.options import ArrayOptions, EmbedOptions
+from sae_lens_meme.embed.options import ArrayOptions, EmbedOptions, ViewOptions
 from sae_lens_meme.evaluators.options import EvaluateOptions
 from sae_lens_meme.flags import EmbeddingsFolder, Out, Overwrite, SAEFolder, given_to
 from sae_lens_meme.importers.options import AUTO, FORMATS, ImportOptions
@@ -95,6 +95,7 @@ def train(
     heads: Annotated[Path | None, typer.Option(help="Live training with memeclip: its trained checkpoint.")] = None,
     given: Annotated[Path | None, typer.Option("--from", help="Begin with this SAE, ours or any of SAELens'.")] = None,
     overwrite: Overwrite = False,
+    **seen: Any,
 ) -> None:
     """Train an SAE through SAELens; the result is a stock SAELens SAE folder."""
     from sae_lens_meme.steps import train_step, trained_saes
@@ -110,6 +111,7 @@ def train(
         heads=heads,
         given=given,
         overwrite=overwrite,
+        seen=given_to(ViewOptions, seen),
     )
     for folder, numbers in trained_saes(out).items():
         _done(folder, f"{numbers}; load it with sae_lens.SAE.load_from_disk")

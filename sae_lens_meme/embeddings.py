@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -196,6 +196,10 @@ class Embeddings:
     def without_contaminated(self) -> Embeddings:
         """The same memes, of which the `contaminated` ones are in no split; nothing is copied."""
         return replace(self, left_out=frozenset(self.contaminated.tolist()))
+
+    def as_evaluated(self, fingerprint: Mapping[str, Any]) -> Embeddings:
+        """With the splits of an evaluation, by the fingerprint of its manifest: `--exclude-leaks` left memes out."""
+        return self.without_contaminated() if fingerprint.get("options", {}).get("exclude_leaks") else self
 
     @cached_property
     def texts(self) -> np.ndarray | None:

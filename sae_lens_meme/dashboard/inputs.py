@@ -108,7 +108,7 @@ def read_inputs(
         evaluation=content,
         tables={name: pd.read_parquet(folder / f"{name}.parquet") for name in names},
         latents=latents,
-        memes=memes,
+        memes=memes.as_evaluated(manifest["fingerprint"]),
         decoder=_decoder(Path(sae)),
         corpus=None if corpus is None else load_rows(corpus).cast_column("image", Image(decode=False)),
         attribution=None if attribution is None else Attributions.load(attribution),

@@ -27,6 +27,7 @@ from sae_lens_meme.read.names import NO_EVALUATION, Measured
 from sae_lens_meme.read.options import ReadOptions
 from sae_lens_meme.read.reading import ActiveLatent, Neighbour, Reading, Seen
 from sae_lens_meme.read.vectors import VectorReader
+from sae_lens_meme.storage import read_manifest
 
 UNUSUAL = 0.05
 """A meme that is reconstructed worse than all but this share of the held-out memes is called unusual."""
@@ -95,6 +96,8 @@ class MemeReader:
         expected = {"sae": sae_weights(sae) if on_disk else None, "embeddings": self.embeddings.fingerprint}
         folder = Path(evaluation) if evaluation is not None else None
         self.measured = Measured(folder, expected)
+        if folder is not None:  # what is said of held-out memes is of those that were evaluated
+            self.embeddings = self.embeddings.as_evaluated(read_manifest(folder)["fingerprint"])
         known = folder / LATENTS if folder is not None else None
         self.latents = Latents.load(known) if known is not None else encode(self.sae, self.embeddings, self.hook)
         if not len(self._train):
