@@ -25,11 +25,13 @@ from sae_lens_meme.corpus import build_corpus, load_rows
 from sae_lens_meme.embed import embed_corpus
 from sae_lens_meme.engines import ClusterOptions, engine_of, on_ray
 from sae_lens_meme.errors import ConfigError, ShardError, StorageError
+from sae_lens_meme.evaluators import evaluate
 from sae_lens_meme.ocr import read_captions
 from sae_lens_meme.planted import write_planted_vectors
 from sae_lens_meme.shards import write_dataset
 from sae_lens_meme.storage import StepFolder, read_finished
 from sae_lens_meme.sweep import sweep
+from sae_lens_meme.train import train
 
 ROOT = Path(__file__).parents[1]
 
@@ -149,6 +151,45 @@ def test_embed_on_two_workers_gives_the_bytes_of_one_process(
     monkeypatch.chdir(memes)
     embed_corpus("corpus", tmp_path / "e", engine="ray", actors=2, **EMBED)
     assert contents(tmp_path / "e") == contents(memes / "embeddings")
+
+
+RECIPE = {"epochs": 2, "train_batch_size_tokens": 32, "sae": {"d_sae": 24, "k": 4}}
+SEEN_BY_EACH_OTHER = ["concept_alignment", "confounders", "stability"]
+"""One whose result another reads, with SAEs of other seeds; and one that cannot run on these memes."""
+
+
+@pytest.mark.whole
+def test_evaluate_on_a_worker_gives_the_bytes_of_one_process(cluster: Any, memes: Path, tmp_path: Path):
+    train(RECIPE, embeddings=memes / "embeddings", out=tmp_path / "sae", progress=False)
+    asked: dict[str, Any] = {"only": SEEN_BY_EACH_OTHER, "stability_seeds": 1, "bootstrap": 5, "progress": False}
+    evaluate(tmp_path / "sae", memes / "embeddings", out=tmp_path / "here", **asked)
+    found = evaluate(tmp_path / "sae", memes / "embeddings", out=tmp_path / "there", engine="ray", actors=1, **asked)
+    assert contents(tmp_path / "there") == contents(tmp_path / "here")
+    assert (list(found["results"]), list(found["skipped"])) == (["concept_alignment", "stability"], ["confounders"])
+
+
+@pytest.mark.slow
+def test_evaluate_on_workers_that_are_killed_gives_the_bytes_of_one_process(
+    cluster: Any, memes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """Every evaluator, on two workers; while one hands in a result the other, or it, is killed in the middle of its own."""
+    psutil = pytest.importorskip("psutil", reason="psutil finds the workers' processes; pip install psutil")
+    draw, killed, worked = random.Random(0), [0], on_ray.RayEngine.worked
+
+    def kill(engine: Any) -> None:
+        worked(engine)
+        workers = [p for p in psutil.Process().children(recursive=True) if "ray::Actor" in " ".join(p.cmdline()[:1])]
+        if workers and draw.random() < 0.4:
+            draw.choice(workers).kill()
+            killed[0] += 1
+
+    train(RECIPE, embeddings=memes / "embeddings", out=tmp_path / "sae", progress=False)
+    asked: dict[str, Any] = {"stability_seeds": 1, "bootstrap": 5, "answer_key": memes / "planted", "progress": False}
+    evaluate(tmp_path / "sae", memes / "embeddings", out=tmp_path / "here", **asked)
+    monkeypatch.setattr(on_ray.RayEngine, "worked", kill)
+    evaluate(tmp_path / "sae", memes / "embeddings", out=tmp_path / "there", engine="ray", actors=2, **asked)
+    assert killed[0] >= 3
+    assert contents(tmp_path / "there") == contents(tmp_path / "here")
 
 
 def test_workers_have_the_threads_of_this_process(cluster: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
