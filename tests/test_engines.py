@@ -184,7 +184,7 @@ def test_evaluate_on_workers_that_are_killed_gives_the_bytes_of_one_process(
             killed[0] += 1
 
     train(RECIPE, embeddings=memes / "embeddings", out=tmp_path / "sae", progress=False)
-    asked: dict[str, Any] = {"stability_seeds": 1, "bootstrap": 5, "answer_key": memes / "planted", "progress": False}
+    asked: dict[str, Any] = {"stability_seeds": 1, "bootstrap": 5, "answer_key": memes / "planted/answer_key", "progress": False}
     evaluate(tmp_path / "sae", memes / "embeddings", out=tmp_path / "here", **asked)
     monkeypatch.setattr(on_ray.RayEngine, "worked", kill)
     evaluate(tmp_path / "sae", memes / "embeddings", out=tmp_path / "there", engine="ray", actors=2, **asked)
