@@ -178,13 +178,19 @@ def test_evaluate_on_workers_that_are_killed_gives_the_bytes_of_one_process(
 
     def kill(engine: Any) -> None:
         worked(engine)
-        workers = [p for p in psutil.Process().children(recursive=True) if "ray::Actor" in " ".join(p.cmdline()[:1])]
+        ours = psutil.Process().children(recursive=True)
+        workers = [p for p in ours if p.name().startswith("ray::Actor") and p.status() != psutil.STATUS_ZOMBIE]
         if workers and draw.random() < 0.4:
             draw.choice(workers).kill()
             killed[0] += 1
 
     train(RECIPE, embeddings=memes / "embeddings", out=tmp_path / "sae", progress=False)
-    asked: dict[str, Any] = {"stability_seeds": 1, "bootstrap": 5, "answer_key": memes / "planted/answer_key", "progress": False}
+    asked: dict[str, Any] = {
+        "stability_seeds": 1,
+        "bootstrap": 5,
+        "answer_key": memes / "planted/answer_key",
+        "progress": False,
+    }
     evaluate(tmp_path / "sae", memes / "embeddings", out=tmp_path / "here", **asked)
     monkeypatch.setattr(on_ray.RayEngine, "worked", kill)
     evaluate(tmp_path / "sae", memes / "embeddings", out=tmp_path / "there", engine="ray", actors=2, **asked)

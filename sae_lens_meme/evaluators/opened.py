@@ -23,7 +23,7 @@ from sae_lens_meme.evaluators.options import EvaluateOptions
 from sae_lens_meme.hooks.names import FUSED
 from sae_lens_meme.planted import read_answer_key
 from sae_lens_meme.provenance import recorded_widths
-from sae_lens_meme.storage import read_finished, read_json, sha256_file, sha256_json, verify
+from sae_lens_meme.storage import fetched, read_finished, read_json, sha256_file, sha256_json, verify
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,7 +51,7 @@ class Opened:
         reference = Embeddings.load(options.reference) if options.reference is not None else None
         require_same_memes(memes, reference)
         others = load_others(options.other_saes or ())
-        key_folder = options.answer_key
+        key_folder = None if options.answer_key is None else fetched(options.answer_key)
         fingerprint = {
             "sae": sae_weights(sae),
             "embeddings": memes.fingerprint,
@@ -94,8 +94,9 @@ def stock_sae(sae: str | Path, hook: str | None = None, converter: str | None = 
     """
     from sae_lens_meme.importers import converter_of, import_sae
 
+    sae = fetched(sae)
     if (name := converter or converter_of(sae)) is None:
-        yield Path(sae)
+        yield sae
         return
     with tempfile.TemporaryDirectory() as made:
         import_sae(sae, stock := Path(made) / "sae", hook=hook, converter=name)
@@ -126,6 +127,7 @@ def load_sae(folder: str | Path, hook: str | None = None) -> Any:
     """
     from sae_lens import SAE
 
+    folder = fetched(folder)
     _require_sae(folder)
     verify(folder)
     try:
@@ -187,6 +189,7 @@ def require_same_memes(memes: Embeddings, reference: Embeddings | None) -> None:
 
 def sae_weights(sae: str | Path) -> dict[str, str]:
     """Hashes of both files; the id of its pages on Neuronpedia, which `export` may add, makes no other SAE of it."""
+    sae = fetched(sae)
     _require_sae(sae)
     verify(sae)  # or a damaged SAE would be taken for another one
     weights, cfg = (sha256_file(Path(sae) / name) for name in ("sae_weights.safetensors", "cfg.json"))

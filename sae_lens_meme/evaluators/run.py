@@ -33,7 +33,7 @@ from sae_lens_meme.evaluators.retrain import CONTROL, train_control, train_seed
 from sae_lens_meme.evaluators.workers import CANNOT, Found, evaluating, measured
 from sae_lens_meme.progress import progress_bar
 from sae_lens_meme.report import draw_figure, report_html, report_text
-from sae_lens_meme.storage import StepFolder, read_json, to_json
+from sae_lens_meme.storage import StepFolder, fetched, read_json, through_stores, to_json
 
 __all__ = ["evaluate", "load_others", "load_sae", "require_sae", "require_same_memes", "sae_weights", "stock_sae"]
 
@@ -42,6 +42,7 @@ CONVERTED = "sae"
 """The stock SAE that one of another project was converted to."""
 
 
+@through_stores()
 def evaluate(
     sae: str | Path,
     embeddings: str | Path,
@@ -87,7 +88,7 @@ def _evaluate(
     kept = (CONVERTED, CONTROL, *(f"seed_{i}" for i in range(1, options.stability_seeds + 1)))
     with StepFolder(out, "evaluate", opened.fingerprint, overwrite=overwrite, keep=kept) as folder:
         if not folder.complete:
-            if sae != Path(given):
+            if sae != fetched(given):
                 shutil.copytree(sae, folder.home / CONVERTED, dirs_exist_ok=True)
             with evaluating(opened, partial(Opened.of, given, embeddings, options), options) as workers:
                 file = folder.write(LATENTS, lambda path: workers.encode(progress).save(path))

@@ -16,7 +16,7 @@ from sae_lens_meme.errors import ConfigError, DataError, ShardError
 from sae_lens_meme.evaluators.contest.targets import Key
 from sae_lens_meme.planted import read_answer_key
 from sae_lens_meme.progress import progress_bar
-from sae_lens_meme.storage import StepFolder, read_finished, read_json, sha256_file, to_json
+from sae_lens_meme.storage import StepFolder, read_finished, read_json, sha256_file, through_stores, to_json
 from sae_lens_meme.sweep.figure import write_figure
 from sae_lens_meme.sweep.findings import Findings
 from sae_lens_meme.sweep.grid import Setting, settings_of
@@ -49,6 +49,7 @@ class Sweep:
         return cls(folder, settings, runs, read_json(folder / CONTENT))
 
 
+@through_stores()
 def sweep(
     recipe: str | Path | Mapping[str, Any],
     options: SweepOptions | None = None,
