@@ -54,7 +54,7 @@ def _uploaded(url: str) -> Iterator[Path]:
         StorageError: files of others are there; or of the step, with the address in place of the mirror.
     """
     store = Store(url)
-    _end_replacing(store)
+    end_replacing(store)
     begun = store.mirror.with_name(f".{store.mirror.name}.begun")
     there, finished = store.manifest(), store.exists(SUCCESS)
     if there is None and (strangers := [name for name in store.names() if not name.startswith(".")]):
@@ -76,11 +76,11 @@ def _uploaded(url: str) -> Iterator[Path]:
         if str(store.mirror) not in str(error):
             raise
         raise type(error)(str(error).replace(str(store.mirror), url)) from None
-    _upload(store, there if finished else None)
+    upload(store, there if finished else None)
     remove(begun)
 
 
-def _upload(store: Store, old: dict[str, Any] | None) -> None:
+def upload(store: Store, old: dict[str, Any] | None) -> None:
     """The files, then the manifest that names them, then `_SUCCESS`; beside a finished result, which stays until then."""
     _remove_beside(store)  # of an upload that was stopped
     made = read_manifest(store.mirror)
@@ -93,7 +93,7 @@ def _upload(store: Store, old: dict[str, Any] | None) -> None:
         store.put(name, beside + name)
     store.put(MANIFEST, beside + MANIFEST)
     store.put(SUCCESS, beside + SUCCESS)
-    _end_replacing(store)
+    end_replacing(store)
 
 
 def _names(folder: Path) -> list[str]:
@@ -103,7 +103,7 @@ def _names(folder: Path) -> list[str]:
     return [name for name in kept if name not in (MANIFEST, SUCCESS)]
 
 
-def _end_replacing(store: Store) -> None:
+def end_replacing(store: Store) -> None:
     """Have a whole result take the place of the old one. A run that is stopped here is finished by the next one."""
     if not store.exists(BESIDE + SUCCESS):
         return
