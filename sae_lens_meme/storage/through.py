@@ -16,7 +16,8 @@ from sae_lens_meme.storage.stores import MANIFEST, SUCCESS, Store, fetched, url_
 
 BESIDE = ".replacing/"
 """Where a result that replaces another one lies until it is whole."""
-P, R = ParamSpec("P"), TypeVar("R")
+P = ParamSpec("P")
+R = TypeVar("R")
 
 
 def through_stores(*inputs: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
