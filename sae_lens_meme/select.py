@@ -27,9 +27,10 @@ from sae_lens_meme.evaluators.latents import Latents, encode, hook_of
 from sae_lens_meme.evaluators.run import load_sae, sae_weights
 from sae_lens_meme.hooks.positions import IMAGE, TEXT
 from sae_lens_meme.row_kind import TOKEN
-from sae_lens_meme.storage import StepFolder, read_finished
+from sae_lens_meme.storage import StepFolder, read_finished, through_stores
 
 
+@through_stores("sae", "embeddings", "corpus")
 def select_memes(
     sae: str | Path,
     embeddings: str | Path,

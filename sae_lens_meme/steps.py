@@ -25,7 +25,7 @@ from sae_lens_meme.ocr.options import OcrOptions
 from sae_lens_meme.planted.options import PlantedOptions, VectorOptions
 from sae_lens_meme.report.blocks import visible
 from sae_lens_meme.row_kind import MEME
-from sae_lens_meme.storage import read_manifest, sha256_json, to_json, write_text
+from sae_lens_meme.storage import fetched, read_manifest, sha256_json, to_json, write_text
 
 if TYPE_CHECKING:
     from sae_lens_meme.train import TrainConfig
@@ -239,7 +239,7 @@ def timed(step: str):
 
 def trained_saes(folder: str | Path) -> dict[Path, str]:
     """Folder and validation numbers of each SAE of a `train` result; of any other folder only itself."""
-    folder = Path(folder)
+    folder = fetched(folder)
     if not (folder / "manifest.json").is_file():
         return {folder: ""}
     facts = read_manifest(folder)["facts"]
@@ -251,7 +251,7 @@ def trained_saes(folder: str | Path) -> dict[Path, str]:
 
 def only_sae(folder: str | Path) -> str | Path:
     """The folder itself, which must not be that of several SAEs."""
-    if several := [sae for sae in trained_saes(folder) if sae != Path(folder)]:
+    if several := [sae for sae in trained_saes(folder) if sae != fetched(folder)]:
         raise ConfigError(f"{folder}: holds several SAEs; give one of {', '.join(map(str, several))}")
     return folder
 

@@ -24,7 +24,7 @@ from sae_lens_meme.dashboard.use import DEFINITION
 from sae_lens_meme.dashboard.verdicts import TONES
 from sae_lens_meme.progress import progress_bar
 from sae_lens_meme.row_kind import TOKEN
-from sae_lens_meme.storage import StepFolder, sha256_json
+from sae_lens_meme.storage import StepFolder, sha256_json, through_stores
 
 SCHEMA = 2
 REPORT, BESIDE = "report.html", "report_data"
@@ -33,6 +33,7 @@ LATENTS, MEMES, PICTURES = 32, 64, 32
 _SAMPLE = 64
 
 
+@through_stores("evaluation", "sae", "embeddings", "corpus", "attribution")
 def write_dashboard(
     evaluation: str | Path,
     sae: str | Path,

@@ -9,12 +9,13 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import Field
 from typing_extensions import Self
 
+from sae_lens_meme.engines import EngineOptions
 from sae_lens_meme.errors import ConfigError
 from sae_lens_meme.evaluators import registry
-from sae_lens_meme.options import Count, File, Flag, Options, Share
+from sae_lens_meme.options import Count, File, Flag, Share
 
 
-class EvaluateOptions(Options):
+class EvaluateOptions(EngineOptions):
     """The section `evaluate` of a recipe, the options of the command, the keywords of `evaluate`."""
 
     section: ClassVar[str] = "evaluate"

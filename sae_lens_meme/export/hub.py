@@ -25,7 +25,16 @@ from sae_lens_meme.export.sae import copy_sae, named_config
 from sae_lens_meme.markdown import markdown_table, markdown_text
 from sae_lens_meme.report.blocks import blocks, cautions, heading, verdicts
 from sae_lens_meme.shards import write_dataset
-from sae_lens_meme.storage import MANIFEST, SUCCESS, StepFolder, read_finished, read_json, sha256_file, to_json
+from sae_lens_meme.storage import (
+    MANIFEST,
+    SUCCESS,
+    StepFolder,
+    read_finished,
+    read_json,
+    sha256_file,
+    through_stores,
+    to_json,
+)
 
 STEP = "export-hub"
 SHARD = 65_536
@@ -40,6 +49,7 @@ FEATURES = Features(
 _TEMPLATE = Path(__file__).with_name("card.md")
 
 
+@through_stores("evaluation", "sae", "embeddings", "report")
 def export_hub(
     evaluation: str | Path,
     repo: str,

@@ -27,12 +27,13 @@ from sae_lens_meme.read.names import NO_EVALUATION, Measured
 from sae_lens_meme.read.options import ReadOptions
 from sae_lens_meme.read.reading import ActiveLatent, Neighbour, Reading, Seen
 from sae_lens_meme.read.vectors import VectorReader
-from sae_lens_meme.storage import read_manifest
+from sae_lens_meme.storage import read_manifest, through_stores
 
 UNUSUAL = 0.05
 """A meme that is reconstructed worse than all but this share of the held-out memes is called unusual."""
 
 
+@through_stores("sae", "embeddings", "evaluation")
 def read_meme(
     picture: str | Path | bytes,
     *,

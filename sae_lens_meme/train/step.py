@@ -24,7 +24,7 @@ from sae_lens_meme.errors import ConfigError, DataError
 from sae_lens_meme.hooks import HookedVLM
 from sae_lens_meme.provenance import weights_fingerprint
 from sae_lens_meme.row_kind import MEME
-from sae_lens_meme.storage import StepFolder, to_json, write_text
+from sae_lens_meme.storage import StepFolder, through_stores, to_json, write_text
 from sae_lens_meme.train.abstopk import abstopk_loader
 from sae_lens_meme.train.config import TrainConfig, load_train_config
 from sae_lens_meme.train.data import TrainingData, open_data
@@ -39,6 +39,7 @@ GIVEN = "begun_with"
 """In the fingerprint: hashes of the SAEs that training began with."""
 
 
+@through_stores()
 def train(
     config: TrainConfig | str | Path | Mapping[str, Any],
     *,
