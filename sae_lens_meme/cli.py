@@ -47,6 +47,8 @@ from sae_lens_meme.ocr.options import OcrOptions
 from sae_lens_meme.planted.options import VectorOptions
 from sae_lens_meme.read.options import ReadOptions
 from sae_lens_meme.steer.options import SteerOptions
+from sae_lens_meme.studies.command import patch_filter, question_set
+from sae_lens_meme.studies.options import PatchFilterOptions, QuestionSetOptions
 from sae_lens_meme.sweep.command import sweep
 from sae_lens_meme.sweep.options import SweepOptions
 
@@ -82,6 +84,8 @@ def build_app() -> typer.Typer:
     app.command()(flags_of(ExportOptions)(export))
     app.command()(select)
     app.command()(flags_of(SteerOptions)(steer))
+    app.command("question-set")(flags_of(QuestionSetOptions)(question_set))
+    app.command("patch-filter")(flags_of(PatchFilterOptions)(patch_filter))
     app.command("import")(flags_of(ImportOptions)(import_))
     app.command("user-study")(user_study)
     app.command("table")(table_)

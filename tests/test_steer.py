@@ -27,15 +27,13 @@ from sae_lens import (
     StandardSAEConfig,
 )
 from sae_lens.saes.sae import SAEMetadata
-from tiny_vlms import COLOURS, colour_pictures, made
+from tiny_vlms import COLOURS, QUESTION, colour_pictures, made
 from typer.testing import CliRunner
 
 from sae_lens_meme.errors import ConfigError, DataError, ModelError
 from sae_lens_meme.hooks import HookedMemeCLIP, HookedVLM
 from sae_lens_meme.steer import SteeredAnswers, SteerOptions, latent_set, steer, steer_pictures
 from sae_lens_meme.steer.scores import unit
-
-QUESTION = "what is the colour of this ?"
 
 
 def sae_of(kind: str, d_in: int, hook: str) -> SAE[Any]:
@@ -115,6 +113,30 @@ class TestFastPath:
             assert torch.equal(model(batch), plain)
 
 
+@pytest.mark.parametrize(
+    ("maker", "kinds"),
+    [(tiny_vlms.llava, ("text", "image", "special", "generated")), (tiny_vlms.vit_gpt2, ("special", "generated"))],
+    ids=["llava", "vit_gpt2"],
+)
+def test_steered_words_are_the_same_with_transformers_cache_and_without(maker: Any, kinds: tuple[str, ...]):
+    """For each kind of position; what is set at generated ones leaves the first new word, which comes of the prompt alone."""
+    model = HookedVLM(*made(maker))
+    batch = model.source.take(np.arange(2))  # type: ignore[union-attr]
+    batch = batch if model.vocabulary.image else {"pixel_values": batch["pixel_values"]}
+    sae = sae_of("standard", 24, "hook_decoder_resid.0")
+    how: dict[str, Any] = {"max_new_tokens": 4, "min_new_tokens": 4, "do_sample": False}
+    plain = model.generate(batch, **how)[:, -4:]
+    for kind in kinds:
+        written = []
+        for cached in (True, False):
+            with latent_set(model, sae, {3: 80.0}, where=[kind]):
+                written.append(model.generate(batch, use_cache=cached, **how)[:, -4:])
+        assert torch.equal(*written), kind
+        assert not torch.equal(written[0], plain), kind
+        if kind == "generated":
+            assert torch.equal(written[0][:, 0], plain[:, 0])
+
+
 class TestWhatCannotReachTheText:
     """It raises, where a table would show 0."""
 
@@ -163,25 +185,7 @@ class TestWhatCannotReachTheText:
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A LLaVA of two blocks that has learned to name the colour of a picture, in a folder with its processor."""
     folder = tmp_path_factory.mktemp("steer")
-    model, _ = made(tiny_vlms.llava)
-    tiny_vlms.save(folder / "model", model=model)
-    processor = HookedVLM.from_pretrained(str(folder / "model")).processor.both
-    pictures, names = colour_pictures(64, seed=1)
-    texts = [f"<image>{QUESTION} {name} </s>" for name in names]
-    batch = processor(images=pictures, text=texts, padding=True, return_tensors="pt")
-    labels = batch["input_ids"].clone()
-    labels[:, :-2] = -100
-    optimizer = torch.optim.Adam(model.parameters(), lr=3e-3)
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        for _ in range(150):
-            chosen = torch.randint(0, 64, (16,))
-            loss = model(**{key: x[chosen] for key, x in batch.items()}, labels=labels[chosen]).loss
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-    assert loss.item() < 0.1
-    model.eval().save_pretrained(folder / "model")
+    tiny_vlms.taught(folder / "model", *colour_pictures(64, seed=1))
     (folder / "pictures").mkdir()
     for row, picture in enumerate(colour_pictures(32, seed=2)[0]):
         picture.save(folder / "pictures" / f"{row:02}.png")
