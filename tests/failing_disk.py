@@ -86,7 +86,7 @@ class Disk:
             if name == "mkdir" and os.path.isdir(given[0]):  # asks whether it is there, and writes nothing
                 return real(*given, **options)
             self._count(name, error)
-            return real(*given, **options)
+            return None if name == "fsync" else real(*given, **options)  # nothing here loses power
 
         return write
 

@@ -12,6 +12,7 @@ from sae_lens_meme.errors import ConfigError
 from sae_lens_meme.figures.inputs import Inputs, NotDrawn
 from sae_lens_meme.figures.style import SETTINGS
 from sae_lens_meme.progress import progress_bar
+from sae_lens_meme.storage import atomic_file
 
 FORMATS = ("png", "svg")
 WIDTH, HEIGHT, ACROSS = 5.4, 4.2, 3
@@ -71,5 +72,6 @@ def _write(name: str, inputs: Inputs, out: Path) -> str | None:
             axes.remove()
         figure.suptitle(module.TITLE, x=0.01, ha="left", fontsize=12)
         for kind in FORMATS:
-            figure.savefig(out / f"{name}.{kind}", metadata={"Date": None} if kind == "svg" else {"Software": None})
+            with atomic_file(out / f"{name}.{kind}") as temporary:
+                figure.savefig(temporary, metadata={"Date": None} if kind == "svg" else {"Software": None})
     return None
