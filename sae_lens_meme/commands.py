@@ -326,11 +326,12 @@ def user_study(
 def table_(
     corpus: Annotated[Path, typer.Argument(help="The result of 'corpus'.")],
     out: Annotated[Path, typer.Argument(help="rows.csv or rows.parquet: what 'embed --table' reads.")],
+    overwrite: Overwrite = False,
 ) -> None:
     """Write a corpus as a table: id, source, split, caption and labels of each meme."""
     from sae_lens_meme.corpus import export_table, load_corpus
 
-    export_table(load_corpus(corpus), out)
+    export_table(load_corpus(corpus), out, overwrite=overwrite)
     _done(out, "a row for each meme, in the order of the corpus")
 
 

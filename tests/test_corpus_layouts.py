@@ -137,6 +137,10 @@ def test_a_class_means_what_its_name_says(tmp_path):
     ]
     rows = read_folder(tmp_path / "t.parquet", {"labels": {"kind": {"column": "kind", "values": {"a": 7, "b": 9}}}})
     assert [row.labels["kind"] for row in rows] == [9, 7, None]
+    table = parquet.read_table(tmp_path / "t.parquet")
+    parquet.write_table(table.set_column(1, "stance", pa.array([0, 3, 1])), tmp_path / "t.parquet")
+    with pytest.raises(BadTableError, match=r"row 2.*'stance' is 3, its classes are 0 to 2 \(-1: missing\)"):
+        read_folder(tmp_path / "t.parquet")
 
 
 def test_a_broken_embedded_picture_is_named_and_a_missing_one_too(tmp_path):

@@ -334,6 +334,7 @@ def test_one_command_writes_answers_scores_and_a_figure(trained: Path, tmp_path:
 @pytest.mark.parametrize(
     ("change", "error", "match"),
     [
+        ({"latents": [1, 0, 1]}, ConfigError, "1 is given twice"),
         ({"latents": [99]}, ConfigError, "99 is none of 0 to 31"),
         ({"pictures": Path("nowhere")}, DataError, "no such folder"),
         ({"where": ["image", "wrong"]}, ConfigError, "'wrong' is not a kind of position"),
