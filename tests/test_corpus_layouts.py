@@ -121,6 +121,13 @@ def test_imagefolder_with_one_metadata_file_a_split(suffix: str, tmp_path):
         read_folder(tmp_path / "mine")
 
 
+def test_a_caption_that_is_an_object_is_named(tmp_path):
+    row = {"file_name": "0.png", "text": {"en": "hi"}, "more": {"no": "caption"}}
+    (tmp_path / "t.jsonl").write_text(json.dumps(row) + "\n")
+    with pytest.raises(BadTableError, match=r"row 1 .*the caption is the object .*'en': 'hi'.*; map a column of text"):
+        read_folder(tmp_path / "t.jsonl")
+
+
 def test_a_class_means_what_its_name_says(tmp_path):
     names = ["oppose", "neutral", "support"]
     features = Features(

@@ -32,6 +32,10 @@ class NotText(NamedTuple):
     byte: int
 
 
+class Structure(str):
+    """The text of a cell that holds an object: it can be looked at, and is no caption."""
+
+
 class NoClass(NamedTuple):
     """A cell of a column of classes whose code is none of them."""
 
@@ -261,6 +265,8 @@ def cell_text(value: Any) -> str | None:
         return " ".join(part for part in parts if part)
     if isinstance(value, bool):
         return str(value).lower()
+    if isinstance(value, Mapping):
+        return Structure(value)
     text = value if isinstance(value, str) else str(value)
     try:
         text.encode("utf-8")
