@@ -202,11 +202,18 @@ def explain(
         str | None,
         typer.Argument(help="Which numbers, e.g. '*best_f1_test' or 'probes/hate/*'; leave it out for an index."),
     ] = None,
+    latent: Annotated[
+        int | None,
+        typer.Option(help="Everything that was measured of this latent; the pattern then chooses evaluators."),
+    ] = None,
 ) -> None:
     """Explain each number: the rows and split it was measured on, its control, or why it is undefined."""
-    from sae_lens_meme.results import explain_numbers
+    from sae_lens_meme.results import explain_latent, explain_numbers
 
-    explain_numbers(evaluation, pattern)
+    if latent is None:
+        explain_numbers(evaluation, pattern)
+    else:
+        explain_latent(evaluation, latent, pattern)
 
 
 def figures(
@@ -329,9 +336,9 @@ def table_(
     overwrite: Overwrite = False,
 ) -> None:
     """Write a corpus as a table: id, source, split, caption and labels of each meme."""
-    from sae_lens_meme.corpus import export_table, load_corpus
+    from sae_lens_meme.corpus import export_table
 
-    export_table(load_corpus(corpus), out, overwrite=overwrite)
+    export_table(corpus, out, overwrite=overwrite)
     _done(out, "a row for each meme, in the order of the corpus")
 
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from rich.padding import Padding
 from rich.text import Text
@@ -15,12 +15,8 @@ from sae_lens_meme.errors import ConfigError
 from sae_lens_meme.evaluators.options import EvaluateOptions
 from sae_lens_meme.read.options import ReadOptions
 from sae_lens_meme.report.blocks import visible
-from sae_lens_meme.storage import read_finished, read_json, to_json, write_text
-
-if TYPE_CHECKING:
-    pass
-
 from sae_lens_meme.steps import console, only_sae, timed
+from sae_lens_meme.storage import read_finished, read_json, to_json, write_text
 
 
 def evaluate_step(
@@ -134,6 +130,49 @@ def explain_numbers(evaluation: str | Path, pattern: str | None = None) -> None:
         value = f"undefined: {row.reason}" if pd.isna(row.value) else f"{row.value:.6g}"
         console.print(Text.assemble((visible(row.name), "bold"), f" {visible(value)}"), soft_wrap=True)
         console.print(Padding(Text(visible(row.explain), style="dim"), (0, 0, 0, 4)))
+
+
+def explain_latent(evaluation: str | Path, latent: int, pattern: str | None = None) -> None:
+    """Print what every evaluator's table says of one latent, column by column with what the column is.
+
+    A pattern chooses evaluators.
+
+    Raises:
+        ConfigError: the SAE has no such latent, or no chosen evaluator has a table of latents.
+    """
+    from sae_lens_meme.evaluators.content import EVALUATION, table_of_latents
+
+    read_finished(evaluation, "evaluate")
+    content = read_json(Path(evaluation) / EVALUATION)
+    if not 0 <= latent < (d_sae := content["sae"]["d_sae"]):
+        raise ConfigError(f"--latent {latent}: the SAE has {d_sae} latents, 0 to {d_sae - 1}")
+    tables = {name: table_of_latents(evaluation, name) for name in content["results"]}
+    tables = {name: table for name, table in tables.items() if table is not None}
+    chosen = [name for name in tables if fnmatchcase(name, pattern or "*")]
+    if not chosen:
+        raise ConfigError(f"{evaluation}: {pattern!r} is no evaluator with a table of latents: {', '.join(tables)}")
+    for name in chosen:
+        rows = tables[name].query("latent == @latent").drop(columns="latent")
+        _print_rows(name, rows, content["results"][name]["columns"], whole=pattern is not None)
+
+
+def _print_rows(name: str, rows: Any, columns: Mapping[str, str], whole: bool) -> None:
+    """A line a column with what it is; of a latent with many rows, say one a concept, only where that was asked for."""
+    console.print(Text.assemble((visible(name), "bold"), "" if len(rows) == 1 else f"  {len(rows)} rows"))
+    if len(rows) > 1 and not whole:
+        console.print(Padding(Text(f"they are printed where the pattern is {name!r}", style="dim"), (0, 0, 0, 4)))
+        return
+    for _, row in rows.iterrows():
+        told = Text("\n").join(
+            Text.assemble((visible(column), "bold"), f" {_cell(value)}  ", (visible(columns[column]), "dim"))
+            for column, value in row.dropna().items()
+            if value != ""
+        )
+        console.print(Padding(told, (0, 0, 1, 4)))
+
+
+def _cell(value: Any) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else visible(str(value))
 
 
 def _print_index(evaluation: str | Path, names: Any) -> None:

@@ -88,6 +88,7 @@ def test_importing_the_command_line_imports_nothing_heavy():
     assert subprocess.check_output([sys.executable, "-c", code], text=True).strip() == "[]"
 
 
+@pytest.mark.whole
 def test_the_contract_on_arrays(results: Path):
     import pandas as pd
     import sae_lens
@@ -233,6 +234,24 @@ def test_explain_says_what_a_number_is(
     assert (status, "no number matches 'hate/auroc'" in error) == (2, True)
 
 
+def test_explain_says_what_was_measured_of_a_latent(
+    results: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    monkeypatch.chdir(results)
+    status, printed, _ = here(("explain", "V", "--latent", "3"), capsys)
+    table = pd.read_parquet("V/naming.parquet").set_index("latent")
+    assert status == 0
+    assert re.search(rf"^ +concept_support {table['concept_support'][3]}  ", printed, re.MULTILINE)
+    n = int((pd.read_parquet("V/concept_alignment.parquet")["latent"] == 3).sum())
+    assert re.search(rf"concept_alignment +{n} rows\n +they are printed where the pattern is", printed)
+    _, printed, _ = here(("explain", "V", "concept_alignment", "--latent", "3"), capsys)
+    assert len(re.findall(r"^ +concept ", printed, re.MULTILINE)) == n
+    status, _, error = here(("explain", "V", "--latent", "4096"), capsys)
+    assert (status, bool(re.search(r"--latent 4096: the SAE has \d+ latents", error))) == (2, True)
+    status, _, error = here(("explain", "V", "probes", "--latent", "3"), capsys)
+    assert (status, "'probes' is no evaluator with a table of latents: " in error) == (2, True)
+
+
 def test_evaluation_json_is_of_its_schema(results: Path):
     check_evaluation((results / "V" / "evaluation.json").read_text())
     numbers = pd.read_parquet(results / "V" / "numbers.parquet")
@@ -294,6 +313,7 @@ def test_a_mistake_gives_one_line(
     assert message in error
 
 
+@pytest.mark.whole
 def test_ctrl_c_says_how_to_go_on_and_the_run_goes_on(results: Path):
     arguments = ("train", "demo.yaml", "--embeddings", "E", "--out", "C", "sae.d_sae=256", "epochs=2000")
     with subprocess.Popen(
@@ -311,6 +331,7 @@ def test_ctrl_c_says_how_to_go_on_and_the_run_goes_on(results: Path):
     assert list((results / "C" / "checkpoints").iterdir())
 
 
+@pytest.mark.whole
 def test_a_recipe_with_several_hooks_runs_to_the_end(results: Path):
     (results / "hooks.yaml").write_text(
         "embed: {table: rows.csv, image_embeds: A.npy, text_embeds: B.npy}\n"
@@ -331,6 +352,7 @@ def test_debug_shows_the_traceback(tmp_path: Path):
     assert "Traceback" in done.stderr
 
 
+@pytest.mark.whole
 def test_memes_that_are_all_training_memes_are_evaluated_with_reasons(
     results: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ):
@@ -353,6 +375,7 @@ def test_memes_that_are_all_training_memes_are_evaluated_with_reasons(
 @pytest.mark.parametrize(
     "named", [pytest.param(True, marks=pytest.mark.slow, id="names its hook"), pytest.param(False, id="names none")]
 )
+@pytest.mark.whole
 def test_an_sae_made_elsewhere_is_evaluated(
     results: Path, named: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ):

@@ -120,6 +120,7 @@ def result(planted, trained) -> Any:
     return contest.evaluate(trained)
 
 
+@pytest.mark.whole
 def test_the_true_dictionary_leads_and_the_sae_beats_every_control(planted, trained, result):
     oracle = topk_sae(planted.x, planted.directions.astype(np.float32))
     true = Contest(planted.memes, key=planted.key, **QUICK | {"controls": ["neurons"]}).evaluate(oracle).numbers

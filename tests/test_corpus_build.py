@@ -197,6 +197,7 @@ def test_skipping_after_a_refusal_needs_no_new_folder(tmp_path):
     assert build(tmp_path / "out", folder, holdout=0, on_bad="skip")["train"].num_rows == 7
 
 
+@pytest.mark.whole
 def test_a_failure_at_any_replace_changes_nothing_in_the_end(tmp_path, monkeypatch):
     folder = make_folder(tmp_path / "mine", 4, {2: TRUNCATED})
     build(tmp_path / "whole", folder, on_bad="skip", holdout=0)

@@ -84,6 +84,7 @@ def report_of(base: Path, out: Path, **given: Any) -> Path:
     return write_dashboard(*folders, out=out, progress=False, **{"map": "tsne", **given})
 
 
+@pytest.mark.whole
 def test_memes_of_attribute_are_shown_and_the_other_latents_have_some_too(folders: Path, tmp_path: Path):
     parts = parts_of(report_of(folders, tmp_path))
     dataset = load_from_disk(str(folders / "attribution"))
@@ -126,6 +127,7 @@ def test_a_memes_page_says_what_read_says(folders: Path, tmp_path: Path):
         assert numbers == pytest.approx((theirs.probability, theirs.without, *theirs.without_random), abs=1e-3)
 
 
+@pytest.mark.whole
 def test_what_is_done_is_not_done_again_and_a_killed_run_ends_the_same(folders: Path, tmp_path: Path, monkeypatch: Any):
     from sae_lens_meme.dashboard import step
 

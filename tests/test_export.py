@@ -54,6 +54,7 @@ def contents(folder: Path) -> dict[str, bytes]:
     return {str(p.relative_to(folder)): p.read_bytes() for p in files}
 
 
+@pytest.mark.whole
 def test_the_importer_takes_memes_with_pictures(made: Path):
     assert complaints(made) == []
 
@@ -78,6 +79,7 @@ def test_the_importer_takes_hostile_captions(tmp_path: Path):
     assert "👩‍👩‍👧" in shown
 
 
+@pytest.mark.whole
 def test_four_thousand_latents_come_in_four_batches(tmp_path: Path):
     run = write_arrays(tmp_path, n=120, d=8, d_sae=4096, k=8)
     source = export(run / "evaluation", out=run / "export", **inputs(run))

@@ -44,6 +44,7 @@ def printed(cell: list[dict[str, Any]]) -> str:
     )
 
 
+@pytest.mark.whole
 def test_training_and_measuring_print_nothing_and_leave_no_bar(outputs: list[Any]):
     for cell in outputs[1:3]:
         assert printed(cell) == ""

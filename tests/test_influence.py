@@ -19,7 +19,7 @@ from tiny_sae import tiny_sae
 from sae_lens_meme.embeddings import Embeddings
 from sae_lens_meme.errors import ConfigError, DataError, NonFiniteError
 from sae_lens_meme.evaluators import EvaluateOptions, Latents, encode
-from sae_lens_meme.evaluators.classifiers import Probe, fit_embedding_probe, fit_latent_probe, probabilities
+from sae_lens_meme.evaluators.classifiers import Probe, fit_embedding_probes, fit_latent_probe, probabilities
 from sae_lens_meme.evaluators.context import Context
 from sae_lens_meme.evaluators.influence import (
     CosineHead,
@@ -156,7 +156,7 @@ def test_embedding_route_is_the_brute_force_loop(data, n_classes):
     x, embeddings, sae = data
     rows = embeddings.rows("test")
     label = embeddings.label("hate" if n_classes == 2 else "stance")
-    probe = fit_embedding_probe("task", x, label.values)
+    (probe,) = fit_embedding_probes("task", x, label.values)
     z = sparse.csr_matrix(encode(sae, embeddings, rows=rows).csr(), dtype=np.float64)
     decoder, h = decoder_rows(sae), x[rows].astype(np.float64)
     route = embedding_route(probe, z, embeddings, "hook_fused", rows, decoder, no_directions(D))
@@ -272,7 +272,7 @@ def test_ablating_every_active_latent_is_decoding_zeros(data, result):
     by_latents = h.numpy() - z.csr() @ decoder_rows(sae)
     np.testing.assert_allclose(by_latents, zeros.numpy(), atol=1e-7)
     train = embeddings.rows("train")
-    probe = fit_embedding_probe("hate", x[train], embeddings.label("hate").values[train])
+    (probe,) = fit_embedding_probes("hate", x[train], embeddings.label("hate").values[train])
     change = probe.predict_proba(zeros.numpy()) - probe.predict_proba(x[rows])
     assert result.numbers["ablation/embedding/hate/all_latents"] == pytest.approx(abs(change[:, 1].mean()), abs=1e-5)
     latent_probe = fit_latent_probe(

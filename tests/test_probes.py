@@ -22,7 +22,6 @@ from sae_lens_meme.evaluators import Probes
 from sae_lens_meme.evaluators.classifiers import (
     Probe,
     SharedProbes,
-    fit_embedding_probe,
     fit_embedding_probes,
     fit_latent_probe,
     fit_latent_probes,
@@ -81,7 +80,7 @@ def test_embedding_probe_equals_scaling_then_regression(classes):
     rng = np.random.default_rng(0)
     x = anisotropic(300, 20, rng)
     y = rng.integers(0, classes, 300)
-    probe = fit_embedding_probe("task", x, y)
+    (probe,) = fit_embedding_probes("task", x, y)
     model = make_pipeline(StandardScaler(), LogisticRegression(C=1, solver="newton-cholesky", tol=1e-12))
     np.testing.assert_allclose(
         probe.predict_proba(x), model.fit(x.astype(float), y).predict_proba(x.astype(float)), atol=1e-8
@@ -94,14 +93,14 @@ def test_dense_fit_converges_on_badly_scaled_and_constant_columns():
     x[:, 5] = 0.25
     x[:, 6] = x[:, 7]
     for classes in (2, 3):
-        probe = fit_embedding_probe("task", x, rng.integers(0, classes, 200))
+        (probe,) = fit_embedding_probes("task", x, rng.integers(0, classes, 200))
         assert probe.converged
         assert np.isfinite(probe.coef).all()
 
 
 def test_separable_classes_converge():
     x = np.linspace(-1, 1, 40)[:, None]
-    assert fit_embedding_probe("task", x, (x[:, 0] > 0).astype(int)).converged
+    assert fit_embedding_probes("task", x, (x[:, 0] > 0).astype(int))[0].converged
 
 
 def test_default_tolerance_would_not_do():
@@ -325,7 +324,7 @@ def test_string_labels_work_like_numbers():
     rng = np.random.default_rng(1)
     x = rng.standard_normal((80, 3))
     y = np.where(x[:, 0] > 0, "yes", "no").astype(object)
-    probe = fit_embedding_probe("mood", x, y)
+    (probe,) = fit_embedding_probes("mood", x, y)
     assert probe.classes == ("no", "yes")
     found, reasons = scores(probe.classes, probe.predict_proba(x), y, np.array(["a", "b"] * 40))
     assert found["auroc"] > 0.99
@@ -478,10 +477,10 @@ def test_a_dimension_that_does_not_vary_has_no_weight():
     rng = np.random.default_rng(0)
     x = anisotropic(300, 20, rng)
     y = (rng.random(300) < 0.5).astype(int)
-    without = fit_embedding_probe("task", np.delete(x, 5, axis=1), y)
+    (without,) = fit_embedding_probes("task", np.delete(x, 5, axis=1), y)
     for column in (0.25, 4e-33 * y, 3e-10 * y):
         x[:, 5] = column
-        probe = fit_embedding_probe("task", x, y)
+        (probe,) = fit_embedding_probes("task", x, y)
         assert not probe.coef[:, 5].any()
         np.testing.assert_allclose(np.delete(probe.coef, 5, axis=1), without.coef, rtol=1e-5)
 

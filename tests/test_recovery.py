@@ -63,6 +63,7 @@ def check_recovery(vectors: PlantedVectors, found: dict[str, Any], k: int) -> No
     assert found["planted/mcc/permuted_labels"] == pytest.approx(0, abs=0.03)
 
 
+@pytest.mark.whole
 def test_the_sae_recovers_what_the_true_dictionary_does_and_no_control_does(
     vectors: PlantedVectors, found: dict[str, Any]
 ):

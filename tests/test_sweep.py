@@ -109,6 +109,7 @@ def test_the_sentence_has_interval_seeds_and_controls(found: Sweep):
     assert numbers - {"sae.k"} <= found.content["columns"].keys()
 
 
+@pytest.mark.whole
 def test_a_finished_run_is_not_repeated(found: Sweep, vectors: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     trained: list[str] = []
     train = step.train

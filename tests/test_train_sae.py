@@ -205,6 +205,7 @@ def test_the_scaler_is_its_own_inverse_and_equals_saelens_matrix_form():
     torch.testing.assert_close(ours.unscale(ours(x)), x, atol=1e-8, rtol=0)
 
 
+@pytest.mark.whole
 def test_a_clean_process_loads_what_was_saved(tmp_path):
     embeddings = embeddings_of()
     sae = train(

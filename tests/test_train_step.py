@@ -390,6 +390,7 @@ def wandb_offline(tmp_path, monkeypatch: pytest.MonkeyPatch):
 LOGGED = SECTION | {"logger": {"log_to_wandb": True, "wandb_log_frequency": 5}}
 
 
+@pytest.mark.whole
 def test_wandb_offline_needs_no_account_and_changes_nothing(tmp_path, wandb_offline):
     import wandb
 

@@ -158,21 +158,16 @@ def fit_latent_probes(
     return _fit(task, normalize(latents.astype(np.float64)), labels, penalties, normalise=True) if len(labels) else []
 
 
-def fit_embedding_probe(task: str, embeddings: Float[np.ndarray, "n d_in"], y: np.ndarray) -> Probe:
-    """The same regression on embeddings z-scored by these rows; the z-score is folded into the weights.
+def fit_embedding_probes(
+    task: str, embeddings: Float[np.ndarray, "n d_in"], y: np.ndarray, penalties: Sequence[float] = (1.0,)
+) -> list[Probe]:
+    """The same regressions, one for each C, on embeddings z-scored by these rows; the z-score is folded into the weights.
 
     A dimension that does not vary has weight 0.
 
     Raises:
         DataError: `y` has fewer than two classes.
     """
-    return fit_embedding_probes(task, embeddings, y, (1.0,))[0]
-
-
-def fit_embedding_probes(
-    task: str, embeddings: Float[np.ndarray, "n d_in"], y: np.ndarray, penalties: Sequence[float]
-) -> list[Probe]:
-    """The same at several C at once."""
     if not len(penalties):
         return []
     x, scaler = embeddings.astype(np.float64), StandardScaler()

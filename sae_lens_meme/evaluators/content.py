@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import pyarrow.parquet as pq
 
 from sae_lens_meme.evaluators.context import Context
 from sae_lens_meme.labels import SPLITS
@@ -57,3 +59,9 @@ def numbers_table(content: dict[str, Any]) -> pd.DataFrame:
     ]
     table = pd.DataFrame(rows, columns=["evaluator", "number", "value", "reason", "explain"])
     return table.astype({"value": "Float64", "reason": "string"})
+
+
+def table_of_latents(evaluation: str | Path, name: str) -> pd.DataFrame | None:
+    """The table of that evaluator, if it says which latent a row is about."""
+    path = Path(evaluation) / f"{name}.parquet"
+    return pd.read_parquet(path) if path.is_file() and "latent" in pq.read_schema(path).names else None

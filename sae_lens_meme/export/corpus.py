@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -43,7 +44,9 @@ def export_corpus(corpus: str | Path, repo: str, *, out: str | Path, overwrite: 
                 for i, shard in enumerate(shards):
                     name = f"data/{split}-{i:05d}-of-{len(shards):05d}.parquet"
                     folder.write(name, partial(_write_parquet, shard))
-            card = corpus_repository_card((Path(corpus) / "README.md").read_text(encoding="utf-8"), repo, list(splits))
+            card = corpus_repository_card(
+                (Path(corpus) / "README.md").read_text(encoding="utf-8"), repo, [*map(str, splits)]
+            )
             folder.write("README.md", lambda path: path.write_text(card, encoding="utf-8"))
             folder.finish(repo=repo, rows={split: len(rows) for split, rows in splits.items()})
     return Path(out)
@@ -54,7 +57,7 @@ def push_corpus(folder: str | Path, *, private: bool = True, token: str | None =
     return push_folder(folder, STEP, repo_type="dataset", message="Meme corpus", private=private, token=token)
 
 
-def corpus_repository_card(card: str, repo: str, splits: list[str]) -> str:
+def corpus_repository_card(card: str, repo: str, splits: Sequence[str]) -> str:
     """The card of the corpus, with where the splits are and how to load them."""
     written = DatasetCard(card)
     files: list[dict[str, Any]] = [{"split": split, "path": f"data/{split}-*.parquet"} for split in splits]

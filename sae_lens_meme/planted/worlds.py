@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
@@ -12,6 +13,9 @@ from sae_lens_meme.planted.crowded import CROWDED_LABELS, draw_crowded
 from sae_lens_meme.planted.crowded import KINDS as CROWDED_KINDS
 from sae_lens_meme.planted.factors import KINDS, Factors, draw_factors
 from sae_lens_meme.planted.options import PLAIN
+
+DEMO_ENCODER = Path(__file__).parent / "encoder"
+"""Folder of the demo encoder: config.json, merges.txt.gz, weights.safetensors."""
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,2 @@
+from .options import AttributeOptions as AttributeOptions
+from .step import attribute as attribute
