@@ -47,10 +47,18 @@ class Results:
         out = self.folder / f"{n}-{replaced}"
         if replaced:
             shutil.copytree(self.folder / "other", out)
-        with disk(n) as failing, pytest.raises(StorageError, match="the disk is full; free some space") as caught:
-            self.write(out, 1, overwrite=replaced)
+        said = ""
+        with disk(n) as failing:
+            try:
+                self.write(out, 1, overwrite=replaced)
+            except StorageError as error:
+                said = str(error)
         where = f"{self.name}, write {n} ({failing.failed})"
-        assert "\n" not in str(caught.value), where
+        if replaced and not failing.failed:  # what a sweep has trained is not trained again: there are fewer writes
+            assert contents(out) == self.whole, where
+            return
+        assert "the disk is full; free some space" in said, where
+        assert "\n" not in said, where
         files = contents(out)
         assert not [file for file in files if ".writing-" in file or ".partial-" in file], where
         assert not list(Path(tempfile.gettempdir()).iterdir()), where
