@@ -20,6 +20,7 @@ from sae_lens_meme.evaluators.cross_modal import (
     filter_dataset,
     filter_tokens,
     item_scores,
+    require_share,
     token_item_scores,
     token_omega,
 )
@@ -56,10 +57,13 @@ def select_memes(
         delta: a latent is active above it, in the units of the SAE.
 
     Raises:
-        ConfigError: `clip` on token rows, which have hidden states.
-        DataError: token rows of one modality alone.
+        ConfigError: `share` or `delta` is out of range; `clip` on token rows, which have hidden states.
+        DataError: token rows of one modality alone; no latent is active above `delta`.
         StorageError: something else is at `out`, or another process writes there.
     """
+    require_share(share)
+    if not 0 <= delta < np.inf:
+        raise ConfigError(f"delta is {delta}; give an activation, 0 or more")
     dictionary, memes = load_sae(sae, hook), Embeddings.load(embeddings)
     fingerprint = {
         "sae": sae_weights(sae),
@@ -82,6 +86,8 @@ def select_memes(
             else:
                 weights = cross_modal_weights(memes, latents, delta=delta, n_bootstrap=0)
                 scores = item_scores(memes, latents, weights)
+            if by != "clip" and not scores.l0[scores.train].any():
+                raise DataError(f"select: no latent is active above delta ({delta:g}) on any train meme; lower it")
             whole: Any = load_corpus(corpus) if corpus is not None else memes.dataset
             keep = filter_tokens if of_tokens and corpus is None else filter_dataset
             _write(folder, keep(whole, scores, share, by=by, within_source=within_source))

@@ -372,6 +372,7 @@ def test_a_clip_scores_words_with_the_pictures_of_a_latent(trained: Path, tmp_pa
 @pytest.mark.parametrize(
     ("change", "error", "match"),
     [
+        ({"latents": [1, 0, 1]}, ConfigError, "1 is given twice"),
         ({"latents": [99]}, ConfigError, "99 is none of 0 to 31"),
         ({"pictures": Path("nowhere")}, DataError, "no such folder"),
         ({"where": ["image", "wrong"]}, ConfigError, "'wrong' is not a kind of position"),

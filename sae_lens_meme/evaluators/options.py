@@ -87,6 +87,8 @@ class EvaluateOptions(EngineOptions):
         Raises:
             ConfigError: one is wrong; the message names it.
         """
+        for name, given in self.evaluators.items():  # also of those that do not run
+            registry.find(name).Options(**given)
         for key, file in self.files().items():
             if not file.is_file():
                 raise ConfigError(f"{key} is {file}, which is no file")

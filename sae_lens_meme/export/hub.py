@@ -168,11 +168,11 @@ def _copy_evaluation(folder: StepFolder, evaluation: Path) -> None:
 
 
 def _pages(report: Path) -> dict[str, Path]:
-    if report.is_file():
+    if report.suffix == ".html" and report.is_file():
         return {report.name: report}
     files = dict(_files(report))
-    if not files:
-        raise StorageError(f"{report}: is no page and no folder of pages; give the report that was written")
+    if not any(name.endswith(".html") and "/" not in name for name in files):  # it may be published: nothing by mistake
+        raise StorageError(f"{report}: is no page and no folder with one; give the report that was written")
     return files
 
 

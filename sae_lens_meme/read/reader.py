@@ -13,6 +13,7 @@ from jaxtyping import Float, Int
 from sklearn.preprocessing import normalize
 
 from sae_lens_meme.attribute.attributor import Attributor, Meme, view_of
+from sae_lens_meme.corpus.tables import cell_text
 from sae_lens_meme.embed.encoder import Encoder
 from sae_lens_meme.embeddings import Embeddings
 from sae_lens_meme.errors import ConfigError, DataError
@@ -122,7 +123,7 @@ class MemeReader:
         if caption is None:
             caption = self._read_text(image)
             caption_from = "picture" if caption else "none"
-        caption = caption or None
+        caption = cell_text(caption) or None
         vectors = self.vectors(image, caption)
         latents = encode_vector(self.sae, vectors[self.hook][0])
         fidelity, rank = self._fidelity(vectors[self.hook])

@@ -8,6 +8,7 @@ from sae_lens_meme.evaluators.cross_modal.selection import (
     filter_dataset,
     filter_tokens,
     item_scores,
+    require_share,
     select,
 )
 from sae_lens_meme.evaluators.cross_modal.tokens import (
@@ -37,6 +38,7 @@ __all__ = [
     "kept_right",
     "patch_cosines",
     "patch_scores",
+    "require_share",
     "select",
     "still_classified",
     "token_chance",
