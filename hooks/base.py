@@ -148,7 +148,7 @@ class HookedModel(SAEAttachable):
             DataError: a row that is not there, or a loss for a row without a label.
         """
         if return_type not in (None, "auto", "logits", "loss", "both"):
-            raise ModelError(f"return_type {return_type!r} is none of None, logits, loss, both, auto")
+            raise ModelError(f"return_type {return_type!r} is not one of None, logits, loss, both, auto")
         if return_type in ("logits", "loss", "both") and LOGITS not in self.shapes:
             raise ModelError("this model has no head, so no logits and no loss; call model.fit_head(embeddings, task)")
         target = self._targets(input, labels) if return_type in ("loss", "both") else None

@@ -84,7 +84,7 @@ class SAEAttachable(HookedRootModule):
         saes = [saes] if isinstance(saes, SAE) else saes
         hooks = [sae.cfg.metadata.hook_name for sae in saes]
         if len(set(hooks)) < len(hooks):  # SAELens would leave the first one attached at the end
-            raise ModelError(f"two SAEs at one hook ({', '.join(hooks)}); attach one a hook")
+            raise ModelError(f"two SAEs at one hook ({', '.join(hooks)}); attach one per hook")
         for sae in saes:
             self._require_fit(sae)
         return self._attached(saes, reset_saes_end, use_error_term, exclude_special_tokens)

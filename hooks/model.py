@@ -48,7 +48,7 @@ class HookedMemeCLIP(HookedModel):
     ):
         super().__init__()
         if fusion not in ("clip", "memeclip"):
-            raise ModelError(f"fusion {fusion!r} is none of clip, memeclip")
+            raise ModelError(f"fusion {fusion!r} is not one of clip, memeclip")
         if heads is None and towers is not None and fusion == "memeclip":
             raise ModelError("fusion memeclip over towers needs heads; use from_memeclip_checkpoint or from_pretrained")
         self.fusion: Fusion = fusion
@@ -256,7 +256,7 @@ class HookedMemeCLIP(HookedModel):
         """Take a linear head on the fused vectors that was fitted elsewhere.
 
         Args:
-            weight: one output a class, or one for the second of two classes.
+            weight: one output per class, or one for the second of two classes.
             bias: one number an output.
             task: the label.
             classes: the value of the label for each logit.

@@ -36,7 +36,7 @@ class PositionSource(Protocol):
 
 
 class PositionRows:
-    """A `PositionSource` of tensors in memory, one entry a row.
+    """A `PositionSource` of tensors in memory, one entry per row.
 
     Args:
         columns: inputs of the model by name.
@@ -47,7 +47,7 @@ class PositionRows:
     def __init__(self, columns: Mapping[str, Tensor], tags: Tensor, splits: Sequence[str] | None = None):
         for name, column in {**columns, "splits": splits}.items():
             if column is not None and len(column) != len(tags):
-                raise DataError(f"{len(tags)} rows of tags and {len(column)} of {name}; give one a row")
+                raise DataError(f"{len(tags)} rows of tags and {len(column)} of {name}; give one per row")
         self.columns, self._tags, self.splits = dict(columns), tags.to(torch.uint8), splits
 
     @property

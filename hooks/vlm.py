@@ -147,7 +147,7 @@ class HookedVLM(HookedModel):
             ModelError: no source for position tokens, or a loss or logits of a model that does not write.
         """
         if return_type not in (None, "auto", "logits", "loss", "both"):
-            raise ModelError(f"return_type {return_type!r} is none of None, logits, loss, both, auto")
+            raise ModelError(f"return_type {return_type!r} is not one of None, logits, loss, both, auto")
         if return_type in ("logits", "loss", "both") and not self.writes:
             raise ModelError(f"a {type(self.hf).__name__} writes nothing, so it has no logits and no loss")
         inputs = self._inputs(input)

@@ -1,4 +1,4 @@
-"""Reading embeddings: one memory-mapped row a meme, one column a hook, ids and labels beside them."""
+"""Reading embeddings: one memory-mapped row per meme, one column per hook, ids and labels beside them."""
 
 from __future__ import annotations
 
@@ -201,7 +201,7 @@ class Embeddings:
     def rows(self, split: str) -> np.ndarray:
         """Row numbers of a split, ascending, int64."""
         if split not in SPLITS:
-            raise DataError(f"split {split!r} is none of {', '.join(SPLITS)}")
+            raise DataError(f"split {split!r} is not one of {', '.join(SPLITS)}")
         return np.flatnonzero(self.splits == split)
 
     def held_out(self) -> tuple[str | None, np.ndarray]:

@@ -1,4 +1,4 @@
-"""The columns of embeddings: one fixed-width vector a meme and hook, in the layout of SAELens' cached activations."""
+"""The columns of embeddings: one fixed-width vector per meme and hook, in the layout of SAELens' cached activations."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def require_finite(x: np.ndarray, hook: str, ids: Sequence[str] | np.ndarray, ro
 
 
 def require_layout(dataset: Dataset, where: str) -> None:
-    """Raises DataError where vectors are not one a meme: their numbers would be taken for those of more memes."""
+    """Raises DataError where vectors are not one per meme: their numbers would be taken for those of more memes."""
     for name, kind in dataset.features.items():
         if isinstance(kind, Array2D):
             shape, width = list(kind.shape), kind.shape[-1] if len(kind.shape) else None

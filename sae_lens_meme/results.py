@@ -157,7 +157,7 @@ def explain_latent(evaluation: str | Path, latent: int, pattern: str | None = No
 
 
 def _print_rows(name: str, rows: Any, columns: Mapping[str, str], whole: bool) -> None:
-    """A line a column with what it is; of a latent with many rows, say one a concept, only where that was asked for."""
+    """A line per column with what it is; of a latent with many rows, say one per concept, only where that was asked for."""
     console.print(Text.assemble((visible(name), "bold"), "" if len(rows) == 1 else f"  {len(rows)} rows"))
     if len(rows) > 1 and not whole:
         console.print(Padding(Text(f"they are printed where the pattern is {name!r}", style="dim"), (0, 0, 0, 4)))
@@ -176,7 +176,7 @@ def _cell(value: Any) -> str:
 
 
 def _print_index(evaluation: str | Path, names: Any) -> None:
-    """A line an evaluator: how many numbers, and the first parts of their names."""
+    """A line per evaluator: how many numbers, and the first parts of their names."""
     for evaluator, mine in names.str.partition("/").groupby(0, sort=False):
         groups = mine[2].str.partition("/")[0].drop_duplicates()
         shown = ", ".join(map(visible, groups[:8])) + (f", ... ({len(groups)})" if len(groups) > 8 else "")

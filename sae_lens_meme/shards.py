@@ -16,7 +16,7 @@ from datasets.arrow_writer import ArrowWriter
 from sae_lens_meme.errors import ShardError
 from sae_lens_meme.storage import StepFolder, sha256_json, to_json
 
-Columns = dict[str, Any]  # lists or arrays, one entry a row
+Columns = dict[str, Any]  # lists or arrays, one entry per row
 
 
 def write_dataset(
@@ -27,7 +27,7 @@ def write_dataset(
     subfolder: str = "",
     split: str | None = None,
 ) -> None:
-    """Write one Arrow file a shard, then the two small files that make it a dataset.
+    """Write one Arrow file per shard, then the two small files that make it a dataset.
 
     Args:
         folder: an entered `StepFolder`.

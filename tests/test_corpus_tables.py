@@ -158,7 +158,7 @@ INVALID = [
     ("t.jsonl", b'{"a": "ok"}\n{"a": "x\\ud83dy"}\n', r"row 2: '\\ud83d' is half a character"),
     ("t.jsonl", b"[" * 100_000, "row 1: is not valid JSON"),
     ("t.parquet", b"PAR1 no", "cannot be read as Parquet"),
-    ("t.xlsx", b"PK", "is none of .csv, .tsv, .jsonl, .parquet"),
+    ("t.xlsx", b"PK", "is not one of .csv, .tsv, .jsonl, .parquet"),
 ]
 
 

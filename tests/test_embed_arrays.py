@@ -192,7 +192,7 @@ def test_a_file_that_would_run_code_is_refused(tmp_path: Path, kind: str, monkey
         (
             {"table": TABLE.replace(",val,", ",dev-ish,", 1)},
             BadTableError,
-            "row 1: split 'dev-ish' is none of train, validation, test",
+            "row 1: split 'dev-ish' is not one of train, validation, test",
         ),
         ({"table": TABLE.replace("id,", "name,", 1)}, BadTableError, r"has no column 'id'; it has 'name'"),
     ],

@@ -316,5 +316,5 @@ class TestByName:
         with pytest.raises(ModelError, match="cannot be loaded"):
             HookedVLM.from_pretrained(str(tmp_path))
         (tmp_path / "config.json").write_text('{"model_type": "vit", "architectures": ["EvilModel"]}')
-        with pytest.raises(ModelError, match="its class is 'EvilModel', which is none of transformers"):
+        with pytest.raises(ModelError, match="its class is 'EvilModel', which is not a class of transformers"):
             HookedVLM.from_pretrained(str(tmp_path))

@@ -86,7 +86,7 @@ class SteeredMeme:
 
 
 class Steering:
-    """The classifiers of a `MemeReader`: a probe a label and, where the embeddings were made with them, MemeCLIP's heads."""
+    """The classifiers of a `MemeReader`: a probe per label and, where the embeddings were made with them, MemeCLIP's heads."""
 
     def __init__(self, reader: MemeReader):
         self._reader = reader

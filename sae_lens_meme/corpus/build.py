@@ -44,7 +44,7 @@ def build_corpus(
     Args:
         options: see `CorpusOptions`; or give them by keyword: `build_corpus(out, folder=DIR, holdout=0.2)`.
         overwrite: replace a different corpus in `out`.
-        shard_size: most memes a shard.
+        shard_size: most memes per shard.
 
     Raises:
         ConfigError: no source, or an option has a wrong value.
@@ -90,9 +90,9 @@ def load_rows(path: str | Path) -> Dataset:
 
 
 def stream_corpus(path: str | Path, split: str = "train") -> IterableDataset:
-    """The memes of a split one after the other, a file a shard, for corpora that are larger than memory.
+    """The memes of a split one after the other, a file per shard, for corpora that are larger than memory.
 
-    `shuffle(buffer_size=...)`, `map` and a DataLoader of several workers (one a shard) work on it as on any stream.
+    `shuffle(buffer_size=...)`, `map` and a DataLoader of several workers (one per shard) work on it as on any stream.
 
     Raises:
         StorageError: there is no finished corpus in this folder.

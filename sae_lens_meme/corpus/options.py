@@ -25,7 +25,7 @@ class _Merging(Options):
     holdout: Annotated[float, Field(ge=0, lt=0.5)] = 0.1
     """Share of validation and of test rows for a source that has no split of its own."""
     near: Annotated[int, Field(ge=0, le=8)] = 4
-    """Pictures are near duplicates, and one group, if their 64-bit perceptual hashes differ in at most so many bits."""
+    """Pictures are near duplicates, and one group, if their 64-bit perceptual hashes differ in at most this many bits."""
     dedupe: bool = False
     """Drop train memes that share picture, near picture, caption or group with validation or test, and validation memes that do with test; they are listed in duplicates.jsonl."""
     on_bad: OnBad = "raise"

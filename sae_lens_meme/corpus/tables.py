@@ -71,7 +71,7 @@ def read_table(path: str | Path, *, keep_faults: bool = False, delimiter: str = 
     path = Path(path)
     kind = kind or path.suffix.lower()
     if kind not in (*SUFFIXES, ".arrow", TAR):
-        raise BadTableError(f"{path.name}: is none of {', '.join(SUFFIXES)}; convert it")
+        raise BadTableError(f"{path.name}: is not one of {', '.join(SUFFIXES)}; convert it")
     if not path.is_file():
         raise BadTableError(f"{path}: no such file; check the path")
     faults: Faults = {}
@@ -127,7 +127,7 @@ def _checked(
 
 
 def derived(table: Table, columns: Mapping[str, Sequence[str | None]]) -> Table:
-    """The table with further columns, one cell a row."""
+    """The table with further columns, one cell per row."""
     added = [dict(zip(columns, cells, strict=True)) for cells in zip(*columns.values(), strict=True)]
     rows = [{**row, **more} for row, more in zip(table.rows, added, strict=True)]
     return replace(table, columns=tuple(dict.fromkeys([*table.columns, *columns])), rows=rows)
@@ -216,7 +216,7 @@ def _json_row(number: int, line: str, faults: Faults) -> dict[str, Any]:
         faults[number] = f"is not valid JSON ({error}); correct this line"
         return {}
     if not isinstance(row, dict):
-        faults[number] = "is not an object of columns; write one JSON object a line"
+        faults[number] = "is not an object of columns; write one JSON object per line"
         return {}
     return row
 

@@ -19,7 +19,7 @@ MOST_LATENTS = 40
 
 
 def concept_pages(latents: LatentPages) -> list[dict[str, Any]]:
-    """A page a concept, in the order of `LatentPages.concept_names`."""
+    """A page per concept, in the order of `LatentPages.concept_names`."""
     if latents.concepts is None:
         return []
     table = latents.concepts.table

@@ -16,7 +16,7 @@ _NEEDED = {"question", "subgroup", "n_ablated", "q", "fpr_gap", "fpr_subgroup", 
 
 
 def audited(inputs: ReportInputs) -> pd.DataFrame | None:
-    """A row a pair of classifier and group, nothing taken out; None where no audit was made."""
+    """A row per pair of classifier and group, nothing taken out; None where no audit was made."""
     table = inputs.table("subgroups")
     if table is None or not set(table.columns) >= _NEEDED:
         return None
@@ -24,7 +24,7 @@ def audited(inputs: ReportInputs) -> pd.DataFrame | None:
 
 
 def treated_worse(inputs: ReportInputs, words: Words) -> list[str]:
-    """A sentence a group that is flagged wrongly more often than the others, the largest gap first."""
+    """A sentence per group that is flagged wrongly more often than the others, the largest gap first."""
     pairs = audited(inputs)
     if pairs is None:
         return []

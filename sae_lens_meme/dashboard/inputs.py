@@ -45,7 +45,7 @@ class ReportInputs:
     heads: Any = None
     """MemeCLIP's, where the embeddings were fused with them."""
     training: list[dict[str, Any]] = field(default_factory=list)
-    """What was logged in training, a record an epoch."""
+    """What was logged in training, a record per epoch."""
     fingerprint: dict[str, Any] = field(default_factory=dict)
 
     @cached_property
@@ -55,7 +55,7 @@ class ReportInputs:
 
     @cached_property
     def captions(self) -> list[str | None]:
-        """A caption a meme, None where there is none: as it was embedded, else of the corpus."""
+        """A caption per meme, None where there is none: as it was embedded, else of the corpus."""
         if "text_origin" in self.memes.dataset.column_names:
             return [caption_of(meme) for meme in self.memes.dataset.select_columns(["text", "text_origin"]).to_list()]
         if self.corpus is not None:

@@ -63,7 +63,7 @@ class LatentPages:
 
     @cached_property
     def effects(self) -> ByLatent | None:
-        """One row a latent, task, edit and head: InterVLM's choice of class, with all controls."""
+        """One row per latent, task, edit and head: InterVLM's choice of class, with all controls."""
         table = self.inputs.table("influence")
         if table is None:
             return None
@@ -149,7 +149,7 @@ class LatentPages:
         ]
 
     def _concepts(self, latent: int) -> list[list[Any]]:
-        """A row a concept, in the order of `concept_names`."""
+        """A row per concept, in the order of `concept_names`."""
         if self.concepts is None:
             return []
         found = {str(row["concept"]): row for row in self.concepts.rows(latent)}

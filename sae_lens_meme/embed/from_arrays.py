@@ -143,7 +143,7 @@ def _split(value: str | None, row: int, table: Path) -> str:
     name = read_split(value)
     if name is None:
         raise BadTableError(
-            f"{table}, row {row}: split {value!r} is none of {', '.join(SPLITS)}; correct it, or leave the column out"
+            f"{table}, row {row}: split {value!r} is not one of {', '.join(SPLITS)}; correct it, or leave the column out"
         )
     return name
 

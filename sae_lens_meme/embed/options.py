@@ -47,7 +47,7 @@ class EmbedOptions(EngineOptions):
     keep: list[str] | None = None
     """With --hook: a kind of positions that become rows (repeat it): image (the default), text, special (CLS, BOS, start)."""
     tokens_per_item: Positive | None = None
-    """With --hook: so many positions of each picture, drawn at random (sae-for-vlm takes 2); default all."""
+    """With --hook: how many positions of each picture to draw at random (sae-for-vlm takes 2); default all."""
     seed: Count = 0
     """With --tokens-per-item: draws the positions."""
     captions: Literal["corpus", "written"] = "corpus"
@@ -85,7 +85,7 @@ def check_token_options(options: EmbedOptions) -> None:
             "embed.hook reads a model of transformers; give --model, such as openai/clip-vit-large-patch14"
         )
     if options.fusion == "memeclip":
-        raise ConfigError("embed.fusion memeclip has one vector a meme; with --hook leave it out")
+        raise ConfigError("embed.fusion memeclip has one vector per meme; with --hook leave it out")
     if wrong := given & {"weights", "heads", "task", "resize", "ocr"}:
         raise ConfigError(f"embed.{min(wrong)} is not read with --hook; leave it out")
     if unknown := set(options.keep or ()) - {"image", "text", "special"}:

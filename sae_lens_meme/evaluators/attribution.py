@@ -121,7 +121,7 @@ class AttributionHits(Evaluator):
         return _result(table.reset_index(drop=True), self.kinds, embeddings, self.options)
 
     def _hits(self, stands: Any, embeddings: Embeddings) -> pd.DataFrame:
-        """The columns of the table, a row a pair of value and meme."""
+        """The columns of the table, a row per pair of value and meme."""
         scores: Any = self.attributions.scores(embeddings.ids[measured_rows(embeddings)[0]])
         used: Any = self.places[
             self.places["id"].isin(scores["id"].unique()) & self.places["factor"].isin(stands["factor"].unique())

@@ -77,7 +77,7 @@ class Evaluator(ABC):
         Args:
             sae: any SAELens SAE.
             embeddings: default the ones of the constructor.
-            latents: one row a meme, if they have been encoded before.
+            latents: one row per meme, if they have been encoded before.
 
         Raises:
             DataError: the embeddings, labels or latents do not allow it; the message says why.

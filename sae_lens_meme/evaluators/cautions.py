@@ -65,7 +65,7 @@ def _of_groups(embeddings: Embeddings) -> Iterator[str]:
         if (n := len(np.unique(groups))) < FEW_COPIES * len(groups):
             yield (
                 f"{len(groups):,} {what} are {n:,} groups (copies, templates, pairs): intervals and permutations are over "
-                "groups, tests of association over one meme a group."
+                "groups, tests of association over one meme per group."
             )
             return
 

@@ -184,7 +184,7 @@ class SharedProbes:
     """Probes that several evaluators read, each fitted when it is first asked for.
 
     Args:
-        max_rows: dense probes are fitted on at most so many train rows, drawn by `seed`.
+        max_rows: dense probes are fitted on at most this many train rows, drawn by `seed`.
         embedding_C: of probes on the embedding, those that will be asked for: they are fitted in one go with the first.
     """
 

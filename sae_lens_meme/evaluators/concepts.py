@@ -255,7 +255,7 @@ class ConceptLabels:
 
     @cached_property
     def one_a_group(self) -> list[Int[np.ndarray, " n"] | None]:
-        """Weights of draws of one meme a group; one draw of all memes where each is its own."""
+        """Weights of draws of one meme per group; one draw of all memes where each is its own."""
         return one_a_group(self.groups)
 
     def test_codes(self) -> Codes:

@@ -54,7 +54,7 @@ def evaluate(
 
     The folder holds `evaluation.json` (every number with its control), the same tables as a page
     (`evaluation.html`) and as text (`evaluation.txt`), a figure of it (`evaluation.png`), `latents.safetensors`,
-    `numbers.parquet` (every number with its meaning), and one Parquet file an evaluator with a table.
+    `numbers.parquet` (every number with its meaning), and one Parquet file per evaluator with a table.
 
     Args:
         sae: an SAE folder, ours or any that `sae_lens.SAE.load_from_disk` reads; or an SAE of another project, which is

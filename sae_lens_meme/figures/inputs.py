@@ -115,7 +115,7 @@ class Inputs:
 
     @cached_property
     def training_log(self) -> Any:
-        """A row an epoch."""
+        """A row per epoch."""
         if hasattr(self.sae, "W_dec"):
             raise NotDrawn("it needs the log of the training; give the folder of the SAE")
         file = self._folder("sae") / LOG
@@ -125,7 +125,7 @@ class Inputs:
 
     @cached_property
     def attributions(self) -> Any:
-        """A row a latent and meme, as `attribute` wrote them."""
+        """A row per latent and meme, as `attribute` wrote them."""
         return pd.DataFrame(open_dataset(self._folder("attribution")).with_format(None).to_pandas())
 
     @cached_property

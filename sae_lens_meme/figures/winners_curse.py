@@ -12,7 +12,7 @@ TITLE = "The winner's curse"
 
 
 def draw(axes: Any, inputs: Inputs) -> None:
-    """A point a latent and concept; below the line what was chosen does worse on memes that did not choose it."""
+    """A point per latent and concept; below the line what was chosen does worse on memes that did not choose it."""
     table = inputs.table("concept_alignment")
     table = table[(table["protocol"] == "corrected") & table["f1_validation"].notna() & table["f1_test"].notna()]
     best = best_latents(inputs)

@@ -157,7 +157,7 @@ def _best_cut(code, ends, n_true):
 
 @njit(nogil=True)
 def _by_concept(rows, codes):
-    """The codes of these memes, one contiguous row a concept: the sweeps then run in registers."""
+    """The codes of these memes, one contiguous row per concept: the sweeps then run in registers."""
     local = np.empty((codes.shape[1], len(rows)), np.uint8)
     for j in range(len(rows)):
         for c in range(codes.shape[1]):

@@ -103,7 +103,7 @@ class Captions:
 
     @property
     def words(self) -> pd.DataFrame:
-        """A row a meme and word: id, word, confidence, and the box x0, y0, x1, y1 in pixels of the upright picture."""
+        """A row per meme and word: id, word, confidence, and the box x0, y0, x1, y1 in pixels of the upright picture."""
         rows = [
             {"id": id, **word}
             for picture in self.dataset.select_columns(["ids", "words"]).to_list()

@@ -14,7 +14,7 @@ from sae_lens_meme.read.options import ReadOptions
 from sae_lens_meme.read.reading import Carrier, Decision
 
 NEAR = 4
-"""A random latent is one of so many other active ones whose activations are nearest."""
+"""A random latent is one of this many other active ones whose activations are nearest."""
 
 
 class Score(NamedTuple):

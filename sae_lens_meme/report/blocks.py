@@ -15,7 +15,7 @@ class Block(NamedTuple):
     note: str
     columns: list[str]
     rows: list[list[str]]
-    """The label, then a cell a column."""
+    """The label, then a cell per column."""
 
 
 def blocks(evaluation: dict[str, Any]) -> list[Block]:

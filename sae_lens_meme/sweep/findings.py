@@ -1,4 +1,4 @@
-"""What a sweep found: a row a setting, and one sentence that says which one to take and how sure that is."""
+"""What a sweep found: a row per setting, and one sentence that says which one to take and how sure that is."""
 
 from __future__ import annotations
 
@@ -86,11 +86,11 @@ class Findings:
         return " ".join(said)
 
     def table(self) -> pd.DataFrame:
-        """A row a setting, in the order of the grid."""
+        """A row per setting, in the order of the grid."""
         return pd.DataFrame([self._row(one) for one in self.scored])
 
     def runs(self) -> pd.DataFrame:
-        """A row an SAE."""
+        """A row per SAE."""
         return pd.DataFrame(
             [
                 {

@@ -34,9 +34,9 @@ class Sweep:
 
     folder: Path
     settings: pd.DataFrame
-    """A row a setting; `content["columns"]` says what each column is."""
+    """A row per setting; `content["columns"]` says what each column is."""
     runs: pd.DataFrame
-    """A row an SAE."""
+    """A row per SAE."""
     content: dict[str, Any]
     """As in `sweep.json`: `recommendation`, `caution`, `headline`, `columns`."""
 

@@ -78,18 +78,18 @@ class Recipe(Options):
     standardize: bool = True
     """Train on (x - mean) / std of the training rows, folded into the saved weights."""
     early_stopping_epochs: Positive | None = None
-    """Stop when the explained variance of the validation rows has not risen for so many epochs; keep the best weights."""
+    """Stop when the explained variance of the validation rows has not risen for this many epochs; keep the best weights."""
     dead_feature_window_epochs: Epochs = 5
     """A latent that has not fired for so long is dead; used where `dead_feature_window` is not given."""
     feature_sampling_window_epochs: Epochs = 10
     """Span of the sparsity that wandb shows while training; used where `feature_sampling_window` is not given."""
     shuffle_buffer: Positive | None = None
-    """For embeddings larger than memory: so many rows are mixed at a time, of blocks of the disk in an order of seed and
+    """For embeddings larger than memory: how many rows are mixed at a time, of blocks of the disk in an order of seed and
     epoch; default all rows at once, which reads the whole disk at random."""
     keep: list[Literal["text", "image", "special"]] | None = None
     """Train on all positions of these kinds as the model makes them (train --corpus, HookedVLM), without epochs."""
     hook_names: dict[str, str] | None = None
-    """Names of SAEs and their hooks, to train one a hook in one run with SAELens' MultiSAETrainingRunner."""
+    """Names of SAEs and their hooks, to train one per hook in one run with SAELens' MultiSAETrainingRunner."""
 
     def recorded(self) -> dict[str, Any]:
         """What the result depends on; later options only where they are given, so that earlier results are found again."""

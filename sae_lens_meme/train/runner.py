@@ -52,7 +52,7 @@ class _EpochRunner:
         model: a HookedRootModule that takes row numbers; its activations are used if `data` is
             embeddings and this is given.
         standardize: train on (x - mean) / std of the training rows.
-        early_stopping_epochs: stop when the explained variance of the validation rows has not risen for so many epochs.
+        early_stopping_epochs: stop when the explained variance of the validation rows has not risen for this many epochs.
         shuffled: train the control, each dimension permuted on its own.
         checkpoint_folder: where checkpoints go (default `cfg.checkpoint_path`); a complete one that
             lies there is resumed.

@@ -52,7 +52,7 @@ def train(
     """Train an SAE, or go on with a run that was interrupted; a finished one is only loaded.
 
     The folder holds `cfg.json`, `sae_weights.safetensors`, `sparsity.safetensors`, `runner_cfg.json`
-    and `training_log.jsonl` (one line an epoch); the same inputs give the same bytes on a CPU. With
+    and `training_log.jsonl` (one line per epoch); the same inputs give the same bytes on a CPU. With
     `hook_names` in the config each SAE has a subfolder of its name.
 
     Args:

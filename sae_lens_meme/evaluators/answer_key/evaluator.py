@@ -29,7 +29,7 @@ class AnswerKeyScores(Evaluator):
     """AUROC and F1 on test memes of the best latent for every planted factor.
 
     Args:
-        factors: `id` and one column a factor; for the comparison of classes also `source`.
+        factors: `id` and one column per factor; for the comparison of classes also `source`.
         kinds: for each factor `visual`, `textual` or `cross-modal`.
         classes: the table of `QuestionSet`, to compare with the kinds.
         contest: the table of `Contest`, whose rivals are compared with the latents.

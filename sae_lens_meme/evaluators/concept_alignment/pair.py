@@ -28,7 +28,7 @@ class LatentConcept:
     precision: float | None
     recall: float | None
     p: float | None
-    """One-sided exact test of association within source, on all memes with a known label (one a group)."""
+    """One-sided exact test of association within source, on all memes with a known label (one per group)."""
     q: float | None
     """Benjamini-Hochberg over all latents and all concepts."""
     odds_ratio: float | None

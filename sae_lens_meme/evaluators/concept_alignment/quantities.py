@@ -160,7 +160,7 @@ COLUMNS = {
     "c": "silent, true",
     "d": "silent, false",
     "odds_ratio": "Mantel-Haenszel, common to the sources; null where b c = 0",
-    "p": "corrected: exact one-sided test within source, of one meme a group; published: one-sided Fisher test, sources pooled",
+    "p": "corrected: exact one-sided test within source, of one meme per group; published: one-sided Fisher test, sources pooled",
     "q_concept": "Benjamini-Hochberg q, each concept its own family of tests",
     "q_global": "Benjamini-Hochberg q over all latents and concepts",
     "auroc": "of the activation, on test memes within source (corrected) or on all memes (published)",

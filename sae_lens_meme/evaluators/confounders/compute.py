@@ -19,7 +19,7 @@ AT_ONCE = 4096
 RIDGES = (1e-2, 1e-1, 1.0, 10.0)
 """Penalties to choose from, in units of the mean square of the differences summed over pairs."""
 PROBE_PAIRS = 2_000
-"""A probe is fitted on at most so many pairs."""
+"""A probe is fitted on at most this many pairs."""
 
 
 @dataclass(frozen=True, eq=False)

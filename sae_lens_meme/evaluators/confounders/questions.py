@@ -17,7 +17,7 @@ from sae_lens_meme.evaluators.confounders.pairs import CAPTION, GIVEN, MOST_SHAR
 from sae_lens_meme.metrics.contingency import FALSE, TRUE, UNKNOWN
 
 FEWEST = 5
-"""Pairs that choose and held-out pairs, of which a set needs so many each."""
+"""Pairs that choose and held-out pairs, of each of which a set needs this many."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -132,7 +132,7 @@ class Influence(Evaluator):
         super().__init__(embeddings, **options)
         self.heads, self.fitted = tuple(heads), fitted or SharedProbes(seed=self.options.seed)
         if len(tasks := [head.task for head in heads]) > len(set(tasks)):
-            raise ConfigError(f"influence: two heads are of one task ({', '.join(tasks)}); give one a task")
+            raise ConfigError(f"influence: two heads are of one task ({', '.join(tasks)}); give one per task")
 
     @classmethod
     def from_context(cls, context: Context) -> Self:
@@ -293,7 +293,7 @@ COLUMNS = {
     "n": "measured rows",
     "route": "latent: through a probe on latents; embedding: through the embedding that the latent writes to",
     "head": "probe, or model for a head that was given",
-    "published": "true for InterVLM's one number a latent and edit: the positive class of two, else the class of largest "
+    "published": "true for InterVLM's one number per latent and edit: the positive class of two, else the class of largest "
     "|delta_all|, probe on latents; their rows are the test rows",
     "delta_all_low": "low end of the 95 % interval of delta_all, percentile bootstrap over memes within source, groups whole",
     "delta_all_high": "high end of the same",

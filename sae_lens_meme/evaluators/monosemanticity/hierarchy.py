@@ -77,7 +77,7 @@ def hierarchy(
     """Mean LCA depth of the top memes of each latent, by group, with random memes as a control.
 
     Args:
-        latents: one row a meme.
+        latents: one row per meme.
         leaves: the label of each meme, any node of the tree; None where unknown, and the meme is left out.
         tree: child -> parent. The root has depth 0.
         groups: the widths at which groups end, such as [256, 1024, 4096], or an SAE or its folder (`matryoshka_widths`).

@@ -252,7 +252,7 @@ def scores(tables: Tables, log_p: Values | None = None) -> dict[str, Values]:
 
     `auroc` is the probability that the statement ranks a meme that fires above one that does not (of the same source,
     ties half), with DeLong's interval; `correlation` is Pearson's of the two indicators, each centred within source;
-    `log_p` the natural log of the exact one-sided p within source, where it is not given (as of one meme a group).
+    `log_p` the natural log of the exact one-sided p within source, where it is not given (as of one meme per group).
     """
     a, b, c, d = (part[0].astype(np.float64) for part in tables.abcd)
     fires, true, n = (a + b).sum(1), (a + c).sum(1), tables.n.sum(1)

@@ -41,7 +41,7 @@ class Statements:
 
     @cached_property
     def one_a_group(self) -> list[Int[np.ndarray, " n"] | None]:
-        """Weights of draws of one meme a group."""
+        """Weights of draws of one meme per group."""
         return one_a_group(self.groups)
 
     def codes(self, statement: int) -> UInt8[np.ndarray, "n 1"]:

@@ -61,7 +61,7 @@ if TYPE_CHECKING:
     from sae_lens_meme.evaluators.context import Context
 
 RANDOM_UNITS = 512
-"""At least so many random directions, each active as often as a latent is on average: few say nothing of a share near 0."""
+"""At least this many random directions, each active as often as a latent is on average: few say nothing of a share near 0."""
 
 
 class QuestionSet(Evaluator):
@@ -157,7 +157,7 @@ class QuestionSet(Evaluator):
             rows, split = measured_rows(embeddings, options.rows)
             within = options.within_source
             items = random_items(embeddings, rows, options.n_items, within_source=within, seed=options.seed)
-            which = f"{split}, one a group, paired at random{' within source' if within else ''}"
+            which = f"{split}, one per group, paired at random{' within source' if within else ''}"
         if len(items[0]) < 2:
             raise Unavailable(f"there are {len(items[0])} pairs of {which}; two are needed")
         return items, which

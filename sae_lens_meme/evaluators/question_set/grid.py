@@ -78,7 +78,7 @@ def ask(latents_of: LatentsOf, pictures: Sequence[Any], prompts: Sequence[str], 
         latents_of: a batch of pictures and one prompt to latents.
 
     Raises:
-        DataError: it does not give one row a picture.
+        DataError: it does not give one row per picture.
     """
     if not len(pictures) or not prompts:
         raise DataError("question set: give one picture and one prompt or more")

@@ -107,7 +107,7 @@ class Stability(Evaluator):
     ):
         super().__init__(embeddings, hook=hook, **options)
         if unknown := set(controls) - set(others):
-            raise ConfigError(f"stability: control {min(unknown)!r} is none of {', '.join(others) or 'no SAEs'}")
+            raise ConfigError(f"stability: control {min(unknown)!r} is not one of {', '.join(others) or 'no SAEs'}")
         if taken := set(GROUPS) & set(others):
             raise ConfigError(f"stability: an SAE cannot be called {min(taken)!r}, which names a group of numbers")
         if not set(others) - set(controls):

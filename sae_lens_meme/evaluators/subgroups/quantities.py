@@ -44,7 +44,7 @@ PERMUTED = Quantity(
 Q = Quantity(
     "q",
     "Benjamini-Hochberg q over all pairs of the two-sided exact test of the gap within source (of sources: without strata), "
-    "of one meme a group",
+    "of one meme per group",
     "there are too few negatives, or the margins allow only one table",
 )
 N_PAIRS = Quantity("n_pairs", "pairs of a class and a subgroup with enough negatives in and outside the subgroup")
@@ -96,7 +96,7 @@ COLUMNS = {
     },
     WITHIN.key: WITHIN.what,
     PERMUTED.key: PERMUTED.what,
-    "p": "two-sided exact test of the gap within source, of one meme a group",
+    "p": "two-sided exact test of the gap within source, of one meme per group",
     "q": Q.what,
     "selection_gap": "the gap on train and validation memes, which chose the subgroup and the latents: not a result",
     "auroc": f"{AUROC.what}; after the ablation where there is one",

@@ -167,7 +167,7 @@ class SubgroupReport:
         )
 
     def table(self) -> pd.DataFrame:
-        """One row a pair, and one for each number of latents set to zero."""
+        """One row per pair, and one for each number of latents set to zero."""
         rows = [row for i, found in enumerate(self.found) for row in self._rows(i, found)]
         table = pd.DataFrame(rows, columns=list(COLUMNS)).replace({np.nan: None})
         kinds = dict.fromkeys(TEXT, "string") | dict.fromkeys(("n_ablated", *COUNTS), "Int64") | {"chosen": "bool"}

@@ -54,7 +54,7 @@ OF_GEOMETRY = (SUM, MEAN, COSINE, NEAREST)
 N_DIMENSIONS = Quantity("n_dimensions", "dimensions of the embedding that vary")
 CLOSED_FORM = Quantity(
     "random_mean_abs_cosine_expected",
-    "Gamma(d / 2) / (sqrt(pi) Gamma((d + 1) / 2)): mean |cosine| of random directions in so many dimensions",
+    "Gamma(d / 2) / (sqrt(pi) Gamma((d + 1) / 2)): mean |cosine| of random directions in as many dimensions",
 )
 NO_DECODER = "the SAE's decoder has no fixed rows, or fewer than two latents fire"
 
