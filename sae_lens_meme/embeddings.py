@@ -178,7 +178,7 @@ class Embeddings:
     def contaminated(self) -> np.ndarray:
         """Rows of test memes whose group is also in train or validation, and of validation memes whose group is in train.
 
-        Ascending, int64. What was trained or chosen on a copy of a meme has seen it.
+        Ascending, int64. Whatever was trained or chosen on a copy of a meme has seen it.
         """
         earlier, found = np.empty(0, np.int64), []
         for split in SPLITS:
@@ -248,12 +248,12 @@ class Embeddings:
         cells, place = distinct(self._column(name))
         kind = self.dataset.features[name]
         if (large := beyond_64_bits(cells)) is not None:
-            raise DataError(f"{name} is {cells[large]}, which does not fit 64 bits; number the classes anew")
+            raise DataError(f"{name} is {cells[large]}, which does not fit 64 bits; renumber the classes")
         values = label_values(name, cells, kind.names if isinstance(kind, ClassLabel) else None)
         if (code := missing_code(name, values)) is not None:
             rows = int((place == values.index(code)).sum())
             raise DataError(
-                f"{name} is {code} in {rows:,} of {len(self):,} rows, which is no level of it; write null where it is missing"
+                f"{name} is {code} in {rows:,} of {len(self):,} rows, which is not one of its levels; write null where it is missing"
             )
         text = any(isinstance(value, str) for value in values)
         known = np.array([value is not None for value in values], dtype=bool)

@@ -1,4 +1,4 @@
-"""The `export` command: for Neuronpedia or the Hugging Face Hub; what is sent is asked for."""
+"""The `export` command: for Neuronpedia or the Hugging Face Hub; nothing is sent unless asked."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def export(
     ] = None,
     report: Annotated[Path | None, typer.Option("--report", help="With --hf: a report to put beside it.")] = None,
     push: Annotated[bool, typer.Option("--push", help="With --hf: upload the folder.")] = False,
-    public: Annotated[bool, typer.Option("--public", help="With --push: for everybody; default private.")] = False,
+    public: Annotated[bool, typer.Option("--public", help="With --push: make it public; default: private.")] = False,
     overwrite: Overwrite = False,
     **given: Any,
 ) -> None:

@@ -47,7 +47,7 @@ def require_finite(x: np.ndarray, hook: str, ids: Sequence[str] | np.ndarray, ro
 
 
 def require_layout(dataset: Dataset, where: str) -> None:
-    """Raises DataError where vectors are not one per meme: their numbers would be taken for those of more memes."""
+    """Raises DataError where vectors are not one per meme: otherwise one meme's positions would be read as several memes."""
     for name, kind in dataset.features.items():
         if isinstance(kind, Array2D):
             shape, width = list(kind.shape), kind.shape[-1] if len(kind.shape) else None

@@ -1,4 +1,4 @@
-"""One progress display for all long work, on stderr: a bar in a terminal or a notebook, now and then a line in a pipe."""
+"""One progress display for all long work, on stderr: a bar in a terminal or a notebook, an occasional line in a pipe."""
 
 from __future__ import annotations
 

@@ -49,7 +49,7 @@ def write_dataset(
     if failed:
         raise ShardError(
             f"{folder.home}: {len(failed)} of {len(names)} shards could not be made ({'; '.join(failed)}); the others are "
-            "there: mend this and run the same command again"
+            "written: fix this and run the same command again"
         )
     state = {
         "_data_files": [{"filename": name} for name in names],

@@ -143,7 +143,7 @@ def test_errors_of_a_set_of_concepts():
         concepts_of(embeddings, ["breed=cat"])
     with pytest.raises(ConfigError, match="'species=cat' is given twice"):
         concepts_of(embeddings, ["species=cat", "species = cat"])
-    with pytest.raises(ConfigError, match="no concepts are given"):
+    with pytest.raises(ConfigError, match="concepts is empty"):
         concepts_of(embeddings, [])
     with pytest.raises(ConfigError, match="no label has 2 to 10 classes"):
         concepts_of(table(constant=["a"] * 6))

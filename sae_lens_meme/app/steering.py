@@ -1,4 +1,4 @@
-"""What the classifiers say of one meme when one of its latents is made weaker or stronger."""
+"""What the classifiers say about one meme when one of its latents is made weaker or stronger."""
 
 from __future__ import annotations
 

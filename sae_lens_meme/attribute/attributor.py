@@ -1,4 +1,4 @@
-"""Occludes memes and reads off what that does to latents: each variant is encoded once, for all latents."""
+"""Occludes memes and measures what that does to latents: each variant is encoded once, for all latents."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which latents are looked into, and on which memes: the strongest, and a sample from every part of their range."""
+"""Which latents are attributed, and on which memes: the strongest, and a sample from every part of their range."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Builds a corpus: reads the sources, merges them, looks at every picture, writes one `DatasetDict` on disk."""
+"""Builds a corpus: reads the sources, merges them, examines every picture, writes one `DatasetDict` on disk."""
 
 from __future__ import annotations
 
@@ -108,7 +108,7 @@ def all_rows(corpus: Any) -> Dataset:
     """All memes of a corpus: its folder, a `DatasetDict` as `load_corpus` gives it, or one `Dataset`.
 
     Raises:
-        StorageError: the folder is no finished corpus.
+        StorageError: the folder is not a finished corpus.
         DataError: it has no column `id` or `image`.
     """
     if isinstance(corpus, (str, Path)):
@@ -145,13 +145,13 @@ def _refuse_idle(options: CorpusOptions, sources: Mapping[str, Any]) -> None:
         users = [name for name, reader in READERS.items() if option in reader.takes]
         default = type(options).model_fields[option].default
         if getattr(options, option) != default and not sources.keys() & set(users):
-            raise ConfigError(f"{option}: is an option of {' and '.join(users)}, and no {users[0]} is given")
+            raise ConfigError(f"{option}: is an option of {' and '.join(users)}, but no {users[0]} is given")
 
 
 def _plan(
     step: StepFolder, chosen: Chosen, options: CorpusOptions, shard_size: int, bad: BadRows, progress: bool
 ) -> Plan:
-    """Look at the pictures, see what belongs together, and deal the splits."""
+    """Examine the pictures, group what belongs together, and assign the splits."""
     step.reopen()
     looks = survey(step, list(chosen.given), shard_size, bad, progress=progress)
     links = find_links(list(chosen.given), looks, options.near)

@@ -150,7 +150,9 @@ def picture_folder(table: Path, root: Path, names: Sequence[str], given: str | N
     if given is not None:
         found = next((base / given for base in here if (base / given).is_dir()), None)
         if found is None:
-            raise ConfigError(f"columns: pictures is {given!r}, which is no folder in {root}; it has {_listing(root)}")
+            raise ConfigError(
+                f"columns: pictures is {given!r}, which is not a folder in {root}; it has {_listing(root)}"
+            )
         return found
     first = [name for name in names[:_TRIED] if name and "\0" not in name and ".." not in name]
     places = [*here, *(folder for base in here for folder in _subfolders(base))]

@@ -229,7 +229,7 @@ def cell_text(value: Any) -> str | None:
     """Text of one value; the lines of a list are joined by a space.
 
     Raises:
-        BadTableError: the text is none that can be written.
+        BadTableError: the text cannot be written.
     """
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return None
@@ -251,7 +251,7 @@ def cell_text(value: Any) -> str | None:
 
 
 def read_text(path: Path) -> str:
-    """UTF-8, without a byte order mark; raises BadTableError with the offset of a byte that is none."""
+    """UTF-8, without a byte order mark; raises BadTableError with the offset of a byte that is not UTF-8."""
     try:
         return path.read_bytes().decode("utf-8").removeprefix("\ufeff")
     except UnicodeDecodeError as error:

@@ -1,4 +1,4 @@
-"""The memes that stand for each latent: those that `attribute` has looked into, else chosen by the same function."""
+"""The memes that stand for each latent: those that `attribute` analysed, else chosen by the same function."""
 
 from __future__ import annotations
 

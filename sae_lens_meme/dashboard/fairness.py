@@ -1,4 +1,4 @@
-"""Which memes are treated worse, in plain sentences made from the audit of subgroups."""
+"""Which memes are treated worse, in plain sentences derived from the audit of subgroups."""
 
 from __future__ import annotations
 

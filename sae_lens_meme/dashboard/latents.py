@@ -1,4 +1,4 @@
-"""The latents of the report: a column of the index for each thing that is searched or filtered, and the page of each."""
+"""The latents of the report: an index column for everything that is searched or filtered, and the page of each."""
 
 from __future__ import annotations
 

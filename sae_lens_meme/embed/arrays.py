@@ -41,7 +41,7 @@ def read_array(source: str | Path) -> Float[np.ndarray, "n d"]:
 
 
 def split_key(source: str | Path) -> tuple[Path, str]:
-    """The file, and the key after the last colon: a colon is also part of `C:/x.npy` and of many a folder's name."""
+    """The file, and the key after the last colon: a colon is also part of `C:/x.npy` and of many folder names."""
     whole = Path(source)
     file, colon, key = str(source).rpartition(":")
     if colon and not whole.exists() and Path(file).exists():

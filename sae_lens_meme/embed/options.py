@@ -31,12 +31,12 @@ class EmbedOptions(EngineOptions):
     """How a picture becomes a square: its centre, squashed, or whole between margins; default what the model was trained
     on (mostly crop, which cuts captions off tall memes; squash with memeclip)."""
     ocr: File | None = None
-    """The result of `ocr`: what it read is the caption where there is none."""
+    """The result of `ocr`: the text it read serves as the caption of memes that have none."""
     device: str = "auto"
     """auto (CUDA, then MPS, then the CPU), cpu, cuda, mps."""
     dtype: Literal["auto", "float32", "bfloat16", "float16", "int8"] = "auto"
-    """auto is bfloat16 on CUDA and float32 elsewhere. On a CPU bfloat16 is some two times as fast (with AVX512-BF16), int8
-    some two and a half times (with AVX512-VNNI); how near int8 comes to float32 is measured on a batch and said."""
+    """auto is bfloat16 on CUDA and float32 elsewhere. On a CPU bfloat16 is about twice as fast (with AVX512-BF16), int8
+    about two and a half times (with AVX512-VNNI); how close int8 is to float32 is measured on a batch and printed."""
     batch_size: Positive = 64
     """Memes per forward pass; it changes the last bit of the numbers, so another value gives another result."""
     workers: Count | None = None
@@ -51,7 +51,7 @@ class EmbedOptions(EngineOptions):
     seed: Count = 0
     """With --tokens-per-item: draws the positions."""
     captions: Literal["corpus", "written"] = "corpus"
-    """With --hook: a captioner reads the corpus' captions, or those that it writes itself, greedily."""
+    """With --hook and a captioner: it reads the corpus' captions, or the ones it writes itself (greedy decoding)."""
 
 
 class ArrayOptions(Options):
@@ -78,7 +78,9 @@ def check_token_options(options: EmbedOptions) -> None:
     given = {name for name, field in EmbedOptions.model_fields.items() if getattr(options, name) != field.default}
     if options.hook is None:
         if of_tokens := given & {"keep", "tokens_per_item", "seed", "captions"}:
-            raise ConfigError(f"embed.{min(of_tokens)} is of token rows; give --hook too, such as hook_image_resid.22")
+            raise ConfigError(
+                f"embed.{min(of_tokens)} is an option of token rows; give --hook too, such as hook_image_resid.22"
+            )
         return
     if options.model == EmbedOptions.model_fields["model"].default:
         raise ConfigError(
@@ -87,6 +89,6 @@ def check_token_options(options: EmbedOptions) -> None:
     if options.fusion == "memeclip":
         raise ConfigError("embed.fusion memeclip has one vector per meme; with --hook leave it out")
     if wrong := given & {"weights", "heads", "task", "resize", "ocr"}:
-        raise ConfigError(f"embed.{min(wrong)} is not read with --hook; leave it out")
+        raise ConfigError(f"embed.{min(wrong)} has no effect with --hook; leave it out")
     if unknown := set(options.keep or ()) - {"image", "text", "special"}:
         raise ConfigError(f"embed.keep is {min(unknown)!r}; give image, text or special")

@@ -28,7 +28,7 @@ PLACES = ("id", "factor", "value", "x0", "y0", "x1", "y1", "word_start", "word_e
 """Columns of the places: a box in shares of the picture, or words `word_start` to before `word_end` of `caption.split()`.
 A meme has a value where it has a place with it."""
 
-_ROWS = "of the memes that attribution chose for the latent, those of the held-out rows that have the value"
+_ROWS = "held-out memes that have the value, among those that attribution chose for the latent"
 _UNDEFINED = "no latent that stands for such a value was attributed on a held-out meme with a known place"
 HIT = Quantity(
     "hit_rate",

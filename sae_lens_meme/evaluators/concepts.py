@@ -82,7 +82,7 @@ class Concept:
     def _matches(self, label: Label, values: np.ndarray) -> np.ndarray:
         if label.values.dtype == object and self.op not in ("=", "!="):
             raise ConfigError(
-                f"concept {self.name!r}: label {label.name!r} holds words, which {self.op} does not compare"
+                f"concept {self.name!r}: label {label.name!r} holds words, which {self.op} cannot compare"
             )
         if len(self.values) > 1 and self.op not in ("=", "!="):
             raise ConfigError(f"concept {self.name!r}: several values go with = and != only")
@@ -151,7 +151,7 @@ def concepts_of(embeddings: Embeddings, concepts: Iterable[str | Concept] | None
             )
         concept.truth(embeddings.label(concept.label))
     if not parsed:
-        raise ConfigError("no concepts are given; leave them out for the default ones")
+        raise ConfigError("concepts is empty; leave it out for the default ones")
     return parsed
 
 
@@ -171,7 +171,7 @@ def default_concepts(embeddings: Embeddings) -> tuple[Concept, ...]:
 
 
 def require_concepts(embeddings: Embeddings, concepts: Iterable[str | Concept] | None) -> None:
-    """Raises Unavailable where none are asked for and no label allows one: that is no fault of the user's."""
+    """Raises Unavailable where none are requested and no label allows one: that is not the user's fault."""
     if concepts is None:
         try:
             default_concepts(embeddings)
@@ -180,7 +180,7 @@ def require_concepts(embeddings: Embeddings, concepts: Iterable[str | Concept] |
 
 
 def _fits(concept: Concept, embeddings: Embeddings) -> bool:
-    """A table of someone else may call a label `hate` and fill it with words."""
+    """Someone else's table may have a label called `hate` that holds words."""
     label = embeddings.label(concept.label)
     return label.values.dtype != object and bool(label.known.any())
 

@@ -43,7 +43,7 @@ class Context:
     heads: Path | None = None
     """MemeCLIP's own heads, where the embeddings were made with them."""
     controls: dict[str, Any] = field(default_factory=dict)
-    """SAEs that learned from nothing, by name."""
+    """SAEs that were trained on shuffled data, by name."""
     results: dict[str, Result] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
     """What to distrust, in sentences."""
@@ -51,7 +51,7 @@ class Context:
     """Evaluators, and controls as `evaluator/control`, that could not run -> why."""
 
     def options_of(self, evaluator: type[Evaluator]) -> dict[str, Any]:
-        """Of the evaluation's options those that this evaluator has, then its own."""
+        """The evaluation's options that this evaluator shares, then its own."""
         shared = {name: getattr(self.options, name) for name in ("protocol", "concepts", "tasks", "seed")}
         shared["n_bootstrap"] = self.options.bootstrap
         known = evaluator.Options.model_fields

@@ -1,4 +1,4 @@
-"""Units that no SAE trained: raw dimensions, principal and independent components, random directions with a TopK."""
+"""Units that are not an SAE's: raw dimensions, principal and independent components, random directions with a TopK."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ def fit_directions(
 
 
 class SharedDirections:
-    """Fits that several evaluators read, each made when it is first asked for."""
+    """Fits that several evaluators share, each made on first use."""
 
     def __init__(self) -> None:
         self._fits: dict[tuple[Any, ...], Fitted] = {}

@@ -1,4 +1,4 @@
-"""What an evaluation is asked for: declared here once, read from Python, recipes and the command line."""
+"""The options of an evaluation: declared here once, read from Python, recipes and the command line."""
 
 from __future__ import annotations
 
@@ -32,13 +32,13 @@ class EvaluateOptions(Options):
     hook: str | None = None
     """The hook to read, for an SAE whose metadata name none."""
     converter: str | None = None
-    """Read an SAE of another project: dictionary_learning, intervlm, saev, ... (docs/importing.md); default what its files tell."""
+    """The format of an SAE of another project: dictionary_learning, intervlm, saev, ... (docs/importing.md); default: recognised from its files."""
     reference: File | None = None
     """Embeddings of the same memes by another encoder, for monosemanticity."""
     other_saes: Annotated[list[File] | None, Flag("--other-sae")] = None
     """Folder of an SAE of the same recipe with another seed, for stability; repeat."""
     stability_seeds: Count = 0
-    """How many such SAEs to train (each takes as long as 'train'); they are kept."""
+    """How many SAEs of other seeds to train (each takes as long as 'train'); they are kept."""
     exclude_leaks: bool = False
     """Leave out test memes whose group (picture, near picture, caption, template) is also in train or validation, and validation memes whose group is in train."""
     share: Share = 0.5
@@ -88,10 +88,10 @@ class EvaluateOptions(Options):
         """
         for key, file in self.files().items():
             if not file.is_file():
-                raise ConfigError(f"{key} is {file}, which is no file")
+                raise ConfigError(f"{key} is {file}, which is not a file")
 
     def files(self) -> dict[str, Path]:
-        """Those that the options of single evaluators name, by `evaluator.option`.
+        """Files named in the options of single evaluators, by `evaluator.option`.
 
         Raises:
             ConfigError: an option is wrong; the message names it.

@@ -13,7 +13,7 @@ BOT = "clkht01d40000jv08hvalcvly"
 
 
 class ExportOptions(Options):
-    """What the SAE is called on Neuronpedia, and what its pages say of memes."""
+    """What the SAE is called on Neuronpedia, and what its pages say about memes."""
 
     section: ClassVar[str] = "export"
 
@@ -28,7 +28,7 @@ class ExportOptions(Options):
     creator: Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]+$")] = BOT
     """Id of a Neuronpedia user whose activations are public. Default: the bot that every Neuronpedia has."""
     creator_name: str = "sae-lens-meme"
-    """Who made the SAE, as its page says."""
+    """Who made the SAE, as shown on its page."""
     visibility: Literal["UNLISTED", "PUBLIC"] = "UNLISTED"
     """PUBLIC, or UNLISTED: shown to those who know the address. Memes can be hateful."""
     url: Annotated[str, Field(pattern=r"\{id\}")] | None = None

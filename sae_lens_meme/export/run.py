@@ -1,4 +1,4 @@
-"""The folders of a run, which must be of one SAE on the same memes."""
+"""The folders of a run, which must all be of one SAE on the same memes."""
 
 from __future__ import annotations
 

@@ -67,7 +67,7 @@ def read_json(path: Path) -> dict[str, Any]:
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
     except OSError:
-        raise ModelError(f"{path}: no such file; it says what the SAE beside it is") from None
+        raise ModelError(f"{path}: no such file; it is needed to tell what the SAE beside it is") from None
     except (ValueError, RecursionError):
         config = None
     if not isinstance(config, dict):
@@ -88,7 +88,7 @@ def weights_file(path: Path, names: Sequence[str], *, not_these: Sequence[str] =
             return path / name
     found = sorted(file for file in path.iterdir() if file.suffix in PICKLED and file.name not in not_these)
     if len(found) != 1:
-        raise ModelError(f"{path}: holds {len(found)} candidates ({' or '.join(names)}), give the file itself")
+        raise ModelError(f"{path}: holds {len(found)} candidates ({' or '.join(names)}); give the file itself")
     return found[0]
 
 
@@ -118,7 +118,7 @@ def number(values: dict[str, Any], keys: Iterable[str], path: Path) -> int | Non
     """The first of these that is there.
 
     Raises:
-        ModelError: it is no whole number of at least 1.
+        ModelError: it is not an integer of at least 1.
     """
     for key in keys:
         value = values.get(key)

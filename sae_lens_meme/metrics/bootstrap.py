@@ -1,6 +1,6 @@
 """Resampling memes: bootstrap weights for means and scores, random subsets for counts of significant tests.
 
-Memes of one group (copies of a picture, a template, a pair that differs in one thing) are no independent evidence: they
+Memes of one group (copies of a picture, a template, a pair that differs in one thing) are not independent evidence: they
 are drawn together. A group that lies in several strata is drawn in that of its first meme.
 """
 

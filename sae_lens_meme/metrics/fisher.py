@@ -62,7 +62,7 @@ def stratified_greater(tables: Tables, alpha: float = 1.0) -> Float[np.ndarray, 
 def greater_one_a_group(
     count: Callable[[Any], Tables], draws: Sequence[Any], alpha: float = 1.0, weights: Any = None
 ) -> Float[np.ndarray, "latents concepts"]:
-    """`stratified_greater` where memes of one group are no independent evidence: of one meme per group, in several draws.
+    """`stratified_greater` where memes of one group are not independent evidence: on one meme per group, in several draws.
 
     In a draw memes are independent again, so that its p is valid; `median_p` makes one of them all. (Memes of one
     template tested as if each were its own give many false pairs: the more, the larger the templates.)

@@ -63,7 +63,7 @@ def auroc(
     Strata weigh by their number of (true, false) pairs.
 
     Args:
-        groups: memes of one are no independent evidence: their placements are summed before they are squared
+        groups: memes of one are not independent evidence: their placements are summed before they are squared
             (Obuchowski 1997). Default each meme its own.
     """
     of = (*ranked.known_in(codes), codes, strata, int(strata.max(initial=0)) + 1)

@@ -1,4 +1,4 @@
-"""Of an evaluation what `read` says of a latent's name and of a label's probe."""
+"""What an evaluation says about a latent's name and a label's probe, for `read`."""
 
 from __future__ import annotations
 

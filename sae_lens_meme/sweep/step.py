@@ -1,4 +1,4 @@
-"""The `sweep` step: train every setting of a grid with every seed, measure all SAEs alike, say which setting to take."""
+"""The `sweep` step: train every setting of a grid with every seed, measure all SAEs alike, say which setting to choose."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def sweep(
     progress: bool = True,
     **given: Any,
 ) -> Sweep:
-    """Train and compare the settings of a grid; an SAE that is trained is not trained again.
+    """Train and compare the settings of a grid; a trained SAE is not trained again.
 
     The setting is chosen on validation memes and reported on test memes. The folder holds the SAEs
     (`runs/SETTING/seed_N`, ordinary results of `train`), `settings.parquet`, `runs.parquet`, `sweep.json` and the figure.
@@ -147,7 +147,7 @@ def _maker(memes: Embeddings, options: SweepOptions, overwrite: bool) -> MakeWor
 
 
 class _Task(NamedTuple):
-    """An SAE, and the folder of its own."""
+    """An SAE and its folder."""
 
     config: TrainConfig
     out: Path

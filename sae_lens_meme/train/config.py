@@ -1,6 +1,6 @@
 """A `train:` section: SAELens' runner config in YAML, checked key by key and value by value.
 
-SAELens drops unknown keys under `sae:` in silence and takes `1e-3`, which YAML reads as a string.
+SAELens silently drops unknown keys under `sae:` and accepts `1e-3`, which YAML reads as a string.
 """
 
 from __future__ import annotations
@@ -99,7 +99,7 @@ class Recipe(Options):
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """A checked `train:` section. `resolve` completes it with what the embeddings tell."""
+    """A checked `train:` section. `resolve` completes it from the embeddings."""
 
     section: Mapping[str, Any]  # stock fields as given
     recipe: Recipe
@@ -170,7 +170,7 @@ def load_train_config(source: str | Path | Mapping[str, Any], overrides: Iterabl
 
     Raises:
         ConfigError: an unknown key (the nearest known one is named), a value of the wrong type, a
-            value that the `train` step does not let one choose, or an SAE that SAELens cannot train.
+            value that the `train` step fixes, or an SAE that SAELens cannot train.
     """
     given = read_yaml(source) if isinstance(source, (str, Path)) else source
     section = given.get("train", given)
@@ -273,7 +273,7 @@ def _leave_out_fields_of_meme_topk(sae: dict[str, Any], types: Mapping[str, Any]
 
 
 def _try_small(section: Mapping[str, Any], *, standardize: bool) -> None:
-    """The SAE of the section, narrow, for one step: before hours of embedding, not after them."""
+    """A narrow version of the section's SAE, trained for one step: it fails before hours of embedding, not after them."""
     device = pick_device(section.get("device", "auto"), mps=False)
     small = {"d_in": 8, **copy.deepcopy(section["sae"]), "device": device}
     with seeded(0), quiet(False), refused_by_saelens("train.sae"):

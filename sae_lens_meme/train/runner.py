@@ -55,7 +55,7 @@ class _EpochRunner:
         early_stopping_epochs: stop when the explained variance of the validation rows has not risen for this many epochs.
         shuffled: train the control, each dimension permuted on its own.
         checkpoint_folder: where checkpoints go (default `cfg.checkpoint_path`); a complete one that
-            lies there is resumed.
+            is found there is resumed.
         log: is given the records of all finished epochs after each epoch.
         progress: show SAELens' progress bar.
 
@@ -160,7 +160,7 @@ class _EpochRunner:
             if self._takes_raw:
                 trainer.activation_scaler.unfold(trainer.sae)
         elif self._standardize and trainer.activation_scaler.whitening is None:
-            raise ConfigError(f"{resumed}: was trained on activations as they are; go on with standardize=False")
+            raise ConfigError(f"{resumed}: was trained on raw activations; resume with standardize=False")
         norm = getattr(trainer.sae.cfg, "decoder_norm", "none")
         if self._takes_raw and norm != "none" and not trainer.sae.decoder_is_constrained():
             raise ConfigError(

@@ -1,4 +1,4 @@
-"""Whether the question set calls a latent what the factor that it stands for was planted in."""
+"""Whether the question set's class of a latent is the kind of the factor that the latent stands for."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Planted memes have known factors: how well the best single latent stands for each of them.
+"""Planted memes have known factors: how well the best single latent represents each of them.
 
 Of each factor it is also known whether picture, caption or both together show it, which is what `QuestionSet` finds out.
 """

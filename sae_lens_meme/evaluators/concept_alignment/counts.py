@@ -1,4 +1,4 @@
-"""What is counted of the pairs: on the true labels, over subsets of the memes, and on labels permuted within source."""
+"""Counts of significant pairs: on the true labels, over subsets of the memes, and on labels permuted within source."""
 
 from __future__ import annotations
 

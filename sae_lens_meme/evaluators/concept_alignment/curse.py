@@ -1,4 +1,4 @@
-"""The winner's curse in two parts: what choosing the best costs, and what validation and test memes differ in."""
+"""The winner's curse in two parts: the cost of choosing the best, and the difference between validation and test memes."""
 
 from __future__ import annotations
 

@@ -98,7 +98,7 @@ def ordered(true: np.ndarray, false: np.ndarray, size: np.ndarray) -> Int8[np.nd
 
 
 def share_of(signs: np.ndarray) -> float:
-    """Of pairs ordered rightly, ties half."""
+    """Share of pairs ordered correctly; ties count half."""
     return float(signs.mean(dtype=np.float64) + 1) / 2 if len(signs) else np.nan
 
 

@@ -93,5 +93,5 @@ def probe(answers: list[PairAnswer], embeddings: Embeddings, hook: str, question
 
 
 def _pool(answer: PairAnswer, name: str) -> str:
-    """Pairs that share a picture teach nothing about pictures: a probe on one side learns from all."""
+    """Pairs that share a picture teach nothing about pictures, so a probe on one side is fitted on pairs of every kind."""
     return answer.question.key if name == q.PROBE else answer.question.concept

@@ -1,4 +1,4 @@
-"""What units are to stand for: concepts on labels, planted values, and the memes that choose and that score."""
+"""The targets that units should represent: concepts on labels, planted values; and the memes that select and that score."""
 
 from __future__ import annotations
 

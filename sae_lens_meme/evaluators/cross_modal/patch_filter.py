@@ -24,7 +24,7 @@ Outcomes = dict[str, Float64[np.ndarray, " items"]]
 """By filter; `RANDOM` is the mean of the random selections."""
 RANDOM, WHOLE = "random", "whole picture"
 PLAIN = ("CLIP score", "L0")
-"""Filters that know nothing of cross-modal weights: what any other has to beat besides chance."""
+"""Filters that ignore cross-modal weights: what any other must beat besides chance."""
 
 _NONE = "no item has this outcome"
 OUTCOME = Quantity("outcome", "mean over items of the outcome", _NONE)

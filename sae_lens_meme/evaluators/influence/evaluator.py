@@ -106,7 +106,7 @@ class Influence(Evaluator):
         routes: Annotated[Sequence[RouteName], Field(min_length=1)] = ("latent", "embedding")
         """Through a probe on latents, or through the embedding that a latent writes to."""
         rows: Literal["held_out", "all"] = "held_out"
-        """held_out (test rows, else validation rows, else all) or all. Labels need not be known."""
+        """held_out (test rows, else validation rows, else all) or all. Memes without a known label count too."""
         n_bootstrap: Count = 200
         """Resamples of the memes for the 95 % intervals; 0 for none."""
         n_random: Count = 4

@@ -14,7 +14,7 @@ from sae_lens_meme.hooks.names import IMAGE_EMBED, TEXT_EMBED
 
 ALPHA = 0.05
 UNNAMED = (None, "arrays")
-"""What embeddings say of their model when nobody named it; "arrays" is the default of `embed_arrays`."""
+"""What embeddings call their model when the user did not name it; "arrays" is the default of `embed_arrays`."""
 REFERENCES = {IMAGE_EMBED: "image embeddings", TEXT_EMBED: "text embeddings", CROSS_MODAL: "image to text"}
 
 _ROOM = "chance is 1: the reference embeddings are one vector"

@@ -156,7 +156,7 @@ def _scores(latents: Latents, side: Statements, chosen: np.ndarray) -> dict[str,
 
 
 def _interval_over_groups(active: Any, side: Statements, chosen: np.ndarray) -> tuple[Values, Values, Values]:
-    """Of `auroc` of `scores`, where memes of one group are no independent evidence; and whether few groups are of a kind."""
+    """Of `auroc` of `scores`, where memes of one group are not independent evidence; and whether few groups are of a kind."""
     low, high, few = np.full((3, len(chosen)), np.nan)
     for statement in np.unique(chosen[chosen >= 0]):
         mine, says = np.flatnonzero(chosen == statement), side.codes(statement)

@@ -1,4 +1,4 @@
-"""What may be said of the memes: words of their captions and concepts, on the rows that choose names and on those that measure."""
+"""Statements about the memes (a caption's word, a concept), on the rows that choose names and on those that measure."""
 
 from __future__ import annotations
 

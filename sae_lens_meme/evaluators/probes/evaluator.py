@@ -252,7 +252,7 @@ def _differences(
 
 
 def _verdict(found: dict[str, list[Scored]]) -> str | None:
-    """Within source: what the source tells is no merit of the latents."""
+    """Within source: what the source alone reveals is no merit of the latents."""
     of = {task: {s.space: s for s in each} for task, each in found.items()}
     within: dict[str, dict[str, Any]] = {
         task: {space: s.scores[WITHIN.key] for space, s in spaces.items()} for task, spaces in of.items()

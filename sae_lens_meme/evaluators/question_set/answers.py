@@ -24,7 +24,7 @@ CHANGED_MATCHED = Quantity(
     "there is no such latent",
 )
 CHANGED_AGAIN = Quantity(
-    "changed_again", "control: share of answers that differ when nothing is ablated and all is asked again"
+    "changed_again", "control: share of answers that differ when nothing is ablated and every question is asked again"
 )
 CHANGE_COLUMNS = {
     "latent": "that is ablated",
@@ -67,7 +67,7 @@ def answer_changes(
     again = _answers(answers_of, pictures, prompts, None) != plain
     section = Section(
         f"Share of {plain.size} answers that ablating a latent changes",
-        "matched: another latent that fires in about as many cells; again: nothing ablated, all asked again",
+        "matched: another latent that fires in about as many cells; again: nothing ablated, every question asked again",
     )
     matched = {} if grid is None else _matched(grid, latents)
     asked = CHANGED_AGAIN(again.mean())

@@ -96,7 +96,7 @@ def require_items(items: tuple[Rows, Rows], n: int) -> Items:
     if outside:
         raise DataError(f"question set: row {outside[0]} is not one of the {n} memes; items are row numbers from 0")
     if (a == b).any():
-        raise DataError(f"question set: row {int(a[a == b][0])} is set against itself; give pairs of distinct memes")
+        raise DataError(f"question set: row {int(a[a == b][0])} is paired with itself; give pairs of distinct memes")
     return a, b
 
 

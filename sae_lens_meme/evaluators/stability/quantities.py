@@ -117,7 +117,7 @@ class MatchedDictionaries:
     rate: Float[np.ndarray, " latents"]
     seeds: dict[str, Counterpart]
     controls: dict[str, Counterpart]
-    """SAEs that are no other seed: in no mean."""
+    """SAEs that are not other seeds: left out of every mean."""
     significant: Float[np.ndarray, " latents"] | str
     """1 or 0, NaN where no concept was tested; or why it is not known."""
     threshold: float

@@ -52,7 +52,7 @@ def audit(
         threshold: a meme with this score or a larger one is flagged.
         weights: how often each meme is drawn, one column per draw; default once.
         min_support: memes, one per group, that each part of a number must have; below, single memes decide it.
-        groups: memes of one (copies of a picture, a template) are no independent evidence; default each its own.
+        groups: memes of one (copies of a picture, a template) are not independent evidence; default each its own.
     """
     weights = np.ones((len(scores), 1), np.uint8) if weights is None else weights
     cells = {
@@ -112,7 +112,7 @@ def gap_log_p(
 
     Args:
         members: codes: in the subgroup, in the background, or not known.
-        groups: memes of one are no independent evidence: one of each is tested.
+        groups: memes of one are not independent evidence: one of each is tested.
     """
     active = sparse.csr_matrix(np.stack([flagged, ~flagged], axis=1).astype(np.float32))
     counter = Counter(active, members, strata)

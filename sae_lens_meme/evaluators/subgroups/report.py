@@ -46,7 +46,7 @@ GAPS = Section(
 RANKING = Section(
     "Subgroups: AUROC in the subgroup and across its border",
     "the same pairs; BPSN: AUROC of background positives against subgroup negatives, low where the subgroup is flagged too "
-    "often; BNSP: of subgroup positives against background negatives, low where it is flagged too seldom",
+    "often; BNSP: of subgroup positives against background negatives, low where it is flagged too rarely",
     "AUROC, test memes",
 )
 TEXT = ("question", "subgroup", "column", "split", "latents", "reason")
@@ -214,7 +214,7 @@ class SubgroupReport:
         if not self.found:
             return None
         if not self.n_pairs:
-            return f"No subgroup and background have {self.given.min_support} negative test memes each: of bias nothing can be said."
+            return f"No subgroup and background have {self.given.min_support} negative test memes each: nothing can be said about bias."
         null = "" if self.n_gaps_permuted is None else f"; membership permuted: {self.n_gaps_permuted:.1f}"
         sentence = (
             f"{self.n_gaps} of {self.n_pairs} pairs of classifier and subgroup differ in false positives "

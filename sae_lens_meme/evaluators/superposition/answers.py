@@ -39,7 +39,7 @@ def answers(
 
     Args:
         active: CSR [n, units], above 0 where a unit fires.
-        groups: memes of one are no independent evidence: one of each is tested.
+        groups: memes of one are not independent evidence: one of each is tested.
     """
     counter, draws = Counter(active, targets.codes, rows.strata), one_a_group(groups)
 
