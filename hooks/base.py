@@ -1,4 +1,4 @@
-"""What every hooked model is: hooks with a declared shape, and a meme's row number in the place of a token.
+"""The base of every hooked model: hooks with a declared shape, and a meme's row number in place of a token.
 
 So SAELens' activation store, runners and evaluations run on it as they are. A new model is one file:
 a subclass of `HookedModel` that declares its hooks and writes `compute`, under `@register`.
@@ -96,7 +96,7 @@ class HookedModel(SAEAttachable):
     @classmethod
     def from_pretrained(cls, name: str) -> Self:
         """A model with weights, by name; `train --corpus` loads it so."""
-        raise ModelError(f"a {cls.__name__} is not loaded by name ({name!r}); train on embeddings")
+        raise ModelError(f"a {cls.__name__} cannot be loaded by name ({name!r}); train on embeddings")
 
     def preprocess(self, image: Any) -> Tensor:
         """Pixels `(3, h, w)` of a PIL image."""
@@ -117,7 +117,7 @@ class HookedModel(SAEAttachable):
         return self.attach(MemeSource(images, texts, self.preprocess, self.tokenize, labels, splits))
 
     def attach(self, source: RowSource) -> Self:
-        """Say what row numbers stand for: an `EmbeddingSource` or a `MemeSource`."""
+        """Set what row numbers stand for: an `EmbeddingSource` or a `MemeSource`."""
         self.source = source
         return self
 
@@ -211,9 +211,7 @@ class HookedModel(SAEAttachable):
         if not isinstance(input, Tensor):
             raise DataError("a loss on pixels or vectors needs labels=, the index of each row's class")
         if self.task is None:
-            raise ModelError(
-                "the head's label is not known; pass task= where the checkpoint is loaded, or labels= here"
-            )
+            raise ModelError("the head's label is not known; pass task= when loading the checkpoint, or labels= here")
         rows = _row_numbers(input)
         require_rows(source := self._require_source(), rows)
         return class_indices(source, self.task, self.classes, rows).to(self.device)
@@ -221,7 +219,7 @@ class HookedModel(SAEAttachable):
     def _require_source(self) -> RowSource:
         if self.source is None:
             raise ModelError(
-                "row numbers stand for nothing yet; call model.attach_memes(images, texts) or model.attach(source)"
+                "row numbers have no source yet; call model.attach_memes(images, texts) or model.attach(source)"
             )
         return self.source
 

@@ -157,7 +157,7 @@ def rows_of_tokens(tokens: Int[Tensor, "batch positions"]) -> Int[np.ndarray, " 
     """The row numbers behind position tokens.
 
     Raises:
-        DataError: these are no position tokens, or no position of a row takes part.
+        DataError: these are not position tokens, or no position of a row takes part.
     """
     if tokens.is_floating_point() or tokens.ndim != 2:
         raise DataError(

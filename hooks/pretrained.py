@@ -1,4 +1,4 @@
-"""A transformers model and its processor by name: nothing of a model is run but what transformers itself has."""
+"""A transformers model and its processor by name: no code from a model is run, only transformers' own classes."""
 
 from __future__ import annotations
 

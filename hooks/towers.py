@@ -136,7 +136,7 @@ def _as_trained(config: dict[str, Any], architecture: str, tag: str) -> dict[str
 
 
 def _from_file(name: str, fusion: Fusion) -> Towers:
-    """A checkpoint on this machine, of an architecture of open_clip; its folder is no part of the name."""
+    """A checkpoint on this machine, of an architecture of open_clip; its folder is not part of the name."""
     model, _, path = name.partition(AT)
     tagged = model.replace("/", "-") not in open_clip.list_models()
     architecture, tag = _split(model) if tagged else (model.replace("/", "-"), RANDOM)

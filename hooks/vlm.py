@@ -90,7 +90,7 @@ class HookedVLM(HookedModel):
         return cls(load_pretrained(name, dtype, device_map), processor=load_processor(name), name=name)
 
     def tower(self) -> HookedVLM:
-        """The vision tower alone, with the same weights: a picture is a row, and so its positions can be trained on.
+        """The vision tower alone, with the same weights: a picture is a row, so its positions can be trained on.
 
         Raises:
             ModelError: this model has none; its pictures are tokens.
@@ -120,7 +120,7 @@ class HookedVLM(HookedModel):
 
     @cached_property
     def vocabulary(self) -> Vocabulary:
-        """Ids that are no words: placeholders of pictures, beginnings and ends, padding."""
+        """Ids that are not words: placeholders of pictures, beginnings and ends, padding."""
         return Vocabulary.of(self.hf, getattr(self.processor, "tokenizer", None))
 
     def forward(
@@ -240,10 +240,10 @@ class HookedVLM(HookedModel):
         return self.attach(processed(self, images, texts, splits))  # type: ignore[arg-type]
 
     def attach(self, source: Any) -> Self:
-        """Say what position tokens stand for."""
+        """Set what position tokens stand for."""
         if not isinstance(source, PositionSource):
             raise DataError(
-                f"a {type(source).__name__} says not what its positions are; give hooks.positions.PositionRows"
+                f"a {type(source).__name__} does not say what its positions are; give hooks.positions.PositionRows"
             )
         return super().attach(source)  # type: ignore[arg-type]
 

@@ -1,4 +1,4 @@
-"""Which ids of a model's texts are no words, and what its inputs therefore are at each position."""
+"""Which token ids are not words, and therefore what each position of a model's text input is."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class Vocabulary(NamedTuple):
 
 
 def ids_of(model: Any, inputs: dict[str, Any]) -> tuple[Tensor | None, Tensor | None]:
-    """The ids of the text and where they are no padding."""
+    """The ids of the text and where they are not padding."""
     before = "decoder_" if model.config.is_encoder_decoder else ""
     return inputs.get(f"{before}input_ids"), inputs.get(f"{before}attention_mask")
 

@@ -158,7 +158,7 @@ def read(
     picture: Annotated[Path, typer.Argument(help="The meme: JPEG, PNG, GIF, WEBP or BMP.")],
     sae: SAEFolder,
     embeddings: EmbeddingsFolder,
-    caption: Annotated[str | None, typer.Option(help="Its caption; default what OCR reads; '' for none.")] = None,
+    caption: Annotated[str | None, typer.Option(help="Its caption; default: what OCR reads; '' for none.")] = None,
     evaluation: Annotated[Path | None, typer.Option(help="The result of 'evaluate', for the names of latents.")] = None,
     json: Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")] = False,
     page: Annotated[Path | None, typer.Option(help="Write a page that opens in a browser.")] = None,
@@ -238,7 +238,7 @@ def select(
     sae: SAEFolder,
     embeddings: EmbeddingsFolder,
     out: Out,
-    corpus: Annotated[Path | None, typer.Option(help="Filter this corpus; default the embeddings.")] = None,
+    corpus: Annotated[Path | None, typer.Option(help="Filter this corpus; default: the embeddings.")] = None,
     share: Annotated[float, typer.Option(help="Share of the train memes to keep.")] = 0.5,
     by: Annotated[
         Literal["sum", "mean", "clip", "l0"],

@@ -20,7 +20,7 @@ class EmbedOptions(EngineOptions):
     model: str = "ViT-L-14/openai"
     """open_clip name, 'hf-hub:OWNER/NAME', 'local-dir:FOLDER', 'demo-encoder' or 'crowded-encoder'."""
     weights: File | None = None
-    """A checkpoint of your own for the open_clip architecture in --model: .safetensors, or .pt read as tensors only."""
+    """Your own checkpoint for the open_clip architecture in --model: .safetensors, or .pt read as tensors only."""
     fusion: Literal["clip", "memeclip"] = "clip"
     """'clip' (unit image * unit projected text) or 'memeclip' (un-projected text through MemeCLIP's heads)."""
     heads: File | None = None
@@ -28,7 +28,7 @@ class EmbedOptions(EngineOptions):
     task: str = "hate"
     """memeclip: the label that new heads are trained on; the epoch is picked on its validation rows."""
     resize: Literal["crop", "squash", "pad"] | None = None
-    """How a picture becomes a square: its centre, squashed, or whole between margins; default what the model was trained
+    """How a picture becomes square: crop it to its centre, squash it, or pad it; default what the model was trained
     on (mostly crop, which cuts captions off tall memes; squash with memeclip)."""
     ocr: File | None = None
     """The result of `ocr`: the text it read serves as the caption of memes that have none."""
@@ -45,11 +45,11 @@ class EmbedOptions(EngineOptions):
     """Token rows instead: the activations of a transformers model (--model OWNER/NAME or a folder) at this hook, one row
     a position: hook_image_resid.N after block N of its tower, hook_decoder_resid.N of its decoder."""
     keep: list[str] | None = None
-    """With --hook: a kind of positions that become rows (repeat it): image (the default), text, special (CLS, BOS, start)."""
+    """With --hook: a kind of position to keep as rows; repeatable: image (the default), text, special (CLS, BOS, start)."""
     tokens_per_item: Positive | None = None
     """With --hook: how many positions of each picture to draw at random (sae-for-vlm takes 2); default all."""
     seed: Count = 0
-    """With --tokens-per-item: draws the positions."""
+    """With --tokens-per-item: seed of that draw."""
     captions: Literal["corpus", "written"] = "corpus"
     """With --hook and a captioner: it reads the corpus' captions, or the ones it writes itself (greedy decoding)."""
 

@@ -22,7 +22,7 @@ class ExportOptions(Options):
     source_set: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9.-]*$")] | None = None
     """Name of the set that the SAE is in. Default: meme-HOOK-ARCHITECTURE-SIZE, such as meme-fused-topk-4k."""
     layer: Count = 0
-    """The number before the set: together they are the source, such as 0-meme-fused-topk-4k."""
+    """The number before the set: together they name the source, such as 0-meme-fused-topk-4k."""
     release: str | None = None
     """Name of the release. Default: MODEL-SET."""
     creator: Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]+$")] = BOT

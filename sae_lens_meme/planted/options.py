@@ -43,13 +43,13 @@ class VectorOptions(Options):
     children: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """Share of the factors that have a parent: such a factor is true of half of its parent's memes, and of no others."""
     correlated: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    """Correlation, in blocks of eight neighbours, of the normal scores that factors without a parent are cut from."""
+    """Correlation, in blocks of eight neighbours, of the normal scores that are thresholded into factors without a parent."""
     outlier_share: Annotated[float, Field(ge=0, lt=1)] = 0.64
     """Share of the variance in three dimensions: .64 as measured on memes with ViT-B/32, .27 photographs, .07 products; 0 leaves all dimensions alike."""
     noise: Annotated[float, Field(ge=0)] = 0.05
     """Standard deviation of the noise in each dimension; the direction of a factor has norm 1."""
     n_labels: Count = 8
-    """Labels, each true where any of three factors is."""
+    """Number of labels, each true where any of three factors is."""
     label_noise: Annotated[float, Field(ge=0, lt=0.5)] = 0.05
     """Share of the memes whose label is flipped."""
     missing: Annotated[float, Field(ge=0, lt=1)] = 0.25

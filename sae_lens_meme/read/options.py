@@ -19,7 +19,7 @@ class ReadOptions(Options):
     n_neighbours: Count = 5
     """How many train memes with the most similar latents to show."""
     n_swaps: Positive = 256
-    """Train memes whose captions, and whose pictures, are exchanged with this meme's to see which side decides a latent."""
+    """How many train memes lend their captions, and their pictures, to this meme to see which side decides a latent."""
     decides: Share = 0.8
     """A side decides a latent if the latent stays active with at least this share of the exchanged other sides."""
     n_carriers: Positive = 3
