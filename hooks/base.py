@@ -169,7 +169,7 @@ class HookedModel(SAEAttachable):
 
     def to_tokens(self, *_: Any, **__: Any) -> Tensor:
         raise ModelError(
-            "a meme's token is its row number; give row numbers, or model.token_dataset() where a dataset is asked for"
+            "a meme's token is its row number; give row numbers, or model.token_dataset() where a dataset is needed"
         )
 
     def token_dataset(self, split: str | None = "test", *, labelled: bool = True) -> datasets.Dataset:

@@ -79,10 +79,10 @@ class HookedMemeCLIP(HookedModel):
         """A CLIP by its open_clip name (see `load_towers`).
 
         With `fusion="memeclip"` its heads are those of the file `heads`, or new (drawn from `seed`, the classifier
-        from class prompts where `class_names` are given) and want training.
+        from class prompts where `class_names` are given) and need training.
 
         Raises:
-            ModelError: no such model, its weights cannot be had, or fusion clip with heads.
+            ModelError: no such model, its weights cannot be obtained, or fusion clip with heads.
         """
         if heads is not None and fusion == "memeclip":
             return cls.from_memeclip_checkpoint(heads, name, device=device, dtype=dtype)

@@ -1,4 +1,4 @@
-"""Many positions a row: what each is (its tag), which take part (position tokens), and the inputs behind them.
+"""Many positions per row: what each is (its tag), which take part (position tokens), and the inputs behind them.
 
 SAELens' token of a position is its row number + 1 where the position takes part, and 0 where it does not: its store,
 runners and evaluations then leave out every other position, and the model gets the row back from the largest token.

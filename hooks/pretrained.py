@@ -22,7 +22,7 @@ def load_pretrained(name: str, dtype: Any = None, device_map: Any = None) -> Any
     """The model of the class that its configuration names.
 
     Raises:
-        ModelError: it cannot be had, or transformers has no such class.
+        ModelError: it cannot be obtained, or transformers has no such class.
     """
     import transformers
 

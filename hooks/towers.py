@@ -104,7 +104,7 @@ def load_towers(name: str, fusion: Fusion = "clip", seed: int = 0) -> Towers:
         fusion: `memeclip` squashes pictures to a square and reads a missing caption as "null".
 
     Raises:
-        ModelError: the name is unknown, names no weights, or they cannot be had or ask for code.
+        ModelError: the name is unknown, names no weights, or they cannot be obtained or ask for code.
     """
     if name in PLANTED_ENCODERS:
         with as_file(files("sae_lens_meme") / "planted" / PLANTED_ENCODERS[name]) as folder:

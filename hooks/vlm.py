@@ -83,7 +83,7 @@ class HookedVLM(HookedModel):
         """A model of the Hugging Face Hub, or a folder of one, with its processor; code of a model is not run.
 
         Raises:
-            ModelError: it cannot be had, or is of a class that transformers does not have.
+            ModelError: it cannot be obtained, or is of a class that transformers does not have.
         """
         from sae_lens_meme.hooks.pretrained import load_pretrained, load_processor
 
@@ -175,7 +175,7 @@ class HookedVLM(HookedModel):
     def run_with_cache(self, *args: Any, stop_at_layer: int | None = None, **kwargs: Any) -> tuple[Any, dict[str, Any]]:
         """One forward pass and the activations of the hooks that `names_filter` names (default: all).
 
-        With a `stop_at_layer`, whatever it is, nothing behind the last wanted hook is computed: SAELens derives the number
+        With a `stop_at_layer`, whatever it is, nothing after the last wanted hook is computed: SAELens derives the number
         from the hook's name, and a captioner's blocks come after the tower's.
         """
         named = kwargs.get("names_filter")
@@ -276,7 +276,7 @@ class HookedVLM(HookedModel):
     def to_tokens(self, *_: Any, **__: Any) -> Tensor:
         raise ModelError(
             "the token of a position is its row number + 1; give inputs of the model, position tokens, or "
-            "model.token_dataset() where a dataset is asked for"
+            "model.token_dataset() where a dataset is needed"
         )
 
     def _hook(self, hook: str) -> Callable[..., Any]:

@@ -28,7 +28,7 @@ from sae_lens_meme.labels import (
 from sae_lens_meme.storage import fetched, open_dataset, read_finished, sha256_json
 
 LEFT_OUT = "left out"
-"""What `Embeddings.splits` says of a meme that is in none."""
+"""What `Embeddings.splits` says about a meme that is in none."""
 
 
 @dataclass(frozen=True)

@@ -60,7 +60,7 @@ def export(
 
 def _require_with_hf(hf: str | None, given: dict[str, Any]) -> None:
     if hf is None and (alone := next((name for name, value in given.items() if value), None)):
-        raise ConfigError(f"{alone} goes with --hf OWNER/NAME")
+        raise ConfigError(f"{alone} needs --hf OWNER/NAME")
 
 
 def _neuronpedia(
@@ -74,7 +74,7 @@ def _neuronpedia(
     dry_run: bool = False,
     **folders: Any,
 ) -> None:
-    """Write the Neuronpedia folder; the section is that of `ExportOptions`. What is sent is asked for."""
+    """Write the Neuronpedia folder; the section is that of `ExportOptions`. Nothing is sent unless asked."""
     from sae_lens_meme.export import export as write
     from sae_lens_meme.export import mark_sae, upload, write_requests
     from sae_lens_meme.steps import only_sae
@@ -102,7 +102,7 @@ def _hub(
     public: bool = False,
     **folders: Any,
 ) -> None:
-    """Write the folder for the Hugging Face Hub, and upload it if that is asked."""
+    """Write the folder for the Hugging Face Hub, and upload it if asked."""
     from sae_lens_meme.export import export_hub, push_hub
     from sae_lens_meme.steps import only_sae
 
@@ -114,7 +114,7 @@ def _hub(
 
 
 def _corpus(corpus: Path, repo: str, *, out: Path, push: bool, public: bool, overwrite: bool) -> None:
-    """Write a corpus as a dataset repository, and upload it if that is asked."""
+    """Write a corpus as a dataset repository, and upload it if asked."""
     from sae_lens_meme.export import export_corpus, push_corpus
 
     export_corpus(corpus, repo, out=out, overwrite=overwrite)

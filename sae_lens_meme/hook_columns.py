@@ -32,7 +32,7 @@ def embedding_features(described: dict[str, Value], widths: dict[str, int]) -> F
 
 
 def require_finite(x: np.ndarray, hook: str, ids: Sequence[str] | np.ndarray, rows: np.ndarray | None = None) -> None:
-    """As `Embeddings.require_finite`, for vectors at hand; `rows` are their numbers, default 0, 1, ..."""
+    """As `Embeddings.require_finite`, for vectors in memory; `rows` are their numbers, default 0, 1, ..."""
     with np.errstate(over="ignore", invalid="ignore"):
         if np.isfinite(x.sum()):  # one pass without a copy; only a suspicious sum is looked at again
             return

@@ -93,7 +93,7 @@ def check_value(where: str, value: Any, expected: Any) -> None:
     """Refuse a value that is not of a type, such as that of a field of a SAELens config. A list serves as a tuple.
 
     Raises:
-        ConfigError: with the value, what it must be, and how YAML wants a number like 1e-3 written.
+        ConfigError: with the value, what it must be, and how to write a number like 1e-3 in YAML.
     """
     if isinstance(value, list) and "tuple" in str(expected):
         value = tuple(value)

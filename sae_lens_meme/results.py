@@ -96,7 +96,7 @@ def dashboard_step(
 
 
 def show_reports(pages: Sequence[Path], in_browser: bool) -> None:
-    """Print the path of each page, and open it if that is asked for."""
+    """Print the path of each page, and open it if asked."""
     import webbrowser
 
     for page in pages:
@@ -159,7 +159,7 @@ def explain_latent(evaluation: str | Path, latent: int, pattern: str | None = No
 
 
 def _print_rows(name: str, rows: Any, columns: Mapping[str, str], whole: bool) -> None:
-    """A line per column with what it is; of a latent with many rows, say one per concept, only where that was asked for."""
+    """A line per column with what it is; of a latent with many rows, say one per concept, only if requested."""
     console.print(Text.assemble((visible(name), "bold"), "" if len(rows) == 1 else f"  {len(rows)} rows"))
     if len(rows) > 1 and not whole:
         console.print(Padding(Text(f"give the pattern {name!r} to print them", style="dim"), (0, 0, 0, 4)))

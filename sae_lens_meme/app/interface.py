@@ -61,9 +61,9 @@ class Interface:
             meme = gr.State(None, time_to_live=KEPT)
             asked = []
             if self._memes is not None:
-                with gr.Tab("A meme of the corpus"):
+                with gr.Tab("A meme from the corpus"):
                     asked.append(self._corpus(self._memes))
-            with gr.Tab("A picture of yours"):
+            with gr.Tab("Your own picture"):
                 asked.append(self._upload())
             message, reading = gr.HTML(elem_id="message"), gr.HTML(elem_id="reading")
             gr.HTML("<h2>Make one latent weaker or stronger</h2>")

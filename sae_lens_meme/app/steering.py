@@ -23,7 +23,7 @@ PROBE, HEAD = "probe on latents", "MemeCLIP's head"
 
 
 class Outcome(NamedTuple):
-    """What one classifier says of the meme before and after a latent is multiplied."""
+    """What one classifier says about the meme before and after a latent is multiplied."""
 
     label: str
     reader: str

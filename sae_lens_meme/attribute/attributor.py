@@ -94,7 +94,7 @@ class Attributor:
         return self.hook != IMAGE_EMBED
 
     def attribute(self, memes: Sequence[Meme], latents: Sequence[Sequence[int]]) -> list[list[Attribution]]:
-        """For each meme one attribution per latent that is asked for.
+        """For each meme one attribution per requested latent.
 
         Raises:
             NonFiniteError: a pre-activation is NaN or infinite.

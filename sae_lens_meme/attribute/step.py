@@ -82,7 +82,7 @@ def attribute(
 
 
 def _chosen(sae: Any, memes: Embeddings, options: AttributeOptions) -> tuple[list[int], pd.DataFrame]:
-    """The latents, and a row per latent and meme that is looked into."""
+    """The latents, and a row per latent and meme that is attributed."""
     latents = encode(sae, memes)
     rows, _ = measured_rows(memes, options.rows)
     asked = choose_latents(latents, rows, options)

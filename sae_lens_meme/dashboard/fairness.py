@@ -60,7 +60,7 @@ def _sentence(row: dict[str, Any], inputs: ReportInputs, words: Words) -> str:
 
 
 def _taken_out(row: dict[str, Any], inputs: ReportInputs) -> dict[str, Any] | None:
-    """The edit of some five latents, where one was measured."""
+    """The edit of about five latents, if one was measured."""
     table: Any = inputs.table("subgroups")
     if not {"closed", "closed_matched"} <= set(table.columns):
         return None

@@ -134,7 +134,7 @@ class LatentPages:
         }
 
     def answers(self, latent: int, effects: Sequence[dict[str, Any]]) -> list[sentences.Answer]:
-        """What the tables say of a latent, question by question."""
+        """What the tables say about a latent, question by question."""
         first = lambda name: None if name not in self.tables else self.tables[name].first(latent)  # noqa: E731
         alike = self.tables["monosemanticity"].rows(latent) if "monosemanticity" in self.tables else []
         matrix = self.inputs.latents.csc()

@@ -229,7 +229,7 @@ def _show(counts: ByBaseline, alpha: float, n_draws: int, unmixed: str) -> list[
     """Make rows of the SAE's shown counts, with the same count of every control beside them.
 
     Args:
-        unmixed: says of an iterative fit that it did not converge.
+        unmixed: says about an iterative fit that it did not converge.
     """
     there = {name: found["n_latents"].value for (protocol, name), found in counts.items() if protocol == "corrected"}
     shown = sorted(there.keys() - {"sae", "permuted_labels_max"}, key=[*UNITS, *there].index)

@@ -185,7 +185,7 @@ class SharedProbes:
 
     Args:
         max_rows: dense probes are fitted on at most this many train rows, drawn by `seed`.
-        embedding_C: of probes on the embedding, those that will be asked for: they are fitted in one go with the first.
+        embedding_C: the C of the probes on the embedding that will be needed: they are fitted together with the first.
     """
 
     def __init__(self, max_rows: int = 50_000, seed: int = 0, embedding_C: Sequence[float] = ()):

@@ -209,7 +209,7 @@ Codes = UInt8[np.ndarray, "n concepts"]
 
 @dataclass(frozen=True, eq=False)
 class ConceptLabels:
-    """What each concept says of each meme, under both protocols."""
+    """What each concept says about each meme, under both protocols."""
 
     names: tuple[str, ...]
     known: Codes

@@ -58,7 +58,7 @@ class Context:
         return {k: v for k, v in shared.items() if k in known} | self.options.evaluators.get(evaluator.name, {})
 
     def other_seeds(self, evaluator: str) -> dict[str, Any]:
-        """SAEs of the same recipe and other seeds: those that were given, and those that are trained where any are asked for."""
+        """SAEs of the same recipe and other seeds: those that were given, and those that are trained on request."""
         found = {name: sae for name, sae in self.other_saes.items() if sae.cfg.d_in == self.sae.cfg.d_in}
         for i in range(1, self.options.stability_seeds + 1 if self.train_seed is not None else 1):
             try:

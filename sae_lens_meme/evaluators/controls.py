@@ -111,7 +111,7 @@ def activations(fitted: Fitted, embeddings: Embeddings, hook: str, l0: Int[np.nd
 
 @contextmanager
 def _one_line_errors(what: str) -> Iterator[None]:
-    """Overflow, and what scikit-learn says of it, as one DataError; no warnings.
+    """Overflow, and what scikit-learn says about it, as one DataError; no warnings.
 
     Raises:
         DataError: `what`, and why.

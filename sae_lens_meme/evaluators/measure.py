@@ -139,7 +139,7 @@ def measure(
 
     Raises:
         ConfigError: a wrong option, or an SAE that names no hook while none is given.
-        DataError: of an evaluator that was asked for alone.
+        DataError: from an evaluator that runs alone.
     """
     memes, other = _opened(embeddings), None if reference is None else _opened(reference)
     chosen = EvaluateOptions(**options)

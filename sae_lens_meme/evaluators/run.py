@@ -128,7 +128,7 @@ def run_evaluators(context: Context, names: list[str], progress: bool = False) -
     """If one evaluator cannot run on these memes, that is noted and the others still run.
 
     Raises:
-        DataError, NonFiniteError: of an evaluator that was asked for alone.
+        DataError, NonFiniteError: from an evaluator that runs alone.
     """
     unlabelled = labels_missing(context.embeddings)
     with progress_bar("evaluate", len(names), unit="evaluators", show=progress) as advance:

@@ -151,7 +151,7 @@ def classifiers(
 ) -> Iterator[Any]:
     """A `HookedMemeCLIP` a task with this hook, its head the shared probe on `hook_fused`.
 
-    The head is fitted anew where there is no such column.
+    The head is refitted where there is no such column.
 
     Raises:
         DataError: the classifier does not read what is at `hook`.

@@ -23,7 +23,7 @@ def strata_of(embeddings: Embeddings, which: Strata) -> Int[np.ndarray, " n_samp
     """The stratum of each meme, 0, 1, ...
 
     Raises:
-        DataError: lengths are asked for and not known.
+        DataError: lengths are needed and not known.
     """
     return embeddings.strata if which == "source" else within_source_and_length(embeddings)
 

@@ -18,7 +18,7 @@ WARNING = "Memes can be hateful: ids and captions are those of the data set."
 
 @dataclass(frozen=True)
 class Described:
-    """What the pages say of the SAE and of the memes."""
+    """What the pages say about the SAE and the memes."""
 
     names: ExportNames
     hook: str

@@ -106,7 +106,7 @@ def calibrate(path: str | Path, activations: Tensor) -> list[Calibration]:
 
 
 def old_saelens(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor], dict[str, Any]]:
-    """Config and weights as SAELens reads them today, and the config as it lies there.
+    """Config and weights as SAELens reads them today, and the config as it is on disk.
 
     Raises:
         ModelError: no such folder, or one whose weights are rescaled after training.
@@ -143,7 +143,7 @@ def converted(
     notes: list[str],
     model: dict[str, Any] | None = None,
 ) -> Loaded:
-    """An SAE on activations as they are, with what the old config says of its model."""
+    """An SAE on activations as they are, with what the old config says about its model."""
     given = cfg.get("metadata") or {}
     kept = {key: value for key, value in given.items() if key in ("model_name", "model_class_name") and value}
     fields = {"k": cfg["k"]} if cfg["architecture"] == "topk" else {}

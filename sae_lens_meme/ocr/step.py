@@ -134,7 +134,7 @@ class Captions:
 
 
 def _known(reuse: Path | None, engine: list[str]) -> dict[str, dict[str, Any]]:
-    """What an earlier result says of pictures, by their hash."""
+    """What an earlier result says about pictures, by their hash."""
     if reuse is None:
         return {}
     earlier = read_finished(reuse, STEP)["fingerprint"]["engine"]

@@ -41,7 +41,7 @@ class Measured:
 
     @classmethod
     def of_tables(cls, naming: pd.DataFrame | None, probes: pd.DataFrame | None) -> Measured:
-        """Of the tables of an evaluation at hand."""
+        """From the tables of an evaluation in memory."""
         made = cls(None, {})
         made.given, made._names, made._probes = True, _plain(naming), _plain(probes)
         return made

@@ -111,7 +111,7 @@ class TrainConfig:
 
     @property
     def given(self) -> dict[str, Path]:
-        """Names of the SAEs and the folders of those they begin with; a folder of several has one a name."""
+        """Names of the SAEs and the folders of those they start from; a folder of several has one a name."""
         path = self.section.get(TAKEN_BEFORE)
         return {name: Path(path) / name for name in self.hooks} if path else {}
 
@@ -222,7 +222,7 @@ def _check_parts(section: dict[str, Any], types: dict[str, Any]) -> None:
 
 
 def _begun_with(config: TrainConfig) -> dict[str, Any]:
-    """The section with what the SAEs to begin with say of themselves: their shape, and the hook of a single one."""
+    """The section with what the SAEs to start from say about themselves: their shape, and the hook of a single one."""
     section = dict(config.section)
     for name, folder in config.given.items():
         section["sae"] = with_shape_of(folder, section["sae"])

@@ -28,7 +28,7 @@ _OF_THE_RUN = ("architecture", "d_in", "device", "dtype", "metadata")
 
 
 def with_shape_of(given: str | Path, sae: Mapping[str, Any]) -> dict[str, Any]:
-    """A section `sae:` completed with what the given SAE says of itself: architecture, width, k.
+    """A section `sae:` completed with what the given SAE says about itself: architecture, width, k.
 
     Raises:
         ConfigError: the two contradict each other, SAELens cannot train this kind, or no SAE is there.

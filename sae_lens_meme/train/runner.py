@@ -126,7 +126,7 @@ class _EpochRunner:
         return (self.saes if hasattr(self, "saes") else {"": self.sae}).items()
 
     def _unknown(self, sae: TrainingSAE[Any]) -> bool:
-        """Whether the given weights may have seen other rows than the train rows at hand."""
+        """Whether the given weights may have seen other rows than these train rows."""
         return training_rows_known(InferenceView(sae).refresh(), self.data.embeddings) is not None
 
     @contextmanager

@@ -22,7 +22,7 @@ from sae_lens_meme.evaluators.latents import Latents
 from sae_lens_meme.evaluators.result import Result
 
 RIVALS = ("neurons", "pca", "ica", "neurons_k", "random_k", SHUFFLED)
-"""Units of the contest that stand beside a factor."""
+"""Units of the contest that are shown beside a factor."""
 
 
 class AnswerKeyScores(Evaluator):

@@ -135,7 +135,7 @@ CURSE = {
     "selection": Quantity(
         "best_winners_curse_selection",
         "what choosing the best of many costs: mean of F1 on the memes that choose minus F1 on the others where the two kinds "
-        "are drawn anew 20 times, within source and groups whole, and latent and threshold are chosen each time",
+        "are redrawn 20 times, within source and groups whole, and latent and threshold are chosen each time",
     ),
     "shift": Quantity(
         "best_winners_curse_shift",

@@ -68,7 +68,7 @@ class QuestionSet(Evaluator):
     """Effects of picture, text and interaction on every latent, from captions swapped between pairs of memes.
 
     Cells aa and bb are the memes as they are, ab and ba have the other's caption. Where captions of memes depend on
-    their pictures, the interaction therefore also holds what a latent says of a caption that fits its picture;
+    their pictures, the interaction therefore also holds what a latent says about a caption that fits its picture;
     a latent that is a sum of a function of the picture and one of the caption has none.
 
     A fused vector is a product of both sides, so that almost any direction of it is cross-modal by these shares, also of
@@ -205,7 +205,7 @@ class QuestionSet(Evaluator):
 
 
 class Found(NamedTuple):
-    """What the design says of some units."""
+    """What the design says about some units."""
 
     effects: TwoByTwo
     binding: Binding | None

@@ -1,4 +1,4 @@
-"""Items of the question set: pairs of distinct memes, and their pictures and captions fused anew."""
+"""Items of the question set: pairs of distinct memes, and their pictures and captions fused in new combinations."""
 
 from __future__ import annotations
 
