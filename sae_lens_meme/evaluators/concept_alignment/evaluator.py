@@ -154,7 +154,7 @@ class ConceptAlignment(Evaluator):
         section = Section(
             f"Concepts: latent x concept pairs with q < {self.options.alpha:g}",
             "95 %: for this SAE alone (delete-d jackknife over memes, groups whole)"
-            f"{f'; {len(seeds)} other training seeds: least and most' if seeds else ', not over training seeds'}. Beside each "
+            f"{f'; other training seeds ({len(seeds)}): least and most' if seeds else ', not over training seeds'}. Beside each "
             "count the size of the effects: the median AUROC of these pairs, the share of them with .5 in the interval of the "
             "AUROC (indistinguishable from chance), and how many concepts have a latent with a larger F1 than firing always: on test "
             "memes, but on all memes where the protocol is the published one. The published protocol treats each concept as "

@@ -275,7 +275,7 @@ class Influence(Evaluator):
             "logit, only the row's length; "
         )
         return Section(
-            f"Influence: mean change of a class's probability by one latent, {rows}",
+            f"Influence: mean change of a class's probability caused by one latent, {rows}",
             f"of the latent with the largest change on {chosen_on}; {random if self.options.n_random else ''}"
             "matched: 20 latents of equal firing rate; attached: nothing edited",
         )
