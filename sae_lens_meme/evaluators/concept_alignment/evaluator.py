@@ -157,7 +157,7 @@ class ConceptAlignment(Evaluator):
             f"{f'; other training seeds ({len(seeds)}): least and most' if seeds else ', not over training seeds'}. Beside each "
             "count the size of the effects: the median AUROC of these pairs, the share of them with .5 in the interval of the "
             "AUROC (indistinguishable from chance), and how many concepts have a latent with a larger F1 than firing always: on test "
-            "memes, but on all memes where the protocol is the published one. The published protocol treats each concept as "
+            "memes, or for the published protocol on all memes. The published protocol treats each concept as "
             f"its own family of tests, so that false pairs add up over concepts. {NO_QUALITY}",
         )
         table = pd.concat([pairs_table(found) for found in pairs], ignore_index=True)

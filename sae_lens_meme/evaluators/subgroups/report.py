@@ -154,7 +154,7 @@ class SubgroupReport:
         return Section(
             f"Subgroups: how much of the gap closes with {self._taken}",
             "latents chosen on train and validation memes, gap on test memes, with as many memes flagged as before; matched: as "
-            f"many latents of like firing rate ({self.given.n_matched} draws)",
+            f"many latents of similar firing rate ({self.given.n_matched} draws)",
             "fall of the gap in false-positive rate, test memes",
         )
 
