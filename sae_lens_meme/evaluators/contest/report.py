@@ -135,9 +135,7 @@ class ContestReport:
         first = self.standings.middle("tpp", PLANTED)
         first = first if first in self.standings.events else self.standings.middle("tpp", LABELS)
         sentence = self.standings.sentence(first, f"TPP with {_units(first.k)}")
-        note = (
-            f"{sentence} Random latents: as many of the SAE's latents, drawn at random. {tracking(f'{first.group}_tpp_5', 'TPP')}".strip()
-        )
+        note = f"{sentence} Random latents: as many of the SAE's latents, drawn at random. {tracking(f'{first.group}_tpp_5', 'TPP')}".strip()
         section = Section("Units taken out", note)
         for estimator, label in (("tpp", "TPP"), ("tpp_auroc", "TPP in AUROC"), ("scr", "SCR")):
             for group in (LABELS, PLANTED):
