@@ -175,7 +175,7 @@ class HookedVLM(HookedModel):
     def run_with_cache(self, *args: Any, stop_at_layer: int | None = None, **kwargs: Any) -> tuple[Any, dict[str, Any]]:
         """One forward pass and the activations of the hooks that `names_filter` names (default: all).
 
-        With a `stop_at_layer`, whatever it is, nothing after the last wanted hook is computed: SAELens derives the number
+        With a `stop_at_layer`, whatever it is, nothing behind the last wanted hook is computed: SAELens derives the number
         from the hook's name, and a captioner's blocks come after the tower's.
         """
         named = kwargs.get("names_filter")

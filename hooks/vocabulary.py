@@ -42,7 +42,7 @@ class Vocabulary(NamedTuple):
 
 
 def ids_of(model: Any, inputs: dict[str, Any]) -> tuple[Tensor | None, Tensor | None]:
-    """The ids of the text and where they are not padding."""
+    """The ids of the text and where they are no padding."""
     before = "decoder_" if model.config.is_encoder_decoder else ""
     return inputs.get(f"{before}input_ids"), inputs.get(f"{before}attention_mask")
 

@@ -1,4 +1,4 @@
-"""The columns of embeddings: one fixed-width vector per meme and hook, in the layout of SAELens' cached activations."""
+"""The columns of embeddings: one fixed-width vector a meme and hook, in the layout of SAELens' cached activations."""
 
 from __future__ import annotations
 

@@ -166,7 +166,7 @@ def test_corpus_and_embeddings_in_a_store(store: str, tmp_path: Path, monkeypatc
     for name, embeddings in (("a", f"{store}/e"), ("b", tmp_path / "e")):
         train(recipe, embeddings=embeddings, out=tmp_path / name, progress=False)
     assert local(tmp_path / "a") == local(tmp_path / "b")
-    with pytest.raises(ConfigError, match="fusion memeclip writes to a local folder only"):
+    with pytest.raises(ConfigError, match="fusion memeclip writes to a folder of this machine only"):
         embed_corpus(f"{store}/corpus", f"{store}/m", fusion="memeclip", **EMBED)
 
 

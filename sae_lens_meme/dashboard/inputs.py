@@ -55,7 +55,7 @@ class ReportInputs:
 
     @cached_property
     def captions(self) -> list[str | None]:
-        """A caption per meme, None where there is none: as it was embedded, else of the corpus."""
+        """A caption a meme, None where there is none: as it was embedded, else of the corpus."""
         if "text_origin" in self.memes.dataset.column_names:
             return [caption_of(meme) for meme in self.memes.dataset.select_columns(["text", "text_origin"]).to_list()]
         if self.corpus is not None:

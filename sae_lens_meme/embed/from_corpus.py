@@ -69,7 +69,7 @@ def embed_corpus(
             f"heads {str(options.heads)!r} belong to fusion memeclip; pass --fusion memeclip or leave them out"
         )
     if options.fusion == "memeclip" and url_of(out) is not None:
-        raise ConfigError(f"{out}: fusion memeclip writes to a local folder only; choose a local --out")
+        raise ConfigError(f"{out}: fusion memeclip writes to a folder of this machine only; choose a local --out")
     read_finished(corpus, "corpus")
     if options.fusion == "clip":
         return _embed_towers(corpus, out, options, overwrite, progress)

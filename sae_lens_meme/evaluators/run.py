@@ -125,7 +125,7 @@ def _evaluate(
 
 
 def run_evaluators(context: Context, names: list[str], progress: bool = False) -> None:
-    """If one evaluator cannot run on these memes, that is noted and the others still run.
+    """What one evaluator cannot do on these memes is noted and takes nothing from the others.
 
     Raises:
         DataError, NonFiniteError: from an evaluator that runs alone.
@@ -236,7 +236,7 @@ def load_sae(folder: str | Path, hook: str | None = None) -> Any:
 
 
 def require_sae(sae: Any, where: str | Path) -> Any:
-    """Refuse what SAELens loads as an SAE but what does not map a meme's vector to itself.
+    """Refuse what SAELens loads as an SAE and what does not map the vector of one meme to itself.
 
     Raises:
         ModelError: a transcoder, or an SAE of sequences.
@@ -269,7 +269,7 @@ def load_others(folders: Collection[str | Path]) -> dict[str, tuple[Path, Any]]:
 
 
 def require_same_memes(memes: Embeddings, reference: Embeddings | None) -> None:
-    """Checked before hours of work, not after them."""
+    """Before hours of work, not after them."""
     if reference is not None and len(missing := np.setdiff1d(memes.ids, reference.ids)):
         raise DataError(
             f"meme {str(missing[0])!r} is not in the reference ({len(missing)} such memes); embed the same corpus"

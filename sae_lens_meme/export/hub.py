@@ -162,7 +162,7 @@ def _pages(report: Path) -> dict[str, Path]:
         return {report.name: report}
     files = dict(_files(report))
     if not files:
-        raise StorageError(f"{report}: is neither a page nor a folder of pages; give the report that dashboard wrote")
+        raise StorageError(f"{report}: is no page and no folder of pages; give the report that was written")
     return files
 
 

@@ -88,7 +88,7 @@ def weights_file(path: Path, names: Sequence[str], *, not_these: Sequence[str] =
             return path / name
     found = sorted(file for file in path.iterdir() if file.suffix in PICKLED and file.name not in not_these)
     if len(found) != 1:
-        raise ModelError(f"{path}: holds {len(found)} candidates ({' or '.join(names)}); give the file itself")
+        raise ModelError(f"{path}: holds {len(found)} candidates ({' or '.join(names)}), give the file itself")
     return found[0]
 
 

@@ -81,7 +81,7 @@ def train(
         how: Any = {"memes": memes, "overwrite": overwrite, "progress": progress}
         return train_on_positions(TrainConfig(section, config.recipe), model, out, **how)
     if config.recipe.keep is not None:
-        raise ConfigError("train.keep is for a HookedVLM that runs during training; give --corpus, or leave it out")
+        raise ConfigError("train.keep is of a HookedVLM that runs while it trains; give --corpus, or leave it out")
     if not isinstance(embeddings, Embeddings):
         embeddings = Embeddings.load(embeddings)
     chunk = config.section.get("store_batch_size_prompts", 64)

@@ -193,7 +193,7 @@ function Gallery({ memes }) {
       ? groups.map(([key, places]) => html`<section key=${key}><h3>${title(key, places[0])}</h3><ul class="cards">${places.map(card)}</ul></section>`)
       : html`<h3>The ${Math.min(FIRST_TOP, groups[0][1].length)} strongest, then one from each part of its range, down to the weakest</h3><ul class="cards">${few.map(card)}</ul>`}
     ${few.length < memes.at.length && html`<p><button type="button" class="all" aria-expanded=${all} onClick=${() => setAll(!all)}>${all ? "Show fewer" : `Show all ${several(memes.at.length, "meme")} of this latent`}</button></p>`}
-    <p class="note">The strongest alone mislead: check whether the lower parts of the range show the same thing.</p>`;
+    <p class="note">The strongest alone mislead: look whether the lower parts of the range show the same thing.</p>`;
 }
 
 /** A small meme in a list of memes. */
