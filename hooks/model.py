@@ -257,7 +257,7 @@ class HookedMemeCLIP(HookedModel):
 
         Args:
             weight: one output per class, or one for the second of two classes.
-            bias: one number an output.
+            bias: one number per output.
             task: the label.
             classes: the value of the label for each logit.
         """

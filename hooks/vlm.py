@@ -194,7 +194,7 @@ class HookedVLM(HookedModel):
     def generate(self, input: Input, **options: Any) -> Int[Tensor, "batch positions"]:
         """What the model writes: transformers' own `generate` with the hooks on and its cache on.
 
-        Hooks see the prompt first and one position a step after; `tags_now` says which they see.
+        Hooks see the prompt first and one position per step after that; `tags_now` says which they see.
 
         Raises:
             ModelError: the model writes nothing, a batch is padded on the right, or decoding is assisted.

@@ -1,4 +1,4 @@
-"""The command line: one command a step, `run` for all of them, `demo` for all of them on planted memes."""
+"""The command line: one command per step, `run` for all of them, `demo` for all of them on planted memes."""
 
 from __future__ import annotations
 

@@ -89,7 +89,7 @@ def run(
     options = {"answer_key": answer_key, **options} if answer_key else options
     pages = []
     for sae in trained_saes(base / "sae"):
-        name = sae.relative_to(base / "sae")  # one folder an SAE after multi-hook training
+        name = sae.relative_to(base / "sae")  # one folder per SAE after multi-hook training
         seen = {}
         if corpus is not None:
             seen = {"attribution": base / "attribution" / name}

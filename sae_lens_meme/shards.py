@@ -32,7 +32,7 @@ def write_dataset(
     Args:
         folder: an entered `StepFolder`.
         features: the columns of the dataset.
-        shards: one function a shard that returns its columns; it is called only when the
+        shards: one function per shard that returns its columns; it is called only when the
             shard is not there yet, and must depend on nothing but its own index.
         subfolder: where inside the folder (a split of a `DatasetDict`), default the folder itself.
         split: the name of the split, recorded in the dataset's state.

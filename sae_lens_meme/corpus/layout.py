@@ -80,7 +80,7 @@ def require_columns(table: Table, columns: ColumnMap) -> None:
 def find_tables(root: Path) -> list[Found]:
     """The tables of a folder, each with its split where the layout names one.
 
-    That is `metadata.*` in the folder or in one folder a split, what `save_to_disk` writes, files named after their
+    That is `metadata.*` in the folder or in one folder per split, what `save_to_disk` writes, files named after their
     splits as on the Hub (`train.csv`, `data/test-00000-of-00001.parquet`), WebDataset shards (`train-000000.tar`), or a single table of any name.
     """
     for found in (_metadata(root), _saved(root), _folders(root), _named(root), _named(root / "data"), _tars(root)):

@@ -1,4 +1,4 @@
-"""What every reader yields: one `Row` a meme, its labels checked, its picture's path safe but not opened."""
+"""What every reader yields: one `Row` per meme, its labels checked, its picture's path safe but not opened."""
 
 from __future__ import annotations
 

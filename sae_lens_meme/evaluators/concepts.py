@@ -241,7 +241,7 @@ class ConceptLabels:
         return self.published if protocol == "published" else self.known
 
     def strata(self, protocol: str) -> Int[np.ndarray, " n"]:
-        """One stratum a source (or what `within` gave); the published protocol knows none."""
+        """One stratum per source (or what `within` gave); the published protocol knows none."""
         return np.zeros_like(self.sources) if protocol == "published" else self.sources
 
     def within(self, strata: Int[np.ndarray, " n"]) -> ConceptLabels:

@@ -149,7 +149,7 @@ def _verdict(found: dict[str, dict[str, Measure]]) -> str | None:
 def classifiers(
     embeddings: Embeddings, tasks: Sequence[Task], probes: SharedProbes, hook: str = FUSED
 ) -> Iterator[Any]:
-    """A `HookedMemeCLIP` a task with this hook, its head the shared probe on `hook_fused`.
+    """A `HookedMemeCLIP` per task with this hook, its head the shared probe on `hook_fused`.
 
     The head is refitted where there is no such column.
 

@@ -1,4 +1,4 @@
-"""The figure of an evaluation: a panel a drawn section, every value with its interval beside all of its controls."""
+"""The figure of an evaluation: a panel per drawn section, every value with its interval beside all of its controls."""
 
 from __future__ import annotations
 

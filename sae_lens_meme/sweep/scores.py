@@ -1,4 +1,4 @@
-"""What is measured of each SAE of a sweep, and of what could stand in its place."""
+"""What is measured on each SAE of a sweep, and on its rivals."""
 
 from __future__ import annotations
 

@@ -95,7 +95,7 @@ def association(
 
 
 def significant(log_p: Float[np.ndarray, "latents concepts"], alpha: float) -> dict[str, Bool[np.ndarray, "l c"]]:
-    """q < alpha with all pairs as one family (`global`), and with one family a concept (`concept`)."""
+    """q < alpha with all pairs as one family (`global`), and with one family per concept (`concept`)."""
     by_concept = np.stack([rejected(column, alpha) for column in log_p.T], axis=1)
     return {"global": rejected(log_p, alpha), "concept": by_concept}
 
