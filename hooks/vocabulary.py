@@ -1,4 +1,4 @@
-"""Which ids of a model's texts are no words, and what its inputs therefore are at each position."""
+"""Which token ids are not words, and therefore what each position of a model's text input is."""
 
 from __future__ import annotations
 

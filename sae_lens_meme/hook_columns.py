@@ -43,7 +43,7 @@ def embedding_features(described: dict[str, Any], widths: dict[str, int]) -> Fea
 
 
 def require_finite(x: np.ndarray, hook: str, ids: Sequence[str] | np.ndarray, rows: np.ndarray | None = None) -> None:
-    """As `Embeddings.require_finite`, for vectors at hand; `rows` are their numbers, default 0, 1, ..."""
+    """As `Embeddings.require_finite`, for vectors in memory; `rows` are their numbers, default 0, 1, ..."""
     with np.errstate(over="ignore", invalid="ignore"):
         if np.isfinite(x.sum()):  # one pass without a copy; only a suspicious sum is looked at again
             return
@@ -58,7 +58,7 @@ def require_finite(x: np.ndarray, hook: str, ids: Sequence[str] | np.ndarray, ro
 
 
 def require_layout(dataset: Dataset, where: str) -> None:
-    """Raises DataError where vectors are not one a meme: their numbers would be taken for those of more memes."""
+    """Raises DataError where vectors are not one per meme: otherwise one meme's positions would be read as several memes."""
     for name, kind in dataset.features.items():
         if isinstance(kind, Array2D):
             shape, width = list(kind.shape), kind.shape[-1] if len(kind.shape) else None

@@ -1,7 +1,7 @@
-"""What a cell of a table says: the eight label dimensions and their levels, missing values, names of splits.
+"""What a cell of a table means: the eight label dimensions and their levels, missing values, names of splits.
 
-One rule each, for every table, array and dataset that is read. Missing is null, never a number. Nothing outside
-the corpus readers depends on the eight: any other label column is used as it is.
+One rule each, for every table, array and dataset that is read. Missing is null, never a number. Only the corpus
+readers depend on the eight: any other label column is used as it is.
 """
 
 from __future__ import annotations
@@ -133,7 +133,7 @@ def label_values(label: str, cells: Sequence[Any], classes: Sequence[str] | None
 
 
 def missing_code(label: str, values: Iterable[Any]) -> int | None:
-    """A value below every level of one of the eight labels: somebody's code for missing, which is no class."""
+    """A value below every level of one of the eight labels: somebody's code for missing, which is not a class."""
     lowest = min(LEVELS.get(label, ()), default=None)
     below = (value for value in values if isinstance(value, int) and lowest is not None and value < lowest)
     return next(below, None)

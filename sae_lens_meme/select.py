@@ -45,7 +45,7 @@ def select_memes(
     delta: float = 0.0,
     overwrite: bool = False,
 ) -> Dataset | DatasetDict:
-    """Keep the best share of the train memes by the cross-modal weights of their latents; all others stay.
+    """Keep the best share of the train memes by the cross-modal weights of their latents; other splits are kept whole.
 
     Args:
         sae: an SAE folder.
@@ -54,7 +54,7 @@ def select_memes(
         corpus: filter this corpus; default the embeddings themselves.
         by: `sum` or `mean` of the weights, `clip` (the meme's CLIP score) or `l0`.
         within_source: keep this share of each source.
-        delta: a latent is active above it, in the units of the SAE.
+        delta: a latent is active above this value, in the units of the SAE.
 
     Raises:
         ConfigError: `share` or `delta` is out of range; `clip` on token rows, which have hidden states.

@@ -34,7 +34,7 @@ console = Console(highlight=False, width=None if sys.stdout.isatty() else 110)
 
 
 def corpus_step(section: dict[str, Any], *, out: Path, overwrite: bool = False) -> None:
-    """Build a corpus and say what is in it, and what was left out and why."""
+    """Build a corpus; print what is in it, and what was left out and why."""
     from sae_lens_meme.corpus import build_corpus, corpus_notes
 
     options = corpus_options().from_mapping(section)
@@ -114,7 +114,7 @@ def vectors_step(section: dict[str, Any], *, out: Path, overwrite: bool = False)
 
 
 def import_step(source: str, path: Path, section: dict[str, Any], *, out: Path, overwrite: bool = False) -> None:
-    """Write an SAE of another project as a stock one, and say what became of it."""
+    """Write an SAE of another project as a stock one, and print how it was converted."""
     from sae_lens_meme.importers import import_sae
 
     options = ImportOptions.from_mapping(section)

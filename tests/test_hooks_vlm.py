@@ -89,7 +89,7 @@ class TestReach:
     def test_a_later_block_is_refused_and_the_tower_takes_it(self):
         model = hooked()
         sae = topk_sae(16, "hook_image_resid.2")
-        with pytest.raises(ModelError, match=r"reads block 1 of the tower.*take hook_image_resid\.1 or an earlier one"):
+        with pytest.raises(ModelError, match=r"reads block 1 of the tower.*use hook_image_resid\.1 or an earlier one"):
             model.add_sae(sae)
         with model.tower().saes(sae):
             pass
@@ -324,5 +324,5 @@ class TestByName:
         with pytest.raises(ModelError, match="cannot be loaded"):
             HookedVLM.from_pretrained(str(tmp_path))
         (tmp_path / "config.json").write_text('{"model_type": "vit", "architectures": ["EvilModel"]}')
-        with pytest.raises(ModelError, match="its class is 'EvilModel', which is none of transformers"):
+        with pytest.raises(ModelError, match="its class is 'EvilModel', which is not a class of transformers"):
             HookedVLM.from_pretrained(str(tmp_path))

@@ -143,7 +143,7 @@ class TestWhatCannotReachTheText:
     @pytest.mark.parametrize(
         ("hook", "where", "match"),
         [
-            ("hook_image_resid.2", "all", "reads block 1 of the tower, so that a later one changes nothing"),
+            ("hook_image_resid.2", "all", "reads block 1 of the tower, so an edit in a later one has no effect"),
             ("hook_image_resid.1", ["special"], "reads its patches without CLS"),
             ("hook_image_resid.0", ["generated"], "has no position of kind"),
         ],

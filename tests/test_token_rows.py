@@ -166,9 +166,9 @@ class TestTokenRows:
         [
             ({"hook": "hook_image_resid.1", "model": "ViT-L-14/openai"}, ConfigError, "reads a model of transformers"),
             ({"hook": "hook_image_resid.1", "keep": ["texts"]}, ConfigError, "embed.keep is 'texts'; give image, text"),
-            ({"tokens_per_item": 2}, ConfigError, r"embed\.tokens_per_item is of token rows; give --hook"),
-            ({"hook": "hook_image_resid.1", "fusion": "memeclip"}, ConfigError, "one vector a meme"),
-            ({"hook": "hook_image_resid.1", "resize": "pad"}, ConfigError, r"embed\.resize is not read with --hook"),
+            ({"tokens_per_item": 2}, ConfigError, r"embed\.tokens_per_item is an option of token rows; give --hook"),
+            ({"hook": "hook_image_resid.1", "fusion": "memeclip"}, ConfigError, "one vector per meme"),
+            ({"hook": "hook_image_resid.1", "resize": "pad"}, ConfigError, r"embed\.resize has no effect with --hook"),
             ({"hook": "hook_image_resid.7"}, Exception, "'hook_image_resid.7' is not a hook of this model"),
             ({"hook": "hook_image_resid.1", "keep": ["text"]}, DataError, "no picture has a position of kind text"),
             ({"hook": "hook_image_resid.1", "model": "tests"}, ModelError, "is one of transformers, such as openai"),

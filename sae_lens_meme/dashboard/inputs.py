@@ -42,11 +42,11 @@ class ReportInputs:
     """The corpus as one dataset, or None."""
     attribution: Attributions | None = None
     sae: Any = None
-    """The SAE itself, for what `read` says of each meme, or None."""
+    """The SAE itself, for what `read` says about each meme, or None."""
     heads: Any = None
     """MemeCLIP's, where the embeddings were fused with them."""
     training: list[dict[str, Any]] = field(default_factory=list)
-    """What was logged in training, a record an epoch."""
+    """What was logged in training, a record per epoch."""
     fingerprint: dict[str, Any] = field(default_factory=dict)
 
     @cached_property

@@ -1,4 +1,4 @@
-"""The memes that the report shows: in which order they are kept, what is searched, and the page of each."""
+"""The memes that the report shows: their order on disk, the text that is searched, and the page of each."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the report cannot show: a plain sentence each, with why, and what would make it possible."""
+"""What the report cannot show: one plain sentence each, with the reason and what would make it possible."""
 
 from __future__ import annotations
 
@@ -17,10 +17,13 @@ _WANTED = {
         "whether picture or caption drives a latent",
         "embed with image and text embeddings, and train the SAE on their fusion",
     ),
-    "stability": ("whether a latent comes again with another seed", "evaluate with --stability-seeds 1"),
+    "stability": ("whether a latent reappears with another seed", "evaluate with --stability-seeds 1"),
     "monosemanticity": ("whether the memes of a latent look alike", "evaluate it (--only monosemanticity)"),
     "cross_modal": ("how near picture and caption of a latent's memes are", "embed with image and text embeddings"),
-    "subgroups": ("whether some memes are treated worse", "give the memes labels or groups of 20 test memes and more"),
+    "subgroups": (
+        "whether some memes are treated worse",
+        "give the memes labels or groups with at least 20 test memes",
+    ),
     "probes": ("what each label's classifier reads from the latents", "give the memes labels and evaluate again"),
 }
 """Of each evaluator that the report always speaks of: what it shows, and what it needs."""

@@ -72,7 +72,7 @@ def write_dashboard(
 def write_report(
     inputs: ReportInputs, options: DashboardOptions, *, out: str | Path, overwrite: bool = False, progress: bool = True
 ) -> Path:
-    """As `write_dashboard`, of inputs at hand.
+    """As `write_dashboard`, from inputs in memory.
 
     Raises:
         StorageError: another process writes to `out`, or it holds something else.

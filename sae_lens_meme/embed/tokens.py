@@ -1,4 +1,4 @@
-"""Token rows: the activations at one hook of a transformers model, one row a position, in the layout of embeddings.
+"""Token rows: the activations at one hook of a transformers model, one row per position, in the layout of embeddings.
 
 Rows of one picture are one group: they are split, drawn and permuted together.
 """
@@ -49,14 +49,14 @@ def token_rows(
     seed: int = 0,
     batch_size: int = 16,
 ) -> Embeddings:
-    """Activations at `hook`, one row a position, in memory.
+    """Activations at `hook`, one row per position, in memory.
 
     Args:
         images: PIL images.
         texts: what a chat model or a captioner reads with each.
         table: columns that describe the pictures: `id`, `split`, `source`, `group`, labels.
         keep: the kinds of positions: `image`, `text`, `special`.
-        tokens_per_item: so many of them, drawn at random; default all.
+        tokens_per_item: how many of them to draw at random; default all.
 
     Raises:
         MemeError: the hook, a picture or a text is wrong; the message says which.

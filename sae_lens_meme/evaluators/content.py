@@ -81,7 +81,7 @@ def _told(value: Any, said: Callable[[str], str]) -> Any:
 
 
 def numbers_table(content: dict[str, Any]) -> pd.DataFrame:
-    """Tidy: every number of the evaluation with its reason and its meaning, a row each."""
+    """Tidy table: one row per number of the evaluation, with its reason and its meaning."""
     rows = [
         (name, key, value, result["reasons"].get(key), result["explain"][key])
         for name, result in content["results"].items()

@@ -65,12 +65,12 @@ def export_hub(
     """Write the folder; nothing is sent.
 
     Args:
-        repo: OWNER/NAME, where it is going to be.
+        repo: OWNER/NAME, the repository it is meant for.
         report: a page, or a folder of pages, that is put beside the evaluation.
         out: the result folder. `SAE.from_pretrained(repo, "sae")` and `load_from_disk(FOLDER + "/latents")` read it.
 
     Raises:
-        ConfigError: `repo` is no name of a repository.
+        ConfigError: `repo` is not the name of a repository.
         StorageError, DataError: see `run.Run`.
     """
     options = ExportOptions.of(options, given)

@@ -52,10 +52,10 @@ def train(
     overwrite: bool = False,
     progress: bool = True,
 ) -> SAE[Any] | dict[str, SAE[Any]]:
-    """Train an SAE, or go on with a run that was interrupted; a finished one is only loaded.
+    """Train an SAE, or resume an interrupted run; a finished one is only loaded.
 
     The folder holds `cfg.json`, `sae_weights.safetensors`, `sparsity.safetensors`, `runner_cfg.json`
-    and `training_log.jsonl` (one line an epoch); the same inputs give the same bytes on a CPU. With
+    and `training_log.jsonl` (one line per epoch); the same inputs give the same bytes on a CPU. With
     `hook_names` in the config each SAE has a subfolder of its name.
 
     Args:

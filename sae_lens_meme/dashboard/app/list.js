@@ -74,7 +74,7 @@ function summaryOf(latent) {
   const words = [`fires on ${percent(l.fires[latent])}${isDense(latent) ? ", dense" : ""}`];
   if (l.name[latent] !== null) words.push(`${l.verdict[latent]}${l.auroc[latent] === null ? "" : `, AUROC from name to latent ${number(l.auroc[latent])}`}`);
   if (l.decided_by[latent]) words.push(KINDS[l.decided_by[latent]] ?? l.decided_by[latent]);
-  if (l.stable[latent] !== null) words.push(l.stable[latent] ? "comes again" : "one seed only");
+  if (l.stable[latent] !== null) words.push(l.stable[latent] ? "reappears" : "one seed only");
   return words.join(" · ");
 }
 
@@ -185,7 +185,7 @@ function LatentList() {
       <${Choice} label="what drives it" value=${f.kind} set=${set("kind")} options=${[["", "any"], ...Object.entries(KINDS)]} />
       <${Choice} label="firing" value=${f.life} set=${set("life")} options=${[["", "all"], ["alive", "fires at all"], ["dead", "dead"], ["dense", "dense"], ["sparse", "neither dead nor dense"]]} />
       <${Choice} label="name" value=${f.name} set=${set("name")} options=${[["", "any"], ["good", "good name"], ["holds", "better than chance"], ["word", "a word"], ["concept", "a concept"], ["none", "none"]]} />
-      ${l.stable.some((s) => s !== null) && html`<${Choice} label="comes again with another seed" value=${f.stable} set=${set("stable")} options=${[["", "any"], ["yes", "yes"], ["no", "no"]]} />`}
+      ${l.stable.some((s) => s !== null) && html`<${Choice} label="reappears with another seed" value=${f.stable} set=${set("stable")} options=${[["", "any"], ["yes", "yes"], ["no", "no"]]} />`}
       <${Choice} label="order" value=${f.order} set=${set("order")} options=${Object.entries(ORDERS).map(([k, [text]]) => [k, text])} />
     </form>
     <p class="count" role="status" id="count">${latents.length.toLocaleString("en")} of ${several(LATENTS, "latent")}${found ? `: ${found.byName.size} by name, ${found.byConcept.size} by a concept, ${found.byMeme.size} by a ${NOUN.one}` : ""}</p>

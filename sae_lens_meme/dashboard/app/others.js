@@ -90,7 +90,7 @@ function Concepts() {
 
 const COLOURS = {
   kind: ["what drives it", (i) => KINDS[core.latents.decided_by[i]] ?? "not known", ["picture", "caption", "both together", "undecided", "not known"]],
-  stable: ["comes again with another seed", (i) => ({ true: "yes", false: "no" })[core.latents.stable[i]] ?? "not measured", ["yes", "no", "not measured"]],
+  stable: ["reappears with another seed", (i) => ({ true: "yes", false: "no" })[core.latents.stable[i]] ?? "not measured", ["yes", "no", "not measured"]],
   density: ["how often it fires", (i) => (isDense(i) ? "dense (over 10 %)" : core.latents.fires[i] > 0.01 ? "1 to 10 %" : "under 1 %"), ["dense (over 10 %)", "1 to 10 %", "under 1 %"]],
 };
 

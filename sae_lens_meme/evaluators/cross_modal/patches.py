@@ -100,7 +100,7 @@ def cell_means(
     if boxes.shape != (len(value), 4):
         raise DataError(f"patch scores: boxes {boxes.shape} for {len(value)} tokens; give [tokens, 4]")
     if grid < 1:
-        raise ConfigError(f"patch scores: grid is {grid}; give 1 or more cells a side")
+        raise ConfigError(f"patch scores: grid is {grid}; give 1 or more cells per side")
     centres = (np.arange(grid) + 0.5) / grid
     placed = np.flatnonzero((np.asarray(modality) == IMAGE) & ~np.isnan(boxes).any(axis=1))
     placed = placed[np.argsort(of[placed], kind="stable")]
@@ -138,7 +138,7 @@ def blank(pixels: Any, keep: Bool[np.ndarray, "*items grid grid"], fill: float =
     """Pixels [..., height, width], an array or a tensor, with `fill` in the cells that are not kept.
 
     Args:
-        keep: of one picture, or one a picture of a batch [items, channels, height, width].
+        keep: of one picture, or one per picture of a batch [items, channels, height, width].
         fill: 0 is the mean colour of a normalised picture.
     """
     height, width = pixels.shape[-2:]
