@@ -1,4 +1,4 @@
-"""What every hooked model is: hooks with a declared shape, and a meme's row number in the place of a token.
+"""The base of every hooked model: hooks with a declared shape, and a meme's row number in place of a token.
 
 So SAELens' activation store, runners and evaluations run on it as they are. A new model is one file:
 a subclass of `HookedModel` that declares its hooks and writes `compute`, under `@register`.
@@ -108,7 +108,7 @@ class HookedModel(SAEAttachable):
     @classmethod
     def from_pretrained(cls, name: str) -> Self:
         """A model with weights, by name; `train --corpus` loads it so."""
-        raise ModelError(f"a {cls.__name__} is not loaded by name ({name!r}); train on embeddings")
+        raise ModelError(f"a {cls.__name__} cannot be loaded by name ({name!r}); train on embeddings")
 
     def preprocess(self, image: Any) -> Tensor:
         """Pixels `(3, h, w)` of a PIL image."""
@@ -129,7 +129,7 @@ class HookedModel(SAEAttachable):
         return self.attach(MemeSource(images, texts, self.preprocess, self.tokenize, labels, splits))
 
     def attach(self, source: RowSource) -> Self:
-        """Say what row numbers stand for: an `EmbeddingSource` or a `MemeSource`."""
+        """Set what row numbers stand for: an `EmbeddingSource` or a `MemeSource`."""
         self.source = source
         return self
 
@@ -162,7 +162,7 @@ class HookedModel(SAEAttachable):
             DataError: a row that is not there, or a loss for a row without a label.
         """
         if return_type not in (None, "auto", "logits", "loss", "both"):
-            raise ModelError(f"return_type {return_type!r} is none of None, logits, loss, both, auto")
+            raise ModelError(f"return_type {return_type!r} is not one of None, logits, loss, both, auto")
         if return_type in ("logits", "loss", "both") and LOGITS not in self.shapes:
             raise ModelError("this model has no head, so no logits and no loss; call model.fit_head(embeddings, task)")
         target = self._targets(input, labels) if return_type in ("loss", "both") else None
@@ -204,7 +204,7 @@ class HookedModel(SAEAttachable):
 
     def to_tokens(self, *_: Any, **__: Any) -> Tensor:
         raise ModelError(
-            "a meme's token is its row number; give row numbers, or model.token_dataset() where a dataset is asked for"
+            "a meme's token is its row number; give row numbers, or model.token_dataset() where a dataset is needed"
         )
 
     @property
@@ -308,7 +308,7 @@ class HookedModel(SAEAttachable):
     def _require_source(self) -> RowSource:
         if self.source is None:
             raise ModelError(
-                "row numbers stand for nothing yet; call model.attach_memes(images, texts) or model.attach(source)"
+                "row numbers have no source yet; call model.attach_memes(images, texts) or model.attach(source)"
             )
         return self.source
 

@@ -84,7 +84,7 @@ class SAEAttachable(HookedRootModule):
         saes = [saes] if isinstance(saes, SAE) else saes
         hooks = [sae.cfg.metadata.hook_name for sae in saes]
         if len(set(hooks)) < len(hooks):  # SAELens would leave the first one attached at the end
-            raise ModelError(f"two SAEs at one hook ({', '.join(hooks)}); attach one a hook")
+            raise ModelError(f"two SAEs at one hook ({', '.join(hooks)}); attach one per hook")
         for sae in saes:
             self._require_fit(sae)
         return self._attached(saes, reset_saes_end, use_error_term, exclude_special_tokens)
@@ -124,7 +124,7 @@ class SAEAttachable(HookedRootModule):
         output, cache = super().run_with_cache(*args, **kwargs)
         if passed_by := [name for name in listed(kwargs.get("names_filter")) if name not in cache]:
             raise MissingHookError(
-                f"hook {passed_by[0]!r} is not reached in this pass: cached embeddings start behind the towers, "
+                f"hook {passed_by[0]!r} is not reached in this pass: cached embeddings start after the towers, "
                 "and without a head there are no logits"
             )
         return output, cache
@@ -148,7 +148,7 @@ class SAEAttachable(HookedRootModule):
             )
         if shape.positions != 1 and any(bound is not None for bound in metadata.seqpos_slice or ()):
             raise ModelError(
-                f"the SAE was trained on some positions of {metadata.hook_name} alone, and would replace all; "
+                f"the SAE was trained on only some positions of {metadata.hook_name} alone, and would replace all; "
                 "take one that was trained on all of them"
             )
 

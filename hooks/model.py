@@ -51,7 +51,7 @@ class HookedMemeCLIP(HookedModel):
     ):
         super().__init__()
         if fusion not in ("clip", "memeclip"):
-            raise ModelError(f"fusion {fusion!r} is none of clip, memeclip")
+            raise ModelError(f"fusion {fusion!r} is not one of clip, memeclip")
         if heads is None and towers is not None and fusion == "memeclip":
             raise ModelError("fusion memeclip over towers needs heads; use from_memeclip_checkpoint or from_pretrained")
         self.fusion: Fusion = fusion
@@ -82,10 +82,10 @@ class HookedMemeCLIP(HookedModel):
         """A CLIP by its open_clip name (see `load_towers`).
 
         With `fusion="memeclip"` its heads are those of the file `heads`, or new (drawn from `seed`, the classifier
-        from class prompts where `class_names` are given) and want training.
+        from class prompts where `class_names` are given) and need training.
 
         Raises:
-            ModelError: no such model, its weights cannot be had, or fusion clip with heads.
+            ModelError: no such model, its weights cannot be obtained, or fusion clip with heads.
         """
         if heads is not None and fusion == "memeclip":
             return cls.from_memeclip_checkpoint(heads, name, device=device, dtype=dtype)
@@ -286,8 +286,8 @@ class HookedMemeCLIP(HookedModel):
         """Take a linear head on the fused vectors that was fitted elsewhere.
 
         Args:
-            weight: one output a class, or one for the second of two classes.
-            bias: one number an output.
+            weight: one output per class, or one for the second of two classes.
+            bias: one number per output.
             task: the label.
             classes: the value of the label for each logit.
         """

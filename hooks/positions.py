@@ -1,4 +1,4 @@
-"""Many positions a row: what each is (its tag), which take part (position tokens), and the inputs behind them.
+"""Many positions per row: what each is (its tag), which take part (position tokens), and the inputs behind them.
 
 SAELens' token of a position is its row number + 1 where the position takes part, and 0 where it does not: its store,
 runners and evaluations then leave out every other position, and the model gets the row back from the largest token.
@@ -37,7 +37,7 @@ class PositionSource(Protocol):
 
 
 class PositionRows:
-    """A `PositionSource` of tensors in memory, one entry a row.
+    """A `PositionSource` of tensors in memory, one entry per row.
 
     Args:
         columns: inputs of the model by name.
@@ -48,7 +48,7 @@ class PositionRows:
     def __init__(self, columns: Mapping[str, Tensor], tags: Tensor, splits: Sequence[str] | None = None):
         for name, column in {**columns, "splits": splits}.items():
             if column is not None and len(column) != len(tags):
-                raise DataError(f"{len(tags)} rows of tags and {len(column)} of {name}; give one a row")
+                raise DataError(f"{len(tags)} rows of tags and {len(column)} of {name}; give one per row")
         self.columns, self._tags, self.splits = dict(columns), tags.to(torch.uint8), splits
 
     @property
@@ -174,7 +174,7 @@ def rows_of_tokens(tokens: Int[Tensor, "batch positions"]) -> Int[np.ndarray, " 
     """The row numbers behind position tokens.
 
     Raises:
-        DataError: these are no position tokens, or no position of a row takes part.
+        DataError: these are not position tokens, or no position of a row takes part.
     """
     if tokens.is_floating_point() or tokens.ndim != 2:
         raise DataError(

@@ -90,7 +90,7 @@ class MemeSource:
         columns: dict[str, Sequence[Any] | None] = {"texts": texts, "splits": splits, **(labels or {})}
         for name, column in columns.items():
             if column is not None and len(column) != len(images):
-                raise DataError(f"{len(images)} images but {len(column)} {name}; give one a meme")
+                raise DataError(f"{len(images)} images but {len(column)} {name}; give one per meme")
         self._images, self._texts = images, texts
         self._preprocess, self._tokenize = preprocess, tokenize
         self._labels, self._splits = labels or {}, splits
@@ -150,6 +150,6 @@ def class_indices(
             )
         if values[row] not in place:
             raise DataError(
-                f"row {row}: {task} is {values[row]!r}, which is none of the head's classes {list(classes)}"
+                f"row {row}: {task} is {values[row]!r}, which is not one of the head's classes {list(classes)}"
             )
     return torch.tensor([place[values[row]] for row in rows], dtype=torch.long)

@@ -37,7 +37,7 @@ from sae_lens_meme.hooks.positions import (
     rows_of_tokens,
 )
 from sae_lens_meme.hooks.sources import require_rows
-from sae_lens_meme.hooks.vocabulary import Vocabulary, ids_of, patches_of, text_tags
+from sae_lens_meme.hooks.vocabulary import Vocabulary, ids_of, patches_of, text_tags, without_text
 
 _NOT_INPUTS = ("tags", "labels")
 
@@ -79,14 +79,14 @@ class HookedVLM(HookedModel):
         """A model of the Hugging Face Hub, or a folder of one, with its processor; code of a model is not run.
 
         Raises:
-            ModelError: it cannot be had, or is of a class that transformers does not have.
+            ModelError: it cannot be obtained, or is of a class that transformers does not have.
         """
         from sae_lens_meme.hooks.pretrained import load_pretrained, load_processor
 
         return cls(load_pretrained(name, dtype, device_map), processor=load_processor(name), name=name)
 
     def tower(self) -> HookedVLM:
-        """The vision tower alone, with the same weights: a picture is a row, and so its positions can be trained on.
+        """The vision tower alone, with the same weights: a picture is a row, so its positions can be trained on.
 
         Raises:
             ModelError: this model has none; its pictures are tokens.
@@ -116,7 +116,7 @@ class HookedVLM(HookedModel):
 
     @cached_property
     def vocabulary(self) -> Vocabulary:
-        """Ids that are no words: placeholders of pictures, beginnings and ends, padding."""
+        """Ids that are not words: placeholders of pictures, beginnings and ends, padding."""
         return Vocabulary.of(self.hf, getattr(self.processor, "tokenizer", None))
 
     def forward(
@@ -143,7 +143,7 @@ class HookedVLM(HookedModel):
             ModelError: no source for position tokens, or a loss or logits of a model that does not write.
         """
         if return_type not in (None, "auto", "logits", "loss", "both"):
-            raise ModelError(f"return_type {return_type!r} is none of None, logits, loss, both, auto")
+            raise ModelError(f"return_type {return_type!r} is not one of None, logits, loss, both, auto")
         if return_type in ("logits", "loss", "both") and not self.writes:
             raise ModelError(f"a {type(self.hf).__name__} writes nothing, so it has no logits and no loss")
         inputs = self._inputs(input)
@@ -172,7 +172,8 @@ class HookedVLM(HookedModel):
     def generate(self, input: Input, **options: Any) -> Int[Tensor, "batch positions"]:
         """What the model writes: transformers' own `generate` with the hooks on and its cache on.
 
-        Hooks see the prompt first and one position a step after; `tags_now` says which they see.
+        A captioner's row holds its caption; of its position tokens the picture alone is taken, and it writes from the start.
+        Hooks see the prompt first and one position per step after that; `tags_now` says which they see.
 
         Raises:
             ModelError: the model writes nothing, a batch is padded on the right, or decoding is assisted.
@@ -182,6 +183,8 @@ class HookedVLM(HookedModel):
         if assisted := [key for key in ("assistant_model", "prompt_lookup_num_tokens") if options.get(key) is not None]:
             raise ModelError(f"{assisted[0]}: assisted decoding visits positions in another order; leave it out")
         inputs = self._inputs(input)
+        if isinstance(input, Tensor) and self.vocabulary.image is None:
+            inputs = without_text(self.hf, inputs)
         mask = inputs.get("attention_mask")
         if mask is not None and not bool(mask[:, -1].all()):
             raise ModelError("the batch is padded on the right, which changes the answers; pad it on the left")
@@ -218,10 +221,10 @@ class HookedVLM(HookedModel):
         return self.attach(processed(self, images, texts, splits))  # type: ignore[arg-type]
 
     def attach(self, source: Any) -> Self:
-        """Say what position tokens stand for."""
+        """Set what position tokens stand for."""
         if not isinstance(source, PositionSource):
             raise DataError(
-                f"a {type(source).__name__} says not what its positions are; give hooks.positions.PositionRows"
+                f"a {type(source).__name__} does not say what its positions are; give hooks.positions.PositionRows"
             )
         return super().attach(source)  # type: ignore[arg-type]
 
@@ -251,7 +254,7 @@ class HookedVLM(HookedModel):
     def to_tokens(self, *_: Any, **__: Any) -> Tensor:
         raise ModelError(
             "the token of a position is its row number + 1; give inputs of the model, position tokens, or "
-            "model.token_dataset() where a dataset is asked for"
+            "model.token_dataset() where a dataset is needed"
         )
 
     def _hook(self, hook: str) -> Callable[..., Any]:

@@ -132,7 +132,7 @@ def test_a_new_model_is_one_class_found_by_its_name(toy: HookedModel):
 
 
 def test_a_model_of_another_name_is_refused_with_the_nearest(toy: HookedModel):
-    with pytest.raises(ModelError, match="'HookedMemClip' is no hooked model; did you mean 'HookedMemeCLIP'"):
+    with pytest.raises(ModelError, match="'HookedMemClip' is not a hooked model; did you mean 'HookedMemeCLIP'"):
         hooks.find("HookedMemClip")
     assert hooks.find("HookedMemeCLIP") is HookedMemeCLIP
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Callable
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +14,9 @@ import pandas as pd
 import pytest
 import tiny_vlms
 import torch
-from hooks_models import topk_sae
+from command_line import run_here
+from hooks_models import topk_sae, write_encoder
+from PIL import Image
 from sae_lens import (
     SAE,
     GatedSAE,
@@ -27,8 +31,9 @@ from tiny_vlms import COLOURS, QUESTION, colour_pictures, made
 from typer.testing import CliRunner
 
 from sae_lens_meme.errors import ConfigError, DataError, ModelError
-from sae_lens_meme.hooks import HookedVLM
+from sae_lens_meme.hooks import HookedMemeCLIP, HookedVLM
 from sae_lens_meme.steer import SteeredAnswers, SteerOptions, latent_set, steer, steer_pictures
+from sae_lens_meme.steer.scores import unit
 
 
 def sae_of(kind: str, d_in: int, hook: str) -> SAE[Any]:
@@ -138,7 +143,7 @@ class TestWhatCannotReachTheText:
     @pytest.mark.parametrize(
         ("hook", "where", "match"),
         [
-            ("hook_image_resid.2", "all", "reads block 1 of the tower, so that a later one changes nothing"),
+            ("hook_image_resid.2", "all", "reads block 1 of the tower, so an edit in a later one has no effect"),
             ("hook_image_resid.1", ["special"], "reads its patches without CLS"),
             ("hook_image_resid.0", ["generated"], "has no position of kind"),
         ],
@@ -335,9 +340,39 @@ def test_one_command_writes_answers_scores_and_a_figure(trained: Path, tmp_path:
     assert (tmp_path / "out" / "answers.parquet").stat().st_mtime_ns == before
 
 
+def test_a_clip_scores_words_with_the_pictures_of_a_latent(trained: Path, tmp_path: Path):
+    """One command with a small CLIP; its scores are those of its own towers, asked by hand."""
+    clip = f"local-dir:{write_encoder(tmp_path / 'clip')}"
+    ran = run_here(
+        *("steer", "--model", trained / "model", "--sae", trained / "sae", "--pictures", trained / "pictures"),
+        *("--latents", 2, "--value", 4, "--prompt", QUESTION, "--bootstrap", 20, "--top", 4, "--others", 3),
+        *("--scorer", clip, "--out", tmp_path / "out"),
+    )
+    assert ran.returncode == 0, ran.stderr
+    written = json.loads((tmp_path / "out" / "scores.json").read_text())
+    answers = pd.read_parquet(tmp_path / "out" / "answers.parquet")
+    shown = sorted((trained / "pictures").iterdir())
+    references = [Image.open(file) for file in shown if file.name not in set(answers.picture)]
+    assert (written["scorer"], len(references)) == (clip, 16)
+    towers = HookedMemeCLIP.from_pretrained(clip)
+    with torch.no_grad():
+        images = towers.encode_image(torch.stack([towers.preprocess(picture) for picture in references])).numpy()
+    colours = [np.asarray(picture).mean((0, 1)) for picture in references]
+    blue = [row for row, (red, green, _) in enumerate(colours) if max(red, green) < 100 and colours[row].argmax() == 2]
+    steered = next(row for row in written["scores"] if row["arm"] == "steered")
+    with torch.no_grad():
+        said = unit(towers.encode_text(towers.tokenize(list(answers[answers.arm == "steered"].word))).numpy())
+    possible = [(said @ unit(images[list(four)].mean(0))).mean() for four in combinations(blue, 4)]
+    assert np.abs(np.array(possible) - steered["score"]).min() < 1e-5, "the mean picture of four blue ones"
+    assert steered["over_chance"] == pytest.approx(steered["score"] - steered["chance"])
+    for row in written["scores"]:
+        assert row["score_low"] <= row["score"] <= row["score_high"]
+
+
 @pytest.mark.parametrize(
     ("change", "error", "match"),
     [
+        ({"latents": [1, 0, 1]}, ConfigError, "1 is given twice"),
         ({"latents": [99]}, ConfigError, "99 is none of 0 to 31"),
         ({"pictures": Path("nowhere")}, DataError, "no such folder"),
         ({"where": ["image", "wrong"]}, ConfigError, "'wrong' is not a kind of position"),

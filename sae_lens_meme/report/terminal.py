@@ -22,7 +22,7 @@ def print_summary(evaluation: dict[str, Any], console: Console, page: Path, full
     """What was found, what to distrust, and the page to open, in at most 22 lines of 110 characters.
 
     Args:
-        full: every row was printed, and nobody need be told how.
+        full: every row was printed, so the hint to `--full` is left out.
     """
     console.print(Text(heading(evaluation), style="bold"))
     doubts = _fitting(cautions(evaluation), console, MOST_CAUTIONS)

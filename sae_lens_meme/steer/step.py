@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import shutil
+from functools import partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -81,12 +84,10 @@ def steer(
 
 
 def _draw(folder: StepFolder, answers: pd.DataFrame, scores: pd.DataFrame) -> None:
-    drawn = folder.path / f".writing-{FIGURE}"  # what a killed run leaves is taken away by the next
-    draw_steering(answers, scores, drawn)
-    for kind in FORMATS:
-        made = drawn.with_suffix(f".{kind}")
-        folder.write(f"{FIGURE}.{kind}", lambda path, made=made: path.write_bytes(made.read_bytes()))
-        made.unlink()
+    with TemporaryDirectory() as drawn:
+        draw_steering(answers, scores, Path(drawn) / FIGURE)
+        for kind in FORMATS:
+            folder.write(f"{FIGURE}.{kind}", partial(shutil.copyfile, Path(drawn) / f"{FIGURE}.{kind}"))
 
 
 def open_model(name: str, device: str, dtype: str) -> tuple[HookedVLM, str]:

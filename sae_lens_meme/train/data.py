@@ -77,10 +77,10 @@ class TrainingData:
         where = f"{self._where}, {hook}: the {len(self.train_rows):,} training rows"
         _, std, dead = self.moments[hook]
         if dead.all():
-            raise DataError(f"{where} are all alike, there is nothing to learn; look at the model or the arrays")
+            raise DataError(f"{where} are all alike, so there is nothing to learn; check the model or the arrays")
         if std.max() < _SMALLEST:
             raise DataError(
-                f"{where} vary by {std.max():.3g} only, the square of which is 0 in float32; scale the embeddings up"
+                f"{where} vary by only {std.max():.3g}, the square of which is 0 in float32; scale the embeddings up"
             )
 
     def _name(self, row: int, hook: str) -> str:
@@ -93,7 +93,7 @@ class TrainingData:
 
 
 def open_data(embeddings: Embeddings, hooks: list[str], *, model: Any = None, chunk: int = 64) -> TrainingData:
-    """Find rows and sources; nothing is read yet but one row of a live model.
+    """Find rows and sources; nothing is read yet except one row of a live model.
 
     Args:
         embeddings: ids and splits, and the activations unless `model` gives them.

@@ -1,7 +1,7 @@
-"""One run of SAELens' training loop with what it lacks: exact checkpoints, signals, a stop at NaN, epochs.
+"""One run of SAELens' training loop plus what it lacks: exact checkpoints, signal handling, a stop at NaN, epochs.
 
 SAELens calls `full_sparsity_window_log` before each step and once after the last, when every part of
-the state agrees: all of this hangs there, on the instance, and is taken off again.
+the state agrees: all of this is attached there, on the instance, and removed afterwards.
 """
 
 from __future__ import annotations

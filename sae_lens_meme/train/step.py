@@ -23,7 +23,8 @@ from sae_lens_meme.embeddings import Embeddings
 from sae_lens_meme.errors import ConfigError, DataError
 from sae_lens_meme.hooks import HookedModel, HookedVLM
 from sae_lens_meme.provenance import weights_fingerprint
-from sae_lens_meme.storage import StepFolder, to_json, write_text
+from sae_lens_meme.row_kind import MEME
+from sae_lens_meme.storage import StepFolder, through_stores, to_json, write_text
 from sae_lens_meme.train.abstopk import abstopk_loader
 from sae_lens_meme.train.checkpoint import CHECKPOINTS
 from sae_lens_meme.train.config import TrainConfig, load_train_config
@@ -39,6 +40,7 @@ GIVEN = "begun_with"
 """In the fingerprint: hashes of the SAEs that training began with."""
 
 
+@through_stores()
 def train(
     config: TrainConfig | str | Path | Mapping[str, Any],
     *,
@@ -50,10 +52,10 @@ def train(
     overwrite: bool = False,
     progress: bool = True,
 ) -> SAE[Any] | dict[str, SAE[Any]]:
-    """Train an SAE, or go on with a run that was interrupted; a finished one is only loaded.
+    """Train an SAE, or resume an interrupted run; a finished one is only loaded.
 
     The folder holds `cfg.json`, `sae_weights.safetensors`, `sparsity.safetensors`, `runner_cfg.json`
-    and `training_log.jsonl` (one line an epoch); the same inputs give the same bytes on a CPU. With
+    and `training_log.jsonl` (one line per epoch); the same inputs give the same bytes on a CPU. With
     `hook_names` in the config each SAE has a subfolder of its name.
 
     Args:
@@ -199,6 +201,8 @@ class _Step:
             "steps": trainer.n_training_steps,
             "epochs": runner.monitor.epoch,
         }
+        if self.data.embeddings.row_kind != MEME:
+            facts["rows"] = self.data.embeddings.row_kind.many
         best = runner.monitor.best.get(name)
         return facts | ({"best_epoch": best["epoch"]} if best else {}) | {"shuffled": self.shuffled}
 

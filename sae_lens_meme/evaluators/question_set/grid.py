@@ -78,7 +78,7 @@ def ask(latents_of: LatentsOf, pictures: Sequence[Any], prompts: Sequence[str], 
         latents_of: a batch of pictures and one prompt to latents.
 
     Raises:
-        DataError: it does not give one row a picture.
+        DataError: it does not give one row per picture.
     """
     if not len(pictures) or not prompts:
         raise DataError("question set: give one picture and one prompt or more")
@@ -119,7 +119,7 @@ class GridItems(NamedTuple):
 
     cells: Cells
     pair: Int[np.ndarray, " items"]
-    """The pair of pictures of each item: items of one pair are no independent evidence."""
+    """The pair of pictures of each item: items of one pair are not independent evidence."""
 
 
 def grid_items(grid: Grid, seed: int = 0, *, drawn: Collection[str] = TERMS[:2]) -> GridItems:
@@ -154,7 +154,7 @@ def standard_question_set(
     n_bootstrap: int = 200,
     seed: int = 0,
 ) -> Result:
-    """Whether picture, prompt or both together decide each latent, as `QuestionSet` has it of fused memes.
+    """Whether picture, prompt or both together decide each latent, as `QuestionSet` does for fused memes.
 
     Classes are of the intervals of the variance shares over items. They hold for prompts like these: the choice of the
     prompts themselves is not in the intervals.

@@ -18,7 +18,7 @@ from sae_lens_meme.hooks import HookedModel
 InputsOf = Callable[[Sequence[Any], str], Any]
 """A batch of pictures and a prompt to what the model takes; padded on the left."""
 Answer = Callable[[Any], Sequence[str]]
-"""What `inputs_of` gave to the model's answers, one a picture."""
+"""What `inputs_of` gave to the model's answers, one per picture."""
 
 
 def hooked_activations(
@@ -50,7 +50,7 @@ def hooked_latents(model: Any, sae: Any, inputs_of: InputsOf, *, position: int =
         inputs_of: pictures and a prompt to the model's input; rows of different length must be padded on the left.
 
     Raises:
-        DataError: when called: the hook does not give one row a picture.
+        DataError: when called: the hook does not give one row per picture.
     """
     read = hooked_activations(model, str(sae.cfg.metadata.hook_name), inputs_of, position=position)
 
