@@ -234,7 +234,7 @@ def test_saelens_trains_and_evaluates_on_kept_positions_alone(maker: Callable[..
 
     tokens = torch.tensor(model.token_dataset(None, keep=keep)["input_ids"])
     seen: list[torch.Tensor] = []
-    inside = [(f"{hook}.hook_sae_output", lambda x, hook: seen.append(x.clone()))]
+    inside: Any = [(f"{hook}.hook_sae_output", lambda x, hook: seen.append(x.clone()))]
     with torch.no_grad(), model.saes(sae, exclude_special_tokens=[0]), model.hooks(fwd_hooks=inside):
         model(tokens)
     changed = (seen[0] != cache[hook]).any(dim=-1)
