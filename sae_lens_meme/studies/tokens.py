@@ -16,10 +16,10 @@ from sae_lens_meme.hooks.patches import Boxes, boxes_of_tokens
 from sae_lens_meme.hooks.positions import IMAGE, TEXT
 from sae_lens_meme.hooks.processors import prompt_of
 from sae_lens_meme.steer.asking import Asker
-from sae_lens_meme.studies.opened import Opened
+from sae_lens_meme.studies.opened import Study
 
 
-class Tokens(NamedTuple):
+class ReadTokens(NamedTuple):
     """The text and image tokens of all pictures, picture by picture."""
 
     latents: Any
@@ -32,14 +32,14 @@ class Tokens(NamedTuple):
 
 
 @torch.no_grad()
-def read_tokens(study: Opened, asker: Asker, answers: Sequence[str], *, vectors: bool) -> Tokens:
+def read_tokens(study: Study, asker: Asker, answers: Sequence[str], *, vectors: bool) -> ReadTokens:
     """One pass over each picture with the prompt and the answer behind it; nothing behind the hook is computed.
 
     Raises:
         ModelError: it is not known where an image token lies.
     """
     model, prompt = study.model, prompt_of(study.model, asker.prompt)
-    parts: list[Tokens] = []
+    parts: list[ReadTokens] = []
     for item, (picture, answer) in enumerate(zip(asker.pictures, answers, strict=True)):
         both = model.processor.both(images=[picture], text=[f"{prompt} {answer}"], return_tensors="pt")
         inputs = dict(both)
@@ -57,6 +57,6 @@ def read_tokens(study: Opened, asker: Asker, answers: Sequence[str], *, vectors:
                 f"{model.model_name}: it is not known where its {image.sum()} image tokens lie in a picture"
             )
         kept_x = x.numpy() if vectors else np.empty((len(x), 0), np.float32)
-        parts.append(Tokens(sparse.csr_matrix(z), kept_x, tags[kept], np.full(len(x), item), boxes))
+        parts.append(ReadTokens(sparse.csr_matrix(z), kept_x, tags[kept], np.full(len(x), item), boxes))
     joined = [np.concatenate(column) for column in list(zip(*parts, strict=True))[1:]]
-    return Tokens(sparse.vstack([part.latents for part in parts], format="csr"), *joined)
+    return ReadTokens(sparse.vstack([part.latents for part in parts], format="csr"), *joined)
