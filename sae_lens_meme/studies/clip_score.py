@@ -10,9 +10,10 @@ import torch
 from jaxtyping import Float64
 
 from sae_lens_meme.errors import ModelError
-from sae_lens_meme.evaluators.cross_modal.patches import boxes_of_grid, cell_means
+from sae_lens_meme.evaluators.cross_modal.patches import cell_means
 from sae_lens_meme.hooks import HookedMemeCLIP
 from sae_lens_meme.hooks.names import IMAGE_RESID
+from sae_lens_meme.hooks.patches import boxes_of_grid
 from sae_lens_meme.hooks.positions import IMAGE
 from sae_lens_meme.hooks.sources import PIXELS, TOKENS
 

@@ -17,7 +17,7 @@ from sae_lens_meme.studies.options import StudyOptions
 Pictures = dict[str, Path]
 
 
-class Opened(NamedTuple):
+class Study(NamedTuple):
     """What a study runs on."""
 
     model: HookedVLM
@@ -27,7 +27,7 @@ class Opened(NamedTuple):
     """Of the model, the SAE and the options that change a number; the pictures are added."""
 
 
-def opened(sae: str | Path, hook: str | None, options: StudyOptions, files: list[Pictures]) -> Opened:
+def open_study(sae: str | Path, hook: str | None, options: StudyOptions, files: list[Pictures]) -> Study:
     """Load both.
 
     Raises:
@@ -53,4 +53,4 @@ def opened(sae: str | Path, hook: str | None, options: StudyOptions, files: list
         "dtype": dtype,
         "hook": hook,
     }
-    return Opened(model, dictionary, hook, fingerprint)
+    return Study(model, dictionary, hook, fingerprint)
