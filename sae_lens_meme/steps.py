@@ -24,7 +24,8 @@ from sae_lens_meme.importers.options import AUTO, ImportOptions
 from sae_lens_meme.ocr.options import OcrOptions
 from sae_lens_meme.planted.options import PlantedOptions, VectorOptions
 from sae_lens_meme.report.blocks import visible
-from sae_lens_meme.storage import read_manifest, sha256_json, to_json, write_text
+from sae_lens_meme.row_kind import MEME
+from sae_lens_meme.storage import fetched, read_manifest, sha256_json, to_json, write_text
 
 if TYPE_CHECKING:
     from sae_lens_meme.train import TrainConfig
@@ -33,7 +34,7 @@ console = Console(highlight=False, width=None if sys.stdout.isatty() else 110)
 
 
 def corpus_step(section: dict[str, Any], *, out: Path, overwrite: bool = False) -> None:
-    """Build a corpus and say what is in it, and what was left out and why."""
+    """Build a corpus; print what is in it, and what was left out and why."""
     from sae_lens_meme.corpus import build_corpus, corpus_notes
 
     options = corpus_options().from_mapping(section)
@@ -113,7 +114,7 @@ def vectors_step(section: dict[str, Any], *, out: Path, overwrite: bool = False)
 
 
 def import_step(source: str, path: Path, section: dict[str, Any], *, out: Path, overwrite: bool = False) -> None:
-    """Write an SAE of another project as a stock one, and say what became of it."""
+    """Write an SAE of another project as a stock one, and print how it was converted."""
     from sae_lens_meme.importers import import_sae
 
     options = ImportOptions.from_mapping(section)
@@ -238,7 +239,7 @@ def timed(step: str):
 
 def trained_saes(folder: str | Path) -> dict[Path, str]:
     """Folder and validation numbers of each SAE of a `train` result; of any other folder only itself."""
-    folder = Path(folder)
+    folder = fetched(folder)
     if not (folder / "manifest.json").is_file():
         return {folder: ""}
     facts = read_manifest(folder)["facts"]
@@ -250,7 +251,7 @@ def trained_saes(folder: str | Path) -> dict[Path, str]:
 
 def only_sae(folder: str | Path) -> str | Path:
     """The folder itself, which must not be that of several SAEs."""
-    if several := [sae for sae in trained_saes(folder) if sae != Path(folder)]:
+    if several := [sae for sae in trained_saes(folder) if sae != fetched(folder)]:
         raise ConfigError(f"{folder}: holds several SAEs; give one of {', '.join(map(str, several))}")
     return folder
 
@@ -261,5 +262,5 @@ def _numbers(facts: dict[str, Any]) -> str:
     return (
         f"validation explained variance {facts['validation_explained_variance']:.3f}, "
         f"L0 {facts['validation_l0']:.1f}, {facts['validation_never_fired']} of {facts['d_sae']} latents never fire "
-        f"on the {facts['validation_n']:,} validation memes"
+        f"on the {facts['validation_n']:,} validation {facts.get('rows', MEME.many)}"
     )

@@ -32,7 +32,7 @@ class EmbedOptions(ViewOptions, EngineOptions):
     model: str = "ViT-L-14/openai"
     """open_clip name, 'hf-hub:OWNER/NAME', 'local-dir:FOLDER', 'demo-encoder' or 'crowded-encoder'."""
     weights: File | None = None
-    """A checkpoint of your own for the open_clip architecture in --model: .safetensors, or .pt read as tensors only."""
+    """Your own checkpoint for the open_clip architecture in --model: .safetensors, or .pt read as tensors only."""
     fusion: Literal["clip", "memeclip"] = "clip"
     """'clip' (unit image * unit projected text) or 'memeclip' (un-projected text through MemeCLIP's heads)."""
     heads: File | None = None
@@ -52,13 +52,13 @@ class EmbedOptions(ViewOptions, EngineOptions):
     """Token rows instead: the activations of a transformers model (--model OWNER/NAME or a folder) at this hook, one row
     a position: hook_image_resid.N after block N of its tower, hook_decoder_resid.N of its decoder."""
     keep: list[str] | None = None
-    """With --hook: a kind of positions that become rows (repeat it): image (the default), text, special (CLS, BOS, start)."""
+    """With --hook: a kind of position to keep as rows; repeatable: image (the default), text, special (CLS, BOS, start)."""
     tokens_per_item: Positive | None = None
-    """With --hook: so many positions of each picture, drawn at random (sae-for-vlm takes 2); default all."""
+    """With --hook: how many positions of each picture to draw at random (sae-for-vlm takes 2); default all."""
     seed: Count = 0
-    """With --tokens-per-item: draws the positions."""
+    """With --tokens-per-item: seed of that draw."""
     captions: Literal["corpus", "written"] = "corpus"
-    """With --hook: a captioner reads the corpus' captions, or those that it writes itself, greedily."""
+    """With --hook and a captioner: it reads the corpus' captions, or the ones it writes itself (greedy decoding)."""
 
 
 class ArrayOptions(Options):
@@ -85,15 +85,17 @@ def check_token_options(options: EmbedOptions) -> None:
     given = {name for name, field in EmbedOptions.model_fields.items() if getattr(options, name) != field.default}
     if options.hook is None:
         if of_tokens := given & {"keep", "tokens_per_item", "seed", "captions"}:
-            raise ConfigError(f"embed.{min(of_tokens)} is of token rows; give --hook too, such as hook_image_resid.22")
+            raise ConfigError(
+                f"embed.{min(of_tokens)} is an option of token rows; give --hook too, such as hook_image_resid.22"
+            )
         return
     if options.model == EmbedOptions.model_fields["model"].default:
         raise ConfigError(
             "embed.hook reads a model of transformers; give --model, such as openai/clip-vit-large-patch14"
         )
     if options.fusion == "memeclip":
-        raise ConfigError("embed.fusion memeclip has one vector a meme; with --hook leave it out")
+        raise ConfigError("embed.fusion memeclip has one vector per meme; with --hook leave it out")
     if wrong := given & {"weights", "heads", "task", "resize", "ocr"}:
-        raise ConfigError(f"embed.{min(wrong)} is not read with --hook; leave it out")
+        raise ConfigError(f"embed.{min(wrong)} has no effect with --hook; leave it out")
     if unknown := set(options.keep or ()) - {"image", "text", "special"}:
         raise ConfigError(f"embed.keep is {min(unknown)!r}; give image, text or special")
