@@ -1,4 +1,4 @@
-"""The `export` command: for Neuronpedia or the Hugging Face Hub; what is sent is asked for."""
+"""The `export` command: for Neuronpedia or the Hugging Face Hub; nothing is sent unless asked."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def export(
     ] = None,
     report: Annotated[Path | None, typer.Option("--report", help="With --hf: a report to put beside it.")] = None,
     push: Annotated[bool, typer.Option("--push", help="With --hf: upload the folder.")] = False,
-    public: Annotated[bool, typer.Option("--public", help="With --push: for everybody; default private.")] = False,
+    public: Annotated[bool, typer.Option("--public", help="With --push: make it public; default: private.")] = False,
     overwrite: Overwrite = False,
     **given: Any,
 ) -> None:
@@ -62,7 +62,7 @@ def export(
 
 def _require_with_hf(hf: str | None, given: dict[str, Any]) -> None:
     if hf is None and (alone := next((name for name, value in given.items() if value), None)):
-        raise ConfigError(f"{alone} goes with --hf OWNER/NAME")
+        raise ConfigError(f"{alone} needs --hf OWNER/NAME")
 
 
 def _neuronpedia(
@@ -76,7 +76,7 @@ def _neuronpedia(
     dry_run: bool = False,
     **folders: Any,
 ) -> None:
-    """Write the Neuronpedia folder; the section is that of `ExportOptions`. What is sent is asked for."""
+    """Write the Neuronpedia folder; the section is that of `ExportOptions`. Nothing is sent unless asked."""
     from sae_lens_meme.export import export as write
     from sae_lens_meme.export import mark_sae, upload, write_requests
     from sae_lens_meme.steps import only_sae
@@ -104,7 +104,7 @@ def _hub(
     public: bool = False,
     **folders: Any,
 ) -> None:
-    """Write the folder for the Hugging Face Hub, and upload it if that is asked."""
+    """Write the folder for the Hugging Face Hub, and upload it if asked."""
     from sae_lens_meme.export import export_hub, push_hub
     from sae_lens_meme.steps import only_sae
 
@@ -116,7 +116,7 @@ def _hub(
 
 
 def _corpus(corpus: Path, repo: str, *, out: Path, push: bool, public: bool, overwrite: bool) -> None:
-    """Write a corpus as a dataset repository, and upload it if that is asked."""
+    """Write a corpus as a dataset repository, and upload it if asked."""
     from sae_lens_meme.export import export_corpus, push_corpus
 
     export_corpus(corpus, repo, out=out, overwrite=overwrite)

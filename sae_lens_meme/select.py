@@ -27,9 +27,11 @@ from sae_lens_meme.evaluators.cross_modal import (
 from sae_lens_meme.evaluators.latents import Latents, encode, hook_of
 from sae_lens_meme.evaluators.run import load_sae, sae_weights
 from sae_lens_meme.hooks.positions import IMAGE, TEXT
-from sae_lens_meme.storage import StepFolder, read_finished
+from sae_lens_meme.row_kind import TOKEN
+from sae_lens_meme.storage import StepFolder, read_finished, through_stores
 
 
+@through_stores("sae", "embeddings", "corpus")
 def select_memes(
     sae: str | Path,
     embeddings: str | Path,
@@ -43,7 +45,7 @@ def select_memes(
     delta: float = 0.0,
     overwrite: bool = False,
 ) -> Dataset | DatasetDict:
-    """Keep the best share of the train memes by the cross-modal weights of their latents; all others stay.
+    """Keep the best share of the train memes by the cross-modal weights of their latents; other splits are kept whole.
 
     Args:
         sae: an SAE folder.
@@ -52,7 +54,7 @@ def select_memes(
         corpus: filter this corpus; default the embeddings themselves.
         by: `sum` or `mean` of the weights, `clip` (the meme's CLIP score) or `l0`.
         within_source: keep this share of each source.
-        delta: a latent is active above it, in the units of the SAE.
+        delta: a latent is active above this value, in the units of the SAE.
 
     Raises:
         ConfigError: `share` or `delta` is out of range; `clip` on token rows, which have hidden states.
@@ -78,7 +80,7 @@ def select_memes(
     with StepFolder(out, "select", fingerprint, overwrite=overwrite) as folder:
         if not folder.complete:
             latents = encode(dictionary, memes)
-            of_tokens = {"item", "modality"} <= set(memes.dataset.column_names)
+            of_tokens = memes.row_kind == TOKEN
             if of_tokens:
                 scores = token_scores(memes, latents, hook_of(dictionary, memes, hook), by=by, delta=delta)
             else:

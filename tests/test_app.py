@@ -325,7 +325,7 @@ def test_uploads_are_read_or_refused_in_one_line(browser: Any, address: str, tmp
     large.write_bytes(bytes(20_000_000))
     with opened(browser, address) as (tab, heard):
         message, frame = tab.locator("#message"), tab.frame_locator("#reading iframe")
-        tab.get_by_role("tab", name="A picture of yours").click()
+        tab.get_by_role("tab", name="Your own picture").click()
         tab.get_by_label("Its caption").fill(HOSTILE)
         upload(tab, ("a.png", png()))
         tab.locator("#upload").get_by_text("a.png").first.wait_for()

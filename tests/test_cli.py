@@ -243,14 +243,14 @@ def test_explain_says_what_was_measured_of_a_latent(
     assert status == 0
     assert re.search(rf"^ +concept_support {table['concept_support'][3]}  ", printed, re.MULTILINE)
     n = int((pd.read_parquet("V/concept_alignment.parquet")["latent"] == 3).sum())
-    assert re.search(rf"concept_alignment +{n} rows\n +they are printed where the pattern is", printed)
+    assert re.search(rf"concept_alignment +{n} rows\n +give the pattern '\w+' to print them", printed)
     _, printed, _ = here(("explain", "V", "concept_alignment", "--latent", "3"), capsys)
     assert len(re.findall(r"^ +concept ", printed, re.MULTILINE)) == n
     for latent in ("4096", "-1"):
         status, _, error = here(("explain", "V", "--latent", latent), capsys)
         assert (status, bool(re.search(rf"--latent {latent}: the SAE has \d+ latents", error))) == (2, True)
     status, _, error = here(("explain", "V", "probes", "--latent", "3"), capsys)
-    assert (status, "'probes' is no evaluator with a table of latents: " in error) == (2, True)
+    assert (status, "'probes' is not an evaluator with a table of latents; these are: " in error) == (2, True)
 
 
 def test_evaluation_json_is_of_its_schema(results: Path):
@@ -326,7 +326,7 @@ def test_ctrl_c_says_how_to_go_on_and_the_run_goes_on(results: Path):
         os.kill(started.pid, signal.SIGINT)
         _, errors = started.communicate(timeout=60)
     assert started.returncode == 130
-    assert errors.strip().splitlines()[-1] == "interrupted; run the same command again to go on"
+    assert errors.strip().splitlines()[-1] == "interrupted; run the same command again to resume"
     assert "Traceback" not in errors
     assert "it/s" not in errors, "a progress bar does not belong into a log"
     assert list((results / "C" / "checkpoints").iterdir())

@@ -204,7 +204,9 @@ def test_the_column_map_names_the_folder_of_the_pictures(tmp_path):
     for given in ("a/deep/folder", str(root / "a" / "deep" / "folder")):
         rows = build(root, tmp_path / "out", columns={"pictures": given})
         assert rows["caption 2"]["image"]["bytes"] == png(2)
-    with pytest.raises(ConfigError, match=r"pictures is 'b', which is no folder in .*mine; it has a/, metadata\.csv"):
+    with pytest.raises(
+        ConfigError, match=r"pictures is 'b', which is not a folder in .*mine; it has a/, metadata\.csv"
+    ):
         read_folder(root, {"pictures": "b"})
     with pytest.raises(ConfigError, match="pictures is 3; give the name of a folder"):
         read_folder(root, {"pictures": 3})
@@ -219,7 +221,7 @@ def test_a_folder_of_pictures_may_be_a_link_but_not_lead_on(name: str, tmp_path)
     (tmp_path / "elsewhere" / "2.png").unlink()
     (tmp_path / "secret.png").write_bytes(png(9))
     (tmp_path / "elsewhere" / "2.png").symlink_to(tmp_path / "secret.png")
-    with pytest.raises(BadTableError, match="is a link that leads out of 'img'"):
+    with pytest.raises(BadTableError, match="is a link that leads outside 'img'"):
         read_folder(root)
 
 

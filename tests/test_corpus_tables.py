@@ -159,7 +159,7 @@ INVALID = [
     ("t.jsonl", b'{"a": 1}\n{"a": 1, "a": 2}\n', r"row 2: .*the key 'a' occurs twice"),
     ("t.jsonl", b"[" * 100_000, "row 1: is not valid JSON"),
     ("t.parquet", b"PAR1 no", "cannot be read as Parquet"),
-    ("t.xlsx", b"PK", "is none of .csv, .tsv, .jsonl, .parquet"),
+    ("t.xlsx", b"PK", "is not one of .csv, .tsv, .jsonl, .parquet"),
 ]
 
 

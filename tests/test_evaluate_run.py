@@ -127,7 +127,7 @@ def test_what_to_distrust_is_said():
     texts = ["a", "b", "a", "c", None, ""]
     memes = make_embeddings({"hook_fused": VECTORS}, labels=labels, splits=splits, texts=texts)
     said = " ".join(cautions(tiny_sae(VECTORS, d_sae=6, k=2), memes))
-    assert "2 test memes: intervals of rare latents do not hold" in said
+    assert "2 test memes: intervals for rare latents are unreliable" in said
     assert "no validation memes: thresholds and latents were chosen on train memes" in said
     assert "1 of 2 test captions are also in train" in said
     assert "No test meme has a known label of late" in said

@@ -1,4 +1,4 @@
-"""The server: this computer alone unless another host is asked for, and no request to anywhere else."""
+"""The server: reachable from this computer alone unless another host is given, and it sends no request anywhere."""
 
 from __future__ import annotations
 

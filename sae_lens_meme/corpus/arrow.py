@@ -1,4 +1,4 @@
-"""Parquet and Arrow files: cells as Python values, pictures left where they are until they are asked for."""
+"""Parquet and Arrow files: cells as Python values, pictures left where they are until they are needed."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ def _class(column: str, code: Any, names: Sequence[str]) -> str | NoClass | None
 
 
 def _rows(table: pa.Table) -> list[dict[str, Any]]:
-    """The cells; Arrow itself stops at the first text that is no UTF-8, and does not say in which row it stands."""
+    """The cells; Arrow itself stops at the first text that is not UTF-8, and does not say in which row it is."""
     try:
         return table.to_pylist()
     except UnicodeDecodeError:

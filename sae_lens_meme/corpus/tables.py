@@ -32,7 +32,7 @@ class NotText(NamedTuple):
     byte: int
 
 
-class Structure(str):
+class ObjectText(str):
     """The text of a cell that holds an object: it can be looked at, and is no caption."""
 
 
@@ -83,7 +83,7 @@ def read_table(path: str | Path, *, keep_faults: bool = False, delimiter: str = 
     path = Path(path)
     kind = kind or path.suffix.lower()
     if kind not in (*SUFFIXES, ".arrow", TAR):
-        raise BadTableError(f"{path.name}: is none of {', '.join(SUFFIXES)}; convert it")
+        raise BadTableError(f"{path.name}: is not one of {', '.join(SUFFIXES)}; convert it")
     if not path.is_file():
         raise BadTableError(f"{path}: no such file; check the path")
     faults: Faults = {}
@@ -139,7 +139,7 @@ def _checked(
 
 
 def derived(table: Table, columns: Mapping[str, Sequence[str | None]]) -> Table:
-    """The table with further columns, one cell a row."""
+    """The table with further columns, one cell per row."""
     added = [dict(zip(columns, cells, strict=True)) for cells in zip(*columns.values(), strict=True)]
     rows = [{**row, **more} for row, more in zip(table.rows, added, strict=True)]
     return replace(table, columns=tuple(dict.fromkeys([*table.columns, *columns])), rows=rows)
@@ -229,7 +229,7 @@ def _json_row(number: int, line: str, faults: Faults) -> dict[str, Any]:
         faults[number] = f"is not valid JSON ({error}); correct this line"
         return {}
     if not isinstance(row, dict):
-        faults[number] = "is not an object of columns; write one JSON object a line"
+        faults[number] = "is not an object of columns; write one JSON object per line"
         return {}
     return row
 
@@ -250,7 +250,7 @@ def cell_text(value: Any) -> str | None:
     """Text of one value; the lines of a list are joined by a space.
 
     Raises:
-        BadTableError: the text is none that can be written.
+        BadTableError: the text cannot be written.
     """
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return None
@@ -266,7 +266,7 @@ def cell_text(value: Any) -> str | None:
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, Mapping):
-        return Structure(value)
+        return ObjectText(value)
     text = value if isinstance(value, str) else str(value)
     try:
         text.encode("utf-8")
@@ -278,7 +278,7 @@ def cell_text(value: Any) -> str | None:
 
 
 def read_text(path: Path) -> str:
-    """UTF-8, without a byte order mark; raises BadTableError with the offset of a byte that is none."""
+    """UTF-8, without a byte order mark; raises BadTableError with the offset of a byte that is not UTF-8."""
     try:
         return path.read_bytes().decode("utf-8").removeprefix("\ufeff")
     except UnicodeDecodeError as error:

@@ -1,4 +1,4 @@
-"""A corpus as a dataset repository: Parquet with the pictures in it, and a card that warns. Nothing is sent unasked."""
+"""A corpus as a dataset repository: Parquet with the pictures in it, and a card with a content warning. Nothing is sent unless asked."""
 
 from __future__ import annotations
 
@@ -13,13 +13,14 @@ from huggingface_hub import DatasetCard
 
 from sae_lens_meme.corpus import load_corpus
 from sae_lens_meme.export.push import push_folder, require_repo
-from sae_lens_meme.storage import StepFolder, read_finished, sha256_json
+from sae_lens_meme.storage import StepFolder, read_finished, sha256_json, through_stores
 
 STEP = "export-corpus"
 ROWS = 100
 """Rows that whoever streams the files has to read at once."""
 
 
+@through_stores("corpus")
 def export_corpus(corpus: str | Path, repo: str, *, out: str | Path, overwrite: bool = False) -> Path:
     """Write the folder: `data/SPLIT-00000-of-0000N.parquet`, a file for each shard of the corpus, and `README.md`.
 
@@ -27,10 +28,10 @@ def export_corpus(corpus: str | Path, repo: str, *, out: str | Path, overwrite: 
 
     Args:
         corpus: the result of the `corpus` step.
-        repo: OWNER/NAME, where it is going to be.
+        repo: OWNER/NAME, the repository it is meant for.
 
     Raises:
-        ConfigError: `repo` is no name of a repository.
+        ConfigError: `repo` is not the name of a repository.
         StorageError: there is no finished corpus, or `out` holds something else.
     """
     require_repo(repo)

@@ -25,7 +25,16 @@ from sae_lens_meme.export.sae import copy_sae, named_config
 from sae_lens_meme.markdown import markdown_table, markdown_text
 from sae_lens_meme.report.blocks import blocks, cautions, heading, verdicts
 from sae_lens_meme.shards import write_dataset
-from sae_lens_meme.storage import MANIFEST, SUCCESS, StepFolder, read_finished, read_json, sha256_file, to_json
+from sae_lens_meme.storage import (
+    MANIFEST,
+    SUCCESS,
+    StepFolder,
+    read_finished,
+    read_json,
+    sha256_file,
+    through_stores,
+    to_json,
+)
 
 STEP = "export-hub"
 SHARD = 65_536
@@ -40,6 +49,7 @@ FEATURES = Features(
 _TEMPLATE = Path(__file__).with_name("card.md")
 
 
+@through_stores("evaluation", "sae", "embeddings", "report")
 def export_hub(
     evaluation: str | Path,
     repo: str,
@@ -55,12 +65,12 @@ def export_hub(
     """Write the folder; nothing is sent.
 
     Args:
-        repo: OWNER/NAME, where it is going to be.
+        repo: OWNER/NAME, the repository it is meant for.
         report: a page, or a folder of pages, that is put beside the evaluation.
         out: the result folder. `SAE.from_pretrained(repo, "sae")` and `load_from_disk(FOLDER + "/latents")` read it.
 
     Raises:
-        ConfigError: `repo` is no name of a repository.
+        ConfigError: `repo` is not the name of a repository.
         StorageError, DataError: see `run.Run`.
     """
     options = ExportOptions.of(options, given)

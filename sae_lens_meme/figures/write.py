@@ -60,7 +60,7 @@ def _write(name: str, inputs: Inputs, out: Path) -> str | None:
         try:
             choices: list[dict[str, Any]] = module.panels(inputs) if hasattr(module, "panels") else [{}]
             if not choices:
-                return "nothing of it was measured"
+                return "none of it was measured"
             across = 2 if len(choices) == 4 else min(ACROSS, len(choices))
             down = -(-len(choices) // across)
             figure = Figure(figsize=(WIDTH * across, HEIGHT * down), layout="constrained")

@@ -1,4 +1,4 @@
-"""The `dictionary_learning` library, which sae-for-vlm carries a copy of: seven classes in files that do not name theirs."""
+"""The `dictionary_learning` library, of which sae-for-vlm has a copy: seven classes, and files that do not name theirs."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ CLASSES = (
     MATRYOSHKA,
 )
 _SPELLED = {"MatroyshkaBatchTopKSAE": MATRYOSHKA}
-"""As sae-for-vlm's copy has it."""
+"""As in sae-for-vlm's copy."""
 _LINEAR = {"W_enc": "encoder.weight", "b_enc": "encoder.bias", "W_dec": "decoder.weight"}
 _OWN = {name: name for name in ("W_enc", "b_enc", "W_dec", "b_dec")}
 _KEYS = {
@@ -60,12 +60,12 @@ def dictionary_learning_loader(
     """An autoencoder of `dictionary_learning`: `ae.pt`, and `config.json` beside it or one folder up, which names its class.
 
     BatchTopKSAE and MatryoshkaBatchTopKSAE encode with a trained threshold and become `jumprelu` SAEs; the groups of
-    the latter are kept in the metadata. AutoEncoder gets decoder rows of norm 1, as its own `from_pretrained` gives it.
+    the latter are kept in the metadata. AutoEncoder gets decoder rows of norm 1, as in its own `from_pretrained`.
     Biases hold the scale of the activations already.
 
     Args:
         path: the `.pt` file or its folder.
-        hook: the hook that it reads; default what sae-for-vlm's names of folders tell.
+        hook: the hook that it reads; default: what sae-for-vlm's folder names say.
         k: active latents of AutoEncoderTopK; default the number in the file or in `config.json`.
         kind: its class, where no `config.json` says it: TopK and BatchTopK have the same tensors.
 
@@ -83,7 +83,7 @@ def dictionary_learning_loader(
     notes = []
     if kind == "AutoEncoder":
         weights = unit_decoder(weights)
-        notes = ["decoder rows have norm 1 and activations their scale, as AutoEncoder.from_pretrained does it"]
+        notes = ["decoder rows have norm 1 and activations their scale, as in AutoEncoder.from_pretrained"]
     elif kind in ("BatchTopKSAE", MATRYOSHKA):
         fields["architecture"] = "jumprelu"
         threshold = tensor(state, "threshold", weights_path, 0)
@@ -125,7 +125,7 @@ def _weights(path: Path, state: dict[str, Any], kind: str) -> dict[str, Tensor]:
 
 
 def _class_of(path: Path, state: dict[str, Any], named: Any, given: str | None) -> str:
-    """What its config or the caller says, else what its tensors tell; BatchTopK has those of TopK."""
+    """What its config or the caller says, else what its tensors imply; BatchTopK has the same tensors as TopK."""
     for where, name in (("kind is", given), ("config.json names", named)):
         if name is not None and (not isinstance(name, str) or _SPELLED.get(name, name) not in CLASSES):
             raise ModelError(f"{path}: {where} {name!r}, known here are {', '.join(CLASSES)}")
@@ -152,7 +152,7 @@ def _class_of(path: Path, state: dict[str, Any], named: Any, given: str | None) 
 
 def _of_threshold(threshold: float) -> str:
     if threshold < 0:
-        return f"threshold {threshold:g}: training was too short to set it, so that this is a plain ReLU"
+        return f"threshold {threshold:g}: training was too short to set it, so this is a plain ReLU"
     return f"BatchTopK encodes with its trained threshold, {threshold:g}"
 
 

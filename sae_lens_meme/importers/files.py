@@ -67,7 +67,7 @@ def read_json(path: Path) -> dict[str, Any]:
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
     except OSError:
-        raise ModelError(f"{path}: no such file; it says what the SAE beside it is") from None
+        raise ModelError(f"{path}: no such file; it is needed to tell what the SAE beside it is") from None
     except (ValueError, RecursionError):
         config = None
     if not isinstance(config, dict):
@@ -123,7 +123,7 @@ def number(values: dict[str, Any], keys: Iterable[str], path: Path) -> int | Non
     """The first of these that is there.
 
     Raises:
-        ModelError: it is no whole number of at least 1.
+        ModelError: it is not an integer of at least 1.
     """
     for key in keys:
         value = values.get(key)

@@ -1,4 +1,4 @@
-"""What SAELens refuses, prints and seeds: refused as our errors, before the first step where that can be."""
+"""What SAELens refuses, prints and seeds: its refusals become our errors, before the first step if possible."""
 
 from __future__ import annotations
 

@@ -90,7 +90,7 @@ class UserStudy:
             raise BadTableError(f"{path}: cannot be read ({' '.join(str(error).split())})") from None
 
     def metric(self, score: Callable[[Float64[np.ndarray, " pictures"]], float]) -> dict[str, float]:
-        """A metric made of the activations of each neuron alone."""
+        """A metric computed from each neuron's activations alone."""
         return {name: score(values) for name, values in self.activations()}
 
 
