@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from typing import Protocol, runtime_checkable
 
+import datasets
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -151,6 +152,22 @@ def tagged(tags: Tensor, names: str | Collection[str]) -> Tensor:
 def position_tokens(tags: Tags, keep: str | Collection[str]) -> Int[Tensor, "rows positions"]:
     """SAELens' tokens: row number + 1 at positions of these kinds, 0 at all others."""
     return torch.arange(1, len(tags) + 1)[:, None] * tagged(tags, keep).long()
+
+
+def position_dataset(
+    tags: Tags, keep: str | Collection[str], rows: Int[np.ndarray, " n"] | None, what: str
+) -> datasets.Dataset:
+    """Position tokens of these rows (None: all) as SAELens' tokenised dataset, without rows of which nothing is kept.
+
+    Raises:
+        DataError: no position is of these kinds.
+    """
+    tokens = position_tokens(tags, keep)
+    tokens = tokens if rows is None else tokens[torch.from_numpy(rows)]
+    tokens = tokens[(tokens > 0).any(dim=1)]
+    if not len(tokens):
+        raise DataError(f"{what} has no positions of kind {keep}; name another split or other kinds")
+    return datasets.Dataset.from_dict({"input_ids": tokens.numpy()})
 
 
 def rows_of_tokens(tokens: Int[Tensor, "batch positions"]) -> Int[np.ndarray, " batch"]:

@@ -100,7 +100,11 @@ class MemeSource:
 
     def take(self, rows: Int[np.ndarray, " batch"]) -> dict[str, Tensor]:
         pixels = torch.stack([self._preprocess(self._image(int(row))) for row in rows])
-        return {PIXELS: pixels, TOKENS: self._tokenize([self._texts[int(row)] for row in rows])}
+        return {PIXELS: pixels, TOKENS: self.tokens(rows)}
+
+    def tokens(self, rows: Int[np.ndarray, " batch"]) -> Int[Tensor, "batch n_ctx"]:
+        """The captions alone; no picture is opened."""
+        return self._tokenize([self._texts[int(row)] for row in rows])
 
     def rows(self, split: str) -> Int[np.ndarray, " n"]:
         if self._splits is None:

@@ -36,7 +36,7 @@ from sae_lens_meme.commands import (
 )
 from sae_lens_meme.corpus.options import corpus_options
 from sae_lens_meme.dashboard.options import DashboardOptions
-from sae_lens_meme.embed.options import ArrayOptions, EmbedOptions
+from sae_lens_meme.embed.options import ArrayOptions, EmbedOptions, ViewOptions
 from sae_lens_meme.errors import MemeError
 from sae_lens_meme.evaluators.options import EvaluateOptions, evaluators_help
 from sae_lens_meme.export.options import ExportOptions
@@ -47,6 +47,8 @@ from sae_lens_meme.ocr.options import OcrOptions
 from sae_lens_meme.planted.options import VectorOptions
 from sae_lens_meme.read.options import ReadOptions
 from sae_lens_meme.steer.options import SteerOptions
+from sae_lens_meme.studies.command import patch_filter, question_set
+from sae_lens_meme.studies.options import PatchFilterOptions, QuestionSetOptions
 from sae_lens_meme.sweep.command import sweep
 from sae_lens_meme.sweep.options import SweepOptions
 
@@ -70,7 +72,7 @@ def build_app() -> typer.Typer:
     app.command()(describe)
     app.command()(flags_of(OcrOptions)(ocr))
     app.command()(flags_of(EmbedOptions, ArrayOptions)(embed))
-    app.command()(train)
+    app.command()(flags_of(ViewOptions)(train))
     app.command()(flags_of(SweepOptions)(sweep))
     app.command()(flags_of(AttributeOptions)(attribute))
     app.command(help=f"{evaluate.__doc__}\n\nEvaluators: {evaluators_help()}.")(flags_of(EvaluateOptions)(evaluate))
@@ -82,6 +84,8 @@ def build_app() -> typer.Typer:
     app.command()(flags_of(ExportOptions)(export))
     app.command()(select)
     app.command()(flags_of(SteerOptions)(steer))
+    app.command("question-set")(flags_of(QuestionSetOptions)(question_set))
+    app.command("patch-filter")(flags_of(PatchFilterOptions)(patch_filter))
     app.command("import")(flags_of(ImportOptions)(import_))
     app.command("user-study")(user_study)
     app.command("table")(table_)

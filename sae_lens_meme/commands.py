@@ -10,7 +10,7 @@ import typer
 from sae_lens_meme.attribute.options import AttributeOptions
 from sae_lens_meme.corpus.options import corpus_options
 from sae_lens_meme.dashboard.options import DashboardOptions
-from sae_lens_meme.embed.options import ArrayOptions, EmbedOptions
+from sae_lens_meme.embed.options import ArrayOptions, EmbedOptions, ViewOptions
 from sae_lens_meme.evaluators.options import EvaluateOptions
 from sae_lens_meme.flags import EmbeddingsFolder, Out, Overwrite, SAEFolder, given_to
 from sae_lens_meme.importers.options import AUTO, FORMATS, ImportOptions
@@ -93,6 +93,7 @@ def train(
     heads: Annotated[Path | None, typer.Option(help="Live training with memeclip: its trained checkpoint.")] = None,
     given: Annotated[Path | None, typer.Option("--from", help="Start from this SAE, ours or any SAELens SAE.")] = None,
     overwrite: Overwrite = False,
+    **seen: Any,
 ) -> None:
     """Train an SAE through SAELens; the result is a stock SAELens SAE folder."""
     from sae_lens_meme.steps import train_step, trained_saes
@@ -108,6 +109,7 @@ def train(
         heads=heads,
         given=given,
         overwrite=overwrite,
+        seen=given_to(ViewOptions, seen),
     )
     for folder, numbers in trained_saes(out).items():
         _done(folder, f"{numbers}; load it with sae_lens.SAE.load_from_disk")
@@ -250,6 +252,7 @@ def select(
     overwrite: Overwrite = False,
 ) -> None:
     """Keep the train memes whose latents bind picture and caption (SAE-V's filter), as a Hugging Face dataset."""
+    from sae_lens_meme.row_kind import kind_of_rows
     from sae_lens_meme.select import select_memes
 
     kept = select_memes(
@@ -264,8 +267,9 @@ def select(
         overwrite=overwrite,
     )
     sizes = {name: len(part) for name, part in kept.items()} if isinstance(kept, dict) else {"": len(kept)}
-    memes = ", ".join(f"{n:,} {name}".rstrip() for name, n in sizes.items())
-    _done(out, f"{memes} memes; datasets.load_from_disk opens it")
+    many = ", ".join(f"{n:,} {name}".rstrip() for name, n in sizes.items())
+    columns = (next(iter(kept.values())) if isinstance(kept, dict) else kept).column_names
+    _done(out, f"{many} {kind_of_rows(columns).many}; datasets.load_from_disk opens it")
 
 
 def steer(

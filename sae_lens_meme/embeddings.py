@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -25,6 +25,7 @@ from sae_lens_meme.labels import (
     missing_code,
     read_split,
 )
+from sae_lens_meme.row_kind import RowKind, kind_of_rows
 from sae_lens_meme.storage import fetched, open_dataset, read_finished, sha256_json
 
 LEFT_OUT = "left out"
@@ -111,6 +112,11 @@ class Embeddings:
         return len(self.dataset)
 
     @cached_property
+    def row_kind(self) -> RowKind:
+        """Whether a row is a meme or a token of a picture, and what it is called."""
+        return kind_of_rows(self.dataset.column_names)
+
+    @cached_property
     def hooks(self) -> tuple[str, ...]:
         return tuple(name for name, kind in self.dataset.features.items() if isinstance(kind, Array2D))
 
@@ -190,6 +196,10 @@ class Embeddings:
     def without_contaminated(self) -> Embeddings:
         """The same memes, of which the `contaminated` ones are in no split; nothing is copied."""
         return replace(self, left_out=frozenset(self.contaminated.tolist()))
+
+    def as_evaluated(self, fingerprint: Mapping[str, Any]) -> Embeddings:
+        """With the splits of an evaluation, by the fingerprint of its manifest: `--exclude-leaks` left memes out."""
+        return self.without_contaminated() if fingerprint.get("options", {}).get("exclude_leaks") else self
 
     @cached_property
     def texts(self) -> np.ndarray | None:

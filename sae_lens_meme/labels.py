@@ -32,9 +32,21 @@ SPLIT_NAMES = {
     **dict.fromkeys(("test", "testing", "test_seen", "test_unseen"), "test"),
 }
 
+TOKEN_COLUMNS = {
+    "item": "string",  # the picture that a row is of
+    "position": "int64",  # in what passes the hook
+    "modality": "string",  # the kind of position: image, text, special
+    "token": "string",  # the word there, or the piece of one; null of a picture's position
+    "token_text": "string",  # what the model reads or writes with the picture; null of a vision tower
+    "token_start": "int64",  # where the word begins in `token_text`, in characters; null where it is not in it
+    "token_end": "int64",
+    "token_box": "[float32]",  # an image token's patch: top, left, bottom, right, 0 to 1 of the view; null: no place is known
+}
+"""What token rows have beside the columns of memes, and the type of each; the view is in the facts of the embeddings."""
+
 NOT_LABELS = (
     *("id", "source", "split", "group", "text", "text_origin", "image", "file_name", "image_sha256"),
-    *("item", "position", "modality"),  # of token rows: the meme that a row is of, and what of it
+    *TOKEN_COLUMNS,
 )
 """Columns of a corpus, of embeddings or of a table that describe a meme and are never labels."""
 

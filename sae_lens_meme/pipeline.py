@@ -84,14 +84,12 @@ def run(
         else:
             live = {"corpus": base / "corpus", "model": embedding.get("model")}
             train_step(training, out=base / "sae", **live, overwrite=overwrite)
-    if "hook" in embedding:  # rows are single tokens, and there are no memes to attribute to or to show
-        corpus = None
     options = {"answer_key": answer_key, **options} if answer_key else options
     pages = []
     for sae in trained_saes(base / "sae"):
         name = sae.relative_to(base / "sae")  # one folder per SAE after multi-hook training
         seen = {}
-        if corpus is not None:
+        if corpus is not None and "hook" not in embedding:  # single tokens are no memes to attribute to
             seen = {"attribution": base / "attribution" / name}
             attribute_step(
                 *(sae, base / "embeddings", corpus, recipe.get("attribute") or {}),

@@ -16,7 +16,7 @@ from sae_lens_meme.evaluators.options import EvaluateOptions
 from sae_lens_meme.read.options import ReadOptions
 from sae_lens_meme.report.blocks import visible
 from sae_lens_meme.steps import console, only_sae, timed
-from sae_lens_meme.storage import read_finished, read_json, to_json, write_text
+from sae_lens_meme.storage import fetched, read_finished, read_json, through_stores, to_json, write_text
 
 
 def evaluate_step(
@@ -35,13 +35,14 @@ def evaluate_step(
     options = EvaluateOptions.from_mapping(section)
     with timed("evaluate"):
         report = evaluate(only_sae(sae), embeddings, options, out=out, overwrite=overwrite)
-    if (kept := Path(out) / CONVERTED).is_dir():
+    out = fetched(out)
+    if (kept := out / CONVERTED).is_dir():
         console.print(
             Text(f"  {kept}: the SAE as a stock one, which dashboard, figures and export take"), soft_wrap=True
         )
     if full:
         print_report(report, console)
-    print_summary(report, console, Path(out) / PAGE, full)
+    print_summary(report, console, out / PAGE, full)
 
 
 def read_step(
@@ -105,6 +106,7 @@ def show_reports(pages: Sequence[Path], in_browser: bool) -> None:
             webbrowser.open(page.resolve().as_uri())
 
 
+@through_stores("evaluation")
 def explain_numbers(evaluation: str | Path, pattern: str | None = None) -> None:
     """Print every number of an evaluation whose name (`evaluator/number`) matches a shell pattern, with its explanation.
 

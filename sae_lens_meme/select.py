@@ -20,15 +20,18 @@ from sae_lens_meme.evaluators.cross_modal import (
     filter_dataset,
     filter_tokens,
     item_scores,
+    require_share,
     token_item_scores,
     token_omega,
 )
 from sae_lens_meme.evaluators.latents import Latents, encode, hook_of
 from sae_lens_meme.evaluators.run import load_sae, sae_weights
 from sae_lens_meme.hooks.positions import IMAGE, TEXT
-from sae_lens_meme.storage import StepFolder, read_finished
+from sae_lens_meme.row_kind import TOKEN
+from sae_lens_meme.storage import StepFolder, read_finished, through_stores
 
 
+@through_stores("sae", "embeddings", "corpus")
 def select_memes(
     sae: str | Path,
     embeddings: str | Path,
@@ -54,10 +57,13 @@ def select_memes(
         delta: a latent is active above this value, in the units of the SAE.
 
     Raises:
-        ConfigError: `clip` on token rows, which have hidden states.
-        DataError: token rows of one modality alone.
+        ConfigError: `share` or `delta` is out of range; `clip` on token rows, which have hidden states.
+        DataError: token rows of one modality alone; no latent is active above `delta`.
         StorageError: something else is at `out`, or another process writes there.
     """
+    require_share(share)
+    if not 0 <= delta < np.inf:
+        raise ConfigError(f"delta is {delta}; give an activation, 0 or more")
     dictionary, memes = load_sae(sae, hook), Embeddings.load(embeddings)
     fingerprint = {
         "sae": sae_weights(sae),
@@ -74,12 +80,14 @@ def select_memes(
     with StepFolder(out, "select", fingerprint, overwrite=overwrite) as folder:
         if not folder.complete:
             latents = encode(dictionary, memes)
-            of_tokens = {"item", "modality"} <= set(memes.dataset.column_names)
+            of_tokens = memes.row_kind == TOKEN
             if of_tokens:
                 scores = token_scores(memes, latents, hook_of(dictionary, memes, hook), by=by, delta=delta)
             else:
                 weights = cross_modal_weights(memes, latents, delta=delta, n_bootstrap=0)
                 scores = item_scores(memes, latents, weights)
+            if by != "clip" and not scores.l0[scores.train].any():
+                raise DataError(f"select: no latent is active above delta ({delta:g}) on any train meme; lower it")
             whole: Any = load_corpus(corpus) if corpus is not None else memes.dataset
             keep = filter_tokens if of_tokens and corpus is None else filter_dataset
             _write(folder, keep(whole, scores, share, by=by, within_source=within_source))

@@ -27,6 +27,7 @@ from test_images import png_header
 from sae_lens_meme.app.options import AppOptions
 from sae_lens_meme.app.page import framed, trouble, verdict
 from sae_lens_meme.app.steering import HEAD, PROBE, Outcome, SteeredMeme, Steering
+from sae_lens_meme.errors import ConfigError
 from sae_lens_meme.evaluators import evaluate
 from sae_lens_meme.evaluators.latents import decoder_rows
 from sae_lens_meme.images import MAX_PIXELS
@@ -173,6 +174,16 @@ def test_without_folders_one_line_says_what_to_give(capsys: Any, tmp_path: Path)
     assert "give EVALUATION with the folders sae and embeddings beside it, or --sae and --embeddings" in err
     status, _, err = here(("app", tmp_path, "--port", 70000), capsys)
     assert (status, err) == (2, "error: app.port is 70000, it must be 65535 or less\n")
+
+
+@needs_gradio
+@pytest.mark.parametrize("host", ["no address of mine", "192.0.2.1"])
+def test_an_address_of_another_computer_is_one_line_at_once(reader: MemeReader, host: str):
+    from sae_lens_meme.app.serve import served
+
+    there = f"cannot listen on {host}, port 7860 to 7959 .*; give another --port or --host"
+    with pytest.raises(ConfigError, match=there), served(reader, None, AppOptions(host=host)):
+        pass
 
 
 @needs_gradio

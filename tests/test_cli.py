@@ -24,7 +24,7 @@ from test_evaluation_schema import check_evaluation
 
 import sae_lens_meme
 from sae_lens_meme.cli import main
-from sae_lens_meme.errors import StorageError
+from sae_lens_meme.errors import ConfigError, DataError, StorageError
 from sae_lens_meme.export import mark_sae
 from sae_lens_meme.select import select_memes
 
@@ -205,6 +205,17 @@ def test_a_selection_that_fails_or_runs_twice_leaves_nothing_half_written(
     ):
         select_memes(*sources, out=tmp_path / "K")
     assert len(select_memes(*sources, out=tmp_path / "K", share=0.25)) == 550
+
+
+def test_a_selection_that_cannot_tell_memes_apart_is_refused(results: Path, tmp_path: Path):
+    for given, message in (
+        ({"share": float("nan")}, "share is nan; give the share"),
+        ({"delta": float("nan")}, "delta is nan; give an activation, 0 or more"),
+        ({"delta": 1e9}, r"no latent is active above delta \(1e\+09\) on any train meme; lower it"),
+    ):
+        with pytest.raises((ConfigError, DataError), match=message):
+            select_memes(results / "S", results / "E", out=tmp_path / "K", **given)
+        assert not (tmp_path / "K").exists()
 
 
 def test_explain_says_what_a_number_is(

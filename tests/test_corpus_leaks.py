@@ -245,5 +245,10 @@ def test_contaminated_memes_are_left_out_of_the_splits_and_counted():
 
 
 def test_leaving_out_is_recorded_only_where_it_is_asked_for():
+    memes = grouped(["a", "a", "b"], ["train", "test", "test"])
+    for asked, tested in ((False, [1, 2]), (True, [2])):
+        made = {"options": EvaluateOptions(exclude_leaks=asked).recorded()}
+        assert memes.as_evaluated(made).rows("test").tolist() == tested, "what reads an evaluation has its splits"
+    assert memes.as_evaluated({}).rows("test").tolist() == [1, 2], "of an earlier release"
     assert "exclude_leaks" not in EvaluateOptions().recorded()
     assert EvaluateOptions(exclude_leaks=True).recorded()["exclude_leaks"] is True

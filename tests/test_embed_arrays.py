@@ -188,6 +188,7 @@ def test_a_file_that_would_run_code_is_refused(tmp_path: Path, kind: str, monkey
             r"row 4 \(id 'm4'\): the vector has norm 0",
         ),
         ({"image_embeds": IMAGE[:, None, None]}, DataError, r"has shape \(40, 1, 1, 6\)"),
+        ({"image_embeds": IMAGE[:, :0]}, DataError, "hook_image_embed has vectors of 0 dimensions"),
         ({"table": TABLE.replace("m7,", "m6,")}, BadTableError, r"1 ids occur twice, the first are \['m6'\]"),
         (
             {"table": TABLE.replace(",val,", ",dev-ish,", 1)},

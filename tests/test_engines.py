@@ -15,8 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from datasets import Features, Value
-from ray_workers import Squares, broken, older, unlike
+from ray_workers import Squares, broken, older, unlike, write_squares
 from seen_memes import EMBED, write_memes
 from test_attribute import FEW
 
@@ -25,11 +24,12 @@ from sae_lens_meme.corpus import build_corpus, load_rows
 from sae_lens_meme.embed import embed_corpus
 from sae_lens_meme.engines import ClusterOptions, engine_of, on_ray
 from sae_lens_meme.errors import ConfigError, ShardError, StorageError
+from sae_lens_meme.evaluators import evaluate
 from sae_lens_meme.ocr import read_captions
 from sae_lens_meme.planted import write_planted_vectors
-from sae_lens_meme.shards import write_dataset
-from sae_lens_meme.storage import StepFolder, read_finished
+from sae_lens_meme.storage import read_finished
 from sae_lens_meme.sweep import sweep
+from sae_lens_meme.train import train
 
 ROOT = Path(__file__).parents[1]
 
@@ -53,21 +53,6 @@ def memes(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def contents(folder: Path) -> dict[str, bytes]:
     files = (path for path in folder.rglob("*") if path.is_file() and path.name != ".lock")
     return {path.relative_to(folder).as_posix(): path.read_bytes() for path in files}
-
-
-def write_squares(out: Path, orders: Path, n: int, kind: Any = "ray", make: Any = Squares, **cluster: Any) -> None:
-    """A dataset of n shards, as a step writes one."""
-    orders.mkdir(exist_ok=True)
-    with (
-        engine_of(kind, ClusterOptions(**cluster), partial(make, orders)) as engine,
-        StepFolder(out, "squares", {}) as folder,
-    ):
-        missing = [i for i in range(n) if not folder.has(f"data-{i:05d}-of-{n:05d}.arrow")]
-        done = [0]
-        columns = engine.map_shards(missing, lambda n: done.append(n), lambda task: 10)
-        write_dataset(folder, Features({"n": Value("int64")}), [partial(next, columns)] * n)
-        folder.finish()
-        assert sum(done) == 10 * len(missing)
 
 
 def test_one_module_knows_of_ray():
@@ -107,6 +92,36 @@ def test_twenty_kills_in_forty_shards(cluster: Any, tmp_path: Path):
     write_squares(tmp_path / "there", tmp_path / "orders", 40, actors=2)
     assert not list((tmp_path / "orders").iterdir())
     assert contents(tmp_path / "there") == contents(tmp_path / "here")
+
+
+@pytest.mark.slow
+def test_a_driver_that_is_killed_again_and_again_ends_with_the_same_bytes(tmp_path: Path):
+    """Forty shards, in which twenty workers are killed, and the driver after a few new shards, whenever that is."""
+    pytest.importorskip("ray", reason="ray is not installed; pip install 'sae-lens-meme[ray]'")
+    write_squares(tmp_path / "here", tmp_path / "orders", 40, "local")
+    draw, out, kills = random.Random(1), tmp_path / "there", 0
+    for i, task in enumerate(draw.choices(range(40), k=20)):
+        (tmp_path / "orders" / f"kill-{task}-{i}").touch()
+    (tmp_path / "orders/slowly").touch()
+    command = [sys.executable, "-m", "tests.ray_workers", str(out), str(tmp_path / "orders"), "40"]
+    while True:
+        made, more = len(list(out.glob("data-*"))), draw.randint(1, 9)
+        with open(tmp_path / "log.txt", "w") as log:
+            driver = subprocess.Popen(command, cwd=ROOT, stdout=log, stderr=subprocess.STDOUT)
+        while driver.poll() is None and len(list(out.glob("data-*"))) < made + more:
+            time.sleep(0.02)
+        if driver.poll() is None:
+            time.sleep(draw.uniform(0, 0.5))
+            driver.kill()
+        if driver.wait() != -signal.SIGKILL:
+            break
+        kills += 1
+        with pytest.raises(StorageError, match="the squares step was interrupted"):
+            read_finished(out, "squares")
+    assert driver.returncode == 0, (tmp_path / "log.txt").read_text()
+    assert kills >= 4
+    assert [order.name for order in (tmp_path / "orders").iterdir()] == ["slowly"]
+    assert contents(out) == contents(tmp_path / "here")
 
 
 def test_a_shard_that_fails_three_times_is_named_and_the_others_go_on(cluster: Any, tmp_path: Path):
@@ -149,6 +164,51 @@ def test_embed_on_two_workers_gives_the_bytes_of_one_process(
     monkeypatch.chdir(memes)
     embed_corpus("corpus", tmp_path / "e", engine="ray", actors=2, **EMBED)
     assert contents(tmp_path / "e") == contents(memes / "embeddings")
+
+
+RECIPE = {"epochs": 2, "train_batch_size_tokens": 32, "sae": {"d_sae": 24, "k": 4}}
+SEEN_BY_EACH_OTHER = ["concept_alignment", "confounders", "stability"]
+"""One whose result another reads, with SAEs of other seeds; and one that cannot run on these memes."""
+
+
+@pytest.mark.whole
+def test_evaluate_on_a_worker_gives_the_bytes_of_one_process(cluster: Any, memes: Path, tmp_path: Path):
+    train(RECIPE, embeddings=memes / "embeddings", out=tmp_path / "sae", progress=False)
+    asked: dict[str, Any] = {"only": SEEN_BY_EACH_OTHER, "stability_seeds": 1, "bootstrap": 5, "progress": False}
+    evaluate(tmp_path / "sae", memes / "embeddings", out=tmp_path / "here", **asked)
+    found = evaluate(tmp_path / "sae", memes / "embeddings", out=tmp_path / "there", engine="ray", actors=1, **asked)
+    assert contents(tmp_path / "there") == contents(tmp_path / "here")
+    assert (list(found["results"]), list(found["skipped"])) == (["concept_alignment", "stability"], ["confounders"])
+
+
+@pytest.mark.slow
+def test_evaluate_on_workers_that_are_killed_gives_the_bytes_of_one_process(
+    cluster: Any, memes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """Every evaluator, on two workers; while one hands in a result the other, or it, is killed in the middle of its own."""
+    psutil = pytest.importorskip("psutil", reason="psutil finds the workers' processes; pip install psutil")
+    draw, killed, worked = random.Random(0), [0], on_ray.RayEngine.worked
+
+    def kill(engine: Any) -> None:
+        worked(engine)
+        ours = psutil.Process().children(recursive=True)
+        workers = [p for p in ours if p.name().startswith("ray::Actor") and p.status() != psutil.STATUS_ZOMBIE]
+        if workers and draw.random() < 0.4:
+            draw.choice(workers).kill()
+            killed[0] += 1
+
+    train(RECIPE, embeddings=memes / "embeddings", out=tmp_path / "sae", progress=False)
+    asked: dict[str, Any] = {
+        "stability_seeds": 1,
+        "bootstrap": 5,
+        "answer_key": memes / "planted/answer_key",
+        "progress": False,
+    }
+    evaluate(tmp_path / "sae", memes / "embeddings", out=tmp_path / "here", **asked)
+    monkeypatch.setattr(on_ray.RayEngine, "worked", kill)
+    evaluate(tmp_path / "sae", memes / "embeddings", out=tmp_path / "there", engine="ray", actors=2, **asked)
+    assert killed[0] >= 3
+    assert contents(tmp_path / "there") == contents(tmp_path / "here")
 
 
 def test_workers_have_the_threads_of_this_process(cluster: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

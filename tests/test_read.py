@@ -24,7 +24,7 @@ from sae_lens_meme.corpus import caption_of, load_rows
 from sae_lens_meme.embed import embed_arrays
 from sae_lens_meme.embed.from_corpus import Pictures
 from sae_lens_meme.embeddings import Embeddings
-from sae_lens_meme.errors import BadImageError, ConfigError, DataError
+from sae_lens_meme.errors import BadImageError, BadTableError, ConfigError, DataError
 from sae_lens_meme.evaluators import Latents, evaluate
 from sae_lens_meme.evaluators.classifiers import Probe
 from sae_lens_meme.evaluators.latents import encode
@@ -221,6 +221,11 @@ def test_what_is_no_picture_is_refused(reader: MemeReader, tmp_path: Path):
     (tmp_path / "m.png").write_text("<html>")
     with pytest.raises(BadImageError, match="is HTML, not a readable"):
         reader.read(tmp_path / "m.png", "a caption")
+
+
+def test_a_caption_that_cannot_be_written_is_refused(reader: MemeReader, memes: Path):
+    with pytest.raises(BadTableError, match=r"udce9' is half a character"):
+        reader.read(memes / "meme.png", "caf\udce9")
 
 
 def test_arrays_cannot_be_read(tmp_path: Path, memes: Path):

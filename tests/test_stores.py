@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +16,15 @@ from seen_memes import EMBED
 from test_storage import N_SHARDS, build
 
 from sae_lens_meme.corpus import build_corpus, load_rows
+from sae_lens_meme.dashboard import write_dashboard
 from sae_lens_meme.embed import embed_corpus
 from sae_lens_meme.embeddings import Embeddings
 from sae_lens_meme.errors import ConfigError, StorageError
+from sae_lens_meme.evaluators import evaluate
 from sae_lens_meme.planted import write_planted
-from sae_lens_meme.storage import StepFolder, fetched, read_finished, url_of
+from sae_lens_meme.storage import StepFolder, fetched, read_finished, through_stores, url_of
 from sae_lens_meme.storage.stores import CACHE, Store
+from sae_lens_meme.sweep import sweep
 from sae_lens_meme.train import train
 
 
@@ -108,11 +113,10 @@ def test_whatever_upload_fails_the_next_run_ends_the_same(store: str, tmp_path: 
 def test_a_different_result_is_refused_and_kept(store: str):
     build(store)
     before = contents(store)
-    for overwrite in (False, True):
-        with pytest.raises(
-            StorageError, match=r"holds a different result \(seed: 1 there, 2 now\); .*remove it or choose"
-        ):
-            build(store, fingerprint={"seed": 2}, overwrite=overwrite)
+    with pytest.raises(
+        StorageError, match=r"different result \(seed: 1 there, 2 now\); pass --overwrite to replace it"
+    ):
+        build(store, fingerprint={"seed": 2})
     with pytest.raises(StorageError, match=r"holds a different result \(embed\)"), StepFolder(store, "ocr", {}):
         pass
     with pytest.raises(ConfigError, match="'train' is written to a folder of this machine only"):
@@ -125,6 +129,21 @@ def test_a_different_result_is_refused_and_kept(store: str):
     fs.pipe_file(f"{root}/thesis.tex", b"years of work")
     with pytest.raises(StorageError, match=r"holds files that are not a result of 'embed' \('thesis.tex', ...\)"):
         build(f"{store}/thesis")
+
+
+def test_overwrite_replaces_a_result_that_stays_until_the_new_one_is_whole(
+    store: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    build(tmp_path / "new", fingerprint={"seed": 2})
+    build(store)
+    before = contents(store)
+    with StepFolder(store, "embed", {"seed": 2}, overwrite=True) as folder:  # and ends without `finish`
+        folder.write("shard-0.bin", lambda path: path.write_bytes(bytes(1000)))
+    assert contents(store) == before
+    assert len(build(store, fingerprint={"seed": 2}, overwrite=True)) == N_SHARDS - 1, "the first one was made"
+    assert contents(store) == local(tmp_path / "new")
+    another_machine(tmp_path, monkeypatch)
+    assert build(store, fingerprint={"seed": 2}) == []
 
 
 def test_a_file_that_has_changed_in_the_store_is_named(store: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
@@ -147,6 +166,91 @@ def test_a_manifest_cannot_write_outside_the_mirror(store: str):
         fetched(store)
 
 
+@through_stores()
+def step(*, out: str | Path, seed: int, overwrite: bool = False) -> Path:
+    """A step that knows of no store; it holds a result of another step, and of the seed a file of its own."""
+    with StepFolder(out, "embed", {"seed": seed}, overwrite=overwrite, keep=("inner",)) as folder:
+        if not folder.complete:
+            folder.write("data/a.bin", lambda path: path.write_bytes(bytes([seed]) * 100))
+            folder.write(f"{seed}.bin", lambda path: path.write_bytes(b"x"))
+            build(folder.home / "inner")
+            folder.finish(n=2)
+    return Path(out)
+
+
+CALLS = ("put", "put_text", "copy", "remove")
+
+
+def stopped_at(n: int, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Has the n-th change of a store fail; the calls are kept."""
+    calls: list[str] = []
+
+    def failing(change: Any, name: str) -> Any:
+        def fail(self: Store, *given: Any) -> None:
+            calls.append(name)
+            if len(calls) == n:
+                raise StorageError("the connection was reset")
+            change(self, *given)
+
+        return fail
+
+    for name in ("put", "put_text", "copy", "remove"):
+        monkeypatch.setattr(Store, name, failing(getattr(Store, name), name))
+    return calls
+
+
+@pytest.mark.parametrize("again_on", ["one", "another"])
+def test_what_replaces_a_result_lies_beside_it_until_it_is_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, again_on: str
+):
+    """Stopped at its n-th change of the store, for every n: the old result or the new one, or one that says it is neither."""
+    monkeypatch.setenv(CACHE, str(tmp_path / "one"))
+    files = {seed: local(step(out=tmp_path / str(seed), seed=seed)) for seed in (1, 2)}
+    store, n, calls, seen = f"memory://replaced-{again_on}", 0, [""], list[str]()
+    while len(calls) > n - 1:
+        n += 1 if again_on == "one" else 4
+        out = f"{store}/{n}"
+        assert local(step(out=out, seed=1)) == contents(out) == files[1]
+        with pytest.raises(
+            StorageError, match=rf"^{out}: holds a different result \(seed: 1 there, 2 now\); pass --ov"
+        ):
+            step(out=out, seed=2)
+        with monkeypatch.context() as patched, suppress(StorageError):
+            calls = stopped_at(n, patched)
+            step(out=out, seed=2, overwrite=True)
+        with monkeypatch.context() as patched:
+            patched.setenv(CACHE, str(tmp_path / f"reader-{n}"))
+            seen.append(what_is_seen(out, files))
+        monkeypatch.setenv(CACHE, str(tmp_path / again_on))
+        step(out=out, seed=2, overwrite=True)
+        assert contents(out) == files[2]
+        monkeypatch.setenv(CACHE, str(tmp_path / "one"))
+    assert "".join(seen) == re.fullmatch(r"o{2,}i{1,}n{1,}", "".join(seen))[0]  # type: ignore[index]
+
+
+def what_is_seen(out: str, files: dict[int, dict[str, bytes]]) -> str:
+    """old, new, or interrupted, by a reader who has the files that the manifest names."""
+    try:
+        found = local(fetched(out))
+    except StorageError as error:
+        return "i" if "interrupted; run it again to finish it" in str(error) else str(error)
+    return next(name for name, seed in (("o", 1), ("n", 2)) if found.items() <= files[seed].items())
+
+
+def evaluated(store: str, here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The steps that follow, each on a machine that has seen nothing."""
+    asked: dict[str, Any] = {"only": ["stability"], "stability_seeds": 1, "bootstrap": 5, "progress": False}
+    for base in (store, here):
+        monkeypatch.setenv(CACHE, str(here / "fourth"))
+        evaluate(f"{base}/sae", f"{base}/e", out=f"{base}/evaluation", **asked)
+        monkeypatch.setenv(CACHE, str(here / "fifth"))
+        page = write_dashboard(f"{base}/evaluation", f"{base}/sae", f"{base}/e", out=f"{base}/report", progress=False)
+        assert page.is_file()
+    for name in ("evaluation", "report"):
+        assert contents(f"{store}/{name}") == local(here / name)
+    assert local(fetched(f"{store}/evaluation/seed_1")) == local(here / "evaluation/seed_1")
+
+
 def test_corpus_and_embeddings_in_a_store(store: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """Built, embedded, and trained on, each as by another machine."""
     paths = write_planted(tmp_path / "planted", scale=0.02, progress=False)
@@ -163,9 +267,13 @@ def test_corpus_and_embeddings_in_a_store(store: str, tmp_path: Path, monkeypatc
     there, here = Embeddings.load(f"{store}/e"), Embeddings.load(tmp_path / "e")
     assert (there.fingerprint, there.ids.tolist()) == (here.fingerprint, here.ids.tolist())
     recipe = {"epochs": 1, "train_batch_size_tokens": 16, "sae": {"d_sae": 8, "k": 2}}
-    for name, embeddings in (("a", f"{store}/e"), ("b", tmp_path / "e")):
-        train(recipe, embeddings=embeddings, out=tmp_path / name, progress=False)
-    assert local(tmp_path / "a") == local(tmp_path / "b")
+    for base in (store, tmp_path):
+        train(recipe, embeddings=f"{base}/e", out=f"{base}/sae", progress=False)
+    assert contents(f"{store}/sae") == local(tmp_path / "sae")
+    if store.startswith("memory"):  # the same code takes them to S3
+        evaluated(store, tmp_path, monkeypatch)
+    with pytest.raises(ConfigError, match="the workers of a sweep train in the folder of the result"):
+        sweep(recipe, embeddings=f"{store}/e", out=f"{store}/sweep", grid=["sae.k=1,2"], engine="ray")
     with pytest.raises(ConfigError, match="fusion memeclip writes to a folder of this machine only"):
         embed_corpus(f"{store}/corpus", f"{store}/m", fusion="memeclip", **EMBED)
 

@@ -329,12 +329,11 @@ def test_a_recipe_of_token_rows_runs_from_pictures_to_a_report(folders: Path, tm
         pass
 
 
-SHIPPED: list[Any] = [
+SHIPPED: list[Any] = [  # vit-gpt2.yaml runs in test_dashboard_tokens.py
     ("saev-llava-next.yaml", tiny_vlms.llava_next, "hook_decoder_resid.0"),
     pytest.param("saev-chameleon.yaml", tiny_vlms.chameleon, "hook_decoder_resid.1", marks=pytest.mark.slow),
     pytest.param("llava-vision.yaml", tiny_vlms.clip, "hook_image_resid.1", marks=pytest.mark.slow),
     pytest.param("clip-patches.yaml", tiny_vlms.clip, "hook_image_resid.1", marks=pytest.mark.slow),
-    pytest.param("vit-gpt2.yaml", tiny_vlms.vit_gpt2, "hook_decoder_resid.0", marks=pytest.mark.slow),
 ]
 
 
@@ -345,7 +344,12 @@ def test_a_shipped_recipe_runs_on_a_tiny_model_of_its_class(
 ):
     """Nothing is changed but the model, the pictures and the sizes."""
     model = tiny_vlms.save(tmp_path / "model", maker)
-    sizes = ["train.train_batch_size_tokens=8", "train.sae.d_sae=12", "train.lr_warm_up_steps=1"]
+    sizes = [
+        "train.train_batch_size_tokens=8",
+        "train.sae.d_sae=12",
+        "train.lr_warm_up_steps=1",
+        "train.training_tokens=128",
+    ]
     sizes += ["evaluate.only=[reconstruction]", "evaluate.bootstrap=5", f"embed.hook={hook}", f"train.hook_name={hook}"]
     if "vision" in recipe:
         sizes += ["train.sae.matryoshka_widths=[3, 6, 12]"]
@@ -353,8 +357,6 @@ def test_a_shipped_recipe_runs_on_a_tiny_model_of_its_class(
         sizes += ["train.sae.k=3"]
     if "saev" in recipe:  # the mean norm is estimated on a thousand batches
         sizes += ["train.lr_decay_steps=1", "train.sae.normalize_activations=none"]
-    if recipe != "vit-gpt2.yaml":
-        sizes += ["train.training_tokens=128"]
     given = [f"corpus.folder={folders / 'given'}", f"embed.model={model}"]
     run(recipe, out=tmp_path / "out", overrides=[*given, *sizes])
     assert (tmp_path / "out" / "report" / "report.html").is_file()

@@ -40,7 +40,9 @@ def _page(latents: LatentPages, name: str, rows: Any) -> dict[str, Any]:
         "latents": [record["latent"] for record in records],
         "rows": [[record[column] for column in CONCEPT_COLUMNS] for record in records],
         "significant": significant,
-        "sentence": _sentence(name, records[0], by_validation, latents.words) if records else None,
+        "sentence": latents.words.kind.said(_sentence(name, records[0], by_validation, latents.words))
+        if records
+        else None,
         "rivals": _rivals(latents, name),
     }
 

@@ -34,7 +34,7 @@ def doubts(inputs: ReportInputs, latents: LatentPages, glance: list[dict[str, An
         *_names(latents),
         *_groups(inputs, latents.words),
     ]
-    return [visible(latents.words.shown(line)) for line in found]
+    return [visible(latents.words.kind.said(latents.words.shown(line))) for line in found]
 
 
 def _controls(inputs: ReportInputs) -> Iterator[str]:

@@ -139,7 +139,7 @@ class LatentPages:
         alike = self.tables["monosemanticity"].rows(latent) if "monosemanticity" in self.tables else []
         matrix = self.inputs.latents.csc()
         values = matrix.data[matrix.indptr[latent] : matrix.indptr[latent + 1]]
-        return [
+        said = [
             sentences.about(first("naming"), self.verdicts[latent], self.words),
             sentences.frequency(len(values), self.inputs.latents.n_samples, float(values.max(initial=0.0))),
             sentences.drives(first("question_set")),
@@ -147,6 +147,8 @@ class LatentPages:
             sentences.again(first("stability")),
             sentences.alike(alike),
         ]
+        kind = self.words.kind
+        return [answer._replace(question=kind.said(answer.question), text=kind.said(answer.text)) for answer in said]
 
     def _concepts(self, latent: int) -> list[list[Any]]:
         """A row per concept, in the order of `concept_names`."""

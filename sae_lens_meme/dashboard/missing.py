@@ -5,7 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from sae_lens_meme.dashboard.inputs import ReportInputs
+from sae_lens_meme.dashboard.tokens import Tokens
 from sae_lens_meme.report.blocks import visible
+from sae_lens_meme.row_kind import TOKEN
 
 _WANTED = {
     "concept_alignment": ("which latent is most about which concept", "give the memes labels and evaluate again"),
@@ -45,12 +47,20 @@ _ALSO = {
 
 def missing(inputs: ReportInputs) -> dict[str, str]:
     """What is missing, by the thing that is."""
+    kind = inputs.memes.row_kind
+    return {name: kind.said(line) for name, line in _missing(inputs).items()}
+
+
+def _missing(inputs: ReportInputs) -> dict[str, str]:
     found: dict[str, str] = {}
+    of_tokens = inputs.memes.row_kind == TOKEN
     if inputs.corpus is None:
         found["pictures"] = "Pictures are not shown: no corpus was given (--corpus), only embeddings."
     if not any(caption for caption in inputs.captions):
-        found["captions"] = "Captions are not shown: none of these memes has one."
-    if inputs.attribution is None:
+        found["captions"] = f"Captions are not shown: none of these {inputs.memes.row_kind.all_shown} has one."
+    if of_tokens:
+        found |= dict(Tokens(inputs).missing())
+    elif inputs.attribution is None:
         found["attribution"] = (
             "Words and regions are not marked: no attribution was given (`attribute` makes one, --attribution)."
         )

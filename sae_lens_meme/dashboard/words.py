@@ -18,6 +18,7 @@ class Words:
     """For labels of these memes whose levels are all known ones; other labels' codes may mean something else."""
 
     def __init__(self, memes: Embeddings):
+        self.kind = memes.row_kind
         self._levels = {
             name: levels
             for name, levels in LEVELS.items()

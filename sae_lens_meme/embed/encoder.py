@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Float
 
 from sae_lens_meme.device import filled, pick_device
-from sae_lens_meme.embed.int8 import products_in_int8
+from sae_lens_meme.embed.int8 import cut_captions, products_in_int8
 from sae_lens_meme.embed.options import HEADS, EmbedOptions
 from sae_lens_meme.embeddings import Embeddings
 from sae_lens_meme.errors import ConfigError, DataError, ModelError
@@ -112,7 +112,7 @@ class Encoder:
             return self.model.encode_image(pixels).float().cpu().numpy()
 
     def encode_text(self, tokens: torch.Tensor) -> Float[np.ndarray, "batch d_text"]:
-        with self._running():
+        with self._running(), cut_captions(self.model.towers.model, tokens):
             return self.model.encode_text(tokens.to(self.device, non_blocking=True)).float().cpu().numpy()
 
     @contextmanager

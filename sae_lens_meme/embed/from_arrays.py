@@ -87,6 +87,8 @@ def with_fused(vectors: Mapping[str, np.ndarray], ids: list[Any]) -> dict[str, n
             raise DataError(
                 f"{hook} has {len(x):,} vectors and the table {len(ids):,} rows; row i must describe vector i"
             )
+        if not x.shape[1]:
+            raise DataError(f"{hook} has vectors of 0 dimensions; give the embeddings of the memes")
         require_finite(x, hook, ids)
     if not {IMAGE_EMBED, TEXT_EMBED} <= vectors.keys() or FUSED in vectors:
         return dict(vectors)
@@ -160,7 +162,9 @@ def _check_ids(ids: list[str | None], table: Path) -> None:
             repeated.append(value)
         seen.add(value)
     if repeated:
-        raise BadTableError(f"{table}: {len(repeated)} ids occur twice, the first are {repeated[:5]}")
+        raise BadTableError(
+            f"{table}: {len(repeated)} ids occur twice, the first are {repeated[:5]}; give every meme an id of its own"
+        )
 
 
 def _existing(path: str | Path) -> Path:

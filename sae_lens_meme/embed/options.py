@@ -12,7 +12,19 @@ HEADS = "heads.safetensors"
 """MemeCLIP's heads, kept beside the embeddings that were fused through them."""
 
 
-class EmbedOptions(EngineOptions):
+class ViewOptions(Options):
+    """What a model is shown of a meme."""
+
+    section = "embed"
+
+    resize: Literal["crop", "squash", "pad"] | None = None
+    """How a picture becomes a square: its centre, squashed, or whole between margins; default what the model was trained
+    on (mostly crop, which cuts captions off tall memes; squash with memeclip)."""
+    ocr: File | None = None
+    """The result of `ocr`: what it read is the caption where there is none."""
+
+
+class EmbedOptions(ViewOptions, EngineOptions):
     """How a corpus is embedded."""
 
     section = "embed"
@@ -27,16 +39,11 @@ class EmbedOptions(EngineOptions):
     """memeclip: a trained checkpoint; without one the heads are trained on --task."""
     task: str = "hate"
     """memeclip: the label that new heads are trained on; the epoch is picked on its validation rows."""
-    resize: Literal["crop", "squash", "pad"] | None = None
-    """How a picture becomes a square: its centre, squashed, or whole between margins; default what the model was trained
-    on (mostly crop, which cuts captions off tall memes; squash with memeclip)."""
-    ocr: File | None = None
-    """The result of `ocr`: what it read is the caption where there is none."""
     device: str = "auto"
     """auto (CUDA, then MPS, then the CPU), cpu, cuda, mps."""
     dtype: Literal["auto", "float32", "bfloat16", "float16", "int8"] = "auto"
     """auto is bfloat16 on CUDA and float32 elsewhere. On a CPU bfloat16 is some two times as fast (with AVX512-BF16), int8
-    some two and a half times (with AVX512-VNNI); how near int8 comes to float32 is measured on a batch and said."""
+    some four times (with AVX512-VNNI); how near int8 comes to float32 is measured on a batch and said."""
     batch_size: Positive = 64
     """Memes per forward pass; it changes the last bit of the numbers, so another value gives another result."""
     workers: Count | None = None

@@ -55,9 +55,12 @@ class ShardEngine(Protocol):
     def facts(self) -> Mapping[str, Any]: ...
 
     def map_shards(
-        self, tasks: Iterable[Any], advance: Advance = ..., size: Callable[[Any], int] = ...
+        self, tasks: Iterable[Any], advance: Advance = ..., size: Callable[[Any], int] = ..., beside: Any = None
     ) -> Iterator[Any]:
         """One result a task, in their order; `size(task)` is how many memes it is of.
+
+        `beside` is a large value that all of them are computed with: a worker is given `(task, beside)`, and each machine
+        has it once.
 
         Raises:
             ShardError: of a shard that fails on every worker, in its turn; the next call of `next` goes on with the others.
@@ -90,6 +93,10 @@ class _Local:
         return self._worker.facts
 
     def map_shards(
-        self, tasks: Iterable[Any], advance: Advance = lambda n: None, size: Callable[[Any], int] = len
+        self,
+        tasks: Iterable[Any],
+        advance: Advance = lambda n: None,
+        size: Callable[[Any], int] = len,
+        beside: Any = None,
     ) -> Iterator[Any]:
-        return self._worker(tasks, advance)
+        return self._worker(tasks if beside is None else ((task, beside) for task in tasks), advance)

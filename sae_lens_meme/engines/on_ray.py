@@ -88,8 +88,8 @@ class Actor:
             "facts": dict(self._worker.facts),
         }
 
-    def run(self, task: Any) -> Any:
-        return next(iter(self._worker([task], lambda n: None)))
+    def run(self, task: Any, *beside: Any) -> Any:
+        return next(iter(self._worker([(task, *beside) if beside else task], lambda n: None)))
 
 
 def _threads() -> int:
@@ -207,16 +207,28 @@ class RayEngine:
         self._hardware.add(told["hardware"])
 
     def map_shards(
-        self, tasks: Iterable[Any], advance: Advance = lambda n: None, size: Callable[[Any], int] = len
+        self,
+        tasks: Iterable[Any],
+        advance: Advance = lambda n: None,
+        size: Callable[[Any], int] = len,
+        beside: Any = None,
     ) -> Iterator[Any]:
-        return _Results(self, [_Shard(i, task) for i, task in enumerate(tasks)], advance, size)
+        more = () if beside is None else (self.ray.put(beside),)  # in the memory that the workers of a machine share
+        return _Results(self, [_Shard(i, task) for i, task in enumerate(tasks)], advance, size, more)
 
 
 class _Results:
     """Iterator of results in the order of the tasks; an iterator that raises can go on, which a generator cannot."""
 
-    def __init__(self, engine: RayEngine, shards: list[_Shard], advance: Advance, size: Callable[[Any], int]):
-        self._engine, self._advance, self._size = engine, advance, size
+    def __init__(
+        self,
+        engine: RayEngine,
+        shards: list[_Shard],
+        advance: Advance,
+        size: Callable[[Any], int],
+        beside: tuple[Any, ...],
+    ):
+        self._engine, self._advance, self._size, self._beside = engine, advance, size, beside
         self._waiting, self._n, self._next = deque(shards), len(shards), 0
         self._running: dict[Any, tuple[Any, _Shard]] = {}
         self._done: dict[int, Any] = {}
@@ -241,7 +253,7 @@ class _Results:
         engine = self._engine
         while engine.idle and self._waiting and self._waiting[0].place < self._next + AHEAD * engine.n:
             actor, shard = engine.idle.pop(0), self._waiting.popleft()
-            self._running[actor.run.remote(shard.task)] = actor, shard
+            self._running[actor.run.remote(shard.task, *self._beside)] = actor, shard
 
     def _collect(self) -> None:
         """Wait for one shard or one worker."""

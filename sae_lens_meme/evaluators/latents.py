@@ -5,12 +5,13 @@ A dense n x d_sae array never exists; memory is O(n x k).
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -58,7 +59,7 @@ class Latents:
         matrix.sum_duplicates()
         matrix.eliminate_zeros()
         counts = np.diff(matrix.indptr)
-        return cls(*_padded(counts, matrix.indices, matrix.data), d_sae=int(matrix.shape[1]))
+        return cls(*_padded([Active(counts, matrix.indices, matrix.data)]), d_sae=int(matrix.shape[1]))
 
     @classmethod
     def concatenate(cls, parts: Sequence[Latents]) -> Latents:
@@ -136,7 +137,22 @@ BATCH = 512
 bit of a latent depends on it: the last batch is filled up."""
 
 
-@torch.no_grad()
+SHARD = 16 * BATCH
+"""Memes that a worker encodes at once. Whole batches: the bits are those of one process."""
+
+
+class Active(NamedTuple):
+    """The active latents of some memes: how many each has, then columns and values, meme by meme."""
+
+    counts: Int[np.ndarray, " n"]
+    columns: Int32[np.ndarray, " active"]
+    values: Float32[np.ndarray, " active"]
+
+    @classmethod
+    def concatenate(cls, parts: Iterable[Active]) -> Active:
+        return cls(*(np.concatenate(arrays) for arrays in zip(*parts, strict=True)))
+
+
 def encode(
     sae: Any,
     embeddings: Embeddings,
@@ -154,24 +170,36 @@ def encode(
         DataError: the SAE's d_in is not the width of the embeddings, or there is no such hook.
         NonFiniteError: an embedding or an activation is NaN or infinite; the message names the meme.
     """
+    return joined(encode_batches(sae, embeddings, hook, rows, batch_size), sae)
+
+
+def joined(parts: Iterable[Active], sae: Any) -> Latents:
+    """The memes of all parts, in their order."""
+    return Latents(*_padded(parts), d_sae=int(sae.cfg.d_sae))
+
+
+@torch.no_grad()
+def encode_batches(
+    sae: Any,
+    embeddings: Embeddings,
+    hook: str | None = None,
+    rows: np.ndarray | None = None,
+    batch_size: int = BATCH,
+) -> Iterator[Active]:
+    """As `encode`, batch by batch."""
     hook = hook_of(sae, embeddings, hook)
     if embeddings.d_in(hook) != sae.cfg.d_in:
         raise DataError(
             f"{hook} has {embeddings.d_in(hook)} dimensions, the SAE has d_in {sae.cfg.d_in}; "
             "give an SAE that was trained on this hook, or its hook"
         )
-    parts = []
     with eval_mode(sae):
         for batch_rows, batch in embeddings.batches(hook, rows, batch_size):
             require_finite(batch, hook, embeddings.ids, batch_rows)
             x = filled(torch.from_numpy(batch), batch_size).to(sae.device)
-            counts, columns, values = _active(sae.encode(x.to(sae.dtype))[: len(batch)])
-            _require_finite_latents(values, counts, batch_rows, embeddings)
-            parts.append((counts, columns, values))
-    if not parts:
-        return Latents(np.empty((0, 0), np.int32), np.empty((0, 0), np.float32), int(sae.cfg.d_sae))
-    counts, columns, values = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
-    return Latents(*_padded(counts, columns, values), d_sae=int(sae.cfg.d_sae))
+            active = _active(sae.encode(x.to(sae.dtype))[: len(batch)])
+            _require_finite_latents(active, batch_rows, embeddings)
+            yield active
 
 
 @torch.no_grad()
@@ -179,7 +207,7 @@ def encode_vector(sae: Any, vector: Float[np.ndarray, " d_in"]) -> Latents:
     """The latents of one vector, bit for bit those that `encode` gives it: the vector is repeated to fill a whole batch."""
     with eval_mode(sae):
         x = filled(torch.from_numpy(np.asarray(vector)[None]), BATCH).to(sae.device)
-        return Latents(*_padded(*_active(sae.encode(x.to(sae.dtype)))), d_sae=int(sae.cfg.d_sae)).rows(np.arange(1))
+        return joined([_active(sae.encode(x.to(sae.dtype)))], sae).rows(np.arange(1))
 
 
 def reconstructed(
@@ -276,8 +304,7 @@ def require_latents_of(latents: Latents, embeddings: Embeddings) -> None:
         )
 
 
-def _active(acts: Tensor) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Number of active latents of each row, then their columns and values row by row."""
+def _active(acts: Tensor) -> Active:
     if acts.is_sparse:  # training SAEs with use_sparse_activations
         acts = acts.coalesce()
         (rows, columns), values = acts.indices(), acts.values()
@@ -287,20 +314,25 @@ def _active(acts: Tensor) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         rows, columns = acts.nonzero(as_tuple=True)
         values = acts[rows, columns]
     counts = torch.bincount(rows, minlength=len(acts))
-    return counts.cpu().numpy(), columns.int().cpu().numpy(), values.float().cpu().numpy()
+    return Active(counts.cpu().numpy(), columns.int().cpu().numpy(), values.float().cpu().numpy())
 
 
-def _padded(counts: np.ndarray, columns: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    filled = np.arange(counts.max(initial=0)) < counts[:, None]
-    indices, padded = np.zeros(filled.shape, np.int32), np.zeros(filled.shape, np.float32)
-    indices[filled], padded[filled] = columns, values
-    return indices, padded
+def _padded(parts: Iterable[Active]) -> tuple[np.ndarray, np.ndarray]:
+    """Each part is let go once it is copied: what is made takes the memory of what it is made from."""
+    left = deque(parts)
+    n, k = sum(len(part.counts) for part in left), max((int(part.counts.max(initial=0)) for part in left), default=0)
+    indices, values, row = np.zeros((n, k), np.int32), np.zeros((n, k), np.float32), 0
+    while left:
+        counts, columns, activations = left.popleft()
+        rows, filled = slice(row, row := row + len(counts)), np.arange(k) < counts[:, None]
+        indices[rows][filled], values[rows][filled] = columns, activations
+    return indices, values
 
 
-def _require_finite_latents(values: np.ndarray, counts: np.ndarray, rows: np.ndarray, embeddings: Embeddings) -> None:
-    bad = np.flatnonzero(~np.isfinite(values))
+def _require_finite_latents(active: Active, rows: np.ndarray, embeddings: Embeddings) -> None:
+    bad = np.flatnonzero(~np.isfinite(active.values))
     if len(bad):
-        row = rows[np.searchsorted(np.cumsum(counts), bad[0], side="right")]
+        row = rows[np.searchsorted(np.cumsum(active.counts), bad[0], side="right")]
         raise NonFiniteError(
             f"latents, row {row} (id {str(embeddings.ids[row])!r}): the SAE gives NaN or infinity for a finite "
             "embedding; its weights are damaged or the embedding is far too large"

@@ -144,6 +144,8 @@ def measure(
     memes, other = _opened(embeddings), None if reference is None else _opened(reference)
     chosen = EvaluateOptions(**options)
     chosen.check()
+    if chosen.engine != "local":
+        raise ConfigError("measure has what is in this process' memory; `evaluate` runs on a cluster, on folders")
     memes = memes.without_contaminated() if chosen.exclude_leaks else memes
     dictionary = _loaded(sae, chosen) if isinstance(sae, (str, Path)) else _unsigned(require_sae(sae, "sae"), chosen)
     require_same_memes(memes, other)

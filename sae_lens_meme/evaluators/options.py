@@ -9,12 +9,13 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import Field
 from typing_extensions import Self
 
+from sae_lens_meme.engines import EngineOptions
 from sae_lens_meme.errors import ConfigError
 from sae_lens_meme.evaluators import registry
-from sae_lens_meme.options import Count, File, Flag, Options, Share
+from sae_lens_meme.options import Count, File, Flag, Share
 
 
-class EvaluateOptions(Options):
+class EvaluateOptions(EngineOptions):
     """The section `evaluate` of a recipe, the options of the command, the keywords of `evaluate`."""
 
     section: ClassVar[str] = "evaluate"
@@ -86,6 +87,8 @@ class EvaluateOptions(Options):
         Raises:
             ConfigError: one is wrong; the message names it.
         """
+        for name, given in self.evaluators.items():  # also of those that do not run
+            registry.find(name).Options(**given)
         for key, file in self.files().items():
             if not file.is_file():
                 raise ConfigError(f"{key} is {file}, which is not a file")

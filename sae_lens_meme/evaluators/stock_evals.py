@@ -159,7 +159,7 @@ def classifiers(
     from sae_lens_meme.hooks import HookedMemeCLIP
 
     if not any(name in embeddings.hooks for name in EMBEDDING_HOOKS):
-        raise DataError(f"no classifier reads {hook}: these are rows of single tokens, not embeddings of memes")
+        raise DataError(f"no classifier reads {hook}: these are rows of single tokens, not of whole pictures")
     shared = FUSED in embeddings.hooks
     if shared:
         embeddings.require_finite(FUSED)

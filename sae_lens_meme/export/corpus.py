@@ -13,13 +13,14 @@ from huggingface_hub import DatasetCard
 
 from sae_lens_meme.corpus import load_corpus
 from sae_lens_meme.export.push import push_folder, require_repo
-from sae_lens_meme.storage import StepFolder, read_finished, sha256_json
+from sae_lens_meme.storage import StepFolder, read_finished, sha256_json, through_stores
 
 STEP = "export-corpus"
 ROWS = 100
 """Rows that whoever streams the files has to read at once."""
 
 
+@through_stores("corpus")
 def export_corpus(corpus: str | Path, repo: str, *, out: str | Path, overwrite: bool = False) -> Path:
     """Write the folder: `data/SPLIT-00000-of-0000N.parquet`, a file for each shard of the corpus, and `README.md`.
 

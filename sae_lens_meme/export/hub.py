@@ -25,7 +25,16 @@ from sae_lens_meme.export.sae import copy_sae, named_config
 from sae_lens_meme.markdown import markdown_table, markdown_text
 from sae_lens_meme.report.blocks import blocks, cautions, heading, verdicts
 from sae_lens_meme.shards import write_dataset
-from sae_lens_meme.storage import MANIFEST, SUCCESS, StepFolder, read_finished, read_json, sha256_file, to_json
+from sae_lens_meme.storage import (
+    MANIFEST,
+    SUCCESS,
+    StepFolder,
+    read_finished,
+    read_json,
+    sha256_file,
+    through_stores,
+    to_json,
+)
 
 STEP = "export-hub"
 SHARD = 65_536
@@ -40,6 +49,7 @@ FEATURES = Features(
 _TEMPLATE = Path(__file__).with_name("card.md")
 
 
+@through_stores("evaluation", "sae", "embeddings", "report")
 def export_hub(
     evaluation: str | Path,
     repo: str,
@@ -158,11 +168,11 @@ def _copy_evaluation(folder: StepFolder, evaluation: Path) -> None:
 
 
 def _pages(report: Path) -> dict[str, Path]:
-    if report.is_file():
+    if report.suffix == ".html" and report.is_file():
         return {report.name: report}
     files = dict(_files(report))
-    if not files:
-        raise StorageError(f"{report}: is no page and no folder of pages; give the report that was written")
+    if not any(name.endswith(".html") and "/" not in name for name in files):  # it may be published: nothing by mistake
+        raise StorageError(f"{report}: is no page and no folder with one; give the report that was written")
     return files
 
 

@@ -9,9 +9,10 @@ from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalToken
 from huggingface_hub.utils import validate_repo_id
 
 from sae_lens_meme.errors import ConfigError, StorageError
-from sae_lens_meme.storage import LOCK, MANIFEST, SUCCESS, read_finished
+from sae_lens_meme.storage import LOCK, MANIFEST, SUCCESS, read_finished, through_stores
 
 
+@through_stores("folder")
 def push_folder(
     folder: str | Path, step: str, *, repo_type: str, message: str, private: bool = True, token: str | None = None
 ) -> str:

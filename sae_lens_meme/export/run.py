@@ -44,7 +44,9 @@ class Run:
 
     @cached_property
     def memes(self) -> Embeddings:
-        return Embeddings.load(self.embeddings)
+        """In the splits of the evaluation."""
+        made = read_finished(self.evaluation, "evaluate")["fingerprint"]
+        return Embeddings.load(self.embeddings).as_evaluated(made)
 
     @property
     def hook(self) -> str:

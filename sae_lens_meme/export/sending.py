@@ -14,7 +14,7 @@ from sae_lens_meme.errors import ConfigError, StorageError
 from sae_lens_meme.export.step import ROOT, STEP, exported
 from sae_lens_meme.export.write import BATCH, read_batch
 from sae_lens_meme.progress import progress_bar
-from sae_lens_meme.storage import StepFolder, read_json, read_manifest, sha256_json, to_json
+from sae_lens_meme.storage import StepFolder, read_json, read_manifest, sha256_json, through_stores, to_json
 
 FEATURES = 128
 """Features a request."""
@@ -23,6 +23,7 @@ TOKENS = 1024
 UPLOAD, DRY_RUN = "upload", "requests"
 
 
+@through_stores("folder")
 def write_requests(folder: str | Path, out: str | Path | None = None) -> Path:
     """Write the bodies of all requests that `upload` would send, as JSON files; nothing is sent.
 
@@ -44,6 +45,7 @@ def write_requests(folder: str | Path, out: str | Path | None = None) -> Path:
     return out
 
 
+@through_stores("folder")
 def upload(folder: str | Path, *, key: str | None = None, progress: bool = True) -> str:
     """Send a finished export; a killed upload resumes after the last request that was answered.
 

@@ -22,12 +22,13 @@ from sae_lens_meme.export.sae import copy_sae, named_config
 from sae_lens_meme.export.text import clean
 from sae_lens_meme.export.write import Row, batches, write_batch, write_lines, write_zip
 from sae_lens_meme.progress import progress_bar
-from sae_lens_meme.storage import StepFolder, read_finished
+from sae_lens_meme.storage import StepFolder, read_finished, through_stores
 
 STEP = "export"
 ROOT = "v1"
 
 
+@through_stores("evaluation", "sae", "embeddings", "corpus", "attribution")
 def export(
     evaluation: str | Path,
     options: ExportOptions | None = None,

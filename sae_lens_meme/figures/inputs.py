@@ -16,7 +16,7 @@ from sae_lens_meme.errors import DataError
 from sae_lens_meme.evaluators.content import EVALUATION
 from sae_lens_meme.evaluators.latents import Latents
 from sae_lens_meme.evaluators.measure import Evaluation
-from sae_lens_meme.storage import open_dataset, read_finished, read_json
+from sae_lens_meme.storage import fetched, open_dataset, read_finished, read_json
 
 if TYPE_CHECKING:
     from sae_lens_meme.describe import Description
@@ -55,6 +55,9 @@ class Inputs:
             self.embeddings = self.evaluation.embeddings if self.embeddings is None else self.embeddings
         elif self.evaluation is not None:
             read_finished(self.evaluation, "evaluate")
+        for name in ("evaluation", "sae", "embeddings", "attribution", "corpus"):
+            if isinstance(folder := getattr(self, name), (str, Path)):
+                setattr(self, name, fetched(folder))
 
     @classmethod
     def of_run(cls, folder: str | Path, sae: str = "", **options: Any) -> Inputs:

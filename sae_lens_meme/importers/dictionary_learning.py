@@ -75,6 +75,8 @@ def dictionary_learning_loader(
     weights_path = weights_file(Path(path), (FILE,))
     state, config = load_tensors(weights_path), _trainer_config(weights_path)
     kind = _class_of(weights_path, state, config.get("dict_class"), kind)
+    if k is not None and kind != "AutoEncoderTopK":
+        raise ModelError(f"{weights_path}: is {kind}, which has no k; leave k out")
     weights = _weights(weights_path, state, kind)
     fields: dict[str, Any] = {"architecture": "standard"}
     metadata: dict[str, Any] = {}
@@ -156,7 +158,7 @@ def _of_threshold(threshold: float) -> str:
 
 def _widths(path: Path, state: dict[str, Any]) -> list[int]:
     """Where each group ends."""
-    sizes = tensor(state, "group_sizes", path, 1).long()
+    sizes = tensor(state, "group_sizes", path, 1, floats=False).long()
     if (sizes < 1).any() or int(sizes.sum()) != len(tensor(state, "b_enc", path, 1)):
         raise ModelError(f"{path}: group_sizes {sizes.tolist()} do not add up to the number of latents")
     return torch.cumsum(sizes, 0).tolist()

@@ -88,7 +88,8 @@ def weights_file(path: Path, names: Sequence[str], *, not_these: Sequence[str] =
             return path / name
     found = sorted(file for file in path.iterdir() if file.suffix in PICKLED and file.name not in not_these)
     if len(found) != 1:
-        raise ModelError(f"{path}: holds {len(found)} candidates ({' or '.join(names)}), give the file itself")
+        held = f"{len(found)} files of tensors" if found else f"no {' or '.join(names) or 'file of tensors'}"
+        raise ModelError(f"{path}: holds {held}; give the file with the weights itself")
     return found[0]
 
 
@@ -100,17 +101,21 @@ def state_dict(checkpoint: dict[str, Any]) -> dict[str, Any]:
     return checkpoint
 
 
-def tensor(state: dict[str, Any], key: str, path: Path, ndim: int) -> Tensor:
+def tensor(state: dict[str, Any], key: str, path: Path, ndim: int, *, floats: bool = True) -> Tensor:
     """One tensor of a state dict.
 
     Raises:
-        ModelError: it is not there, or has another number of dimensions.
+        ModelError: it is not there, has another number of dimensions, or holds whole numbers where `floats` are expected.
     """
     value = state.get(key)
     if not isinstance(value, Tensor):
         raise ModelError(f"{path}: has no tensor {key!r} (it has {names(state)})")
     if value.ndim != ndim:
         raise ModelError(f"{path}: {key!r} has shape {tuple(value.shape)}, {ndim} dimensions are expected")
+    if floats and not value.is_floating_point():
+        raise ModelError(
+            f"{path}: {key!r} is {str(value.dtype).removeprefix('torch.')}; the weights of an SAE are floats"
+        )
     return value
 
 

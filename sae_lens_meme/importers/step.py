@@ -15,10 +15,11 @@ from sae_lens_meme.errors import ModelError
 from sae_lens_meme.importers.options import STEP, ImportOptions
 from sae_lens_meme.importers.table import converter_of, find, options_for
 from sae_lens_meme.provenance import IMPORTED, weights_fingerprint
-from sae_lens_meme.storage import StepFolder
+from sae_lens_meme.storage import StepFolder, through_stores
 from sae_lens_meme.train.saelens import sort_config
 
 
+@through_stores()
 def import_sae(
     path: str | Path,
     out: str | Path,

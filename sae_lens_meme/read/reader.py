@@ -13,6 +13,7 @@ from jaxtyping import Float, Int
 from sklearn.preprocessing import normalize
 
 from sae_lens_meme.attribute.attributor import Attributor, Meme, view_of
+from sae_lens_meme.corpus.tables import cell_text
 from sae_lens_meme.embed.encoder import Encoder
 from sae_lens_meme.embeddings import Embeddings
 from sae_lens_meme.errors import ConfigError, DataError
@@ -27,11 +28,13 @@ from sae_lens_meme.read.names import NO_EVALUATION, Measured
 from sae_lens_meme.read.options import ReadOptions
 from sae_lens_meme.read.reading import ActiveLatent, Neighbour, Reading, Seen
 from sae_lens_meme.read.vectors import VectorReader
+from sae_lens_meme.storage import read_manifest, through_stores
 
 UNUSUAL = 0.05
 """A meme that is reconstructed worse than all but this share of the held-out memes is called unusual."""
 
 
+@through_stores("sae", "embeddings", "evaluation")
 def read_meme(
     picture: str | Path | bytes,
     *,
@@ -97,6 +100,8 @@ class MemeReader:
         expected = {"sae": sae_weights(sae) if on_disk else None, "embeddings": self.embeddings.fingerprint}
         folder = Path(evaluation) if evaluation is not None else None
         self.measured = Measured(folder, expected)
+        if folder is not None:  # what is said of held-out memes is of those that were evaluated
+            self.embeddings = self.embeddings.as_evaluated(read_manifest(folder)["fingerprint"])
         known = folder / LATENTS if folder is not None else None
         self.latents = Latents.load(known) if known is not None else encode(self.sae, self.embeddings, self.hook)
         if not len(self._train):
@@ -120,7 +125,7 @@ class MemeReader:
         if caption is None:
             caption = self._read_text(image)
             caption_from = "picture" if caption else "none"
-        caption = caption or None
+        caption = cell_text(caption) or None
         vectors = self.vectors(image, caption)
         latents = encode_vector(self.sae, vectors[self.hook][0])
         fidelity, rank = self._fidelity(vectors[self.hook])

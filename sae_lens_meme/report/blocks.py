@@ -5,6 +5,8 @@ from __future__ import annotations
 import unicodedata
 from typing import Any, NamedTuple
 
+from sae_lens_meme.row_kind import MEME
+
 Row = dict[str, Any]
 
 
@@ -40,9 +42,10 @@ def heading(evaluation: dict[str, Any]) -> str:
     sae, memes = evaluation["sae"], evaluation["embeddings"]
     splits = ", ".join(f"{n:,} {split}" for split, n in memes["splits"].items())
     k = "" if sae["k"] is None else f", k {sae['k']}"
+    rows = memes.get("rows", MEME.many) + (f" of {n:,} pictures" if (n := memes.get("n_pictures")) else "")
     return visible(
         f"{sae['training_architecture'] or sae['architecture']} with {sae['d_sae']:,} latents{k} at {sae['hook']} "
-        f"(d_in {sae['d_in']}) of {memes['model']}; memes: {splits}"
+        f"(d_in {sae['d_in']}) of {memes['model']}; {rows}: {splits}"
     )
 
 

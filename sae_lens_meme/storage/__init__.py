@@ -20,6 +20,7 @@ from sae_lens_meme.storage.manifest import (
     verify,
 )
 from sae_lens_meme.storage.stores import fetched, url_of
+from sae_lens_meme.storage.through import through_stores
 
 __all__ = [
     "LOCK",
@@ -37,6 +38,7 @@ __all__ = [
     "sha256_file",
     "sha256_json",
     "sync",
+    "through_stores",
     "to_json",
     "url_of",
     "verify",

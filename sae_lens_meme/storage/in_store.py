@@ -11,6 +11,7 @@ from sae_lens_meme.storage.files import read_json, remove, sha256_file
 from sae_lens_meme.storage.folder import StepFolder, first_difference
 from sae_lens_meme.storage.manifest import MANIFEST, SUCCESS
 from sae_lens_meme.storage.stores import Store, url_of
+from sae_lens_meme.storage.through import end_replacing, upload
 
 STEPS = ("corpus", "ocr", "embed", "attribute")
 """Steps whose results may lie in a store; those of the others lie on this machine."""
@@ -35,13 +36,15 @@ class InStore(StepFolder):
                 f"{url}: this result of {step!r} is written to a folder of this machine only (a store takes those of "
                 f"{', '.join(STEPS)}); choose a local --out and copy it"
             )
-        self._store, self._stored, self._asked_to_replace = Store(url), dict[str, str](), overwrite
+        self._store, self._stored, self._may_replace = Store(url), dict[str, str](), overwrite
+        self._replaced: dict[str, Any] | None = None
         super().__init__(self._store.mirror, step, fingerprint, overwrite=True)  # of the mirror
 
     def __enter__(self) -> InStore:
+        end_replacing(self._store)
         if (there := self._store.manifest()) is not None:
-            self._refuse_another(there)
-            self._stored = dict(there["files"])
+            self._replaced = there if self._replaces(there) else None
+            self._stored = {} if self._replaced else dict(there["files"])
         elif strangers := [name for name in self._store.names() if not name.startswith(".")]:
             raise StorageError(
                 f"{self._store.url}: holds files that are not a result of {self.step!r} ({strangers[0]!r}, ...); "
@@ -50,6 +53,8 @@ class InStore(StepFolder):
         if (manifest := self.home / MANIFEST).exists() and not self._is_this(read_json(manifest)):
             remove(self.home)  # the mirror is of a result that is not in the store any more
         super().__enter__()
+        if self._replaced is not None:
+            return self
         self._files = dict(self._stored)  # what a stopped run did not put is made again
         if there is None or not self._is_this(there):
             self._save_manifest({})
@@ -58,10 +63,12 @@ class InStore(StepFolder):
 
     @property
     def complete(self) -> bool:
-        return self._store.exists(SUCCESS) and all(self.has(name) for name in self._stored)
+        return self._replaced is None and self._store.exists(SUCCESS) and all(self.has(name) for name in self._stored)
 
     def has(self, name: str) -> bool:
         """The store has the file as an earlier run wrote it, and now the mirror has it too."""
+        if self._replaced is not None:
+            return super().has(name)
         if name not in self._stored or not self._store.exists(name):
             return False
         self._files[name] = self._stored[name]
@@ -73,33 +80,44 @@ class InStore(StepFolder):
         if self.has(name):
             return self.path / name
         target = super().write(name, write)
+        if self._replaced is not None:  # the old result stays until this one is whole
+            return target
         self._store.put(name)
         self._stored[name] = sha256_file(target)
         self._store.put(MANIFEST)  # names the file once it is there
         return target
 
     def reopen(self) -> None:
-        self._store.remove(SUCCESS)
+        if self._replaced is None:
+            self._store.remove(SUCCESS)
         super().reopen()
 
     def finish(self, **facts: Any) -> None:
         super().finish(**facts)
+        if self._replaced is not None:
+            upload(self._store, self._replaced)
+            return
         self._store.put(MANIFEST)
         self._store.put(SUCCESS)
 
     def _is_this(self, manifest: dict[str, Any]) -> bool:
         return (manifest.get("step"), manifest.get("fingerprint")) == (self.step, self.fingerprint)
 
-    def _refuse_another(self, there: dict[str, Any]) -> None:
-        begun = there["files"] or self._store.exists(SUCCESS)
-        if self._is_this(there) or (not begun and there.get("step") == self.step):
-            return
-        what = there.get("step")
-        if what == self.step:
+    def _replaces(self, there: dict[str, Any]) -> bool:
+        """Whether a finished result of another fingerprint is there, and may be replaced.
+
+        Raises:
+            StorageError: it may not, or is of another step.
+        """
+        finished = self._store.exists(SUCCESS)
+        of_this_step = there.get("step") == self.step
+        if self._is_this(there) or (of_this_step and not (there["files"] or finished)):
+            return False
+        if of_this_step and self._may_replace and finished:
+            return True
+        what, advice = there.get("step"), "choose another --out"
+        if of_this_step:
             what = first_difference(there.get("fingerprint") or {}, self.fingerprint)
-        advice = (
-            "--overwrite does not replace what is in a store: remove it or"
-            if self._asked_to_replace
-            else "remove it or"
-        )
-        raise StorageError(f"{self._store.url}: holds a different result ({what}); {advice} choose another --out")
+            begun = "it is not finished: remove it" if self._may_replace else "pass --overwrite to replace it"
+            advice = f"{begun} or {advice}"
+        raise StorageError(f"{self._store.url}: holds a different result ({what}); {advice}")

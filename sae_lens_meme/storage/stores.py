@@ -63,11 +63,30 @@ class Store:
         with _told(f"{self.url}/{name}"):
             return self._fs.cat_file(f"{self._root}/{name}")
 
-    def put(self, name: str) -> None:
-        """Copy a file of the mirror into the store."""
+    def all_names(self) -> list[str]:
+        """Every file, also of folders in it."""
+        with _told(self.url):
+            self._fs.invalidate_cache()
+            root = self._root.rstrip("/") + "/"
+            return sorted(path.partition(root)[2] or path for path in self._fs.find(self._root))
+
+    def put(self, name: str, to: str | None = None) -> None:
+        """Copy a file of the mirror into the store, under the same name if no other one is given."""
+        to = name if to is None else to
+        with _told(f"{self.url}/{to}"):
+            self._make_folder(to)
+            self._fs.put_file(str(self.mirror / name), f"{self._root}/{to}")
+
+    def put_text(self, name: str, text: str) -> None:
         with _told(f"{self.url}/{name}"):
-            self._fs.makedirs(f"{self._root}/{name}".rpartition("/")[0], exist_ok=True)
-            self._fs.put_file(str(self.mirror / name), f"{self._root}/{name}")
+            self._make_folder(name)
+            self._fs.pipe_file(f"{self._root}/{name}", text.encode())
+
+    def copy(self, name: str, to: str) -> None:
+        """Within the store."""
+        with _told(f"{self.url}/{to}"):
+            self._make_folder(to)
+            self._fs.cp_file(f"{self._root}/{name}", f"{self._root}/{to}")
 
     def get(self, name: str, sha256: str) -> None:
         """Copy a file of the store into the mirror.
@@ -90,6 +109,9 @@ class Store:
             with _told(f"{self.url}/{name}"):
                 self._fs.rm_file(f"{self._root}/{name}")
 
+    def _make_folder(self, name: str) -> None:
+        self._fs.makedirs(f"{self._root}/{name}".rpartition("/")[0], exist_ok=True)
+
     def manifest(self) -> dict[str, Any] | None:
         """What the manifest says; None without one."""
         if not self.exists(MANIFEST):
@@ -104,13 +126,20 @@ class Store:
 
 
 def fetched(folder: str | Path) -> Path:
-    """A folder of this machine: the folder itself, or the mirror of a finished result in a store.
+    """A folder of this machine: the folder itself, or the mirror of a finished result in a store, or of a folder in one.
 
     Raises:
         StorageError: the store has no finished result there, a file of it has changed, or it cannot be reached.
     """
     if (url := url_of(folder)) is None:
         return Path(folder)
+    whole, _, inner = url.rpartition("/")
+    if not whole.endswith("/") and not Store(url).exists(MANIFEST) and Store(whole).exists(MANIFEST):
+        return _fetched(whole) / inner
+    return _fetched(url)
+
+
+def _fetched(url: str) -> Path:
     store = Store(url)
     if (manifest := store.manifest()) is None:
         raise StorageError(f"{url}: is not a result folder (no {MANIFEST}); give the folder that --out named")

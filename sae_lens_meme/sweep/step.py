@@ -16,7 +16,7 @@ from sae_lens_meme.errors import ConfigError, DataError, ShardError
 from sae_lens_meme.evaluators.contest.targets import Key
 from sae_lens_meme.planted import read_answer_key
 from sae_lens_meme.progress import progress_bar
-from sae_lens_meme.storage import StepFolder, read_finished, read_json, sha256_file, to_json
+from sae_lens_meme.storage import StepFolder, read_finished, read_json, sha256_file, through_stores, to_json, url_of
 from sae_lens_meme.sweep.figure import write_figure
 from sae_lens_meme.sweep.findings import Findings
 from sae_lens_meme.sweep.grid import Setting, settings_of
@@ -76,6 +76,24 @@ def sweep(
         DataError: there are no validation or no test memes, or nothing to compare settings by.
     """
     options = SweepOptions.of(options, given)
+    if options.engine != "local" and url_of(out) is not None:
+        raise ConfigError(
+            f"{out}: the workers of a sweep train in the folder of the result, which a store is not; choose an --out that all see"
+        )
+    return _sweep(recipe, options, embeddings, out=out, overrides=overrides, overwrite=overwrite, progress=progress)
+
+
+@through_stores()
+def _sweep(
+    recipe: str | Path | Mapping[str, Any],
+    options: SweepOptions,
+    embeddings: Embeddings | str | Path,
+    *,
+    out: str | Path,
+    overrides: Sequence[str],
+    overwrite: bool,
+    progress: bool,
+) -> Sweep:
     memes = embeddings if isinstance(embeddings, Embeddings) else Embeddings.load(embeddings)
     plan = _Plan.of(recipe, options, overrides)
     _require_splits(memes)
@@ -83,7 +101,7 @@ def sweep(
     scorer = SweepScorer(memes, plan.hook, Key(key.factors, key.kinds) if key else None, options.bootstrap)
     with StepFolder(out, STEP, _fingerprint(plan, options, memes), overwrite=overwrite, keep=(RUNS,)) as folder:
         if not folder.complete:
-            with engine_of(options.engine, options, _maker(memes, options, overwrite)) as engine:
+            with engine_of(options.engine, options, _maker(embeddings, memes, options, overwrite)) as engine:
                 scored = list(_scored(plan, engine, folder.home / RUNS, scorer, progress))
             _write(folder, Findings([one for one, _ in scored], scorer.neurons(scored[0][1]), scorer.yardsticks))
     return Sweep.load(out)
@@ -138,12 +156,13 @@ def _fingerprint(plan: _Plan, options: SweepOptions, memes: Embeddings) -> dict[
     }
 
 
-def _maker(memes: Embeddings, options: SweepOptions, overwrite: bool) -> MakeWorker:
+def _maker(given: Embeddings | str | Path, memes: Embeddings, options: SweepOptions, overwrite: bool) -> MakeWorker:
     if options.engine == "local":
         return lambda: _Trainer(memes, overwrite)
     if memes.path is None:
         raise ConfigError(f"sweep: engine {options.engine} reads embeddings from a folder; give the result of embed")
-    return partial(_Trainer, memes.path.absolute(), overwrite)
+    in_store = not isinstance(given, Embeddings) and url_of(given) is not None
+    return partial(_Trainer, given if in_store else memes.path.absolute(), overwrite)
 
 
 class _Task(NamedTuple):
@@ -156,7 +175,7 @@ class _Task(NamedTuple):
 class _Trainer:
     """Trains one SAE after the other."""
 
-    def __init__(self, embeddings: Embeddings | Path, overwrite: bool):
+    def __init__(self, embeddings: Embeddings | str | Path, overwrite: bool):
         self._memes = embeddings if isinstance(embeddings, Embeddings) else Embeddings.load(embeddings)
         self._overwrite, self.facts = overwrite, {"embeddings": self._memes.fingerprint}
 

@@ -151,7 +151,7 @@ def _one_position(x: Float[Tensor, "batch positions d"], hook: str) -> Float[Ten
     if x.shape[1] != 1:
         raise ConfigError(
             f"train.hook_name is {hook!r}, which has {x.shape[1]} positions a meme (patches or tokens); "
-            "train on token rows (embed --hook), or on a hook with one, such as hook_image_embed, hook_text_embed and hook_fused"
+            "add keep: [image] or keep: [text], or train on a hook with one: hook_image_embed, hook_text_embed, hook_fused"
         )
     return x[:, 0]
 
@@ -212,6 +212,10 @@ class EpochShuffle(Generic[Batch], Iterator[Batch]):
         rows = self.rows_at(self.n_served)
         self.n_served += self._batch_size
         return self._fetch(rows)
+
+    def take_back(self) -> None:
+        """Serve the latest batch once more."""
+        self.n_served -= self._batch_size
 
     def rows_at(self, position: int) -> Int[np.ndarray, "batch"]:
         """The rows of the batch that starts at this position of the stream."""

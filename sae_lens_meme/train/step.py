@@ -21,10 +21,12 @@ from tqdm.auto import tqdm
 from sae_lens_meme.embed.options import HEADS
 from sae_lens_meme.embeddings import Embeddings
 from sae_lens_meme.errors import ConfigError, DataError
-from sae_lens_meme.hooks import HookedVLM
+from sae_lens_meme.hooks import HookedModel, HookedVLM
 from sae_lens_meme.provenance import weights_fingerprint
-from sae_lens_meme.storage import StepFolder, to_json, write_text
+from sae_lens_meme.row_kind import MEME
+from sae_lens_meme.storage import StepFolder, through_stores, to_json, write_text
 from sae_lens_meme.train.abstopk import abstopk_loader
+from sae_lens_meme.train.checkpoint import CHECKPOINTS
 from sae_lens_meme.train.config import TrainConfig, load_train_config
 from sae_lens_meme.train.data import TrainingData, open_data
 from sae_lens_meme.train.given import given_sha256, load_given
@@ -33,11 +35,12 @@ from sae_lens_meme.train.runner import MemeMultiSAETrainingRunner, MemeSAETraini
 from sae_lens_meme.train.saelens import sort_config
 from sae_lens_meme.train.stream import train_on_positions
 
-LOG, CHECKPOINTS = "training_log.jsonl", "checkpoints"
+LOG = "training_log.jsonl"
 GIVEN = "begun_with"
 """In the fingerprint: hashes of the SAEs that training began with."""
 
 
+@through_stores()
 def train(
     config: TrainConfig | str | Path | Mapping[str, Any],
     *,
@@ -59,8 +62,8 @@ def train(
         config: see `load_train_config`.
         out: the result folder; None keeps nothing but the SAE that comes back.
         embeddings: rows, splits and activations; or only rows and splits where `model` is given.
-        model: a HookedMemeCLIP with its memes attached, to train on live activations; or a HookedVLM, whose positions of
-            the kinds in `keep` are streamed through SAELens' own runner.
+        model: a HookedMemeCLIP with its memes attached, to train on live activations; or, with `keep`, a HookedVLM or a
+            HookedMemeCLIP, the positions of which are streamed through SAELens' own runner.
         shuffled: train the control on rows whose dimensions are permuted independently.
 
     Returns:
@@ -75,13 +78,15 @@ def train(
             return train(config, out=Path(made) / "sae", embeddings=embeddings, **kept)
     if not isinstance(config, TrainConfig):
         config = load_train_config(config, overrides)
-    if isinstance(model, HookedVLM):
-        section = _model(str(model.model_name), HookedVLM.__name__) | dict(config.section)
+    if isinstance(model, HookedVLM) or (config.recipe.keep is not None and isinstance(model, HookedModel)):
+        section = _model(str(model.model_name), type(model).__name__) | dict(config.section)
         memes = embeddings if isinstance(embeddings, Embeddings) else None
         how: Any = {"memes": memes, "overwrite": overwrite, "progress": progress}
         return train_on_positions(TrainConfig(section, config.recipe), model, out, **how)
     if config.recipe.keep is not None:
-        raise ConfigError("train.keep is of a HookedVLM that runs while it trains; give --corpus, or leave it out")
+        raise ConfigError(
+            "train.keep is of a HookedVLM or a tower, which run while they train; give --corpus, or leave it out"
+        )
     if not isinstance(embeddings, Embeddings):
         embeddings = Embeddings.load(embeddings)
     chunk = config.section.get("store_batch_size_prompts", 64)
@@ -196,6 +201,8 @@ class _Step:
             "steps": trainer.n_training_steps,
             "epochs": runner.monitor.epoch,
         }
+        if self.data.embeddings.row_kind != MEME:
+            facts["rows"] = self.data.embeddings.row_kind.many
         best = runner.monitor.best.get(name)
         return facts | ({"best_epoch": best["epoch"]} if best else {}) | {"shuffled": self.shuffled}
 

@@ -189,7 +189,7 @@ def standard_question_set(
     known = [name for name in table.columns if name not in OF_GRID]
     resampled = f"95 % percentile bootstrap over pairs of pictures, {n_bootstrap} resamples"
     columns = explained(known, resampled) | OF_GRID
-    return Result("question_set", section, tuple(measures), table, columns, _verdict(here, found["permuted"]))
+    return Result("question_set", section, tuple(measures), table, columns, _verdict(here, found))
 
 
 def _permuted(cells: Cells, seed: int) -> Cells:
@@ -220,13 +220,18 @@ def _counted(found: Mapping[str, TwoByTwo], items: str, n_bootstrap: int) -> lis
     return measures
 
 
-def _verdict(here: TwoByTwo, permuted: TwoByTwo) -> str | None:
+def _verdict(here: TwoByTwo, found: Mapping[str, TwoByTwo]) -> str | None:
+    """Beside the cells permuted, and beside random directions where they were given."""
     m = len(here.latents)
     if not m:
         return None
     visual, textual, both = (int(n) for n in here.counts[: len(CLASSES)])
-    by_chance = int(permuted.counts[:2].sum())
-    return (
+    by_chance = int(found["permuted"].counts[:2].sum())
+    said = (
         f"{visual} of {m} latents follow the picture, {textual} the question, {both} need both together; with cells "
-        f"permuted {by_chance} would follow one side."
+        f"permuted {by_chance} would follow one side"
     )
+    if (random := found.get("random")) is not None and len(random.latents):
+        shares = " %, ".join(f"{100 * n / len(random.latents):.0f}" for n in random.counts[: len(CLASSES)])
+        said += f"; of random directions {shares} % do"
+    return f"{said}."
