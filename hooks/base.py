@@ -270,7 +270,7 @@ class HookedModel(SAEAttachable):
             raise DataError("a loss on pixels or vectors needs labels=, the index of each row's class")
         if self.task is None:
             raise ModelError(
-                "the head's label is not known; pass task= where the checkpoint is loaded, or labels= here"
+                "the head's label is not known; pass task= when loading the checkpoint, or labels= here"
             )
         rows = self._rows(input)
         require_rows(source := self._require_source(), rows)

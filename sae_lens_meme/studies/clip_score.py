@@ -1,4 +1,4 @@
-"""The plain rival of SAE-V's weights: how near CLIP finds each patch of a picture to what is said of it."""
+"""The plain rival of SAE-V's weights: how close CLIP puts each patch of a picture to the text about it."""
 
 from __future__ import annotations
 

@@ -25,7 +25,7 @@ class Tokens(NamedTuple):
     latents: Any
     """scipy's csr_matrix [tokens, d_sae]."""
     vectors: Float[np.ndarray, "tokens d"]
-    """Where they were asked for: 10 MB a picture of a model of 7 billion weights."""
+    """Only on request: 10 MB per picture for a 7B model."""
     modality: Int[np.ndarray, " tokens"]
     item: Int[np.ndarray, " tokens"]
     boxes: Boxes
@@ -62,6 +62,6 @@ def _boxes(model: Any, picture: Any, n: int) -> Boxes:
     _, boxes = anyres_boxes(model, picture.size[::-1])
     if len(boxes) != n:
         raise ModelError(
-            f"{model.model_name}: {n} image tokens, of which it is not known where they lie in the picture"
+            f"{model.model_name}: {n} image tokens, whose places in the picture are not known"
         )
     return boxes
