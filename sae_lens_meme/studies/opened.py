@@ -37,9 +37,7 @@ def opened(sae: str | Path, hook: str | None, options: StudyOptions, files: list
     dictionary = load_sae(sae, hook)
     hook = str(dictionary.cfg.metadata.hook_name)
     if not hook.startswith((DECODER_RESID, DECODER_CROSS)):
-        raise ModelError(
-            f"{hook}: sees the picture before the question is asked; give an SAE of a decoder block"
-        )
+        raise ModelError(f"{hook}: sees the picture before the question is asked; give an SAE of a decoder block")
     model, dtype = open_model(options.model, options.device, options.dtype)
     if not model.writes or model.vocabulary.image is None:
         raise ModelError(f"{options.model}: takes no question about a picture; give a chat model")
