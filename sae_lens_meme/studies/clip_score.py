@@ -24,7 +24,7 @@ def clip_scores(
     """Cosine of each projected patch of the last block and the text, as the mean over the patches of a cell.
 
     Raises:
-        ModelError: its image tower is no ViT whose patches can be projected.
+        ModelError: its image tower is not a ViT whose patches can be projected.
     """
     visual, last = (
         model.towers.model.visual,
