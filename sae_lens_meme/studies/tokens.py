@@ -61,5 +61,7 @@ def _boxes(model: Any, picture: Any, n: int) -> Boxes:
         return boxes_of_grid(np.arange(n), side, side)
     _, boxes = anyres_boxes(model, picture.size[::-1])
     if len(boxes) != n:
-        raise ModelError(f"{model.model_name}: {n} image tokens, whose places in the picture are not known")
+        raise ModelError(
+            f"{model.model_name}: {n} image tokens, of which it is not known where they lie in the picture"
+        )
     return boxes
