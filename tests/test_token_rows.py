@@ -285,7 +285,7 @@ class TestStreaming:
         with pytest.raises(ConfigError, match=r"needs keep, such as keep: \[text, image\]"):
             train({key: value for key, value in self.SECTION.items() if key != "keep"}, **given)
         rows = Embeddings.from_dataset(datasets.Dataset.from_dict({"split": ["train"] * 4}))
-        with pytest.raises(ConfigError, match=r"train\.keep is of a HookedVLM"):
+        with pytest.raises(ConfigError, match=r"train\.keep is for a HookedVLM"):
             train(self.SECTION, out=tmp_path / "sae", embeddings=rows)
 
     def test_the_tower_of_a_chat_model_is_trained_on_alone(self, folders: Path):

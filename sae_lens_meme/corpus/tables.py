@@ -33,7 +33,7 @@ class NotText(NamedTuple):
 
 
 class ObjectText(str):
-    """The text of a cell that holds an object: it can be looked at, and is no caption."""
+    """The text of a cell that holds an object: it can be looked at, but is not a caption."""
 
 
 class NoClass(NamedTuple):

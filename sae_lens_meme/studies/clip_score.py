@@ -1,4 +1,4 @@
-"""The plain rival of SAE-V's weights: how near CLIP finds each patch of a picture to what is said of it."""
+"""The plain rival of SAE-V's weights: how close CLIP puts each patch of a picture to the text about it."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def clip_scores(
     """Cosine of each projected patch of the last block and the text, as the mean over the patches of a cell.
 
     Raises:
-        ModelError: its image tower is no ViT whose patches can be projected.
+        ModelError: its image tower is not a ViT whose patches can be projected.
     """
     visual, last = (
         model.towers.model.visual,

@@ -1,4 +1,4 @@
-"""The `patch-filter` command: SAE-V's patch filter on a chat model and a folder of pictures, beside what it has to beat."""
+"""The `patch-filter` command: SAE-V's patch filter on a chat model and a folder of pictures, beside its rivals."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ ANY_SIDE = 448
 
 
 class Filtered(NamedTuple):
-    """What the filters are judged by, and what they came from."""
+    """What the filters are judged by, and where it comes from."""
 
     result: Result
     weights: pd.DataFrame
@@ -87,7 +87,7 @@ def patch_filter(
 
 
 def _named(folder: Path) -> tuple[Pictures, bool]:
-    """Pictures, and whether they lie in folders that are named by what is on them."""
+    """Pictures, and whether they are in folders named after what they show."""
     inside = sorted(path for path in folder.iterdir() if path.is_dir()) if folder.is_dir() else []
     files = {f"{sub.name}/{name}": file for sub in inside for name, file in picture_files(sub).items()}
     return (files, True) if files else (picture_files(folder), False)
@@ -106,7 +106,7 @@ def _filtered(
         name.split("/")[0].casefold() if named else first_word(said) for name, said in zip(asked, answers, strict=True)
     ]
     if all(label is None for label in labels):
-        raise DataError(f"patch-filter: no answer to {options.prompt!r} has a word, so that nothing can be compared")
+        raise DataError(f"patch-filter: no answer to {options.prompt!r} has a word, so there is nothing to compare")
     what = "pictures whose answer names their folder" if named else "answers that stay as for the whole picture"
     calls = 1 + len(options.shares) * (len(scores) + options.draws)
     with progress_bar("patch-filter", calls * len(squares), unit="answers", show=progress) as advance:
@@ -137,7 +137,7 @@ def _filtered(
 def _weights(
     study: Study, asker: Asker, answers: list[str], options: PatchFilterOptions
 ) -> tuple[pd.DataFrame, float | None]:
-    """Omega of each latent on the reference pictures, and what it would be of random tokens."""
+    """Omega of each latent on the reference pictures, and its value for random tokens."""
     tokens = read_tokens(study, asker, answers, vectors=True)
     omega = token_omega(tokens.latents, tokens.modality, lambda rows: tokens.vectors[rows], rule=options.rule)
     chance = token_chance(tokens.modality, lambda rows: tokens.vectors[rows])
@@ -148,7 +148,7 @@ def _weights(
 def _scores(
     study: Study, asker: Asker, answers: list[str], omega: np.ndarray, options: PatchFilterOptions
 ) -> tuple[dict[str, np.ndarray], list[str]]:
-    """Of each filter that can be made, and why another cannot."""
+    """Scores of each filter that can be computed, and why another cannot."""
     tokens, left_out = read_tokens(study, asker, answers, vectors=False), []
     of: Any = (tokens.latents, tokens.modality, tokens.item, tokens.boxes)
     common: dict[str, Any] = {"delta": options.delta, "grid": options.grid}

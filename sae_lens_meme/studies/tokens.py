@@ -25,7 +25,7 @@ class ReadTokens(NamedTuple):
     latents: Any
     """scipy's csr_matrix [tokens, d_sae]."""
     vectors: Float[np.ndarray, "tokens d"]
-    """Where they were asked for: 10 MB a picture of a model of 7 billion weights."""
+    """Only on request: 10 MB per picture for a 7B model."""
     modality: Int[np.ndarray, " tokens"]
     item: Int[np.ndarray, " tokens"]
     boxes: Boxes
