@@ -45,7 +45,7 @@ def run(quick: bool) -> list[Row]:
     return [
         Row(f"Fisher + BH, {tables:,} tables", naive_s, shared, goal, met, same, said, note, warm_up, kindest_s, rival),
         Row(
-            "the same, from the top-k pairs as they lie on disk",
+            "the same, from the top-k pairs as stored on disk",
             *(naive_s, from_topk, f"≥ {GOAL_RATIO:,}x", naive_s / from_topk >= GOAL_RATIO, same, said),
             "they become sparse rows first, which all evaluators share",
             kindest_s=kindest_s + from_topk - shared,

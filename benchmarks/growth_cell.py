@@ -96,7 +96,7 @@ def _seconds(call: Callable[[], object], repeats: int) -> float:
 
 
 def _sorting(data: Data) -> None:
-    """By meme and by latent, from the top-k as they lie on disk; what follows shares it."""
+    """By meme and by latent, from the top-k as stored on disk; what follows shares it."""
     data.latents.__dict__.pop("_csr", None)
     data.latents.__dict__.pop("_csc", None)
     data.latents.csc()

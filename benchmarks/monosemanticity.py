@@ -44,7 +44,7 @@ def _points(latents: Latents, embeddings: Embeddings, quick: bool) -> Row:
         naive_s / ours_s >= GOAL_RATIO and ours_s <= GOAL_SECONDS,
         same,
         f"{len(part):,} memes, extrapolated by pairs",
-        "from embeddings as they lie on disk; point values",
+        "from embeddings as stored on disk; point values",
         warm_up,
         kindest_s,
         "the closed form by two sparse products of scipy",

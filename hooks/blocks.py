@@ -95,7 +95,7 @@ def feature_blocks(model: Any) -> list[int]:
 
 
 def require_read(hook: str, blocks: list[int]) -> None:
-    """Refuse a block of the tower behind those that the text reads: what is changed there changes nothing.
+    """Refuse a block of the tower beyond those that the text reads: an edit there has no effect.
 
     Raises:
         ModelError: it is behind the last of them.
@@ -105,8 +105,8 @@ def require_read(hook: str, blocks: list[int]) -> None:
         return
     if int(block) > max(blocks):
         raise ModelError(
-            f"{hook}: this model's text reads block {max(blocks)} of the tower, so that a later one changes nothing; "
-            f"take {IMAGE_RESID}.{max(blocks)} or an earlier one, or model.tower() to look at the tower alone"
+            f"{hook}: this model's text reads block {max(blocks)} of the tower, so an edit in a later one has no effect; "
+            f"use {IMAGE_RESID}.{max(blocks)} or an earlier one, or model.tower() to look at the tower alone"
         )
     if len(blocks) > 1:
         warnings.warn(f"{hook}: the text reads blocks {blocks}; only what passes this one is changed", stacklevel=5)

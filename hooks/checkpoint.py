@@ -95,7 +95,7 @@ def _head_tensors(state: Mapping[str, Any], path: Path) -> dict[str, Tensor]:
     """The heads' tensors without the prefix that a wrapping module added."""
     anchor = next((key for key in state if key.endswith("classifier.weight")), None)
     if anchor is None:
-        raise ModelError(f"{path}: has no classifier.weight, so it is no MemeCLIP checkpoint; it has {_some(state)}")
+        raise ModelError(f"{path}: has no classifier.weight, so it is not a MemeCLIP checkpoint; it has {_some(state)}")
     prefix = anchor.removesuffix("classifier.weight")
     plain = {key.removeprefix(prefix): value for key, value in state.items()}
     return {key: value for key, value in plain.items() if not key.startswith(FROZEN)}

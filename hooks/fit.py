@@ -136,7 +136,7 @@ def logistic_regression(
 
 
 def linear_head(weight: Float[np.ndarray, "outputs d"], bias: Float[np.ndarray, " outputs"]) -> nn.Linear:
-    """A layer with one logit a class; a regression with one output z gets the logits -z/2 and z/2.
+    """A layer with one logit per class; a regression with one output z gets the logits -z/2 and z/2.
 
     Their softmax is the regression's probability.
     """

@@ -14,7 +14,7 @@ from transformer_lens.HookedRootModule import HookedRootModule
 
 from sae_lens_meme.errors import MissingHookError, ModelError
 
-__all__ = ["HookPoint", "SAEAttachable"]
+__all__ = ["HookPoint", "SAEAttachable", "listed"]
 
 _BORROWED = HookedSAETransformer.__dict__
 Hooks = list[tuple[str | Callable[..., Any], Callable[..., Any]]]
@@ -84,7 +84,7 @@ class SAEAttachable(HookedRootModule):
         saes = [saes] if isinstance(saes, SAE) else saes
         hooks = [sae.cfg.metadata.hook_name for sae in saes]
         if len(set(hooks)) < len(hooks):  # SAELens would leave the first one attached at the end
-            raise ModelError(f"two SAEs at one hook ({', '.join(hooks)}); attach one a hook")
+            raise ModelError(f"two SAEs at one hook ({', '.join(hooks)}); attach one per hook")
         for sae in saes:
             self._require_fit(sae)
         return self._attached(saes, reset_saes_end, use_error_term, exclude_special_tokens)
@@ -104,11 +104,11 @@ class SAEAttachable(HookedRootModule):
         super().add_hook(name, *args, **kwargs)
 
     def get_caching_hooks(self, names_filter: Any = None, *args: Any, **kwargs: Any) -> Any:
-        self._require_hooks(_listed(names_filter))
+        self._require_hooks(listed(names_filter))
         return super().get_caching_hooks(names_filter, *args, **kwargs)
 
     def add_caching_hooks(self, names_filter: Any = None, *args: Any, **kwargs: Any) -> dict[str, Any]:
-        self._require_hooks(_listed(names_filter))
+        self._require_hooks(listed(names_filter))
         return super().add_caching_hooks(names_filter, *args, **kwargs)
 
     def run_with_cache(
@@ -122,9 +122,9 @@ class SAEAttachable(HookedRootModule):
             MissingHookError: a name is not a hook of this model, or this input does not pass it.
         """
         output, cache = super().run_with_cache(*args, **kwargs)
-        if passed_by := [name for name in _listed(kwargs.get("names_filter")) if name not in cache]:
+        if passed_by := [name for name in listed(kwargs.get("names_filter")) if name not in cache]:
             raise MissingHookError(
-                f"hook {passed_by[0]!r} is not reached in this pass: cached embeddings start behind the towers, "
+                f"hook {passed_by[0]!r} is not reached in this pass: cached embeddings start after the towers, "
                 "and without a head there are no logits"
             )
         return output, cache
@@ -148,7 +148,7 @@ class SAEAttachable(HookedRootModule):
             )
         if shape.positions != 1 and any(bound is not None for bound in metadata.seqpos_slice or ()):
             raise ModelError(
-                f"the SAE was trained on some positions of {metadata.hook_name} alone, and would replace all; "
+                f"the SAE was trained on only some positions of {metadata.hook_name} alone, and would replace all; "
                 "take one that was trained on all of them"
             )
 
@@ -165,7 +165,8 @@ class SAEAttachable(HookedRootModule):
         return f"hook {name!r} is not a hook of this model; {hint}"
 
 
-def _listed(names_filter: Any) -> list[str]:
+def listed(names_filter: Any) -> list[str]:
+    """The names of a filter that names hooks; none where it is a function."""
     if isinstance(names_filter, str):
         return [names_filter]
     return list(names_filter) if isinstance(names_filter, (list, tuple)) else []

@@ -16,13 +16,16 @@ from sae_lens_meme.errors import ModelError, NonFiniteError
 from sae_lens_meme.hooks import names, register
 from sae_lens_meme.hooks.base import Hook, HookedModel
 from sae_lens_meme.hooks.checkpoint import MemeCLIPCheckpoint, read_memeclip_checkpoint
+from sae_lens_meme.hooks.declared import SIDES, cached_hooks, fusion_hooks, tower_hooks
 from sae_lens_meme.hooks.fit import first_task, labelled_rows, linear_head, logistic_regression
 from sae_lens_meme.hooks.memeclip import MemeCLIPHeads, new_heads, unit_product
-from sae_lens_meme.hooks.sources import PIXELS, TOKENS, CachedEmbeddings, EmbeddingSource
+from sae_lens_meme.hooks.positions import Tags
+from sae_lens_meme.hooks.sources import PIXELS, TOKENS, CachedEmbeddings, EmbeddingSource, MemeSource
+from sae_lens_meme.hooks.tower_tags import patch_tags, word_tags
 from sae_lens_meme.hooks.towers import Fusion, Towers, image_transformer, load_towers, tapped, text_transformer
 from sae_lens_meme.hooks.towers import unprojected_text as before_projection
 
-SIDES = (names.IMAGE_EMBED, names.TEXT_EMBED)
+TEXT_SIDE = (names.TEXT_RESID, names.TEXT_EMBED)
 
 
 @register
@@ -48,7 +51,7 @@ class HookedMemeCLIP(HookedModel):
     ):
         super().__init__()
         if fusion not in ("clip", "memeclip"):
-            raise ModelError(f"fusion {fusion!r} is none of clip, memeclip")
+            raise ModelError(f"fusion {fusion!r} is not one of clip, memeclip")
         if heads is None and towers is not None and fusion == "memeclip":
             raise ModelError("fusion memeclip over towers needs heads; use from_memeclip_checkpoint or from_pretrained")
         self.fusion: Fusion = fusion
@@ -58,8 +61,8 @@ class HookedMemeCLIP(HookedModel):
         self.linear_head: nn.Linear | None = None
         self.classes = list(range(heads.n_classes)) if heads else []
         self.model_name = towers.name if towers else "embeddings"
-        before = _tower_hooks(towers, fusion) if towers else _cached_hooks(widths or {})
-        after = _fusion_hooks(fusion, heads, before)
+        before = tower_hooks(towers, fusion) if towers else cached_hooks(widths or {})
+        after = fusion_hooks(fusion, heads, before)
         self.declare({hook: shape for hook, shape in before.items() if hook not in after} | after)
 
     @classmethod
@@ -79,10 +82,10 @@ class HookedMemeCLIP(HookedModel):
         """A CLIP by its open_clip name (see `load_towers`).
 
         With `fusion="memeclip"` its heads are those of the file `heads`, or new (drawn from `seed`, the classifier
-        from class prompts where `class_names` are given) and want training.
+        from class prompts where `class_names` are given) and need training.
 
         Raises:
-            ModelError: no such model, its weights cannot be had, or fusion clip with heads.
+            ModelError: no such model, its weights cannot be obtained, or fusion clip with heads.
         """
         if heads is not None and fusion == "memeclip":
             return cls.from_memeclip_checkpoint(heads, name, device=device, dtype=dtype)
@@ -171,6 +174,23 @@ class HookedMemeCLIP(HookedModel):
     def tokenize(self, texts: Sequence[str | None]) -> Int[Tensor, "batch n_ctx"]:
         return self.towers.tokenize(texts)
 
+    def position_tags(self, hook: str) -> Tags:
+        """What each position inside a tower is, in every row.
+
+        Raises:
+            ModelError: the hook is not inside a tower, or nothing says which captions the rows have.
+        """
+        if self.positions(hook) == 1:
+            return super().position_tags(hook)
+        source = self._require_source()
+        if hook.startswith(names.IMAGE_RESID):
+            return patch_tags(self.towers.model.visual, len(source))
+        if not isinstance(source, MemeSource):
+            raise ModelError(
+                f"{hook}: a {type(source).__name__} has no captions; call model.attach_memes(images, texts)"
+            )
+        return word_tags(self.towers.tokenize.tokenizer, source.tokens(np.arange(len(source))), self.positions(hook))
+
     def encode(
         self, pixels: Float[Tensor, "batch 3 h w"], tokens: Int[Tensor, "batch n_ctx"]
     ) -> dict[str, Float[Tensor, "batch d"]]:
@@ -202,9 +222,7 @@ class HookedMemeCLIP(HookedModel):
 
     def _fused(self, inputs: dict[str, Tensor]) -> Any:
         """`hook_fused`, which a head reads; of embeddings with one side alone, that side."""
-        if PIXELS in inputs and TOKENS in inputs:
-            inputs = {hook: x[:, None] for hook, x in self.encode(inputs[PIXELS], inputs[TOKENS]).items()}
-        sides = [self.tap(hook, inputs[hook]) for hook in SIDES if hook in inputs and hook in self.shapes]
+        sides = self._sides(inputs)
         if len(sides) == 2 and self.heads is not None:
             return self.heads.fuse(sides[0], sides[1], self.tap)
         if len(sides) == 2 and self.fusion == "clip":
@@ -217,6 +235,18 @@ class HookedMemeCLIP(HookedModel):
             f"input has {', '.join(inputs) or 'nothing'}; give {PIXELS} with {TOKENS}, "
             f"{names.IMAGE_EMBED} with {names.TEXT_EMBED}, or {names.FUSED}"
         )
+
+    def _sides(self, inputs: dict[str, Tensor]) -> list[Tensor]:
+        """Image and text, each through its hook as soon as it is there; a pass that ends in one side does not run the other."""
+        if not (PIXELS in inputs and TOKENS in inputs):
+            return [self.tap(hook, inputs[hook]) for hook in SIDES if hook in inputs and hook in self.shapes]
+        makers = {
+            names.IMAGE_EMBED: lambda: self.encode_image(inputs[PIXELS]),
+            names.TEXT_EMBED: lambda: self.encode_text(inputs[TOKENS]),
+        }
+        text_alone = bool(self._wanted) and all(hook.startswith(TEXT_SIDE) for hook in self._wanted)
+        made = {hook: self.tap(hook, makers[hook]()[:, None]) for hook in (SIDES[::-1] if text_alone else SIDES)}
+        return [made[hook] for hook in SIDES]
 
     @torch.no_grad()
     def fit_head(self, embeddings: CachedEmbeddings, task: str, batch_size: int = 4096) -> HookedMemeCLIP:
@@ -256,8 +286,8 @@ class HookedMemeCLIP(HookedModel):
         """Take a linear head on the fused vectors that was fitted elsewhere.
 
         Args:
-            weight: one output a class, or one for the second of two classes.
-            bias: one number an output.
+            weight: one output per class, or one for the second of two classes.
+            bias: one number per output.
             task: the label.
             classes: the value of the label for each logit.
         """
@@ -275,75 +305,6 @@ class HookedMemeCLIP(HookedModel):
     @property
     def _can_have_a_head(self) -> bool:
         return names.FUSED in self.shapes or not all(side in self.shapes for side in SIDES)
-
-
-def _tower_hooks(towers: Towers, fusion: Fusion) -> dict[str, Hook]:
-    visual, text = towers.model.visual, getattr(towers.model, "text", towers.model)
-    image_stream, text_stream = image_transformer(towers.model), text_transformer(towers.model)
-    streams = ((names.IMAGE_RESID, image_stream, visual), (names.TEXT_RESID, text_stream, text))
-    hooks = {
-        f"{stem}.{layer}": Hook(transformer.width, len(tower.positional_embedding))
-        for stem, transformer, tower in streams
-        if transformer is not None
-        for layer in range(len(transformer.resblocks))
-    }
-    d_text = text_stream.width if fusion == "memeclip" and text_stream is not None else towers.d_embed
-    return hooks | {names.IMAGE_EMBED: Hook(towers.d_embed), names.TEXT_EMBED: Hook(d_text)}
-
-
-def _cached_hooks(widths: dict[str, int]) -> dict[str, Hook]:
-    hooks = {hook: Hook(widths[hook]) for hook in names.EMBEDDING_HOOKS if hook in widths}
-    if not hooks:
-        raise ModelError(f"these embeddings have none of {', '.join(names.EMBEDDING_HOOKS)}; embed the memes again")
-    return hooks
-
-
-def _fusion_hooks(fusion: Fusion, heads: MemeCLIPHeads | None, before: dict[str, Hook]) -> dict[str, Hook]:
-    """What is computed of the embeddings `before`, in the order of the computation.
-
-    Raises:
-        ModelError: image and text, or embeddings and heads, have widths that do not go together.
-    """
-    pair = all(side in before for side in SIDES)
-    if heads is not None:
-        hooks = _memeclip_hooks(heads, before, pair)
-    elif pair and fusion == "clip":
-        hooks = _clip_hooks(before)
-    else:  # as they are stored
-        return {}
-    if names.FUSED in before and before[names.FUSED] != hooks[names.FUSED]:
-        raise ModelError(
-            f"{names.FUSED} has width {before[names.FUSED].width} in the embeddings and {hooks[names.FUSED].width} in the model"
-        )
-    return hooks
-
-
-def _clip_hooks(before: dict[str, Hook]) -> dict[str, Hook]:
-    image, text = (before[side] for side in SIDES)
-    if image != text:
-        raise ModelError(
-            f"image embeddings have width {image.width}, text embeddings {text.width}; "
-            "fusion clip multiplies them, so take the projected embeddings of one model"
-        )
-    return dict.fromkeys((names.IMAGE_UNIT, names.TEXT_UNIT, names.FUSED), image)
-
-
-def _memeclip_hooks(heads: MemeCLIPHeads, before: dict[str, Hook], pair: bool) -> dict[str, Hook]:
-    if not pair and names.FUSED not in before:
-        raise ModelError(f"there is nothing to fuse: give {' with '.join(SIDES)}, or {names.FUSED}")
-    for hook, d_in in ((names.IMAGE_EMBED, heads.d_image), (names.TEXT_EMBED, heads.d_text)):
-        if hook in before and before[hook].width != d_in:
-            raise ModelError(
-                f"the heads take {hook} of width {d_in}, here it has {before[hook].width}; take the CLIP they were trained on"
-            )
-    steps = (
-        (names.IMAGE_PROJ, names.TEXT_PROJ, names.IMAGE_ADAPTED, names.TEXT_ADAPTED, names.IMAGE_UNIT, names.TEXT_UNIT)
-        if pair
-        else ()
-    )
-    return dict.fromkeys((*steps, names.FUSED, names.PRE_OUTPUT), Hook(heads.d_map)) | {
-        names.LOGITS: Hook(heads.n_classes)
-    }
 
 
 def _at_least_float32(x: Tensor) -> Tensor:

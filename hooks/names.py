@@ -30,7 +30,7 @@ DECODER_CROSS = "hook_decoder_cross"  # .{layer}: what cross-attention adds in t
 EMBEDDING_HOOKS = (IMAGE_EMBED, TEXT_EMBED, FUSED)  # the columns that `embed` writes
 
 NO_MODEL = ("arrays", "embeddings", "planted vectors", "unknown")
-"""What embeddings and SAEs name as their model where vectors were given."""
+"""What embeddings and SAEs give as their model's name where vectors were given."""
 
 DEMO_ENCODER, CROWDED_ENCODER = "demo-encoder", "crowded-encoder"
 PLANTED_ENCODERS = {DEMO_ENCODER: "encoder", CROWDED_ENCODER: "crowded_encoder"}

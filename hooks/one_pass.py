@@ -1,4 +1,4 @@
-"""One call of a model: what each position is that passes a hook at this moment."""
+"""One call of a model: what each position that passes a hook is at this moment."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Many positions a row: what each is (its tag), which take part (position tokens), and the inputs behind them.
+"""Many positions per row: what each is (its tag), which take part (position tokens), and the inputs behind them.
 
 SAELens' token of a position is its row number + 1 where the position takes part, and 0 where it does not: its store,
 runners and evaluations then leave out every other position, and the model gets the row back from the largest token.
@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from typing import Protocol, runtime_checkable
 
+import datasets
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -36,7 +37,7 @@ class PositionSource(Protocol):
 
 
 class PositionRows:
-    """A `PositionSource` of tensors in memory, one entry a row.
+    """A `PositionSource` of tensors in memory, one entry per row.
 
     Args:
         columns: inputs of the model by name.
@@ -47,7 +48,7 @@ class PositionRows:
     def __init__(self, columns: Mapping[str, Tensor], tags: Tensor, splits: Sequence[str] | None = None):
         for name, column in {**columns, "splits": splits}.items():
             if column is not None and len(column) != len(tags):
-                raise DataError(f"{len(tags)} rows of tags and {len(column)} of {name}; give one a row")
+                raise DataError(f"{len(tags)} rows of tags and {len(column)} of {name}; give one per row")
         self.columns, self._tags, self.splits = dict(columns), tags.to(torch.uint8), splits
 
     @property
@@ -153,11 +154,27 @@ def position_tokens(tags: Tags, keep: str | Collection[str]) -> Int[Tensor, "row
     return torch.arange(1, len(tags) + 1)[:, None] * tagged(tags, keep).long()
 
 
+def position_dataset(
+    tags: Tags, keep: str | Collection[str], rows: Int[np.ndarray, " n"] | None, what: str
+) -> datasets.Dataset:
+    """Position tokens of these rows (None: all) as SAELens' tokenised dataset, without rows of which nothing is kept.
+
+    Raises:
+        DataError: no position is of these kinds.
+    """
+    tokens = position_tokens(tags, keep)
+    tokens = tokens if rows is None else tokens[torch.from_numpy(rows)]
+    tokens = tokens[(tokens > 0).any(dim=1)]
+    if not len(tokens):
+        raise DataError(f"{what} has no positions of kind {keep}; name another split or other kinds")
+    return datasets.Dataset.from_dict({"input_ids": tokens.numpy()})
+
+
 def rows_of_tokens(tokens: Int[Tensor, "batch positions"]) -> Int[np.ndarray, " batch"]:
     """The row numbers behind position tokens.
 
     Raises:
-        DataError: these are no position tokens, or no position of a row takes part.
+        DataError: these are not position tokens, or no position of a row takes part.
     """
     if tokens.is_floating_point() or tokens.ndim != 2:
         raise DataError(

@@ -1,4 +1,4 @@
-"""A transformers model and its processor by name: nothing of a model is run but what transformers itself has."""
+"""A transformers model and its processor by name: no code from a model is run, only transformers' own classes."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def load_pretrained(name: str, dtype: Any = None, device_map: Any = None) -> Any
     """The model of the class that its configuration names.
 
     Raises:
-        ModelError: it cannot be had, or transformers has no such class.
+        ModelError: it cannot be obtained, or transformers has no such class.
     """
     import transformers
 
@@ -32,7 +32,7 @@ def load_pretrained(name: str, dtype: Any = None, device_map: Any = None) -> Any
         kind = (config.architectures or ["none"])[0]
         if not hasattr(transformers, kind):
             raise ModelError(
-                f"model {name!r}: its class is {kind!r}, which is none of transformers; take another model"
+                f"model {name!r}: its class is {kind!r}, which is not a class of transformers; take another model"
             )
         options = {key: value for key, value in (("dtype", dtype), ("device_map", device_map)) if value is not None}
         return getattr(transformers, kind).from_pretrained(name, **options)

@@ -42,7 +42,7 @@ def processed(
     if model.processor is None:
         raise ModelError(f"{model.model_name}: has no processor; attach rows of tensors, hooks.positions.PositionRows")
     if texts is not None and len(texts) != len(images):
-        raise DataError(f"{len(images)} pictures but {len(texts)} texts; give one a picture")
+        raise DataError(f"{len(images)} pictures but {len(texts)} texts; give one per picture")
     if not model.writes:
         return TowerRows(model, images, splits)
     if model.vocabulary.image is None:

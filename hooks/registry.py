@@ -46,7 +46,7 @@ def find(name: str) -> type[HookedModel]:
     if name not in _models:
         near = get_close_matches(name, _models, n=1)
         hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(_models)}"
-        raise ModelError(f"{name!r} is no hooked model; {hint}")
+        raise ModelError(f"{name!r} is not a hooked model; {hint}")
     if isinstance(_models[name], str):
         import_module(f"sae_lens_meme.hooks.{_models[name]}")
     return _models[name]

@@ -39,7 +39,7 @@ def _with_hooked_models(original: Callable[..., Any]) -> Callable[..., Any]:
             return original(model_class_name, model_name, device, model_from_pretrained_kwargs, hook_names)
         if model_name in names.NO_MODEL:
             raise ModelError(
-                f"model_name is {model_name!r}: vectors were given and no model is known; "
+                f"model_name is {model_name!r}: vectors were given, so no model is known; "
                 f"{model_class_name}.from_embeddings(Embeddings.load(FOLDER)) is a model over them"
             )
         model = find(model_class_name).from_pretrained(model_name, **(model_from_pretrained_kwargs or {}))

@@ -90,7 +90,7 @@ class MemeSource:
         columns: dict[str, Sequence[Any] | None] = {"texts": texts, "splits": splits, **(labels or {})}
         for name, column in columns.items():
             if column is not None and len(column) != len(images):
-                raise DataError(f"{len(images)} images but {len(column)} {name}; give one a meme")
+                raise DataError(f"{len(images)} images but {len(column)} {name}; give one per meme")
         self._images, self._texts = images, texts
         self._preprocess, self._tokenize = preprocess, tokenize
         self._labels, self._splits = labels or {}, splits
@@ -100,7 +100,11 @@ class MemeSource:
 
     def take(self, rows: Int[np.ndarray, " batch"]) -> dict[str, Tensor]:
         pixels = torch.stack([self._preprocess(self._image(int(row))) for row in rows])
-        return {PIXELS: pixels, TOKENS: self._tokenize([self._texts[int(row)] for row in rows])}
+        return {PIXELS: pixels, TOKENS: self.tokens(rows)}
+
+    def tokens(self, rows: Int[np.ndarray, " batch"]) -> Int[Tensor, "batch n_ctx"]:
+        """The captions alone; no picture is opened."""
+        return self._tokenize([self._texts[int(row)] for row in rows])
 
     def rows(self, split: str) -> Int[np.ndarray, " n"]:
         if self._splits is None:
@@ -146,6 +150,6 @@ def class_indices(
             )
         if values[row] not in place:
             raise DataError(
-                f"row {row}: {task} is {values[row]!r}, which is none of the head's classes {list(classes)}"
+                f"row {row}: {task} is {values[row]!r}, which is not one of the head's classes {list(classes)}"
             )
     return torch.tensor([place[values[row]] for row in rows], dtype=torch.long)

@@ -104,7 +104,7 @@ def load_towers(name: str, fusion: Fusion = "clip", seed: int = 0) -> Towers:
         fusion: `memeclip` squashes pictures to a square and reads a missing caption as "null".
 
     Raises:
-        ModelError: the name is unknown, names no weights, or they cannot be had or ask for code.
+        ModelError: the name is unknown, names no weights, or they cannot be obtained or ask for code.
     """
     if name in PLANTED_ENCODERS:
         with as_file(files("sae_lens_meme") / "planted" / PLANTED_ENCODERS[name]) as folder:
@@ -136,7 +136,7 @@ def _as_trained(config: dict[str, Any], architecture: str, tag: str) -> dict[str
 
 
 def _from_file(name: str, fusion: Fusion) -> Towers:
-    """A checkpoint on this machine, of an architecture of open_clip; its folder is no part of the name."""
+    """A checkpoint on this machine, of an architecture of open_clip; its folder is not part of the name."""
     model, _, path = name.partition(AT)
     tagged = model.replace("/", "-") not in open_clip.list_models()
     architecture, tag = _split(model) if tagged else (model.replace("/", "-"), RANDOM)

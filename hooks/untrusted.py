@@ -1,7 +1,7 @@
 """Models of strangers, read as data: tensors without their pickles' code, configurations that ask for none.
 
 open_clip and transformers run code of a model's folder where its configuration says so, and open_clip
-opens a pickle in full after some errors; so they are given nothing that was not looked at here.
+opens a pickle in full after some errors; so they get nothing that was not checked here.
 """
 
 from __future__ import annotations
@@ -78,8 +78,8 @@ def read_config(file: Path) -> dict[str, Any]:
     for key, value in _nested(config):
         if value and key.rpartition(".")[2] in CODE_KEYS:
             raise ModelError(
-                f"{file}: {key} asks for code of the model to be run, and nothing of a model runs here; "
-                "take a model that needs none"
+                f"{file}: {key} asks for code of the model to be run, and no code from a model runs here; "
+                "use a model that needs none"
             )
     return config
 
@@ -88,14 +88,14 @@ def check_folder(folder: Path) -> None:
     """Every configuration that open_clip and transformers read from a folder.
 
     Raises:
-        ModelError: as for `read_config`, or the tokenizer is none of transformers' own.
+        ModelError: as for `read_config`, or the tokenizer is not one of transformers' own.
     """
     for file in (folder / name for name in CONFIGS):
         if file.is_file():
             name = read_config(file).get("tokenizer_class")
             if name is not None and not _is_tokenizer(name):
                 raise ModelError(
-                    f"{file}: tokenizer_class is {name!r}, which is no tokenizer of transformers; "
+                    f"{file}: tokenizer_class is {name!r}, which is not a tokenizer of transformers; "
                     "code of a model does not run here, take a model that needs none"
                 )
 
@@ -121,11 +121,11 @@ def checked_towers(model_cfg: Any, where: Path | str) -> dict[str, Any]:
     vision, text = (dict(model_cfg[part]) for part in parts)
     if (timm := vision.get("timm_model_name")) is not None:
         if not re.fullmatch(r"[\w.-]+", str(timm)):
-            raise ModelError(f"{where}: vision_cfg.timm_model_name is {timm!r}, which is no name of timm's own models")
+            raise ModelError(f"{where}: vision_cfg.timm_model_name is {timm!r}, which is not one of timm's own models")
         vision["timm_model_pretrained"] = False
     if (name := text.get("hf_model_name")) is not None:
         if not re.fullmatch(r"\w[\w.-]*(/\w[\w.-]*)?", str(name)) or Path(name).exists():
-            raise ModelError(f"{where}: text_cfg.hf_model_name is {name!r}, which is no repository of the hub")
+            raise ModelError(f"{where}: text_cfg.hf_model_name is {name!r}, which is not a repository on the hub")
         text |= {"hf_model_name": str(from_hub(name)), "hf_model_pretrained": False}
     return {**model_cfg, "vision_cfg": vision, "text_cfg": text}
 

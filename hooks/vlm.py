@@ -19,7 +19,7 @@ from typing_extensions import Self
 
 from sae_lens_meme.errors import DataError, ModelError
 from sae_lens_meme.hooks import names, register
-from sae_lens_meme.hooks.base import Hook, HookedModel, HookedModelConfig, Input
+from sae_lens_meme.hooks.base import ALL_KINDS, Hook, HookedModel, HookedModelConfig, Input, Stop
 from sae_lens_meme.hooks.blocks import (
     feature_blocks,
     hooked_modules,
@@ -33,17 +33,13 @@ from sae_lens_meme.hooks.positions import (
     PositionSource,
     Tags,
     next_word_loss,
-    position_tokens,
+    position_dataset,
     rows_of_tokens,
 )
 from sae_lens_meme.hooks.sources import require_rows
-from sae_lens_meme.hooks.vocabulary import Vocabulary, ids_of, patches_of, text_tags
+from sae_lens_meme.hooks.vocabulary import Vocabulary, ids_of, patches_of, text_tags, without_text
 
 _NOT_INPUTS = ("tags", "labels")
-
-
-class _Stop(Exception):
-    """The last wanted hook was reached."""
 
 
 @register
@@ -72,7 +68,7 @@ class HookedVLM(HookedModel):
         self.declare({hook: Hook(width_of(hook, module), positions=0) for hook, module in self.points.items()})
         self.feature_blocks = feature_blocks(model)
         """Blocks of the tower that the text reads, where only some are (LLaVA)."""
-        self._pass, self._wanted = ModelPass(), set[str]()
+        self._pass = ModelPass()
         # before transformers' own hooks, which capture what LLaVA reads: a later one would change nothing
         self._handles = [m.register_forward_hook(self._hook(hook), prepend=True) for hook, m in self.points.items()]
         if source is not None:
@@ -83,14 +79,14 @@ class HookedVLM(HookedModel):
         """A model of the Hugging Face Hub, or a folder of one, with its processor; code of a model is not run.
 
         Raises:
-            ModelError: it cannot be had, or is of a class that transformers does not have.
+            ModelError: it cannot be obtained, or is of a class that transformers does not have.
         """
         from sae_lens_meme.hooks.pretrained import load_pretrained, load_processor
 
         return cls(load_pretrained(name, dtype, device_map), processor=load_processor(name), name=name)
 
     def tower(self) -> HookedVLM:
-        """The vision tower alone, with the same weights: a picture is a row, and so its positions can be trained on.
+        """The vision tower alone, with the same weights: a picture is a row, so its positions can be trained on.
 
         Raises:
             ModelError: this model has none; its pictures are tokens.
@@ -120,7 +116,7 @@ class HookedVLM(HookedModel):
 
     @cached_property
     def vocabulary(self) -> Vocabulary:
-        """Ids that are no words: placeholders of pictures, beginnings and ends, padding."""
+        """Ids that are not words: placeholders of pictures, beginnings and ends, padding."""
         return Vocabulary.of(self.hf, getattr(self.processor, "tokenizer", None))
 
     def forward(
@@ -147,7 +143,7 @@ class HookedVLM(HookedModel):
             ModelError: no source for position tokens, or a loss or logits of a model that does not write.
         """
         if return_type not in (None, "auto", "logits", "loss", "both"):
-            raise ModelError(f"return_type {return_type!r} is none of None, logits, loss, both, auto")
+            raise ModelError(f"return_type {return_type!r} is not one of None, logits, loss, both, auto")
         if return_type in ("logits", "loss", "both") and not self.writes:
             raise ModelError(f"a {type(self.hf).__name__} writes nothing, so it has no logits and no loss")
         inputs = self._inputs(input)
@@ -157,7 +153,7 @@ class HookedVLM(HookedModel):
         try:
             with self._token_masks(input, {}):
                 output = self._called(given)(**given, **({"use_cache": False} if self.writes else {}))
-        except _Stop:
+        except Stop:
             return None
         finally:
             self._pass = ModelPass()
@@ -172,29 +168,12 @@ class HookedVLM(HookedModel):
         loss = losses if loss_per_token else losses.sum() / counted.sum()
         return loss if return_type == "loss" else (logits, loss)
 
-    def run_with_cache(self, *args: Any, stop_at_layer: int | None = None, **kwargs: Any) -> tuple[Any, dict[str, Any]]:
-        """One forward pass and the activations of the hooks that `names_filter` names (default: all).
-
-        With a `stop_at_layer`, whatever it is, nothing behind the last wanted hook is computed: SAELens derives the number
-        from the hook's name, and a captioner's blocks come after the tower's.
-        """
-        named = kwargs.get("names_filter")
-        listed = [named] if isinstance(named, str) else list(named) if isinstance(named, (list, tuple)) else []
-        self._wanted = {self._point_of(name) for name in listed} if stop_at_layer is not None else set()
-        try:
-            output, cache = super().run_with_cache(*args, **kwargs)
-        finally:
-            self._wanted = set()
-        tokens = next(iter(args), None)
-        if stop_at_layer is not None and isinstance(tokens, Tensor):
-            self._require_positions(cache, listed, tokens)
-        return output, cache
-
     @torch.no_grad()
     def generate(self, input: Input, **options: Any) -> Int[Tensor, "batch positions"]:
         """What the model writes: transformers' own `generate` with the hooks on and its cache on.
 
-        Hooks see the prompt first and one position a step after; `tags_now` says which they see.
+        A captioner's row holds its caption; of its position tokens the picture alone is taken, and it writes from the start.
+        Hooks see the prompt first and one position per step after that; `tags_now` says which they see.
 
         Raises:
             ModelError: the model writes nothing, a batch is padded on the right, or decoding is assisted.
@@ -204,6 +183,8 @@ class HookedVLM(HookedModel):
         if assisted := [key for key in ("assistant_model", "prompt_lookup_num_tokens") if options.get(key) is not None]:
             raise ModelError(f"{assisted[0]}: assisted decoding visits positions in another order; leave it out")
         inputs = self._inputs(input)
+        if isinstance(input, Tensor) and self.vocabulary.image is None:
+            inputs = without_text(self.hf, inputs)
         mask = inputs.get("attention_mask")
         if mask is not None and not bool(mask[:, -1].all()):
             raise ModelError("the batch is padded on the right, which changes the answers; pad it on the left")
@@ -240,10 +221,10 @@ class HookedVLM(HookedModel):
         return self.attach(processed(self, images, texts, splits))  # type: ignore[arg-type]
 
     def attach(self, source: Any) -> Self:
-        """Say what position tokens stand for."""
+        """Set what position tokens stand for."""
         if not isinstance(source, PositionSource):
             raise DataError(
-                f"a {type(source).__name__} says not what its positions are; give hooks.positions.PositionRows"
+                f"a {type(source).__name__} does not say what its positions are; give hooks.positions.PositionRows"
             )
         return super().attach(source)  # type: ignore[arg-type]
 
@@ -251,8 +232,9 @@ class HookedVLM(HookedModel):
         self,
         split: str | None = "test",
         *,
-        keep: str | Collection[str] = ("text", "image", "special"),
+        keep: str | Collection[str] = ALL_KINDS,
         labelled: bool = False,
+        hook: str | None = None,
     ) -> datasets.Dataset:
         """Position tokens of a split (None: all) as SAELens' tokenised dataset, a new one each time.
 
@@ -260,23 +242,19 @@ class HookedVLM(HookedModel):
 
         Args:
             keep: the kinds of positions that take part: `text`, `image`, `special`.
+            labelled, hook: of other models; rows have no labels here, and their positions are those of every hook.
 
         Raises:
             DataError: no position of the split is of these kinds.
         """
         source: Any = self._require_source()
-        tokens = position_tokens(source.tags, keep)
-        if split is not None:
-            tokens = tokens[torch.from_numpy(source.rows(split))]
-        tokens = tokens[(tokens > 0).any(dim=1)]
-        if not len(tokens):
-            raise DataError(f"split {split!r} has no positions of kind {keep}; name another split or other kinds")
-        return datasets.Dataset.from_dict({"input_ids": tokens.numpy()})
+        rows = None if split is None else source.rows(split)
+        return position_dataset(source.tags, keep, rows, f"split {split!r}")
 
     def to_tokens(self, *_: Any, **__: Any) -> Tensor:
         raise ModelError(
             "the token of a position is its row number + 1; give inputs of the model, position tokens, or "
-            "model.token_dataset() where a dataset is asked for"
+            "model.token_dataset() where a dataset is needed"
         )
 
     def _hook(self, hook: str) -> Callable[..., Any]:
@@ -286,17 +264,9 @@ class HookedVLM(HookedModel):
                 raise AssertionError(f"{hook}: width {x.shape[-1]}, declared {self.shapes[hook].width}")
             new = self.tap(hook, x).to(x)  # an SAE in float32 inside a model in bfloat16
             self._pass.seen[hook] += x.shape[-2]
-            if hook in self._wanted:
-                self._wanted.discard(hook)
-                if not self._wanted:
-                    raise _Stop
             return (new, *output[1:]) if isinstance(output, tuple) else new
 
         return passed
-
-    def _point_of(self, name: str) -> str:
-        """The hook that a name is of, where SAEs have hooks inside it."""
-        return next((hook for hook in self.shapes if name == hook or name.startswith(f"{hook}.")), name)
 
     def require_reach(self, hook: str) -> None:
         """Refuse a hook from which nothing reaches the text; see `blocks.require_read`."""
@@ -315,14 +285,8 @@ class HookedVLM(HookedModel):
         super()._require_fit(sae)
         self.require_reach(str(sae.cfg.metadata.hook_name))
 
-    def _require_positions(self, cache: dict[str, Any], listed: Sequence[str], tokens: Tensor) -> None:
-        """SAELens takes the positions of a hook for those of the tokens."""
-        for name in listed:
-            if cache[name].shape[:2] != tokens.shape[:2]:
-                raise ModelError(
-                    f"{name} gives {tuple(cache[name].shape[:-1])} positions for tokens {tuple(tokens.shape)}: pictures or "
-                    "tiles are not rows here; train on the tower alone, model.tower()"
-                )
+    def _instead_of(self, hook: str) -> str:
+        return "pictures or tiles are not rows here; train on the tower alone, model.tower()"
 
     def _inputs(self, input: Input) -> dict[str, Any]:
         if isinstance(input, Tensor):

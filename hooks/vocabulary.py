@@ -1,4 +1,4 @@
-"""Which ids of a model's texts are no words, and what its inputs therefore are at each position."""
+"""Which token ids are not words, and therefore what each position of a model's text input is."""
 
 from __future__ import annotations
 
@@ -42,9 +42,14 @@ class Vocabulary(NamedTuple):
 
 
 def ids_of(model: Any, inputs: dict[str, Any]) -> tuple[Tensor | None, Tensor | None]:
-    """The ids of the text and where they are no padding."""
-    before = "decoder_" if model.config.is_encoder_decoder else ""
-    return inputs.get(f"{before}input_ids"), inputs.get(f"{before}attention_mask")
+    """The ids of the text and where they are not padding."""
+    ids, mask = _names(model)
+    return inputs.get(ids), inputs.get(mask)
+
+
+def without_text(model: Any, inputs: dict[str, Any]) -> dict[str, Any]:
+    """The inputs of the picture alone."""
+    return {name: value for name, value in inputs.items() if name not in (*_names(model), "tags")}
 
 
 def text_tags(model: Any, vocabulary: Vocabulary, inputs: dict[str, Any], start: bool = False) -> Tags:
@@ -81,6 +86,11 @@ def patches_of(model: Any, pixels: Tensor | None) -> int | None:
             height, width = (size, size) if isinstance(size, int) else size
             return (pixels.shape[-2] // height) * (pixels.shape[-1] // width)
     return None
+
+
+def _names(model: Any) -> tuple[str, str]:
+    before = "decoder_" if model.config.is_encoder_decoder else ""
+    return f"{before}input_ids", f"{before}attention_mask"
 
 
 def _named(holder: Any, key: str) -> Any:

@@ -1,4 +1,4 @@
-"""Where the command begins: importing the rest takes seconds, and Ctrl-C is no error then either."""
+"""Where the command starts: the other imports take seconds, and Ctrl-C during them is not an error either."""
 
 from __future__ import annotations
 

@@ -74,19 +74,19 @@ class Attributions:
         manifest = read_finished(folder, STEP)
         dataset = open_dataset(folder)
         if not isinstance(dataset, Dataset) or dataset.column_names != list(FEATURES):
-            raise StorageError(f"{folder}: does not have the columns of attributions; run attribute again")
+            raise StorageError(f"{folder}: does not have the columns that attribute writes; run attribute again")
         return cls(dataset, manifest["facts"])
 
     @cached_property
     def latents(self) -> list[int]:
-        """The latents that were looked into, ascending; one without active memes has no rows."""
+        """The latents that were attributed, ascending; one without active memes has no rows."""
         return sorted(self.facts["latents"])
 
     def rows_of(self, latent: int) -> list[dict[str, Any]]:
         """The rows of a latent: top memes by rank, then quantile memes from the highest interval down.
 
         Raises:
-            DataError: the latent was not looked into.
+            DataError: the latent was not attributed.
         """
         if latent not in self.latents:
             raise DataError(f"latent {latent} is not in these attributions; attribute with --latent {latent}")

@@ -1,4 +1,4 @@
-"""The command line: one command a step, `run` for all of them, `demo` for all of them on planted memes."""
+"""The command line: one command per step, `run` for all of them, `demo` for all of them on planted memes."""
 
 from __future__ import annotations
 
@@ -29,14 +29,13 @@ from sae_lens_meme.commands import (
     planted_vectors,
     read,
     select,
-    steer,
     table_,
     train,
     user_study,
 )
 from sae_lens_meme.corpus.options import corpus_options
 from sae_lens_meme.dashboard.options import DashboardOptions
-from sae_lens_meme.embed.options import ArrayOptions, EmbedOptions
+from sae_lens_meme.embed.options import ArrayOptions, EmbedOptions, ViewOptions
 from sae_lens_meme.errors import MemeError
 from sae_lens_meme.evaluators.options import EvaluateOptions, evaluators_help
 from sae_lens_meme.export.options import ExportOptions
@@ -46,7 +45,10 @@ from sae_lens_meme.importers.options import ImportOptions
 from sae_lens_meme.ocr.options import OcrOptions
 from sae_lens_meme.planted.options import VectorOptions
 from sae_lens_meme.read.options import ReadOptions
+from sae_lens_meme.steer.command import steer
 from sae_lens_meme.steer.options import SteerOptions
+from sae_lens_meme.studies.command import patch_filter, question_set
+from sae_lens_meme.studies.options import PatchFilterOptions, QuestionSetOptions
 from sae_lens_meme.sweep.command import sweep
 from sae_lens_meme.sweep.options import SweepOptions
 
@@ -70,7 +72,7 @@ def build_app() -> typer.Typer:
     app.command()(describe)
     app.command()(flags_of(OcrOptions)(ocr))
     app.command()(flags_of(EmbedOptions, ArrayOptions)(embed))
-    app.command()(train)
+    app.command()(flags_of(ViewOptions)(train))
     app.command()(flags_of(SweepOptions)(sweep))
     app.command()(flags_of(AttributeOptions)(attribute))
     app.command(help=f"{evaluate.__doc__}\n\nEvaluators: {evaluators_help()}.")(flags_of(EvaluateOptions)(evaluate))
@@ -82,6 +84,8 @@ def build_app() -> typer.Typer:
     app.command()(flags_of(ExportOptions)(export))
     app.command()(select)
     app.command()(flags_of(SteerOptions)(steer))
+    app.command("question-set")(flags_of(QuestionSetOptions)(question_set))
+    app.command("patch-filter")(flags_of(PatchFilterOptions)(patch_filter))
     app.command("import")(flags_of(ImportOptions)(import_))
     app.command("user-study")(user_study)
     app.command("table")(table_)
@@ -101,7 +105,7 @@ def settings(
         bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
     ] = False,
     no_verify: Annotated[
-        bool, typer.Option("--no-verify", help="Read results without comparing them with the hashes that were written.")
+        bool, typer.Option("--no-verify", help="Read results without checking them against their recorded hashes.")
     ] = False,
 ) -> None:
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
@@ -128,7 +132,7 @@ def run(
     overwrite: Overwrite = False,
     open_report: OpenReport = False,
 ) -> None:
-    """Run every step of a recipe; resume where it was stopped, skip what is done."""
+    """Run every step of a recipe; resume where it stopped, skip what is done."""
     from sae_lens_meme.pipeline import run as run_all
 
     run_all(config, out=out, overrides=overrides or [], full=full, overwrite=overwrite, open_report=open_report)
@@ -157,10 +161,10 @@ def main() -> None:
         typer.echo(f"error: {_one_line(error)}", err=True)
         sys.exit(2)
     except (KeyboardInterrupt, typer.Abort):
-        typer.echo("\ninterrupted; run the same command again to go on", err=True)
+        typer.echo("\ninterrupted; run the same command again to resume", err=True)
         sys.exit(_INTERRUPTED)
     except MemoryError as error:
-        typer.echo(f"error: not enough memory ({_one_line(error) or 'no more could be had'})", err=True)
+        typer.echo(f"error: not enough memory ({_one_line(error) or 'no more could be allocated'})", err=True)
         sys.exit(2)
     except Exception as error:
         if not hasattr(error, "format_message"):  # not typer's own usage errors
@@ -170,7 +174,7 @@ def main() -> None:
 
 
 def _of_usage(error: Any) -> str:
-    """What typer says of a wrong flag or value, and where the right ones stand."""
+    """What typer says about a wrong flag or value, and where the right ones are listed."""
     said = " ".join(error.format_message().split()).replace("Value error, ", "").rstrip(".")
     context = getattr(error, "ctx", None)
     command = f" {context.info_name}" if context is not None and context.parent is not None else ""

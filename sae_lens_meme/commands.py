@@ -10,14 +10,13 @@ import typer
 from sae_lens_meme.attribute.options import AttributeOptions
 from sae_lens_meme.corpus.options import corpus_options
 from sae_lens_meme.dashboard.options import DashboardOptions
-from sae_lens_meme.embed.options import ArrayOptions, EmbedOptions
+from sae_lens_meme.embed.options import ArrayOptions, EmbedOptions, ViewOptions
 from sae_lens_meme.evaluators.options import EvaluateOptions
 from sae_lens_meme.flags import EmbeddingsFolder, Out, Overwrite, SAEFolder, given_to
 from sae_lens_meme.importers.options import AUTO, FORMATS, ImportOptions
 from sae_lens_meme.ocr.options import OcrOptions
 from sae_lens_meme.planted.options import VectorOptions
 from sae_lens_meme.read.options import ReadOptions
-from sae_lens_meme.steer.options import SteerOptions
 
 Full = Annotated[bool, typer.Option("--full", help="Print every row of the report, not only the summary.")]
 OpenReport = Annotated[bool, typer.Option("--open", help="Open the report in the browser.")]
@@ -35,7 +34,7 @@ def describe(
     corpus: Annotated[Path, typer.Argument(help="The result of 'corpus'.")],
     out: Annotated[Path | None, typer.Option("--out", help="Folder for description.json and the figure.")] = None,
 ) -> None:
-    """Say what is in a corpus: rows, what is missing where, labels that go together, captions, pictures."""
+    """Describe a corpus: rows, what is missing where, labels that go together, captions, pictures."""
     from sae_lens_meme.steps import describe_step
 
     describe_step(corpus, out=out)
@@ -71,9 +70,7 @@ def embed(
     if (corpus is None) == (not arrays):
         raise ConfigError("give either a CORPUS or arrays (--image-embeds, --text-embeds, --fused-embeds), not both")
     if arrays and "table" not in arrays:
-        raise ConfigError(
-            "arrays need --table rows.csv with a column id and, where there are any, source, split, labels"
-        )
+        raise ConfigError("arrays need --table rows.csv with a column id and, if known, source, split and labels")
     embed_step(given_to(EmbedOptions, given) if corpus else arrays, corpus=corpus, out=out, overwrite=overwrite)
 
 
@@ -93,8 +90,9 @@ def train(
     ] = None,
     fusion: Annotated[Literal["clip", "memeclip"], typer.Option(help="The fusion for live training.")] = "clip",
     heads: Annotated[Path | None, typer.Option(help="Live training with memeclip: its trained checkpoint.")] = None,
-    given: Annotated[Path | None, typer.Option("--from", help="Begin with this SAE, ours or any of SAELens'.")] = None,
+    given: Annotated[Path | None, typer.Option("--from", help="Start from this SAE, ours or any SAELens SAE.")] = None,
     overwrite: Overwrite = False,
+    **seen: Any,
 ) -> None:
     """Train an SAE through SAELens; the result is a stock SAELens SAE folder."""
     from sae_lens_meme.steps import train_step, trained_saes
@@ -110,6 +108,7 @@ def train(
         heads=heads,
         given=given,
         overwrite=overwrite,
+        seen=given_to(ViewOptions, seen),
     )
     for folder, numbers in trained_saes(out).items():
         _done(folder, f"{numbers}; load it with sae_lens.SAE.load_from_disk")
@@ -160,7 +159,7 @@ def read(
     picture: Annotated[Path, typer.Argument(help="The meme: JPEG, PNG, GIF, WEBP or BMP.")],
     sae: SAEFolder,
     embeddings: EmbeddingsFolder,
-    caption: Annotated[str | None, typer.Option(help="Its caption; default what OCR reads; '' for none.")] = None,
+    caption: Annotated[str | None, typer.Option(help="Its caption; default: what OCR reads; '' for none.")] = None,
     evaluation: Annotated[Path | None, typer.Option(help="The result of 'evaluate', for the names of latents.")] = None,
     json: Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")] = False,
     page: Annotated[Path | None, typer.Option(help="Write a page that opens in a browser.")] = None,
@@ -204,7 +203,7 @@ def explain(
     ] = None,
     latent: Annotated[
         int | None,
-        typer.Option(help="Everything that was measured of this latent; the pattern then chooses evaluators."),
+        typer.Option(help="Everything that was measured on this latent; the pattern then chooses evaluators."),
     ] = None,
 ) -> None:
     """Explain each number: the rows and split it was measured on, its control, or why it is undefined."""
@@ -219,8 +218,8 @@ def explain(
 def figures(
     evaluation: Annotated[Path, typer.Argument(help="The result of 'evaluate'.")],
     out: Out,
-    only: Annotated[list[str] | None, typer.Option(help="A figure to draw (repeat it); default all.")] = None,
-    sae: Annotated[Path | None, typer.Option(help="The SAE, for its decoder and training log.")] = None,
+    only: Annotated[list[str] | None, typer.Option(help="A figure to draw; repeatable; default: all.")] = None,
+    sae: Annotated[Path | None, typer.Option(help="The SAE: for its decoder and training log.")] = None,
     embeddings: Annotated[Path | None, typer.Option(help="The result of 'embed', for the maps of memes.")] = None,
     attribution: Annotated[Path | None, typer.Option(help="The result of 'attribute', for words and regions.")] = None,
     corpus: Annotated[Path | None, typer.Option(help="The result of 'corpus', for pictures.")] = None,
@@ -240,7 +239,7 @@ def select(
     sae: SAEFolder,
     embeddings: EmbeddingsFolder,
     out: Out,
-    corpus: Annotated[Path | None, typer.Option(help="Filter this corpus; default the embeddings.")] = None,
+    corpus: Annotated[Path | None, typer.Option(help="Filter this corpus; default: the embeddings.")] = None,
     share: Annotated[float, typer.Option(help="Share of the train memes to keep.")] = 0.5,
     by: Annotated[
         Literal["sum", "mean", "clip", "l0"],
@@ -248,10 +247,11 @@ def select(
     ] = "sum",
     within_source: Annotated[bool, typer.Option("--within-source", help="Keep this share of each source.")] = False,
     hook: Annotated[str | None, typer.Option(help="The hook to read, if the SAE's metadata names none.")] = None,
-    delta: Annotated[float, typer.Option(help="A latent is active above it; SAE-V takes 1 on tokens.")] = 0.0,
+    delta: Annotated[float, typer.Option(help="A latent is active above this value; SAE-V uses 1 on tokens.")] = 0.0,
     overwrite: Overwrite = False,
 ) -> None:
     """Keep the train memes whose latents bind picture and caption (SAE-V's filter), as a Hugging Face dataset."""
+    from sae_lens_meme.row_kind import kind_of_rows
     from sae_lens_meme.select import select_memes
 
     kept = select_memes(
@@ -266,28 +266,9 @@ def select(
         overwrite=overwrite,
     )
     sizes = {name: len(part) for name, part in kept.items()} if isinstance(kept, dict) else {"": len(kept)}
-    memes = ", ".join(f"{n:,} {name}".rstrip() for name, n in sizes.items())
-    _done(out, f"{memes} memes; datasets.load_from_disk opens it")
-
-
-def steer(
-    *,
-    sae: SAEFolder,
-    out: Out,
-    hook: Annotated[str | None, typer.Option(help="The hook to read, if the SAE's metadata names none.")] = None,
-    overwrite: Overwrite = False,
-    **given: Any,
-) -> None:
-    """Set latents while a chat model or captioner answers, beside all controls: answers, scores, a figure.
-
-    steer --model llava-hf/llava-1.5-7b-hf --sae SAE --latents 39 --value 100 --pictures DIR --out STEER
-    """
-    from sae_lens_meme.steer import steer as steer_
-
-    options = SteerOptions(**given_to(SteerOptions, given))
-    for sentence in steer_(sae, out, options, hook=hook, overwrite=overwrite)["verdict"]:
-        typer.echo(sentence)
-    _done(out, "answers.parquet, scores.json, steering.png, steering.svg")
+    many = ", ".join(f"{n:,} {name}".rstrip() for name, n in sizes.items())
+    columns = (next(iter(kept.values())) if isinstance(kept, dict) else kept).column_names
+    _done(out, f"{many} {kind_of_rows(columns).many}; datasets.load_from_disk opens it")
 
 
 def import_(
@@ -295,7 +276,8 @@ def import_(
     source: Annotated[
         str,
         typer.Argument(
-            metavar="FROM", help=f"The project that trained it: {', '.join(FORMATS)}; {AUTO}: what its files tell."
+            metavar="FROM",
+            help=f"The project that trained it: {', '.join(FORMATS)}; {AUTO}: recognise it from its files.",
         ),
     ],
     path: Annotated[Path, typer.Argument(help="Its folder, or the file with its weights.")],
@@ -310,18 +292,18 @@ def import_(
 
 
 def user_study(
-    folder: Annotated[Path, typer.Argument(help="pairs.csv, activations.csv and top16_images.csv of a study.")],
+    folder: Annotated[Path, typer.Argument(help="pairs.csv, activations.csv and top16_images.csv of the study.")],
     out: Out,
     embeds: Annotated[
         list[Path] | None,
-        typer.Option(help="Embeddings of the pictures of activations.csv (.npy): their MS (repeat it)."),
+        typer.Option(help="Embeddings of the pictures of activations.csv (.npy): compute MS under them; repeatable."),
     ] = None,
     scores: Annotated[
-        list[Path] | None, typer.Option(help="A metric of your own: a CSV with k and score (repeat it).")
+        list[Path] | None, typer.Option(help="Your own metric: a CSV with columns k and score; repeatable.")
     ] = None,
     overwrite: Overwrite = False,
 ) -> None:
-    """Say how often a metric and users agree on which of two neurons is more focused (sae-for-vlm's benchmark).
+    """Measure how often a metric and users agree on which of two neurons is more focused (sae-for-vlm's benchmark).
 
     docs/tokens.md describes the files of a study.
     """

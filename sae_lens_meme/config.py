@@ -14,7 +14,7 @@ from sae_lens_meme.options import check_keys
 
 MAX_DEPTH, MAX_VALUES = 50, 100_000
 QUESTIONS = "sqs.yaml"
-"""Among the recipes, but none: the Standard Question Set."""
+"""Shipped with the recipes but not a recipe: the Standard Question Set."""
 
 
 def read_yaml(path: str | Path) -> dict[str, Any]:

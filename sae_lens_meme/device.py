@@ -26,6 +26,6 @@ def pick_device(name: str, mps: bool = True) -> str:
 
 
 def filled(rows: torch.Tensor, n: int) -> torch.Tensor:
-    """At least n rows, the last one repeated: BLAS sums in another order where there are fewer."""
+    """At least n rows, the last one repeated: BLAS adds in a different order where there are fewer."""
     missing = n - len(rows)
     return torch.cat([rows, rows[-1:].expand(missing, *rows.shape[1:])]) if missing > 0 else rows

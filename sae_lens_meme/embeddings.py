@@ -1,8 +1,8 @@
-"""Reading embeddings: one memory-mapped row a meme, one column a hook, ids and labels beside them."""
+"""Reading embeddings: one memory-mapped row per meme, one column per hook, ids and labels beside them."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -25,10 +25,11 @@ from sae_lens_meme.labels import (
     missing_code,
     read_split,
 )
+from sae_lens_meme.row_kind import RowKind, kind_of_rows
 from sae_lens_meme.storage import fetched, open_dataset, read_finished, sha256_json
 
 LEFT_OUT = "left out"
-"""What `Embeddings.splits` says of a meme that is in none."""
+"""What `Embeddings.splits` says about a meme that is in none."""
 
 
 @dataclass(frozen=True)
@@ -111,6 +112,11 @@ class Embeddings:
         return len(self.dataset)
 
     @cached_property
+    def row_kind(self) -> RowKind:
+        """Whether a row is a meme or a token of a picture, and what it is called."""
+        return kind_of_rows(self.dataset.column_names)
+
+    @cached_property
     def hooks(self) -> tuple[str, ...]:
         return tuple(name for name, kind in self.dataset.features.items() if isinstance(kind, Array2D))
 
@@ -137,7 +143,7 @@ class Embeddings:
     def groups(self) -> np.ndarray:
         """The group of each meme as a code 0, 1, ..., int64 [n_samples], in the order of their first memes.
 
-        Memes of one group (copies of a picture, a template, a pair that differs in one thing) are no independent evidence:
+        Memes of one group (copies of a picture, a template, a pair that differs in one thing) are not independent evidence:
         they are drawn, moved and split together. From the column `group`; a meme without one is its own.
         """
         if "group" not in self.dataset.column_names:
@@ -178,7 +184,7 @@ class Embeddings:
     def contaminated(self) -> np.ndarray:
         """Rows of test memes whose group is also in train or validation, and of validation memes whose group is in train.
 
-        Ascending, int64. What was trained or chosen on a copy of a meme has seen it.
+        Ascending, int64. Whatever was trained or chosen on a copy of a meme has seen it.
         """
         earlier, found = np.empty(0, np.int64), []
         for split in SPLITS:
@@ -191,6 +197,10 @@ class Embeddings:
         """The same memes, of which the `contaminated` ones are in no split; nothing is copied."""
         return replace(self, left_out=frozenset(self.contaminated.tolist()))
 
+    def as_evaluated(self, fingerprint: Mapping[str, Any]) -> Embeddings:
+        """With the splits of an evaluation, by the fingerprint of its manifest: `--exclude-leaks` left memes out."""
+        return self.without_contaminated() if fingerprint.get("options", {}).get("exclude_leaks") else self
+
     @cached_property
     def texts(self) -> np.ndarray | None:
         """Captions (None where a meme has none), object [n_samples]; None without such a column."""
@@ -201,7 +211,7 @@ class Embeddings:
     def rows(self, split: str) -> np.ndarray:
         """Row numbers of a split, ascending, int64."""
         if split not in SPLITS:
-            raise DataError(f"split {split!r} is none of {', '.join(SPLITS)}")
+            raise DataError(f"split {split!r} is not one of {', '.join(SPLITS)}")
         return np.flatnonzero(self.splits == split)
 
     def held_out(self) -> tuple[str | None, np.ndarray]:
@@ -248,12 +258,12 @@ class Embeddings:
         cells, place = distinct(self._column(name))
         kind = self.dataset.features[name]
         if (large := beyond_64_bits(cells)) is not None:
-            raise DataError(f"{name} is {cells[large]}, which does not fit 64 bits; number the classes anew")
+            raise DataError(f"{name} is {cells[large]}, which does not fit 64 bits; renumber the classes")
         values = label_values(name, cells, kind.names if isinstance(kind, ClassLabel) else None)
         if (code := missing_code(name, values)) is not None:
             rows = int((place == values.index(code)).sum())
             raise DataError(
-                f"{name} is {code} in {rows:,} of {len(self):,} rows, which is no level of it; write null where it is missing"
+                f"{name} is {code} in {rows:,} of {len(self):,} rows, which is not one of its levels; write null where it is missing"
             )
         text = any(isinstance(value, str) for value in values)
         known = np.array([value is not None for value in values], dtype=bool)

@@ -23,7 +23,7 @@ class ConfigError(MemeError, ValueError):
 
 
 class DataError(MemeError, ValueError):
-    """Embeddings, labels or latents do not allow what was asked of them."""
+    """Embeddings, labels or latents do not allow what was requested."""
 
 
 class MissingHookError(MemeError, KeyError):
@@ -31,7 +31,7 @@ class MissingHookError(MemeError, KeyError):
 
 
 class ModelError(MemeError, ValueError):
-    """A model or a checkpoint cannot be loaded or used in this way."""
+    """A model or a checkpoint cannot be loaded, or cannot be used in this way."""
 
 
 class NonFiniteError(MemeError, ArithmeticError):

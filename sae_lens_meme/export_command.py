@@ -1,4 +1,4 @@
-"""The `export` command: for Neuronpedia or the Hugging Face Hub; what is sent is asked for."""
+"""The `export` command: for Neuronpedia or the Hugging Face Hub; nothing is sent unless asked."""
 
 from __future__ import annotations
 
@@ -37,13 +37,15 @@ def export(
     ] = None,
     report: Annotated[Path | None, typer.Option("--report", help="With --hf: a report to put beside it.")] = None,
     push: Annotated[bool, typer.Option("--push", help="With --hf: upload the folder.")] = False,
-    public: Annotated[bool, typer.Option("--public", help="With --push: for everybody; default private.")] = False,
+    public: Annotated[bool, typer.Option("--public", help="With --push: make it public; default: private.")] = False,
     overwrite: Overwrite = False,
     **given: Any,
 ) -> None:
     """Write the folder that Neuronpedia imports, or one for the Hugging Face Hub; upload it if asked."""
     options = given_to(ExportOptions, given)
     _require_with_hf(hf, {"--report": report, "--push": push, "--public": public})
+    if public and not push:
+        raise ConfigError("--public goes with --push; without it nothing is uploaded")
     if hf is not None and sae is None and embeddings is None:
         return _corpus(evaluation, hf, out=out, push=push, public=public, overwrite=overwrite)
     for flag, given_folder in {"--sae": sae, "--embeddings": embeddings}.items():
@@ -60,7 +62,7 @@ def export(
 
 def _require_with_hf(hf: str | None, given: dict[str, Any]) -> None:
     if hf is None and (alone := next((name for name, value in given.items() if value), None)):
-        raise ConfigError(f"{alone} goes with --hf OWNER/NAME")
+        raise ConfigError(f"{alone} needs --hf OWNER/NAME")
 
 
 def _neuronpedia(
@@ -74,7 +76,7 @@ def _neuronpedia(
     dry_run: bool = False,
     **folders: Any,
 ) -> None:
-    """Write the Neuronpedia folder; the section is that of `ExportOptions`. What is sent is asked for."""
+    """Write the Neuronpedia folder; the section is that of `ExportOptions`. Nothing is sent unless asked."""
     from sae_lens_meme.export import export as write
     from sae_lens_meme.export import mark_sae, upload, write_requests
     from sae_lens_meme.steps import only_sae
@@ -102,7 +104,7 @@ def _hub(
     public: bool = False,
     **folders: Any,
 ) -> None:
-    """Write the folder for the Hugging Face Hub, and upload it if that is asked."""
+    """Write the folder for the Hugging Face Hub, and upload it if asked."""
     from sae_lens_meme.export import export_hub, push_hub
     from sae_lens_meme.steps import only_sae
 
@@ -114,7 +116,7 @@ def _hub(
 
 
 def _corpus(corpus: Path, repo: str, *, out: Path, push: bool, public: bool, overwrite: bool) -> None:
-    """Write a corpus as a dataset repository, and upload it if that is asked."""
+    """Write a corpus as a dataset repository, and upload it if asked."""
     from sae_lens_meme.export import export_corpus, push_corpus
 
     export_corpus(corpus, repo, out=out, overwrite=overwrite)

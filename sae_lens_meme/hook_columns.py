@@ -1,4 +1,7 @@
-"""The columns of embeddings: one fixed-width vector a meme and hook, in the layout of SAELens' cached activations."""
+"""The columns of embeddings: one fixed-width vector per row and hook, in the layout of SAELens' cached activations.
+
+A row is a meme, or a token of a picture (`row_kind`).
+"""
 
 from __future__ import annotations
 
@@ -11,6 +14,14 @@ import pyarrow.compute as pc
 from datasets import Array2D, Dataset, Features, Value
 
 from sae_lens_meme.errors import DataError, NonFiniteError
+from sae_lens_meme.labels import TOKEN_COLUMNS
+
+
+def token_features() -> dict[str, Any]:
+    """The types of `labels.TOKEN_COLUMNS`."""
+    return {
+        name: [Value(kind.strip("[]"))] if kind.startswith("[") else Value(kind) for name, kind in TOKEN_COLUMNS.items()
+    }
 
 
 def distinct(column: pa.ChunkedArray) -> tuple[list[Any], np.ndarray]:
@@ -23,7 +34,7 @@ def distinct(column: pa.ChunkedArray) -> tuple[list[Any], np.ndarray]:
     return cells.to_pylist(), np.asarray(place, dtype=np.int64)
 
 
-def embedding_features(described: dict[str, Value], widths: dict[str, int]) -> Features:
+def embedding_features(described: dict[str, Any], widths: dict[str, int]) -> Features:
     """The columns of embeddings on disk: what describes the memes, then one `Array2D((1, d), "float32")` a hook.
 
     The shape is the one that SAELens' cached-activations reader asks for, with a context of one.
@@ -32,7 +43,7 @@ def embedding_features(described: dict[str, Value], widths: dict[str, int]) -> F
 
 
 def require_finite(x: np.ndarray, hook: str, ids: Sequence[str] | np.ndarray, rows: np.ndarray | None = None) -> None:
-    """As `Embeddings.require_finite`, for vectors at hand; `rows` are their numbers, default 0, 1, ..."""
+    """As `Embeddings.require_finite`, for vectors in memory; `rows` are their numbers, default 0, 1, ..."""
     with np.errstate(over="ignore", invalid="ignore"):
         if np.isfinite(x.sum()):  # one pass without a copy; only a suspicious sum is looked at again
             return
@@ -47,7 +58,7 @@ def require_finite(x: np.ndarray, hook: str, ids: Sequence[str] | np.ndarray, ro
 
 
 def require_layout(dataset: Dataset, where: str) -> None:
-    """Raises DataError where vectors are not one a meme: their numbers would be taken for those of more memes."""
+    """Raises DataError where vectors are not one per meme: otherwise one meme's positions would be read as several memes."""
     for name, kind in dataset.features.items():
         if isinstance(kind, Array2D):
             shape, width = list(kind.shape), kind.shape[-1] if len(kind.shape) else None

@@ -46,7 +46,7 @@ def open_image(source: str | Path | bytes, *, name: str | None = None) -> Image.
 
 
 def small_webp(image: Image.Image, longest: int = 384) -> tuple[bytes, tuple[int, int]]:
-    """A picture made small and encoded again, so that nothing but its pixels is passed on; and its size."""
+    """A picture made small and encoded again, so that nothing but its pixels is kept; and its size."""
     small = Image.frombytes("RGB", image.size, image.convert("RGB").tobytes())  # without profile and comments
     small.thumbnail((longest, longest))
     out = io.BytesIO()

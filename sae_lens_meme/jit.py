@@ -10,10 +10,10 @@ import numba
 
 
 def njit(**options: Any) -> Callable[[Callable], Any]:
-    """Compile with `options`; where the cache has no folder, compile anew in every process.
+    """Compile with `options`; where the cache has no folder, compile again in every process.
 
     numba looks for a folder in NUMBA_CACHE_DIR, beside the source and in the user's home, and raises
-    where it finds none (a read-only installation). The temporary folder is no substitute: the cache
+    where it finds none (a read-only installation). The temporary folder is not a substitute: the cache
     is pickled, and others can write there.
     """
 

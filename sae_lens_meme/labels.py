@@ -1,7 +1,7 @@
-"""What a cell of a table says: the eight label dimensions and their levels, missing values, names of splits.
+"""What a cell of a table means: the eight label dimensions and their levels, missing values, names of splits.
 
-One rule each, for every table, array and dataset that is read. Missing is null, never a number. Nothing outside
-the corpus readers depends on the eight: any other label column is used as it is.
+One rule each, for every table, array and dataset that is read. Missing is null, never a number. Only the corpus
+readers depend on the eight: any other label column is used as it is.
 """
 
 from __future__ import annotations
@@ -32,9 +32,21 @@ SPLIT_NAMES = {
     **dict.fromkeys(("test", "testing", "test_seen", "test_unseen"), "test"),
 }
 
+TOKEN_COLUMNS = {
+    "item": "string",  # the picture that a row is of
+    "position": "int64",  # in what passes the hook
+    "modality": "string",  # the kind of position: image, text, special
+    "token": "string",  # the word there, or the piece of one; null of a picture's position
+    "token_text": "string",  # what the model reads or writes with the picture; null of a vision tower
+    "token_start": "int64",  # where the word begins in `token_text`, in characters; null where it is not in it
+    "token_end": "int64",
+    "token_box": "[float32]",  # an image token's patch: top, left, bottom, right, 0 to 1 of the view; null: no place is known
+}
+"""What token rows have beside the columns of memes, and the type of each; the view is in the facts of the embeddings."""
+
 NOT_LABELS = (
     *("id", "source", "split", "group", "text", "text_origin", "image", "file_name", "image_sha256"),
-    *("item", "position", "modality"),  # of token rows: the meme that a row is of, and what of it
+    *TOKEN_COLUMNS,
 )
 """Columns of a corpus, of embeddings or of a table that describe a meme and are never labels."""
 
@@ -121,7 +133,7 @@ def label_values(label: str, cells: Sequence[Any], classes: Sequence[str] | None
 
 
 def missing_code(label: str, values: Iterable[Any]) -> int | None:
-    """A value below every level of one of the eight labels: somebody's code for missing, which is no class."""
+    """A value below every level of one of the eight labels: somebody's code for missing, which is not a class."""
     lowest = min(LEVELS.get(label, ()), default=None)
     below = (value for value in values if isinstance(value, int) and lowest is not None and value < lowest)
     return next(below, None)

@@ -1,7 +1,7 @@
 """Options: declared once as a class, read strictly from Python, YAML and the command line.
 
 A docstring under a field is its help. An unknown key is refused with the nearest known one, a wrong value with what
-would be right; both as one `ConfigError`.
+is allowed; both as one `ConfigError`.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _STRICT = ConfigDict(strict=True, arbitrary_types_allowed=True, allow_inf_nan=Fa
 
 
 class Flag(NamedTuple):
-    """In a field's annotation: its name on the command line, where that is not the field's own."""
+    """In a field's annotation: its name on the command line, where it differs from the field's."""
 
     name: str
 
@@ -71,7 +71,7 @@ class Options(BaseModel):
         """From a section of a recipe.
 
         Raises:
-            ConfigError: it is no mapping, or as for the class.
+            ConfigError: it is not a mapping, or as for the class.
         """
         if not isinstance(given, Mapping):
             raise ConfigError(f"{cls.section}: is {type(given).__name__}, not a mapping of options")
@@ -93,7 +93,7 @@ def check_value(where: str, value: Any, expected: Any) -> None:
     """Refuse a value that is not of a type, such as that of a field of a SAELens config. A list serves as a tuple.
 
     Raises:
-        ConfigError: with the value, what it must be, and how YAML wants a number like 1e-3 written.
+        ConfigError: with the value, what it must be, and how to write a number like 1e-3 in YAML.
     """
     if isinstance(value, list) and "tuple" in str(expected):
         value = tuple(value)

@@ -48,7 +48,7 @@ def run(
     overwrite: bool = False,
     open_report: bool = False,
 ) -> None:
-    """Run a recipe from corpus to report; a step that is done is not done again.
+    """Run a recipe from corpus to report; finished steps are not repeated.
 
     Args:
         config: a YAML file with the sections `corpus`, `ocr`, `embed`, `train`, `attribute`, `evaluate`,
@@ -84,14 +84,12 @@ def run(
         else:
             live = {"corpus": base / "corpus", "model": embedding.get("model")}
             train_step(training, out=base / "sae", **live, overwrite=overwrite)
-    if "hook" in embedding:  # rows are single tokens, and there are no memes to attribute to or to show
-        corpus = None
     options = {"answer_key": answer_key, **options} if answer_key else options
     pages = []
     for sae in trained_saes(base / "sae"):
-        name = sae.relative_to(base / "sae")  # one folder an SAE after multi-hook training
+        name = sae.relative_to(base / "sae")  # one folder per SAE after multi-hook training
         seen = {}
-        if corpus is not None:
+        if corpus is not None and "hook" not in embedding:  # single tokens are no memes to attribute to
             seen = {"attribution": base / "attribution" / name}
             attribute_step(
                 *(sae, base / "embeddings", corpus, recipe.get("attribute") or {}),
@@ -146,12 +144,12 @@ def _check_sections(recipe: dict[str, Any], base: Path) -> tuple[TrainConfig, di
     pictures = not arrays and not vectors
     for section in ("ocr", "attribute"):
         if not pictures and section in recipe:
-            raise ConfigError(
-                f"{section}: vectors have neither pictures nor a model to look into; leave the section out"
-            )
+            raise ConfigError(f"{section}: planted vectors have neither pictures nor a model; leave the section out")
     tokens = isinstance(embedding, dict) and "hook" in embedding
     if tokens and "attribute" in recipe:
-        raise ConfigError("attribute: rows of single tokens are no memes to attribute to; leave the section out")
+        raise ConfigError(
+            "attribute: rows of single tokens are not memes, so nothing can be attributed; leave the section out"
+        )
     made = {"attribution": base} if pictures and not tokens else {}  # what the steps before will have made
     made |= {"answer_key": base} if vectors or memes else {}
     EvaluateOptions.from_mapping({**made, **options} if isinstance(options, dict) else options).check()

@@ -1,4 +1,4 @@
-"""One progress display for all long work, on stderr: a bar in a terminal or a notebook, now and then a line in a pipe."""
+"""One progress display for all long work, on stderr: a bar in a terminal or a notebook, an occasional line in a pipe."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class _Rate(ProgressColumn):
 
 @contextmanager
 def progress_bar(title: str, total: int, unit: str = "memes", show: bool = True) -> Iterator[Advance]:
-    """Yields `advance(n, now="")`: so many more are done, `now` is under way."""
+    """Yields `advance(n, now="")`: n more are done, and `now` is under way."""
     console = Console(stderr=True)
     if show and not (console.is_terminal or console.is_jupyter):
         yield _lines(console, title, total, unit)

@@ -1,4 +1,4 @@
-"""Two dimensions for many: UMAP (McInnes et al. 2018), with few points principal components."""
+"""Projection to two dimensions: UMAP (McInnes et al. 2018), or principal components where there are few points."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which memes an SAE was trained on, and in which groups, as far as it says so itself."""
+"""What an SAE's own files say about its training memes and the groups of its latents."""
 
 from __future__ import annotations
 
@@ -31,9 +31,9 @@ def training_rows_known(sae: Any, embeddings: Embeddings) -> str | None:
     if metadata[TRAINED_FURTHER]:
         return f"{unknown}: it was trained further from weights whose training rows are not known"
     if metadata.embeddings_fingerprint is None or metadata.train_rows_fingerprint is None:
-        return f"{unknown}: it carries no record of them, as `sae-lens-meme train` writes"
+        return f"{unknown}: it carries no record of them, which `sae-lens-meme train` writes"
     if metadata.weights_fingerprint != weights_fingerprint(sae):
-        return f"{unknown}: its weights are not those that `sae-lens-meme train` made"
+        return f"{unknown}: its weights are not the ones that `sae-lens-meme train` made"
     if metadata.embeddings_fingerprint == embeddings.fingerprint:
         return None
     if metadata.train_rows_fingerprint != train_rows_fingerprint(embeddings):
@@ -57,7 +57,7 @@ def record_training_rows(sae: str | Path, embeddings: Embeddings | str | Path) -
 
     Raises:
         StorageError: the SAE has no `runner_cfg.json`, or the folder that it names is gone.
-        DataError: it was not trained on cached activations, or on memes that are no train memes here.
+        DataError: it was not trained on cached activations, or on memes that are not train memes here.
     """
     from sae_lens import SAE
 
@@ -74,7 +74,7 @@ def record_training_rows(sae: str | Path, embeddings: Embeddings | str | Path) -
     train = set(memes.ids[memes.rows("train")].tolist())
     if others := [id for id in read["id"] if str(id) not in train]:
         raise DataError(
-            f"{folder}: {len(others):,} of the {len(read):,} memes that it was trained on are no train memes of these "
+            f"{folder}: {len(others):,} of the {len(read):,} memes that it was trained on are not train memes of these "
             f"embeddings, the first is {others[0]!r}; train on Embeddings.export_cached"
         )
     cfg = read_json(folder / SAE_CFG)

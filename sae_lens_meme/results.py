@@ -97,7 +97,7 @@ def dashboard_step(
 
 
 def show_reports(pages: Sequence[Path], in_browser: bool) -> None:
-    """Print the path of each page, and open it if that is asked for."""
+    """Print the path of each page, and open it if asked."""
     import webbrowser
 
     for page in pages:
@@ -108,9 +108,9 @@ def show_reports(pages: Sequence[Path], in_browser: bool) -> None:
 
 @through_stores("evaluation")
 def explain_numbers(evaluation: str | Path, pattern: str | None = None) -> None:
-    """Print every number of an evaluation whose name (`evaluator/number`) matches a shell pattern, and what it is.
+    """Print every number of an evaluation whose name (`evaluator/number`) matches a shell pattern, with its explanation.
 
-    Without a pattern: how many numbers there are under which first parts of a name.
+    Without a pattern: how many numbers each evaluator has, and the first parts of their names.
 
     Raises:
         ConfigError: none matches.
@@ -135,7 +135,7 @@ def explain_numbers(evaluation: str | Path, pattern: str | None = None) -> None:
 
 
 def explain_latent(evaluation: str | Path, latent: int, pattern: str | None = None) -> None:
-    """Print what every evaluator's table says of one latent, column by column with what the column is.
+    """Print what every evaluator's table says about one latent, column by column, with each column's explanation.
 
     A pattern chooses evaluators.
 
@@ -146,23 +146,26 @@ def explain_latent(evaluation: str | Path, latent: int, pattern: str | None = No
 
     read_finished(evaluation, "evaluate")
     content = read_json(Path(evaluation) / EVALUATION)
-    if not 0 <= latent < (d_sae := content["sae"]["d_sae"]):
+    d_sae = content["sae"]["d_sae"]
+    if not 0 <= latent < d_sae:
         raise ConfigError(f"--latent {latent}: the SAE has {d_sae} latents, 0 to {d_sae - 1}")
     tables = {name: table_of_latents(evaluation, name) for name in content["results"]}
     tables = {name: table for name, table in tables.items() if table is not None}
     chosen = [name for name in tables if fnmatchcase(name, pattern or "*")]
     if not chosen:
-        raise ConfigError(f"{evaluation}: {pattern!r} is no evaluator with a table of latents: {', '.join(tables)}")
+        raise ConfigError(
+            f"{evaluation}: {pattern!r} is not an evaluator with a table of latents; these are: {', '.join(tables)}"
+        )
     for name in chosen:
         rows = tables[name].query("latent == @latent").drop(columns="latent")
         _print_rows(name, rows, content["results"][name]["columns"], whole=pattern is not None)
 
 
 def _print_rows(name: str, rows: Any, columns: Mapping[str, str], whole: bool) -> None:
-    """A line a column with what it is; of a latent with many rows, say one a concept, only where that was asked for."""
+    """A line per column with what it is; of a latent with many rows, say one per concept, only if requested."""
     console.print(Text.assemble((visible(name), "bold"), "" if len(rows) == 1 else f"  {len(rows)} rows"))
     if len(rows) > 1 and not whole:
-        console.print(Padding(Text(f"they are printed where the pattern is {name!r}", style="dim"), (0, 0, 0, 4)))
+        console.print(Padding(Text(f"give the pattern {name!r} to print them", style="dim"), (0, 0, 0, 4)))
         return
     for _, row in rows.iterrows():
         told = Text("\n").join(
@@ -178,7 +181,7 @@ def _cell(value: Any) -> str:
 
 
 def _print_index(evaluation: str | Path, names: Any) -> None:
-    """A line an evaluator: how many numbers, and the first parts of their names."""
+    """A line per evaluator: how many numbers, and the first parts of their names."""
     for evaluator, mine in names.str.partition("/").groupby(0, sort=False):
         groups = mine[2].str.partition("/")[0].drop_duplicates()
         shown = ", ".join(map(visible, groups[:8])) + (f", ... ({len(groups)})" if len(groups) > 8 else "")
@@ -191,7 +194,7 @@ def _print_index(evaluation: str | Path, names: Any) -> None:
 def user_study_step(
     folder: Path, *, out: Path, embeds: Sequence[Path], scores: Sequence[Path], overwrite: bool = False
 ) -> None:
-    """Compare metrics of neurons with what users said of them; write and print the result."""
+    """Compare metrics of neurons with users' judgements; write and print the result."""
     from sae_lens_meme.evaluators.user_study import compare_with_users
     from sae_lens_meme.report.terminal import print_result
 

@@ -20,12 +20,14 @@ from sae_lens_meme.evaluators.cross_modal import (
     filter_dataset,
     filter_tokens,
     item_scores,
+    require_share,
     token_item_scores,
     token_omega,
 )
 from sae_lens_meme.evaluators.latents import Latents, encode, hook_of
 from sae_lens_meme.evaluators.run import load_sae, sae_weights
 from sae_lens_meme.hooks.positions import IMAGE, TEXT
+from sae_lens_meme.row_kind import TOKEN
 from sae_lens_meme.storage import StepFolder, read_finished, through_stores
 
 
@@ -43,7 +45,7 @@ def select_memes(
     delta: float = 0.0,
     overwrite: bool = False,
 ) -> Dataset | DatasetDict:
-    """Keep the best share of the train memes by the cross-modal weights of their latents; all others stay.
+    """Keep the best share of the train memes by the cross-modal weights of their latents; other splits are kept whole.
 
     Args:
         sae: an SAE folder.
@@ -52,13 +54,16 @@ def select_memes(
         corpus: filter this corpus; default the embeddings themselves.
         by: `sum` or `mean` of the weights, `clip` (the meme's CLIP score) or `l0`.
         within_source: keep this share of each source.
-        delta: a latent is active above it, in the units of the SAE.
+        delta: a latent is active above this value, in the units of the SAE.
 
     Raises:
-        ConfigError: `clip` on token rows, which have hidden states.
-        DataError: token rows of one modality alone.
+        ConfigError: `share` or `delta` is out of range; `clip` on token rows, which have hidden states.
+        DataError: token rows of one modality alone; no latent is active above `delta`.
         StorageError: something else is at `out`, or another process writes there.
     """
+    require_share(share)
+    if not 0 <= delta < np.inf:
+        raise ConfigError(f"delta is {delta}; give an activation, 0 or more")
     dictionary, memes = load_sae(sae, hook), Embeddings.load(embeddings)
     fingerprint = {
         "sae": sae_weights(sae),
@@ -75,12 +80,14 @@ def select_memes(
     with StepFolder(out, "select", fingerprint, overwrite=overwrite) as folder:
         if not folder.complete:
             latents = encode(dictionary, memes)
-            of_tokens = {"item", "modality"} <= set(memes.dataset.column_names)
+            of_tokens = memes.row_kind == TOKEN
             if of_tokens:
                 scores = token_scores(memes, latents, hook_of(dictionary, memes, hook), by=by, delta=delta)
             else:
                 weights = cross_modal_weights(memes, latents, delta=delta, n_bootstrap=0)
                 scores = item_scores(memes, latents, weights)
+            if by != "clip" and not scores.l0[scores.train].any():
+                raise DataError(f"select: no latent is active above delta ({delta:g}) on any train meme; lower it")
             whole: Any = load_corpus(corpus) if corpus is not None else memes.dataset
             keep = filter_tokens if of_tokens and corpus is None else filter_dataset
             _write(folder, keep(whole, scores, share, by=by, within_source=within_source))

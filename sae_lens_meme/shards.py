@@ -16,7 +16,7 @@ from datasets.arrow_writer import ArrowWriter
 from sae_lens_meme.errors import ShardError
 from sae_lens_meme.storage import StepFolder, sha256_json, to_json
 
-Columns = dict[str, Any]  # lists or arrays, one entry a row
+Columns = dict[str, Any]  # lists or arrays, one entry per row
 
 
 def write_dataset(
@@ -27,12 +27,12 @@ def write_dataset(
     subfolder: str = "",
     split: str | None = None,
 ) -> None:
-    """Write one Arrow file a shard, then the two small files that make it a dataset.
+    """Write one Arrow file per shard, then the two small files that make it a dataset.
 
     Args:
         folder: an entered `StepFolder`.
         features: the columns of the dataset.
-        shards: one function a shard that returns its columns; it is called only when the
+        shards: one function per shard that returns its columns; it is called only when the
             shard is not there yet, and must depend on nothing but its own index.
         subfolder: where inside the folder (a split of a `DatasetDict`), default the folder itself.
         split: the name of the split, recorded in the dataset's state.
@@ -49,7 +49,7 @@ def write_dataset(
     if failed:
         raise ShardError(
             f"{folder.home}: {len(failed)} of {len(names)} shards could not be made ({'; '.join(failed)}); the others are "
-            "there: mend this and run the same command again"
+            "written: fix this and run the same command again"
         )
     state = {
         "_data_files": [{"filename": name} for name in names],

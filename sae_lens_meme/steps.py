@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,14 +17,15 @@ from rich.text import Text
 from sae_lens_meme.attribute.options import AttributeOptions
 from sae_lens_meme.config import read_yaml
 from sae_lens_meme.corpus.options import corpus_options
-from sae_lens_meme.embed.options import ArrayOptions, EmbedOptions
+from sae_lens_meme.embed.options import ArrayOptions, EmbedOptions, ViewOptions
 from sae_lens_meme.embeddings import Embeddings
 from sae_lens_meme.errors import ConfigError
 from sae_lens_meme.importers.options import AUTO, ImportOptions
 from sae_lens_meme.ocr.options import OcrOptions
 from sae_lens_meme.planted.options import PlantedOptions, VectorOptions
 from sae_lens_meme.report.blocks import visible
-from sae_lens_meme.storage import fetched, read_manifest, to_json, write_text
+from sae_lens_meme.row_kind import MEME
+from sae_lens_meme.storage import fetched, read_manifest, sha256_json, to_json, write_text
 
 if TYPE_CHECKING:
     from sae_lens_meme.train import TrainConfig
@@ -32,7 +34,7 @@ console = Console(highlight=False, width=None if sys.stdout.isatty() else 110)
 
 
 def corpus_step(section: dict[str, Any], *, out: Path, overwrite: bool = False) -> None:
-    """Build a corpus and say what is in it, and what was left out and why."""
+    """Build a corpus; print what is in it, and what was left out and why."""
     from sae_lens_meme.corpus import build_corpus, corpus_notes
 
     options = corpus_options().from_mapping(section)
@@ -112,7 +114,7 @@ def vectors_step(section: dict[str, Any], *, out: Path, overwrite: bool = False)
 
 
 def import_step(source: str, path: Path, section: dict[str, Any], *, out: Path, overwrite: bool = False) -> None:
-    """Write an SAE of another project as a stock one, and say what became of it."""
+    """Write an SAE of another project as a stock one, and print how it was converted."""
     from sae_lens_meme.importers import import_sae
 
     options = ImportOptions.from_mapping(section)
@@ -143,11 +145,15 @@ def train_step(
     heads: str | Path | None = None,
     given: str | Path | None = None,
     overwrite: bool = False,
+    seen: Mapping[str, Any] | None = None,
 ) -> None:
     """Train on embeddings, or live on a corpus through a model's towers.
 
+    Args:
+        seen: fields of `ViewOptions`, for live training.
+
     Raises:
-        ConfigError: neither embeddings nor a corpus, or both.
+        ConfigError: neither embeddings nor a corpus, or both; or `seen` with embeddings.
     """
     from sae_lens_meme.train import TrainConfig, load_train_config, train
 
@@ -156,6 +162,10 @@ def train_step(
     source = read_yaml(config) if isinstance(config, (str, Path)) else config
     if given is not None:
         overrides = [*overrides, f"from_pretrained_path={json.dumps(str(given))}"]
+    if embeddings is not None and seen:
+        raise ConfigError(
+            f"--{min(seen)} is of live training (--corpus); give it to embed, whose result is trained on here"
+        )
     if embeddings is not None:
         train(source, out=out, overrides=overrides, embeddings=embeddings, overwrite=overwrite)
     else:
@@ -163,27 +173,41 @@ def train_step(
         checked = source if isinstance(source, TrainConfig) else load_train_config(source, overrides)
         family = checked.section.get("model_class_name", "HookedVLM" if checked.recipe.keep else "HookedMemeCLIP")
         name = model or checked.section.get("model_name") or "ViT-L-14/openai"
-        rows, live = _live(corpus, family, name, fusion, heads)
+        rows, live = _live(corpus, family, name, fusion, heads, ViewOptions.from_mapping(seen or {}))
         train(checked, out=out, embeddings=rows, model=live, overwrite=overwrite)
 
 
-def _live(corpus: str | Path, family: str, name: str, fusion: str, heads: str | Path | None) -> tuple[Embeddings, Any]:
+def _live(
+    corpus: str | Path, family: str, name: str, fusion: str, heads: str | Path | None, seen: ViewOptions
+) -> tuple[Embeddings, Any]:
     """The rows of a corpus, and a registered model that encodes them when it is asked."""
     from sae_lens_meme.corpus import caption_of, load_rows
     from sae_lens_meme.corpus.opened import Pictures
     from sae_lens_meme.hooks import HookedMemeCLIP, find
+    from sae_lens_meme.ocr import Captions
 
     if (fusion == "memeclip") != (heads is not None):
         raise ConfigError(
             "fusion memeclip and --heads CHECKPOINT go together: new heads would fuse at random "
             "(embed --fusion memeclip trains heads and keeps them as heads.safetensors)"
         )
-    rows = load_rows(corpus)
+    rows, depends_on = load_rows(corpus), []
+    if seen.ocr is not None:
+        read = Captions.load(seen.ocr)
+        rows, note = read.fill(rows)
+        depends_on.append(read.fingerprint)
+        console.print(Text(note), soft_wrap=True)
     captions = [caption_of(meme) for meme in rows.select_columns(["text", "text_origin"]).to_list()]
     model = HookedMemeCLIP.from_memeclip_checkpoint(heads, name) if heads else find(family).from_pretrained(name)
+    if seen.resize is not None:
+        if not isinstance(model, HookedMemeCLIP):
+            raise ConfigError(f"--resize is of CLIP's towers; a {family} makes its own squares, leave it out")
+        model.towers.resize(seen.resize)
+        depends_on.append(seen.resize)
     model.attach_memes(Pictures(rows), captions, splits=rows["split"])
     described = rows.remove_columns("image")
-    return Embeddings.from_dataset(described, model=name, fusion=fusion), model
+    found = Embeddings.from_dataset(described, model=name, fusion=fusion)
+    return (replace(found, fingerprint=sha256_json([found.fingerprint, *depends_on])) if depends_on else found), model
 
 
 def attribute_step(
@@ -238,5 +262,5 @@ def _numbers(facts: dict[str, Any]) -> str:
     return (
         f"validation explained variance {facts['validation_explained_variance']:.3f}, "
         f"L0 {facts['validation_l0']:.1f}, {facts['validation_never_fired']} of {facts['d_sae']} latents never fire "
-        f"on the {facts['validation_n']:,} validation memes"
+        f"on the {facts['validation_n']:,} validation {facts.get('rows', MEME.many)}"
     )

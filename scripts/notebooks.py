@@ -29,7 +29,7 @@ try:
 except ImportError:
     %pip install -q sae-lens-meme"""
 DEMO = """\
-# A minute or two the first time: draws memes, embeds them, trains an SAE, looks into it. What is done is not done again.
+# A minute or two the first time: draws memes, embeds them, trains an SAE and analyses it. Finished steps are not repeated.
 from IPython.utils.capture import capture_output
 
 from sae_lens_meme.pipeline import run

@@ -31,6 +31,7 @@ def check_hooked_model(model: HookedModel, *, aside: Collection[str] = (), rows:
     model(rows)  # transformers puts hooks of its own on its modules in the first pass
     hooks = [len(module._forward_hooks) for module in model.modules()]
     check_hooks(model, rows)
+    check_stopping(model, rows)
     check_edits(model, rows, aside)
     check_gradients(model, rows, aside)
     check_splicing(model, rows)
@@ -63,6 +64,22 @@ def check_hooks(model: HookedModel, rows: torch.Tensor) -> None:
             )
     with pytest.raises(MissingHookError, match="'hook_nowhere' is not a hook"):
         model.run_with_cache(rows, names_filter="hook_nowhere")
+
+
+def check_stopping(model: HookedModel, rows: torch.Tensor) -> None:
+    """A pass for one hook ends there; the tokens of a hook of several positions are those of its positions."""
+    _, cache = model.run_with_cache(rows)
+    for name, x in cache.items():
+        tokens = rows
+        if model.positions(name) not in (0, rows.shape[1]):
+            dataset = model.token_dataset(None, labelled=False, hook=name)
+            tokens = torch.tensor(dataset["input_ids"][:4])
+        elif x.shape[:2] != rows.shape:  # pictures of a chat model are no rows
+            continue
+        output, alone = model.run_with_cache(tokens, names_filter=[name], stop_at_layer=1)
+        assert output is None
+        assert alone.keys() == {name}
+        torch.testing.assert_close(alone[name], x, rtol=1e-5, atol=1e-6)
 
 
 def check_edits(model: HookedModel, rows: torch.Tensor, aside: Collection[str]) -> None:

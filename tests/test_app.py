@@ -27,6 +27,7 @@ from test_images import png_header
 from sae_lens_meme.app.options import AppOptions
 from sae_lens_meme.app.page import framed, trouble, verdict
 from sae_lens_meme.app.steering import HEAD, PROBE, Outcome, SteeredMeme, Steering
+from sae_lens_meme.errors import ConfigError
 from sae_lens_meme.evaluators import evaluate
 from sae_lens_meme.evaluators.latents import decoder_rows
 from sae_lens_meme.images import MAX_PIXELS
@@ -176,6 +177,16 @@ def test_without_folders_one_line_says_what_to_give(capsys: Any, tmp_path: Path)
 
 
 @needs_gradio
+@pytest.mark.parametrize("host", ["no address of mine", "192.0.2.1"])
+def test_an_address_of_another_computer_is_one_line_at_once(reader: MemeReader, host: str):
+    from sae_lens_meme.app.serve import served
+
+    there = f"cannot listen on {host}, port 7860 to 7959 .*; give another --port or --host"
+    with pytest.raises(ConfigError, match=there), served(reader, None, AppOptions(host=host)):
+        pass
+
+
+@needs_gradio
 def test_folders_are_found_beside_the_evaluation_and_another_host_is_warned_of(
     memes: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch
 ):
@@ -314,7 +325,7 @@ def test_uploads_are_read_or_refused_in_one_line(browser: Any, address: str, tmp
     large.write_bytes(bytes(20_000_000))
     with opened(browser, address) as (tab, heard):
         message, frame = tab.locator("#message"), tab.frame_locator("#reading iframe")
-        tab.get_by_role("tab", name="A picture of yours").click()
+        tab.get_by_role("tab", name="Your own picture").click()
         tab.get_by_label("Its caption").fill(HOSTILE)
         upload(tab, ("a.png", png()))
         tab.locator("#upload").get_by_text("a.png").first.wait_for()

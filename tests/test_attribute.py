@@ -237,7 +237,7 @@ def test_arrays_cannot_be_looked_into(memes: Path, tmp_path: Path):
     pd.DataFrame({"id": [f"m{i}" for i in range(20)]}).to_csv(tmp_path / "t.csv", index=False)
     embeddings = embed_arrays(tmp_path / "e", table=tmp_path / "t.csv", fused_embeds=tmp_path / "x.npy")
     save_sae(tmp_path / "sae", embeddings)
-    with pytest.raises(DataError, match="made from arrays, so neither pictures nor a model are known"):
+    with pytest.raises(DataError, match="made from arrays, so there are no pictures and no model to run"):
         attribute(tmp_path / "sae", tmp_path / "e", memes / "corpus", out=tmp_path / "a", **FEW)
 
 
@@ -344,4 +344,4 @@ def test_a_recipe_of_arrays_has_nothing_to_attribute(tmp_path: Path):
     (tmp_path / "arrays.yaml").write_text("embed: {table: rows.csv, fused_embeds: A.npy}\nattribute: {top: 1}\n")
     done = run("run", "arrays.yaml", cwd=tmp_path)
     assert done.returncode == 2
-    assert "attribute: vectors have neither pictures nor a model to look into; leave the section out" in done.stderr
+    assert "attribute: planted vectors have neither pictures nor a model; leave the section out" in done.stderr

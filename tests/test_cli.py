@@ -24,7 +24,7 @@ from test_evaluation_schema import check_evaluation
 
 import sae_lens_meme
 from sae_lens_meme.cli import main
-from sae_lens_meme.errors import StorageError
+from sae_lens_meme.errors import ConfigError, DataError, StorageError
 from sae_lens_meme.export import mark_sae
 from sae_lens_meme.select import select_memes
 
@@ -207,6 +207,17 @@ def test_a_selection_that_fails_or_runs_twice_leaves_nothing_half_written(
     assert len(select_memes(*sources, out=tmp_path / "K", share=0.25)) == 550
 
 
+def test_a_selection_that_cannot_tell_memes_apart_is_refused(results: Path, tmp_path: Path):
+    for given, message in (
+        ({"share": float("nan")}, "share is nan; give the share"),
+        ({"delta": float("nan")}, "delta is nan; give an activation, 0 or more"),
+        ({"delta": 1e9}, r"no latent is active above delta \(1e\+09\) on any train meme; lower it"),
+    ):
+        with pytest.raises((ConfigError, DataError), match=message):
+            select_memes(results / "S", results / "E", out=tmp_path / "K", **given)
+        assert not (tmp_path / "K").exists()
+
+
 def test_explain_says_what_a_number_is(
     results: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ):
@@ -232,13 +243,14 @@ def test_explain_says_what_was_measured_of_a_latent(
     assert status == 0
     assert re.search(rf"^ +concept_support {table['concept_support'][3]}  ", printed, re.MULTILINE)
     n = int((pd.read_parquet("V/concept_alignment.parquet")["latent"] == 3).sum())
-    assert re.search(rf"concept_alignment +{n} rows\n +they are printed where the pattern is", printed)
+    assert re.search(rf"concept_alignment +{n} rows\n +give the pattern '\w+' to print them", printed)
     _, printed, _ = here(("explain", "V", "concept_alignment", "--latent", "3"), capsys)
     assert len(re.findall(r"^ +concept ", printed, re.MULTILINE)) == n
-    status, _, error = here(("explain", "V", "--latent", "4096"), capsys)
-    assert (status, bool(re.search(r"--latent 4096: the SAE has \d+ latents", error))) == (2, True)
+    for latent in ("4096", "-1"):
+        status, _, error = here(("explain", "V", "--latent", latent), capsys)
+        assert (status, bool(re.search(rf"--latent {latent}: the SAE has \d+ latents", error))) == (2, True)
     status, _, error = here(("explain", "V", "probes", "--latent", "3"), capsys)
-    assert (status, "'probes' is no evaluator with a table of latents: " in error) == (2, True)
+    assert (status, "'probes' is not an evaluator with a table of latents; these are: " in error) == (2, True)
 
 
 def test_evaluation_json_is_of_its_schema(results: Path):
@@ -314,7 +326,7 @@ def test_ctrl_c_says_how_to_go_on_and_the_run_goes_on(results: Path):
         os.kill(started.pid, signal.SIGINT)
         _, errors = started.communicate(timeout=60)
     assert started.returncode == 130
-    assert errors.strip().splitlines()[-1] == "interrupted; run the same command again to go on"
+    assert errors.strip().splitlines()[-1] == "interrupted; run the same command again to resume"
     assert "Traceback" not in errors
     assert "it/s" not in errors, "a progress bar does not belong into a log"
     assert list((results / "C" / "checkpoints").iterdir())

@@ -509,7 +509,7 @@ def test_a_count_of_0_has_no_interval_of_0_to_0():
     result = ConceptAlignment(embeddings, n_bootstrap=20).measure_latents(embeddings, latents)
     assert result.numbers["corrected/n_significant_global"] == 0
     assert result.numbers["corrected/n_significant_global_high"] is None
-    assert "spread of 0 is not known" in result.reasons["corrected/n_significant_global_high"]
+    assert "gives 0: its spread is not known" in result.reasons["corrected/n_significant_global_high"]
     assert result.verdict == "Not one of 6 latent x concept pairs is significant."
 
 

@@ -232,7 +232,7 @@ def test_ica_is_bounded(monkeypatch):
 
 def test_errors(corpus, x):
     sae, embeddings, latents = corpus
-    with pytest.raises(ConfigError, match="'tsne' are none of neurons, pca, ica, random_topk"):
+    with pytest.raises(ConfigError, match="'tsne' is not one of neurons, pca, ica, random_topk"):
         directions(embeddings, "hook_fused", latents.l0, "tsne")
     with pytest.raises(ConfigError, match=r"baselines\.n_permutations is 0"):
         Baselines(embeddings, n_permutations=0).evaluate(sae, latents=latents)

@@ -89,7 +89,7 @@ def test_the_interval_is_of_this_sae_and_other_seeds_stand_beside_it(corpus):
     row = result.rows()[0]
     assert (row["controls"]["seeds, least"], row["controls"]["seeds, most"]) == (min(counts), max(counts))
     assert "for this SAE alone" in result.sections()[0]["note"]
-    assert "2 other training seeds" in result.sections()[0]["note"]
+    assert "other training seeds (2)" in result.sections()[0]["note"]
     assert result.explain["corrected/n_significant_global_low"].startswith("low end of the 95 % interval: for this SAE")
     without = ConceptAlignment(embeddings, CONCEPTS, n_bootstrap=5).measure_latents(embeddings, latents)
     assert "not over training seeds" in without.sections()[0]["note"]

@@ -304,7 +304,7 @@ def test_evaluate_takes_the_file_from_recipes_and_knows_it_by_its_content(plante
             progress=False,
         )
     wrong = EvaluateOptions(only=["confounders"], evaluators={"confounders": {"pairs": str(tmp_path / "none.csv")}})
-    with pytest.raises(ConfigError, match=r"confounders\.pairs is .*none.csv, which is no file"):
+    with pytest.raises(ConfigError, match=r"confounders\.pairs is .*none.csv, which is not a file"):
         evaluate(tmp_path / "S", tmp_path / "E", wrong, out=tmp_path / "W", progress=False)
 
 

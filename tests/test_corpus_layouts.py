@@ -121,6 +121,13 @@ def test_imagefolder_with_one_metadata_file_a_split(suffix: str, tmp_path):
         read_folder(tmp_path / "mine")
 
 
+def test_a_caption_that_is_an_object_is_named(tmp_path):
+    row = {"file_name": "0.png", "text": {"en": "hi"}, "more": {"no": "caption"}}
+    (tmp_path / "t.jsonl").write_text(json.dumps(row) + "\n")
+    with pytest.raises(BadTableError, match=r"row 1 .*the caption is the object .*'en': 'hi'.*; map a column of text"):
+        read_folder(tmp_path / "t.jsonl")
+
+
 def test_a_class_means_what_its_name_says(tmp_path):
     names = ["oppose", "neutral", "support"]
     features = Features(
@@ -137,6 +144,10 @@ def test_a_class_means_what_its_name_says(tmp_path):
     ]
     rows = read_folder(tmp_path / "t.parquet", {"labels": {"kind": {"column": "kind", "values": {"a": 7, "b": 9}}}})
     assert [row.labels["kind"] for row in rows] == [9, 7, None]
+    table = parquet.read_table(tmp_path / "t.parquet")
+    parquet.write_table(table.set_column(1, "stance", pa.array([0, 3, 1])), tmp_path / "t.parquet")
+    with pytest.raises(BadTableError, match=r"row 2.*'stance' is 3, its classes are 0 to 2 \(-1: missing\)"):
+        read_folder(tmp_path / "t.parquet")
 
 
 def test_a_broken_embedded_picture_is_named_and_a_missing_one_too(tmp_path):
@@ -193,7 +204,9 @@ def test_the_column_map_names_the_folder_of_the_pictures(tmp_path):
     for given in ("a/deep/folder", str(root / "a" / "deep" / "folder")):
         rows = build(root, tmp_path / "out", columns={"pictures": given})
         assert rows["caption 2"]["image"]["bytes"] == png(2)
-    with pytest.raises(ConfigError, match=r"pictures is 'b', which is no folder in .*mine; it has a/, metadata\.csv"):
+    with pytest.raises(
+        ConfigError, match=r"pictures is 'b', which is not a folder in .*mine; it has a/, metadata\.csv"
+    ):
         read_folder(root, {"pictures": "b"})
     with pytest.raises(ConfigError, match="pictures is 3; give the name of a folder"):
         read_folder(root, {"pictures": 3})
@@ -208,7 +221,7 @@ def test_a_folder_of_pictures_may_be_a_link_but_not_lead_on(name: str, tmp_path)
     (tmp_path / "elsewhere" / "2.png").unlink()
     (tmp_path / "secret.png").write_bytes(png(9))
     (tmp_path / "elsewhere" / "2.png").symlink_to(tmp_path / "secret.png")
-    with pytest.raises(BadTableError, match="is a link that leads out of 'img'"):
+    with pytest.raises(BadTableError, match="is a link that leads outside 'img'"):
         read_folder(root)
 
 

@@ -146,7 +146,7 @@ def test_what_held_out_memes_share_with_train_is_counted_by_source(tmp_path: Pat
     assert notes == [
         "1 of 6 test pictures is also in train",
         "1 of 6 test captions is also in train",
-        "4 of 6 test memes are of a group (picture, near picture, caption or column) that is also in train, 2 of them a near"
+        "4 of 6 test memes are in a group (picture, near picture, caption or column) that is also in train, 2 of them a near"
         " picture (a 2 of 3, b 2 of 3)",
     ]
     card = (tmp_path / "out" / "README.md").read_text()
@@ -193,7 +193,7 @@ def test_a_chain_is_dropped_whole(tmp_path: Path):
 
 def test_dedupe_that_leaves_no_train_meme_is_refused(tmp_path: Path):
     rows = [{"split": split, "text": "x"} for split in ("train", "test")]
-    with pytest.raises(BadTableError, match="every train meme is of a group that is also held out"):
+    with pytest.raises(BadTableError, match="every train meme is in a group that is also held out"):
         build_corpus(tmp_path / "out", folder=write(tmp_path / "mine", rows), dedupe=True, progress=False)
 
 
@@ -245,5 +245,10 @@ def test_contaminated_memes_are_left_out_of_the_splits_and_counted():
 
 
 def test_leaving_out_is_recorded_only_where_it_is_asked_for():
+    memes = grouped(["a", "a", "b"], ["train", "test", "test"])
+    for asked, tested in ((False, [1, 2]), (True, [2])):
+        made = {"options": EvaluateOptions(exclude_leaks=asked).recorded()}
+        assert memes.as_evaluated(made).rows("test").tolist() == tested, "what reads an evaluation has its splits"
+    assert memes.as_evaluated({}).rows("test").tolist() == [1, 2], "of an earlier release"
     assert "exclude_leaks" not in EvaluateOptions().recorded()
     assert EvaluateOptions(exclude_leaks=True).recorded()["exclude_leaks"] is True

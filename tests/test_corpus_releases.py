@@ -360,7 +360,7 @@ def test_a_class_of_a_webdataset_is_mapped_like_a_column(tmp_path: Path):
         ({"/a__png": png(9)}, "is not a plain file inside the tar"),
         ({"a__png": png(9), "a__jpg": png(9)}, "'a.jpg' is a second picture of its sample"),
         ({"a__png": png(9), "a__txt": b"caf\xe9"}, "'a.txt' cannot be read"),
-        ({"a__png": png(9), "a__json": "[1]"}, "it is no object of columns"),
+        ({"a__png": png(9), "a__json": "[1]"}, "it is not an object of columns"),
         ({"a__png": png(9), "a__json": "[" * 100_000}, "'a.json' cannot be read"),
         ({"a__png": png(9), "a__json": '{"text": "x\\ud83d"}'}, "half a character"),
     ],

@@ -156,9 +156,10 @@ INVALID = [
     ("t.jsonl", b"[1]\n", r"t\.jsonl, row 1: is not an object"),
     ("t.jsonl", b'{"a": NaN}\n', "NaN is not JSON, write null"),
     ("t.jsonl", b'{"a": "ok"}\n{"a": "x\\ud83dy"}\n', r"row 2: '\\ud83d' is half a character"),
+    ("t.jsonl", b'{"a": 1}\n{"a": 1, "a": 2}\n', r"row 2: .*the key 'a' occurs twice"),
     ("t.jsonl", b"[" * 100_000, "row 1: is not valid JSON"),
     ("t.parquet", b"PAR1 no", "cannot be read as Parquet"),
-    ("t.xlsx", b"PK", "is none of .csv, .tsv, .jsonl, .parquet"),
+    ("t.xlsx", b"PK", "is not one of .csv, .tsv, .jsonl, .parquet"),
 ]
 
 

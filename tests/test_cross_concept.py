@@ -213,7 +213,7 @@ def test_its_latents_are_those_of_concept_alignment():
 def test_without_draws_there_are_no_controls_of_draws_and_a_reason():
     result = evaluated("joint", n_permutations=0)
     assert result.numbers["n_pairs_sharing_permuted"] is None
-    assert result.reasons["a=1 & b=1/shared_permuted"] == "no draws were asked for"
+    assert result.reasons["a=1 & b=1/shared_permuted"] == "no draws were requested"
     assert result.numbers["n_pairs_beyond_labels"] is None
     assert result.table["beyond_labels"].isna().all()
     assert result.verdict.endswith("among latents of similar firing rate.")

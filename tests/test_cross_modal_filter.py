@@ -112,7 +112,7 @@ def test_a_bad_share_is_refused(scores, data, share):
 
 
 def test_an_unknown_score_is_refused(scores):
-    with pytest.raises(DataError, match="score 'l1' is none of sum, mean, clip, l0"):
+    with pytest.raises(DataError, match="score 'l1' is not one of sum, mean, clip, l0"):
         select(scores, 0.5, by="l1")
 
 

@@ -11,11 +11,15 @@ import pandas as pd
 import pytest
 import tiny_vlms
 import torch
+from command_line import run_here
+from datasets import load_from_disk
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
 from sae_lens import StandardSAE, StandardSAEConfig
 from scipy import sparse
 
+from sae_lens_meme.corpus import build_corpus
 from sae_lens_meme.embed import embed_arrays
 from sae_lens_meme.errors import ConfigError, DataError, ModelError
 from sae_lens_meme.evaluators.cross_modal import (
@@ -270,7 +274,10 @@ def test_select_filters_token_rows_by_item(tmp_path):
         x[i * each + t, 4:] = 0.1 * rng.standard_normal(4)
     splits = np.array(["train" if i % 4 else "test" for i in range(n)])
     rows = {"id": [f"m{i:02}@{t}" for i, t in product(range(n), range(each))], "split": splits.repeat(each)}
-    rows |= {"item": [name[:3] for name in rows["id"]], "modality": np.tile(["image", "text"], n * each // 2)}
+    rows |= {
+        "item": [f"pictures/{name[:3]}" for name in rows["id"]],
+        "modality": np.tile(["image", "text"], n * each // 2),
+    }
     pd.DataFrame(rows).to_csv(tmp_path / "rows.csv", index=False)
     np.save(tmp_path / "x.npy", x)
     embed_arrays(tmp_path / "tokens", table=tmp_path / "rows.csv", fused_embeds=tmp_path / "x.npy")
@@ -282,11 +289,28 @@ def test_select_filters_token_rows_by_item(tmp_path):
     sae.save_model(tmp_path / "sae")
     share = good[splits == "train"].mean()
     kept = select_memes(tmp_path / "sae", tmp_path / "tokens", out=tmp_path / "out", share=share, delta=1.0)
-    expected = {f"m{i:02}" for i in range(n) if good[i] or splits[i] == "test"}
+    expected = {f"pictures/m{i:02}" for i in range(n) if good[i] or splits[i] == "test"}
     assert set(kept["item"]) == expected
     assert len(kept) == each * len(expected)
     assert all(
-        (score > 0) == good[int(item[1:])] for item, score in zip(kept["item"], kept["cross_modal_score"], strict=True)
+        (score > 0) == good[int(item[-2:])] for item, score in zip(kept["item"], kept["cross_modal_score"], strict=True)
     )
+    pictures = tmp_path / "pictures"
+    pictures.mkdir()
+    for i in range(n):
+        Image.fromarray(rng.integers(0, 256, (8, 8, 3), dtype=np.uint8)).save(pictures / f"m{i:02}.png")
+    table = pd.DataFrame(
+        {"image": [f"m{i:02}.png" for i in range(n)], "id": [f"m{i:02}" for i in range(n)], "split": splits}
+    )
+    table.to_csv(pictures / "metadata.csv", index=False)
+    build_corpus(tmp_path / "corpus", folder=pictures, progress=False)
+    ran = run_here(
+        *("select", "--sae", tmp_path / "sae", "--embeddings", tmp_path / "tokens", "--corpus", tmp_path / "corpus"),
+        *("--share", share, "--delta", 1, "--out", tmp_path / "memes"),
+    )
+    assert ran.returncode == 0, ran.stderr
+    memes = load_from_disk(str(tmp_path / "memes"))
+    assert {name for part in memes.values() for name in part["id"]} == expected, "items choose the pictures of a corpus"
+    assert memes["train"]["image"][0].size == (8, 8)
     with pytest.raises(ConfigError, match="token rows have hidden states, no CLIP embeddings"):
         select_memes(tmp_path / "sae", tmp_path / "tokens", out=tmp_path / "other", by="clip")

@@ -97,7 +97,7 @@ def test_names_latents_and_labels_are_counted():
     text, dead = said(changed), int((LatentPages(changed, QUICK).firing == 0).sum())
     assert f"Of {24 - dead} latents that fire, 1 has a good name, {22 - dead} have a weak name" in text
     assert "1 has an unsupported name" in text
-    assert "75% of 24 latents do not come again" in text
+    assert "75% of 24 latents do not reappear" in text
     assert "Few held-out memes have a label, and its numbers are rough: hate (30 memes)." in text
 
 

@@ -188,11 +188,12 @@ def test_a_file_that_would_run_code_is_refused(tmp_path: Path, kind: str, monkey
             r"row 4 \(id 'm4'\): the vector has norm 0",
         ),
         ({"image_embeds": IMAGE[:, None, None]}, DataError, r"has shape \(40, 1, 1, 6\)"),
+        ({"image_embeds": IMAGE[:, :0]}, DataError, "hook_image_embed has vectors of 0 dimensions"),
         ({"table": TABLE.replace("m7,", "m6,")}, BadTableError, r"1 ids occur twice, the first are \['m6'\]"),
         (
             {"table": TABLE.replace(",val,", ",dev-ish,", 1)},
             BadTableError,
-            "row 1: split 'dev-ish' is none of train, validation, test",
+            "row 1: split 'dev-ish' is not one of train, validation, test",
         ),
         ({"table": TABLE.replace("id,", "name,", 1)}, BadTableError, r"has no column 'id'; it has 'name'"),
     ],
@@ -230,7 +231,7 @@ def test_truth_values_are_numbers_and_negative_levels_stay(files: dict[str, Path
 
 def test_a_code_below_the_levels_is_refused_not_counted_as_a_class(files: dict[str, Path], tmp_path: Path):
     files["table"].write_text("id,hate\n" + "".join(f"m{i},{-1 if i == 7 else i % 2}\n" for i in range(N)))
-    with pytest.raises(BadTableError, match="row 7: hate is -1, which is no level of it; leave it empty"):
+    with pytest.raises(BadTableError, match="row 7: hate is -1, which is not one of its levels; leave it empty"):
         embed_arrays(out=tmp_path / "e", **files)
 
 

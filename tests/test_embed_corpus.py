@@ -153,6 +153,31 @@ def test_int8_products_are_exact_sums_of_rounded_numbers():
     assert torch.equal(layer(x[1:2, 3:4]), layer(x)[1:2, 3:4]), "a row depends on no other"
 
 
+def test_int8_computes_a_meme_alike_beside_any_others_and_with_any_threads():
+    encoder = Encoder.load(EmbedOptions(model="demo-encoder", device="cpu", dtype="int8", batch_size=6))
+    captions = ["", "a cat", "when the code runs at last and nobody knows why it does so on a monday"] * 2
+    tokens, side = encoder.model.tokenize(captions), encoder.model.preprocess(PIL.Image.new("RGB", (9, 9))).shape[1]
+    pixels = torch.rand(6, 3, side, side, generator=torch.Generator().manual_seed(0))
+    threads, found = torch.get_num_threads(), []
+    try:
+        for n in (1, 2):
+            torch.set_num_threads(n)
+            found.append((encoder.encode_image(pixels), encoder.encode_text(tokens)))
+    finally:
+        torch.set_num_threads(threads)
+    other = np.array([5, 4, 3, 2, 1, 0])
+    found.append((encoder.encode_image(pixels.flip(0))[other], encoder.encode_text(tokens.flip(0))[other]))
+    for image, text in found[1:]:  # up to the order of sums in the projection, which stays in float32
+        np.testing.assert_allclose(image, found[0][0], rtol=0, atol=5e-6)
+        np.testing.assert_allclose(text, found[0][1], rtol=0, atol=5e-6)
+    shapes: list[torch.Size] = []
+    for module in encoder.model.modules():
+        if isinstance(module, Int8Linear):
+            module.register_forward_hook(lambda module, given, made: shapes.append(given[0].shape))
+    encoder.encode_text(tokens[[0, 1]])
+    assert {shape[1] for shape in shapes} == {16}, f"nothing is computed behind the end token, of {tokens.shape[1]}"
+
+
 def test_memeclip_trains_its_heads_and_fuses_with_them(corpus: Path, tmp_path: Path):
     embeddings = embed_corpus(corpus, out=tmp_path / "e", fusion="memeclip", task="hate", **OPTIONS)
     assert embeddings.d_in("hook_fused") == 1024
@@ -191,7 +216,7 @@ def transparent(tmp_path: Path) -> Path:
     rng = np.random.default_rng(0)
     (tmp_path / "memes").mkdir()
     for i in range(12):
-        pixels = rng.integers(0, 256, (40, 40, 4), dtype=np.uint8)
+        pixels = rng.integers(0, 256, (40, 60, 4), dtype=np.uint8)
         pixels[:20, :, 3] = 0
         PIL.Image.fromarray(pixels).save(tmp_path / "memes" / f"{i}.png")
     lines = [f'{{"file_name": "{i}.png", "text": "caption {i}"}}' for i in range(12)]
@@ -201,7 +226,7 @@ def transparent(tmp_path: Path) -> Path:
 
 
 def test_live_training_sees_the_pictures_that_embed_sees(transparent: Path, tmp_path: Path):
-    embeddings = embed_corpus(transparent, tmp_path / "e", **OPTIONS)
+    embeddings = embed_corpus(transparent, tmp_path / "e", resize="squash", **OPTIONS)
     seen: list[torch.Tensor] = []
 
     @hooks.register
@@ -212,11 +237,13 @@ def test_live_training_sees_the_pictures_that_embed_sees(transparent: Path, tmp_
 
     section = {"model_class_name": "Watching", "epochs": 1, "train_batch_size_tokens": 6, "sae": {"d_sae": 16, "k": 2}}
     try:
-        train_step(section, out=tmp_path / "sae", corpus=transparent, model="demo-encoder")
+        train_step(section, out=tmp_path / "sae", corpus=transparent, model="demo-encoder", seen={"resize": "squash"})
     finally:
         hooks.unregister("Watching")
     found = torch.cat([x for x in seen if len(x) == len(embeddings)])[: len(embeddings)]
     np.testing.assert_allclose(found, embeddings.take("hook_image_embed", range(12)), rtol=1e-4, atol=1e-5)
+    with pytest.raises(ConfigError, match="--resize is of live training"):
+        train_step(section, out=tmp_path / "s", embeddings=tmp_path / "e", seen={"resize": "pad"})
 
 
 def test_options_come_as_one_object_or_by_keyword(corpus: Path, embedded: Path):

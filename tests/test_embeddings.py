@@ -52,7 +52,7 @@ def test_splits_partition_the_rows():
             "hook 'hook_image_embed' is not in these embeddings; they have hook_fused",
         ),
         (lambda e: e.label("stance"), "label 'stance' is not in these embeddings; they have hate"),
-        (lambda e: e.rows("dev"), "split 'dev' is none of train, validation, test"),
+        (lambda e: e.rows("dev"), "split 'dev' is not one of train, validation, test"),
     ],
 )
 def test_what_is_not_there_is_named(ask, message: str):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 from typing import Any
 
 import numpy as np
@@ -141,7 +142,7 @@ def test_what_to_distrust_is_said():
     texts = ["a", "b", "a", "c", None, ""]
     memes = make_embeddings({"hook_fused": VECTORS}, labels=labels, splits=splits, texts=texts)
     said = " ".join(cautions(tiny_sae(VECTORS, d_sae=6, k=2), memes))
-    assert "2 test memes: intervals of rare latents do not hold" in said
+    assert "2 test memes: intervals for rare latents are unreliable" in said
     assert "no validation memes: thresholds and latents were chosen on train memes" in said
     assert "1 of 2 test captions are also in train" in said
     assert "No test meme has a known label of late" in said
@@ -151,6 +152,30 @@ def test_what_to_distrust_is_said():
 def test_a_folder_that_is_no_sae_is_named(tmp_path):
     with pytest.raises(StorageError, match=r"is not an SAE folder \(no cfg.json\); give the folder that train wrote"):
         sae_weights(tmp_path)
+
+
+@pytest.mark.parametrize("k", [0, 9, 10**6, -1, "2", 2.5, True, float("nan"), None])
+def test_a_k_that_cannot_be_is_named(tmp_path, k: Any):
+    tiny_sae(VECTORS, d_sae=8, k=2).save_model(tmp_path)
+    cfg = json.loads((tmp_path / "cfg.json").read_text()) | {"k": k}
+    (tmp_path / "cfg.json").write_text(json.dumps({key: value for key, value in cfg.items() if value is not None}))
+    message = "its cfg.json names no k" if k is None else r"k is .*, it must be a whole number of 1 to d_sae, 8"
+    with pytest.raises(ModelError, match=message):
+        load_sae(tmp_path, "hook_fused")
+
+
+def test_weights_that_are_not_finite_are_named_before_any_work(tmp_path):
+    made = tiny_sae(VECTORS, d_sae=8, k=2)
+    made.W_dec.data[1, 1] = float("inf")
+    made.save_model(tmp_path)
+    with pytest.raises(ModelError, match="W_dec holds NaN or infinity; train the SAE again"):
+        load_sae(tmp_path, "hook_fused")
+
+
+def test_options_of_an_evaluator_that_does_not_run_are_checked():
+    given = {"influence": {"n_randm": 3}}
+    with pytest.raises(ConfigError, match="influence: unknown key 'n_randm'; did you mean 'n_random'"):
+        EvaluateOptions(only=["reconstruction"], evaluators=given).check()
 
 
 @pytest.mark.parametrize("kind", ["transcoder", "skip_transcoder"])

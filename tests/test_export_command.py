@@ -57,10 +57,11 @@ def test_for_the_hub(arrays: Path, tmp_path: Path, capsys: pytest.CaptureFixture
 @pytest.mark.parametrize(
     ("more", "message"),
     [
-        (("--push",), "--push goes with --hf"),
+        (("--push",), "--push needs --hf"),
         (("--hf", "no repository"), "give OWNER/NAME"),
         (("--source-set", "A B"), "source_set"),
         (("--hf", "me/sae", "--report", "nowhere"), "nowhere"),
+        (("--hf", "me/sae", "--public"), "--public goes with --push"),
     ],
 )
 def test_mistakes(

@@ -103,7 +103,7 @@ def test_an_upload_goes_on_behind_the_last_answer(
     folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ):
     server = serve(monkeypatch, there=True, fails_at=1)
-    with pytest.raises(StorageError, match="run it again to go on"):
+    with pytest.raises(StorageError, match="run it again to resume"):
         upload(folder, key="k", progress=False)
     assert len(server.sent) == 2
     server.fails_at = None

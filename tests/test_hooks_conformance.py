@@ -22,6 +22,7 @@ from sae_lens_meme.errors import ConfigError, ModelError
 from sae_lens_meme.hooks import EmbeddingSource, Hook, HookedMemeCLIP, HookedModel, HookedVLM, MemeCLIPHeads
 from sae_lens_meme.hooks.checkpoint import MemeCLIPCheckpoint
 from sae_lens_meme.hooks.names import LOGITS
+from sae_lens_meme.hooks.positions import IMAGE
 from sae_lens_meme.train import open_data
 
 LABELS: dict[str, Any] = {"hate": [0, 1, 1, 0]}
@@ -80,7 +81,11 @@ def test_hooked_memeclip_passes(tmp_path: Path, make: Callable[[Path], HookedMod
 
 
 @pytest.mark.parametrize(
-    "maker", [partial(tiny_vlms.llava, vision_feature_layer=-1), tiny_vlms.vit_gpt2, tiny_vlms.vit]
+    "maker",
+    [
+        partial(tiny_vlms.llava, vision_feature_layer=-1),
+        *(tiny_vlms.vit_gpt2, tiny_vlms.vit, tiny_vlms.clip_tower, tiny_vlms.siglip_tower),
+    ],
 )
 def test_hooked_vlm_passes(maker: Callable[[], Any]):
     model, source = tiny_vlms.made(maker)
@@ -105,6 +110,9 @@ class ToyCaptioner(HookedModel):
             }
         )
 
+    def position_tags(self, hook: str) -> Tensor:
+        return torch.full((len(self._require_source()), self.positions(hook)), IMAGE)
+
     def compute(self, inputs: dict[str, Tensor]) -> Tensor:
         x = self.encoder(self.tap("hook_image_embed", inputs["hook_image_embed"]))
         halves = self.tap("hook_halves.0", x.reshape(len(x), 2, 5).tanh())
@@ -124,7 +132,7 @@ def test_a_new_model_is_one_class_found_by_its_name(toy: HookedModel):
 
 
 def test_a_model_of_another_name_is_refused_with_the_nearest(toy: HookedModel):
-    with pytest.raises(ModelError, match="'HookedMemClip' is no hooked model; did you mean 'HookedMemeCLIP'"):
+    with pytest.raises(ModelError, match="'HookedMemClip' is not a hooked model; did you mean 'HookedMemeCLIP'"):
         hooks.find("HookedMemClip")
     assert hooks.find("HookedMemeCLIP") is HookedMemeCLIP
 

@@ -90,7 +90,7 @@ def test_a_class_that_train_lacks_has_no_loss():
     embeddings = make_embeddings({"hook_fused": x}, splits=splits, labels={"hate": [0, 1, 0, 1, 0, 1, 2, 1]})
     model = HookedMemeCLIP.from_embeddings(embeddings)
     assert model.token_dataset("test")["input_ids"] == [[7]]
-    with pytest.raises(DataError, match=r"row 6: hate is .*2.*none of the head's classes \[0, 1\]"):
+    with pytest.raises(DataError, match=r"row 6: hate is .*2.*not one of the head's classes \[0, 1\]"):
         model(torch.tensor([[6]]), return_type="loss")
     with pytest.raises(DataError, match="split 'validation' has no labelled rows"):
         model.token_dataset("validation")

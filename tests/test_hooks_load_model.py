@@ -77,7 +77,7 @@ def test_heads_are_memeclips():
 def test_vectors_have_no_model(tmp_path: Path):
     vectors = make_embeddings({"hook_fused": np.random.default_rng(0).standard_normal((8, 6))}, model="arrays")
     sae: Any = train(SECTION, out=tmp_path / "sae", embeddings=vectors, progress=False)
-    with pytest.raises(ModelError, match=r"'arrays': vectors were given .* HookedMemeCLIP.from_embeddings"):
+    with pytest.raises(ModelError, match=r"'arrays': vectors were given, .* HookedMemeCLIP.from_embeddings"):
         load_for(sae)
 
 

@@ -226,7 +226,7 @@ def test_bad_input_is_named(model: HookedMemeCLIP):
         model(torch.tensor([0, 1]))
     with pytest.raises(ModelError, match=r"no head.*fit_head"):
         model(ROWS, return_type="logits")
-    with pytest.raises(ModelError, match="return_type 'logit' is none of"):
+    with pytest.raises(ModelError, match="return_type 'logit' is not one of"):
         model(ROWS, return_type="logit")
     with pytest.raises(MissingHookError, match="'hook_logits' is not reached"):
         model.run_with_cache(ROWS, names_filter="hook_logits")

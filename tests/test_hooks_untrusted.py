@@ -118,7 +118,7 @@ REFUSED: list[tuple[dict[str, Any], dict[str, dict[str, Any]], str]] = [
     (
         {"hf_tokenizer_name": "x"},
         {"tokenizer_config.json": {"tokenizer_class": "AutoModel"}},
-        r"tokenizer_class is 'AutoModel', which is no tokenizer",
+        r"tokenizer_class is 'AutoModel', which is not a tokenizer",
     ),
     ({"hf_model_name": "../model"}, {}, r"text_cfg\.hf_model_name is '\.\./model'"),
     ({"hf_model_name": "."}, {}, r"text_cfg\.hf_model_name is '\.'"),

@@ -89,7 +89,7 @@ class TestReach:
     def test_a_later_block_is_refused_and_the_tower_takes_it(self):
         model = hooked()
         sae = topk_sae(16, "hook_image_resid.2")
-        with pytest.raises(ModelError, match=r"reads block 1 of the tower.*take hook_image_resid\.1 or an earlier one"):
+        with pytest.raises(ModelError, match=r"reads block 1 of the tower.*use hook_image_resid\.1 or an earlier one"):
             model.add_sae(sae)
         with model.tower().saes(sae):
             pass
@@ -214,6 +214,14 @@ class TestGenerating:
         _, cache = model.run_with_cache({"pixel_values": pixels, **ids}, names_filter=["hook_decoder_resid.1"])
         torch.testing.assert_close(torch.cat(steps, 1), cache["hook_decoder_resid.1"], rtol=1e-5, atol=1e-6)
 
+    @pytest.mark.parametrize("maker", [tiny_vlms.vit_gpt2, tiny_vlms.git], ids=lambda maker: maker.__name__)
+    def test_of_position_tokens_a_captioner_takes_the_picture_and_not_its_caption(self, maker: Callable[..., Any]):
+        model = hooked(maker)
+        tokens = torch.tensor(model.token_dataset(None)["input_ids"])
+        pixels = model.source.columns["pixel_values"]  # type: ignore[union-attr]
+        asked = {"max_new_tokens": 4, "do_sample": False}
+        assert torch.equal(model.generate(tokens, **asked), model.generate({"pixel_values": pixels}, **asked))
+
 
 class TestPositions:
     def test_start_end_and_padding_may_be_one_id(self):
@@ -316,5 +324,5 @@ class TestByName:
         with pytest.raises(ModelError, match="cannot be loaded"):
             HookedVLM.from_pretrained(str(tmp_path))
         (tmp_path / "config.json").write_text('{"model_type": "vit", "architectures": ["EvilModel"]}')
-        with pytest.raises(ModelError, match="its class is 'EvilModel', which is none of transformers"):
+        with pytest.raises(ModelError, match="its class is 'EvilModel', which is not a class of transformers"):
             HookedVLM.from_pretrained(str(tmp_path))

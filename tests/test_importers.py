@@ -160,6 +160,10 @@ def changed(key: str, value: object) -> dict[str, object]:
         (changed("k", torch.tensor(0)), "k is 0, not a number of latents"),
         (changed("k", float("inf")), "k is inf, not a number"),
         (changed("encoder.weight", [1.0]), "has no tensor 'encoder.weight'"),
+        (
+            changed("encoder.weight", torch.ones(60, 24).long()),
+            "'encoder.weight' is int64; the weights of an SAE are floats",
+        ),
         ([1], "holds list, not a dictionary"),
     ],
 )
@@ -212,6 +216,12 @@ def test_what_is_missing_is_named(tmp_path):
         intervlm_loader(tmp_path / "sae.pt")
     with pytest.raises(ModelError, match=r"is not an autoencoder of dictionary_learning .*decoder.weight"):
         dictionary_learning_loader(tmp_path / "other.pt")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ModelError, match=r"empty: holds no ae\.pt; give the file with the weights itself"):
+        dictionary_learning_loader(tmp_path / "empty")
+    torch.save(linear_state() | {"bias": torch.zeros(24)}, tmp_path / "ae.pt")
+    with pytest.raises(ModelError, match=r"ae\.pt: is AutoEncoder, which has no k; leave k out"):
+        dictionary_learning_loader(tmp_path / "ae.pt", k=3)
     torch.save({"mean": X.mean(0)}, tmp_path / "norm_stats.pt")
     with pytest.raises(ModelError, match=r"norm_stats.pt: has no tensor 'std' \(it has mean\)"):
         intervlm_loader(tmp_path / "sae.pt")

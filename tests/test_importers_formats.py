@@ -108,9 +108,9 @@ def test_calibration_refuses_activations_that_tell_nothing(tmp_path: Path):
 
 def test_what_a_file_does_not_tell_is_asked_for(tmp_path: Path):
     path = saelens_v(tmp_path, "final").path
-    with pytest.raises(ModelError, match=r"does not write the factor down; pass norm_scaling_factor="):
+    with pytest.raises(ModelError, match=r"does not record the factor; pass norm_scaling_factor="):
         import_sae(path, tmp_path / "out")
-    with pytest.raises(ModelError, match=r"its name does not tell whether training had ended; pass state="):
+    with pytest.raises(ModelError, match=r"its name does not say whether training had ended; pass state="):
         import_sae(saelens_v(tmp_path, "as_is").path, tmp_path / "out")
     with pytest.raises(ModelError, match=r"while saev wrote schema 2, .* pass b_dec_at_input= true"):
         import_sae(saev(tmp_path, 2, b_dec_at_input=True).path / "sae.pt", tmp_path / "out")

@@ -196,7 +196,7 @@ def test_figures_are_drawn_of_what_is_in_memory(from_disk: Path, tmp_path: Path)
     reasons = write_figures(Inputs(found), tmp_path / "memory", only=names, progress=False)
     folders = Inputs(tmp_path / "E", from_disk / "sae", from_disk / "embeddings")
     write_figures(folders, tmp_path / "folders", only=names, progress=False)
-    assert reasons.pop("training") == "it needs the log of the training; give the folder of the SAE"
+    assert reasons.pop("training") == "it needs the training log; give the folder of the SAE"
     assert set(reasons.values()) == {None}
     for name in reasons:
         assert (tmp_path / "memory" / f"{name}.png").read_bytes() == (tmp_path / "folders" / f"{name}.png").read_bytes()

@@ -24,6 +24,7 @@ def killed_runs(folder: Path, n_runs: int, n_kills: int) -> None:
     done = subprocess.run(command, cwd=here.parent, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout.splitlines()[-1])
+    print(f"{n_runs} runs: {found}")
     assert found["differing"] == []
     assert found["files"] > 20
     assert found["killed"] >= 0.6 * n_runs * n_kills  # the others came after the end

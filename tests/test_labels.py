@@ -104,7 +104,9 @@ def test_a_negative_level_is_a_level_and_a_negative_code_is_an_error():
     assert (sentiment.classes, sentiment.known.sum()) == ([-2, -1, 0, 2], 4)
     assert in_memory("topic", [-1, 3], Value("int64")).label("topic").classes == [-1, 3]
     for name, code in (("hate", -1), ("hate", -99), ("sentiment", -99)):
-        with pytest.raises(DataError, match=f"{name} is {code} in 2 of 4 rows, which is no level of it; write null"):
+        with pytest.raises(
+            DataError, match=f"{name} is {code} in 2 of 4 rows, which is not one of its levels; write null"
+        ):
             in_memory(name, [0, 1, code, code], Value("int64")).label(name)
 
 

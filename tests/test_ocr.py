@@ -202,6 +202,11 @@ def test_the_command_and_the_flag(corpus: Path, tmp_path: Path, fake: Fake, caps
     assert status == 0, err
     assert "OCR (fake) read one for 3, found no text on 1" in out
     assert Embeddings.load(tmp_path / "e").facts["ocr"] == "fake"
+    small = ("epochs=1", "train_batch_size_tokens=2", "sae.d_sae=8", "sae.k=2")
+    flags = ("--corpus", corpus, "--ocr", tmp_path / "ocr", "--model", "demo-encoder", "--out", tmp_path / "sae")
+    status, out, err = here(("train", "demo.yaml", *flags, *small), capsys)
+    assert status == 0, err
+    assert "OCR (fake) read one for 3, found no text on 1" in out
 
 
 def test_a_recipe_has_a_section_for_it(corpus: Path, tmp_path: Path, fake: Fake, monkeypatch: pytest.MonkeyPatch):

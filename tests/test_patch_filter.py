@@ -17,7 +17,7 @@ from sae_lens_meme.evaluators.cross_modal import (
     still_classified,
     token_omega,
 )
-from sae_lens_meme.evaluators.cross_modal.patches import boxes_of_grid
+from sae_lens_meme.hooks.patches import boxes_of_grid
 
 GRID, ITEMS, WORDS, CONCEPTS, CLUTTER, D = 6, 60, 8, 6, 20, 24
 TEXT, IMAGE = 1, 2

@@ -73,7 +73,7 @@ def test_an_sae_of_every_split_is_refused(ran: tuple[Path, str], tmp_path: Path)
 
     before = (tmp_path / "sae" / "cfg.json").read_bytes()
     say(cached_activations_path=str(folder / "meme-demo" / "embeddings"))
-    with pytest.raises(DataError, match=r"240 of the 600 memes that it was trained on are no train memes .* 'm3'"):
+    with pytest.raises(DataError, match=r"240 of the 600 memes that it was trained on are not train memes .* 'm3'"):
         record_training_rows(tmp_path / "sae", embeddings)
     say(use_cached_activations=False)
     with pytest.raises(DataError, match="was not trained on cached activations"):

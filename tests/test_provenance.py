@@ -60,7 +60,7 @@ def test_weights_that_were_trained_further_are_not_known(ours: Path):
     sae = SAE.load_from_disk(ours)
     with torch.no_grad():
         sae.b_dec += 1e-3
-    assert "its weights are not those" in str(training_rows_known(sae, EMBEDDINGS))
+    assert "its weights are not the ones" in str(training_rows_known(sae, EMBEDDINGS))
 
 
 def stock_run(activations: Path, out: Path) -> SAE:

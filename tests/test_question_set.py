@@ -746,7 +746,7 @@ def test_bad_items_are_refused():
     for items, message in (
         (([0, 1], [2]), "2 memes A and 1 memes B"),
         (([0, 1], [2, 60]), "row 60 is not one of the 60 memes"),
-        (([0, 5], [2, 5]), "row 5 is set against itself"),
+        (([0, 5], [2, 5]), "row 5 is paired with itself"),
     ):
         with pytest.raises(DataError, match=message):
             QuestionSet(embeddings, items=items).evaluate(sae)

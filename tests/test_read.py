@@ -24,7 +24,7 @@ from sae_lens_meme.corpus import caption_of, load_rows
 from sae_lens_meme.embed import embed_arrays
 from sae_lens_meme.embed.from_corpus import Pictures
 from sae_lens_meme.embeddings import Embeddings
-from sae_lens_meme.errors import BadImageError, ConfigError, DataError
+from sae_lens_meme.errors import BadImageError, BadTableError, ConfigError, DataError
 from sae_lens_meme.evaluators import Latents, evaluate
 from sae_lens_meme.evaluators.classifiers import Probe
 from sae_lens_meme.evaluators.latents import encode
@@ -160,7 +160,7 @@ def test_more_than_two_classes_are_decided_against_the_runner_up():
     assert (found.decided, found.runner_up) == (0, 1)
     assert found.margin == pytest.approx(3.0 - 2.1)
     assert [(c.latent, c.contribution) for c in found.carriers] == [(0, 3.0)]
-    assert found.evidence == "how good this probe is on held-out memes is not known without --evaluation"
+    assert found.evidence == "how good this probe is on held-out memes is known only with --evaluation"
 
 
 def test_a_meme_without_active_latents_is_decided_by_the_bias():
@@ -223,11 +223,16 @@ def test_what_is_no_picture_is_refused(reader: MemeReader, tmp_path: Path):
         reader.read(tmp_path / "m.png", "a caption")
 
 
+def test_a_caption_that_cannot_be_written_is_refused(reader: MemeReader, memes: Path):
+    with pytest.raises(BadTableError, match=r"udce9' is half a character"):
+        reader.read(memes / "meme.png", "caf\udce9")
+
+
 def test_arrays_cannot_be_read(tmp_path: Path, memes: Path):
     np.save(tmp_path / "x.npy", anisotropic(20, 8, np.random.default_rng(0)))
     pd.DataFrame({"id": [f"m{i}" for i in range(20)]}).to_csv(tmp_path / "t.csv", index=False)
     save_sae(tmp_path / "sae", embed_arrays(tmp_path / "e", table=tmp_path / "t.csv", fused_embeds=tmp_path / "x.npy"))
-    with pytest.raises(DataError, match="made from arrays, so neither pictures nor a model are known"):
+    with pytest.raises(DataError, match="made from arrays, so there are no pictures and no model to run"):
         MemeReader(tmp_path / "sae", tmp_path / "e")
 
 
@@ -370,5 +375,5 @@ def test_objects_in_memory_are_read_as_their_folders(memes: Path):
     sae, embeddings = load_sae(memes / "sae"), Embeddings.load(memes / "embeddings")
     objects = read_meme(memes / "meme.png", sae=sae, embeddings=embeddings, caption=caption, **FEW)
     assert objects.to_dict() == from_folders.to_dict()
-    with pytest.raises(DataError, match="an evaluation goes with the folder of its SAE"):
+    with pytest.raises(DataError, match="an evaluation can only be checked against the folder of its SAE"):
         MemeReader(sae, embeddings, memes / "evaluation", **FEW)

@@ -372,7 +372,7 @@ WRONG = [
     (
         lambda: stability(sae_of(rows_of(4, 0)), {"a": sae_of(rows_of(4, 1))}, controls=["b"]),
         ConfigError,
-        "control 'b' is none of a",
+        "control 'b' is not one of a",
     ),
     (
         lambda: stability(sae_of(rows_of(4, 0)), {"a": sae_of(rows_of(4, 1))}, threshold=1.5),

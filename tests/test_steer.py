@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Callable
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +14,9 @@ import pandas as pd
 import pytest
 import tiny_vlms
 import torch
-from hooks_models import topk_sae
+from command_line import run_here
+from hooks_models import topk_sae, write_encoder
+from PIL import Image
 from sae_lens import (
     SAE,
     GatedSAE,
@@ -23,14 +27,13 @@ from sae_lens import (
     StandardSAEConfig,
 )
 from sae_lens.saes.sae import SAEMetadata
-from tiny_vlms import COLOURS, colour_pictures, made
+from tiny_vlms import COLOURS, QUESTION, colour_pictures, made
 from typer.testing import CliRunner
 
 from sae_lens_meme.errors import ConfigError, DataError, ModelError
-from sae_lens_meme.hooks import HookedVLM
+from sae_lens_meme.hooks import HookedMemeCLIP, HookedVLM
 from sae_lens_meme.steer import SteeredAnswers, SteerOptions, latent_set, steer, steer_pictures
-
-QUESTION = "what is the colour of this ?"
+from sae_lens_meme.steer.scores import unit
 
 
 def sae_of(kind: str, d_in: int, hook: str) -> SAE[Any]:
@@ -110,13 +113,37 @@ class TestFastPath:
             assert torch.equal(model(batch), plain)
 
 
+@pytest.mark.parametrize(
+    ("maker", "kinds"),
+    [(tiny_vlms.llava, ("text", "image", "special", "generated")), (tiny_vlms.vit_gpt2, ("special", "generated"))],
+    ids=["llava", "vit_gpt2"],
+)
+def test_steered_words_are_the_same_with_transformers_cache_and_without(maker: Any, kinds: tuple[str, ...]):
+    """For each kind of position; what is set at generated ones leaves the first new word, which comes of the prompt alone."""
+    model = HookedVLM(*made(maker))
+    batch = model.source.take(np.arange(2))  # type: ignore[union-attr]
+    batch = batch if model.vocabulary.image else {"pixel_values": batch["pixel_values"]}
+    sae = sae_of("standard", 24, "hook_decoder_resid.0")
+    how: dict[str, Any] = {"max_new_tokens": 4, "min_new_tokens": 4, "do_sample": False}
+    plain = model.generate(batch, **how)[:, -4:]
+    for kind in kinds:
+        written = []
+        for cached in (True, False):
+            with latent_set(model, sae, {3: 80.0}, where=[kind]):
+                written.append(model.generate(batch, use_cache=cached, **how)[:, -4:])
+        assert torch.equal(*written), kind
+        assert not torch.equal(written[0], plain), kind
+        if kind == "generated":
+            assert torch.equal(written[0][:, 0], plain[:, 0])
+
+
 class TestWhatCannotReachTheText:
     """It raises, where a table would show 0."""
 
     @pytest.mark.parametrize(
         ("hook", "where", "match"),
         [
-            ("hook_image_resid.2", "all", "reads block 1 of the tower, so that a later one changes nothing"),
+            ("hook_image_resid.2", "all", "reads block 1 of the tower, so an edit in a later one has no effect"),
             ("hook_image_resid.1", ["special"], "reads its patches without CLS"),
             ("hook_image_resid.0", ["generated"], "has no position of kind"),
         ],
@@ -158,25 +185,7 @@ class TestWhatCannotReachTheText:
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A LLaVA of two blocks that has learned to name the colour of a picture, in a folder with its processor."""
     folder = tmp_path_factory.mktemp("steer")
-    model, _ = made(tiny_vlms.llava)
-    tiny_vlms.save(folder / "model", model=model)
-    processor = HookedVLM.from_pretrained(str(folder / "model")).processor.both
-    pictures, names = colour_pictures(64, seed=1)
-    texts = [f"<image>{QUESTION} {name} </s>" for name in names]
-    batch = processor(images=pictures, text=texts, padding=True, return_tensors="pt")
-    labels = batch["input_ids"].clone()
-    labels[:, :-2] = -100
-    optimizer = torch.optim.Adam(model.parameters(), lr=3e-3)
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        for _ in range(150):
-            chosen = torch.randint(0, 64, (16,))
-            loss = model(**{key: x[chosen] for key, x in batch.items()}, labels=labels[chosen]).loss
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-    assert loss.item() < 0.1
-    model.eval().save_pretrained(folder / "model")
+    tiny_vlms.taught(folder / "model", *colour_pictures(64, seed=1))
     (folder / "pictures").mkdir()
     for row, picture in enumerate(colour_pictures(32, seed=2)[0]):
         picture.save(folder / "pictures" / f"{row:02}.png")
@@ -331,9 +340,39 @@ def test_one_command_writes_answers_scores_and_a_figure(trained: Path, tmp_path:
     assert (tmp_path / "out" / "answers.parquet").stat().st_mtime_ns == before
 
 
+def test_a_clip_scores_words_with_the_pictures_of_a_latent(trained: Path, tmp_path: Path):
+    """One command with a small CLIP; its scores are those of its own towers, asked by hand."""
+    clip = f"local-dir:{write_encoder(tmp_path / 'clip')}"
+    ran = run_here(
+        *("steer", "--model", trained / "model", "--sae", trained / "sae", "--pictures", trained / "pictures"),
+        *("--latents", 2, "--value", 4, "--prompt", QUESTION, "--bootstrap", 20, "--top", 4, "--others", 3),
+        *("--scorer", clip, "--out", tmp_path / "out"),
+    )
+    assert ran.returncode == 0, ran.stderr
+    written = json.loads((tmp_path / "out" / "scores.json").read_text())
+    answers = pd.read_parquet(tmp_path / "out" / "answers.parquet")
+    shown = sorted((trained / "pictures").iterdir())
+    references = [Image.open(file) for file in shown if file.name not in set(answers.picture)]
+    assert (written["scorer"], len(references)) == (clip, 16)
+    towers = HookedMemeCLIP.from_pretrained(clip)
+    with torch.no_grad():
+        images = towers.encode_image(torch.stack([towers.preprocess(picture) for picture in references])).numpy()
+    colours = [np.asarray(picture).mean((0, 1)) for picture in references]
+    blue = [row for row, (red, green, _) in enumerate(colours) if max(red, green) < 100 and colours[row].argmax() == 2]
+    steered = next(row for row in written["scores"] if row["arm"] == "steered")
+    with torch.no_grad():
+        said = unit(towers.encode_text(towers.tokenize(list(answers[answers.arm == "steered"].word))).numpy())
+    possible = [(said @ unit(images[list(four)].mean(0))).mean() for four in combinations(blue, 4)]
+    assert np.abs(np.array(possible) - steered["score"]).min() < 1e-5, "the mean picture of four blue ones"
+    assert steered["over_chance"] == pytest.approx(steered["score"] - steered["chance"])
+    for row in written["scores"]:
+        assert row["score_low"] <= row["score"] <= row["score_high"]
+
+
 @pytest.mark.parametrize(
     ("change", "error", "match"),
     [
+        ({"latents": [1, 0, 1]}, ConfigError, "1 is given twice"),
         ({"latents": [99]}, ConfigError, "99 is none of 0 to 31"),
         ({"pictures": Path("nowhere")}, DataError, "no such folder"),
         ({"where": ["image", "wrong"]}, ConfigError, "'wrong' is not a kind of position"),

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from sae_lens_meme.errors import StorageError
-from sae_lens_meme.storage import StepFolder, atomic_file, read_finished, read_manifest, to_json
+from sae_lens_meme.storage import StepFolder, atomic_file, read_finished, read_manifest, to_json, write_text
 
 N_SHARDS = 4
 BUILD = f"""
@@ -134,6 +134,26 @@ def test_a_run_refused_before_it_made_anything_leaves_nothing_in_the_way(tmp_pat
         _ = 1 / 0
     build(tmp_path / "a")
     assert read_finished(tmp_path / "a", "embed")["fingerprint"] == {"seed": 1}
+
+
+def test_a_run_refused_before_it_made_anything_leaves_no_folder(tmp_path: Path):
+    (tmp_path / "mine").mkdir()
+    for place in ("a", "b/c", "mine/d", "mine"):
+        with pytest.raises(ZeroDivisionError), StepFolder(tmp_path / place, "embed", {}):
+            _ = 1 / 0
+    assert list(tmp_path.rglob("*")) == [tmp_path / "mine"]
+    with StepFolder(tmp_path / "a", "embed", {}) as folder:
+        folder.write("x.bin", lambda path: path.write_bytes(b"x"))
+    with pytest.raises(ZeroDivisionError), StepFolder(tmp_path / "a", "embed", {}):
+        _ = 1 / 0
+    assert (tmp_path / "a" / "x.bin").exists()
+
+
+def test_a_file_that_cannot_be_there_is_named_as_it_was_given(tmp_path: Path):
+    for place, message in (("", "is a folder; name a file in it"), ("no/such.txt", "there is no folder '.*no'")):
+        with pytest.raises(StorageError, match=f"{message}") as caught:
+            write_text(tmp_path / place, "x")
+        assert ".writing-" not in str(caught.value)
 
 
 def test_a_strangers_folder_is_refused(tmp_path: Path):

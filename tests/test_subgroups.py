@@ -90,7 +90,7 @@ def test_too_few_memes_of_a_kind_are_a_reason_and_not_a_number(scored):
 def test_copies_are_no_support(scored):
     groups = np.where(scored.member & ~scored.true, 0, np.arange(600) + 1)
     found = audit(scored.scores, scored.true, scored.member, 0.5, groups=groups)
-    assert "1 subgroup negatives (one a group); it needs 20" in found.reasons["bpsn_auroc"]
+    assert "1 subgroup negatives (one per group); it needs 20" in found.reasons["bpsn_auroc"]
     assert found.n_subgroup_negative > 20
     assert "bnsp_auroc" not in found.reasons
 

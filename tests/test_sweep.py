@@ -157,7 +157,7 @@ def test_what_is_not_better_than_neurons_is_said_to_be_so(tmp_path: Path):
     said = one.content["recommendation"]
     assert "it trails dense neurons" in said
     assert "one-latent probes of" in said
-    assert "what another seed would change is not in them" in one.content["caution"]
+    assert "they do not include what another seed would change" in one.content["caution"]
     assert "is a weak guide to what an SAE recovers" in one.content["caution"]
     assert np.isnan(one.settings["stable"][0])
 
@@ -170,7 +170,7 @@ def test_what_is_not_better_than_neurons_is_said_to_be_so(tmp_path: Path):
         (["sae.k=4,4"], "is given twice; every setting is trained once"),
         (["sae.k=4", "sae.k=8"], "sae.k is given twice; write all its values in one"),
         (["sae.k=[4"], "the values are not plain YAML"),
-        (["seed=1,2"], "say how many with --seeds"),
+        (["seed=1,2"], "give their number with --seeds"),
         (["sae.kk=4"], r"train.sae \(meme_topk\): unknown key 'kk'; did you mean 'k'"),
         (["sae.k=4,400"], "train.sae.k is 400, it must lie between 1 and d_sae 48"),
         (["hook_name=hook_fused,hook_image_embed"], "the SAEs of a sweep read one hook"),
@@ -212,4 +212,4 @@ def test_the_command_prints_the_table_and_the_sentence(found: Sweep, vectors: Pa
     assert "sweep.png" in done.stdout
     without = run_here("sweep", recipe, "--embeddings", vectors, "--out", tmp_path / "x")
     assert (without.returncode, without.stderr.count("\n")) == (2, 1)
-    assert "--grid is missing; name what is to be compared, e.g. --grid sae.k=16,32,64" in without.stderr
+    assert "--grid is missing; give the values to compare, e.g. --grid sae.k=16,32,64" in without.stderr

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import tiny_vlms
 import torch
+from hooks_models import write_encoder
 from PIL import Image
 from sae_lens import (
     SAE,
@@ -166,9 +167,9 @@ class TestTokenRows:
         [
             ({"hook": "hook_image_resid.1", "model": "ViT-L-14/openai"}, ConfigError, "reads a model of transformers"),
             ({"hook": "hook_image_resid.1", "keep": ["texts"]}, ConfigError, "embed.keep is 'texts'; give image, text"),
-            ({"tokens_per_item": 2}, ConfigError, r"embed\.tokens_per_item is of token rows; give --hook"),
-            ({"hook": "hook_image_resid.1", "fusion": "memeclip"}, ConfigError, "one vector a meme"),
-            ({"hook": "hook_image_resid.1", "resize": "pad"}, ConfigError, r"embed\.resize is not read with --hook"),
+            ({"tokens_per_item": 2}, ConfigError, r"embed\.tokens_per_item is an option of token rows; give --hook"),
+            ({"hook": "hook_image_resid.1", "fusion": "memeclip"}, ConfigError, "one vector per meme"),
+            ({"hook": "hook_image_resid.1", "resize": "pad"}, ConfigError, r"embed\.resize has no effect with --hook"),
             ({"hook": "hook_image_resid.7"}, Exception, "'hook_image_resid.7' is not a hook of this model"),
             ({"hook": "hook_image_resid.1", "keep": ["text"]}, DataError, "no picture has a position of kind text"),
             ({"hook": "hook_image_resid.1", "model": "tests"}, ModelError, "is one of transformers, such as openai"),
@@ -233,7 +234,7 @@ def test_saelens_trains_and_evaluates_on_kept_positions_alone(maker: Callable[..
 
     tokens = torch.tensor(model.token_dataset(None, keep=keep)["input_ids"])
     seen: list[torch.Tensor] = []
-    inside = [(f"{hook}.hook_sae_output", lambda x, hook: seen.append(x.clone()))]
+    inside: Any = [(f"{hook}.hook_sae_output", lambda x, hook: seen.append(x.clone()))]
     with torch.no_grad(), model.saes(sae, exclude_special_tokens=[0]), model.hooks(fwd_hooks=inside):
         model(tokens)
     changed = (seen[0] != cache[hook]).any(dim=-1)
@@ -284,7 +285,7 @@ class TestStreaming:
         with pytest.raises(ConfigError, match=r"needs keep, such as keep: \[text, image\]"):
             train({key: value for key, value in self.SECTION.items() if key != "keep"}, **given)
         rows = Embeddings.from_dataset(datasets.Dataset.from_dict({"split": ["train"] * 4}))
-        with pytest.raises(ConfigError, match=r"train\.keep is of a HookedVLM"):
+        with pytest.raises(ConfigError, match=r"train\.keep is for a HookedVLM"):
             train(self.SECTION, out=tmp_path / "sae", embeddings=rows)
 
     def test_the_tower_of_a_chat_model_is_trained_on_alone(self, folders: Path):
@@ -329,12 +330,11 @@ def test_a_recipe_of_token_rows_runs_from_pictures_to_a_report(folders: Path, tm
         pass
 
 
-SHIPPED: list[Any] = [
+SHIPPED: list[Any] = [  # vit-gpt2.yaml runs in test_dashboard_tokens.py
     ("saev-llava-next.yaml", tiny_vlms.llava_next, "hook_decoder_resid.0"),
     pytest.param("saev-chameleon.yaml", tiny_vlms.chameleon, "hook_decoder_resid.1", marks=pytest.mark.slow),
     pytest.param("llava-vision.yaml", tiny_vlms.clip, "hook_image_resid.1", marks=pytest.mark.slow),
     pytest.param("clip-patches.yaml", tiny_vlms.clip, "hook_image_resid.1", marks=pytest.mark.slow),
-    pytest.param("vit-gpt2.yaml", tiny_vlms.vit_gpt2, "hook_decoder_resid.0", marks=pytest.mark.slow),
 ]
 
 
@@ -345,7 +345,12 @@ def test_a_shipped_recipe_runs_on_a_tiny_model_of_its_class(
 ):
     """Nothing is changed but the model, the pictures and the sizes."""
     model = tiny_vlms.save(tmp_path / "model", maker)
-    sizes = ["train.train_batch_size_tokens=8", "train.sae.d_sae=12", "train.lr_warm_up_steps=1"]
+    sizes = [
+        "train.train_batch_size_tokens=8",
+        "train.sae.d_sae=12",
+        "train.lr_warm_up_steps=1",
+        "train.training_tokens=128",
+    ]
     sizes += ["evaluate.only=[reconstruction]", "evaluate.bootstrap=5", f"embed.hook={hook}", f"train.hook_name={hook}"]
     if "vision" in recipe:
         sizes += ["train.sae.matryoshka_widths=[3, 6, 12]"]
@@ -353,11 +358,31 @@ def test_a_shipped_recipe_runs_on_a_tiny_model_of_its_class(
         sizes += ["train.sae.k=3"]
     if "saev" in recipe:  # the mean norm is estimated on a thousand batches
         sizes += ["train.lr_decay_steps=1", "train.sae.normalize_activations=none"]
-    if recipe != "vit-gpt2.yaml":
-        sizes += ["train.training_tokens=128"]
     given = [f"corpus.folder={folders / 'given'}", f"embed.model={model}"]
     run(recipe, out=tmp_path / "out", overrides=[*given, *sizes])
     assert (tmp_path / "out" / "report" / "report.html").is_file()
     sae = SAE.load_from_disk(tmp_path / "out" / "sae")
     assert sae.cfg.metadata.hook_name == hook
     assert training_rows_known(sae, Embeddings.load(tmp_path / "out" / "embeddings")) is None
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("recipe", ["intervlm.yaml", "matryoshka.yaml", "memeclip.yaml"])
+def test_a_shipped_recipe_of_memes_runs_on_a_tiny_clip(
+    folders: Path, tmp_path: Path, recipe: str, monkeypatch: pytest.MonkeyPatch
+):
+    write_encoder(tmp_path / "clip")
+    monkeypatch.chdir(tmp_path)  # the name of a folder is its last part
+    given = [f"corpus={{folder: {folders / 'given'}}}", "embed.model=local-dir:clip"]
+    sizes = ["train.epochs=4", "train.train_batch_size_tokens=8", "train.sae.d_sae=12", "train.sae.k=3"]
+    sizes += ["train.sae.matryoshka_widths=[4, 12]"] if "matryoshka" in recipe else []
+    run(recipe, out=tmp_path / "out", overrides=[*given, *sizes, "evaluate.only=[reconstruction]"])
+    assert (tmp_path / "out" / "report" / "report.html").is_file()
+
+
+@pytest.mark.slow
+def test_the_shipped_recipe_of_planted_vectors_runs(tmp_path: Path):
+    sizes = ["embed.planted.n_samples=600", "train.epochs=2", "train.sae.d_sae=96"]
+    run("vectors.yaml", out=tmp_path, overrides=[*sizes, "evaluate.only=[reconstruction, answer_key]"])
+    assert (tmp_path / "report" / "report.html").is_file()

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import copy
+
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_train_sae import dense_topk, make_sae, step_input
 
-from sae_lens_meme.train.cpu import topk_step
+from sae_lens_meme.train.cpu import Recycled, topk_step
 
 
 def parameters(batch: int, d_in: int, d_sae: int, seed: int) -> list[torch.Tensor]:
@@ -73,6 +75,41 @@ def test_an_undefined_latent_makes_the_loss_undefined(bad: float):
     x, target, W_enc, b_enc, W_dec, b_dec = parameters(4, 6, 512, 3)
     b_enc[300] = bad
     assert topk_step(x, target, W_enc, b_enc, W_dec, b_dec, 4)[0].isnan()
+
+
+def test_gradients_are_written_over_earlier_ones_that_nobody_holds():
+    x, target, *weights = parameters(8, 6, 40, 5)
+    weights = [w.requires_grad_() for w in weights]
+    memory, places, kept = Recycled(), [], []
+    for scale in (1.0, 2.0, 3.0):
+        topk_step(scale * x, target, *weights, 4, memory)[0].backward()
+        W_enc, _, W_dec, _ = (w.grad for w in weights)
+        assert W_enc is not None
+        assert W_dec is not None
+        expected = [w.grad for w in weights]
+        for w in weights:
+            w.grad = None
+        topk_step(scale * x, target, *weights, 4)[0].backward()
+        assert all(torch.equal(w.grad, e) for w, e in zip(weights, expected, strict=True))
+        places.append(W_dec.data_ptr())
+        kept += [W_enc, W_enc.clone()]  # the gradients of W_enc are held, those of W_dec are not
+        for w in weights:
+            w.grad = None
+        del W_enc, W_dec, expected
+    assert len(set(places)) == 1
+    assert all(torch.equal(held, same) for held, same in zip(kept[::2], kept[1::2], strict=True))
+    assert copy.deepcopy(memory).empty(weights[2].shape).data_ptr() != places[0]
+
+
+def test_accumulated_gradients_are_sums():
+    x, target, *weights = parameters(8, 6, 40, 5)
+    memory, sums = Recycled(), []
+    for lent in (memory, None):
+        weights = [w.detach().clone().requires_grad_() for w in weights]
+        for scale in (1.0, 2.0):
+            topk_step(scale * x, target, *weights, 4, lent)[0].backward()
+        sums.append([w.grad for w in weights])
+    assert all(torch.equal(one, other) for one, other in zip(*sums, strict=True))
 
 
 def test_the_same_bytes_with_any_number_of_threads(monkeypatch: pytest.MonkeyPatch):

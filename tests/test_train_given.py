@@ -137,7 +137,7 @@ def stock_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_a_stock_checkpoint_is_resumed_in_its_own_space(stock_checkpoint: Path):
     cfg = config("topk", resume_from_checkpoint=str(stock_checkpoint), training_tokens=8000)
-    with pytest.raises(ConfigError, match="was trained on activations as they are; go on with standardize=False"):
+    with pytest.raises(ConfigError, match="was trained on raw activations; resume with standardize=False"):
         MemeSAETrainingRunner(cfg, EMBEDDINGS, progress=False).run()
     halfway = TrainingSAE.load_from_disk(stock_checkpoint)
     runner = MemeSAETrainingRunner(cfg, EMBEDDINGS, standardize=False, progress=False)
@@ -229,7 +229,7 @@ def test_a_recipe_that_contradicts_the_given_sae_is_refused(tmp_path: Path):
     other = make_embeddings({"hook_fused": anisotropic(100, 12, np.random.default_rng(0))})
     with pytest.raises(ConfigError, match="takes 16 dimensions, the activations at hook_fused have 12"):
         train({**TINY, "from_pretrained_path": str(given)}, out=tmp_path / "out", embeddings=other, progress=False)
-    with pytest.raises(ConfigError, match=r"no SAE folder \(it has no cfg.json\); give what train"):
+    with pytest.raises(ConfigError, match=r"not an SAE folder \(it has no cfg.json\); give what train"):
         load_train_config({"from_pretrained_path": str(tmp_path)})
 
 

@@ -315,11 +315,11 @@ def degenerate(kind: str) -> np.ndarray:
 @pytest.mark.parametrize(
     ("kind", "message"),
     [
-        ("all rows alike", "hook_fused: the 448 training rows are all alike, there is nothing to learn"),
+        ("all rows alike", "hook_fused: the 448 training rows are all alike, so there is nothing to learn"),
         ("zeros", "are all alike"),
         ("1e30", r'row 7 \(id "meme-7"\), hook_fused holds 1e\+30, the square of which overflows float32'),
         ("all 1e30", "overflows float32; scale the embeddings down"),
-        ("denormals", "vary by .*e-4. only, the square of which is 0 in float32; scale the embeddings up"),
+        ("denormals", "vary by only .*e-4., the square of which is 0 in float32; scale the embeddings up"),
     ],
 )
 def test_degenerate_rows_end_with_one_line(tmp_path, kind: str, message: str, standardize: bool):

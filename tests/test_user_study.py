@@ -14,8 +14,14 @@ import pytest
 from typer.testing import CliRunner
 
 from sae_lens_meme.cli import build_app
-from sae_lens_meme.errors import BadTableError, DataError
-from sae_lens_meme.evaluators.user_study import UserStudy, monosemanticity_of, read_scores, user_agreement
+from sae_lens_meme.errors import BadTableError, ConfigError, DataError
+from sae_lens_meme.evaluators.user_study import (
+    UserStudy,
+    compare_with_users,
+    monosemanticity_of,
+    read_scores,
+    user_agreement,
+)
 
 N, PICTURES, D = 60, 200, 6
 
@@ -128,10 +134,13 @@ def broken(folder: Path, file: str, text: Any) -> Path:
     [
         ("pairs.csv", lambda t: t.replace("R_user", "choice"), r"pairs.csv: has no column 'R_user'"),
         ("pairs.csv", lambda t: "k_x,k_y,R_user\n1,2,3\n", r"line 2: R_user is '3', it must be one of the two neurons, '1' or '2'"),
-        ("pairs.csv", lambda t: "k_x,k_y,R_user\n1,1,1\n", "line 2: R_user is '1'"),
+        ("pairs.csv", lambda t: "k_x,k_y,R_user\n1,1,1\n", "line 2: k_x and k_y are both '1'; a pair is of two neurons"),
         ("pairs.csv", lambda t: "k_x,k_y,R_user,MS_x_a,MS_y_a\n1,2,x,.1,.2\n3,1,y,.3,.4\n", "neuron '1' has two scores in 'MS_y_a'"),
         ("pairs.csv", lambda t: "k_x,k_y,R_user,MS_x_a,MS_y_a\n1,2,k_x,much,.2\n", "line 2: 'MS_x_a' is 'much', not a number"),
         ("activations.csv", lambda t: t + "99,1,2\n", "line 62: neuron '99' has no 200 finite activations"),
+        ("activations.csv", lambda t: t + t.splitlines()[3] + "\n", "line 62: neuron '2' is also on line 4"),
+        ("pairs.csv", lambda t: "k_x,k_y,R_user,R_user\n1,2,1,2\n", "a column occurs twice .'R_user'.; remove one"),
+        ("pairs.csv", lambda t: "k_x,k_y,R_user,MS_x_a,MS_y_a\n1,2,x,inf,.2\n", "line 2: 'MS_x_a' is 'inf', not a finite"),
         ("top16_images.csv", lambda t: "neuron\n1\n", "top16_images.csv: has no column 'k'"),
     ],
 )  # fmt: skip
@@ -139,6 +148,24 @@ def test_broken_files_are_named_with_their_line(tmp_path: Path, file: str, text:
     folder = broken(tmp_path, file, text)
     with pytest.raises(BadTableError, match=message):
         dict(UserStudy.read(folder).activations())
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("mine.csv", "k,score\n1,1\n1,2\n", "line 3: neuron '1' has a score already"),
+        ("mine.csv", "k,score\nx,1\n", "'mine' has no score of any neuron of .*pairs.csv, such as "),
+        ("MS dino.csv", "k,score\n1,1\n", "there is a metric 'MS dino' already; rename the file"),
+        ("mine.npy", np.ones((PICTURES, D)) * 1j, "must be numbers .pictures, d.; it is complex128"),
+    ],
+)
+def test_a_metric_of_ones_own_is_whole_and_its_own(tmp_path: Path, name: str, content: Any, message: str):
+    study(tmp_path, n_pairs=5)
+    np.save(tmp_path / name, content) if name.endswith("npy") else (tmp_path / name).write_text(content)
+    given = {"embeds" if name.endswith("npy") else "scores": [tmp_path / name]}
+    with pytest.raises((BadTableError, ConfigError), match=message):
+        compare_with_users(tmp_path, tmp_path / "out", **given)
+    assert not (tmp_path / "out").exists()
 
 
 def test_what_is_missing_is_said(tmp_path: Path):

@@ -274,3 +274,31 @@ def colour_pictures(n: int, seed: int = 0) -> tuple[list[Any], list[str]]:
     names = [list(COLOURS)[i % len(COLOURS)] for i in range(n)]
     pixels = [np.clip(np.array(COLOURS[name]) + rng.normal(0, 20, (32, 32, 3)), 0, 255) for name in names]
     return [Image.fromarray(x.astype(np.uint8)) for x in pixels], names
+
+
+QUESTION = "what is the colour of this ?"
+
+
+def taught(folder: Any, pictures: list[Any], names: list[str], steps: int = 150) -> Any:
+    """A LLaVA of two blocks that has learned to name the colour of these pictures, saved in a folder with its processor."""
+    from sae_lens_meme.hooks import HookedVLM
+
+    model, _ = made(llava)
+    save(folder, model=model)
+    processor = HookedVLM.from_pretrained(str(folder)).processor.both
+    texts = [f"<image>{QUESTION} {name} </s>" for name in names]
+    batch = processor(images=pictures, text=texts, padding=True, return_tensors="pt")
+    labels = batch["input_ids"].clone()
+    labels[:, :-2] = -100
+    optimizer = torch.optim.Adam(model.parameters(), lr=3e-3)
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        for _ in range(steps):
+            chosen = torch.randint(0, len(names), (16,))
+            loss = model(**{key: x[chosen] for key, x in batch.items()}, labels=labels[chosen]).loss
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+    assert loss.item() < 0.1
+    model.eval().save_pretrained(folder)
+    return model

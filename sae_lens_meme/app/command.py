@@ -15,7 +15,7 @@ from sae_lens_meme.errors import ConfigError
 from sae_lens_meme.flags import given_to
 from sae_lens_meme.read.options import ReadOptions
 
-_BESIDE = "default the folder of that name beside EVALUATION"
+_BESIDE = "default: the folder of that name beside EVALUATION"
 
 
 def app(
@@ -23,7 +23,9 @@ def app(
     evaluation: Annotated[
         Path | None, typer.Argument(help="The result of 'evaluate', for the names of latents.")
     ] = None,
-    named_evaluation: Annotated[Path | None, typer.Option("--evaluation", help="The same, as 'read' takes it.")] = None,
+    named_evaluation: Annotated[
+        Path | None, typer.Option("--evaluation", help="The same, under the name that 'read' uses.")
+    ] = None,
     sae: Annotated[Path | None, typer.Option("--sae", help=f"The SAE folder; {_BESIDE}.")] = None,
     embeddings: Annotated[Path | None, typer.Option("--embeddings", help=f"The result of 'embed'; {_BESIDE}.")] = None,
     corpus: Annotated[
@@ -31,7 +33,7 @@ def app(
     ] = None,
     **given: Any,
 ) -> None:
-    """Look into memes in the browser: read one, change the strength of its latents, watch the classifiers."""
+    """Explore memes in the browser: read one, change the strength of its latents, watch the classifiers."""
     options, reading = AppOptions(**given_to(AppOptions, given)), ReadOptions(**given_to(ReadOptions, given))
     if find_spec("gradio") is None:
         from sae_lens_meme.app.serve import INSTALL
@@ -67,6 +69,6 @@ def _serve(evaluation: Path | None, folders: dict[str, Path | None], options: Ap
 
 
 def _beside(evaluation: Path | None, name: str) -> Path | None:
-    """Where `run` puts it."""
+    """The folder where `run` puts it."""
     folder = evaluation.absolute().parent / name if evaluation else None
     return folder if folder and folder.is_dir() else None

@@ -20,7 +20,7 @@ MEGABYTES = 10
 MOST_CHARACTERS = 2000
 """Of a caption."""
 KEPT = 3600
-"""Seconds that an upload and what was read of it are kept."""
+"""How many seconds an upload and its reading are kept."""
 PICK = f"Meme (held-out memes first, at most {MOST_FOUND}: find others by words)"
 NOTICE = (
     "Pictures are blurred and captions hidden until you ask for them: memes can hurt. "
@@ -38,7 +38,7 @@ def uploaded_only(file: gr.File) -> gr.File:
 
     async def keep_uploads(url_or_file_path: Any) -> str | None:
         if "://" in str(url_or_file_path):
-            raise gr.Error("an address in place of a picture; upload the file", print_exception=False)
+            raise gr.Error("got a URL in place of a picture; upload the file", print_exception=False)
         return await keep(url_or_file_path)
 
     file.async_move_resource_to_block_cache = keep_uploads
@@ -61,9 +61,9 @@ class Interface:
             meme = gr.State(None, time_to_live=KEPT)
             asked = []
             if self._memes is not None:
-                with gr.Tab("A meme of the corpus"):
+                with gr.Tab("A meme from the corpus"):
                     asked.append(self._corpus(self._memes))
-            with gr.Tab("A picture of yours"):
+            with gr.Tab("Your own picture"):
                 asked.append(self._upload())
             message, reading = gr.HTML(elem_id="message"), gr.HTML(elem_id="reading")
             gr.HTML("<h2>Make one latent weaker or stronger</h2>")

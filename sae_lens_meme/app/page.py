@@ -53,9 +53,9 @@ def steered_html(meme: SteeredMeme, latent: int, multiplier: float, no_head: str
 def verdict(outcomes: Sequence[Outcome], multiplier: float) -> str:
     """What to conclude from the table."""
     if not outcomes:
-        return "These embeddings have no label that a probe could read, so nothing can be watched."
+        return "These embeddings have no label that a probe could read, so there is no classifier to watch."
     if multiplier == 1:
-        return "At strength 1 the latent is as it is on this meme: move the slider."
+        return "At strength 1 the latent is unchanged: move the slider."
     n_others = len(outcomes[0].others)
     if not n_others:
         return "No other latent is active on this meme, so the change has no control: conclude nothing from it."

@@ -1,9 +1,10 @@
-"""The server: this computer alone unless another host is asked for, and no request to anywhere else."""
+"""The server: reachable from this computer alone unless another host is given, and it sends no request anywhere."""
 
 from __future__ import annotations
 
 import os
 import re
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from tempfile import TemporaryDirectory
@@ -40,20 +41,32 @@ def served(reader: MemeReader, memes: Memes | None, options: AppOptions) -> Iter
     Raises:
         ConfigError: gradio is not installed, or the port is taken.
     """
+    _require_address(options)
     with TemporaryDirectory(prefix="sae-lens-meme-app-") as uploads:
         _declare_environment(uploads)
         page = _page(reader, memes)
         try:
             _, address, _ = page.launch(**_settings(options))
         except (OSError, ValueError) as error:  # also where a proxy stands before this computer's own address
-            raise ConfigError(
-                f"app: cannot listen on {options.host}, port {options.port or '7860 to 7959'} ({error}); "
-                "give another --port or --host"
-            ) from None
+            raise _cannot_listen(options, error) from None
         try:
             yield address
         finally:
             page.close(verbose=False)
+
+
+def _require_address(options: AppOptions) -> None:
+    """gradio tries an address that is not this computer's on a hundred ports, five seconds each."""
+    family = socket.AF_INET6 if ":" in options.host else socket.AF_INET
+    try:
+        socket.create_server((options.host, options.port or 0), family=family).close()
+    except (OSError, UnicodeError) as error:
+        raise _cannot_listen(options, error) from None
+
+
+def _cannot_listen(options: AppOptions, error: Exception) -> ConfigError:
+    where = f"{options.host}, port {options.port or '7860 to 7959'}"
+    return ConfigError(f"app: cannot listen on {where} ({error}); give another --port or --host")
 
 
 def _declare_environment(uploads: str) -> None:

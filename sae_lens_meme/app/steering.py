@@ -1,4 +1,4 @@
-"""What the classifiers say of one meme when one of its latents is made weaker or stronger."""
+"""What the classifiers say about one meme when one of its latents is made weaker or stronger."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ PROBE, HEAD = "probe on latents", "MemeCLIP's head"
 
 
 class Outcome(NamedTuple):
-    """What one classifier says of the meme before and after a latent is multiplied."""
+    """What one classifier says about the meme before and after a latent is multiplied."""
 
     label: str
     reader: str
@@ -86,7 +86,7 @@ class SteeredMeme:
 
 
 class Steering:
-    """The classifiers of a `MemeReader`: a probe a label and, where the embeddings were made with them, MemeCLIP's heads."""
+    """The classifiers of a `MemeReader`: a probe per label and, where the embeddings were made with them, MemeCLIP's heads."""
 
     def __init__(self, reader: MemeReader):
         self._reader = reader

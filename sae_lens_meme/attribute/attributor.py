@@ -1,4 +1,4 @@
-"""Occludes memes and reads off what that does to latents: each variant is encoded once, for all latents."""
+"""Occludes memes and measures what that does to latents: each variant is encoded once, for all latents."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ class Attributor:
     """An SAE on a hook, the encoder of its embeddings, and the mean embeddings that stand for "no picture" and "no caption".
 
     Args:
-        pairs: so many words and so many patches with the largest scores are paired.
+        pairs: how many of the words, and of the patches, with the largest scores are paired.
         batch_size: pictures or captions a forward pass.
     """
 
@@ -94,7 +94,7 @@ class Attributor:
         return self.hook != IMAGE_EMBED
 
     def attribute(self, memes: Sequence[Meme], latents: Sequence[Sequence[int]]) -> list[list[Attribution]]:
-        """For each meme one attribution a latent that is asked for.
+        """For each meme one attribution per requested latent.
 
         Raises:
             NonFiniteError: a pre-activation is NaN or infinite.

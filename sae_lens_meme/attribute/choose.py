@@ -1,4 +1,4 @@
-"""Which latents are looked into, and on which memes: the strongest, and a sample from every part of their range."""
+"""Which latents are attributed, and on which memes: the strongest, and a sample from every part of their range."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def choose_memes(
     rows: Int[np.ndarray, " rows"],
     options: AttributeOptions,
 ) -> pd.DataFrame:
-    """One row a pair of latent and meme, with `COLUMNS`.
+    """One row per pair of latent and meme, with `COLUMNS`.
 
     All latents draw in the same random order of the memes, so that they share most of the memes that are encoded for
     them; for each latent alone it is a uniform draw. Nothing depends on the order of the rows.

@@ -1,4 +1,4 @@
-"""What is taken from a meme: a word of its caption, a patch of its picture. Pure functions."""
+"""Removing a word from a meme's caption or a patch from its picture. Pure functions."""
 
 from __future__ import annotations
 

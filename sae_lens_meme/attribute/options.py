@@ -11,14 +11,14 @@ from sae_lens_meme.options import Count, Flag, Positive
 
 
 class AttributeOptions(EngineOptions):
-    """Which latents and memes are looked into."""
+    """Which latents and memes are attributed."""
 
     section: ClassVar[str] = "attribute"
 
     latents: Annotated[list[Count] | None, Flag("--latent")] = None
-    """A latent to look into; repeat. Default: every latent that is active on a meme."""
+    """A latent to attribute; repeatable. Default: every latent that is active on a meme."""
     n_latents: Positive | None = None
-    """How many latents to look into, drawn at random from those that are active."""
+    """How many latents to attribute, drawn at random from those that are active."""
     rows: Literal["all", "held_out"] = "all"
     """Take the memes from all splits, or from the held-out ones alone."""
     top: Count = 20

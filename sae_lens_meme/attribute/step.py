@@ -1,4 +1,4 @@
-"""The `attribute` step: a block of memes is occluded at a time, once for all latents that want them."""
+"""The `attribute` step: memes are occluded block by block, each once for all latents that need it."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def attribute(
         out: the result folder.
 
     Raises:
-        DataError: the embeddings are of arrays, or of other memes.
+        DataError: the embeddings were made from arrays, or from other memes.
         StorageError, ModelError, ConfigError, BadImageError, NonFiniteError.
     """
     options = AttributeOptions.of(options, given)
@@ -82,7 +82,7 @@ def attribute(
 
 
 def _chosen(sae: Any, memes: Embeddings, options: AttributeOptions) -> tuple[list[int], pd.DataFrame]:
-    """The latents, and a row a latent and meme that is looked into."""
+    """The latents, and a row per latent and meme that is attributed."""
     latents = encode(sae, memes)
     rows, _ = measured_rows(memes, options.rows)
     asked = choose_latents(latents, rows, options)

@@ -1,4 +1,4 @@
-"""From folders of memes to one Hugging Face `DatasetDict` on disk, one row a meme."""
+"""From folders of memes to one Hugging Face `DatasetDict` on disk, one row per meme."""
 
 import lazy_loader
 

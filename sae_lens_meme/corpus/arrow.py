@@ -1,4 +1,4 @@
-"""Parquet and Arrow files: cells as Python values, pictures left where they are until they are asked for."""
+"""Parquet and Arrow files: cells as Python values, pictures left where they are until they are needed."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as parquet
 
 from sae_lens_meme.corpus.pictures import Embedded
-from sae_lens_meme.corpus.tables import NotText
+from sae_lens_meme.corpus.tables import NoClass, NotText
 from sae_lens_meme.errors import BadTableError
 
 Chunk = Callable[[int, Sequence[str]], pa.Table]
@@ -76,13 +76,18 @@ def _content(schema: pa.Schema, n_chunks: int, chunk: Chunk) -> tuple[list[str],
     classes = {name: names for name, names in _classes(schema).items() if name in texts}
     for name, names in classes.items():
         for row in rows:
-            code = row[name]
-            row[name] = names[code] if isinstance(code, int) and 0 <= code < len(names) else None
+            row[name] = _class(name, row[name], names)
     return schema.names, rows, {"pictures": columns, "classes": classes}
 
 
+def _class(column: str, code: Any, names: Sequence[str]) -> str | NoClass | None:
+    if code is None or code == -1:  # as `datasets` spells a missing class
+        return None
+    return names[code] if isinstance(code, int) and 0 <= code < len(names) else NoClass(column, code, len(names))
+
+
 def _rows(table: pa.Table) -> list[dict[str, Any]]:
-    """The cells; Arrow itself stops at the first text that is no UTF-8, and does not say in which row it stands."""
+    """The cells; Arrow itself stops at the first text that is not UTF-8, and does not say in which row it is."""
     try:
         return table.to_pylist()
     except UnicodeDecodeError:

@@ -1,4 +1,4 @@
-"""Builds a corpus: reads the sources, merges them, looks at every picture, writes one `DatasetDict` on disk."""
+"""Builds a corpus: reads the sources, merges them, examines every picture, writes one `DatasetDict` on disk."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def build_corpus(
     Args:
         options: see `CorpusOptions`; or give them by keyword: `build_corpus(out, folder=DIR, holdout=0.2)`.
         overwrite: replace a different corpus in `out`.
-        shard_size: most memes a shard.
+        shard_size: most memes per shard.
 
     Raises:
         ConfigError: no source, or an option has a wrong value.
@@ -90,9 +90,9 @@ def load_rows(path: str | Path) -> Dataset:
 
 
 def stream_corpus(path: str | Path, split: str = "train") -> IterableDataset:
-    """The memes of a split one after the other, a file a shard, for corpora that are larger than memory.
+    """The memes of a split one after the other, a file per shard, for corpora that are larger than memory.
 
-    `shuffle(buffer_size=...)`, `map` and a DataLoader of several workers (one a shard) work on it as on any stream.
+    `shuffle(buffer_size=...)`, `map` and a DataLoader of several workers (one per shard) work on it as on any stream.
 
     Raises:
         StorageError: there is no finished corpus in this folder.
@@ -108,7 +108,7 @@ def all_rows(corpus: Any) -> Dataset:
     """All memes of a corpus: its folder, a `DatasetDict` as `load_corpus` gives it, or one `Dataset`.
 
     Raises:
-        StorageError: the folder is no finished corpus.
+        StorageError: the folder is not a finished corpus.
         DataError: it has no column `id` or `image`.
     """
     if isinstance(corpus, (str, Path)):
@@ -145,13 +145,13 @@ def _refuse_idle(options: CorpusOptions, sources: Mapping[str, Any]) -> None:
         users = [name for name, reader in READERS.items() if option in reader.takes]
         default = type(options).model_fields[option].default
         if getattr(options, option) != default and not sources.keys() & set(users):
-            raise ConfigError(f"{option}: is an option of {' and '.join(users)}, and no {users[0]} is given")
+            raise ConfigError(f"{option}: is an option of {' and '.join(users)}, but no {users[0]} is given")
 
 
 def _plan(
     step: StepFolder, chosen: Chosen, options: CorpusOptions, shard_size: int, bad: BadRows, progress: bool
 ) -> Plan:
-    """Look at the pictures, see what belongs together, and deal the splits."""
+    """Examine the pictures, group what belongs together, and assign the splits."""
     step.reopen()
     looks = survey(step, list(chosen.given), shard_size, bad, progress=progress)
     links = find_links(list(chosen.given), looks, options.near)

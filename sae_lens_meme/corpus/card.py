@@ -20,11 +20,11 @@ from sae_lens_meme.markdown import markdown_table, markdown_text
 _TEMPLATE = Path(__file__).with_name("card.md")
 
 # A reader sees a layout, not an origin: planted memes come in the same three layouts.
-OTHER = "a table and pictures of the user's own; their terms are not known to this package."
+OTHER = "the user's own table and pictures; this package does not know their terms."
 
 PRESETS = {
     "all": "Preset `all`: every labelled row that the releases have, in the releases' own splits. Memes that HMC's dev_seen"
-    " and dev_unseen share come once. Sources without a split are divided by the SHA-256 of the id:"
+    " and dev_unseen share appear once. Sources without a split are divided by the SHA-256 of the id:"
     " {holdout:.0%} test, {holdout:.0%} validation, the rest train; copies of a picture, near ones too, stay together.",
     "intervlm": "Preset `intervlm`: the published merge, row for row: PrideMM train and test (its validation rows are not"
     " read there), HMC train and, as test, dev_seen, and all of Memotion as train.",

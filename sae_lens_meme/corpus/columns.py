@@ -1,4 +1,4 @@
-"""The map from the columns of a table of one's own to a corpus, as a dict or a small YAML file."""
+"""The column map: which column of the user's table holds what, as a dict or a small YAML file."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """Fine-grained labels of Hateful Memes: which protected category is attacked, and how.
 
-The annotations of the WOAH 2021 shared task (`train.json`, `dev_seen.json`, `dev_unseen.json`: one JSON object a line with
+The annotations of the WOAH 2021 shared task (`train.json`, `dev_seen.json`, `dev_unseen.json`: one JSON object per line with
 `img`, `gold_pc`, `gold_attack`), or a table with `img`, `pc`, `attack` in which `|` divides what a meme has of each.
 """
 

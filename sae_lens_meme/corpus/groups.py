@@ -1,4 +1,4 @@
-"""Which memes belong together: they share a picture, nearly so, a caption, or a value of the user's column `group`."""
+"""Which memes belong together: they share a picture, a near picture, a caption, or a value of the user's column `group`."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from sae_lens_meme.corpus.rows import Row
 from sae_lens_meme.corpus.survey import PictureHashes
 
 CAPTION_SHARED_BY = 50
-"""A caption of more memes than these does not unite them: "lol" or "me irl" is on memes that have nothing else in
+"""A caption that more memes than this have does not group them: "lol" or "me irl" is on memes that have nothing else in
 common, and through a few such captions most of a corpus would become one group."""
 
 PICTURE, NEAR, CAPTION, GROUP = "picture", "near picture", "caption", "group"
@@ -41,7 +41,7 @@ class Links:
         return Counter(chain.from_iterable(self.keys.values()))
 
     def unites(self, key: Key) -> bool:
-        """The memes that have it are no independent evidence."""
+        """The memes that have it are not independent evidence."""
         return self.times[key] > 1 and (key[0] != CAPTION or self.times[key] <= CAPTION_SHARED_BY)
 
     def uniting(self, row: Row) -> list[Key]:
@@ -68,7 +68,7 @@ def find_links(rows: Sequence[Row], looks: Mapping[Row, PictureHashes], near: in
 
     Args:
         looks: what was seen of their pictures; a row without a look is compared by its caption and group alone.
-        near: pictures are near duplicates if their perceptual hashes differ in at most so many bits (`near.near_pairs`).
+        near: pictures are near duplicates if their perceptual hashes differ in at most this many bits (`near.near_pairs`).
     """
     keys: defaultdict[Row, list[Key]] = defaultdict(list, {row: [] for row in rows})
     for row in rows:

@@ -1,4 +1,4 @@
-"""Reads HarMeme (Harm-C or Harm-P): one JSON Lines file a split beside `images/`.
+"""Reads HarMeme (Harm-C or Harm-P): one JSON Lines file per split beside `images/`.
 
 The layout is that of the release of MOMENTA as scripts describe that check it: `annotations/{train,val,test}.jsonl`, or the
 same files with `_v1` beside `images/`, with `id`, `image`, `labels` (how harmful, then whom it harms) and `text`. The files

@@ -1,4 +1,4 @@
-"""Reads the Hateful Memes Challenge as it was released: one JSON Lines file a split beside `img/`."""
+"""Reads the Hateful Memes Challenge as it was released: one JSON Lines file per split beside `img/`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Reads a dataset of the Hugging Face Hub by its name, as data: code that a repository brings is never run."""
+"""Reads a dataset on the Hugging Face Hub by its name, as data: code in its repository is never run."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def read_hub(name: str, columns: Columns = None, bad: BadRows | None = None) -> 
         columns: see `sae_lens_meme.corpus.columns.column_map`.
 
     Raises:
-        ConfigError: it is no such name.
+        ConfigError: `name` does not have this form.
         BadTableError: it cannot be loaded, or a row is bad and `bad` raises.
     """
     if not _NAME.fullmatch(str(name)):

@@ -80,7 +80,7 @@ def require_columns(table: Table, columns: ColumnMap) -> None:
 def find_tables(root: Path) -> list[Found]:
     """The tables of a folder, each with its split where the layout names one.
 
-    That is `metadata.*` in the folder or in one folder a split, what `save_to_disk` writes, files named after their
+    That is `metadata.*` in the folder or in one folder per split, what `save_to_disk` writes, files named after their
     splits as on the Hub (`train.csv`, `data/test-00000-of-00001.parquet`), WebDataset shards (`train-000000.tar`), or a single table of any name.
     """
     for found in (_metadata(root), _saved(root), _folders(root), _named(root), _named(root / "data"), _tars(root)):
@@ -150,7 +150,9 @@ def picture_folder(table: Path, root: Path, names: Sequence[str], given: str | N
     if given is not None:
         found = next((base / given for base in here if (base / given).is_dir()), None)
         if found is None:
-            raise ConfigError(f"columns: pictures is {given!r}, which is no folder in {root}; it has {_listing(root)}")
+            raise ConfigError(
+                f"columns: pictures is {given!r}, which is not a folder in {root}; it has {_listing(root)}"
+            )
         return found
     first = [name for name in names[:_TRIED] if name and "\0" not in name and ".." not in name]
     places = [*here, *(folder for base in here for folder in _subfolders(base))]

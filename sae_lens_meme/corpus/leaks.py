@@ -1,4 +1,4 @@
-"""What held-out memes share with those before them, and how the sharing memes are dropped where that is asked for."""
+"""What held-out memes share with earlier splits, and how the shared memes are dropped if the user asks for it."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def deduplicate(splits: Splits, links: Links) -> tuple[dict[str, list[Row]], lis
             for key in links.uniting(row):
                 holders.setdefault(key, (split, row))
     if not kept.get("train"):
-        raise BadTableError("dedupe: every train meme is of a group that is also held out; give the splits anew")
+        raise BadTableError("dedupe: every train meme is in a group that is also held out; assign new splits")
     return {split: kept[split] for split in splits}, dropped
 
 
@@ -103,7 +103,7 @@ def leak_sentences(facts: Mapping[str, Any]) -> list[str]:
         )
         near = f", {total['near picture']:,} of them a near picture" if total["near picture"] else ""
         found.append(
-            f"{total[ANY]:,} of {total['memes']:,} {split} memes are of a group (picture, near picture, caption or column)"
+            f"{total[ANY]:,} of {total['memes']:,} {split} memes are in a group (picture, near picture, caption or column)"
             f" that is also in train{near}" + (f" ({by_source})" if len(sources) > 1 else "")
         )
     return found

@@ -1,4 +1,4 @@
-"""Reads Memotion 2 and Memotion 3: a table a split, pictures by name or by the number of the row.
+"""Reads Memotion 2 and Memotion 3: a table per split, pictures by name or by the number of the row.
 
 The layouts are taken from code and descriptions of participants. Memotion 2: `memotion_train.csv` and
 `memotion_val.csv` with picture, address, OCR text, humour, sarcasm, offensive, motivational, overall sentiment in this order;

@@ -1,4 +1,4 @@
-"""What the reader of a corpus should know beside its rows: what was skipped, and what train and test share."""
+"""What a user of the corpus should know besides its rows: what was skipped, and what train and test share."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The pictures of a corpus, opened when they are asked for."""
+"""The pictures of a corpus, opened on access."""
 
 from __future__ import annotations
 

@@ -21,13 +21,13 @@ class _Merging(Options):
     fine_grained: File | None = None
     """Fine-grained labels for --hmc: a file, or a folder of files, with gold_pc and gold_attack, joined by img."""
     preset: Preset = "all"
-    """'all' keeps every labelled row; 'intervlm' the published 19,820 + 1,007."""
+    """'all' keeps every labelled row; 'intervlm' keeps the published 19,820 + 1,007."""
     holdout: Annotated[float, Field(ge=0, lt=0.5)] = 0.1
     """Share of validation and of test rows for a source that has no split of its own."""
     near: Annotated[int, Field(ge=0, le=8)] = 4
-    """Pictures are near duplicates, and one group, if their 64-bit perceptual hashes differ in at most so many bits."""
+    """Pictures are near duplicates, and one group, if their 64-bit perceptual hashes differ in at most this many bits."""
     dedupe: bool = False
-    """Drop train memes that share picture, near picture, caption or group with validation or test, and validation memes that do with test; they are listed in duplicates.jsonl."""
+    """Drop train memes that share picture, near picture, caption or group with validation or test, and validation memes that share one with test; they are listed in duplicates.jsonl."""
     on_bad: OnBad = "raise"
     """A row or picture that cannot be used: 'raise' stops, 'skip' lists it in bad_rows.jsonl."""
 

@@ -1,4 +1,4 @@
-"""The picture of a row: a file, or bytes inside a Parquet or Arrow file. Neither is opened before it is asked for."""
+"""The picture of a row: a file, or bytes inside a Parquet or Arrow file. Neither is opened before it is needed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a reader of a source is: a name, a function, and what the help and the dataset card say of it."""
+"""What a corpus reader is: a name, a function, and what the help and the dataset card say about it."""
 
 from __future__ import annotations
 

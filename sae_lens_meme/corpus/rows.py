@@ -1,4 +1,4 @@
-"""What every reader yields: one `Row` a meme, its labels checked, its picture's path safe but not opened."""
+"""What every reader yields: one `Row` per meme, its labels checked, its picture's path safe but not opened."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from typing import Any
 from sae_lens_meme.corpus.columns import ColumnMap
 from sae_lens_meme.corpus.pictures import Embedded
 from sae_lens_meme.corpus.skipped import BadCell, BadRow, BadRows, place
-from sae_lens_meme.corpus.tables import Cells, Table
+from sae_lens_meme.corpus.tables import Cells, ObjectText, Table
 from sae_lens_meme.labels import LEVELS, is_missing, whole_number
 
 
 @dataclass(frozen=True)
 class Row:
-    """One meme as a source tells it. `split` is the release's own word, None where it has none."""
+    """One meme as its source describes it. `split` is the release's own word, None where it has none."""
 
     id: str
     source: str
@@ -101,6 +101,8 @@ def _row(table: Table, layout: Layout, number: int, image: str, labels: Mapping[
     if "\0" in f"{source}{identity}":
         raise BadCell("bad id", f"the id {_short(f'{source}/{identity}')} holds a NUL character; correct it")
     text = next((cells[column] for column in columns.text if cells[column] is not None), None)
+    if isinstance(text, ObjectText):
+        raise BadCell("caption of several parts", f"the caption is the object {_short(text)}; map a column of text")
     text = None if text in layout.no_text else text
     return Row(
         id=identity if identity.startswith(f"{source}/") else f"{source}/{identity}",
@@ -176,7 +178,7 @@ def safe_path(root: Path, name: str, folder: str = "") -> Path:
     """The file called `name` in `folder` (ends in a slash) of `root`; the folder itself may be a link.
 
     Raises:
-        BadTableError: the name leads out of the folder (absolute, `..`, a link) or is no plain path.
+        BadTableError: the name leads out of the folder (absolute, `..`, a link) or is not a plain path.
     """
     parts = re.split(r"[/\\]", name)
     if not name or "\0" in name or "\\" in name or "://" in name or name.startswith(("/", "file:")) or ".." in parts:
@@ -188,7 +190,7 @@ def safe_path(root: Path, name: str, folder: str = "") -> Path:
     real = os.path.realpath(base)
     if os.path.commonpath([real, os.path.realpath(path)]) != real:
         raise BadCell(
-            "bad picture path", f"image path {name!r} is a link that leads out of {base.name!r}; copy the file"
+            "bad picture path", f"image path {name!r} is a link that leads outside {base.name!r}; copy the file"
         )
     return path
 

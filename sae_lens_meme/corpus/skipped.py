@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 OnBad = Literal["raise", "skip"]
 _SYSTEMATIC = 0.01
-"""A spelling that nobody can read is one more class, not a slip, from this share of a source's rows on."""
+"""From this share of a source's rows on, an unknown spelling counts as one more class, not as a slip."""
 
 
 class BadCell(BadTableError):
@@ -91,7 +91,7 @@ def require_every_class(kept: Iterable[Row], skipped: Iterable[BadRow]) -> None:
             count = "the only row" if len(rows) == 1 else f"all {len(rows):,} rows"
             raise BadTableError(
                 f"{source}: skipping would lose {count} with {name} {shown}; the first is {rows[0].where}: "
-                f"{rows[0].reason}; a class that goes missing whole is a fault of the table, not of a row"
+                f"{rows[0].reason}; a whole class that goes missing is a fault of the table, not of a row"
             )
 
 

@@ -1,6 +1,6 @@
-"""Looks at every picture once: whether it can be decoded, its SHA-256, and the hashes that near duplicates share.
+"""Examines every picture once: whether it can be decoded, its SHA-256, and the hashes that near duplicates share.
 
-What was seen is kept in the corpus (`pictures/`), so that a killed run does not look again.
+What was seen is kept in the corpus (`pictures/`), so that a killed run does not repeat the work.
 """
 
 from __future__ import annotations

@@ -32,6 +32,18 @@ class NotText(NamedTuple):
     byte: int
 
 
+class ObjectText(str):
+    """The text of a cell that holds an object: it can be looked at, but is not a caption."""
+
+
+class NoClass(NamedTuple):
+    """A cell of a column of classes whose code is none of them."""
+
+    column: str
+    code: Any
+    n_classes: int
+
+
 @dataclass(frozen=True)
 class Table:
     """The rows of one file; a row is a mapping from column to text or None."""
@@ -71,7 +83,7 @@ def read_table(path: str | Path, *, keep_faults: bool = False, delimiter: str = 
     path = Path(path)
     kind = kind or path.suffix.lower()
     if kind not in (*SUFFIXES, ".arrow", TAR):
-        raise BadTableError(f"{path.name}: is none of {', '.join(SUFFIXES)}; convert it")
+        raise BadTableError(f"{path.name}: is not one of {', '.join(SUFFIXES)}; convert it")
     if not path.is_file():
         raise BadTableError(f"{path}: no such file; check the path")
     faults: Faults = {}
@@ -127,7 +139,7 @@ def _checked(
 
 
 def derived(table: Table, columns: Mapping[str, Sequence[str | None]]) -> Table:
-    """The table with further columns, one cell a row."""
+    """The table with further columns, one cell per row."""
     added = [dict(zip(columns, cells, strict=True)) for cells in zip(*columns.values(), strict=True)]
     rows = [{**row, **more} for row, more in zip(table.rows, added, strict=True)]
     return replace(table, columns=tuple(dict.fromkeys([*table.columns, *columns])), rows=rows)
@@ -211,13 +223,22 @@ def _read_jsonl(path: Path, faults: Faults) -> tuple[list[str], list[dict[str, A
 def _json_row(number: int, line: str, faults: Faults) -> dict[str, Any]:
     try:
         # numbers stay as they are spelled: 1e5 must not become 100000.0, nor 007 seven
-        row = json.loads(line, parse_int=str, parse_float=str, parse_constant=_refuse_constant)
+        spelled = {"parse_int": str, "parse_float": str, "parse_constant": _refuse_constant}
+        row = json.loads(line, object_pairs_hook=_columns_of, **spelled)
     except (json.JSONDecodeError, RecursionError, BadTableError) as error:
         faults[number] = f"is not valid JSON ({error}); correct this line"
         return {}
     if not isinstance(row, dict):
-        faults[number] = "is not an object of columns; write one JSON object a line"
+        faults[number] = "is not an object of columns; write one JSON object per line"
         return {}
+    return row
+
+
+def _columns_of(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    row = dict(pairs)
+    if len(row) < len(pairs):
+        repeated = next(name for i, (name, _) in enumerate(pairs) if name in dict(pairs[:i]))
+        raise BadTableError(f"the key {repeated!r} occurs twice")
     return row
 
 
@@ -229,17 +250,23 @@ def cell_text(value: Any) -> str | None:
     """Text of one value; the lines of a list are joined by a space.
 
     Raises:
-        BadTableError: the text is none that can be written.
+        BadTableError: the text cannot be written.
     """
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return None
     if isinstance(value, NotText):
         raise BadTableError(f"{value.column!r} holds the byte 0x{value.byte:02x}, which is not UTF-8; save it as UTF-8")
+    if isinstance(value, NoClass):
+        raise BadTableError(
+            f"{value.column!r} is {value.code}, its classes are 0 to {value.n_classes - 1} (-1: missing); correct the value"
+        )
     if isinstance(value, list):
         parts = [cell_text(part) for part in value]
         return " ".join(part for part in parts if part)
     if isinstance(value, bool):
         return str(value).lower()
+    if isinstance(value, Mapping):
+        return ObjectText(value)
     text = value if isinstance(value, str) else str(value)
     try:
         text.encode("utf-8")
@@ -251,7 +278,7 @@ def cell_text(value: Any) -> str | None:
 
 
 def read_text(path: Path) -> str:
-    """UTF-8, without a byte order mark; raises BadTableError with the offset of a byte that is none."""
+    """UTF-8, without a byte order mark; raises BadTableError with the offset of a byte that is not UTF-8."""
     try:
         return path.read_bytes().decode("utf-8").removeprefix("\ufeff")
     except UnicodeDecodeError as error:

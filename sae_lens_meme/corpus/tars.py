@@ -1,4 +1,4 @@
-"""Reads a WebDataset shard: an uncompressed tar of samples, read where it lies and never unpacked.
+"""Reads a WebDataset shard: an uncompressed tar of samples, read in place and never unpacked.
 
 The files of a sample have one name up to the first dot: `0001.jpg`, `0001.txt` (its caption), `0001.json` (columns of its
 own), `0001.cls` (the column `cls`).
@@ -24,7 +24,7 @@ def read_tar(path: Path, faults: dict[int, str]) -> tuple[list[str], list[dict[s
     """Columns, rows and pictures of a `Table`; a sample that cannot be read goes to `faults`.
 
     Raises:
-        BadTableError: it is no tar, or a compressed one.
+        BadTableError: it is not a tar, or is a compressed one.
     """
     try:
         with tarfile.open(path, "r:") as tar:
@@ -82,7 +82,7 @@ def _add(path: Path, member: tarfile.TarInfo, ending: str, sample: dict[str, Any
 def _columns(text: str) -> dict[str, Any]:
     found = json.loads(text, parse_int=str, parse_float=str)
     if not isinstance(found, dict):
-        raise ValueError("it is no object of columns")
+        raise ValueError("it is not an object of columns")
     return {str(name): value for name, value in found.items()}
 
 

@@ -41,7 +41,7 @@ class Plan:
     bad: Sequence[BadRow]
     dropped: Mapping[str, int]
     duplicates: Sequence[BadRow] | None = None
-    """What `deduplicate` left out; None where it was not asked for."""
+    """What `deduplicate` left out; None where it was not requested."""
 
     @property
     def extra_labels(self) -> list[str]:

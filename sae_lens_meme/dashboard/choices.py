@@ -1,4 +1,4 @@
-"""The memes that stand for each latent: those that `attribute` has looked into, else chosen by the same function."""
+"""The memes that stand for each latent: those that `attribute` analysed, else chosen by the same function."""
 
 from __future__ import annotations
 
@@ -48,13 +48,13 @@ class Choices:
         return self._rows if latent is None else self._rows[self._part(latent)]
 
     def strongest(self, most: int) -> list[int]:
-        """Rows of the strongest meme of every latent, then of the next ones, at most so many."""
+        """Rows of the strongest meme of every latent, then of the next ones, at most this many."""
         top = self._table.loc[~self._table["last"], :]
         ranked = top.sort_values(["rank", "latent"], kind="stable")["row"].tolist()
         return list(dict.fromkeys([*ranked, *self._rows.tolist()]))[:most]
 
     def of(self, latent: int) -> dict[str, list[Any]]:
-        """Columns of the page of a latent: an entry a meme."""
+        """Columns of the page of a latent: an entry per meme."""
         mine = self._table.iloc[self._part(latent)]
         shown = {name: shorts(mine[name].tolist()) for name in _SHOWN}
         places = mine["at"].to_numpy(np.int64)

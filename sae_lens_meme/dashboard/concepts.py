@@ -1,4 +1,4 @@
-"""The page of a concept: its latents in an order that the shown numbers had no part in, with their controls."""
+"""The page of a concept: its latents, ranked by numbers other than those shown, with their controls."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ MOST_LATENTS = 40
 
 
 def concept_pages(latents: LatentPages) -> list[dict[str, Any]]:
-    """A page a concept, in the order of `LatentPages.concept_names`."""
+    """A page per concept, in the order of `LatentPages.concept_names`."""
     if latents.concepts is None:
         return []
     table = latents.concepts.table
@@ -40,13 +40,15 @@ def _page(latents: LatentPages, name: str, rows: Any) -> dict[str, Any]:
         "latents": [record["latent"] for record in records],
         "rows": [[record[column] for column in CONCEPT_COLUMNS] for record in records],
         "significant": significant,
-        "sentence": _sentence(name, records[0], by_validation, latents.words) if records else None,
+        "sentence": latents.words.kind.said(_sentence(name, records[0], by_validation, latents.words))
+        if records
+        else None,
         "rivals": _rivals(latents, name),
     }
 
 
 def _sentence(name: str, best: dict[str, Any], by_validation: bool, words: Words) -> str:
-    chosen = "by its F1 on the validation memes" if by_validation else "by q, for want of validation memes"
+    chosen = "by its F1 on the validation memes" if by_validation else "by q, as there are no validation memes"
     sure, _ = of_concept(best)
     return (
         f"Latent {best['latent']} is most about {words(name)} ({sure}): it was chosen {chosen}. On "
@@ -114,7 +116,7 @@ def own_use(concept: str, effects: list[dict[str, Any]]) -> Use | None:
 
 
 def label_of(concept: str) -> str:
-    """A concept that is no predicate on a label stands for itself."""
+    """A concept that is not a predicate on a label stands for itself."""
     try:
         return Concept.parse(concept).label
     except ConfigError:

@@ -1,4 +1,4 @@
-"""What to distrust, made from the numbers, the most unflattering first: a plain sentence each."""
+"""What to distrust, derived from the numbers: one plain sentence each, the most unflattering first."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def doubts(inputs: ReportInputs, latents: LatentPages, glance: list[dict[str, An
         *_names(latents),
         *_groups(inputs, latents.words),
     ]
-    return [visible(latents.words.shown(line)) for line in found]
+    return [visible(latents.words.kind.said(latents.words.shown(line))) for line in found]
 
 
 def _controls(inputs: ReportInputs) -> Iterator[str]:
@@ -58,7 +58,7 @@ def _controls(inputs: ReportInputs) -> Iterator[str]:
     if _numbers(inputs, "baselines").get("ica/converged") == 0:
         yield "The rival ICA did not converge: a comparison with it flatters the SAE."
     if _numbers(inputs, "monosemanticity").get("reference_is_independent") == 0:
-        yield "Whether the memes of a latent look alike was judged by the encoder that the SAE reads: no independent evidence."
+        yield "Whether the memes of a latent look alike was judged by the encoder that the SAE reads: this is not independent evidence."
 
 
 def _rivals(numbers: dict[str, Any], group: str) -> tuple[list[str], list[str]]:
@@ -95,7 +95,7 @@ def _training(inputs: ReportInputs, latents: LatentPages) -> Iterator[str]:
         known = [stable for stable in stability.column("stable") if stable is not None]
         gone = known.count(False)
         if gone:
-            yield f"{gone / len(known):.0%} of {several(len(known), 'latent')} do not come again when the SAE is trained with another seed."
+            yield f"{gone / len(known):.0%} of {several(len(known), 'latent')} do not reappear when the SAE is trained with another seed."
 
 
 def still_rising(log: list[dict[str, Any]]) -> float | None:
@@ -127,7 +127,7 @@ def _groups(inputs: ReportInputs, words: Words) -> Iterator[str]:
     pairs = audited(inputs)
     if pairs is not None and (undefined := int(pairs["fpr_gap"].isna().sum())):
         yield (
-            f"Of {undefined:,} of {several(len(pairs), 'pair')} of classifier and group it is not known whether the group is "
+            f"For {undefined:,} of {several(len(pairs), 'pair')} of classifier and group it is not known whether the group is "
             "treated worse: too few of its memes are held out."
         )
 

@@ -1,4 +1,4 @@
-"""Which memes are treated worse, in plain sentences made from the audit of subgroups."""
+"""Which memes are treated worse, in plain sentences derived from the audit of subgroups."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _NEEDED = {"question", "subgroup", "n_ablated", "q", "fpr_gap", "fpr_subgroup", 
 
 
 def audited(inputs: ReportInputs) -> pd.DataFrame | None:
-    """A row a pair of classifier and group, nothing taken out; None where no audit was made."""
+    """A row per pair of classifier and group, nothing taken out; None where no audit was made."""
     table = inputs.table("subgroups")
     if table is None or not set(table.columns) >= _NEEDED:
         return None
@@ -24,7 +24,7 @@ def audited(inputs: ReportInputs) -> pd.DataFrame | None:
 
 
 def treated_worse(inputs: ReportInputs, words: Words) -> list[str]:
-    """A sentence a group that is flagged wrongly more often than the others, the largest gap first."""
+    """A sentence per group that is flagged wrongly more often than the others, the largest gap first."""
     pairs = audited(inputs)
     if pairs is None:
         return []
@@ -60,7 +60,7 @@ def _sentence(row: dict[str, Any], inputs: ReportInputs, words: Words) -> str:
 
 
 def _taken_out(row: dict[str, Any], inputs: ReportInputs) -> dict[str, Any] | None:
-    """The edit of some five latents, where one was measured."""
+    """The edit of about five latents, if one was measured."""
     table: Any = inputs.table("subgroups")
     if not {"closed", "closed_matched"} <= set(table.columns):
         return None

@@ -23,6 +23,7 @@ from sae_lens_meme.evaluators.content import EVALUATION
 from sae_lens_meme.evaluators.latents import Latents
 from sae_lens_meme.evaluators.run import LATENTS, load_sae, sae_weights
 from sae_lens_meme.hooks import read_memeclip_checkpoint
+from sae_lens_meme.row_kind import MEME
 from sae_lens_meme.storage import read_finished, read_json, sha256_json
 from sae_lens_meme.train.step import LOG
 
@@ -41,11 +42,11 @@ class ReportInputs:
     """The corpus as one dataset, or None."""
     attribution: Attributions | None = None
     sae: Any = None
-    """The SAE itself, for what `read` says of each meme, or None."""
+    """The SAE itself, for what `read` says about each meme, or None."""
     heads: Any = None
     """MemeCLIP's, where the embeddings were fused with them."""
     training: list[dict[str, Any]] = field(default_factory=list)
-    """What was logged in training, a record an epoch."""
+    """What was logged in training, a record per epoch."""
     fingerprint: dict[str, Any] = field(default_factory=dict)
 
     @cached_property
@@ -54,8 +55,17 @@ class ReportInputs:
         return {} if self.corpus is None else {name: row for row, name in enumerate(self.corpus["id"][:])}
 
     @cached_property
+    def picture_rows(self) -> list[int | None]:
+        """The row of the corpus that holds the picture of each row of the embeddings; None where none does."""
+        names = self.memes.ids if self.memes.row_kind == MEME else self.memes.dataset["item"][:]
+        return [self.corpus_rows.get(str(name)) for name in names]
+
+    @cached_property
     def captions(self) -> list[str | None]:
-        """A caption a meme, None where there is none: as it was embedded, else of the corpus."""
+        """A caption per row, None where there is none: for a token what its model read, else as it was embedded, else of the
+        corpus."""
+        if "token_text" in self.memes.dataset.column_names and any(read := self.memes.dataset["token_text"][:]):
+            return list(read)
         if "text_origin" in self.memes.dataset.column_names:
             return [caption_of(meme) for meme in self.memes.dataset.select_columns(["text", "text_origin"]).to_list()]
         if self.corpus is not None:
@@ -64,8 +74,7 @@ class ReportInputs:
                 caption_of({"text": text, "text_origin": origin})
                 for text, origin in zip(columns["text"], columns["text_origin"], strict=True)
             ]
-            places = (self.corpus_rows.get(str(name)) for name in self.memes.ids)
-            return [None if place is None else written[place] for place in places]
+            return [None if place is None else written[place] for place in self.picture_rows]
         texts = self.memes.texts
         return [None] * len(self.memes) if texts is None else list(texts)
 
@@ -99,7 +108,7 @@ def read_inputs(
         evaluation=content,
         tables={name: pd.read_parquet(folder / f"{name}.parquet") for name in names},
         latents=latents,
-        memes=memes,
+        memes=memes.as_evaluated(manifest["fingerprint"]),
         decoder=_decoder(Path(sae)),
         corpus=None if corpus is None else load_rows(corpus).cast_column("image", Image(decode=False)),
         attribution=None if attribution is None else Attributions.load(attribution),

@@ -1,4 +1,4 @@
-"""The latents of the report: a column of the index for each thing that is searched or filtered, and the page of each."""
+"""The latents of the report: an index column for everything that is searched or filtered, and the page of each."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ class LatentPages:
 
     @cached_property
     def effects(self) -> ByLatent | None:
-        """One row a latent, task, edit and head: InterVLM's choice of class, with all controls."""
+        """One row per latent, task, edit and head: InterVLM's choice of class, with all controls."""
         table = self.inputs.table("influence")
         if table is None:
             return None
@@ -134,12 +134,12 @@ class LatentPages:
         }
 
     def answers(self, latent: int, effects: Sequence[dict[str, Any]]) -> list[sentences.Answer]:
-        """What the tables say of a latent, question by question."""
+        """What the tables say about a latent, question by question."""
         first = lambda name: None if name not in self.tables else self.tables[name].first(latent)  # noqa: E731
         alike = self.tables["monosemanticity"].rows(latent) if "monosemanticity" in self.tables else []
         matrix = self.inputs.latents.csc()
         values = matrix.data[matrix.indptr[latent] : matrix.indptr[latent + 1]]
-        return [
+        said = [
             sentences.about(first("naming"), self.verdicts[latent], self.words),
             sentences.frequency(len(values), self.inputs.latents.n_samples, float(values.max(initial=0.0))),
             sentences.drives(first("question_set")),
@@ -147,9 +147,11 @@ class LatentPages:
             sentences.again(first("stability")),
             sentences.alike(alike),
         ]
+        kind = self.words.kind
+        return [answer._replace(question=kind.said(answer.question), text=kind.said(answer.text)) for answer in said]
 
     def _concepts(self, latent: int) -> list[list[Any]]:
-        """A row a concept, in the order of `concept_names`."""
+        """A row per concept, in the order of `concept_names`."""
         if self.concepts is None:
             return []
         found = {str(row["concept"]): row for row in self.concepts.rows(latent)}

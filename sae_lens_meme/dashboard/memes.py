@@ -1,4 +1,4 @@
-"""The memes that the report shows: in which order they are kept, what is searched, and the page of each."""
+"""The memes that the report shows: their order on disk, the text that is searched, and the page of each."""
 
 from __future__ import annotations
 
@@ -13,7 +13,9 @@ from sae_lens_meme.dashboard.nearest import nearest
 from sae_lens_meme.dashboard.numbers import clean, short
 from sae_lens_meme.dashboard.options import DashboardOptions
 from sae_lens_meme.dashboard.readings import Readings
+from sae_lens_meme.dashboard.tokens import Tokens
 from sae_lens_meme.dashboard.words import Words
+from sae_lens_meme.row_kind import TOKEN
 
 
 class MemePages:
@@ -31,6 +33,7 @@ class MemePages:
         self.place = {int(row): i for i, row in enumerate(self.rows)}
         self._labels = {name: inputs.memes.label(name) for name in inputs.memes.label_names}
         self.readings = Readings(inputs, words)
+        self._of_tokens = inputs.memes.row_kind == TOKEN
         self._read = set(choices.strongest(options.readings)) if self.readings.possible else set()
 
     def __len__(self) -> int:
@@ -41,6 +44,12 @@ class MemePages:
         """Memes whose page says what `read` says."""
         return len(self._read)
 
+    @cached_property
+    def pictures(self) -> list[int | None]:
+        """The rows of the corpus that hold the pictures: one a meme, and of tokens each picture once."""
+        rows = [self.inputs.picture_rows[row] for row in self.rows]
+        return list(dict.fromkeys(rows)) if self._of_tokens else rows
+
     def search(self) -> dict[str, list[Any]]:
         """Ids, captions and labels, and the memes of each latent: what a search looks through."""
         captions, ids = self.inputs.captions, self.inputs.memes.ids
@@ -48,10 +57,19 @@ class MemePages:
             "id": [clean(str(ids[row])) for row in self.rows],
             "caption": [None if captions[row] is None else clean(str(captions[row])) for row in self.rows],
             **self._searched_labels(),
+            **(self._searched_tokens() if self._of_tokens else {}),
             "of": [
                 [self.place[int(row)] for row in self._choices.rows(latent)]
                 for latent in range(self.inputs.latents.d_sae)
             ],
+        }
+
+    def _searched_tokens(self) -> dict[str, list[Any]]:
+        """The place of each token's picture, and what stands on its card."""
+        place = {row: i for i, row in enumerate(self.pictures)}
+        return {
+            "picture": [place[self.inputs.picture_rows[row]] for row in self.rows],
+            "token": Tokens(self.inputs).cards(self.rows),
         }
 
     def _searched_labels(self) -> dict[str, list[Any]]:
@@ -82,11 +100,6 @@ class MemePages:
             }
             for row, near in zip(rows, neighbours, strict=True)
         ]
-
-    def picture_rows(self, places: range) -> list[int | None]:
-        """The rows of the corpus that hold the pictures of some memes."""
-        ids = self.inputs.memes.ids
-        return [self.inputs.corpus_rows.get(str(ids[row])) for row in self.rows[places.start : places.stop]]
 
     def _latents(self, row: int) -> list[list[Any]]:
         """Active latents, the strongest first."""

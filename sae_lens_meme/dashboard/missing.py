@@ -1,11 +1,13 @@
-"""What the report cannot show: a plain sentence each, with why, and what would make it possible."""
+"""What the report cannot show: one plain sentence each, with the reason and what would make it possible."""
 
 from __future__ import annotations
 
 from typing import Any
 
 from sae_lens_meme.dashboard.inputs import ReportInputs
+from sae_lens_meme.dashboard.tokens import Tokens
 from sae_lens_meme.report.blocks import visible
+from sae_lens_meme.row_kind import TOKEN
 
 _WANTED = {
     "concept_alignment": ("which latent is most about which concept", "give the memes labels and evaluate again"),
@@ -15,10 +17,13 @@ _WANTED = {
         "whether picture or caption drives a latent",
         "embed with image and text embeddings, and train the SAE on their fusion",
     ),
-    "stability": ("whether a latent comes again with another seed", "evaluate with --stability-seeds 1"),
+    "stability": ("whether a latent reappears with another seed", "evaluate with --stability-seeds 1"),
     "monosemanticity": ("whether the memes of a latent look alike", "evaluate it (--only monosemanticity)"),
     "cross_modal": ("how near picture and caption of a latent's memes are", "embed with image and text embeddings"),
-    "subgroups": ("whether some memes are treated worse", "give the memes labels or groups of 20 test memes and more"),
+    "subgroups": (
+        "whether some memes are treated worse",
+        "give the memes labels or groups with at least 20 test memes",
+    ),
     "probes": ("what each label's classifier reads from the latents", "give the memes labels and evaluate again"),
 }
 """Of each evaluator that the report always speaks of: what it shows, and what it needs."""
@@ -42,12 +47,20 @@ _ALSO = {
 
 def missing(inputs: ReportInputs) -> dict[str, str]:
     """What is missing, by the thing that is."""
+    kind = inputs.memes.row_kind
+    return {name: kind.said(line) for name, line in _missing(inputs).items()}
+
+
+def _missing(inputs: ReportInputs) -> dict[str, str]:
     found: dict[str, str] = {}
+    of_tokens = inputs.memes.row_kind == TOKEN
     if inputs.corpus is None:
         found["pictures"] = "Pictures are not shown: no corpus was given (--corpus), only embeddings."
     if not any(caption for caption in inputs.captions):
-        found["captions"] = "Captions are not shown: none of these memes has one."
-    if inputs.attribution is None:
+        found["captions"] = f"Captions are not shown: none of these {inputs.memes.row_kind.all_shown} has one."
+    if of_tokens:
+        found |= dict(Tokens(inputs).missing())
+    elif inputs.attribution is None:
         found["attribution"] = (
             "Words and regions are not marked: no attribution was given (`attribute` makes one, --attribution)."
         )

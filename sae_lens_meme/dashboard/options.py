@@ -1,4 +1,4 @@
-"""What a report is asked for: declared here once, read from Python, recipes and the command line."""
+"""The options of a report: declared here once, read from Python, recipes and the command line."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class DashboardOptions(Options):
     pixels: Positive = 192
     """Longest side of a picture in the report."""
     top: Count = 20
-    """Memes with the largest activation, of each latent that `attribute` has not looked into."""
+    """How many memes with the largest activation to show for each latent that `attribute` has not analysed."""
     intervals: Annotated[int, Field(ge=1, le=100)] = 5
     """Equally wide parts of the range of such a latent's activations."""
     per_interval: Count = 5
@@ -25,9 +25,9 @@ class DashboardOptions(Options):
     map: Literal["umap", "tsne"] = "umap"
     """How the decoders are laid out. UMAP spends about 40 s on compiling in each run, t-SNE none."""
     nearest: Count = 8
-    """Nearest memes on the page of a meme."""
+    """How many nearest memes to show on the page of a meme."""
     readings: Count = 300
-    """Memes whose page says what `read` says, the strongest of each latent first; each takes some 30 ms."""
+    """How many memes get a page with what `read` says, the strongest of each latent first; each takes about 30 ms."""
     single_file_mb: Count = 50
     """Above this size the pictures and details go into a folder beside the page; 0 always does that."""
     seed: Count = 0

@@ -24,7 +24,7 @@ _PARTS_HERE = "<!-- parts -->"
 
 
 class Part(NamedTuple):
-    """A piece of the data that is read when it is asked for."""
+    """A piece of the data that the page reads on demand."""
 
     name: str
     make: Callable[[], Any]

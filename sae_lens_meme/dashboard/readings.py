@@ -1,4 +1,4 @@
-"""What `read` says of a meme that the report shows: its strongest latents, and what each label's probe reads from them."""
+"""What `read` says about a meme in the report: its strongest latents, and what each label's probe reads from them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the tables say of one latent, as answers to the questions that a reader has. Each control stands in its sentence."""
+"""What the tables say about one latent, as answers to a reader's questions. Each sentence contains its control."""
 
 from __future__ import annotations
 
@@ -50,14 +50,14 @@ def frequency(firing: int, n: int, largest: float) -> Answer:
         return Answer(question, f"Never: it is dead on these {several(n, 'meme')}.", "poor")
     text = f"On {firing:,} of {several(n, 'meme')} ({firing / n:.1%}), at most with {number(largest)}."
     if firing / n > DENSE:
-        text = f"{text} It is dense: over {DENSE:.0%} of the memes fire it, which is no fault."
+        text = f"{text} It is dense: over {DENSE:.0%} of the memes fire it, which is not a fault."
     return Answer(question, text, "fact")
 
 
 def drives(row: Row | None) -> Answer:
     question = "What drives it?"
     if row is None or row.get("image_share") is None:
-        reason = (row or {}).get("reason") or "the question of picture or caption was not asked of it"
+        reason = (row or {}).get("reason") or "whether picture or caption decides it was not measured"
         return Answer(question, _sentence(f"Not known: {reason}"), "unknown")
     kinds = {
         "visual": "The picture",
@@ -112,7 +112,7 @@ def _of(using: list[Use]) -> str:
 
 
 def again(row: Row | None) -> Answer:
-    question = "Does it come again with another seed?"
+    question = "Does it reappear with another seed?"
     if row is None or row.get("stable") is None:
         return Answer(question, "Not measured: no SAE with another seed was compared.", "unknown")
     text = f"its best partner has a decoder at cosine {number(row.get('mean_cosine'))}, where 0.7 counts as the same"
@@ -138,7 +138,7 @@ def alike(rows: list[Row]) -> Answer:
 
 
 def chance(q: float | None) -> str:
-    """A p- or q-value; the smallest float is no zero."""
+    """A p- or q-value; the smallest float is not shown as zero."""
     return "below 1e-300" if q == 0 else number(q)
 
 

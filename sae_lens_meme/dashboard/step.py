@@ -19,9 +19,11 @@ from sae_lens_meme.dashboard.numbers import clean, to_script
 from sae_lens_meme.dashboard.options import DashboardOptions
 from sae_lens_meme.dashboard.pictures import data_uris
 from sae_lens_meme.dashboard.sentences import DENSE
+from sae_lens_meme.dashboard.tokens import Tokens, spoken, told
 from sae_lens_meme.dashboard.use import DEFINITION
 from sae_lens_meme.dashboard.verdicts import TONES
 from sae_lens_meme.progress import progress_bar
+from sae_lens_meme.row_kind import TOKEN
 from sae_lens_meme.storage import StepFolder, sha256_json, through_stores
 
 SCHEMA = 2
@@ -70,7 +72,7 @@ def write_dashboard(
 def write_report(
     inputs: ReportInputs, options: DashboardOptions, *, out: str | Path, overwrite: bool = False, progress: bool = True
 ) -> Path:
-    """As `write_dashboard`, of inputs at hand.
+    """As `write_dashboard`, from inputs in memory.
 
     Raises:
         StorageError: another process writes to `out`, or it holds something else.
@@ -92,6 +94,7 @@ def _write(folder: StepFolder, inputs: ReportInputs, options: DashboardOptions, 
     memes = MemePages(inputs, latents.choices, latents.words, options)
     concepts = concept_pages(latents)
     parts = list(_parts(latents, memes, concepts, options))
+    kind, lacks = inputs.memes.row_kind, missing(inputs)
     beside = _estimated_bytes(latents, memes, options) > options.single_file_mb * 1e6
     core = {
         "latents": latents.index(),
@@ -114,18 +117,21 @@ def _write(folder: StepFolder, inputs: ReportInputs, options: DashboardOptions, 
         "pictures": inputs.corpus is not None,
         "attribution": inputs.attribution is not None,
         "looked_into": None if inputs.attribution is None else len(inputs.attribution.latents),
-        "view": "whole" if inputs.attribution is None else inputs.attribution.facts.get("view", "whole"),
-        "missing": missing(inputs),
+        "view": _view(inputs),
+        "missing": lacks,
+        "rows": spoken(kind),
+        "told": told(kind, lacks),
         "beside": BESIDE if beside else None,
     }
     lines = glance(latents, concepts)
     shown = {
         "glance": lines,
-        "missing": list(missing(inputs).values()),
+        "missing": list(lacks.values()),
         "doubts": doubts(inputs, latents, lines),
-        "fairness": treated_worse(inputs, latents.words),
-        "found": found(lines, latents),
+        "fairness": [kind.said(line) for line in treated_worse(inputs, latents.words)],
+        "found": [kind.said(line) for line in found(lines, latents)],
         "use": DEFINITION,
+        "rows": kind,
     }
     with progress_bar("dashboard", len(parts), unit="parts", show=progress) as advance:
         if beside:
@@ -135,6 +141,13 @@ def _write(folder: StepFolder, inputs: ReportInputs, options: DashboardOptions, 
         counted = None if beside else _counted(parts, advance)
         folder.write(REPORT, lambda path: page.write_page(path, inputs.evaluation, latents.words, core, shown, counted))
     folder.finish(latents=latents.d_sae, memes=len(memes), single_file=not beside)
+
+
+def _view(inputs: ReportInputs) -> str:
+    """How what is marked on a picture lies on it."""
+    if inputs.memes.row_kind == TOKEN:
+        return Tokens(inputs).view
+    return "whole" if inputs.attribution is None else inputs.attribution.facts.get("view", "whole")
 
 
 def _keys(latents: LatentPages) -> Iterator[str]:
@@ -159,7 +172,7 @@ def _parts(
     for i, places in enumerate(_blocks(len(memes), MEMES)):
         yield page.Part(f"memes-{i}", partial(memes.pages, places))
     if memes.inputs.corpus is not None:
-        for i, places in enumerate(_blocks(len(memes), PICTURES)):
+        for i, places in enumerate(_blocks(len(memes.pictures), PICTURES)):
             yield page.Part(f"pictures-{i}", partial(_picture_part, memes, places, options.pixels))
 
 
@@ -168,7 +181,7 @@ def _latent_part(latents: LatentPages, memes: MemePages, places: range) -> list[
 
 
 def _picture_part(memes: MemePages, places: range, pixels: int) -> list[str | None]:
-    return data_uris(memes.inputs.corpus, memes.picture_rows(places), pixels)
+    return data_uris(memes.inputs.corpus, memes.pictures[places.start : places.stop], pixels)
 
 
 def _estimated_bytes(latents: LatentPages, memes: MemePages, options: DashboardOptions) -> float:
@@ -177,10 +190,9 @@ def _estimated_bytes(latents: LatentPages, memes: MemePages, options: DashboardO
     pages = [len(to_script(latents.page(i, memes.place))) for i in range(0, latents.d_sae, step)]
     total = latents.d_sae * sum(pages) / max(1, len(pages))
     if memes.inputs.corpus is not None and len(memes):
-        step = max(1, len(memes) // _SAMPLE)
-        rows = [row for i in range(0, len(memes), step) for row in memes.picture_rows(range(i, i + 1))]
+        rows = memes.pictures[:: max(1, len(memes.pictures) // _SAMPLE)]
         sizes = [len(uri or "") for uri in data_uris(memes.inputs.corpus, rows, options.pixels)]
-        total += len(memes) * sum(sizes) / len(sizes)
+        total += len(memes.pictures) * sum(sizes) / len(sizes)
     return total + 600 * len(memes)
 
 

@@ -32,7 +32,7 @@ class ByLatent:
         return cls(ordered, np.searchsorted(latents, np.arange(d_sae + 1)))
 
     def rows(self, latent: int) -> list[dict[str, Any]]:
-        """Cells as `short` has them, a dictionary a row."""
+        """Cells as `short` has them, a dictionary per row."""
         columns = {
             name: values[self.starts[latent] : self.starts[latent + 1]] for name, values in self._columns.items()
         }

@@ -1,4 +1,4 @@
-"""Which classifiers use a latent: one definition for every place that says so."""
+"""Which classifiers use a latent: the one definition that every page uses."""
 
 from __future__ import annotations
 

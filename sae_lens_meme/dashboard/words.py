@@ -15,9 +15,10 @@ _SIGNS = {"=": "=", "!=": " ≠ ", ">=": " ≥ ", "<=": " ≤ ", ">": " > ", "<"
 
 
 class Words:
-    """Of the labels of these memes that have no level beside the known ones; another's codes mean something else."""
+    """For labels of these memes whose levels are all known ones; other labels' codes may mean something else."""
 
     def __init__(self, memes: Embeddings):
+        self.kind = memes.row_kind
         self._levels = {
             name: levels
             for name, levels in LEVELS.items()

@@ -34,7 +34,7 @@ def describe_corpus(corpus: Any, *, progress: bool = True) -> Description:
         corpus: the result of the `corpus` step, or a `DatasetDict` or `Dataset` of its columns.
 
     Raises:
-        StorageError: the folder is no finished corpus.
+        StorageError: the folder is not a finished corpus.
         DataError: a column is missing, or there are no memes.
     """
     rows = all_rows(corpus)
@@ -123,7 +123,7 @@ def _captions(captioned: pd.DataFrame, tokens: np.ndarray, memes: int) -> Descri
     read_by_ocr = int((captioned["text_origin"] == "ocr").sum())
     conclusion = (
         f"{beyond:,} of {len(tokens):,} captions ({percent(beyond, len(tokens))}) are longer than the {CONTEXT} tokens that "
-        f"CLIP reads: what follows is not seen. {memes - len(captioned):,} memes have no caption"
+        f"CLIP reads: the rest is lost. {memes - len(captioned):,} memes have no caption"
         + (" (`ocr` reads them from the picture)" if len(captioned) < memes else "")
         + (f"; {read_by_ocr:,} were read by OCR" if read_by_ocr else "")
         + "."

@@ -35,6 +35,6 @@ class Description:
 
 
 def percent(part: float, whole: float) -> str:
-    """A share in words; a small one is not rounded to none."""
+    """A share as text; a small one is not rounded to zero."""
     share = part / whole if whole else 0.0
     return "under 0.1%" if 0 < share < 0.001 else f"{share:.1%}" if share < 0.1 else f"{share:.0%}"

@@ -1,4 +1,4 @@
-"""The `embed` step: one row a meme, one column a hook, in the layout of SAELens' cached activations.
+"""The `embed` step: one row per meme, one column per hook, in the layout of SAELens' cached activations.
 
 `embed_corpus` runs a model over a corpus; `embed_arrays` takes vectors that exist already.
 """

@@ -28,7 +28,7 @@ def read_array(source: str | Path) -> Float[np.ndarray, "n d"]:
         raise DataError(f"{file}: no such file; give .npy, .safetensors, .pt or a dataset folder with :column")
     kind = "folder" if file.is_dir() else file.suffix
     if kind not in _READERS:
-        raise DataError(f"{file}: {kind or 'no extension'} is none of .npy, .safetensors, .pt, dataset folder")
+        raise DataError(f"{file}: {kind or 'no extension'} is not one of .npy, .safetensors, .pt, dataset folder")
     try:
         return as_matrix(_READERS[kind](file, key), file)
     except MemeError:
@@ -41,7 +41,7 @@ def read_array(source: str | Path) -> Float[np.ndarray, "n d"]:
 
 
 def split_key(source: str | Path) -> tuple[Path, str]:
-    """The file, and the key after the last colon: a colon is also part of `C:/x.npy` and of many a folder's name."""
+    """The file, and the key after the last colon: a colon is also part of `C:/x.npy` and of many folder names."""
     whole = Path(source)
     file, colon, key = str(source).rpartition(":")
     if colon and not whole.exists() and Path(file).exists():

@@ -1,4 +1,4 @@
-"""A model and how it is run: chosen by the options of `embed`, or as some embeddings were made."""
+"""A model and its settings: from the options of `embed`, or those that some embeddings were made with."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Float
 
 from sae_lens_meme.device import filled, pick_device
-from sae_lens_meme.embed.int8 import products_in_int8
+from sae_lens_meme.embed.int8 import cut_captions, products_in_int8
 from sae_lens_meme.embed.options import HEADS, EmbedOptions
 from sae_lens_meme.embeddings import Embeddings
 from sae_lens_meme.errors import ConfigError, DataError, ModelError
@@ -96,7 +96,7 @@ class Encoder:
     def encode_meme(self, picture: Any, caption: str | None) -> dict[str, Float[np.ndarray, "1 d"]]:
         """Image and text embedding of one meme, bit for bit those that `embed` gives it.
 
-        It fills a whole batch: BLAS sums in another order where there are other numbers of rows.
+        It is repeated to fill a whole batch: BLAS adds in a different order when the number of rows differs.
 
         Args:
             picture: a PIL image from `open_image`.
@@ -112,7 +112,7 @@ class Encoder:
             return self.model.encode_image(pixels).float().cpu().numpy()
 
     def encode_text(self, tokens: torch.Tensor) -> Float[np.ndarray, "batch d_text"]:
-        with self._running():
+        with self._running(), cut_captions(self.model.towers.model, tokens):
             return self.model.encode_text(tokens.to(self.device, non_blocking=True)).float().cpu().numpy()
 
     @contextmanager
@@ -130,13 +130,11 @@ def require_model(embeddings: Embeddings) -> Path:
     """
     if embeddings.path is None or embeddings.facts.get("model") in (None, "arrays"):
         raise DataError(
-            f"{embeddings.path or 'embeddings'}: made from arrays, so neither pictures nor a model are known to look into; "
+            f"{embeddings.path or 'embeddings'}: made from arrays, so there are no pictures and no model to run; "
             "embed a corpus with a model"
         )
     if "model_class_name" in embeddings.facts:
-        raise DataError(
-            f"{embeddings.path}: rows of single tokens, which are no memes to look into; embed without --hook"
-        )
+        raise DataError(f"{embeddings.path}: rows of single tokens, not of memes; embed without --hook")
     return embeddings.path
 
 
@@ -149,7 +147,7 @@ def _cast(model: HookedMemeCLIP, dtype: torch.dtype, device: str) -> HookedMemeC
     _ = model.towers.weights_sha256  # cached, so that it is of the weights as they were loaded
     if dtype == torch.int8:
         if device != "cpu":
-            raise ConfigError(f"embed.dtype int8 is for a CPU; on {device} take bfloat16, or add --device cpu")
+            raise ConfigError(f"embed.dtype int8 works on a CPU only; on {device} use bfloat16, or add --device cpu")
         products_in_int8(model.towers.model)
     elif device == "cpu":
         model.towers.model.to(dtype)

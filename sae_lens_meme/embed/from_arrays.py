@@ -87,6 +87,8 @@ def with_fused(vectors: Mapping[str, np.ndarray], ids: list[Any]) -> dict[str, n
             raise DataError(
                 f"{hook} has {len(x):,} vectors and the table {len(ids):,} rows; row i must describe vector i"
             )
+        if not x.shape[1]:
+            raise DataError(f"{hook} has vectors of 0 dimensions; give the embeddings of the memes")
         require_finite(x, hook, ids)
     if not {IMAGE_EMBED, TEXT_EMBED} <= vectors.keys() or FUSED in vectors:
         return dict(vectors)
@@ -128,13 +130,13 @@ def _label(name: str, cells: list[str | None], table: Table) -> tuple[list[Any],
     classes = table.classes.get(name)
     if (large := beyond_64_bits(cells)) is not None:
         raise BadTableError(
-            f"{table.path}, row {large}: {name} is {cells[large]}, which does not fit 64 bits; number the classes anew"
+            f"{table.path}, row {large}: {name} is {cells[large]}, which does not fit 64 bits; renumber the classes"
         )
     codes = {cell: code for code, cell in enumerate(classes or ())}
     values = label_values(name, [codes.get(cell or "") for cell in cells] if classes else cells, classes)
     if (code := missing_code(name, values)) is not None:
         raise BadTableError(
-            f"{table.path}, row {values.index(code)}: {name} is {code}, which is no level of it; leave it empty where it is missing"
+            f"{table.path}, row {values.index(code)}: {name} is {code}, which is not one of its levels; leave it empty where it is missing"
         )
     return values, Value("string" if any(isinstance(value, str) for value in values) else "int64")
 
@@ -143,7 +145,7 @@ def _split(value: str | None, row: int, table: Path) -> str:
     name = read_split(value)
     if name is None:
         raise BadTableError(
-            f"{table}, row {row}: split {value!r} is none of {', '.join(SPLITS)}; correct it, or leave the column out"
+            f"{table}, row {row}: split {value!r} is not one of {', '.join(SPLITS)}; correct it, or leave the column out"
         )
     return name
 
@@ -160,7 +162,9 @@ def _check_ids(ids: list[str | None], table: Path) -> None:
             repeated.append(value)
         seen.add(value)
     if repeated:
-        raise BadTableError(f"{table}: {len(repeated)} ids occur twice, the first are {repeated[:5]}")
+        raise BadTableError(
+            f"{table}: {len(repeated)} ids occur twice, the first are {repeated[:5]}; give every meme an id of its own"
+        )
 
 
 def _existing(path: str | Path) -> Path:

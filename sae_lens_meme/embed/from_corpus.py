@@ -79,7 +79,7 @@ def embed_corpus(
 
 
 def _require_heads_or_task(corpus: Path, options: EmbedOptions) -> None:
-    """The towers run for hours: what the heads need is looked for before."""
+    """The towers run for hours, so what the heads need is checked before."""
     if options.heads is not None:
         if not options.heads.is_file():
             raise ModelError(

@@ -1,4 +1,4 @@
-"""Token rows: the activations at one hook of a transformers model, one row a position, in the layout of embeddings.
+"""Token rows: the activations at one hook of a transformers model, one row per position, in the layout of embeddings.
 
 Rows of one picture are one group: they are split, drawn and permuted together.
 """
@@ -9,7 +9,7 @@ import zlib
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -19,10 +19,11 @@ from sae_lens_meme.corpus import caption_of, corpus_notes, load_rows
 from sae_lens_meme.corpus.opened import Pictures
 from sae_lens_meme.device import pick_device
 from sae_lens_meme.embed.options import EmbedOptions
+from sae_lens_meme.embed.token_columns import TokenDescriber
 from sae_lens_meme.embeddings import Embeddings
 from sae_lens_meme.engines import ShardEngine, engine_of
 from sae_lens_meme.errors import DataError, ModelError
-from sae_lens_meme.hook_columns import embedding_features, require_finite
+from sae_lens_meme.hook_columns import embedding_features, require_finite, token_features
 from sae_lens_meme.hooks import HookedVLM
 from sae_lens_meme.hooks.base import state_sha256
 from sae_lens_meme.hooks.names import IMAGE_RESID
@@ -34,7 +35,6 @@ from sae_lens_meme.storage import StepFolder, read_finished, sha256_json
 
 SHARD_ITEMS = 256
 _MODALITIES = {number: name for name, number in TAGS.items()}
-_ADDED = {"item": Value("string"), "position": Value("int64"), "modality": Value("string"), "group": Value("string")}
 
 
 def token_rows(
@@ -49,14 +49,14 @@ def token_rows(
     seed: int = 0,
     batch_size: int = 16,
 ) -> Embeddings:
-    """Activations at `hook`, one row a position, in memory.
+    """Activations at `hook`, one row per position, in memory.
 
     Args:
         images: PIL images.
         texts: what a chat model or a captioner reads with each.
         table: columns that describe the pictures: `id`, `split`, `source`, `group`, labels.
         keep: the kinds of positions: `image`, `text`, `special`.
-        tokens_per_item: so many of them, drawn at random; default all.
+        tokens_per_item: how many of them to draw at random; default all.
 
     Raises:
         MemeError: the hook, a picture or a text is wrong; the message says which.
@@ -117,6 +117,7 @@ class _Worker:
             "weights": state_sha256(model.hf),
             "hook": options.hook,
             "rows": [sorted(keep), *how[1:], options.captions],
+            "columns": sorted(token_features()),
             "dtype": dtype,
         }
         self._reader = reader = _Reader(model, options.hook, Pictures(memes), texts, *how)
@@ -159,7 +160,16 @@ def _notes(n_items: int, found: Sequence[str], keep: Sequence[str]) -> list[str]
 
 
 def _described(items: Dataset) -> dict[str, Any]:
-    return {**items.features, **_ADDED}
+    return {**items.features, **token_features(), "group": Value("string")}
+
+
+class _Kept(NamedTuple):
+    """The positions of one item that become rows."""
+
+    positions: np.ndarray
+    tags: np.ndarray
+    vectors: np.ndarray
+    described: dict[str, list[Any]]
 
 
 class _Reader:
@@ -183,6 +193,7 @@ class _Reader:
         read_by_tower = texts if self._model.writes else None
         self._model.attach_memes(images, read_by_tower)
         self._source: PositionSource = self._model.source  # type: ignore[assignment]
+        self._describer = TokenDescriber(self._model, hook, self._keep)
 
     @property
     def facts(self) -> dict[str, Any]:
@@ -191,17 +202,18 @@ class _Reader:
             "model_class_name": HookedVLM.__name__,
             "keep": sorted(_MODALITIES[number] for number in self._keep),
             "tokens_per_item": self._per_item,
+            "view": None if (view := self._describer.view) is None else view.kind,
         }
 
     def columns(self, items: Dataset, shard: range, advance: Callable[[int], object] = int) -> dict[str, Any]:
         """The columns of the rows of these items."""
-        parts = []
+        parts: list[_Kept] = []
         for start in range(shard.start, shard.stop, self._batch):
             rows = np.arange(start, min(start + self._batch, shard.stop))
             parts += self._read(rows, list(items.select(rows)["id"]))
             advance(len(rows))
-        owner = np.repeat(np.arange(len(shard)), [len(positions) for positions, _, _ in parts])
-        positions, tags, vectors = (np.concatenate(column) for column in zip(*parts, strict=True))
+        owner = np.repeat(np.arange(len(shard)), [len(part.positions) for part in parts])
+        positions, tags, vectors = (np.concatenate(column) for column in list(zip(*parts, strict=True))[:3])
         described: dict[str, Any] = items[shard.start : shard.stop]
         repeated = {name: [column[i] for i in owner] for name, column in described.items()}
         ids = [f"{item}@{position}" for item, position in zip(repeated["id"], positions.tolist(), strict=True)]
@@ -210,6 +222,7 @@ class _Reader:
         own = [item if is_missing(group) else str(group) for item, group in zip(described["id"], groups, strict=True)]
         return {
             **repeated,
+            **{name: [cell for part in parts for cell in part.described[name]] for name in parts[0].described},
             "item": repeated["id"],
             "id": ids,
             "position": positions,
@@ -219,8 +232,9 @@ class _Reader:
         }
 
     @torch.no_grad()
-    def _read(self, rows: np.ndarray, ids: Sequence[str]) -> list[tuple[np.ndarray, np.ndarray, np.ndarray]]:
-        """Positions, tags and vectors of each item."""
+    def _read(self, rows: np.ndarray, ids: Sequence[str]) -> list[_Kept]:
+        """The chosen positions of each item."""
+        inputs = self._source.take(rows)
         seen: list[tuple[np.ndarray, np.ndarray]] = []
         tags_now, hook = self._model.tags_now, self._hook
 
@@ -228,22 +242,28 @@ class _Reader:
             seen.append((x.float().cpu().numpy(), tags_now(hook.name, x).cpu().numpy()))
 
         with self._model.hooks(fwd_hooks=[(hook, note)]):
-            self._model.run_with_cache(self._source.take(rows), names_filter=[hook], stop_at_layer=0, return_type=None)
+            self._model.run_with_cache(inputs, names_filter=[hook], stop_at_layer=0, return_type=None)
         ((x, tags),) = seen
         if x.ndim != 3 or len(x) != len(rows):
             raise ModelError(
                 f"{hook}: gives {x.shape[:-1]} positions for {len(rows)} pictures, so that they have no owner here; "
                 "take a block of the tower or of the decoder"
             )
-        return [self._chosen(id, *one) for id, *one in zip(ids, x, tags, strict=True)]
+        return [self._kept(id, inputs, row, *one) for row, (id, *one) in enumerate(zip(ids, x, tags, strict=True))]
 
-    def _chosen(self, item: str, x: np.ndarray, tags: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def _kept(self, item: str, inputs: dict[str, Any], row: int, x: np.ndarray, tags: np.ndarray) -> _Kept:
+        places = self._chosen(item, tags)
+        columns = self._describer.columns(inputs, row, tags)
+        described = {name: [column[place] for place in places] for name, column in columns.items()}
+        return _Kept(places, tags[places], x[places], described)
+
+    def _chosen(self, item: str, tags: np.ndarray) -> np.ndarray:
         places = np.flatnonzero(np.isin(tags, self._keep))
         if self._per_item is not None and self._per_item < len(places):
             # by the item and not by its row: the same tokens in whatever order the corpus lies
             generator = np.random.Generator(np.random.PCG64([self._seed, zlib.crc32(str(item).encode())]))
             places = np.sort(generator.choice(places, self._per_item, replace=False))
-        return places, tags[places], x[places]
+        return places
 
 
 def _has_texts(model: HookedVLM) -> bool:

@@ -30,7 +30,7 @@ __all__ = ["find", "names", "register", "unregister", *_SHARED]
 
 
 def __getattr__(name: str) -> Any:
-    """numba and scikit-learn take seconds to import: nothing does so before it is asked for."""
+    """numba and scikit-learn take seconds to import: nothing does so before it is needed."""
     if name in _SHARED:
         return getattr(import_module(f"{__name__}.{_SHARED[name]}"), name)
     for evaluator in names() if name[:1].isupper() else ():

@@ -1,4 +1,4 @@
-"""Memes evaluated in parts: each part is encoded where it lies, parts merge, the numbers come at the end.
+"""Memes evaluated in parts: each part is encoded where it is, parts merge, the numbers come at the end.
 
 Ranks, thresholds and fitted probes have no sufficient statistic smaller than the active latents themselves, so
 these are what is accumulated: 8 bytes an active latent, while embeddings stay memory-mapped on disk.

@@ -28,7 +28,7 @@ PLACES = ("id", "factor", "value", "x0", "y0", "x1", "y1", "word_start", "word_e
 """Columns of the places: a box in shares of the picture, or words `word_start` to before `word_end` of `caption.split()`.
 A meme has a value where it has a place with it."""
 
-_ROWS = "of the memes that attribution chose for the latent, those of the held-out rows that have the value"
+_ROWS = "held-out memes that have the value, among those that attribution chose for the latent"
 _UNDEFINED = "no latent that stands for such a value was attributed on a held-out meme with a known place"
 HIT = Quantity(
     "hit_rate",
@@ -121,7 +121,7 @@ class AttributionHits(Evaluator):
         return _result(table.reset_index(drop=True), self.kinds, embeddings, self.options)
 
     def _hits(self, stands: Any, embeddings: Embeddings) -> pd.DataFrame:
-        """The columns of the table, a row a pair of value and meme."""
+        """The columns of the table, a row per pair of value and meme."""
         scores: Any = self.attributions.scores(embeddings.ids[measured_rows(embeddings)[0]])
         used: Any = self.places[
             self.places["id"].isin(scores["id"].unique()) & self.places["factor"].isin(stands["factor"].unique())

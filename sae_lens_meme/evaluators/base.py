@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 class Unavailable(Exception):
-    """An evaluator, or a control, cannot run on what is there; the message says why."""
+    """An evaluator, or a control, cannot run on this SAE and these memes; the message says why."""
 
 
 class Evaluator(ABC):
@@ -44,9 +44,9 @@ class Evaluator(ABC):
 
     name: ClassVar[str]
     question: ClassVar[str]
-    """What it answers, in one line of the docs."""
+    """The question it answers, in one line for the docs."""
     control: ClassVar[str]
-    """The controls of its numbers, in one line of the docs."""
+    """The controls of its numbers, in one line for the docs."""
     needs_labels: ClassVar[bool] = False
 
     class Options(options.Options):
@@ -80,7 +80,7 @@ class Evaluator(ABC):
         Args:
             sae: any SAELens SAE.
             embeddings: default the ones of the constructor.
-            latents: one row a meme, if they have been encoded before.
+            latents: one row per meme, if they have already been encoded.
 
         Raises:
             DataError: the embeddings, labels or latents do not allow it; the message says why.
@@ -119,7 +119,7 @@ def _same_threads() -> Iterator[None]:
 
 
 def unscaled(sae: Any, activation_scaler: Any) -> Any:
-    """A training SAE, which lives in scaled space, seen from outside: raw embeddings in, raw embeddings out."""
+    """A training SAE, which works in scaled space, wrapped: raw embeddings in, raw embeddings out."""
     if activation_scaler is None or (activation_scaler.scaling_factor is None and activation_scaler.whitening is None):
         return sae
     return _Unscaled(sae, activation_scaler)

@@ -1,4 +1,4 @@
-"""What concept alignment finds where there is nothing to find, and in units that no SAE trained.
+"""What concept alignment finds where there is nothing to find, and in units that are not an SAE's.
 
 The same code, the same concepts, the same memes: labels permuted within source, raw neurons, other dictionaries.
 """
@@ -116,7 +116,7 @@ class Baselines(Evaluator):
         alpha: options.Share = 0.05
         """A pair is significant where its q is below."""
         strata: Strata = "source"
-        """As the option of concept_alignment; labels are permuted within these."""
+        """As for concept_alignment; labels are permuted within these."""
         seed: options.Count = 0
         """Seed of permutations and of random directions."""
 
@@ -133,7 +133,7 @@ class Baselines(Evaluator):
         self.concepts, self.others = concepts_of(embeddings, self.options.concepts), dict(others or {})
         self.fitted = fitted or SharedDirections()
         if taken := sorted(self.others.keys() & (UNITS.keys() - {SHUFFLED})):
-            raise ConfigError(f"baselines: {taken[0]!r} in others is the name of a baseline; give it another name")
+            raise ConfigError(f"baselines: {taken[0]!r} in others is the name of a baseline; rename it")
 
     @classmethod
     def from_context(cls, context: Context) -> Self:
@@ -229,7 +229,7 @@ def _show(counts: ByBaseline, alpha: float, n_draws: int, unmixed: str) -> list[
     """Make rows of the SAE's shown counts, with the same count of every control beside them.
 
     Args:
-        unmixed: says of an iterative fit that it did not converge.
+        unmixed: says about an iterative fit that it did not converge.
     """
     there = {name: found["n_latents"].value for (protocol, name), found in counts.items() if protocol == "corrected"}
     shown = sorted(there.keys() - {"sae", "permuted_labels_max"}, key=[*UNITS, *there].index)

@@ -18,7 +18,7 @@ FEW_TEST_MEMES = 500
 
 
 def cautions(sae: Any, embeddings: Embeddings) -> list[str]:
-    """Of the memes and of the SAE; none where nothing is to be said."""
+    """About the memes and the SAE; empty where there is nothing to say."""
     of_corpus = embeddings.facts.get("corpus_notes")  # where `embed` read a corpus
     drawn = embeddings.facts.get("model") in PLANTED_ENCODERS
     found = [
@@ -40,12 +40,12 @@ def cautions(sae: Any, embeddings: Embeddings) -> list[str]:
 def _of_splits(embeddings: Embeddings) -> Iterator[str]:
     split, rows = embeddings.held_out()
     if split is None:
-        yield "No memes are held out: every score is of memes that the SAE was trained on."
+        yield "No memes are held out: every score is measured on memes that the SAE was trained on."
         return
     if split == "validation":
-        yield "There are no test memes: scores are of validation memes, some of which also chose latents and thresholds."
+        yield "There are no test memes: scores are measured on validation memes, some of which were also used to choose latents and thresholds."
     if len(rows) < FEW_TEST_MEMES:
-        yield f"{len(rows)} {split} memes: intervals of rare latents do not hold."
+        yield f"{len(rows)} {split} memes: intervals for rare latents are unreliable."
     if split == "test" and not len(embeddings.rows("validation")):
         yield "There are no validation memes: thresholds and latents were chosen on train memes."
 
@@ -54,18 +54,18 @@ def _of_left_out(embeddings: Embeddings) -> Iterator[str]:
     if n := len(embeddings.left_out):
         yield (
             f"{n:,} held-out memes are left out of validation and test: their group (picture, near picture, caption, "
-            "template) is also in an earlier split. What is counted over all memes still counts them."
+            "template) is also in an earlier split. Counts over all memes still include them."
         )
 
 
 def _of_groups(embeddings: Embeddings) -> Iterator[str]:
-    """Of the memes on which scores are measured; of all where those are no groups but some others are."""
+    """About the memes that scores are measured on; about all memes where only the others have groups."""
     split, rows = embeddings.held_out()
     for what, groups in ((f"{split} memes", embeddings.groups[rows]), ("memes", embeddings.groups)):
         if (n := len(np.unique(groups))) < FEW_COPIES * len(groups):
             yield (
                 f"{len(groups):,} {what} are {n:,} groups (copies, templates, pairs): intervals and permutations are over "
-                "groups, tests of association over one meme a group."
+                "groups, tests of association over one meme per group."
             )
             return
 

@@ -1,4 +1,4 @@
-"""Linear classifiers on latents and embeddings: which labels allow one, and converged logistic regressions, frozen."""
+"""Linear classifiers on latents and embeddings: which labels allow one, and logistic regressions fitted to convergence."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from sae_lens_meme.metrics.threads import in_threads
 from sae_lens_meme.standardize import moments
 
 MAX_CLASSES = 20
-"""A label with more classes is not taken unless it is named: it is an identifier rather than a label."""
+"""A label with more classes is used only if it is named: it is an identifier rather than a label."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -181,11 +181,11 @@ def fit_embedding_probes(
 
 
 class SharedProbes:
-    """Probes that several evaluators read, each fitted when it is first asked for.
+    """Probes that several evaluators share, each fitted on first use.
 
     Args:
-        max_rows: dense probes are fitted on at most so many train rows, drawn by `seed`.
-        embedding_C, latents_C: of probes on the embedding and on latents, those that will be asked for: they are fitted in
+        max_rows: dense probes are fitted on at most this many train rows, drawn by `seed`.
+        embedding_C, latents_C: the C of the probes on the embedding and on latents that will be needed: they are fitted in
             one go with the first, so that their last bits do not depend on which evaluator asks first.
     """
 
@@ -243,7 +243,7 @@ class SharedProbes:
 
 
 def thinned(rows: np.ndarray, values: np.ndarray, at_most: int, seed: int) -> np.ndarray:
-    """So many of the rows, drawn at random; all of them if a class would be lost."""
+    """That many of the rows, drawn at random; all of them if a class would be lost."""
     kept = np.sort(np.random.default_rng(seed).permutation(len(rows))[:at_most])
     return rows[kept] if len(np.unique(values[rows[kept]])) == len(np.unique(values[rows])) else rows
 

@@ -82,7 +82,7 @@ class Concept:
     def _matches(self, label: Label, values: np.ndarray) -> np.ndarray:
         if label.values.dtype == object and self.op not in ("=", "!="):
             raise ConfigError(
-                f"concept {self.name!r}: label {label.name!r} holds words, which {self.op} does not compare"
+                f"concept {self.name!r}: label {label.name!r} holds words, which {self.op} cannot compare"
             )
         if len(self.values) > 1 and self.op not in ("=", "!="):
             raise ConfigError(f"concept {self.name!r}: several values go with = and != only")
@@ -151,7 +151,7 @@ def concepts_of(embeddings: Embeddings, concepts: Iterable[str | Concept] | None
             )
         concept.truth(embeddings.label(concept.label))
     if not parsed:
-        raise ConfigError("no concepts are given; leave them out for the default ones")
+        raise ConfigError("concepts is empty; leave it out for the default ones")
     return parsed
 
 
@@ -171,7 +171,7 @@ def default_concepts(embeddings: Embeddings) -> tuple[Concept, ...]:
 
 
 def require_concepts(embeddings: Embeddings, concepts: Iterable[str | Concept] | None) -> None:
-    """Raises Unavailable where none are asked for and no label allows one: that is no fault of the user's."""
+    """Raises Unavailable where none are requested and no label allows one: that is not the user's fault."""
     if concepts is None:
         try:
             default_concepts(embeddings)
@@ -180,7 +180,7 @@ def require_concepts(embeddings: Embeddings, concepts: Iterable[str | Concept] |
 
 
 def _fits(concept: Concept, embeddings: Embeddings) -> bool:
-    """A table of someone else may call a label `hate` and fill it with words."""
+    """Someone else's table may have a label called `hate` that holds words."""
     label = embeddings.label(concept.label)
     return label.values.dtype != object and bool(label.known.any())
 
@@ -209,7 +209,7 @@ Codes = UInt8[np.ndarray, "n concepts"]
 
 @dataclass(frozen=True, eq=False)
 class ConceptLabels:
-    """What each concept says of each meme, under both protocols."""
+    """What each concept says about each meme, under both protocols."""
 
     names: tuple[str, ...]
     known: Codes
@@ -241,7 +241,7 @@ class ConceptLabels:
         return self.published if protocol == "published" else self.known
 
     def strata(self, protocol: str) -> Int[np.ndarray, " n"]:
-        """One stratum a source (or what `within` gave); the published protocol knows none."""
+        """One stratum per source (or what `within` gave); the published protocol knows none."""
         return np.zeros_like(self.sources) if protocol == "published" else self.sources
 
     def within(self, strata: Int[np.ndarray, " n"]) -> ConceptLabels:
@@ -255,7 +255,7 @@ class ConceptLabels:
 
     @cached_property
     def one_a_group(self) -> list[Int[np.ndarray, " n"] | None]:
-        """Weights of draws of one meme a group; one draw of all memes where each is its own."""
+        """Weights of draws of one meme per group; one draw of all memes where each is its own."""
         return one_a_group(self.groups)
 
     def test_codes(self) -> Codes:

@@ -43,7 +43,7 @@ class Context:
     heads: Path | None = None
     """MemeCLIP's own heads, where the embeddings were made with them."""
     controls: dict[str, Any] = field(default_factory=dict)
-    """SAEs that learned from nothing, by name."""
+    """SAEs that were trained on shuffled data, by name."""
     results: dict[str, Result] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
     """What to distrust, in sentences."""
@@ -51,14 +51,14 @@ class Context:
     """Evaluators, and controls as `evaluator/control`, that could not run -> why."""
 
     def options_of(self, evaluator: type[Evaluator]) -> dict[str, Any]:
-        """Of the evaluation's options those that this evaluator has, then its own."""
+        """The evaluation's options that this evaluator shares, then its own."""
         shared = {name: getattr(self.options, name) for name in ("protocol", "concepts", "tasks", "seed")}
         shared["n_bootstrap"] = self.options.bootstrap
         known = evaluator.Options.model_fields
         return {k: v for k, v in shared.items() if k in known} | self.options.evaluators.get(evaluator.name, {})
 
     def other_seeds(self, evaluator: str) -> dict[str, Any]:
-        """SAEs of the same recipe and other seeds: those that were given, and those that are trained where any are asked for."""
+        """SAEs of the same recipe and other seeds: those that were given, and those that are trained on request."""
         found = {name: sae for name, sae in self.other_saes.items() if sae.cfg.d_in == self.sae.cfg.d_in}
         for i in range(1, self.options.stability_seeds + 1 if self.train_seed is not None else 1):
             try:

@@ -1,4 +1,4 @@
-"""Units that no SAE trained: raw dimensions, principal and independent components, random directions with a TopK."""
+"""Units that are not an SAE's: raw dimensions, principal and independent components, random directions with a TopK."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ FIT_ROWS = 20_000
 """Components are fitted on at most this many train rows."""
 
 ICA_COMPONENTS, ICA_ROWS, ICA_WORK = 256, 8_192, 30 * 256**2
-"""FastICA unmixes at most the 256 leading principal components, on at most so many rows, in at most ICA_WORK / components^2
+"""FastICA unmixes at most the 256 leading principal components, on at most this many rows, in at most ICA_WORK / components^2
 steps (30 of 256, 500 of 62 or fewer). Unmixing 768 components takes 17,000 rows and minutes; from 8,192 rows it overfits:
 on held-out memes they are no less Gaussian than principal components. A step is a rotation of whitened directions, so
 that those of a fit that stops at the limit have unit variance too."""
@@ -78,7 +78,7 @@ def fit_directions(
 ) -> Fitted:
     """The first half of `directions`, which raises the same. The order of the memes does not matter."""
     if kind not in FITS:
-        raise ConfigError(f"directions {kind!r} are none of {', '.join(FITS)}")
+        raise ConfigError(f"directions {kind!r} is not one of {', '.join(FITS)}")
     rows = embeddings.rows("train") if len(embeddings.rows("train")) else np.arange(len(embeddings))
     rows = _at_most(FIT_ROWS, embeddings.by_id[np.isin(embeddings.by_id, rows)], seed)
     with _one_line_errors(f"{hook}: {kind} cannot be fitted"):
@@ -86,7 +86,7 @@ def fit_directions(
 
 
 class SharedDirections:
-    """Fits that several evaluators read, each made when it is first asked for."""
+    """Fits that several evaluators share, each made on first use."""
 
     def __init__(self) -> None:
         self._fits: dict[tuple[Any, ...], Fitted] = {}
@@ -111,7 +111,7 @@ def activations(fitted: Fitted, embeddings: Embeddings, hook: str, l0: Int[np.nd
 
 @contextmanager
 def _one_line_errors(what: str) -> Iterator[None]:
-    """Overflow, and what scikit-learn says of it, as one DataError; no warnings.
+    """Overflow, and what scikit-learn says about it, as one DataError; no warnings.
 
     Raises:
         DataError: `what`, and why.

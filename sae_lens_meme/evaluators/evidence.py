@@ -1,4 +1,4 @@
-"""How closely each metric follows the truth where the truth is known, for the notes of those that do not.
+"""How closely each metric follows the truth where the truth is known; used in the notes of metrics that do not.
 
 Measured by `python -m benchmarks.recovery` (its table: benchmarks/README.md); a test compares the numbers.
 """
@@ -20,7 +20,7 @@ RHO: Mapping[str, float] = {
 }
 """Spearman's rank correlation with recovery of the planted factors (MCC of the contest), mean over seeds, by metric."""
 GUIDE, WEAK_GUIDE = 0.6, 0.3
-"""From this correlation on a metric needs no note, or is a weak guide and not none."""
+"""From these correlations on a metric needs no note, or is a weak guide rather than no guide."""
 
 
 def tracking(metric: str, name: str) -> str:

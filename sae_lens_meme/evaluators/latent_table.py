@@ -19,7 +19,7 @@ _NAME = ("printed", "auroc", "auroc_low", "auroc_high")
 
 @dataclass(frozen=True, eq=False)
 class LatentTable:
-    """`frame` is the table; a notebook shows it sortable, with pictures that are blurred until one points at them."""
+    """`frame` is the table; in a notebook it can be sorted, and its pictures are blurred until you hover over them."""
 
     frame: pd.DataFrame
     """latent, name, AUROC of the name with its interval, share of memes it fires on, mean activation, ids of memes."""
@@ -38,7 +38,7 @@ def latent_table(found: Any, corpus: Any, n: int) -> LatentTable:
     """See `Evaluation.latent_table`.
 
     Raises:
-        ConfigError: `n` is no number of rows.
+        ConfigError: `n` is below 1.
     """
     if n < 1:
         raise ConfigError(f"n is {n}, it must be 1 or more")
@@ -56,7 +56,7 @@ def latent_table(found: Any, corpus: Any, n: int) -> LatentTable:
     of = f"the {len(rows):,} {split or 'train'} memes"
     note = (
         f"{len(shown)} of {len(fires):,} latents, those that fire on most of {of}; a name is printed where it held on "
-        f"memes that did not choose it; memes: the strongest, and those behind 25, 50 and 75 % of the memes on which the latent fires."
+        f"memes not used to choose it; memes: the strongest, and those behind 25, 50 and 75 % of the memes on which the latent fires."
     )
     if "naming" not in found.results:
         note += " Names are missing: evaluate naming too."

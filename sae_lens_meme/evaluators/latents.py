@@ -1,4 +1,4 @@
-"""The latents of n memes as padded pairs (index, value): what every evaluator reads.
+"""The latents of n memes as padded pairs (index, value), the form that every evaluator reads.
 
 A dense n x d_sae array never exists; memory is O(n x k).
 """
@@ -133,7 +133,7 @@ class Latents:
 
 
 BATCH = 512
-"""Vectors that an SAE encodes at once. BLAS sums in another order where there are other numbers of rows, so that the last
+"""Vectors that an SAE encodes at once. BLAS adds in a different order when the number of rows differs, so that the last
 bit of a latent depends on it: the last batch is filled up."""
 
 
@@ -204,7 +204,7 @@ def encode_batches(
 
 @torch.no_grad()
 def encode_vector(sae: Any, vector: Float[np.ndarray, " d_in"]) -> Latents:
-    """The latents of one vector, bit for bit those that `encode` gives it: it fills a whole batch."""
+    """The latents of one vector, bit for bit those that `encode` gives it: the vector is repeated to fill a whole batch."""
     with eval_mode(sae):
         x = filled(torch.from_numpy(np.asarray(vector)[None]), BATCH).to(sae.device)
         return joined([_active(sae.encode(x.to(sae.dtype)))], sae).rows(np.arange(1))
@@ -287,7 +287,7 @@ def hook_of(sae: Any, embeddings: Embeddings, hook: str | None = None) -> str:
 
 @contextmanager
 def eval_mode(sae: Any) -> Iterator[None]:
-    """Put the SAE into `eval` mode and leave it as it was found, also after an exception."""
+    """Put the SAE into `eval` mode and leave it as it was found, even after an exception."""
     training = sae.training
     sae.eval()
     try:

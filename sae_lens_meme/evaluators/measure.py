@@ -1,4 +1,4 @@
-"""An evaluation of what is in memory: an SAE, embeddings, a result that a notebook shows. Nothing is written."""
+"""An evaluation in memory: an SAE and embeddings in, a result that a notebook shows out. Nothing is written."""
 
 from __future__ import annotations
 
@@ -75,9 +75,7 @@ class Evaluation:
         """
         drawn = figure_of(self.content) if path is None else draw_figure(self.content, Path(path))
         if not drawn:
-            raise ConfigError(
-                f"nothing of {', '.join(self.results) or 'this evaluation'} is drawn; evaluate contest too"
-            )
+            raise ConfigError(f"{', '.join(self.results) or 'this evaluation'}: has no figure; evaluate contest too")
         return drawn if path is None else Path(path)
 
     def latent_table(self, corpus: Any = None, *, n: int = 50) -> LatentTable:
@@ -141,7 +139,7 @@ def measure(
 
     Raises:
         ConfigError: a wrong option, or an SAE that names no hook while none is given.
-        DataError: of an evaluator that was asked for alone.
+        DataError: from an evaluator that runs alone.
     """
     memes, other = _opened(embeddings), None if reference is None else _opened(reference)
     chosen = EvaluateOptions(**options)
@@ -168,7 +166,7 @@ def measure(
 
 @contextmanager
 def _reads(sae: Any, hook: str) -> Iterator[None]:
-    """The user's SAE names the hook for the time being."""
+    """Sets the hook in the metadata of the user's SAE, and restores it afterwards."""
     before, sae.cfg.metadata.hook_name = sae.cfg.metadata.hook_name, hook
     try:
         yield

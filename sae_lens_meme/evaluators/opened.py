@@ -22,7 +22,7 @@ from sae_lens_meme.evaluators.latents import Latents
 from sae_lens_meme.evaluators.options import EvaluateOptions
 from sae_lens_meme.hooks.names import FUSED
 from sae_lens_meme.planted import read_answer_key
-from sae_lens_meme.provenance import recorded_widths
+from sae_lens_meme.provenance import SAE_CFG, recorded_widths
 from sae_lens_meme.storage import fetched, read_finished, read_json, sha256_file, sha256_json, verify
 
 
@@ -52,6 +52,7 @@ class Opened:
         require_same_memes(memes, reference)
         others = load_others(options.other_saes or ())
         key_folder = None if options.answer_key is None else fetched(options.answer_key)
+        key = read_answer_key(key_folder) if key_folder is not None else None
         fingerprint = {
             "sae": sae_weights(sae),
             "embeddings": memes.fingerprint,
@@ -66,7 +67,6 @@ class Opened:
         }
         if options.attribution is not None:
             fingerprint["attribution"] = _attribution_of(options.attribution, fingerprint)
-        key = read_answer_key(key_folder) if key_folder is not None else None
         loaded = {name: other for name, (_, other) in others.items()}
         return cls(dictionary, memes, options, reference, loaded, key, fingerprint)
 
@@ -135,6 +135,8 @@ def load_sae(folder: str | Path, hook: str | None = None) -> Any:
     except Exception as error:  # SAELens, safetensors and torch raise unrelated classes here
         reason = " ".join(str(error).split())[:200]
         raise ModelError(f"{folder}: SAELens cannot load this SAE ({type(error).__name__}: {reason})") from error
+    if "k" in vars(sae.cfg) and "k" not in read_json(Path(folder) / SAE_CFG):  # SAELens takes 100
+        raise ModelError(f"{folder}: its {SAE_CFG} names no k; write there how many latents are active at once")
     require_sae(sae, folder)
     sae.cfg.metadata.hook_name = hook or sae.cfg.metadata.hook_name
     if (
@@ -147,10 +149,10 @@ def load_sae(folder: str | Path, hook: str | None = None) -> Any:
 
 
 def require_sae(sae: Any, where: str | Path) -> Any:
-    """Refuse what SAELens loads as an SAE and what does not map the vector of one meme to itself.
+    """Refuse what SAELens loads as an SAE but what does not map a meme's vector to itself.
 
     Raises:
-        ModelError: a transcoder, or an SAE of sequences.
+        ModelError: a transcoder, or an SAE of sequences; its k is out of range, or a weight is not finite.
     """
     architecture = sae.cfg.architecture()
     if "transcoder" in architecture:
@@ -159,6 +161,14 @@ def require_sae(sae: Any, where: str | Path) -> Any:
         )
     if architecture == "temporal":
         raise ModelError(f"{where}: is a temporal SAE, which reads a sequence of tokens; a meme is one vector")
+    k, d_sae = getattr(sae.cfg, "k", 1), sae.cfg.d_sae
+    if architecture == "topk" and (type(k) is not int or not 1 <= k <= d_sae):
+        raise ModelError(
+            f"{where}: k is {k!r}, it must be a whole number of 1 to d_sae, {d_sae}; correct the SAE's config"
+        )
+    for name, weight in sae.named_parameters():
+        if not weight.isfinite().all():
+            raise ModelError(f"{where}: {name} holds NaN or infinity; train the SAE again, or fetch it again")
     return sae
 
 
@@ -180,7 +190,7 @@ def load_others(folders: Collection[str | Path]) -> dict[str, tuple[Path, Any]]:
 
 
 def require_same_memes(memes: Embeddings, reference: Embeddings | None) -> None:
-    """Before hours of work, not after them."""
+    """Checked before hours of work, not after them."""
     if reference is not None and len(missing := np.setdiff1d(memes.ids, reference.ids)):
         raise DataError(
             f"meme {str(missing[0])!r} is not in the reference ({len(missing)} such memes); embed the same corpus"

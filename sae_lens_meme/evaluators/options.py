@@ -1,4 +1,4 @@
-"""What an evaluation is asked for: declared here once, read from Python, recipes and the command line."""
+"""The options of an evaluation: declared here once, read from Python, recipes and the command line."""
 
 from __future__ import annotations
 
@@ -23,23 +23,23 @@ class EvaluateOptions(EngineOptions):
     protocol: Literal["corrected", "published", "both"] = "both"
     """corrected, published (InterVLM's, fault for fault), or both."""
     concepts: Annotated[list[str] | None, Flag("--concept")] = None
-    """A concept, e.g. 'hate=1', 'mocking: humor>=2'; repeat. Default: InterVLM's 13, and every class of any other label."""
+    """A concept, e.g. 'hate=1', 'mocking: humor>=2'; repeatable. Default: InterVLM's 13, and every class of any other label."""
     tasks: Annotated[list[str] | None, Flag("--task")] = None
-    """A label for probes and influence; repeat. Default: every label with two classes or more."""
+    """A label for probes and influence; repeatable. Default: every label with two classes or more."""
     only: list[str] | None = None
-    """Run only this evaluator (all are listed above); repeat."""
+    """Run only this evaluator (all are listed above); repeatable."""
     skip: list[str] | None = None
-    """Leave this evaluator out; repeat."""
+    """Leave this evaluator out; repeatable."""
     hook: str | None = None
-    """The hook to read, for an SAE whose metadata name none."""
+    """The hook to read, if the SAE's metadata names none."""
     converter: str | None = None
-    """Read an SAE of another project: dictionary_learning, intervlm, saev, ... (docs/importing.md); default what its files tell."""
+    """The format of an SAE of another project: dictionary_learning, intervlm, saev, ... (docs/importing.md); default: recognised from its files."""
     reference: File | None = None
     """Embeddings of the same memes by another encoder, for monosemanticity."""
     other_saes: Annotated[list[File] | None, Flag("--other-sae")] = None
-    """Folder of an SAE of the same recipe with another seed, for stability; repeat."""
+    """Folder of an SAE of the same recipe with another seed, for stability; repeatable."""
     stability_seeds: Count = 0
-    """How many such SAEs to train (each takes as long as 'train'); they are kept."""
+    """How many SAEs of other seeds to train (each takes as long as 'train'); they are kept."""
     exclude_leaks: bool = False
     """Leave out test memes whose group (picture, near picture, caption, template) is also in train or validation, and validation memes whose group is in train."""
     share: Share = 0.5
@@ -47,7 +47,7 @@ class EvaluateOptions(EngineOptions):
     answer_key: File | None = None
     """Folder with the factors of planted memes (factors.parquet), to score latents against."""
     attribution: File | None = None
-    """The result of 'attribute', to see whether words and regions hit what the answer key says was drawn there."""
+    """The result of 'attribute', to see whether its words and regions are where the answer key puts each factor."""
     bootstrap: Count = 200
     """Resamples of the memes for intervals; 0 leaves the intervals out."""
     seed: Count = 0
@@ -87,12 +87,14 @@ class EvaluateOptions(EngineOptions):
         Raises:
             ConfigError: one is wrong; the message names it.
         """
+        for name, given in self.evaluators.items():  # also of those that do not run
+            registry.find(name).Options(**given)
         for key, file in self.files().items():
             if not file.is_file():
-                raise ConfigError(f"{key} is {file}, which is no file")
+                raise ConfigError(f"{key} is {file}, which is not a file")
 
     def files(self) -> dict[str, Path]:
-        """Those that the options of single evaluators name, by `evaluator.option`.
+        """Files named in the options of single evaluators, by `evaluator.option`.
 
         Raises:
             ConfigError: an option is wrong; the message names it.

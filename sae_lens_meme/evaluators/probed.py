@@ -1,4 +1,4 @@
-"""What the evaluators that read shared probes have in common."""
+"""What evaluators with shared probes have in common."""
 
 from __future__ import annotations
 

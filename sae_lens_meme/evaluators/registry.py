@@ -38,7 +38,7 @@ _places: dict[str, str | type[Evaluator]] = {
 
 
 def register(evaluator: type[Evaluator]) -> type[Evaluator]:
-    """Add an evaluator (a decorator): `evaluate`, its `--help`, the page, `explain` and the conformance suite have it."""
+    """Add an evaluator (a decorator): `evaluate`, its `--help`, the page, `explain` and the conformance suite then include it."""
     _places[evaluator.name] = evaluator
     return evaluator
 
@@ -49,7 +49,7 @@ def unregister(name: str) -> None:
 
 
 def names() -> list[str]:
-    """Every registered name, also of other packages."""
+    """Every registered name, those of other packages included."""
     return list(dict.fromkeys([*_places, *(found.name for found in entry_points(group=GROUP))]))
 
 
@@ -57,7 +57,7 @@ def find(name: str) -> type[Evaluator]:
     """The class of that name.
 
     Raises:
-        ConfigError: there is none; the nearest known name is given.
+        ConfigError: there is none; the message gives the nearest known name.
     """
     check_keys("evaluators", [name], names())
     place = _places.get(name)

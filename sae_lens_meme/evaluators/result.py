@@ -16,7 +16,7 @@ Number = float | int | None
 
 
 class Control(NamedTuple):
-    """What the same measure gives where there is nothing to find, or for a trivial rival."""
+    """The same measure where there is nothing to find, or for a trivial rival."""
 
     name: str
     """The heading of its column."""
@@ -30,7 +30,7 @@ class Interval(NamedTuple):
     low: Number
     high: Number
     what: str
-    """How it was made, and of what it is not."""
+    """How it was made, and what it does not cover."""
     reason: str | None = None
     """Why it is None; default the measure's own reason."""
 
@@ -176,7 +176,7 @@ class Result:
 
     @property
     def _shown(self) -> list[Measure]:
-        """Without those that would be a row of dashes: `skipped` and the reasons say what is not there."""
+        """Without rows of nothing but dashes: `skipped` and the reasons say what is missing."""
         rows = (measure for measure in self.measures if measure.shown is not None)
         return [m for m in rows if m.value is not None or any(c.value is not None for c in m.controls)]
 

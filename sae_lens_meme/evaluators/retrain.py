@@ -49,5 +49,5 @@ def _recipe(sae: Path) -> Any:
     except StorageError:
         raise Unavailable("this SAE was not trained by `train`: its recipe is not known") from None
     if "begun_with" in fingerprint:
-        raise Unavailable("this SAE was trained further from given weights: the recipe alone does not make it")
+        raise Unavailable("this SAE was trained further from given weights: its recipe alone cannot reproduce it")
     return TrainConfig(fingerprint["config"], Recipe(**fingerprint["recipe"]))

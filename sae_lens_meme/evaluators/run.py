@@ -53,11 +53,11 @@ def evaluate(
     progress: bool = True,
     **given: Any,
 ) -> dict[str, Any]:
-    """Evaluate an SAE on embeddings; what is done is not done again.
+    """Evaluate an SAE on embeddings; a finished evaluation is not repeated.
 
     The folder holds `evaluation.json` (every number with its control), the same tables as a page
     (`evaluation.html`) and as text (`evaluation.txt`), a figure of it (`evaluation.png`), `latents.safetensors`,
-    `numbers.parquet` (every number with its meaning), and one Parquet file an evaluator with a table.
+    `numbers.parquet` (every number with its meaning), and one Parquet file per evaluator with a table.
 
     Args:
         sae: an SAE folder, ours or any that `sae_lens.SAE.load_from_disk` reads; or an SAE of another project, which is
@@ -110,13 +110,13 @@ def _evaluate(
 def run_evaluators(
     context: Context, names: list[str], progress: bool = False, measure: Callable[..., Iterator[Found]] | None = None
 ) -> None:
-    """What one evaluator cannot do on these memes is noted and takes nothing from the others.
+    """If one evaluator cannot run on these memes, that is noted and the others still run.
 
     Args:
         measure: measures evaluators on workers, many at once; without it they are measured here, one after the other.
 
     Raises:
-        DataError, NonFiniteError: of an evaluator that was asked for alone.
+        DataError, NonFiniteError: from an evaluator that runs alone.
     """
     unlabelled, waiting = labels_missing(context.embeddings), dict[str, Evaluator]()
 

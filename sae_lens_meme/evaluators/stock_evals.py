@@ -37,7 +37,7 @@ QUANTITIES = (
     Quantity("kl_div_with_sae", f"{_KL}, on its reconstruction", NOT_FINITE),
     Quantity("kl_div_with_ablation", f"control: {_KL}, on zeros", NOT_FINITE),
 )
-N = Quantity("n", "rows that are measured; fewer than one a batch of 2,048 are left out, so that batches are equal")
+N = Quantity("n", "rows that are measured; fewer than one per batch of 2,048 are left out, so that batches are equal")
 CE_SCORE = Quantity(
     "ce_loss_score",
     "share of what the classifier gains over zeros in place of the embedding (cross-entropy) that is kept with the "
@@ -82,7 +82,7 @@ def stock_evals(sae: Any, models: Iterable[Any], skipped: Mapping[str, str] | No
 
     Args:
         sae: an SAE whose metadata names a hook of the models.
-        models: `HookedMemeCLIP`s with a source of rows and a classifier, one a task.
+        models: `HookedMemeCLIP`s with a source of rows and a classifier, one per task.
         skipped: labels without a model -> why.
     """
     found = {model.task: _measured(sae, model) for model in models}
@@ -149,9 +149,9 @@ def _verdict(found: dict[str, dict[str, Measure]]) -> str | None:
 def classifiers(
     embeddings: Embeddings, tasks: Sequence[Task], probes: SharedProbes, hook: str = FUSED
 ) -> Iterator[Any]:
-    """A `HookedMemeCLIP` a task with this hook, its head the shared probe on `hook_fused`.
+    """A `HookedMemeCLIP` per task with this hook, its head the shared probe on `hook_fused`.
 
-    The head is fitted anew where there is no such column.
+    The head is refitted where there is no such column.
 
     Raises:
         DataError: the classifier does not read what is at `hook`.
@@ -159,7 +159,7 @@ def classifiers(
     from sae_lens_meme.hooks import HookedMemeCLIP
 
     if not any(name in embeddings.hooks for name in EMBEDDING_HOOKS):
-        raise DataError(f"no classifier reads {hook}: these are rows of single tokens, not embeddings of memes")
+        raise DataError(f"no classifier reads {hook}: these are rows of single tokens, not of whole pictures")
     shared = FUSED in embeddings.hooks
     if shared:
         embeddings.require_finite(FUSED)

@@ -15,7 +15,7 @@ Strata = Literal["source", "source_and_length"]
 DECILES, MEMES_A_CLASS = 10, 100
 """Most classes of length in a source, and how many memes a class needs for more than three."""
 N_WORDS = "n_words"
-"""A column of a table without captions that says how long they are."""
+"""The column that gives caption lengths in a table without captions."""
 NO_LENGTH = f"no meme has a caption, and there is no column {N_WORDS!r}: the length of the captions is not known"
 
 
@@ -23,7 +23,7 @@ def strata_of(embeddings: Embeddings, which: Strata) -> Int[np.ndarray, " n_samp
     """The stratum of each meme, 0, 1, ...
 
     Raises:
-        DataError: lengths are asked for and not known.
+        DataError: lengths are needed and not known.
     """
     return embeddings.strata if which == "source" else within_source_and_length(embeddings)
 

@@ -1,4 +1,4 @@
-"""Rows of `activations/`: a meme as the tokens of a text, since Neuronpedia has no field for a picture.
+"""Rows of `activations/`: each meme as the tokens of a text, since Neuronpedia has no field for a picture.
 
 The first token is the meme and holds the activation; then come the words of its caption and a grid of patches.
 """

@@ -1,4 +1,4 @@
-"""A corpus as a dataset repository: Parquet with the pictures in it, and a card that warns. Nothing is sent unasked."""
+"""A corpus as a dataset repository: Parquet with the pictures in it, and a card with a content warning. Nothing is sent unless asked."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ def export_corpus(corpus: str | Path, repo: str, *, out: str | Path, overwrite: 
 
     Args:
         corpus: the result of the `corpus` step.
-        repo: OWNER/NAME, where it is going to be.
+        repo: OWNER/NAME, the repository it is meant for.
 
     Raises:
-        ConfigError: `repo` is no name of a repository.
+        ConfigError: `repo` is not the name of a repository.
         StorageError: there is no finished corpus, or `out` holds something else.
     """
     require_repo(repo)

@@ -1,4 +1,4 @@
-"""The memes that a latent's page shows: those of an attribution, or else chosen by the same rule without one."""
+"""The memes that a latent's page shows: those of an attribution, or without one, memes chosen by the same rule."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Rows of `explanations/`: the names that hold on memes which did not choose them, with the class effects of the latent."""
+"""Rows of `explanations/`: names that hold on memes not used to choose them, with the class effects of the latent."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from sae_lens_meme.projection import project
 MOST_EFFECTS = 6
 _OF_NAME = ("latent", "name", "kind", "auroc", "auroc_low", "auroc_high", "f1", "f1_always_on", "q")
 PLACEHOLDER = "[1" + ",0" * 255 + "]"
-"""Neuronpedia searches explanations by the vectors of an embedding model that only it can ask. Without any vector an
+"""Neuronpedia searches explanations by the vectors of an embedding model that only it can run. Without any vector an
 explanation is not shown in all lists; this one is alike for all, so that no search prefers one to another."""
 
 
@@ -87,7 +87,7 @@ def describe(name: dict[str, Any]) -> str:
 
 
 def score(name: dict[str, Any]) -> str:
-    """What the name is worth on memes that did not choose it."""
+    """What the name is worth on memes not used to choose it."""
     auroc = _interval(name["auroc"], name["auroc_low"], name["auroc_high"])
     return (
         f"On held-out memes the name tells firing with AUROC {auroc}, F1 {_short(name['f1'])} "

@@ -65,12 +65,12 @@ def export_hub(
     """Write the folder; nothing is sent.
 
     Args:
-        repo: OWNER/NAME, where it is going to be.
+        repo: OWNER/NAME, the repository it is meant for.
         report: a page, or a folder of pages, that is put beside the evaluation.
         out: the result folder. `SAE.from_pretrained(repo, "sae")` and `load_from_disk(FOLDER + "/latents")` read it.
 
     Raises:
-        ConfigError: `repo` is no name of a repository.
+        ConfigError: `repo` is not the name of a repository.
         StorageError, DataError: see `run.Run`.
     """
     options = ExportOptions.of(options, given)
@@ -168,11 +168,11 @@ def _copy_evaluation(folder: StepFolder, evaluation: Path) -> None:
 
 
 def _pages(report: Path) -> dict[str, Path]:
-    if report.is_file():
+    if report.suffix == ".html" and report.is_file():
         return {report.name: report}
     files = dict(_files(report))
-    if not files:
-        raise StorageError(f"{report}: is no page and no folder of pages; give the report that was written")
+    if not any(name.endswith(".html") and "/" not in name for name in files):  # it may be published: nothing by mistake
+        raise StorageError(f"{report}: is neither a page nor a folder with one; give the report that was written")
     return files
 
 

@@ -1,4 +1,4 @@
-"""Which words, or which classes, a latent fires with more often or less often than without: for `pos_str` and `neg_str`."""
+"""Words, or classes, with which a latent fires more often or less often than without them: for `pos_str` and `neg_str`."""
 
 from __future__ import annotations
 

@@ -18,7 +18,7 @@ WARNING = "Memes can be hateful: ids and captions are those of the data set."
 
 @dataclass(frozen=True)
 class Described:
-    """What the pages say of the SAE and of the memes."""
+    """What the pages say about the SAE and the memes."""
 
     names: ExportNames
     hook: str
@@ -100,15 +100,15 @@ def metadata_rows(about: Described) -> dict[str, Row]:
 
 
 def notes(about: Described) -> str:
-    """How to read a page that was made for text."""
+    """How to read memes on a page that was made for text."""
     said = [
         "A row is a meme, not a prompt: the first token is the meme and carries its activation, then come the words of its caption.",
-        "Words and the 7 x 7 patches of the picture (■) are coloured by what the pre-activation loses without them, "
+        "Words and the 7 x 7 patches of the picture (■) are coloured by how much the pre-activation falls without them, "
         "on one scale; what works against the latent is shown as 0."
         if about.attributed
         else "Words have no attributions.",
         about.lift,
-        "Explanations are names that hold on memes which did not choose them; their notes give the class effects. "
+        "Explanations are names that hold on memes not used to choose them; their notes give the class effects. "
         "Search by meaning does not find them."
         if about.mapped
         else "No latent has a name that holds.",

@@ -13,7 +13,7 @@ BOT = "clkht01d40000jv08hvalcvly"
 
 
 class ExportOptions(Options):
-    """What the SAE is called on Neuronpedia, and what its pages say of memes."""
+    """What the SAE is called on Neuronpedia, and what its pages say about memes."""
 
     section: ClassVar[str] = "export"
 
@@ -22,13 +22,13 @@ class ExportOptions(Options):
     source_set: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9.-]*$")] | None = None
     """Name of the set that the SAE is in. Default: meme-HOOK-ARCHITECTURE-SIZE, such as meme-fused-topk-4k."""
     layer: Count = 0
-    """The number before the set: together they are the source, such as 0-meme-fused-topk-4k."""
+    """The number before the set: together they name the source, such as 0-meme-fused-topk-4k."""
     release: str | None = None
     """Name of the release. Default: MODEL-SET."""
     creator: Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]+$")] = BOT
     """Id of a Neuronpedia user whose activations are public. Default: the bot that every Neuronpedia has."""
     creator_name: str = "sae-lens-meme"
-    """Who made the SAE, as its page says."""
+    """Who made the SAE, as shown on its page."""
     visibility: Literal["UNLISTED", "PUBLIC"] = "UNLISTED"
     """PUBLIC, or UNLISTED: shown to those who know the address. Memes can be hateful."""
     url: Annotated[str, Field(pattern=r"\{id\}")] | None = None

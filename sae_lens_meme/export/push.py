@@ -1,4 +1,4 @@
-"""Sends a finished folder to the Hugging Face Hub: private unless something else is asked."""
+"""Sends a finished folder to the Hugging Face Hub: private unless asked otherwise."""
 
 from __future__ import annotations
 

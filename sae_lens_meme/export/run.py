@@ -1,4 +1,4 @@
-"""The folders of a run, which must be of one SAE on the same memes."""
+"""The folders of a run, which must all be of one SAE on the same memes."""
 
 from __future__ import annotations
 
@@ -44,7 +44,9 @@ class Run:
 
     @cached_property
     def memes(self) -> Embeddings:
-        return Embeddings.load(self.embeddings)
+        """In the splits of the evaluation."""
+        made = read_finished(self.evaluation, "evaluate")["fingerprint"]
+        return Embeddings.load(self.embeddings).as_evaluated(made)
 
     @property
     def hook(self) -> str:
@@ -91,7 +93,7 @@ class Run:
         return {"sae": sae_weights(self.sae), "embeddings": self.memes.fingerprint, **files}
 
     def _require_of_this(self, folder: Path, step: str) -> None:
-        """By the weights alone: what the SAE's config says of Neuronpedia changes no number."""
+        """By the weights alone: what the SAE's config says about Neuronpedia changes no number."""
         made = read_finished(folder, step)["fingerprint"]
         if made.get("sae", {}).get(WEIGHTS) != sha256_file(self.sae / WEIGHTS):
             raise DataError(f"{folder}: is of another SAE than {self.sae}; run {step} again")

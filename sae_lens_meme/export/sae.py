@@ -37,7 +37,7 @@ def copy_sae(folder: StepFolder, sae: Path, cfg: dict[str, Any], where: str = "s
 def mark_sae(sae: str | Path, neuronpedia_id: str) -> None:
     """Write the id into the SAE's own `cfg.json`; its weights, and everything measured on them, stay valid.
 
-    In a result of `train` the manifest records the file anew.
+    In a result of `train` the manifest records the new file.
     """
     sae = Path(sae)
     cfg = read_json(sae / CONFIG)

@@ -1,4 +1,4 @@
-"""Upload of an export through Neuronpedia's public API, for those who cannot run its importer; or what would be sent."""
+"""Uploads an export through Neuronpedia's public API, for those who cannot run its importer; or writes what would be sent."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def write_requests(folder: str | Path, out: str | Path | None = None) -> Path:
 
 @through_stores("folder")
 def upload(folder: str | Path, *, key: str | None = None, progress: bool = True) -> str:
-    """Send a finished export; a killed upload goes on behind the last request that was answered.
+    """Send a finished export; a killed upload resumes after the last request that was answered.
 
     The source set is made, UNLISTED, unless it is there.
 
@@ -203,14 +203,14 @@ def _errors(client: Any) -> Iterator[None]:
             yield
     except base_request.NPKeyMissingError:
         raise ConfigError(
-            "there is no key for Neuronpedia; set NEURONPEDIA_API_KEY to that of neuronpedia.org/account"
+            "there is no key for Neuronpedia; set NEURONPEDIA_API_KEY to the key on neuronpedia.org/account"
         ) from None
     except base_request.NPUnauthorizedError:
         raise ConfigError("Neuronpedia does not know this key; check NEURONPEDIA_API_KEY") from None
     except (base_request.NPRateLimitError, base_request.NPInvalidResponseError, RequestException) as error:
         reason = " ".join(str(error).split())[:300]
         raise StorageError(
-            f"Neuronpedia refuses the upload ({reason}); run it again to go on where it stopped"
+            f"Neuronpedia refuses the upload ({reason}); run it again to resume where it stopped"
         ) from None
 
 

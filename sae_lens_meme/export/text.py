@@ -1,4 +1,4 @@
-"""Foreign text and numbers as Neuronpedia's importer and its pages can take them."""
+"""Foreign text and numbers in a form that Neuronpedia's importer and pages accept."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def _directs(character: str) -> bool:
 
 
 def clean_json(value: Any) -> Any:
-    """A JSON value with clean text, and null for what is no number."""
+    """A JSON value with clean text, and null for what is not a number."""
     if isinstance(value, dict):
         return {clean(key): clean_json(inner) for key, inner in value.items()}
     if isinstance(value, list):
@@ -66,7 +66,7 @@ def numbers(values: Any) -> list[float]:
 
 
 def line(row: dict[str, Any]) -> bytes:
-    """One row of a `.jsonl` file. Strict: NaN is no JSON."""
+    """One row of a `.jsonl` file. Strict: NaN is not JSON."""
     return (json.dumps(row, ensure_ascii=False, allow_nan=False, separators=(",", ":")) + "\n").encode()
 
 

@@ -64,7 +64,7 @@ def _write_gz(path: Path, rows: Iterable[Row], name: str) -> None:
             if size > LARGEST:
                 raise DataError(
                     f"export: {name} would be over {LARGEST // 10**6} MB, which Neuronpedia cannot import; "
-                    "attribute fewer memes a latent (--top, --per-interval)"
+                    "attribute fewer memes per latent (--top, --per-interval)"
                 )
             file.write(text)
 

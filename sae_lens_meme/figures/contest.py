@@ -1,4 +1,4 @@
-"""The headline: what the SAE recovers, beside everything that could stand in its place."""
+"""The headline: what the SAE recovers, beside everything that could take its place."""
 
 from __future__ import annotations
 

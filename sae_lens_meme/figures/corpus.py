@@ -46,7 +46,7 @@ def _cooccurrence(axes: Any, inputs: Inputs) -> None:
     axes.set_xlim(left=0)
     if rows:
         axes.legend(loc="lower right")
-    titled(axes, "Labels that go together", "Cramér's V, one meme a group")
+    titled(axes, "Labels that go together", "Cramér's V, one meme per group")
 
 
 def _tokens(axes: Any, inputs: Inputs) -> None:

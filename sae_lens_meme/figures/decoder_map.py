@@ -15,7 +15,7 @@ ALPHA = 0.05
 
 
 def draw(axes: Any, inputs: Inputs) -> None:
-    """A point a living latent; colour: the concept of its strongest evidence, where q over all pairs is below .05."""
+    """A point per living latent; colour: the concept of its strongest evidence, where q over all pairs is below .05."""
     alive = np.flatnonzero(inputs.latents.csc().getnnz(axis=0))
     if len(alive) < 3:
         raise NotDrawn(f"{len(alive)} latents fire")

@@ -25,7 +25,7 @@ def draw(axes: Any, inputs: Inputs) -> None:
 
 
 def best_latents(inputs: Inputs) -> Any:
-    """A `pandas.DataFrame`, a row a concept: the latent with the best F1 on validation memes, corrected protocol."""
+    """A `pandas.DataFrame`, a row per concept: the latent with the best F1 on validation memes, corrected protocol."""
     table = inputs.table("concept_alignment")
     table = table[(table["protocol"] == "corrected") & table["f1_validation"].notna() & table["f1_test"].notna()]
     if table.empty:

@@ -23,7 +23,7 @@ def panels(inputs: Inputs) -> list[dict[str, Any]]:
 
 
 def draw(axes: Any, inputs: Inputs, *, kind: str = "ablation", multiplier: float | None = None) -> None:
-    """A point a latent and label: mean change of the label's probability, and that of random steps of the same norm."""
+    """A point per latent and label: mean change of the label's probability, and that of random steps of the same norm."""
     table = inputs.table("influence")
     table = table[(table["kind"] == kind) & table["published"].astype(bool) & (table["head"] == "probe")]
     if multiplier is not None:

@@ -78,7 +78,7 @@ class Inputs:
         """The Parquet table of an evaluator, a `pandas.DataFrame`."""
         table = self._stored(evaluator)
         if table is None:
-            reason = self.content["skipped"].get(evaluator, "evaluate was told to leave it out")
+            reason = self.content["skipped"].get(evaluator, "the evaluation skipped it")
             raise NotDrawn(f"there is no result of {evaluator} ({reason})")
         numeric = [name for name, kind in table.dtypes.items() if pd.api.types.is_numeric_dtype(kind)]
         return table.assign(**{str(name): _plain(table[name]) for name in numeric})
@@ -118,9 +118,9 @@ class Inputs:
 
     @cached_property
     def training_log(self) -> Any:
-        """A row an epoch."""
+        """A row per epoch."""
         if hasattr(self.sae, "W_dec"):
-            raise NotDrawn("it needs the log of the training; give the folder of the SAE")
+            raise NotDrawn("it needs the training log; give the folder of the SAE")
         file = self._folder("sae") / LOG
         if not file.is_file():
             raise NotDrawn(f"{file.parent} has no {LOG}: another tool trained this SAE")
@@ -128,7 +128,7 @@ class Inputs:
 
     @cached_property
     def attributions(self) -> Any:
-        """A row a latent and meme, as `attribute` wrote them."""
+        """A row per latent and meme, as `attribute` wrote them."""
         return pd.DataFrame(open_dataset(self._folder("attribution")).with_format(None).to_pandas())
 
     @cached_property
@@ -162,7 +162,7 @@ class Inputs:
 
     @cached_property
     def names(self) -> dict[int, str]:
-        """Latents with a name that holds on memes which did not choose it."""
+        """Latents with a name that holds on memes not used to choose it."""
         table = self.table("naming")
         held = table[table["holds"].fillna(False).astype(bool) & table["name"].notna()]
         return dict(zip(held["latent"].astype(int), held["name"], strict=True))
@@ -183,7 +183,7 @@ class Inputs:
 
 
 def _plain(column: Any) -> np.ndarray:
-    """Of numpy's kind: whole numbers and truth values where none is missing, else float64 with NaN."""
+    """As numpy types: integers and booleans where none is missing, else float64 with NaN."""
     if column.isna().any():
         return column.to_numpy(np.float64, na_value=np.nan)
     return column.to_numpy(bool if column.dtype == bool or str(column.dtype) == "boolean" else None)

@@ -15,7 +15,7 @@ TITLE = "Pairs that pass, under both protocols"
 def draw(axes: Any, inputs: Inputs) -> None:
     """Share of tested latent x concept pairs with q < alpha, by set of units and protocol.
 
-    A count of pairs is no measure of quality: the control without any structure may have the larger one.
+    A count of pairs does not measure quality: the control without any structure may have the larger one.
     """
     table = inputs.table("baselines")
     wide = table.pivot_table(index="baseline", columns="protocol", values="share_of_tests_global", sort=False)

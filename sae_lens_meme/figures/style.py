@@ -1,4 +1,4 @@
-"""One look for all figures: colours that colour-blind readers tell apart (Okabe and Ito), and nothing that is not data."""
+"""One look for all figures: colours that colour-blind readers tell apart (Okabe and Ito), and no decoration."""
 
 from __future__ import annotations
 

@@ -12,7 +12,7 @@ MOST_PANELS = 12
 
 
 def panels(inputs: Inputs) -> list[dict[str, Any]]:
-    """A panel a concept, the first dozen."""
+    """A panel per concept, the first dozen."""
     table = inputs.table("concept_alignment")
     return [{"concept": concept} for concept in table["concept"].drop_duplicates()[:MOST_PANELS]]
 

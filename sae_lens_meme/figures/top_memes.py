@@ -24,7 +24,7 @@ def draw(axes: Any, inputs: Inputs, *, latent: int, n: int = 8, columns: int = 4
     """The n strongest memes in a grid, with the regions that drive the latent outlined in each.
 
     Args:
-        reveal: show the pictures. Memes can be hateful, so they are blurred unless this is asked for.
+        reveal: show the pictures. Memes can be hateful, so they are blurred unless this is set.
     """
     rows = inputs.attributions
     rows = rows[(rows["latent"] == latent) & (rows["kind"] == "top")].sort_values("rank").head(n)

@@ -1,4 +1,4 @@
-"""What choosing costs: F1 on the memes that chose a latent against F1 on others."""
+"""The cost of choosing: F1 on the memes that chose a latent against F1 on others."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ TITLE = "The winner's curse"
 
 
 def draw(axes: Any, inputs: Inputs) -> None:
-    """A point a latent and concept; below the line what was chosen does worse on memes that did not choose it."""
+    """A point per latent and concept; below the line, the chosen latent does worse on memes not used to choose it."""
     table = inputs.table("concept_alignment")
     table = table[(table["protocol"] == "corrected") & table["f1_validation"].notna() & table["f1_test"].notna()]
     best = best_latents(inputs)

@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from sae_lens_meme import figures
-from sae_lens_meme.errors import ConfigError
+from sae_lens_meme.errors import ConfigError, StorageError
 from sae_lens_meme.figures.inputs import Inputs, NotDrawn
 from sae_lens_meme.figures.style import SETTINGS
 from sae_lens_meme.progress import progress_bar
+from sae_lens_meme.storage import atomic_file
 
 FORMATS = ("png", "svg")
 WIDTH, HEIGHT, ACROSS = 5.4, 4.2, 3
@@ -30,11 +31,13 @@ def write_figures(
 
     Raises:
         ConfigError: an unknown name, or none of the figures could be drawn.
+        StorageError: `out` is a file.
     """
     names = [name for name in figures.NAMES if only is None or name in only]
     for name in only or ():
         figures.find(name)
-    Path(out).mkdir(parents=True, exist_ok=True)
+    if Path(out).is_file():
+        raise StorageError(f"{out}: is a file, not a folder; choose another --out")
     reasons: dict[str, str | None] = {}
     with progress_bar("figures", len(names), unit="figures", show=progress) as advance:
         for name in names:
@@ -57,7 +60,7 @@ def _write(name: str, inputs: Inputs, out: Path) -> str | None:
         try:
             choices: list[dict[str, Any]] = module.panels(inputs) if hasattr(module, "panels") else [{}]
             if not choices:
-                return "nothing of it was measured"
+                return "none of it was measured"
             across = 2 if len(choices) == 4 else min(ACROSS, len(choices))
             down = -(-len(choices) // across)
             figure = Figure(figsize=(WIDTH * across, HEIGHT * down), layout="constrained")
@@ -70,6 +73,8 @@ def _write(name: str, inputs: Inputs, out: Path) -> str | None:
         for axes in every[len(choices) :]:
             axes.remove()
         figure.suptitle(module.TITLE, x=0.01, ha="left", fontsize=12)
+        out.mkdir(parents=True, exist_ok=True)
         for kind in FORMATS:
-            figure.savefig(out / f"{name}.{kind}", metadata={"Date": None} if kind == "svg" else {"Software": None})
+            with atomic_file(out / f"{name}.{kind}") as temporary:
+                figure.savefig(temporary, metadata={"Date": None} if kind == "svg" else {"Software": None})
     return None

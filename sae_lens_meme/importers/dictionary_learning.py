@@ -1,4 +1,4 @@
-"""The `dictionary_learning` library, which sae-for-vlm carries a copy of: seven classes in files that do not name theirs."""
+"""The `dictionary_learning` library, of which sae-for-vlm has a copy: seven classes, and files that do not name theirs."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ CLASSES = (
     MATRYOSHKA,
 )
 _SPELLED = {"MatroyshkaBatchTopKSAE": MATRYOSHKA}
-"""As sae-for-vlm's copy has it."""
+"""As in sae-for-vlm's copy."""
 _LINEAR = {"W_enc": "encoder.weight", "b_enc": "encoder.bias", "W_dec": "decoder.weight"}
 _OWN = {name: name for name in ("W_enc", "b_enc", "W_dec", "b_dec")}
 _KEYS = {
@@ -60,12 +60,12 @@ def dictionary_learning_loader(
     """An autoencoder of `dictionary_learning`: `ae.pt`, and `config.json` beside it or one folder up, which names its class.
 
     BatchTopKSAE and MatryoshkaBatchTopKSAE encode with a trained threshold and become `jumprelu` SAEs; the groups of
-    the latter are kept in the metadata. AutoEncoder gets decoder rows of norm 1, as its own `from_pretrained` gives it.
+    the latter are kept in the metadata. AutoEncoder gets decoder rows of norm 1, as in its own `from_pretrained`.
     Biases hold the scale of the activations already.
 
     Args:
         path: the `.pt` file or its folder.
-        hook: the hook that it reads; default what sae-for-vlm's names of folders tell.
+        hook: the hook that it reads; default: what sae-for-vlm's folder names say.
         k: active latents of AutoEncoderTopK; default the number in the file or in `config.json`.
         kind: its class, where no `config.json` says it: TopK and BatchTopK have the same tensors.
 
@@ -75,13 +75,15 @@ def dictionary_learning_loader(
     weights_path = weights_file(Path(path), (FILE,))
     state, config = load_tensors(weights_path), _trainer_config(weights_path)
     kind = _class_of(weights_path, state, config.get("dict_class"), kind)
+    if k is not None and kind != "AutoEncoderTopK":
+        raise ModelError(f"{weights_path}: is {kind}, which has no k; leave k out")
     weights = _weights(weights_path, state, kind)
     fields: dict[str, Any] = {"architecture": "standard"}
     metadata: dict[str, Any] = {}
     notes = []
     if kind == "AutoEncoder":
         weights = unit_decoder(weights)
-        notes = ["decoder rows have norm 1 and activations their scale, as AutoEncoder.from_pretrained does it"]
+        notes = ["decoder rows have norm 1 and activations their scale, as in AutoEncoder.from_pretrained"]
     elif kind in ("BatchTopKSAE", MATRYOSHKA):
         fields["architecture"] = "jumprelu"
         threshold = tensor(state, "threshold", weights_path, 0)
@@ -123,7 +125,7 @@ def _weights(path: Path, state: dict[str, Any], kind: str) -> dict[str, Tensor]:
 
 
 def _class_of(path: Path, state: dict[str, Any], named: Any, given: str | None) -> str:
-    """What its config or the caller says, else what its tensors tell; BatchTopK has those of TopK."""
+    """What its config or the caller says, else what its tensors imply; BatchTopK has the same tensors as TopK."""
     for where, name in (("kind is", given), ("config.json names", named)):
         if name is not None and (not isinstance(name, str) or _SPELLED.get(name, name) not in CLASSES):
             raise ModelError(f"{path}: {where} {name!r}, known here are {', '.join(CLASSES)}")
@@ -150,13 +152,13 @@ def _class_of(path: Path, state: dict[str, Any], named: Any, given: str | None) 
 
 def _of_threshold(threshold: float) -> str:
     if threshold < 0:
-        return f"threshold {threshold:g}: training was too short to set it, so that this is a plain ReLU"
+        return f"threshold {threshold:g}: training was too short to set it, so this is a plain ReLU"
     return f"BatchTopK encodes with its trained threshold, {threshold:g}"
 
 
 def _widths(path: Path, state: dict[str, Any]) -> list[int]:
     """Where each group ends."""
-    sizes = tensor(state, "group_sizes", path, 1).long()
+    sizes = tensor(state, "group_sizes", path, 1, floats=False).long()
     if (sizes < 1).any() or int(sizes.sum()) != len(tensor(state, "b_enc", path, 1)):
         raise ModelError(f"{path}: group_sizes {sizes.tolist()} do not add up to the number of latents")
     return torch.cumsum(sizes, 0).tolist()

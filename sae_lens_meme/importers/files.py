@@ -67,7 +67,7 @@ def read_json(path: Path) -> dict[str, Any]:
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
     except OSError:
-        raise ModelError(f"{path}: no such file; it says what the SAE beside it is") from None
+        raise ModelError(f"{path}: no such file; it is needed to tell what the SAE beside it is") from None
     except (ValueError, RecursionError):
         config = None
     if not isinstance(config, dict):
@@ -88,7 +88,8 @@ def weights_file(path: Path, names: Sequence[str], *, not_these: Sequence[str] =
             return path / name
     found = sorted(file for file in path.iterdir() if file.suffix in PICKLED and file.name not in not_these)
     if len(found) != 1:
-        raise ModelError(f"{path}: holds {len(found)} candidates ({' or '.join(names)}), give the file itself")
+        held = f"{len(found)} files of tensors" if found else f"no {' or '.join(names) or 'file of tensors'}"
+        raise ModelError(f"{path}: holds {held}; give the file with the weights itself")
     return found[0]
 
 
@@ -100,17 +101,21 @@ def state_dict(checkpoint: dict[str, Any]) -> dict[str, Any]:
     return checkpoint
 
 
-def tensor(state: dict[str, Any], key: str, path: Path, ndim: int) -> Tensor:
+def tensor(state: dict[str, Any], key: str, path: Path, ndim: int, *, floats: bool = True) -> Tensor:
     """One tensor of a state dict.
 
     Raises:
-        ModelError: it is not there, or has another number of dimensions.
+        ModelError: it is not there, has another number of dimensions, or holds whole numbers where `floats` are expected.
     """
     value = state.get(key)
     if not isinstance(value, Tensor):
         raise ModelError(f"{path}: has no tensor {key!r} (it has {names(state)})")
     if value.ndim != ndim:
         raise ModelError(f"{path}: {key!r} has shape {tuple(value.shape)}, {ndim} dimensions are expected")
+    if floats and not value.is_floating_point():
+        raise ModelError(
+            f"{path}: {key!r} is {str(value.dtype).removeprefix('torch.')}; the weights of an SAE are floats"
+        )
     return value
 
 
@@ -118,7 +123,7 @@ def number(values: dict[str, Any], keys: Iterable[str], path: Path) -> int | Non
     """The first of these that is there.
 
     Raises:
-        ModelError: it is no whole number of at least 1.
+        ModelError: it is not an integer of at least 1.
     """
     for key in keys:
         value = values.get(key)

@@ -67,7 +67,7 @@ def intervlm_loader(
 
 
 def recognises(path: Path) -> bool:
-    """Whether the normalisation lies there."""
+    """Whether the normalisation file is there."""
     return ((path if path.is_dir() else path.parent) / NORM_STATS).is_file()
 
 

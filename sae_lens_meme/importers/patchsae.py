@@ -39,7 +39,7 @@ def patchsae_loader(
     state = checkpoint.get("state_dict")
     if not isinstance(state, dict) or not config:
         raise ModelError(
-            f"{weights_path}: is no checkpoint of PatchSAE with cfg and state_dict (it has {names(checkpoint)})"
+            f"{weights_path}: is not a checkpoint of PatchSAE with cfg and state_dict (it has {names(checkpoint)})"
         )
     if config.get("gated_sae"):
         raise ModelError(f"{weights_path}: is a gated SAE, whose forward pass PatchSAE does not have")
@@ -66,7 +66,7 @@ def recognises(path: Path) -> bool:
 
 
 def _hook_of(config: dict[str, Any]) -> str | None:
-    """Counted from the end only where the model's name tells how many blocks its tower has."""
+    """Counted from the end only where the model's name says how many blocks its tower has."""
     layer, model = config.get("block_layer"), str(config.get("model_name"))
     if not isinstance(layer, int) or config.get("module_name", "resid") != "resid":
         return None

@@ -1,7 +1,7 @@
 """SAELens-V: folders of an old SAELens that load without an error and give wrong numbers.
 
-Its trainer scales activations by a factor s that it never writes down. At the end it folds s into the encoder and the
-decoder, but not into b_dec; a checkpoint from the midst of training has nothing folded. Its `cfg.json` tells none of this.
+Its trainer scales activations by a factor s that it never records. At the end it folds s into the encoder and the
+decoder, but not into b_dec; a checkpoint from the middle of training has nothing folded. Its `cfg.json` says none of this.
 """
 
 from __future__ import annotations
@@ -76,10 +76,10 @@ class Calibration(NamedTuple):
 
 @torch.no_grad()
 def calibrate(path: str | Path, activations: Tensor) -> list[Calibration]:
-    """Which state a folder of SAELens-V is in, told by activations of its hook: the best first.
+    """Which state a folder of SAELens-V is in, judged by activations of its hook: the best first.
 
-    s is sqrt(d_in) over their mean norm, as SAELens-V takes it of its own. It is not fitted: a free s also undoes the
-    shrinkage of the L1 penalty, and the best reconstruction is then not that of the right s.
+    s is sqrt(d_in) over their mean norm, as SAELens-V takes it of its own. It is not fitted: a fitted s would also undo
+    the shrinkage of the L1 penalty, and the best reconstruction would not be that of the right s.
 
     Args:
         path: the folder.
@@ -106,7 +106,7 @@ def calibrate(path: str | Path, activations: Tensor) -> list[Calibration]:
 
 
 def old_saelens(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor], dict[str, Any]]:
-    """Config and weights as SAELens reads them today, and the config as it lies there.
+    """Config and weights as SAELens reads them today, and the config as it is on disk.
 
     Raises:
         ModelError: no such folder, or one whose weights are rescaled after training.
@@ -118,7 +118,9 @@ def old_saelens(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor], dict[s
         cfg = handle_config_defaulting(cfg)
     except Exception as error:  # SAELens raises whatever it comes upon
         reason = " ".join(str(error).split())[:160]
-        raise ModelError(f"{folder}: is no SAE folder of an old SAELens ({type(error).__name__}: {reason})") from None
+        raise ModelError(
+            f"{folder}: is not an SAE folder of an old SAELens ({type(error).__name__}: {reason})"
+        ) from None
     if raw.get("finetuning_scaling_factor") or "finetuning_scaling_factor" in tensors or "scaling_factor" in tensors:
         raise ModelError(
             f"{folder}: was fine-tuned with a factor for each latent, which is not read; give the SAE before that"
@@ -141,7 +143,7 @@ def converted(
     notes: list[str],
     model: dict[str, Any] | None = None,
 ) -> Loaded:
-    """An SAE on activations as they are, with what the old config says of its model."""
+    """An SAE on activations as they are, with what the old config says about its model."""
     given = cfg.get("metadata") or {}
     kept = {key: value for key, value in given.items() if key in ("model_name", "model_class_name") and value}
     fields = {"k": cfg["k"]} if cfg["architecture"] == "topk" else {}
@@ -178,14 +180,14 @@ def _scale(folder: Path, state: State | None, s: float | None) -> tuple[State, f
     state = state or told
     if state is None:
         raise ModelError(
-            f"{folder}: its name does not tell whether training had ended; pass state= final, checkpoint or as_is, or ask "
+            f"{folder}: its name does not say whether training had ended; pass state= final, checkpoint or as_is, or try "
             "calibrate(folder, activations)"
         )
     if state == "as_is":
         return state, 1.0
     if s is None:
         raise ModelError(
-            f"{folder}: SAELens-V scales activations and does not write the factor down; pass norm_scaling_factor= "
-            "(sqrt(d_in) over their mean norm), or ask calibrate(folder, activations)"
+            f"{folder}: SAELens-V scales activations and does not record the factor; pass norm_scaling_factor= "
+            "(sqrt(d_in) over their mean norm), or try calibrate(folder, activations)"
         )
     return state, s

@@ -37,7 +37,7 @@ def saev_loader(
         b_dec_at_input: whether the encoder subtracts b_dec; needed for schema 2, where both were written.
 
     Raises:
-        ModelError: not such a file, of a schema or an activation that is unknown here, or it does not tell what it computes.
+        ModelError: not such a file, of a schema or an activation that is unknown here, or it does not say what it computes.
     """
     weights_path = weights_file(Path(path), ("sae.pt",))
     header, state = _read(weights_path)

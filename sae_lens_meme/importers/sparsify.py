@@ -20,7 +20,7 @@ def sparsify_loader(
     hook: str | None = None,
     k: int | None = None,
 ) -> Loaded:
-    """A TopK SAE of EleutherAI's sparsify; SAELens' own converter wants a language model.
+    """A TopK SAE of EleutherAI's sparsify; SAELens' own converter requires a language model.
 
     Raises:
         ModelError: not such a folder, or a transcoder, or of another activation than TopK.
@@ -53,5 +53,5 @@ def sparsify_loader(
 
 
 def recognises(path: Path) -> bool:
-    """Whether its file of weights lies there."""
+    """Whether its file of weights is there."""
     return (path / SPARSIFY_WEIGHTS_FILENAME).is_file()

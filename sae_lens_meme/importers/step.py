@@ -35,7 +35,7 @@ def import_sae(
         path: the folder with its files, or the file with its weights.
         out: the folder to write; `sae_lens.SAE.load_from_disk` and every command with `--sae` take it.
         options: or its fields as keywords, see `ImportOptions`.
-        converter: the format, one of `FORMATS`; default what its files tell, else dictionary_learning.
+        converter: the format, one of `FORMATS`; default: recognised from its files, else dictionary_learning.
 
     Raises:
         ModelError: the files are not those of an SAE that is known here; the message names what is missing.
@@ -69,4 +69,4 @@ def _load(name: str, path: Path, asked: dict[str, Any]) -> SAE[Any]:
         RuntimeError,
     ) as error:  # of SAELens, on a config that it does not know
         reason = " ".join(str(error).split())[:160]
-        raise ModelError(f"{path}: is no SAE of {name} ({type(error).__name__}: {reason})") from error
+        raise ModelError(f"{path}: is not an SAE of {name} ({type(error).__name__}: {reason})") from error

@@ -14,7 +14,7 @@ from sae_lens_meme.importers.stock import Loaded
 
 
 class Format(NamedTuple):
-    """A converter in the sense of `SAE.load_from_disk(converter=...)`, and how its files are told from others."""
+    """A converter in the sense of `SAE.load_from_disk(converter=...)`, and how its files are recognised."""
 
     load: Callable[..., Loaded]
     recognises: Callable[[Path], bool]
@@ -40,7 +40,7 @@ def find(name: str) -> Format:
 
 
 def converter_of(path: str | Path) -> str | None:
-    """Whose SAE it is, told by names and first bytes of its files; None for a stock SAE, or where that does not tell."""
+    """The project that wrote the SAE, recognised by names and first bytes of its files; None for a stock SAE or if unrecognised."""
     return next((name for name in FORMATS if find(name).recognises(Path(path))), None)
 
 

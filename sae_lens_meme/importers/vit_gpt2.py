@@ -1,4 +1,4 @@
-"""SAE_ViTGPT: an old SAELens folder that began as gpt2-small-res-jb, of the decoder of a captioner."""
+"""SAE_ViTGPT: an old SAELens folder that began as gpt2-small-res-jb, for the decoder of a captioner."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def vit_gpt2_loader(
     dimensions was subtracted: do that before comparing the two.
 
     Raises:
-        ModelError: not such a folder; a dump of pictures and activations, which it also wrote, is no SAE.
+        ModelError: not such a folder; a dump of pictures and activations, which it also wrote, is not an SAE.
     """
     folder = Path(path)
     if folder.suffix in BARE_PICKLES:

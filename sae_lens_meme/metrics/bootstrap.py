@@ -1,6 +1,6 @@
 """Resampling memes: bootstrap weights for means and scores, random subsets for counts of significant tests.
 
-Memes of one group (copies of a picture, a template, a pair that differs in one thing) are no independent evidence: they
+Memes of one group (copies of a picture, a template, a pair that differs in one thing) are not independent evidence: they
 are drawn together. A group that lies in several strata is drawn in that of its first meme.
 """
 
@@ -44,7 +44,7 @@ def subset_weights(
 def percentile_interval(replicates: Float[np.ndarray, "replicates *values"], confidence: float = 0.95) -> np.ndarray:
     """Low and high, `[2, *values]`; NaN replicates are left out (all NaN gives NaN).
 
-    As numpy's nanquantile, 40 times faster: that goes value by value.
+    As numpy's nanquantile, 40 times faster: numpy's works value by value.
     """
     ordered = np.sort(np.asarray(replicates), axis=0)  # NaN goes last
     last = np.maximum(len(ordered) - np.isnan(ordered).sum(axis=0) - 1, 0)

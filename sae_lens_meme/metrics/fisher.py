@@ -18,7 +18,7 @@ from sae_lens_meme.metrics.hypergeometric import MEDIAN_RULE, log_tail, log_tail
 from sae_lens_meme.metrics.multiple_testing import median_p
 
 DRAWS = 5
-"""Draws of one meme a group; the median of the five p is multiplied by 5 / 3."""
+"""Draws of one meme per group; the median of the five p is multiplied by 5 / 3."""
 ONE_DRAW = 0.9
 """With as many groups a meme, a single draw is made."""
 
@@ -62,7 +62,7 @@ def stratified_greater(tables: Tables, alpha: float = 1.0) -> Float[np.ndarray, 
 def greater_one_a_group(
     count: Callable[[Any], Tables], draws: Sequence[Any], alpha: float = 1.0, weights: Any = None
 ) -> Float[np.ndarray, "latents concepts"]:
-    """`stratified_greater` where memes of one group are no independent evidence: of one meme a group, in several draws.
+    """`stratified_greater` where memes of one group are not independent evidence: on one meme per group, in several draws.
 
     In a draw memes are independent again, so that its p is valid; `median_p` makes one of them all. (Memes of one
     template tested as if each were its own give many false pairs: the more, the larger the templates.)

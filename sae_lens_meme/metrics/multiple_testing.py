@@ -1,4 +1,4 @@
-"""Benjamini-Hochberg over families of tests of which some could not be done, and one p from several of one hypothesis."""
+"""Benjamini-Hochberg over families in which some tests could not be done; and one p from several of the same hypothesis."""
 
 from __future__ import annotations
 

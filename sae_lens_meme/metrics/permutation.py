@@ -1,4 +1,4 @@
-"""Permutations within strata: what a number is when only the stratum is known."""
+"""Permutations within strata: the value of a number when only the stratum is known."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ def permutation_within(
 ) -> Int[np.ndarray, " n"]:
     """For each row a row of the same stratum, each once.
 
-    Memes of one group are no independent evidence, so groups move whole: one changes places with another that has as many
-    memes in each stratum, its memes in their order. A group like which there is no other stays where it is and keeps what
+    Memes of one group are not independent evidence, so groups move whole: one changes places with another that has as many
+    memes in each stratum, its memes in their order. A group that matches no other stays where it is and keeps what
     it had: the draws of a null are then too close to what was observed, and a p is too large, never too small.
 
     Args:

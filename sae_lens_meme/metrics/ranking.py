@@ -63,7 +63,7 @@ def auroc(
     Strata weigh by their number of (true, false) pairs.
 
     Args:
-        groups: memes of one are no independent evidence: their placements are summed before they are squared
+        groups: memes of one are not independent evidence: their placements are summed before they are squared
             (Obuchowski 1997). Default each meme its own.
     """
     of = (*ranked.known_in(codes), codes, strata, int(strata.max(initial=0)) + 1)
@@ -157,7 +157,7 @@ def _best_cut(code, ends, n_true):
 
 @njit(nogil=True)
 def _by_concept(rows, codes):
-    """The codes of these memes, one contiguous row a concept: the sweeps then run in registers."""
+    """The codes of these memes, one contiguous row per concept: the sweeps then run in registers."""
     local = np.empty((codes.shape[1], len(rows)), np.uint8)
     for j in range(len(rows)):
         for c in range(codes.shape[1]):

@@ -18,6 +18,6 @@ class OcrOptions(ClusterOptions):
     memes: Literal["missing", "all"] = "missing"
     """Read the memes without a caption, or all: captions that exist are never replaced, but their words get boxes."""
     reuse: File | None = None
-    """An earlier result of `ocr` by the same engine: a picture that is in it is not read again."""
+    """An earlier result of `ocr` by the same engine; its pictures are not read again."""
     run_on: Kind = "local"
-    """local: this process. ray: workers of a Ray cluster (the extra ray installs it), which see the same folders."""
+    """local: this process. ray: workers of a Ray cluster (the extra ray installs it), which must see the same folders."""

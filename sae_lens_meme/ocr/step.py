@@ -24,7 +24,7 @@ from sae_lens_meme.storage import MANIFEST, StepFolder, fetched, open_dataset, r
 
 STEP, ORIGIN = "ocr", "ocr"
 SHARD = 64
-"""Pictures a shard: about half a minute of work, which a kill may cost."""
+"""Pictures a shard: about half a minute of work, the most that a kill can cost."""
 FEATURES = Features(
     {
         "image_sha256": Value("string"),
@@ -92,7 +92,7 @@ class Captions:
         manifest = read_finished(folder, STEP)
         dataset = open_dataset(folder)
         if not isinstance(dataset, Dataset) or dataset.column_names != list(FEATURES):
-            raise StorageError(f"{folder}: has other columns than a result of 'ocr'; run ocr again")
+            raise StorageError(f"{folder}: does not have the columns of a result of 'ocr'; run ocr again")
         fingerprint = sha256_json([manifest["fingerprint"], manifest["files"]])
         return cls(dataset, manifest["facts"], fingerprint)
 
@@ -103,7 +103,7 @@ class Captions:
 
     @property
     def words(self) -> pd.DataFrame:
-        """A row a meme and word: id, word, confidence, and the box x0, y0, x1, y1 in pixels of the upright picture."""
+        """A row per meme and word: id, word, confidence, and the box x0, y0, x1, y1 in pixels of the upright picture."""
         rows = [
             {"id": id, **word}
             for picture in self.dataset.select_columns(["ids", "words"]).to_list()
@@ -134,13 +134,13 @@ class Captions:
 
 
 def _known(reuse: Path | None, engine: list[str]) -> dict[str, dict[str, Any]]:
-    """What an earlier result says of pictures, by their hash."""
+    """What an earlier result says about pictures, by their hash."""
     if reuse is None:
         return {}
     earlier = read_finished(reuse, STEP)["fingerprint"]["engine"]
     if earlier != engine:
         raise ConfigError(
-            f"reuse: {reuse} was read by {' '.join(earlier)}, not by {' '.join(engine)}; leave --reuse out, or take that engine"
+            f"reuse: {reuse} was read by {' '.join(earlier)}, not by {' '.join(engine)}; leave --reuse out, or use that engine"
         )
     return {row["image_sha256"]: row for row in Captions.load(reuse).dataset.to_list() if row["problem"] is None}
 

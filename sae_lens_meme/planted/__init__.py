@@ -1,4 +1,4 @@
-"""What is planted and therefore known: harmless drawn memes and a small encoder for them, or vectors in superposition."""
+"""Data whose truth is known because it was planted: harmless drawn memes with a small encoder, or vectors in superposition."""
 
 import lazy_loader
 

@@ -27,7 +27,7 @@ class AnswerKey:
     """What is true of every meme, and where it shows."""
 
     factors: pd.DataFrame
-    """One row a meme: `id` as the corpus has it, a column a factor, and `true_<label>` columns.
+    """One row per meme: `id` as the corpus has it, a column per factor, and `true_<label>` columns.
 
     A factor that may hold several values at once (props of the crowded world) has a tuple of them."""
     kinds: Mapping[str, str]  # factor -> visual | textual | cross-modal | shared (of planted vectors: in both)

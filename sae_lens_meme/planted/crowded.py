@@ -44,7 +44,7 @@ KINDS = {**PLAIN_KINDS, "prop": "visual", "phrase": "textual", "joke": "cross-mo
 
 @dataclass(frozen=True)
 class CrowdedFactors(Factors):
-    prop: tuple[str, ...] = ()  # at most one a place
+    prop: tuple[str, ...] = ()  # at most one per place
     phrase: tuple[str, ...] = ()  # at most one a slot
 
     @property

@@ -1,4 +1,4 @@
-"""Which planted memes are drawn, and which planted vectors."""
+"""The options of planted memes and of planted vectors."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class PlantedOptions(Options):
     seed: Count = 0
     """Another seed draws other memes."""
     scale: Annotated[float, Field(gt=0, le=4)] = 1.0  # beyond it streams would share file names
-    """1.0: 6,035 memes, about a quarter of the three real data sets."""
+    """Size of the corpus; 1.0: 6,035 memes, about a quarter of the three real data sets."""
     world: Literal["plain", "crowded"] = PLAIN
     """What is in the memes: plain, fewer values than the embedding has dimensions; crowded, five times as many (embed.model: crowded-encoder)."""
 
@@ -35,7 +35,7 @@ class VectorOptions(Options):
     d_in: Annotated[int, Field(ge=8)] = 128
     """Dimensions, the three outlier dimensions among them."""
     n_factors: Positive = 256
-    """Factors; with more factors than dimensions they are in superposition."""
+    """Number of factors; with more factors than dimensions they are in superposition."""
     active: Annotated[float, Field(gt=0)] = 8.0
     """Mean number of factors that are true of a meme."""
     zipf: Annotated[float, Field(ge=0)] = 0.5
@@ -43,13 +43,13 @@ class VectorOptions(Options):
     children: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """Share of the factors that have a parent: such a factor is true of half of its parent's memes, and of no others."""
     correlated: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    """Correlation, in blocks of eight neighbours, of the normal scores that factors without a parent are cut from."""
+    """Correlation, in blocks of eight neighbours, of the normal scores that are thresholded into factors without a parent."""
     outlier_share: Annotated[float, Field(ge=0, lt=1)] = 0.64
-    """Share of the variance in three dimensions: .64 as measured on memes with ViT-B/32, .27 photographs, .07 products; 0 leaves all alike."""
+    """Share of the variance in three dimensions: .64 as measured on memes with ViT-B/32, .27 photographs, .07 products; 0 leaves all dimensions alike."""
     noise: Annotated[float, Field(ge=0)] = 0.05
     """Standard deviation of the noise in each dimension; the direction of a factor has norm 1."""
     n_labels: Count = 8
-    """Labels, each true where any of three factors is."""
+    """Number of labels, each true where any of three factors is."""
     label_noise: Annotated[float, Field(ge=0, lt=0.5)] = 0.05
     """Share of the memes whose label is flipped."""
     missing: Annotated[float, Field(ge=0, lt=1)] = 0.25

@@ -1,4 +1,4 @@
-"""The words of planted captions: harmless, about daily life, one list a value of a textual factor."""
+"""The words of planted captions: harmless, about daily life, one list per value of a textual factor."""
 
 from __future__ import annotations
 

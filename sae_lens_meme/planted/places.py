@@ -1,6 +1,6 @@
 """Where every planted meme shows each of its factors: `places.parquet` beside `factors.parquet` in the answer key.
 
-One row a meme, factor and place, for what is present only: a meme with two faces has two rows of `expression`, and a
+One row per meme, factor and place, for what is present only: a meme with two faces has two rows of `expression`, and a
 meme without a sign none of `sign`.
 
 =====================  ============================================================================================

@@ -1,4 +1,4 @@
-"""The worlds that planted memes come from: a world is what is drawn, what the labels say of it, and the encoder that knows it."""
+"""The worlds that planted memes come from: a world is what is drawn, what the labels say about it, and the encoder that knows it."""
 
 from __future__ import annotations
 

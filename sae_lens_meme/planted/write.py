@@ -1,7 +1,7 @@
 """Write a planted corpus: harmless memes whose labels have known causes, in the three original layouts.
 
 Pictures are written in blocks; a block's list of hashes is its receipt, so that a killed run
-goes on where it stopped and ends byte for byte the same.
+resumes where it stopped and ends byte for byte the same.
 """
 
 from __future__ import annotations

@@ -14,7 +14,7 @@ from sae_lens_meme.read.options import ReadOptions
 from sae_lens_meme.read.reading import Carrier, Decision
 
 NEAR = 4
-"""A random latent is one of so many other active ones whose activations are nearest."""
+"""A random latent is one of this many other active ones whose activations are nearest."""
 
 
 class Score(NamedTuple):
@@ -106,7 +106,7 @@ def _plain(value: Any) -> Any:
 
 def _evidence(score: Score) -> str:
     if score.auroc is None:
-        return "how good this probe is on held-out memes is not known without --evaluation"
+        return "how good this probe is on held-out memes is known only with --evaluation"
     beside = "" if score.permuted is None else f" (permuted labels {score.permuted:.2f})"
     if score.auroc <= max(0.5, score.permuted or 0):
         return f"no evidence: AUROC on held-out memes {score.auroc:.2f}{beside}"

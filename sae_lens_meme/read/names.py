@@ -1,4 +1,4 @@
-"""Of an evaluation what `read` says of a latent's name and of a label's probe."""
+"""What an evaluation says about a latent's name and a label's probe, for `read`."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class Measured:
 
     @classmethod
     def of_tables(cls, naming: pd.DataFrame | None, probes: pd.DataFrame | None) -> Measured:
-        """Of the tables of an evaluation at hand."""
+        """From the tables of an evaluation in memory."""
         made = cls(None, {})
         made.given, made._names, made._probes = True, _plain(naming), _plain(probes)
         return made

@@ -8,7 +8,7 @@ from sae_lens_meme.options import Count, Options, Positive, Share
 
 
 class ReadOptions(Options):
-    """How much is said of a meme, and with how many draws."""
+    """How much is said about a meme, and with how many draws."""
 
     section: ClassVar[str] = "read"
 
@@ -17,13 +17,13 @@ class ReadOptions(Options):
     n_attributed: Count = 5
     """For how many of these to measure words and regions."""
     n_neighbours: Count = 5
-    """Train memes with the most similar latents."""
+    """How many train memes with the most similar latents to show."""
     n_swaps: Positive = 256
-    """Train memes whose captions, and whose pictures, are exchanged with this meme's to see which side decides a latent."""
+    """How many train memes lend their captions, and their pictures, to this meme to see which side decides a latent."""
     decides: Share = 0.8
-    """A side decides a latent that stays active with this share of the exchanged other sides."""
+    """A side decides a latent if the latent stays active with at least this share of the exchanged other sides."""
     n_carriers: Positive = 3
-    """Latents that carry a probe's decision and are taken out together."""
+    """How many latents that carry a probe's decision to ablate together."""
     n_random: Positive = 50
     """Control: draws of as many other active latents of similar activation."""
     hook: str | None = None

@@ -1,4 +1,4 @@
-"""Reads single memes with an SAE: everything that many memes share is loaded once."""
+"""Reads single memes with an SAE; what they share is loaded once."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from jaxtyping import Float, Int
 from sklearn.preprocessing import normalize
 
 from sae_lens_meme.attribute.attributor import Attributor, Meme, view_of
+from sae_lens_meme.corpus.tables import cell_text
 from sae_lens_meme.embed.encoder import Encoder
 from sae_lens_meme.embeddings import Embeddings
 from sae_lens_meme.errors import ConfigError, DataError
@@ -27,7 +28,7 @@ from sae_lens_meme.read.names import NO_EVALUATION, Measured
 from sae_lens_meme.read.options import ReadOptions
 from sae_lens_meme.read.reading import ActiveLatent, Neighbour, Reading, Seen
 from sae_lens_meme.read.vectors import VectorReader
-from sae_lens_meme.storage import through_stores
+from sae_lens_meme.storage import read_manifest, through_stores
 
 UNUSUAL = 0.05
 """A meme that is reconstructed worse than all but this share of the held-out memes is called unusual."""
@@ -55,7 +56,7 @@ def read_meme(
         options: see `ReadOptions`; or give them by keyword: `read_meme(..., n_latents=5)`.
 
     Raises:
-        BadImageError: the file is no picture.
+        BadImageError: the file is not a picture.
         DataError: the embeddings are of arrays, or the evaluation is of another SAE.
         MemeError: a folder, the model or an option is wrong; the message says which.
     """
@@ -89,7 +90,9 @@ class MemeReader:
         self.options = ReadOptions.of(options, given)
         on_disk = isinstance(sae, (str, Path))
         if evaluation is not None and not on_disk:
-            raise DataError("an evaluation goes with the folder of its SAE: give that in place of the SAE object")
+            raise DataError(
+                "an evaluation can only be checked against the folder of its SAE: give that instead of the SAE object"
+            )
         self.sae = load_sae(sae, self.options.hook) if on_disk else sae
         self.embeddings = embeddings if isinstance(embeddings, Embeddings) else Embeddings.load(embeddings)
         self.hook = self.options.hook or hook_of(self.sae, self.embeddings)
@@ -97,11 +100,13 @@ class MemeReader:
         expected = {"sae": sae_weights(sae) if on_disk else None, "embeddings": self.embeddings.fingerprint}
         folder = Path(evaluation) if evaluation is not None else None
         self.measured = Measured(folder, expected)
+        if folder is not None:  # what is said of held-out memes is of those that were evaluated
+            self.embeddings = self.embeddings.as_evaluated(read_manifest(folder)["fingerprint"])
         known = folder / LATENTS if folder is not None else None
         self.latents = Latents.load(known) if known is not None else encode(self.sae, self.embeddings, self.hook)
         if not len(self._train):
             raise DataError(
-                f"{self.embeddings.path}: has no train memes; a meme is read beside those the SAE was trained on"
+                f"{self.embeddings.path}: has no train memes; a meme is compared with those that the SAE was trained on"
             )
         self._attributor = Attributor(self.sae, self.hook, self.encoder, self.embeddings)
         self._of_vectors = VectorReader(
@@ -120,7 +125,7 @@ class MemeReader:
         if caption is None:
             caption = self._read_text(image)
             caption_from = "picture" if caption else "none"
-        caption = caption or None
+        caption = cell_text(caption) or None
         vectors = self.vectors(image, caption)
         latents = encode_vector(self.sae, vectors[self.hook][0])
         fidelity, rank = self._fidelity(vectors[self.hook])
@@ -181,7 +186,7 @@ class MemeReader:
 
     @property
     def probes(self) -> list[tuple[Task, Probe]]:
-        """Of each label, fitted to the train memes."""
+        """The probe of each label, fitted to the train memes."""
         return self._of_vectors.probes
 
     def _neighbours(self, latents: Latents) -> tuple[Neighbour, ...]:
@@ -232,12 +237,16 @@ class MemeReader:
         notes = [
             *([NO_EVALUATION[0].upper() + NO_EVALUATION[1:] + "."] if not self.measured.given else []),
             *(["The caption was read from the picture by OCR: check it."] if caption_from == "picture" else []),
-            *(["No caption: what latents say of captions is of a missing one."] if caption_from == "none" else []),
+            *(
+                ["No caption: what latents say about the caption is about a missing one."]
+                if caption_from == "none"
+                else []
+            ),
             *(["These embeddings have no label that a probe could read."] if not self.probes else []),
         ]
         if rank is not None and rank < UNUSUAL:
             notes.append(
-                f"The SAE reconstructs {1 - rank:.0%} of the held-out memes better: its latents may miss what is here."
+                f"The SAE reconstructs {1 - rank:.0%} of the held-out memes better: its latents may miss what this meme shows."
             )
         return notes
 

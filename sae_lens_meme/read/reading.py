@@ -1,4 +1,4 @@
-"""What is said of one meme: plain values, ready for a terminal, for JSON and for a page."""
+"""What is said about one meme: plain values, ready for a terminal, for JSON and for a page."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Name:
     auroc_high: float | None
     q: float | None
     holds: bool
-    """q < .05 on memes that did not choose the name."""
+    """q < .05 on memes not used to choose the name."""
     evidence: str
     """The same in words; "no evidence" where the null is not beaten."""
 

@@ -1,4 +1,4 @@
-"""What the embeddings of a meme tell of it, without the model that made them: its latents, which side decides each, and
+"""What the embeddings of a meme say about it, without the model that made them: its latents, which side decides each, and
 what every label's probe reads from them."""
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ CHECKED, TOLERANCE = 8, 1e-3
 
 
 class VectorReader:
-    """Reads memes from their embeddings; what many memes share is made once.
+    """Reads memes from their embeddings; what memes share is computed once.
 
     Args:
         latents: of all memes.

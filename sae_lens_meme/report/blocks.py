@@ -5,6 +5,8 @@ from __future__ import annotations
 import unicodedata
 from typing import Any, NamedTuple
 
+from sae_lens_meme.row_kind import MEME
+
 Row = dict[str, Any]
 
 
@@ -15,7 +17,7 @@ class Block(NamedTuple):
     note: str
     columns: list[str]
     rows: list[list[str]]
-    """The label, then a cell a column."""
+    """The label, then a cell per column."""
 
 
 def blocks(evaluation: dict[str, Any]) -> list[Block]:
@@ -40,9 +42,10 @@ def heading(evaluation: dict[str, Any]) -> str:
     sae, memes = evaluation["sae"], evaluation["embeddings"]
     splits = ", ".join(f"{n:,} {split}" for split, n in memes["splits"].items())
     k = "" if sae["k"] is None else f", k {sae['k']}"
+    rows = memes.get("rows", MEME.many) + (f" of {n:,} pictures" if (n := memes.get("n_pictures")) else "")
     return visible(
         f"{sae['training_architecture'] or sae['architecture']} with {sae['d_sae']:,} latents{k} at {sae['hook']} "
-        f"(d_in {sae['d_in']}) of {memes['model']}; memes: {splits}"
+        f"(d_in {sae['d_in']}) of {memes['model']}; {rows}: {splits}"
     )
 
 
@@ -52,7 +55,7 @@ def verdicts(evaluation: dict[str, Any]) -> list[str]:
 
 
 def cautions(evaluation: dict[str, Any]) -> list[str]:
-    """What to distrust, and what could not be done."""
+    """What to distrust, and what could not be measured."""
     skipped = [
         f"{name.replace('_', ' ').capitalize()} could not be measured: {reason.rstrip('.')}."
         for name, reason in evaluation["skipped"].items()
@@ -61,7 +64,7 @@ def cautions(evaluation: dict[str, Any]) -> list[str]:
 
 
 def number(value: float | int | None) -> str:
-    """Three digits behind the point, more where they are needed; undefined is a dash."""
+    """Three decimals, more where needed; undefined is a dash."""
     if value is None:
         return "-"
     if isinstance(value, int) or abs(value) >= 100 or (value == round(value) and abs(value) != 1):
@@ -72,7 +75,7 @@ def number(value: float | int | None) -> str:
 
 
 def visible(text: str) -> str:
-    """Control characters and bidirectional overrides are shown, not obeyed."""
+    """Control characters and bidirectional overrides are shown, not interpreted."""
     return "".join(
         f"\\u{ord(c):04x}" if unicodedata.category(c) in ("Cc", "Cf", "Zl", "Zp", "Cs") else c for c in str(text)
     )

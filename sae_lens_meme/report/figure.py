@@ -1,4 +1,4 @@
-"""The figure of an evaluation: a panel a drawn section, every value with its interval beside all of its controls."""
+"""The figure of an evaluation: a panel per drawn section, every value with its interval beside all of its controls."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def figure_of(evaluation: dict[str, Any]) -> Any:
 
 
 def draw_rows(axes: Any, rows: list[Row]) -> None:
-    """One row a line, from the top: the value with its 95 % interval, and a mark for each control."""
+    """One row per line, from the top: the value with its 95 % interval, and a mark for each control."""
     names, named = list(dict.fromkeys(name for row in rows for name in row["controls"])), False
     for place, row in enumerate(reversed(rows)):
         if row["low"] is not None and row["high"] is not None:

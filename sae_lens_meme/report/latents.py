@@ -1,4 +1,4 @@
-"""A table of latents for a notebook: sorted by a click without a script, pictures blurred until one points at them."""
+"""A table of latents for a notebook: sorted by a click without a script, pictures blurred until hovered over."""
 
 from __future__ import annotations
 

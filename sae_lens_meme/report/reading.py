@@ -1,4 +1,4 @@
-"""What `read` says of a meme, in a terminal and as a page. Nothing here measures anything."""
+"""What `read` says about a meme, in a terminal and as a page. Nothing here measures anything."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from sae_lens_meme.report.blocks import number, visible
 GRID = 7
 MOST_WORDS = 3
 SENTENCES = ("evidence", "carried by")
-"""Columns that get the room there is."""
+"""Columns that share the remaining width."""
 LEAST_ROOM = 24
 """Width that such a column has at least: two of them fit into 110 characters, where wider ones would be cut."""
 DECIDED_BY = (

@@ -22,7 +22,7 @@ def print_summary(evaluation: dict[str, Any], console: Console, page: Path, full
     """What was found, what to distrust, and the page to open, in at most 22 lines of 110 characters.
 
     Args:
-        full: every row was printed, and nobody need be told how.
+        full: every row was printed, so the hint to `--full` is left out.
     """
     console.print(Text(heading(evaluation), style="bold"))
     doubts = _fitting(cautions(evaluation), console, MOST_CAUTIONS)
@@ -66,12 +66,17 @@ def print_report(evaluation: dict[str, Any], console: Console) -> None:
 
 def print_result(result: Any, console: Console) -> None:
     """The rows of one result, and what to conclude."""
-    for block in blocks({"sections": result.sections(), "table": result.rows()}):
+    print_rows({"sections": result.sections(), "table": result.rows(), "verdict": result.verdict}, console)
+
+
+def print_rows(found: dict[str, Any], console: Console) -> None:
+    """The same of what a step wrote of it."""
+    for block in blocks(found):
         console.print(Text(block.title, style="bold"))
         console.print(_table(block))
         console.print(Text(block.note, style="dim"))
-    if result.verdict:
-        console.print(Text(f"- {visible(result.verdict)}"))
+    if found["verdict"]:
+        console.print(Text(f"- {visible(found['verdict'])}"))
 
 
 def report_text(evaluation: dict[str, Any]) -> str:

@@ -43,17 +43,22 @@ class Asker:
         """What it writes, greedily, as the model is at this moment."""
         found: list[str] = []
         for inputs in self.batches():
-            written = self.model.generate(inputs, max_new_tokens=self.max_new_tokens, do_sample=False, num_beams=1)
-            start = inputs["input_ids"].shape[1] if "input_ids" in inputs else 1
-            found += self.model.processor.tokenizer.batch_decode(written[:, start:], skip_special_tokens=True)
+            found += (written := self.written(inputs))
             advance(len(written))
         return found
 
+    def written(self, inputs: dict[str, Any]) -> list[str]:
+        """The answers to one batch."""
+        ids = self.model.generate(inputs, max_new_tokens=self.max_new_tokens, do_sample=False, num_beams=1)
+        start = inputs["input_ids"].shape[1] if "input_ids" in inputs else 1
+        return self.model.processor.tokenizer.batch_decode(ids[:, start:], skip_special_tokens=True)
+
     def batches(self) -> Iterator[dict[str, Any]]:
         for start in range(0, len(self.pictures), self.batch_size):
-            yield self._inputs(self.pictures[start : start + self.batch_size])
+            yield self.inputs(self.pictures[start : start + self.batch_size])
 
-    def _inputs(self, pictures: Sequence[Any]) -> dict[str, Any]:
+    def inputs(self, pictures: Sequence[Any]) -> dict[str, Any]:
+        """What the model takes of these pictures and the prompt, padded on the left."""
         processor, captioner = self.model.processor, self.model.vocabulary.image is None
         if captioner:
             return dict(processor.image_processor(images=list(pictures), return_tensors="pt"))

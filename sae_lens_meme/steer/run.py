@@ -88,6 +88,8 @@ def steer_pictures(
         raise ModelError(f"{model.model_name}: writes nothing, so that no answer can be steered")
     if wrong := [latent for latent in options.latents if not 0 <= latent < sae.cfg.d_sae]:
         raise ConfigError(f"steer.latents: {wrong[0]} is none of 0 to {sae.cfg.d_sae - 1}")
+    if len(set(options.latents)) < len(options.latents):
+        raise ConfigError(f"steer.latents: {max(options.latents, key=options.latents.count)} is given twice")
     if not pictures or not references:
         raise DataError(
             f"{len(pictures)} pictures to ask about and {len(references)} reference pictures; give some of both"

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import shutil
+from functools import partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -49,12 +52,11 @@ def steer(
         MemeError: a folder, the model, a picture or an option is wrong; the message says which.
     """
     options = SteerOptions.of(options, given)
-    files = _files(options.pictures)
-    shown = _files(options.references) if options.references is not None else {}
-    dictionary, device = load_sae(sae, hook), pick_device(options.device)
-    dtype = options.dtype if options.dtype != "auto" else "bfloat16" if device.startswith("cuda") else "float32"
-    model = HookedVLM.from_pretrained(options.model, dtype=getattr(torch, dtype)).to(device)
-    dictionary.to(device)
+    files = picture_files(options.pictures)
+    shown = picture_files(options.references) if options.references is not None else {}
+    dictionary = load_sae(sae, hook)
+    model, dtype = open_model(options.model, options.device, options.dtype)
+    dictionary.to(model.device)
     fingerprint = {
         "sae": sae_weights(sae),
         "model": [options.model, state_sha256(model.hf)],
@@ -65,8 +67,8 @@ def steer(
     }
     with StepFolder(out, "steer", fingerprint, overwrite=overwrite) as folder:
         if not folder.complete:
-            asked, references = (files, shown) if shown else _halved(files, options.seed)
-            scorer = None if options.scorer is None else ClipScorer(options.scorer, device)
+            asked, references = (files, shown) if shown else halved(files, options.seed)
+            scorer = None if options.scorer is None else ClipScorer(options.scorer, str(model.device))
             pictures, others = ({name: open_image(file) for name, file in part.items()} for part in (asked, references))
             found = steer_pictures(model, dictionary, pictures, others, options, scorer, progress=progress)
             written = {
@@ -82,15 +84,25 @@ def steer(
 
 
 def _draw(folder: StepFolder, answers: pd.DataFrame, scores: pd.DataFrame) -> None:
-    drawn = folder.path / f".writing-{FIGURE}"  # what a killed run leaves is taken away by the next
-    draw_steering(answers, scores, drawn)
-    for kind in FORMATS:
-        made = drawn.with_suffix(f".{kind}")
-        folder.write(f"{FIGURE}.{kind}", lambda path, made=made: path.write_bytes(made.read_bytes()))
-        made.unlink()
+    with TemporaryDirectory() as drawn:
+        draw_steering(answers, scores, Path(drawn) / FIGURE)
+        for kind in FORMATS:
+            folder.write(f"{FIGURE}.{kind}", partial(shutil.copyfile, Path(drawn) / f"{FIGURE}.{kind}"))
 
 
-def _files(folder: Path) -> dict[str, Path]:
+def open_model(name: str, device: str, dtype: str) -> tuple[HookedVLM, str]:
+    """The model on its device, and the precision that `auto` stands for there."""
+    device = pick_device(device)
+    dtype = dtype if dtype != "auto" else "bfloat16" if device.startswith("cuda") else "float32"
+    return HookedVLM.from_pretrained(name, dtype=getattr(torch, dtype)).to(device), dtype
+
+
+def picture_files(folder: Path) -> dict[str, Path]:
+    """The pictures of a folder by their names.
+
+    Raises:
+        DataError: there are none.
+    """
     if not folder.is_dir():
         raise DataError(f"{folder}: no such folder; give a folder of pictures")
     found = {file.name: file for file in sorted(folder.iterdir()) if file.suffix.lower() in _SUFFIXES}
@@ -99,7 +111,12 @@ def _files(folder: Path) -> dict[str, Path]:
     return found
 
 
-def _halved(files: dict[str, Path], seed: int) -> tuple[dict[str, Path], dict[str, Path]]:
+def halved(files: dict[str, Path], seed: int) -> tuple[dict[str, Path], dict[str, Path]]:
+    """Those to ask about and those for reference, drawn at random.
+
+    Raises:
+        DataError: there is one picture.
+    """
     if len(files) < 2:
         raise DataError("one picture cannot be both asked about and a reference; give two or more, or --references")
     return tuple({name: files[name] for name in part} for part in halves(list(files), seed))  # type: ignore[return-value]

@@ -20,8 +20,16 @@ TEMPORARY = ".writing-"
 
 @contextmanager
 def atomic_file(path: str | Path) -> Iterator[Path]:
-    """A temporary path beside `path` that takes its name once it is written and synced."""
+    """A temporary path beside `path` that takes its name once it is written and synced.
+
+    Raises:
+        StorageError: `path` is a folder, or in none.
+    """
     path = Path(path)
+    if path.is_dir():
+        raise StorageError(f"{path}: is a folder; name a file in it")
+    if not path.parent.is_dir():
+        raise StorageError(f"{path}: there is no folder {str(path.parent)!r}; make it, or choose another place")
     handle, name = tempfile.mkstemp(prefix=TEMPORARY, suffix=path.suffix, dir=path.parent)
     os.close(handle)
     temporary = Path(name)

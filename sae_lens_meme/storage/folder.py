@@ -11,7 +11,9 @@ import errno
 import json
 import os
 import shutil
+import sys
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -76,10 +78,14 @@ class StepFolder:
         self._overwrite = overwrite
         self._keep = keep
         self._files: dict[str, str] = {}
+        self._is_new, self._made = False, list[Path]()
+        """Whether no run was here before, and the folders that this one makes, the innermost first."""
         self._lock = filelock.FileLock(self.home / LOCK, timeout=0, thread_local=False)
 
     def __enter__(self) -> StepFolder:
         self._refuse_foreign_folder()
+        self._is_new = not (self.home / MANIFEST).exists()
+        self._made = [folder for folder in (self.home, *self.home.parents) if not folder.exists()]
         try:
             self.home.mkdir(parents=True, exist_ok=True)
             self._lock.acquire()
@@ -98,11 +104,27 @@ class StepFolder:
     def __exit__(self, _: object, error: BaseException | None, __: object) -> None:
         if error is not None and self.path != self.home and not self._files:
             remove(self.path)
+        if error is not None and self._lock.is_locked and self._made_nothing():
+            self._leave_nothing()
         self._lock.release()
         if error is not None and _is_full_disk(error, self.home):
             raise StorageError(
                 f"{self.home}: the disk is full; free some space and run the same command again, it goes on from here"
             ) from error
+
+    def _made_nothing(self) -> bool:
+        entries = {entry.name for entry in self.home.iterdir()}
+        return self._is_new and not self._files and entries <= {LOCK, MANIFEST}
+
+    def _leave_nothing(self) -> None:
+        """Take away what this run has made; the lock last, so that nobody else is inside."""
+        (self.home / MANIFEST).unlink(missing_ok=True)
+        if sys.platform == "win32":  # which removes no file that is open
+            self._lock.release()
+        with suppress(OSError):  # another run has begun in them
+            (self.home / LOCK).unlink(missing_ok=True)
+            for folder in self._made:
+                folder.rmdir()
 
     @property
     def complete(self) -> bool:

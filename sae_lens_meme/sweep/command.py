@@ -22,11 +22,11 @@ def sweep(
     overwrite: Overwrite = False,
     **given: Any,
 ) -> None:
-    """Train an SAE for every setting of a grid and every seed, compare them, say which setting to take.
+    """Train an SAE for every setting of a grid and every seed, compare them and say which setting to choose.
 
     Example: sae-lens-meme sweep demo.yaml --embeddings E --grid sae.k=8,16,32 --grid sae.d_sae=128,256 --seeds 3 --out SWEEP
 
-    A sweep that was stopped goes on where it was; an SAE that is trained is not trained again.
+    A stopped sweep resumes where it was; a trained SAE is not trained again.
     """
     from sae_lens_meme.errors import ConfigError
     from sae_lens_meme.sweep.grid import EXAMPLE
@@ -34,7 +34,7 @@ def sweep(
     from sae_lens_meme.sweep.step import sweep as run
 
     if not given["grid"]:
-        raise ConfigError(f"sweep: --grid is missing; name what is to be compared, {EXAMPLE}")
+        raise ConfigError(f"sweep: --grid is missing; give the values to compare, {EXAMPLE}")
     options = SweepOptions.from_mapping(given_to(SweepOptions, given))
     found = run(recipe, options, embeddings=embeddings, out=out, overrides=overrides or [], overwrite=overwrite)
     print_sweep(found)

@@ -1,4 +1,4 @@
-"""What a sweep found: a row a setting, and one sentence that says which one to take and how sure that is."""
+"""What a sweep found: a row per setting, and one sentence that says which one to choose and how certain that is."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _VERBS = {"trails": -1, "ties": 0, "beats": 1}
 
 @dataclass(frozen=True, eq=False)
 class Findings:
-    """Settings are chosen on validation memes; every number of the sentence is of test memes."""
+    """Settings are chosen on validation memes; every number in the sentence is measured on test memes."""
 
     scored: Sequence[ScoredSetting]
     neurons: dict[str, Draws]
@@ -77,20 +77,20 @@ class Findings:
         """What to distrust."""
         n = len(self.chosen.runs)
         said = [
-            f"Intervals are of resampled test memes and of {n} resampled seeds."
+            f"Intervals are over resampled test memes and {n} resampled seeds."
             if n > 1
-            else "Intervals are of resampled test memes: what another seed would change is not in them (--seeds)."
+            else "Intervals are over resampled test memes: they do not include what another seed would change (--seeds)."
         ]
         if self.yardsticks[TEST].group == LABELS:
             said.append(tracking("labels_k_sparse_1", "A probe on one latent"))
         return " ".join(said)
 
     def table(self) -> pd.DataFrame:
-        """A row a setting, in the order of the grid."""
+        """A row per setting, in the order of the grid."""
         return pd.DataFrame([self._row(one) for one in self.scored])
 
     def runs(self) -> pd.DataFrame:
-        """A row an SAE."""
+        """A row per SAE."""
         return pd.DataFrame(
             [
                 {

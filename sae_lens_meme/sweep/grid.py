@@ -25,7 +25,7 @@ class Setting:
 
     @property
     def name(self) -> str:
-        """As people write it, and short: `k=16 d_sae=512`."""
+        """Short, as people write it: `k=16 d_sae=512`."""
         return " ".join(f"{key.rpartition('.')[2]}={_text(value)}" for key, value in self.values.items())
 
     @property
@@ -61,7 +61,7 @@ def _axis(part: str) -> tuple[str, list[Any]]:
     if not equals or not key:
         raise ConfigError(f"grid: {part!r} is not KEY=VALUE,VALUE; {EXAMPLE}")
     if key == "seed":
-        raise ConfigError("grid: seeds are not a part of the grid; say how many with --seeds")
+        raise ConfigError("grid: seeds are not part of the grid; give their number with --seeds")
     try:
         values = parse_yaml(f"[{text}]")
     except yaml.YAMLError as error:

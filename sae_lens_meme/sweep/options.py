@@ -16,7 +16,7 @@ class SweepOptions(EngineOptions):
     section: ClassVar[str] = "sweep"
 
     grid: Annotated[list[str], Field(min_length=1)]
-    """KEY=VALUE,VALUE,... of the section train, e.g. sae.k=16,32,64; repeat. Every combination is trained."""
+    """KEY=VALUE,VALUE,... of the section train, e.g. sae.k=16,32,64; repeatable. Every combination is trained."""
     seeds: Positive = 3
     """SAEs of each setting; their seeds follow that of the recipe."""
     answer_key: File | None = None

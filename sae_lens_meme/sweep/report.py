@@ -1,4 +1,4 @@
-"""A sweep in a terminal: a row a setting, what to take, what to distrust."""
+"""A sweep in a terminal: a row per setting, what to choose, what to distrust."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is measured of each SAE of a sweep, and of what could stand in its place."""
+"""What is measured on each SAE of a sweep, and on its rivals."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class ScoredSetting:
     setting: Setting
     runs: Sequence[SeedScores]
     random: dict[str, Draws]
-    """Of as many random directions, of which as many fire on each meme as latents of the first SAE."""
+    """Of as many random directions, as many of them firing on each meme as latents of the first SAE."""
     stable: float = np.nan
     """Share of the latents that an SAE of another seed has too; NaN with one seed."""
     stable_random: float = np.nan

@@ -1,4 +1,4 @@
-"""The `sweep` step: train every setting of a grid with every seed, measure all SAEs alike, say which setting to take."""
+"""The `sweep` step: train every setting of a grid with every seed, measure all SAEs alike, say which setting to choose."""
 
 from __future__ import annotations
 
@@ -34,9 +34,9 @@ class Sweep:
 
     folder: Path
     settings: pd.DataFrame
-    """A row a setting; `content["columns"]` says what each column is."""
+    """A row per setting; `content["columns"]` says what each column is."""
     runs: pd.DataFrame
-    """A row an SAE."""
+    """A row per SAE."""
     content: dict[str, Any]
     """As in `sweep.json`: `recommendation`, `caution`, `headline`, `columns`."""
 
@@ -60,7 +60,7 @@ def sweep(
     progress: bool = True,
     **given: Any,
 ) -> Sweep:
-    """Train and compare the settings of a grid; an SAE that is trained is not trained again.
+    """Train and compare the settings of a grid; a trained SAE is not trained again.
 
     The setting is chosen on validation memes and reported on test memes. The folder holds the SAEs
     (`runs/SETTING/seed_N`, ordinary results of `train`), `settings.parquet`, `runs.parquet`, `sweep.json` and the figure.
@@ -166,7 +166,7 @@ def _maker(given: Embeddings | str | Path, memes: Embeddings, options: SweepOpti
 
 
 class _Task(NamedTuple):
-    """An SAE, and the folder of its own."""
+    """An SAE and its folder."""
 
     config: TrainConfig
     out: Path

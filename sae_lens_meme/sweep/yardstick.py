@@ -27,7 +27,7 @@ def without_test(memes: Embeddings) -> Embeddings:
 
 @dataclass(frozen=True, eq=False)
 class Yardstick:
-    """One number an SAE, on the held-out memes of these embeddings."""
+    """One number per SAE, on the held-out memes of these embeddings."""
 
     group: str
     targets: Targets

@@ -1,4 +1,4 @@
-"""The `train` step: SAELens trains, this package brings the recipe, the batches and what survives a crash.
+"""The `train` step: SAELens trains; this package adds the recipe, the batches and the checkpoints that survive a crash.
 
 Importing it registers the architecture `meme_topk` with SAELens.
 """

@@ -4,27 +4,38 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from sae_lens.constants import TRAINER_STATE_FILENAME
 from safetensors.torch import load_file, save_file
+from torch import Tensor
 
 from sae_lens_meme.errors import ModelError, StorageError
 from sae_lens_meme.hooks.untrusted import unpickled
 from sae_lens_meme.storage import read_json, sha256_file, sync, to_json
-from sae_lens_meme.train.data import EpochShuffle
-from sae_lens_meme.train.monitor import EpochMonitor, Trainers
+from sae_lens_meme.train.monitor import Monitor, Trainers
 
-_PARTIAL, _HASHES, _SESSION, _RNG, _BEST = (
+CHECKPOINTS = "checkpoints"
+"""The folder of them in that of a step."""
+_PARTIAL, _HASHES, _SESSION, _RNG, _BEST, _BUFFER = (
     ".partial-",
     "hashes.json",
     "session.json",
     "rng.safetensors",
     "best.safetensors",
+    "buffer.safetensors",
 )
+
+
+class Provider(Iterator[Any], Protocol):
+    """Serves batches; its state is numbers, and tensors by name."""
+
+    def take_back(self) -> None: ...
+    def state_dict(self) -> dict[str, Any]: ...
+    def load_state_dict(self, state: dict[str, Any]) -> None: ...
 
 
 class Checkpoints:
@@ -33,7 +44,7 @@ class Checkpoints:
     def __init__(self, folder: str | Path):
         self.folder = Path(folder)
 
-    def save(self, trainers: Trainers, provider: EpochShuffle[Any], monitor: EpochMonitor) -> Path:
+    def save(self, trainers: Trainers, provider: Provider, monitor: Monitor) -> Path:
         """Everything that the rest of the run depends on, as it is between two steps."""
         n_samples = next(iter(trainers.values())).n_training_samples
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -56,7 +67,7 @@ class Checkpoints:
         names = sorted((p for p in self.folder.iterdir() if p.name.isdigit()), reverse=True)
         return next((path for path in names if _intact(path)), None)
 
-    def load(self, path: Path, trainers: Trainers, provider: EpochShuffle[Any], monitor: EpochMonitor) -> None:
+    def load(self, path: Path, trainers: Trainers, provider: Provider, monitor: Monitor) -> None:
         """Put a checkpoint back; nothing in it can run code."""
         for name, trainer in trainers.items():
             folder = path / _subfolder(name)
@@ -66,7 +77,8 @@ class Checkpoints:
             if (folder / _BEST).exists():
                 monitor.best_weights[name] = load_file(folder / _BEST, device=str(trainer.sae.device))
         session = read_json(path / _SESSION)
-        provider.load_state_dict(session["provider"])
+        buffer = load_file(path / _BUFFER) if (path / _BUFFER).exists() else {}
+        provider.load_state_dict(session["provider"] | buffer)
         monitor.load_state_dict(session["monitor"])
         torch.set_rng_state(load_file(path / _RNG)["torch"])
 
@@ -80,14 +92,19 @@ def _subfolder(name: str) -> str:
     return f"sae-{name}" if name else "sae"
 
 
-def _write(folder: Path, trainers: Trainers, provider: EpochShuffle[Any], monitor: EpochMonitor) -> None:
+def _write(folder: Path, trainers: Trainers, provider: Provider, monitor: Monitor) -> None:
     for name, trainer in trainers.items():
         trainer.sae.save_model(folder / _subfolder(name))
         trainer.save_trainer_state(folder / _subfolder(name))
         if name in monitor.best_weights:
             save_file(monitor.best_weights[name], folder / _subfolder(name) / _BEST)
     save_file({"torch": torch.get_rng_state()}, folder / _RNG)
-    session = {"provider": provider.state_dict(), "monitor": monitor.state_dict()}
+    provided = provider.state_dict()
+    buffer = {name: value for name, value in provided.items() if isinstance(value, Tensor)}
+    if buffer:
+        save_file(buffer, folder / _BUFFER)
+    numbers = {name: value for name, value in provided.items() if name not in buffer}
+    session = {"provider": numbers, "monitor": monitor.state_dict()}
     (folder / _SESSION).write_text(to_json(session))
     _seal(folder)
 

@@ -1,6 +1,6 @@
 """A `train:` section: SAELens' runner config in YAML, checked key by key and value by value.
 
-SAELens drops unknown keys under `sae:` in silence and takes `1e-3`, which YAML reads as a string.
+SAELens silently drops unknown keys under `sae:` and accepts `1e-3`, which YAML reads as a string.
 """
 
 from __future__ import annotations
@@ -78,18 +78,18 @@ class Recipe(Options):
     standardize: bool = True
     """Train on (x - mean) / std of the training rows, folded into the saved weights."""
     early_stopping_epochs: Positive | None = None
-    """Stop when the explained variance of the validation rows has not risen for so many epochs; keep the best weights."""
+    """Stop when the explained variance of the validation rows has not risen for this many epochs; keep the best weights."""
     dead_feature_window_epochs: Epochs = 5
     """A latent that has not fired for so long is dead; used where `dead_feature_window` is not given."""
     feature_sampling_window_epochs: Epochs = 10
     """Span of the sparsity that wandb shows while training; used where `feature_sampling_window` is not given."""
     shuffle_buffer: Positive | None = None
-    """For embeddings larger than memory: so many rows are mixed at a time, of blocks of the disk in an order of seed and
+    """For embeddings larger than memory: how many rows are mixed at a time, of blocks of the disk in an order of seed and
     epoch; default all rows at once, which reads the whole disk at random."""
     keep: list[Literal["text", "image", "special"]] | None = None
     """Train on all positions of these kinds as the model makes them (train --corpus, HookedVLM), without epochs."""
     hook_names: dict[str, str] | None = None
-    """Names of SAEs and their hooks, to train one a hook in one run with SAELens' MultiSAETrainingRunner."""
+    """Names of SAEs and their hooks, to train one per hook in one run with SAELens' MultiSAETrainingRunner."""
 
     def recorded(self) -> dict[str, Any]:
         """What the result depends on; later options only where they are given, so that earlier results are found again."""
@@ -99,7 +99,7 @@ class Recipe(Options):
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """A checked `train:` section. `resolve` completes it with what the embeddings tell."""
+    """A checked `train:` section. `resolve` completes it from the embeddings."""
 
     section: Mapping[str, Any]  # stock fields as given
     recipe: Recipe
@@ -111,7 +111,7 @@ class TrainConfig:
 
     @property
     def given(self) -> dict[str, Path]:
-        """Names of the SAEs and the folders of those they begin with; a folder of several has one a name."""
+        """Names of the SAEs and the folders of those they start from; a folder of several has one a name."""
         path = self.section.get(TAKEN_BEFORE)
         return {name: Path(path) / name for name in self.hooks} if path else {}
 
@@ -170,7 +170,7 @@ def load_train_config(source: str | Path | Mapping[str, Any], overrides: Iterabl
 
     Raises:
         ConfigError: an unknown key (the nearest known one is named), a value of the wrong type, a
-            value that the `train` step does not let one choose, or an SAE that SAELens cannot train.
+            value that the `train` step fixes, or an SAE that SAELens cannot train.
     """
     given = read_yaml(source) if isinstance(source, (str, Path)) else source
     section = given.get("train", given)
@@ -222,7 +222,7 @@ def _check_parts(section: dict[str, Any], types: dict[str, Any]) -> None:
 
 
 def _begun_with(config: TrainConfig) -> dict[str, Any]:
-    """The section with what the SAEs to begin with say of themselves: their shape, and the hook of a single one."""
+    """The section with what the SAEs to start from say about themselves: their shape, and the hook of a single one."""
     section = dict(config.section)
     for name, folder in config.given.items():
         section["sae"] = with_shape_of(folder, section["sae"])
@@ -273,7 +273,7 @@ def _leave_out_fields_of_meme_topk(sae: dict[str, Any], types: Mapping[str, Any]
 
 
 def _try_small(section: Mapping[str, Any], *, standardize: bool) -> None:
-    """The SAE of the section, narrow, for one step: before hours of embedding, not after them."""
+    """A narrow version of the section's SAE, trained for one step: it fails before hours of embedding, not after them."""
     device = pick_device(section.get("device", "auto"), mps=False)
     small = {"d_in": 8, **copy.deepcopy(section["sae"]), "device": device}
     with seeded(0), quiet(False), refused_by_saelens("train.sae"):

@@ -7,6 +7,7 @@ timing, so that the same inputs give the same bytes.
 from __future__ import annotations
 
 import os
+import weakref
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
@@ -35,14 +36,41 @@ def topk_step(
     W_dec: Float[Tensor, "d_sae d_in"],
     b_dec: Float[Tensor, " d_in"],
     k: int,
+    memory: Recycled | None = None,
 ) -> tuple[Float[Tensor, ""], Float[Tensor, "batch d_in"], Float[Tensor, "batch k"], Int[Tensor, "batch k"]]:
     """Mean squared error, reconstruction, and the positive ones of the k largest latents of each row.
 
     A row with fewer than k positive latents is filled up with value 0. Only the loss has a gradient. All
     tensors are float32 on the CPU.
+
+    Args:
+        memory: where the gradients of the matrices are written, over those of an earlier step.
     """
-    loss, sae_out, values, indices = _TopKStep.apply(sae_in, target, W_enc, b_enc, W_dec, b_dec, k)  # type: ignore[misc]
+    made = _TopKStep.apply(sae_in, target, W_enc, b_enc, W_dec, b_dec, k, memory or Recycled())
+    loss, sae_out, values, indices = made  # type: ignore[misc]
     return loss, sae_out, values, indices
+
+
+class Recycled:
+    """Memory of large arrays, each lent to one tensor, and to another when nobody holds that one any more.
+
+    The system takes back what is that large when it is freed, and makes each page of it anew: at batch 256 a quarter
+    of the step, since SAELens drops the gradients after each.
+    """
+
+    def __init__(self) -> None:
+        self._lent: list[tuple[np.ndarray, weakref.ref[np.ndarray]]] = []
+
+    def __reduce__(self) -> tuple[type[Recycled], tuple[()]]:
+        return Recycled, ()  # a copy begins without any
+
+    def empty(self, shape: torch.Size) -> Tensor:
+        """A float32 tensor of any content."""
+        free = [i for i, (array, tensors) in enumerate(self._lent) if tensors() is None and array.shape == shape]
+        array = self._lent.pop(free[0])[0] if free else np.empty(shape, np.float32)
+        view = array.view()  # which the tensor keeps alive
+        self._lent.append((array, weakref.ref(view)))
+        return torch.from_numpy(view)
 
 
 def clamp_rows(W: Float[Tensor, "rows columns"]) -> None:
@@ -52,7 +80,7 @@ def clamp_rows(W: Float[Tensor, "rows columns"]) -> None:
 
 class _TopKStep(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, sae_in: Tensor, target: Tensor, W_enc: Tensor, b_enc: Tensor, W_dec: Tensor, b_dec: Tensor, k: int) -> tuple[Tensor, ...]:  # fmt: skip
+    def forward(ctx: Any, sae_in: Tensor, target: Tensor, W_enc: Tensor, b_enc: Tensor, W_dec: Tensor, b_dec: Tensor, k: int, memory: Recycled) -> tuple[Tensor, ...]:  # fmt: skip
         sae_in = sae_in.contiguous()
         values, indices = _encode(sae_in, W_enc, b_enc, k)
         sae_out, residual, slopes = torch.empty_like(target), torch.empty_like(target), torch.empty_like(values)
@@ -60,6 +88,7 @@ class _TopKStep(torch.autograd.Function):
         arrays = _arrays(values, indices, W_dec, b_dec, target, sae_out, residual, slopes)
         _in_parts(_decode, _even(len(target)), *arrays, errors)
         ctx.save_for_backward(sae_in, W_enc, values, indices, residual, slopes)
+        ctx.memory = memory
         ctx.mark_non_differentiable(sae_out, values, indices)
         return torch.tensor(errors.sum() / target.numel(), dtype=target.dtype), sae_out, values, indices
 
@@ -69,14 +98,14 @@ class _TopKStep(torch.autograd.Function):
         sae_in, W_enc, values, indices, residual, slopes = ctx.saved_tensors
         scale = 2 * float(grads[0]) / residual.numel()
         ends, rows, of_decoder, of_encoder = _by_latent(*_arrays(values, indices, slopes), scale, W_enc.shape[1])
-        grad_W_enc, grad_b_enc = torch.empty_like(W_enc), W_enc.new_empty(W_enc.shape[1])
-        grad_W_dec = W_enc.new_empty(W_enc.shape[::-1])
+        grad_W_enc, grad_W_dec = (ctx.memory.empty(shape) for shape in (W_enc.shape, W_enc.shape[::-1]))
+        grad_b_enc = W_enc.new_empty(W_enc.shape[1])
         arrays = _arrays(residual, sae_in, grad_W_dec, grad_W_enc, grad_b_enc)
         _in_parts(_gradients, _balanced(ends), ends, rows, of_decoder, of_encoder, *arrays)
         grad_in = None
         if ctx.needs_input_grad[0]:  # only of an SAE that subtracts b_dec from its input
             grad_in = sparse_decode(slopes * (values > 0) * scale, indices, W_enc.T.contiguous())
-        return grad_in, None, grad_W_enc, grad_b_enc, grad_W_dec, residual.sum(0) * scale, None
+        return grad_in, None, grad_W_enc, grad_b_enc, grad_W_dec, residual.sum(0) * scale, None, None
 
 
 def _encode(sae_in: Tensor, W_enc: Tensor, b_enc: Tensor, k: int) -> tuple[Tensor, Tensor]:

@@ -77,10 +77,10 @@ class TrainingData:
         where = f"{self._where}, {hook}: the {len(self.train_rows):,} training rows"
         _, std, dead = self.moments[hook]
         if dead.all():
-            raise DataError(f"{where} are all alike, there is nothing to learn; look at the model or the arrays")
+            raise DataError(f"{where} are all alike, so there is nothing to learn; check the model or the arrays")
         if std.max() < _SMALLEST:
             raise DataError(
-                f"{where} vary by {std.max():.3g} only, the square of which is 0 in float32; scale the embeddings up"
+                f"{where} vary by only {std.max():.3g}, the square of which is 0 in float32; scale the embeddings up"
             )
 
     def _name(self, row: int, hook: str) -> str:
@@ -93,7 +93,7 @@ class TrainingData:
 
 
 def open_data(embeddings: Embeddings, hooks: list[str], *, model: Any = None, chunk: int = 64) -> TrainingData:
-    """Find rows and sources; nothing is read yet but one row of a live model.
+    """Find rows and sources; nothing is read yet except one row of a live model.
 
     Args:
         embeddings: ids and splits, and the activations unless `model` gives them.
@@ -132,7 +132,7 @@ def stored(embeddings: Embeddings, hook: str) -> Source:
 
 
 def live(model: Any, hook: str, chunk: int = 64) -> Source:
-    """Activations of `model` at `hook`, computed when asked for, `chunk` memes a forward pass."""
+    """Activations of `model` at `hook`, computed on demand, `chunk` memes per forward pass."""
 
     @torch.no_grad()
     def activations(rows: np.ndarray) -> Tensor:
@@ -151,7 +151,7 @@ def _one_position(x: Float[Tensor, "batch positions d"], hook: str) -> Float[Ten
     if x.shape[1] != 1:
         raise ConfigError(
             f"train.hook_name is {hook!r}, which has {x.shape[1]} positions a meme (patches or tokens); "
-            "train on token rows (embed --hook), or on a hook with one, such as hook_image_embed, hook_text_embed and hook_fused"
+            "add keep: [image] or keep: [text], or train on a hook with one: hook_image_embed, hook_text_embed, hook_fused"
         )
     return x[:, 0]
 
@@ -212,6 +212,10 @@ class EpochShuffle(Generic[Batch], Iterator[Batch]):
         rows = self.rows_at(self.n_served)
         self.n_served += self._batch_size
         return self._fetch(rows)
+
+    def take_back(self) -> None:
+        """Serve the latest batch once more."""
+        self.n_served -= self._batch_size
 
     def rows_at(self, position: int) -> Int[np.ndarray, "batch"]:
         """The rows of the batch that starts at this position of the stream."""

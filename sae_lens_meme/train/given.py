@@ -1,4 +1,4 @@
-"""An SAE to begin with (`train.from_pretrained_path`): it says its own shape, and its weights take raw activations."""
+"""An SAE to start from (`train.from_pretrained_path`): its config gives the shape, and its weights take raw activations."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _OF_THE_RUN = ("architecture", "d_in", "device", "dtype", "metadata")
 
 
 def with_shape_of(given: str | Path, sae: Mapping[str, Any]) -> dict[str, Any]:
-    """A section `sae:` completed with what the given SAE says of itself: architecture, width, k.
+    """A section `sae:` completed with what the given SAE says about itself: architecture, width, k.
 
     Raises:
         ConfigError: the two contradict each other, SAELens cannot train this kind, or no SAE is there.
@@ -78,17 +78,17 @@ def given_sha256(given: str | Path) -> str:
 
 
 def refuse_scaled(folder: str | Path) -> None:
-    """Refuse a checkpoint from the midst of a training on scaled activations: its weights do not take raw ones.
+    """Refuse a checkpoint from the middle of training on scaled activations: its weights do not take raw ones.
 
     Raises:
-        ConfigError: with where to go on.
+        ConfigError: the message says how to resume.
     """
     file = Path(folder) / ACTIVATION_SCALER_CFG_FILENAME
     scaler = read_json(file) if file.is_file() else {}
     if isinstance(scaler, dict) and any(value not in (None, False) for value in scaler.values()):
         raise ConfigError(
             f"{WHERE}: {folder} is a checkpoint of a training on scaled activations, and its weights do not take raw "
-            "ones; resume that training, or give the SAE that it ends with"
+            "ones; resume that training, or give its final SAE"
         )
 
 
@@ -96,7 +96,7 @@ def _config(folder: Path) -> dict[str, Any]:
     for file in (SAE_CFG_FILENAME, SAE_WEIGHTS_FILENAME):
         if not (folder / file).is_file():
             raise ConfigError(
-                f"{WHERE}: {folder} is no SAE folder (it has no {file}); give what train, SAELens or "
+                f"{WHERE}: {folder} is not an SAE folder (it has no {file}); give what train, SAELens or "
                 f"`sae-lens-meme import` wrote"
             )
     refuse_scaled(folder)

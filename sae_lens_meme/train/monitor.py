@@ -110,7 +110,31 @@ class InferenceView:
         return self._inference.eval()
 
 
-class EpochMonitor:
+class Monitor:
+    """What a session tells of its run; this one is of a run without epochs, and keeps nothing."""
+
+    def __init__(self) -> None:
+        self.best_weights: dict[str, dict[str, Tensor]] = {}
+
+    @property
+    def stalled(self) -> bool:
+        return False
+
+    def observe(self, name: str, loss: float) -> None: ...
+    def due(self, n_samples: int, finished: bool) -> bool:
+        return False
+
+    def end_epoch(self, n_samples: int) -> list[dict[str, Any]]:
+        return []
+
+    def restore_best(self) -> None: ...
+    def state_dict(self) -> dict[str, Any]:
+        return {}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None: ...
+
+
+class EpochMonitor(Monitor):
     """Records of finished epochs: loss, explained variance on validation and on training rows, L0, dead latents.
 
     Args:
@@ -140,6 +164,7 @@ class EpochMonitor:
             raise ConfigError(
                 "train.early_stopping_epochs needs rows of split 'validation'; stopping on test rows would leak them"
             )
+        super().__init__()
         self._trainers = trainers
         self._hooks = hooks
         self._data = data
@@ -154,7 +179,6 @@ class EpochMonitor:
         first = next(iter(trainers.values()))
         self.epoch: int | float = first.n_training_samples // len(data.train_rows)
         self.best: dict[str, dict[str, Any]] = {}
-        self.best_weights: dict[str, dict[str, Tensor]] = {}
 
     def observe(self, name: str, loss: float) -> None:
         self._loss[name][0] += loss

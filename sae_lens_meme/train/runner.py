@@ -52,10 +52,10 @@ class _EpochRunner:
         model: a HookedRootModule that takes row numbers; its activations are used if `data` is
             embeddings and this is given.
         standardize: train on (x - mean) / std of the training rows.
-        early_stopping_epochs: stop when the explained variance of the validation rows has not risen for so many epochs.
+        early_stopping_epochs: stop when the explained variance of the validation rows has not risen for this many epochs.
         shuffled: train the control, each dimension permuted on its own.
         checkpoint_folder: where checkpoints go (default `cfg.checkpoint_path`); a complete one that
-            lies there is resumed.
+            is found there is resumed.
         log: is given the records of all finished epochs after each epoch.
         progress: show SAELens' progress bar.
 
@@ -126,7 +126,7 @@ class _EpochRunner:
         return (self.saes if hasattr(self, "saes") else {"": self.sae}).items()
 
     def _unknown(self, sae: TrainingSAE[Any]) -> bool:
-        """Whether the given weights may have seen other rows than the train rows at hand."""
+        """Whether the given weights may have seen other rows than these train rows."""
         return training_rows_known(InferenceView(sae).refresh(), self.data.embeddings) is not None
 
     @contextmanager
@@ -160,7 +160,7 @@ class _EpochRunner:
             if self._takes_raw:
                 trainer.activation_scaler.unfold(trainer.sae)
         elif self._standardize and trainer.activation_scaler.whitening is None:
-            raise ConfigError(f"{resumed}: was trained on activations as they are; go on with standardize=False")
+            raise ConfigError(f"{resumed}: was trained on raw activations; resume with standardize=False")
         norm = getattr(trainer.sae.cfg, "decoder_norm", "none")
         if self._takes_raw and norm != "none" and not trainer.sae.decoder_is_constrained():
             raise ConfigError(

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from sae_lens_meme.errors import ConfigError
 from sae_lens_meme.hooks.saelens import teach_load_model
-from sae_lens_meme.train.cpu import clamp_rows, topk_step
+from sae_lens_meme.train.cpu import Recycled, clamp_rows, topk_step
 from sae_lens_meme.train.kept import KeptLatents
 from sae_lens_meme.train.kernels import sparse_decode, topk_encode
 
@@ -75,6 +75,7 @@ class MemeTopKTrainingSAE(TopKTrainingSAE):
     def __init__(self, cfg: MemeTopKTrainingSAEConfig, use_error_term: bool = False):
         super().__init__(cfg, use_error_term)  # type: ignore[arg-type]
         self.mse_loss_fn = _element_mean_loss
+        self._gradients = Recycled()
 
     def initialize_weights(self) -> None:
         super().initialize_weights()
@@ -134,7 +135,7 @@ class MemeTopKTrainingSAE(TopKTrainingSAE):
             sae_in = sae_in.detach()  # no gradient goes there, but it would be computed
         if compiled:
             weights = (self.W_enc, self.b_enc, self.W_dec, self.b_dec)
-            mse, sae_out, values, indices = topk_step(sae_in, step_input.sae_in, *weights, self.cfg.k)
+            mse, sae_out, values, indices = topk_step(sae_in, step_input.sae_in, *weights, self.cfg.k, self._gradients)
             hidden_pre = None
         else:
             values, indices, hidden_pre = topk_encode(sae_in, self.W_enc, self.b_enc, self.cfg.k)

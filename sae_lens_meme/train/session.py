@@ -1,7 +1,7 @@
-"""One run of SAELens' training loop with what it lacks: exact checkpoints, signals, a stop at NaN, epochs.
+"""One run of SAELens' training loop plus what it lacks: exact checkpoints, signal handling, a stop at NaN, epochs.
 
 SAELens calls `full_sparsity_window_log` before each step and once after the last, when every part of
-the state agrees: all of this hangs there, on the instance, and is taken off again.
+the state agrees: all of this is attached there, on the instance, and removed afterwards.
 """
 
 from __future__ import annotations
@@ -17,9 +17,8 @@ from sae_lens.saes.sae import TrainStepInput, TrainStepOutput
 from sae_lens.training.sae_trainer import SAETrainer
 
 from sae_lens_meme.errors import NonFiniteError
-from sae_lens_meme.train.checkpoint import Checkpoints
-from sae_lens_meme.train.data import EpochShuffle
-from sae_lens_meme.train.monitor import EpochMonitor, Trainers
+from sae_lens_meme.train.checkpoint import Checkpoints, Provider
+from sae_lens_meme.train.monitor import Monitor, Trainers
 
 Result = TypeVar("Result")
 
@@ -31,7 +30,7 @@ class Session:
         trainers: by name of the SAE; they advance in lockstep.
         coordinator: the trainer whose `fit` is run.
         provider: what the coordinator draws batches from.
-        monitor: receives the losses and the end of each epoch.
+        monitor: receives the losses and the end of each epoch, where there are any.
         checkpoints: where to leave checkpoints, or None to leave none.
     """
 
@@ -39,8 +38,8 @@ class Session:
         self,
         trainers: Trainers,
         coordinator: Any,
-        provider: EpochShuffle[Any],
-        monitor: EpochMonitor,
+        provider: Provider,
+        monitor: Monitor,
         checkpoints: Checkpoints | None,
     ):
         self._trainers = trainers
@@ -65,10 +64,10 @@ class Session:
         with ExitStack() as stack:
             for name, trainer in self._trainers.items():
                 forward = self._checked(name, trainer, trainer.sae.training_forward_pass)
-                stack.enter_context(_replaced(trainer.sae, "training_forward_pass", forward))
+                stack.enter_context(replaced(trainer.sae, "training_forward_pass", forward))
             first = next(iter(self._trainers.values()))
             between = self._between_steps(first.full_sparsity_window_log)
-            stack.enter_context(_replaced(first, "full_sparsity_window_log", between))
+            stack.enter_context(replaced(first, "full_sparsity_window_log", between))
             stack.enter_context(self._signals())
             return fit()
 
@@ -122,7 +121,7 @@ class Session:
         kept = "the last checkpoint is kept"
         if len(self._trainers) == 1 and self._checkpoints is not None:
             trainer.n_training_samples -= batch  # back to the state before this step
-            self._provider.n_served -= batch
+            self._provider.take_back()
             self._save()
             kept = "the weights before it are in the checkpoint"
         of = f" of SAE {name!r}" if name else ""
@@ -193,7 +192,7 @@ class Session:
 
 
 @contextmanager
-def _replaced(owner: Any, name: str, value: Any) -> Iterator[None]:
+def replaced(owner: Any, name: str, value: Any) -> Iterator[None]:
     """An attribute of one instance, put back afterwards."""
     had, earlier = name in vars(owner), vars(owner).get(name)
     setattr(owner, name, value)

@@ -21,10 +21,12 @@ from tqdm.auto import tqdm
 from sae_lens_meme.embed.options import HEADS
 from sae_lens_meme.embeddings import Embeddings
 from sae_lens_meme.errors import ConfigError, DataError
-from sae_lens_meme.hooks import HookedVLM
+from sae_lens_meme.hooks import HookedModel, HookedVLM
 from sae_lens_meme.provenance import weights_fingerprint
+from sae_lens_meme.row_kind import MEME
 from sae_lens_meme.storage import StepFolder, through_stores, to_json, write_text
 from sae_lens_meme.train.abstopk import abstopk_loader
+from sae_lens_meme.train.checkpoint import CHECKPOINTS
 from sae_lens_meme.train.config import TrainConfig, load_train_config
 from sae_lens_meme.train.data import TrainingData, open_data
 from sae_lens_meme.train.given import given_sha256, load_given
@@ -33,7 +35,7 @@ from sae_lens_meme.train.runner import MemeMultiSAETrainingRunner, MemeSAETraini
 from sae_lens_meme.train.saelens import sort_config
 from sae_lens_meme.train.stream import train_on_positions
 
-LOG, CHECKPOINTS = "training_log.jsonl", "checkpoints"
+LOG = "training_log.jsonl"
 GIVEN = "begun_with"
 """In the fingerprint: hashes of the SAEs that training began with."""
 
@@ -50,18 +52,18 @@ def train(
     overwrite: bool = False,
     progress: bool = True,
 ) -> SAE[Any] | dict[str, SAE[Any]]:
-    """Train an SAE, or go on with a run that was interrupted; a finished one is only loaded.
+    """Train an SAE, or resume an interrupted run; a finished one is only loaded.
 
     The folder holds `cfg.json`, `sae_weights.safetensors`, `sparsity.safetensors`, `runner_cfg.json`
-    and `training_log.jsonl` (one line an epoch); the same inputs give the same bytes on a CPU. With
+    and `training_log.jsonl` (one line per epoch); the same inputs give the same bytes on a CPU. With
     `hook_names` in the config each SAE has a subfolder of its name.
 
     Args:
         config: see `load_train_config`.
         out: the result folder; None keeps nothing but the SAE that comes back.
         embeddings: rows, splits and activations; or only rows and splits where `model` is given.
-        model: a HookedMemeCLIP with its memes attached, to train on live activations; or a HookedVLM, whose positions of
-            the kinds in `keep` are streamed through SAELens' own runner.
+        model: a HookedMemeCLIP with its memes attached, to train on live activations; or, with `keep`, a HookedVLM or a
+            HookedMemeCLIP, the positions of which are streamed through SAELens' own runner.
         shuffled: train the control on rows whose dimensions are permuted independently.
 
     Returns:
@@ -76,13 +78,15 @@ def train(
             return train(config, out=Path(made) / "sae", embeddings=embeddings, **kept)
     if not isinstance(config, TrainConfig):
         config = load_train_config(config, overrides)
-    if isinstance(model, HookedVLM):
-        section = _model(str(model.model_name), HookedVLM.__name__) | dict(config.section)
+    if isinstance(model, HookedVLM) or (config.recipe.keep is not None and isinstance(model, HookedModel)):
+        section = _model(str(model.model_name), type(model).__name__) | dict(config.section)
         memes = embeddings if isinstance(embeddings, Embeddings) else None
         how: Any = {"memes": memes, "overwrite": overwrite, "progress": progress}
         return train_on_positions(TrainConfig(section, config.recipe), model, out, **how)
     if config.recipe.keep is not None:
-        raise ConfigError("train.keep is of a HookedVLM that runs while it trains; give --corpus, or leave it out")
+        raise ConfigError(
+            "train.keep is for a HookedVLM or a tower, which run during training; give --corpus, or leave it out"
+        )
     if not isinstance(embeddings, Embeddings):
         embeddings = Embeddings.load(embeddings)
     chunk = config.section.get("store_batch_size_prompts", 64)
@@ -197,6 +201,8 @@ class _Step:
             "steps": trainer.n_training_steps,
             "epochs": runner.monitor.epoch,
         }
+        if self.data.embeddings.row_kind != MEME:
+            facts["rows"] = self.data.embeddings.row_kind.many
         best = runner.monitor.best.get(name)
         return facts | ({"best_epoch": best["epoch"]} if best else {}) | {"shuffled": self.shuffled}
 

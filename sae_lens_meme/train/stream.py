@@ -1,11 +1,13 @@
-"""Training on positions as the model makes them: SAELens' runner, its store and its mixing buffer, nothing patched.
+"""Training on positions as the model makes them: SAELens' runner and its store, nothing patched.
 
-For what is too large to keep: all positions of a chat model. There are no epochs, and a killed run begins again.
+For what is too large to keep: all positions of a chat model. There are no epochs; a killed run goes on where its last
+checkpoint was, to the same weights.
 """
 
 from __future__ import annotations
 
 import math
+import shutil
 from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,13 +22,17 @@ from safetensors.torch import save_file
 
 from sae_lens_meme.embeddings import Embeddings
 from sae_lens_meme.errors import ConfigError, DataError
-from sae_lens_meme.hooks import HookedVLM
+from sae_lens_meme.hooks import HookedModel, HookedVLM
 from sae_lens_meme.hooks.names import IMAGE_RESID
 from sae_lens_meme.provenance import describe_training_rows
 from sae_lens_meme.storage import StepFolder, to_json, write_text
+from sae_lens_meme.train.checkpoint import CHECKPOINTS, Checkpoints
 from sae_lens_meme.train.config import TrainConfig
 from sae_lens_meme.train.given import given_sha256, load_given
+from sae_lens_meme.train.mixing import MixedPositions
+from sae_lens_meme.train.monitor import Monitor
 from sae_lens_meme.train.saelens import quiet, refused_by_saelens, seeded, sort_config
+from sae_lens_meme.train.session import Session
 
 MOST_BATCHES = 64
 """Batches of validation rows that the trained SAE is measured on."""
@@ -41,6 +47,11 @@ class TokenSAETrainingRunner(LanguageModelSAETrainingRunner):
         keep: the kinds of positions that are trained on: `text`, `image`, `special`.
         split: the rows that are.
         override_sae: weights to begin with.
+        checkpoint_folder: where checkpoints go (default `cfg.checkpoint_path`), each with SAELens' mixing buffer; a
+            complete one that lies there is resumed.
+
+    Raises:
+        ConfigError: batches are to be drawn ahead, which no checkpoint holds.
     """
 
     trainer: SAETrainer[Any, Any]
@@ -48,30 +59,41 @@ class TokenSAETrainingRunner(LanguageModelSAETrainingRunner):
     def __init__(
         self,
         cfg: LanguageModelSAERunnerConfig[Any],
-        model: HookedVLM,
+        model: HookedModel,
         *,
         keep: str | Collection[str] = ("text", "image"),
         split: str | None = "train",
         override_sae: TrainingSAE[Any] | None = None,
+        checkpoint_folder: str | Path | None = None,
     ):
-        super().__init__(cfg, model.token_dataset(split, keep=keep), model, override_sae)
+        folder = checkpoint_folder or cfg.checkpoint_path
+        self._checkpoints = Checkpoints(folder) if folder else None
+        if cfg.prefetch_llm_batches:
+            raise ConfigError(
+                "train.prefetch_llm_batches draws batches ahead of the step, which no checkpoint holds; leave it out"
+            )
+        rows = model.token_dataset(split, keep=keep, hook=cfg.hook_name, labelled=False)
+        super().__init__(cfg, rows, model, override_sae)
+        if cfg.logger.log_to_wandb:  # its evaluations draw rows, which are then not trained on
+            self.evaluator.activations_store = ActivationsStore.from_config(model, cfg, rows)
 
     def run_trainer_with_interruption_handling(self, trainer: SAETrainer[Any, Any]) -> TrainingSAE[Any]:
-        """As SAELens', which would leave its own handlers of signals behind."""
+        """As SAELens', with checkpoints that the rest of the run follows from."""
         self.trainer = trainer
-        return trainer.fit()
+        trainer.data_provider = batches = MixedPositions(self.activations_store)
+        return Session({"": trainer}, trainer, batches, Monitor(), self._checkpoints).fit(trainer.fit)
 
 
 def train_on_positions(
     config: TrainConfig,
-    model: HookedVLM,
+    model: HookedModel,
     out: str | Path,
     *,
     memes: Embeddings | None = None,
     overwrite: bool = False,
     progress: bool = True,
 ) -> SAE[Any]:
-    """Train on the kept positions of the train rows; a finished result is only loaded.
+    """Train on the kept positions of the train rows, or go on with a run that was interrupted; a finished one is only loaded.
 
     Args:
         config: its `keep` names the kinds of positions.
@@ -88,10 +110,12 @@ def train_on_positions(
     for key in ("standardize", "early_stopping_epochs"):
         if key in recipe.model_fields_set and getattr(recipe, key):
             raise ConfigError(f"train.{key} needs rows that can be read twice; leave it out, or train on token rows")
-    if hook.startswith(IMAGE_RESID) and model.writes and (images := getattr(model.source, "images", None)) is not None:
-        splits = model.source.splits  # type: ignore[union-attr]
-        model = model.tower().attach_memes(images, None, splits=splits)
-    tokens: Any = model.token_dataset("train", keep=recipe.keep).with_format("numpy")["input_ids"][:]
+    if isinstance(model, HookedVLM) and model.writes and hook.startswith(IMAGE_RESID):
+        source: Any = model.source
+        if (images := getattr(source, "images", None)) is not None:
+            model = model.tower().attach_memes(images, None, splits=source.splits)
+    rows = model.token_dataset("train", keep=recipe.keep, hook=hook, labelled=False)
+    tokens: Any = rows.with_format("numpy")["input_ids"][:]
     cfg = config.runner_config(model.d(hook), int((tokens > 0).sum()), hook, positions=tokens.shape[1])
     given = {name: given_sha256(path) for name, path in config.given.items()}
     fingerprint = {
@@ -100,20 +124,22 @@ def train_on_positions(
         "keep": sorted(recipe.keep),
         "begun_with": given,
     }
-    fingerprint["rows"] = tokens.shape
+    fingerprint |= {"rows": tokens.shape} | ({"memes": memes.fingerprint} if memes is not None else {})
     with StepFolder(out, "train", fingerprint, overwrite=overwrite) as folder:
         if not folder.complete:
+            made = {**cfg.to_dict(), "sae_lens_meme": {"keep": list(recipe.keep)}}
+            folder.write(RUNNER_CFG_FILENAME, lambda path: write_text(path, to_json(made)))
             begun = {name: load_given(path, cfg.sae, hook) for name, path in config.given.items()}
             with seeded(cfg.seed), quiet(progress), refused_by_saelens():
-                runner = TokenSAETrainingRunner(cfg, model, keep=recipe.keep, override_sae=begun.get(""))
+                how: Any = {"keep": recipe.keep, "checkpoint_folder": folder.path / CHECKPOINTS}
+                runner = TokenSAETrainingRunner(cfg, model, override_sae=begun.get(""), **how)
                 runner.run()
-            _write(folder, runner, recipe.keep, memes)
+            with quiet(False):
+                _write(folder, runner, recipe.keep, memes)
     return SAE.load_from_disk(out)
 
 
 def _write(folder: StepFolder, runner: TokenSAETrainingRunner, keep: Sequence[str], memes: Embeddings | None) -> None:
-    made = {**runner.cfg.to_dict(), "sae_lens_meme": {"keep": list(keep)}}
-    folder.write(RUNNER_CFG_FILENAME, lambda path: write_text(path, to_json(made)))
     beside = folder.path / ".inference"
     runner.sae.save_inference_model(beside)
     if memes is not None:
@@ -129,15 +155,16 @@ def _write(folder: StepFolder, runner: TokenSAETrainingRunner, keep: Sequence[st
     beside.rmdir()
     sae = SAE.load_from_disk(folder.path)
     facts = held_out(sae, runner.model, keep)  # type: ignore[arg-type]
+    shutil.rmtree(folder.path / CHECKPOINTS, ignore_errors=True)
     steps = {"steps": runner.trainer.n_training_steps, "training_tokens": runner.trainer.n_training_samples}
     folder.finish(**facts, **steps, d_in=sae.cfg.d_in, d_sae=sae.cfg.d_sae)
 
 
-def held_out(sae: SAE[Any], model: HookedVLM, keep: str | Collection[str], batch: int = 4) -> dict[str, Any]:
+def held_out(sae: SAE[Any], model: HookedModel, keep: str | Collection[str], batch: int = 4) -> dict[str, Any]:
     """SAELens' `run_evals` on the kept positions of validation rows, of test rows where there are none."""
     for split in ("validation", "test"):
         try:
-            rows = model.token_dataset(split, keep=keep)
+            rows = model.token_dataset(split, keep=keep, hook=sae.cfg.metadata.hook_name, labelled=False)
         except DataError:
             continue
         n_batches = min(MOST_BATCHES, math.ceil(len(rows) / batch))
@@ -148,7 +175,7 @@ def held_out(sae: SAE[Any], model: HookedVLM, keep: str | Collection[str], batch
 
 
 @torch.no_grad()
-def _measured(sae: SAE[Any], model: HookedVLM, rows: Any, batch: int, n_batches: int) -> dict[str, Any]:
+def _measured(sae: SAE[Any], model: HookedModel, rows: Any, batch: int, n_batches: int) -> dict[str, Any]:
     positions = rows.with_format("numpy")["input_ids"][:]
     store = ActivationsStore.from_sae(
         *(model, sae, rows),

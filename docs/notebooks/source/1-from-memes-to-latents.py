@@ -2,7 +2,7 @@
 # # 1. From memes to latents
 #
 # A meme is a picture and a caption. A model makes one vector of both; a sparse autoencoder (SAE) writes that vector as a
-# sum of a few **latents**, each of which, with luck, stands for something one can name. This notebook goes that way once.
+# sum of a few **latents**, each of which, with luck, stands for something one can name. This notebook does that once.
 #
 # The memes are drawn by this package and harmless. `hate` is only the name of a column here: it is 1 where the mood of the
 # caption and the faces in the picture contradict each other, so neither side shows it alone.
@@ -13,7 +13,7 @@
 
 # %% [markdown]
 # ## The corpus
-# One row a meme, as a Hugging Face `DatasetDict`. Three sources are merged as three real data sets would be: with their own
+# One row per meme, as a Hugging Face `DatasetDict`. Three sources are merged as three real data sets would be: with their own
 # splits, their own labels, and gaps where a source does not know a label.
 
 # %%
@@ -53,7 +53,7 @@ print(f"{sae.cfg.d_sae} latents, {latents.l0.mean():.1f} of them active in one m
 
 # %% [markdown]
 # ## What a latent is about
-# `naming` gives a latent a name from captions and labels on some memes, and scores the name on memes that did not choose it.
+# `naming` gives a latent a name from captions and labels on some memes, and scores the name on memes not used to choose it.
 # A name `holds` if it beats chance there; most first guesses do not.
 
 # %%
@@ -79,7 +79,7 @@ figures.find("tokens").draw(right, inputs, latent=latent)
 
 # %% [markdown]
 # ## One new meme
-# `read_meme` says the same of a single picture: which latents it has, what they stand for, and how far to trust that.
+# `read_meme` says the same about a single picture: which latents it has, what they stand for, and how far to trust that.
 
 # %%
 from sae_lens_meme import read_meme
@@ -99,6 +99,6 @@ for active in reading.latents[:5]:
     )
 
 # %% [markdown]
-# **What to conclude.** Some latents have a meaning that holds on memes which did not choose it, and many have none: an
+# **What to conclude.** Some latents have a meaning that holds on memes not used to choose it, and many have none: an
 # active latent without evidence behind its name says nothing about the meme. Whether such a latent is *about* a label is
 # the question of [notebook 2](2-is-this-latent-about-hate.ipynb).

@@ -1,7 +1,7 @@
 # %% [markdown]
 # # 2. Is this latent about hate?
 #
-# A latent that fires on hateful memes is easily found and easily misread. This notebook asks one latent four questions, each
+# A latent that fires on hateful memes is easy to find and easy to misread. This notebook asks one latent four questions, each
 # beside the control that would embarrass it. The memes are drawn and harmless; `hate` is the name of a column, 1 where the
 # caption's mood and the faces contradict each other.
 
@@ -38,12 +38,12 @@ candidates[
 
 # %% [markdown]
 # q counts every latent under every concept that was tried, and p compares memes within their source only: otherwise a
-# latent that recognises a *data set* would look like one that recognises hate. A small q is the least a latent must have.
+# latent that recognises a *data set* would look like one that recognises hate. A small q is the minimum.
 # It must also beat the latent that always fires, and its AUROC says how far it goes. `winners_curse` is F1 on the validation
-# memes that chose minus F1 on test memes: what one would have believed too much.
+# memes that chose minus F1 on test memes: by how much one would have overestimated it.
 #
 # ## 2. Does anything significant mean something?
-# Published studies lead with the number of significant pairs. The same count for things that know nothing:
+# Published studies lead with the number of significant pairs. Here is the same count for units that know nothing:
 
 # %%
 counts = measure(sae, embeddings, only=["baselines"], progress=False)
@@ -53,7 +53,7 @@ counts.rows.drop(columns=["section", "low", "high"]).head(7).round(3)
 # %% [markdown]
 # **The count does not tell an SAE from random directions.** Raw neurons and a TopK code of random directions get more pairs
 # than the SAE: any direction that overlaps with the label's own is significant once there are enough memes. Permuted labels
-# bring the count to nothing, which says that the test is sound, and not that the pairs mean anything.
+# bring the count to nothing, which says that the test is sound, not that the pairs mean anything.
 #
 # ## 3. Is the SAE better than what was there before?
 # The contest gives neurons, principal components, independent components and random directions the same task, dense and
@@ -94,7 +94,7 @@ print(f"Other concepts with q < .05: {', '.join(also) or 'none'}.")
 print(f"Against what was there before: {contest['contest'].verdict}")
 
 # %% [markdown]
-# So: **the latent is associated with hate, it is not a hate detector, and the size of q hides that.** One latent carries a
-# part of the label, a probe on all of them carries nearly all of it, and so does a probe on the raw vectors. To be *about*
-# hate a latent would also have to change what a classifier says when it is changed:
+# So: **the latent is associated with hate, it is not a hate detector, and the size of q hides that.** One latent carries
+# part of the label; a probe on all of them carries nearly all of it, and so does a probe on the raw vectors. To be *about*
+# hate, a latent would also have to change what a classifier says when it is edited:
 # [notebook 3](3-ablate-and-steer.ipynb).

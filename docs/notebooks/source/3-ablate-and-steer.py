@@ -1,9 +1,9 @@
 # %% [markdown]
 # # 3. Causality: ablate and steer
 #
-# That a latent goes with a label does not mean that a classifier uses it. Here one latent is switched off, and turned up,
-# inside a running model; and the same is done to other latents that fire as often, and in random directions. The memes are
-# drawn and harmless; `hate` is the name of a column.
+# That a latent is associated with a label does not mean that a classifier uses it. Here one latent is switched off, and
+# turned up, inside a running model; the same is done to other latents that fire as often, and to random directions. The
+# memes are drawn and harmless; `hate` is the name of a column.
 
 # %% [install]
 
@@ -28,7 +28,7 @@ memes = torch.tensor(model.token_dataset("test", labelled=False)["input_ids"])  
 # %% [markdown]
 # ## Splice the SAE in
 # `HookedMemeCLIP` is a TransformerLens `HookedRootModule`, and SAEs attach to it as to SAELens' `HookedSAETransformer`.
-# With `use_error_term` what the SAE does not explain is kept, so nothing changes until a latent is edited.
+# With `use_error_term`, what the SAE does not explain is kept, so nothing changes until a latent is edited.
 
 # %%
 with torch.no_grad():
@@ -116,8 +116,8 @@ for strength, (own, others) in effects.items():
 # **What to conclude.** The classifier uses this latent: without it the probability falls on the memes that it fires on, and
 # none of the latents that fire as often, nor a random step of equal length, does nearly as much. By hand and in closed form
 # the effect is the same. Turning the latent **up** shows far less. The memes that it fires on are close to p = 1 already, so
-# there is nowhere to go, and at five times the strength arbitrary latents move more. Ablation is the evidence here;
+# there is no room to rise, and at five times the strength arbitrary latents move more. Ablation is the evidence here;
 # steering out of the range of activations that occur shows what a classifier *would* do, not what it does.
 #
-# The classifier was fitted on train memes, the latent was chosen on validation memes, and what is printed is of test memes.
-# It is one latent in one label; that it is used does not make it the label ([notebook 2](2-is-this-latent-about-hate.ipynb)).
+# The classifier was fitted on train memes, the latent was chosen on validation memes, and the numbers are from test memes.
+# It is one latent and one label; that it is used does not make it the label ([notebook 2](2-is-this-latent-about-hate.ipynb)).

@@ -2,15 +2,15 @@
 # # 4. Your own embeddings and your own model
 #
 # Everything that this package measures needs three things: vectors, a table that describes them, and an SAE. First a model
-# of your own gets hooks, in one class, without CLIP. From its vectors on only arrays are used: if you have arrays, start
-# at "Arrays". Nothing is written to disk but the memes.
+# of your own gets hooks, in one class, without CLIP. After that, only its vectors are used, as arrays: if you have arrays,
+# start at "Arrays". Nothing is written to disk but the memes.
 
 # %% [install]
 
 # %% [markdown]
 # ## Memes
 # Yours would be a list of pictures and a list of captions. These are drawn by the package (harmless; `hate` is the name of
-# a column), with what is known of them in a table: NaN or `None` where a label is not known.
+# a column), with what is known about them in a table: NaN or `None` where a label is not known.
 
 # %%
 from sae_lens_meme import build_corpus
@@ -26,7 +26,7 @@ table.head(3)
 # %% [markdown]
 # ## A hooked model in one class
 # It declares its hooks with their widths and passes each with `tap`. This one knows nothing of memes: mean colours of 8 x 8
-# squares, and counts of words in 192 buckets. `@register` makes it known by its name, so `train --corpus` finds it, too.
+# squares, and counts of words in 192 buckets. `@register` makes it known by its name, so `train --corpus` finds it too.
 
 # %%
 import zlib
@@ -99,11 +99,11 @@ for name in found.results:
 Image(found.figure("own-contest.png"), width=900)
 
 # %% [markdown]
-# A model of mean colours and word counts hardly sees these labels (the probe on all its dimensions is the best that one could
-# hope for), and the contest says so in place of finding something: its latents do no better than raw dimensions.
+# A model of mean colours and word counts hardly sees these labels (the probe on all its dimensions is the best one could
+# hope for), and the contest says so instead of finding something: its latents do no better than raw dimensions.
 #
 # ## The SAE in the model
-# What works on `HookedMemeCLIP` works on a model of yours: caching, hooks, SAEs spliced in.
+# What works on `HookedMemeCLIP` works on your own model: caching, hooks, SAEs spliced in.
 
 # %%
 rows = torch.arange(4)[:, None]
@@ -112,6 +112,6 @@ active = cache["hook_fused.hook_sae_acts_post"][:, 0]
 print([int(n) for n in (active > 0).sum(-1)], "latents are active in the first four memes")
 
 # %% [markdown]
-# **What to conclude.** The table decides how much can be said: with `source` memes are compared within their data set, with
-# `group` copies of a template do not count twice, with null for unknown labels nothing is taken for a negative. Leave these
-# columns out and the numbers are those of a simpler world.
+# **What to conclude.** The table decides how much can be said: with `source`, memes are compared within their data set; with
+# `group`, copies of a template do not count twice; with null for unknown labels, nothing is mistaken for a negative. Without
+# these columns the numbers assume one source, independent memes and complete labels.

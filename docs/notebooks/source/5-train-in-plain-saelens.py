@@ -1,7 +1,7 @@
 # %% [markdown]
 # # 5. Train in plain SAELens, evaluate here
 #
-# Nobody has to change trainers. This notebook trains two SAEs with SAELens' own runner on cached activations, and compares
+# You need not change trainers. This notebook trains two SAEs with SAELens' own runner on cached activations, and compares
 # them with the one that this package's recipe trained. The memes are drawn and harmless.
 
 # %% [install]
@@ -11,7 +11,7 @@
 # %% [markdown]
 # ## Train rows alone
 # `embed` writes one folder in SAELens' cached-activations layout, with the test memes in it. A stock runner would train on
-# those, too, and every number below would flatter it. `export_cached` writes the train rows.
+# those too, and every number below would flatter it. `export_cached` writes the train rows alone.
 
 # %%
 from pathlib import Path
@@ -30,7 +30,7 @@ rows = model.token_dataset("train", labelled=False)
 # %% [markdown]
 # ## SAELens' runner, as it is
 # A meme is a context of one token, so SAELens' buffer holds `n_batches_in_buffer` memes. It must hold at least one training
-# batch (the default of 20 is refused), and batches are mixed from it: take several batches.
+# batch (the default of 20 is refused), and batches are mixed from it: use several batches.
 
 # %%
 import torch
@@ -109,12 +109,12 @@ plt.show()
 
 # %% [markdown]
 # The trainer is the same in all three; the recipes differ. Ours standardises every dimension of the input and starts with
-# tied weights, the stock runs do neither. The intervals are over test memes and do not count the seed, and another seed
-# moves a stock SAE here by as much as TopK and BatchTopK lie apart: train several seeds before you rank architectures.
-# None of the three reaches raw neurons for single labels.
+# tied weights; the stock runs do neither. The intervals are over test memes and do not include the seed, and another seed
+# moves a stock SAE here by as much as TopK and BatchTopK differ: train several seeds before you rank architectures.
+# For single labels none of the three is as good as raw neurons.
 #
 # ## What cannot be known
-# An SAE from another trainer does not say which memes it has seen. Nothing here can find out, so it is said:
+# An SAE from another trainer does not say which memes it has seen. Nothing here can find out, so there is a warning:
 
 # %%
 for name, evaluation in found.items():
@@ -124,4 +124,4 @@ for name, evaluation in found.items():
 
 # %% [markdown]
 # **What to conclude.** Evaluation is independent of the trainer: take any architecture that SAELens has. You answer for the
-# train rows yourself, and the warning stays with the numbers so that a reader can ask.
+# train rows yourself, and the warning stays with the numbers so that a reader knows to ask.

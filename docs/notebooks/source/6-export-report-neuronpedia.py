@@ -2,8 +2,8 @@
 # # 6. Report, export, Neuronpedia
 #
 # Three ways to hand over what was found: a report in one file, the folder that Neuronpedia imports, and a folder for the
-# Hugging Face Hub. Nothing is sent in this notebook. The memes are drawn and harmless; with real ones remember that pictures
-# and captions leave your machine with any of the three once you share it.
+# Hugging Face Hub. Nothing is sent in this notebook. The memes are drawn and harmless; with real ones, remember that sharing
+# the report or Neuronpedia's folder shares pictures and captions.
 
 # %% [install]
 
@@ -11,8 +11,8 @@
 
 # %% [markdown]
 # ## The report, and figures for a paper
-# The report is there already, the last step of a recipe: one file that asks no network for anything, with pictures blurred
-# and captions masked until the reader asks. A figure is a function on matplotlib axes; `sae-lens-meme figures` draws all
+# The report is already there, as the last step of a recipe: one file that needs no network, with pictures blurred
+# and captions masked until the reader asks. A figure is a function of matplotlib axes; `sae-lens-meme figures` draws all
 # of them as PNG and SVG.
 
 # %%
@@ -32,7 +32,7 @@ figures.find("training").draw(right, inputs)
 # %% [markdown]
 # ## The folder that Neuronpedia imports
 # Neuronpedia shows text, so a meme becomes a row of tokens: its id, the words of its caption, and 7 x 7 squares for its
-# patches. Names appear only where they hold on memes that did not choose them.
+# patches. Names appear only where they hold on memes not used to choose them.
 
 # %%
 from sae_lens_meme.export import export
@@ -50,7 +50,7 @@ for file in sorted(source.rglob("*.*")):
     print(f"{file.stat().st_size / 1000:>8.1f} kB  {file}")
 
 # %% [markdown]
-# ## Check it before anybody imports it
+# ## Check it before anyone imports it
 # The importer stops at a NaN, a missing latent or a row whose tokens and values differ in number. A look at the rows:
 
 # %%
@@ -79,7 +79,7 @@ print("".join(shown["tokens"]))
 
 # %% [markdown]
 # ## Upload, without sending
-# Who cannot run the importer uploads through Neuronpedia's client. A dry run writes the requests to a folder instead; with
+# If you cannot run the importer, upload through Neuronpedia's client. A dry run writes the requests to a folder instead; with
 # `upload("neuronpedia")` and `NEURONPEDIA_API_KEY` in the environment they would be sent.
 
 # %%
@@ -104,4 +104,4 @@ print((folder / "README.md").read_text(encoding="utf-8")[:2500])
 # %% [markdown]
 # **What to conclude.** The pages show what was measured and nothing more: a latent without evidence has no explanation, the
 # release is UNLISTED until you say PUBLIC, and the signed attributions and the pictures, for which Neuronpedia has no field,
-# lie beside it in `multimodal/`.
+# are beside it in `multimodal/`.

@@ -80,12 +80,12 @@ function Histogram({ counts, largest, fires }) {
   const wide = 94 / counts.length;
   return html`<figure class="histogram">
     <svg width="100%" height="140" role="img" aria-label=${`Histogram of ${several(total, "activation")} above 0, up to ${number(largest)}; the fullest bin holds ${most}.`}>
-      ${counts.map((n, i) => html`<rect class="bar" x=${`${5 + i * wide}%`} width=${`${wide * 0.88}%`} y=${110 - (100 * n) / most} height=${(100 * n) / most}><title>${`${number((i * largest) / counts.length)} to ${number(((i + 1) * largest) / counts.length)}: ${several(n, "meme")}`}</title></rect>`)}
+      ${counts.map((n, i) => html`<rect class="bar" x=${`${5 + i * wide}%`} width=${`${wide * 0.88}%`} y=${110 - (100 * n) / most} height=${(100 * n) / most}><title>${`${number((i * largest) / counts.length)} to ${number(((i + 1) * largest) / counts.length)}: ${several(n, NOUN.one)}`}</title></rect>`)}
       <line class="rule" x1="5%" x2="99%" y1="110.5" y2="110.5" />
       <text x="5%" y="124">0</text><text class="end" x="99%" y="124">${number(largest)}</text>
       <text class="name" x="52%" y="136">activation</text><text class="start" x="0" y="10">${most.toLocaleString("en")}</text>
     </svg>
-    <figcaption>${total.toLocaleString("en")} of ${several(core.n_memes, "meme")} fire it (density ${percent(fires)}); on the others it is 0.</figcaption>
+    <figcaption>${total.toLocaleString("en")} of ${several(core.n_memes, NOUN.one)} fire it (density ${percent(fires)}); on the others it is 0.</figcaption>
   </figure>`;
 }
 

@@ -12,7 +12,7 @@ function ConceptBars({ page }) {
   if (!page.concepts.length) return html`<p class="note">${core.missing.labels || core.missing.concept_alignment || "No concept was tested."}</p>`;
   const all = records(core.concept_columns, page.concepts).map((row, i) => ({ ...row, name: core.concepts[i] }));
   const tested = all.filter((row) => row.q_global !== null).sort((a, b) => a.q_global - b.q_global || Math.abs(b.auroc - 0.5) - Math.abs(a.auroc - 0.5));
-  if (!tested.length) return html`<p class="note">It fires on too few memes to test a concept.</p>`;
+  if (!tested.length) return html`<p class="note">It fires on too few ${NOUN.many} to test a concept.</p>`;
   const tied = tested.filter((row) => row.q_global < 0.05);
   const shown = tested.slice(0, Math.max(6, Math.min(12, tied.length)));
   const line = (row) => ({
@@ -21,9 +21,9 @@ function ConceptBars({ page }) {
   });
   return html`
     <p>${tied.length ? `Of ${several(tested.length, "tested concept")} it is tied to ${tied.length} (q < 0.05); ${tied.filter((r) => r.f1_test > r.f1_always_on).length} of these it tells better than always saying yes.` : `It is tied to none of ${several(tested.length, "tested concept")} (q < 0.05).`}</p>
-    <${Dots} rows=${shown.map(line)} domain=${[0, 1]} reference=${0.5} axis="AUROC, how well the latent tells the memes with the concept: test memes, within source; 0.5 is guessing" />
+    <${Dots} rows=${shown.map(line)} domain=${[0, 1]} reference=${0.5} axis=${`AUROC, how well the latent tells the ${NOUN.many} with the concept: test ${NOUN.many}, within source; 0.5 is guessing`} />
     <div class="scroll"><table class="numbers"><caption class="unseen">Concepts of this latent</caption>
-      <thead><tr><th scope="col">concept</th><th scope="col">odds ratio (95 %)</th><th scope="col">fires more often by</th><th scope="col">q</th><th scope="col">F1, test</th><th scope="col">F1, always yes</th><th scope="col">memes</th></tr></thead>
+      <thead><tr><th scope="col">concept</th><th scope="col">odds ratio (95 %)</th><th scope="col">fires more often by</th><th scope="col">q</th><th scope="col">F1, test</th><th scope="col">F1, always yes</th><th scope="col">${NOUN.many}</th></tr></thead>
       <tbody>${tested.map((row) => html`<tr class=${row.q_global < 0.05 ? "" : "faint"}><th scope="row"><a href=${link.concept(row.name)}>${called(row.name)}</a></th>
         <td>${number(row.odds_ratio)}${interval(row.odds_ratio_low, row.odds_ratio_high)}</td><td>${signedNumber(row.firing_rate_difference)}</td>
         <td>${chance(row.q_global)}</td><td class=${row.f1_test > row.f1_always_on ? "better" : ""}>${number(row.f1_test)}</td><td>${number(row.f1_always_on)}</td><td>${number(row.n_test)}</td></tr>`)}</tbody>
@@ -47,7 +47,7 @@ function EffectBars({ page }) {
     const beats = mine.filter((row) => row.beats);
     return html`<h3>The latent is ${what}</h3>
       <p>${beats.length ? `The classifiers of ${beats.length} of ${several(mine.length, "label")} move by more than the controls: ${beats.map((row) => row.task).join(", ")}.` : `No classifier of ${several(mine.length, "label")} moves by more than the controls.`}</p>
-      <${Dots} rows=${mine.map(line)} reference=${0} axis="mean change of the class's probability, test memes" />`;
+      <${Dots} rows=${mine.map(line)} reference=${0} axis=${`mean change of the class's probability, test ${NOUN.many}`} />`;
   })}
   <p class="note">Grey band: as large a step in a random direction. Marks: the mean of latents that fire as often. A dim row is within a control. ${core.use}</p>`;
 }
@@ -93,7 +93,7 @@ function Body({ latent, page, brief }) {
   return html`<div ref=${body}>
     <p class="about"><span class="sign" role="img" aria-label=${SAYS[about[2]]}>${SIGN[about[2]]}</span> ${about[1]}</p>
     ${!brief && html`<nav class="buttons" aria-label="On this page">${sections.map(([title], i) => html`<button type="button" class="jump" onClick=${() => go(i)}>${title}</button>`)}</nav>`}
-    <section class="memes"><h2>Memes</h2><${Coverable} what=${`latent ${latent}`}><${Gallery} memes=${page.memes} /><//></section>
+    <section class="memes"><h2>${capital(NOUN.all_shown)}</h2><${Coverable} what=${`latent ${latent}`}><${Gallery} memes=${page.memes} /><//></section>
     ${sections.map(([title, part]) => html`<section class="part"><h2>${title}</h2>${part}</section>`)}
   </div>`;
 }
@@ -132,7 +132,7 @@ function Compare({ value }) {
   const cosine = pages[0].neighbours.find(([other]) => other === b)?.[1] ?? pages[1].neighbours.find(([other]) => other === a)?.[1];
   const shared = pages[0].memes.at.filter((place) => pages[1].memes.at.includes(place)).length;
   return html`<h1>Latent ${a} beside latent ${b}</h1>
-    <p>${a === b ? "These are the same latent. " : ""}${cosine === undefined ? "Neither is among the ten nearest decoders of the other" : `Their decoders have cosine ${number(cosine)}`}; of the ${pages[0].memes.at.length} and ${several(pages[1].memes.at.length, "meme")} shown, they share ${shared}.</p>
+    <p>${a === b ? "These are the same latent. " : ""}${cosine === undefined ? "Neither is among the ten nearest decoders of the other" : `Their decoders have cosine ${number(cosine)}`}; of the ${pages[0].memes.at.length} and ${several(pages[1].memes.at.length, NOUN.one)} shown, they share ${shared}.</p>
     <div class="beside">${[a, b].map((latent, k) => html`<article aria-label=${`Latent ${latent}`}><h2 class="title"><a href=${link.latent(latent)}>Latent ${latent}: ${titleOf(latent)}</a></h2>
       <${Body} latent=${latent} page=${pages[k]} brief=${true} /></article>`)}</div>`;
 }

@@ -74,7 +74,7 @@ function summaryOf(latent) {
   const words = [`fires on ${percent(l.fires[latent])}${isDense(latent) ? ", dense" : ""}`];
   if (l.name[latent] !== null) words.push(`${l.verdict[latent]}${l.auroc[latent] === null ? "" : `, AUROC from name to latent ${number(l.auroc[latent])}`}`);
   if (l.decided_by[latent]) words.push(KINDS[l.decided_by[latent]] ?? l.decided_by[latent]);
-  if (l.stable[latent] !== null) words.push(l.stable[latent] ? "comes again" : "one seed only");
+  if (l.stable[latent] !== null) words.push(l.stable[latent] ? "reappears" : "one seed only");
   return words.join(" · ");
 }
 
@@ -150,10 +150,10 @@ function Found({ found, search }) {
   return html`<div class="hits">
     ${found.concepts.length > 0 && html`<p>Concepts: ${found.concepts.map((k, i) => html`${i > 0 && ", "}<a href=${link.concept(core.concepts[k])}>${called(core.concepts[k])}</a>`)}</p>`}
     ${found.levels.length > 0 && html`<p>Labels: ${found.levels.map((k) => search.level[k][1]).join(", ")}</p>`}
-    ${found.memes.length > 0 && html`<details class="found"><summary>${several(found.memes.length, "meme")} match${found.memes.length === 1 ? "es" : ""}</summary>
+    ${found.memes.length > 0 && html`<details class="found"><summary>${several(found.memes.length, NOUN.one)} match${found.memes.length === 1 ? "es" : ""}</summary>
       <ul class="plain">${found.memes.slice(0, MOST_FOUND).map((place) => html`<li><a href=${link.meme(search.id[place])}>${search.id[place]}</a></li>`)}</ul>
       ${found.memes.length > MOST_FOUND && html`<p class="note">The first ${MOST_FOUND} are shown; a longer text finds fewer.</p>`}</details>`}
-    <p class="note">${core.n_shown.toLocaleString("en")} of ${several(core.n_memes, "meme")} are on this page, those that stand for the latents; the search covers all of these.</p>
+    <p class="note">${core.n_shown.toLocaleString("en")} of ${several(core.n_memes, NOUN.one)} are on this page, those that stand for the latents; the search covers all of these.</p>
   </div>`;
 }
 
@@ -179,16 +179,16 @@ function LatentList() {
   return html`<div class="finder">
     <h1>Latents</h1>
     <form class="filters" role="search" onSubmit=${(e) => e.preventDefault()}>
-      <div class="choice wide"><label for="search">Search latents, labels, concepts, and captions and ids of memes</label>
+      <div class="choice wide"><label for="search">Search latents, labels, concepts, and captions and ids of ${NOUN.many}</label>
         <input id="search" type="search" autocomplete="off" value=${f.text} onInput=${(e) => change({ text: e.target.value })} /></div>
       ${core.concepts.length > 0 && html`<${Choice} label="tied to the concept" value=${f.concept} set=${set("concept")} options=${[["", "any"], ...core.concepts.map((name, i) => [i, called(name)])]} />`}
       <${Choice} label="what drives it" value=${f.kind} set=${set("kind")} options=${[["", "any"], ...Object.entries(KINDS)]} />
       <${Choice} label="firing" value=${f.life} set=${set("life")} options=${[["", "all"], ["alive", "fires at all"], ["dead", "dead"], ["dense", "dense"], ["sparse", "neither dead nor dense"]]} />
       <${Choice} label="name" value=${f.name} set=${set("name")} options=${[["", "any"], ["good", "good name"], ["holds", "better than chance"], ["word", "a word"], ["concept", "a concept"], ["none", "none"]]} />
-      ${l.stable.some((s) => s !== null) && html`<${Choice} label="comes again with another seed" value=${f.stable} set=${set("stable")} options=${[["", "any"], ["yes", "yes"], ["no", "no"]]} />`}
+      ${l.stable.some((s) => s !== null) && html`<${Choice} label="reappears with another seed" value=${f.stable} set=${set("stable")} options=${[["", "any"], ["yes", "yes"], ["no", "no"]]} />`}
       <${Choice} label="order" value=${f.order} set=${set("order")} options=${Object.entries(ORDERS).map(([k, [text]]) => [k, text])} />
     </form>
-    <p class="count" role="status" id="count">${latents.length.toLocaleString("en")} of ${several(LATENTS, "latent")}${found ? `: ${found.byName.size} by name, ${found.byConcept.size} by a concept, ${found.byMeme.size} by a meme` : ""}</p>
+    <p class="count" role="status" id="count">${latents.length.toLocaleString("en")} of ${several(LATENTS, "latent")}${found ? `: ${found.byName.size} by name, ${found.byConcept.size} by a concept, ${found.byMeme.size} by a ${NOUN.one}` : ""}</p>
     ${found && html`<${Found} found=${found} search=${search} />`}
     <p class="buttons">
       <button type="button" disabled=${!alive.length} onClick=${() => (location.hash = link.latent(alive[Math.floor(Math.random() * alive.length)]))}>Random</button>

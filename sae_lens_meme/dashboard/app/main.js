@@ -43,7 +43,7 @@ function Page() {
   return html`<div class="page"><${PAGES[route.kind]} key=${route.value} value=${route.value} /></div>`;
 }
 
-const PAGES = { latents: LatentList, latent: LatentPage, compare: Compare, meme: MemePage, concept: ConceptPage, concepts: Concepts, map: MapPage };
+const PAGES = { latents: LatentList, latent: LatentPage, compare: Compare, [NOUN.one]: MemePage, concept: ConceptPage, concepts: Concepts, map: MapPage };
 
 for (const element of Object.values(STATIC)) element.tabIndex = -1;
 document.documentElement.classList.add("scripted");

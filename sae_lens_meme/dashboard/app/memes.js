@@ -25,10 +25,12 @@ function useSeen() {
 
 function Picture({ place, covered, overlay, children }) {
   const [ref, seen] = useSeen();
-  const source = useEntry("pictures", core.pictures && seen ? place : null);
+  const search = useSearch();
+  const at = OF_TOKENS ? (search?.picture[place] ?? null) : place; // a picture has many tokens
+  const source = useEntry("pictures", core.pictures && seen ? at : null);
   const waiting = core.pictures && source === undefined;
   return html`<div ref=${ref} class=${`picture ${covered ? "covered" : ""}`}>
-    ${source ? html`<img src=${source} alt=${covered ? "Picture, blurred" : "Picture of this meme"} />`
+    ${source ? html`<img src=${source} alt=${covered ? "Picture, blurred" : `Picture of this ${NOUN.one}`} />`
       : html`<p class="absent">${waiting ? "…" : core.pictures ? "This picture cannot be read." : "No pictures were given."}</p>`}
     ${source && overlay}${children}
   </div>`;
@@ -42,11 +44,44 @@ function Regions({ scores, marked, label }) {
   </svg>`;
 }
 
+/** What a row is where rows are tokens: its position, its kind, its word and where that is in the caption, its patch. */
+function tokenAt(search, place) {
+  if (!OF_TOKENS || !search) return null;
+  const [position, modality, word, start, end, box] = search.token[place];
+  return { position, modality, word, span: start === null ? null : [start, end], box };
+}
+
+/** A frame around the patch of a token. */
+function Patch({ place }) {
+  const box = tokenAt(useSearch(), place)?.box;
+  if (!box) return null;
+  const [top, left, bottom, right] = box;
+  const frame = { x: left, y: top, width: right - left, height: bottom - top };
+  return html`<svg class="regions" viewBox="0 0 1 1" preserveAspectRatio=${FIT[core.view]} role="img" aria-label="The patch of this token">
+    <rect class="patch under" ...${frame} /><rect class="patch" ...${frame} /></svg>`;
+}
+
+/** What a token is, in a line: a word or a patch, and its position. */
+function Where({ token, covered }) {
+  if (!token) return null;
+  const { modality, word, box, position } = token;
+  const special = modality === "special" ? "special token" : "";
+  const what = modality === "image" ? (box ? "framed patch" : "patch") : word === null ? special || "token"
+    : html`${special || "word"} <strong class="token">${covered ? mask(word) : word}</strong>`;
+  return html`<p class="where">${what}, position ${position}</p>`;
+}
+
 const mask = (word) => "▒".repeat(Math.max(1, Math.min(12, word.length)));
 
-function Caption({ text, words, scores, scale, covered, onWord, together, target }) {
-  if (text === null || text === undefined) return html`<p class="caption note">This meme has no caption.</p>`;
+function Caption({ text, words, scores, scale, covered, onWord, together, target, span }) {
+  if (text === null || text === undefined) return core.missing.captions && OF_TOKENS ? null : html`<p class="caption note">This ${NOUN.shown} has no caption.</p>`;
   if (!words || !words.length) {
+    const masked = (part) => part.split(/(\s+)/).map((word) => (word.trim() ? mask(word) : word && " ")).join("");
+    const shown = covered ? masked : (part) => part;
+    if (span) {
+      const [before, word, after] = [text.slice(0, span[0]), text.slice(...span), text.slice(span[1])];
+      return html`<p class="caption">${covered && html`<span class="unseen">Caption hidden.</span>`}<span aria-hidden=${covered}>${shown(before)}<mark class="word asked">${shown(word)}</mark>${shown(after)}</span></p>`;
+    }
     return html`<p class="caption">${covered ? html`<span aria-hidden="true">${text.split(/\s+/).map(mask).join(" ")}</span><span class="unseen">Caption hidden.</span>` : text}</p>`;
   }
   return html`<p class="caption">
@@ -120,7 +155,7 @@ function Drivers({ memes, go }) {
   const drivers = useMemo(() => driversOf(memes), [memes]);
   return html`${drivers.map(([kind, items]) => items.length > 0 && html`<p class="buttons drivers">Strongest ${kind}s:
     ${items.map((item) => html`<button type="button" class="jump" onClick=${() => go(item)}>${kind === "word" && covered ? html`<span aria-hidden="true">${mask(item.text)}</span><span class="unseen">a hidden word</span>` : item.text}</button>
-      <span class="note">in ${item.n} of ${several(memes.at.length, "meme")}</span>`)}</p>`)}`;
+      <span class="note">in ${item.n} of ${several(memes.at.length, NOUN.one)}</span>`)}</p>`)}`;
 }
 
 /** One meme of a latent; `target` is the word or region that the reader has asked to see on it. */
@@ -144,22 +179,25 @@ function Card({ memes, i, overlays, target }) {
   const asked = target?.patch === undefined ? [] : [[target.patch, 1]];
   const marked = word === null ? asked : together.filter(([w]) => w === word).map(([, p, value]) => [p, value]);
   const id = search?.id[place];
+  const token = tokenAt(search, place);
+  const frame = token?.box && html`<${Patch} place=${place} />`;
   return html`<li ref=${card} class=${`card ${target ? "target" : ""}`}>
-    <${Picture} place=${place} covered=${covered} overlay=${(on || marked.length > 0) &&
-      html`<${Regions} scores=${on ? patches : null} marked=${marked} label="Regions that raise (orange) or lower (blue) the latent" />`} />
+    <${Picture} place=${place} covered=${covered} overlay=${(on || marked.length > 0) ?
+      html`<${Regions} scores=${on ? patches : null} marked=${marked} label="Regions that raise (orange) or lower (blue) the latent" />` : frame} />
     <${Caption} text=${search?.caption[place]} words=${memes.words?.[i]} scores=${words}
-      scale=${most} covered=${covered} onWord=${setWord} together=${together} target=${target?.word} />
+      scale=${most} covered=${covered} onWord=${setWord} together=${together} target=${target?.word} span=${token?.span} />
+    <${Where} token=${token} covered=${covered} />
     <p class="activation"><strong>${number(memes.activation[i])}</strong> <span class="dim">activation</span></p>
     <${Parts} memes=${memes} i=${i} />
     <p class="buttons">
       <button type="button" aria-pressed=${!covered} onClick=${() => setOwn(covered)}>${covered ? "Show" : "Hide"}</button>
       ${patches && html`<button type="button" aria-pressed=${Boolean(on)} onClick=${() => setOverlay(!on)}>Regions</button>`}
-      ${id !== undefined && html`<a href=${link.meme(id)}>This meme</a>`}
+      ${id !== undefined && html`<a href=${link.meme(id)}>This ${NOUN.one}</a>`}
     </p>
   </li>`;
 }
 
-const FIRST_TOP = 4;
+const FIRST_TOP = OF_TOKENS ? 9 : 4;
 const FIRST_BELOW = 1;
 
 /** Top memes, then those of each interval, the highest first; at first a few of each, because the strongest alone mislead. */
@@ -175,25 +213,25 @@ function Gallery({ memes }) {
     });
     return [...found];
   }, [memes]);
-  if (!memes.at.length) return html`<p class="note">No meme fires this latent.</p>`;
+  if (!memes.at.length) return html`<p class="note">No ${NOUN.one} fires this latent.</p>`;
   const go = (item) => {
     setAll(true);
     setTarget({ ...item });
   };
   const few = groups.flatMap(([key, places]) => places.slice(0, key === "top" ? FIRST_TOP : FIRST_BELOW));
-  const title = (key, i) => key === "top" ? "The memes that fire it most"
-    : `Activation ${number(memes.interval_low[i])} to ${number(memes.interval_high[i])}: ${percent(memes.interval_share[i])} of the memes that fire it`;
+  const title = (key, i) => key === "top" ? `The ${NOUN.all_shown} that fire it most`
+    : `Activation ${number(memes.interval_low[i])} to ${number(memes.interval_high[i])}: ${percent(memes.interval_share[i])} of the ${NOUN.many} that fire it`;
   const card = (i) => html`<${Card} key=${memes.at[i]} memes=${memes} i=${i} overlays=${overlays} target=${target?.at === i ? target : null} />`;
   return html`
     ${memes.patches ? html`<${Drivers} memes=${memes} go=${go} />
-      <p class="buttons"><button type="button" aria-pressed=${overlays} onClick=${() => setOverlays(!overlays)}>Regions on all memes</button>
-      <span class="note">Orange raises the latent, blue lowers it, words and regions of a meme on one scale. Point at an underlined word, or go to it with Tab, to see the regions that it works with.</span></p>`
-      : html`<p class="note">${core.missing.attribution || "Words and regions of this latent's memes were not looked into."}</p>`}
+      <p class="buttons"><button type="button" aria-pressed=${overlays} onClick=${() => setOverlays(!overlays)}>Regions on all ${NOUN.all_shown}</button>
+      <span class="note">Orange raises the latent, blue lowers it, words and regions of a ${NOUN.one} on one scale. Point at an underlined word, or go to it with Tab, to see the regions that it works with.</span></p>`
+      : html`<p class="note">${OF_TOKENS ? core.told : core.missing.attribution || "Words and regions of this latent's memes were not measured."}</p>`}
     ${all || few.length === memes.at.length
       ? groups.map(([key, places]) => html`<section key=${key}><h3>${title(key, places[0])}</h3><ul class="cards">${places.map(card)}</ul></section>`)
-      : html`<h3>The ${Math.min(FIRST_TOP, groups[0][1].length)} strongest, then one from each part of its range, down to the weakest</h3><ul class="cards">${few.map(card)}</ul>`}
-    ${few.length < memes.at.length && html`<p><button type="button" class="all" aria-expanded=${all} onClick=${() => setAll(!all)}>${all ? "Show fewer" : `Show all ${several(memes.at.length, "meme")} of this latent`}</button></p>`}
-    <p class="note">The strongest alone mislead: look whether the lower parts of the range show the same thing.</p>`;
+      : html`<h3>The ${Math.min(FIRST_TOP, groups[0][1].length)} ${OF_TOKENS ? "pictures that fire it most" : "strongest"}${OF_TOKENS && groups.length === 1 ? "" : ", then one from each part of its range, down to the weakest"}</h3><ul class="cards">${few.map(card)}</ul>`}
+    ${few.length < memes.at.length && html`<p><button type="button" class="all" aria-expanded=${all} onClick=${() => setAll(!all)}>${all ? "Show fewer" : `Show all ${several(memes.at.length, NOUN.shown)} of this latent`}</button></p>`}
+    <p class="note">The strongest alone mislead: check whether the lower parts of the range show the same thing.</p>`;
 }
 
 /** A small meme in a list of memes. */
@@ -202,7 +240,7 @@ function Thumb({ place, children }) {
   const search = useSearch();
   const id = search?.id[place];
   return html`<li class="card small"><a href=${id === undefined ? undefined : link.meme(id)}>
-    <${Picture} place=${place} covered=${!page} /><span class="id">${id ?? "…"}</span></a>
+    <${Picture} place=${place} covered=${!page} overlay=${html`<${Patch} place=${place} />`} /><span class="id">${id ?? "…"}</span></a>
     <p class="note">${children}</p></li>`;
 }
 

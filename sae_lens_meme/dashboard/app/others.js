@@ -4,26 +4,28 @@ function MemePage({ value }) {
   const search = useSearch();
   const place = search ? search.id.indexOf(value) : -1;
   const meme = useEntry("memes", place < 0 ? null : place);
-  if (search === null || meme === null) return html`<h1>Meme ${value}</h1><${Unreadable} />`;
-  if (!search) return html`<h1>Meme ${value}</h1><p class="note" role="status">Reading…</p>`;
-  if (place < 0) return html`<h1>No such meme</h1><p>The report shows ${core.n_shown.toLocaleString("en")} of ${core.n_memes.toLocaleString("en")} memes, and none has the id “${value}”.</p>`;
-  if (!meme) return html`<h1>Meme ${value}</h1><p class="note" role="status">Reading…</p>`;
-  return html`<h1>Meme <span class="id">${value}</span></h1>
+  if (search === null || meme === null) return html`<h1>${capital(NOUN.one)} ${value}</h1><${Unreadable} />`;
+  if (!search) return html`<h1>${capital(NOUN.one)} ${value}</h1><p class="note" role="status">Reading…</p>`;
+  if (place < 0) return html`<h1>No such ${NOUN.one}</h1><p>The report shows ${core.n_shown.toLocaleString("en")} of ${core.n_memes.toLocaleString("en")} ${NOUN.many}, and none has the id “${value}”.</p>`;
+  if (!meme) return html`<h1>${capital(NOUN.one)} ${value}</h1><p class="note" role="status">Reading…</p>`;
+  return html`<h1>${capital(NOUN.one)} <span class="id">${value}</span></h1>
     <p class="note">Split ${meme.split}, source ${meme.source}.</p>
-    <${Coverable} what="this meme"><${MemeBody} place=${place} meme=${meme} caption=${search.caption[place]} /><//>`;
+    <${Coverable} what=${`this ${NOUN.one}`}><${MemeBody} place=${place} meme=${meme} caption=${search.caption[place]} /><//>`;
 }
 
 function MemeBody({ place, meme, caption }) {
   const covered = !useContext(Uncovered).page;
+  const token = tokenAt(useSearch(), place);
   const most = Math.max(...meme.latents.map(([, a]) => a), 1e-9);
   return html`<div class="meme">
-    <div class="large"><${Picture} place=${place} covered=${covered} /><${Caption} text=${caption} covered=${covered} /></div>
+    <div class="large"><${Picture} place=${place} covered=${covered} overlay=${html`<${Patch} place=${place} />`} /><${Caption} text=${caption} covered=${covered} span=${token?.span} />
+      <${Where} token=${token} covered=${covered} /></div>
     <section><h2>Labels</h2>${meme.labels.length ? html`<table class="numbers"><tbody>${meme.labels.map(([name, level]) => html`<tr><th scope="row">${name}</th><td>${level ?? html`<span class="dim">missing</span>`}</td></tr>`)}</tbody></table>` : html`<p class="note">${core.missing.labels}</p>`}</section>
     <${Reading} meme=${meme} />
     <section><h2>All its latents</h2>${meme.latents.length ? html`<table class="numbers"><caption class="unseen">Active latents, the strongest first</caption><tbody>${meme.latents.map(([latent, activation]) => html`<tr>
       <th scope="row"><a href=${link.latent(latent)}>${latent}: ${titleOf(latent)}</a> ${core.latents.name[latent] === null ? null : html`<${Tag} tone=${core.tones[core.latents.verdict[latent]]}>${core.latents.verdict[latent]}<//>`}</th>
-      <td class="plot"><svg width="100%" height="10" aria-hidden="true"><rect class="bar" width=${`${(100 * activation) / most}%`} height="10" /></svg></td><td>${number(activation)}</td></tr>`)}</tbody></table>` : html`<p class="note">No latent fires on this meme.</p>`}</section>
-    <section><h2>Nearest memes</h2><p class="note">By cosine at ${core.hook}, among the memes that this report shows.</p>
+      <td class="plot"><svg width="100%" height="10" aria-hidden="true"><rect class="bar" width=${`${(100 * activation) / most}%`} height="10" /></svg></td><td>${number(activation)}</td></tr>`)}</tbody></table>` : html`<p class="note">No latent fires on this ${NOUN.one}.</p>`}</section>
+    <section><h2>Nearest ${NOUN.many}</h2><p class="note">By cosine at ${core.hook}, among the ${NOUN.many} that this report shows.</p>
       <ul class="cards">${meme.nearest.map(([other, cosine]) => html`<${Thumb} place=${other}>cosine ${number(cosine)}<//>`)}</ul></section>
   </div>`;
 }
@@ -32,28 +34,28 @@ const SIDES = { picture: "the picture", caption: "the caption", both: "only both
 const wholePercent = (share) => `${Math.round(100 * share)} %`;
 const LatentLink = ({ latent }) => html`<a href=${link.latent(latent)}>${latent}: ${titleOf(latent)}</a>`;
 
-/** What `read` says of a meme: its strongest latents, which side decides each, and what each label's probe reads from them. */
+/** What `read` says about a meme: its strongest latents, which side decides each, and what each label's probe reads from them. */
 function Reading({ meme }) {
-  if (!meme.reading) return html`<section class="reading wide"><h2>What decides this meme</h2><p class="note">${core.n_read
-    ? `Read were ${core.n_read.toLocaleString("en")} of the ${several(core.n_shown, "meme")} on this page, the strongest of each latent first, and not this one: \`sae-lens-meme read\` reads any picture, and dashboard --readings more of them.`
-    : "It was not read: that needs the SAE and memes that it was trained on."}</p></section>`;
+  if (!meme.reading) return html`<section class="reading wide"><h2>What decides this ${NOUN.one}</h2><p class="note">${core.n_read
+    ? `${core.n_read.toLocaleString("en")} of the ${several(core.n_shown, NOUN.one)} on this page were read, the strongest of each latent first, but not this one: ${OF_TOKENS ? "" : "`sae-lens-meme read` reads any picture, and "}dashboard --readings ${OF_TOKENS ? "reads " : ""}more of them.`
+    : `It was not read: that needs the SAE and the ${NOUN.many} that it was trained on.`}</p></section>`;
   const { latents, decisions } = meme.reading;
   return html`<section class="reading wide"><h2>What the model sees in it</h2>
-    <table class="says stacked"><caption class="unseen">The strongest latents of this meme</caption>
+    <table class="says stacked"><caption class="unseen">The strongest latents of this ${NOUN.one}</caption>
       <thead><tr><th scope="col">latent</th><th scope="col">how good its name is</th><th scope="col">decided by</th><th scope="col">stays active with other captions / pictures</th></tr></thead>
       <tbody>${latents.map((row) => html`<tr><th scope="row"><${LatentLink} latent=${row.latent} /></th>
         <td data-label="name"><${Tag} tone=${core.tones[core.latents.verdict[row.latent]]}>${core.latents.verdict[row.latent]}<//> <span class="dim">${row.evidence}</span></td>
         <td data-label="decided by">${SIDES[row.decided_by] ?? "not known"}</td><td data-label="with other captions / pictures">${row.kept ? row.kept.map(wholePercent).join(" / ") : "–"}</td></tr>`)}</tbody>
     </table>
-    <p class="note">${core.no_sides ? `Which side decides a latent is not known: ${core.no_sides}.` : "Decided by the picture: the latent stays active with 4 of 5 captions of other memes; by the caption: with 4 of 5 of their pictures; both: with neither; either: with both of them."} A name is weak where its AUROC is under 0.6, or where the latent does not find the memes that the name says: the latent's page says which.</p></section>
+    <p class="note">${core.no_sides ? `Which side decides a latent is not known: ${core.no_sides}.` : "Decided by the picture: the latent stays active with 4 of 5 captions of other memes; by the caption: with 4 of 5 of their pictures; both: with neither; either: with both of them."} A name is weak where its AUROC is under 0.6, or where the latent does not find the ${NOUN.many} that the name says: the latent's page says which.</p></section>
   <section class="reading wide"><h2>What each label's classifier says, and which latents carry that</h2>
     ${decisions.length ? html`<ul class="decisions">${decisions.map((row) => html`<${Decision} row=${row} split=${meme.split} />`)}</ul>
-    <p class="note">A probe on the latents. Contributions of latents add up, with a constant, to the logit of this class above that of the next. As many others: active latents with like activation taken out instead, median and 95 % of the draws.${meme.split === "train" ? " This is one of the memes that the probes were fitted to: they flatter themselves on it." : ""}</p>` : html`<p class="note">No label of these memes allows a classifier.</p>`}</section>`;
+    <p class="note">A probe on the latents. Contributions of latents add up, with a constant, to the logit of this class above that of the next. As many others: active latents of similar activation ablated instead, median and 95 % of the draws.${meme.split === "train" ? ` This is one of the ${NOUN.many} that the probes were fitted to, so their scores on it are flattering.` : ""}</p>` : html`<p class="note">No label of these ${NOUN.many} allows a classifier.</p>`}</section>`;
 }
 
 function Decision({ row }) {
   const [low, middle, high] = row.random;
-  return html`<li><strong>${row.label}: ${row.decided}</strong> with probability ${number(row.probability)} (${wholePercent(row.prevalence)} of the train memes are)${row.right === null ? "" : row.right ? ", as it is labelled" : ", which is not its label"}.${" "}<span class="dim">${row.evidence}.</span><br />
+  return html`<li><strong>${row.label}: ${row.decided}</strong> with probability ${number(row.probability)} (${wholePercent(row.prevalence)} of the train ${NOUN.many} are)${row.right === null ? "" : row.right ? ", as it is labelled" : ", which is not its label"}.${" "}<span class="dim">${row.evidence}.</span><br />
     ${row.carriers.length ? html`Carried by ${row.carriers.map(([latent, share], i) => html`${i > 0 && ", "}<${LatentLink} latent=${latent} /> (${signedNumber(share)})`)}: without ${row.carriers.length === 1 ? "it" : "them"} ${number(row.without)}${row.random.length ? `, without as many others ${number(middle)} (${number(low)} to ${number(high)})` : "; too few others are active for a control"}.` : "No active latent carries it."}</li>`;
 }
 
@@ -68,16 +70,16 @@ function ConceptPage({ value }) {
   const sae = page.rivals.find(([name]) => name === "sae");
   return html`<h1>Concept ${called(value)}</h1>
     <p>${page.sentence}</p><p>${several(page.significant, "latent is", "latents are")} tied to it (q under 0.05 over all latents and concepts).</p>
-    ${rivals.length > 0 && html`<section><h2>Against other units</h2><p>The best single unit for this concept, chosen on train and validation memes, measured on test memes.</p>
-      <${Dots} rows=${[{ label: "the SAE's latents", value: sae?.[1], strong: true }, ...rivals.map(([name, v]) => ({ label: name.replaceAll("_", " "), value: v }))]} domain=${[0, 1]} reference=${0.5} axis="AUROC of the best unit, test memes within source" />
-      <p class="note">k: as few units fire on a meme as latents do; the others are dense. The linear probe reads the whole embedding and is the ceiling; permuted labels are the floor.</p></section>`}
+    ${rivals.length > 0 && html`<section><h2>Against other units</h2><p>The best single unit for this concept, chosen on train and validation ${NOUN.many}, measured on test ${NOUN.many}.</p>
+      <${Dots} rows=${[{ label: "the SAE's latents", value: sae?.[1], strong: true }, ...rivals.map(([name, v]) => ({ label: name.replaceAll("_", " "), value: v }))]} domain=${[0, 1]} reference=${0.5} axis=${`AUROC of the best unit, test ${NOUN.many} within source`} />
+      <p class="note">k: as few units fire on a ${NOUN.one} as latents do; the others are dense. The linear probe reads the whole embedding and is the ceiling; permuted labels are the floor.</p></section>`}
     <section><h2>Its latents</h2>
-      <${Dots} rows=${rows.slice(0, 12).map((row, i) => ({ label: `${page.latents[i]}: ${titleOf(page.latents[i])}`, href: link.latent(page.latents[i]), value: row.auroc, low: row.auroc_low, high: row.auroc_high, poor: !(row.f1_test > row.f1_always_on) }))} domain=${[0, 1]} reference=${0.5} axis="AUROC, how well the latent tells the memes with the concept: test memes, within source; 0.5 is guessing" />
+      <${Dots} rows=${rows.slice(0, 12).map((row, i) => ({ label: `${page.latents[i]}: ${titleOf(page.latents[i])}`, href: link.latent(page.latents[i]), value: row.auroc, low: row.auroc_low, high: row.auroc_high, poor: !(row.f1_test > row.f1_always_on) }))} domain=${[0, 1]} reference=${0.5} axis=${`AUROC, how well the latent tells the ${NOUN.many} with the concept: test ${NOUN.many}, within source; 0.5 is guessing`} />
       <div class="scroll"><table class="numbers"><caption class="unseen">Latents of this concept</caption>
         <thead><tr><th scope="col">latent</th><th scope="col">F1, validation (the order)</th><th scope="col">F1, test</th><th scope="col">F1, always yes</th><th scope="col">AUROC, latent to concept (95 %)</th><th scope="col">odds ratio</th><th scope="col">q</th></tr></thead>
         <tbody>${rows.map((row, i) => html`<tr class=${row.q_global < 0.05 ? "" : "faint"}><th scope="row"><a href=${link.latent(page.latents[i])}>${page.latents[i]}: ${titleOf(page.latents[i])}</a></th>
           <td>${number(row.f1_validation)}</td><td class=${row.f1_test > row.f1_always_on ? "better" : ""}>${number(row.f1_test)}</td><td>${number(row.f1_always_on)}</td><td>${number(row.auroc)}${interval(row.auroc_low, row.auroc_high)}</td><td>${number(row.odds_ratio)}</td><td>${chance(row.q_global)}</td></tr>`)}</tbody>
-      </table></div><p class="note">Dim: the F1 of always saying yes is not beaten (chart), not significant (table). The order is of validation memes, all else of test memes.</p></section>`;
+      </table></div><p class="note">Dim: no better than the F1 of always saying yes (chart), not significant (table). Ordered on validation ${NOUN.many}; all else is measured on test ${NOUN.many}.</p></section>`;
 }
 
 function Concepts() {
@@ -88,7 +90,7 @@ function Concepts() {
 
 const COLOURS = {
   kind: ["what drives it", (i) => KINDS[core.latents.decided_by[i]] ?? "not known", ["picture", "caption", "both together", "undecided", "not known"]],
-  stable: ["comes again with another seed", (i) => ({ true: "yes", false: "no" })[core.latents.stable[i]] ?? "not measured", ["yes", "no", "not measured"]],
+  stable: ["reappears with another seed", (i) => ({ true: "yes", false: "no" })[core.latents.stable[i]] ?? "not measured", ["yes", "no", "not measured"]],
   density: ["how often it fires", (i) => (isDense(i) ? "dense (over 10 %)" : core.latents.fires[i] > 0.01 ? "1 to 10 %" : "under 1 %"), ["dense (over 10 %)", "1 to 10 %", "under 1 %"]],
 };
 

@@ -6,6 +6,10 @@ const html = htm.bind(h);
 
 const core = JSON.parse(document.getElementById("core").textContent);
 const LATENTS = core.latents.name.length;
+/** What a row is called (a meme, or a token), and what is shown of it (the meme, or the picture that the token is of). */
+const NOUN = core.rows;
+const OF_TOKENS = NOUN.one === "token";
+const capital = (text) => text[0].toUpperCase() + text.slice(1);
 const shownAs = new Map(core.called);
 /** How a key of the data (`stance=1`) is shown (`stance=support`). */
 const called = (key) => shownAs.get(key) ?? key;
@@ -112,7 +116,7 @@ function useRoute() {
 
 const link = {
   latent: (latent) => `#latent=${latent}`,
-  meme: (id) => `#meme=${encodeURIComponent(id)}`,
+  meme: (id) => `#${NOUN.one}=${encodeURIComponent(id)}`,
   concept: (name) => `#concept=${encodeURIComponent(name)}`,
   compare: (a, b) => `#compare=${a},${b}`,
 };

@@ -1,4 +1,4 @@
-"""Whether the question set calls a latent what the factor that it stands for was planted in."""
+"""Whether the question set's class of a latent is the kind of the factor that the latent stands for."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ BY_CHANCE = Quantity(
 CLASSES = Section(
     "Answer key: classes of the question set and the kinds of the planted factors",
     "factors alone: latents that rank a planted value at .9 or more; with conjunctions: also those of a picture's value together "
-    "with a caption's, which are no factors; dealt at random: the same classes assigned to the same latents at random",
+    "with a caption's, which are not factors; dealt at random: the same classes assigned to the same latents at random",
 )
 CLASSES_COLUMNS = {
     "factor": "the planted factor that the latent ranks best",
@@ -93,7 +93,7 @@ def with_conjunctions(factors: pd.DataFrame, kinds: Mapping[str, str]) -> tuple[
     hold several values at once make none either: next to no meme has both values of such a pair.
 
     Args:
-        factors: `id`, `source` and one column a factor, as in `AnswerKey.factors`.
+        factors: `id`, `source` and one column per factor, as in `AnswerKey.factors`.
         kinds: for each factor its kind, as in `AnswerKey.kinds`.
 
     Raises:
@@ -113,7 +113,7 @@ def with_conjunctions(factors: pd.DataFrame, kinds: Mapping[str, str]) -> tuple[
 
 
 def _compared(classes: pd.DataFrame, answer_key: pd.DataFrame, min_auroc: float) -> pd.DataFrame:
-    """One row a latent that stands for a value: kind, class, and whether they agree (null without a class)."""
+    """One row per latent that stands for a value: kind, class, and whether they agree (null without a class)."""
     best: Any = answer_key[answer_key["auroc"] >= min_auroc]
     best = best.sort_values("auroc", ascending=False, kind="stable")
     best = best.drop_duplicates("latent").sort_index()[["factor", "kind", "value", "latent", "auroc"]]
@@ -135,6 +135,6 @@ def _require(classes: pd.DataFrame, answer_key: pd.DataFrame, min_auroc: float) 
     columns = ("factor", "kind", "value", "latent", "auroc")
     require_columns("answer_key", answer_key, columns, "; give the table of score_answer_key")
     if unknown := sorted(set(answer_key["kind"]) - set(KINDS)):
-        raise DataError(f"answer_key: kind {unknown[0]!r} is none of {', '.join(KINDS)}")
+        raise DataError(f"answer_key: kind {unknown[0]!r} is not one of {', '.join(KINDS)}")
     if not 0.5 <= min_auroc <= 1 or np.isnan(min_auroc):
         raise ConfigError(f"min_auroc is {min_auroc}; give an AUROC between 0.5 and 1")

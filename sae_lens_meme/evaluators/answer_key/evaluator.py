@@ -1,4 +1,4 @@
-"""Planted memes have known factors: how well the best single latent stands for each of them.
+"""Planted memes have known factors: how well the best single latent represents each of them.
 
 Of each factor it is also known whether picture, caption or both together show it, which is what `QuestionSet` finds out.
 """
@@ -22,14 +22,14 @@ from sae_lens_meme.evaluators.latents import Latents
 from sae_lens_meme.evaluators.result import Result
 
 RIVALS = ("neurons", "pca", "ica", "neurons_k", "random_k", SHUFFLED)
-"""Units of the contest that stand beside a factor."""
+"""Units of the contest that are shown beside a factor."""
 
 
 class AnswerKeyScores(Evaluator):
     """AUROC and F1 on test memes of the best latent for every planted factor.
 
     Args:
-        factors: `id` and one column a factor; for the comparison of classes also `source`.
+        factors: `id` and one column per factor; for the comparison of classes also `source`.
         kinds: for each factor `visual`, `textual` or `cross-modal`.
         classes: the table of `QuestionSet`, to compare with the kinds.
         contest: the table of `Contest`, whose rivals are compared with the latents.

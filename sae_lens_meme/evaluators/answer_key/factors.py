@@ -128,7 +128,7 @@ def planted_values(
 ) -> tuple[ConceptLabels, list[tuple[str, Any]]]:
     """One concept for each value of each factor, and its factor and value; a true-or-false factor is one concept.
 
-    Where a factor holds several values at once (a tuple a meme), each of them is true or false. Factors that are constant within every source only name it and are left out. A missing value is unknown.
+    Where a factor holds several values at once (a tuple per meme), each of them is true or false. Factors that are constant within every source only name it and are left out. A missing value is unknown.
 
     Raises:
         DataError: the key is not of these embeddings, or no factor varies within a source.

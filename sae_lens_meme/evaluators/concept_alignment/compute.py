@@ -52,7 +52,7 @@ class Pairs:
 def measure_pairs(latents: Latents, labels: ConceptLabels, protocol: str, ranked: Ranked | None = None) -> Pairs:
     """All pairs under `protocol`.
 
-    corrected: the test of association on all memes with a known label (one a group), within source; the threshold on the
+    corrected: the test of association on all memes with a known label (one per group), within source; the threshold on the
     validation rows; F1, precision, recall and AUROC (within source) on the test rows.
     published: everything on all rows at once, a missing label counted as negative.
     """
@@ -95,7 +95,7 @@ def association(
 
 
 def significant(log_p: Float[np.ndarray, "latents concepts"], alpha: float) -> dict[str, Bool[np.ndarray, "l c"]]:
-    """q < alpha with all pairs as one family (`global`), and with one family a concept (`concept`)."""
+    """q < alpha with all pairs as one family (`global`), and with one family per concept (`concept`)."""
     by_concept = np.stack([rejected(column, alpha) for column in log_p.T], axis=1)
     return {"global": rejected(log_p, alpha), "concept": by_concept}
 

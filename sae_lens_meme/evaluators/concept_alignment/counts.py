@@ -1,4 +1,4 @@
-"""What is counted of the pairs: on the true labels, over subsets of the memes, and on labels permuted within source."""
+"""Counts of significant pairs: on the true labels, over subsets of the memes, and on labels permuted within source."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ class PairCounts:
         return pair_counts(log_p, self._alpha) | self._by_f1(labels)
 
     def permuted(self, labels: ConceptLabels, draws: int, seed: int) -> list[dict[str, Number]]:
-        """Of labels permuted within their strata, a dict a draw; a draw depends on the seed and its number only."""
+        """Of labels permuted within their strata, a dict per draw; a draw depends on the seed and its number only."""
         return in_threads(lambda i: self.of(labels.permuted(np.random.default_rng([seed, i]))), range(draws))
 
     def _by_f1(self, labels: ConceptLabels) -> dict[str, Number]:

@@ -1,4 +1,4 @@
-"""The winner's curse in two parts: what choosing the best costs, and what validation and test memes differ in."""
+"""The winner's curse in two parts: the cost of choosing the best, and the difference between validation and test memes."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ class Curse(NamedTuple):
 
 
 def curse_of(best: BestLatents, latents: Latents, labels: ConceptLabels, seed: int) -> Curse:
-    """What the same choice loses where the memes that choose and those that test are split anew, and what is left.
+    """What the same choice loses when the memes that choose and those that test are re-split, and what is left.
 
-    Dealt anew within source, groups whole, both kinds as many as before, they differ in nothing but chance: the mean loss
+    Re-split within source, groups whole, with both parts as large as before, they differ by chance alone: the mean loss
     is that of choosing the best of many. The rest of the loss is the shift between the two splits as they are.
     """
     chosen_on, splits = labels.threshold_codes()[1], labels.splits

@@ -154,10 +154,10 @@ class ConceptAlignment(Evaluator):
         section = Section(
             f"Concepts: latent x concept pairs with q < {self.options.alpha:g}",
             "95 %: for this SAE alone (delete-d jackknife over memes, groups whole)"
-            f"{f'; {len(seeds)} other training seeds: least and most' if seeds else ', not over training seeds'}. Beside each "
+            f"{f'; other training seeds ({len(seeds)}): least and most' if seeds else ', not over training seeds'}. Beside each "
             "count the size of the effects: the median AUROC of these pairs, the share of them with .5 in the interval of the "
             "AUROC (indistinguishable from chance), and how many concepts have a latent with a larger F1 than firing always: on test "
-            "memes, but on all memes where the protocol is the published one. The published protocol treats each concept as "
+            "memes, or for the published protocol on all memes. The published protocol treats each concept as "
             f"its own family of tests, so that false pairs add up over concepts. {NO_QUALITY}",
         )
         table = pd.concat([pairs_table(found) for found in pairs], ignore_index=True)
@@ -183,7 +183,7 @@ class ConceptAlignment(Evaluator):
             median = None if np.isnan(values).all() else float(np.nanmedian(values))
             held = name in HELD_OUT and protocol == "published"
             what = f"median over concepts of {BEST[name].key}: {BEST[name].what}; {rows}"
-            reason = NOT_HELD_OUT if held else "of no concept is it defined"
+            reason = NOT_HELD_OUT if held else "it is defined for no concept"
             yield Measure(f"{protocol}/median_{BEST[name].key}", median, what, reason=reason)
         yield from self._best(pairs, best, latents, labels, by_source)
 
@@ -232,7 +232,7 @@ class ConceptAlignment(Evaluator):
             yield SEEDS[what](value, "corrected", rows=f"{len(counts)} seeds; {rows}")
 
     def _without_length(self, latents: Latents, by_source: ConceptLabels, embeddings: Embeddings) -> Iterator[Measure]:
-        """How many pairs go, and come, when memes are compared within caption length too."""
+        """How many pairs disappear, and appear, when memes are compared within caption length too."""
         if n_words(embeddings) is None:
             yield from (q(None, "corrected", reason=NO_LENGTH) for q in (LOST_TO_LENGTH, FOUND_BY_LENGTH))
             return
@@ -286,7 +286,7 @@ def _jackknife(ends: tuple[float, float] | None) -> Interval | None:
     if ends is None:
         return None
     low, high = ends if any(ends) else (None, None)
-    return Interval(low, high, JACKKNIFE, "no four fifths of the memes give any: the spread of 0 is not known")
+    return Interval(low, high, JACKKNIFE, "every subset of four fifths of the memes gives 0: its spread is not known")
 
 
 def _verdict(measures: list[Measure]) -> str | None:

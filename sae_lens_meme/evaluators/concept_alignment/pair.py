@@ -1,4 +1,4 @@
-"""One latent under one concept: the answer to a single question."""
+"""How one latent relates to one concept: the answer to a single question."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from sae_lens_meme.evaluators.result import defined
 
 @dataclass(frozen=True)
 class LatentConcept:
-    """One latent under one concept (corrected protocol). None where undefined: `reasons` says why."""
+    """How one latent relates to one concept (corrected protocol). None where undefined: `reasons` says why."""
 
     latent: int
     concept: str
@@ -28,7 +28,7 @@ class LatentConcept:
     precision: float | None
     recall: float | None
     p: float | None
-    """One-sided exact test of association within source, on all memes with a known label (one a group)."""
+    """One-sided exact test of association within source, on all memes with a known label (one per group)."""
     q: float | None
     """Benjamini-Hochberg over all latents and all concepts."""
     odds_ratio: float | None
@@ -97,7 +97,7 @@ def _why_undefined(name: str, row: dict[str, Any]) -> str:
     if row["a"] + row["b"] == 0 and name != "f1_always_on":
         return "the latent fires on no meme with a known label"
     if name in ("p", "q"):
-        return "within no source is there a meme of each kind (true and false, firing and silent)"
+        return "no source has memes of each kind (true and false, firing and silent)"
     if name == "odds_ratio":
         return "no meme contradicts the association, or none supports it (b c = 0)"
     if row["n_test"] == 0:

@@ -16,7 +16,7 @@ from sae_lens_meme.metrics.contingency import FALSE, TRUE, UNKNOWN
 
 
 def pairs_table(pairs: Pairs) -> pd.DataFrame:
-    """One row a pair, null where undefined, ordered by latent and then by concept."""
+    """One row per pair, null where undefined, ordered by latent and then by concept."""
     latents, concepts = pairs.log_p.shape
     names = pd.Categorical.from_codes(np.tile(np.arange(concepts), latents), categories=list(pairs.concepts))
     fixed = {

@@ -59,7 +59,7 @@ COUNTS = {
             N_ABOVE,
             "pairs whose F1 is above that of a latent that fires on every meme, same memes: on test memes (corrected), the "
             "best on all memes (published)",
-            "no meme that scores is true of any concept",
+            "no concept is true of any meme that is scored",
         ),
         *(Quantity(f"share_of_latents_{f}", f"n_latents_{f} / n_latents") for f in FAMILIES),
         *(
@@ -74,7 +74,7 @@ MEDIAN_AUROC = {
     f: Quantity(
         f"median_auroc_significant_{f}",
         f"median AUROC of the pairs with q < alpha, {_OF[f]}: the effect beside the significance",
-        "no pair is significant, or of none of them an AUROC is defined",
+        "no pair is significant, or none of them has a defined AUROC",
     )
     for f in FAMILIES
 }
@@ -91,7 +91,7 @@ HOLDING_HALF = {
         f"share_auroc_holding_half_significant_{f}",
         f"of the pairs with q < alpha, {_OF[f]}, and an interval of the AUROC, the share whose interval contains .5: on these "
         "memes they are indistinguishable from chance",
-        "no pair is significant, or of none of them an interval is known",
+        "no pair is significant, or none of them has an interval",
     )
     for f in FAMILIES
 }
@@ -114,7 +114,7 @@ FOUND_BY_LENGTH = Quantity(
 ABOVE_ALWAYS_ON = Quantity(
     "n_concepts_above_always_on",
     "concepts whose best latent has a larger F1 than a latent that fires on every meme",
-    "of no concept the best latent has an F1",
+    "no concept's best latent has an F1",
 )
 
 BEST_LATENT = Quantity("best_latent", "the latent with the best F1 on the memes that choose its threshold")
@@ -135,7 +135,7 @@ CURSE = {
     "selection": Quantity(
         "best_winners_curse_selection",
         "what choosing the best of many costs: mean of F1 on the memes that choose minus F1 on the others where the two kinds "
-        "are drawn anew 20 times, within source and groups whole, and latent and threshold are chosen each time",
+        "are redrawn 20 times, within source and groups whole, and latent and threshold are chosen each time",
     ),
     "shift": Quantity(
         "best_winners_curse_shift",
@@ -160,7 +160,7 @@ COLUMNS = {
     "c": "silent, true",
     "d": "silent, false",
     "odds_ratio": "Mantel-Haenszel, common to the sources; null where b c = 0",
-    "p": "corrected: exact one-sided test within source, of one meme a group; published: one-sided Fisher test, sources pooled",
+    "p": "corrected: exact one-sided test within source, of one meme per group; published: one-sided Fisher test, sources pooled",
     "q_concept": "Benjamini-Hochberg q, each concept its own family of tests",
     "q_global": "Benjamini-Hochberg q over all latents and concepts",
     "auroc": "of the activation, on test memes within source (corrected) or on all memes (published)",

@@ -19,7 +19,7 @@ AT_ONCE = 4096
 RIDGES = (1e-2, 1e-1, 1.0, 10.0)
 """Penalties to choose from, in units of the mean square of the differences summed over pairs."""
 PROBE_PAIRS = 2_000
-"""A probe is fitted on at most so many pairs."""
+"""A probe is fitted on at most this many pairs."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -98,7 +98,7 @@ def ordered(true: np.ndarray, false: np.ndarray, size: np.ndarray) -> Int8[np.nd
 
 
 def share_of(signs: np.ndarray) -> float:
-    """Of pairs ordered rightly, ties half."""
+    """Share of pairs ordered correctly; ties count half."""
     return float(signs.mean(dtype=np.float64) + 1) / 2 if len(signs) else np.nan
 
 

@@ -77,7 +77,7 @@ class Confounders(Evaluator):
 
 
 def probe(answers: list[PairAnswer], embeddings: Embeddings, hook: str, questions: Questions) -> None:
-    """A probe a question on the embedding that the SAE reads; one a concept on each side alone."""
+    """A probe per question on the embedding that the SAE reads; one per concept on each side alone."""
     sides = {q.PROBE: hook, q.IMAGE_ONLY: IMAGE_EMBED, q.TEXT_ONLY: TEXT_EMBED}
     for name, side in ((name, side) for name, side in sides.items() if side in embeddings.hooks):
         embeddings.require_finite(side, questions.rows)
@@ -93,5 +93,5 @@ def probe(answers: list[PairAnswer], embeddings: Embeddings, hook: str, question
 
 
 def _pool(answer: PairAnswer, name: str) -> str:
-    """Pairs that share a picture teach nothing about pictures: a probe on one side learns from all."""
+    """Pairs that share a picture teach nothing about pictures, so a probe on one side is fitted on pairs of every kind."""
     return answer.question.key if name == q.PROBE else answer.question.concept

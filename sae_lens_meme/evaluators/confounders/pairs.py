@@ -34,7 +34,7 @@ class ConfounderPairs:
     second: Int[np.ndarray, " pairs"]
     kind: np.ndarray
     component: Int[np.ndarray, " n"]
-    """Of every meme: memes that a chain of pairs joins, or that are of one group, are no independent evidence."""
+    """Of every meme: memes that a chain of pairs joins, or that are of one group, are not independent evidence."""
     across: Bool[np.ndarray, " pairs"]
     """The two are of different splits."""
     copies: int
@@ -108,7 +108,7 @@ def _captions(embeddings: Embeddings) -> _Shared | None:
         known = np.array([bool(caption) for caption in captions])
         if known.any():
             code = pd.factorize(np.array(captions, dtype=object))[0]
-            return _Shared(code, known, "the same caption, case and spaces apart")
+            return _Shared(code, known, "the same caption, ignoring case and spaces")
     return _equal_vectors(embeddings, TEXT_EMBED)
 
 

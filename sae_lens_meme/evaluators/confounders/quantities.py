@@ -49,7 +49,7 @@ OF_FLIPPED = Quantity(
     "ordered_permuted",
     "control: the same share where both memes of the pairs of a component change places at random before the latent is "
     "chosen; mean over draws (about .5)",
-    "no draws were asked for",
+    "no draws were requested",
 )
 FLIPS_95 = Quantity(
     "flips_95",
@@ -72,7 +72,7 @@ OF_MEANS = {
 
 BOOTSTRAP = "bootstrap of the components of held-out pairs, for this latent"
 WILSON = "Wilson's, with the components of held-out pairs as trials: they are fewer than 20, or all or none are ordered rightly"
-NO_BOOTSTRAP = "no bootstrap samples were asked for"
+NO_BOOTSTRAP = "no bootstrap samples were requested"
 
 SECTION = Section(
     "Confounder pairs: one side the same, the label not",

@@ -1,4 +1,4 @@
-"""Which pairs ask which question: pairs that differ in a concept, by what they share and by split."""
+"""The pairs of each question: pairs that differ in a concept, by what they share and by split."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from sae_lens_meme.evaluators.confounders.pairs import CAPTION, GIVEN, MOST_SHAR
 from sae_lens_meme.metrics.contingency import FALSE, TRUE, UNKNOWN
 
 FEWEST = 5
-"""Pairs that choose and held-out pairs, of which a set needs so many each."""
+"""Pairs that choose and held-out pairs, of each of which a set needs this many."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,7 +53,7 @@ class Questions:
     asked: tuple[Question, ...]
     """Their pairs are places in `rows`."""
     rows: Int[np.ndarray, " memes"]
-    """Every meme of a pair that is asked about."""
+    """Every meme of a pair that is used."""
     component: Int[np.ndarray, " memes"]
     pairs: ConfounderPairs
     split: str
@@ -112,7 +112,7 @@ class Questions:
 
 
 def _distinct(labels: ConceptLabels) -> list[tuple[str, UInt8[np.ndarray, " n"]]]:
-    """Without concepts that ask what an earlier one does: hate=0 orders the pairs of hate=1 the other way round."""
+    """Without concepts that repeat an earlier one: hate=0 orders the pairs of hate=1 the other way round."""
     seen: set[bytes] = set()
     found = []
     for name, codes in zip(labels.names, labels.known.T, strict=True):

@@ -1,4 +1,4 @@
-"""What probes lose when units are taken out: targeted probe perturbation, and removal of a spurious correlation.
+"""What probes lose when units are ablated: targeted probe perturbation, and removal of a spurious correlation.
 
 Both as SAEBench defines them (Karvonen et al. 2025): of an embedding x = error + sum of activation x direction, units are
 set to zero and the error is kept, so that a linear probe's logit falls by activation x (direction . weights).

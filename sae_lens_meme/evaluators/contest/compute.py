@@ -40,7 +40,7 @@ from sae_lens_meme.standardize import Moments
 
 GROUPS = (LABELS, PLANTED, CROSS_MODAL)
 MOST_ABLATED = 64
-"""Targets of TPP: its cost is their square. Of more, so many are taken at even distances."""
+"""Targets of TPP: its cost is their square. Of more, this many are taken at even distances."""
 MOST_PLANTED_K = 5
 """Of k-sparse probes for planted values: with more units all directions read them."""
 

@@ -34,7 +34,7 @@ class Contest(Evaluator):
     """Best unit, one-to-one recovery, k-sparse probes, TPP, SCR and absorption: the SAE beside its rivals.
 
     Args:
-        key: factors of planted memes, an object with `factors` (`id` and one column a factor) and `kinds`.
+        key: factors of planted memes, an object with `factors` (`id` and one column per factor) and `kinds`.
         shuffled: an SAE that was trained on embeddings shuffled per dimension.
         seeds: SAEs of the same recipe with other seeds, by name.
         fitted: directions; give `Baselines` the same ones and they are fitted once.
@@ -56,7 +56,7 @@ class Contest(Evaluator):
         ns: Numbers = (1, 2, 5, 10)
         """Units that are set to zero in TPP and SCR."""
         probe_rows: Positive = 20_000
-        """Probes on the whole embedding are fitted on at most so many train memes."""
+        """Probes on the whole embedding are fitted on at most this many train memes."""
         n_permutations: Positive = 3
         """Draws of permuted labels; each takes as long as a rival."""
         n_bootstrap: Count = 200

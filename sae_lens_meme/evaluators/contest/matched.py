@@ -1,4 +1,4 @@
-"""One unit a target: the best one, and one to one."""
+"""One unit per target: the best one, and one to one."""
 
 from __future__ import annotations
 

@@ -83,7 +83,7 @@ def _best(scored: Sequence[np.ndarray], codes: np.ndarray, rows: Rows) -> int:
 
 
 class LinearProbes(NamedTuple):
-    """A logistic regression a target on the z-scored embedding, of which the two classes count the same."""
+    """One logistic regression per target on the z-scored embedding; its two classes count the same."""
 
     coef: Float64[np.ndarray, "d_in targets"]
     intercept: Float64[np.ndarray, " targets"]
@@ -95,7 +95,7 @@ class LinearProbes(NamedTuple):
 def linear_probes(
     z: Float[np.ndarray, "n d_in"], targets: Targets, rows: Rows, at_most: int, seed: int
 ) -> LinearProbes:
-    """Fitted on at most so many train memes, the penalty chosen on validation memes.
+    """Fitted on at most this many train memes, the penalty chosen on validation memes.
 
     The intercept is moved by the log odds of the target, so that 0 is the fair threshold for balanced classes.
     """

@@ -135,9 +135,7 @@ class ContestReport:
         first = self.standings.middle("tpp", PLANTED)
         first = first if first in self.standings.events else self.standings.middle("tpp", LABELS)
         sentence = self.standings.sentence(first, f"TPP with {_units(first.k)}")
-        note = (
-            f"{sentence} Random latents: as many of the SAE's, drawn. {tracking(f'{first.group}_tpp_5', 'TPP')}".strip()
-        )
+        note = f"{sentence} Random latents: as many of the SAE's latents, drawn at random. {tracking(f'{first.group}_tpp_5', 'TPP')}".strip()
         section = Section("Units taken out", note)
         for estimator, label in (("tpp", "TPP"), ("tpp_auroc", "TPP in AUROC"), ("scr", "SCR")):
             for group in (LABELS, PLANTED):
@@ -160,7 +158,7 @@ class ContestReport:
     def _nearest(self) -> Iterator[Measure]:
         note = "The best dense rival and the best sparse one. p: signed-rank test over targets."
         if self.standings.others:
-            note += f" Seeds sd: of the SAE's value over {len(self.standings.others) + 1} training seeds."
+            note += f" Seeds sd: standard deviation of the SAE's value over {len(self.standings.others) + 1} training seeds."
         section = Section("The SAE minus its nearest rivals", note)
         for event, label in (
             (LABEL_AUROC, "labels, best unit"),

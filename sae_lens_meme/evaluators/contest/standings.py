@@ -1,4 +1,4 @@
-"""What the scores say: means with intervals, paired differences, seeds, and the sentences made of them."""
+"""What the scores say: means with intervals, paired differences, seeds, and the sentences made from them."""
 
 from __future__ import annotations
 
@@ -100,7 +100,7 @@ class Standings:
         return names_of(self.arena, event)
 
     def rivals_of(self, event: Event) -> list[str]:
-        """Those with this event; none where the SAE itself has it not."""
+        """Those with this event; none where the SAE itself lacks it."""
         return [name for name in self.rivals if event in self.scores[name] and event in self.scores[SAE]]
 
     def nearest(self, event: Event) -> list[str]:
@@ -183,7 +183,7 @@ def is_dense(units: str) -> bool:
 
 
 def short(value: float, digits: int = 3) -> str:
-    """-.012, as such numbers are read aloud."""
+    """-.012: without the leading zero."""
     return f"{value:.{digits}f}".replace("0.", ".", 1) if abs(value) < 1 else f"{value:.{digits}f}"
 
 

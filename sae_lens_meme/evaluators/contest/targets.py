@@ -1,4 +1,4 @@
-"""What units are to stand for: concepts on labels, planted values, and the memes that choose and that score."""
+"""The targets that units should represent: concepts on labels, planted values; and the memes that select and that score."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class Rows:
 
 @dataclass(frozen=True, eq=False)
 class Targets:
-    """One column a target; `group` says to which headline it belongs, `factor` which values exclude one another."""
+    """One column per target; `group` says to which headline it belongs, `factor` which values exclude one another."""
 
     names: tuple[str, ...]
     codes: UInt8[np.ndarray, "n targets"]
@@ -126,7 +126,7 @@ def _of_labels(embeddings: Embeddings, concepts: Iterable[str | Concept] | None)
 
 @dataclass(frozen=True, eq=False)
 class Key:
-    """A planted truth: `factors` has `id` and one column a factor, `kinds` says where each is seen."""
+    """A planted truth: `factors` has `id` and one column per factor, `kinds` says where each is seen."""
 
     factors: pd.DataFrame
     kinds: Mapping[str, str]

@@ -1,4 +1,4 @@
-"""What could stand in an SAE's place: directions of the embedding, dense and at equal sparsity, and other dictionaries."""
+"""The SAE's rivals: directions of the embedding, dense and at equal sparsity, and other dictionaries."""
 
 from __future__ import annotations
 

@@ -16,7 +16,7 @@ LABELS_ALONE = (
     "the larger of the two ways round"
 )
 UNTESTED = "the two are concepts of one label, or the margins allow only one count"
-NEVER_KNOWN = "of no meme both labels are known, or one of them is constant on those memes"
+NEVER_KNOWN = "no meme has both labels known, or one of them is constant on the memes that do"
 NO_PAIRS = "there are no two concepts of different labels"
 
 N_PAIRS = Quantity("n_pairs", "pairs of concepts of different labels whose margins allow more than one count")
@@ -31,26 +31,26 @@ N_BEYOND = Quantity(
     "n_pairs_beyond_labels",
     "of those of n_pairs_sharing_equal_rate, pairs that share more latents than 95 % of the draws in which the labels overlap "
     "as they do and nothing else ties the latents to the second concept",
-    "no draws were asked for",
+    "no draws were requested",
 )
 N_PERMUTED = Quantity(
     "n_pairs_sharing_permuted",
     "control: n_pairs_sharing where all labels of a meme are given to another one of its source, groups whole; mean over "
     "draws",
-    "no draws were asked for",
+    "no draws were requested",
 )
 N_SERVING = Quantity("n_latents_serving_two", "latents that serve concepts of two or more labels")
 N_SERVING_PERMUTED = Quantity(
     "n_latents_serving_two_permuted",
     "control: the same with all labels of a meme given to another one of its source; mean over draws",
-    "no draws were asked for",
+    "no draws were requested",
 )
 N_LATENTS = Quantity("n_latents_serving_any", "latents that serve a concept")
 
 SHARED = Quantity("shared", f"latents of both concepts; {LATENTS}")
 EXPECTED = Quantity("expected", BY_CHANCE)
 EXPECTED_RATE = Quantity("expected_equal_rate", EQUAL_RATE)
-FROM_LABELS = Quantity("shared_permuted", LABELS_ALONE, "no draws were asked for")
+FROM_LABELS = Quantity("shared_permuted", LABELS_ALONE, "no draws were requested")
 Q = Quantity("q", "Benjamini-Hochberg q over pairs of the hypergeometric upper tail", UNTESTED)
 Q_RATE = Quantity("q_equal_rate", "the same of the exact test within bins of firing rate", UNTESTED)
 PHI = Quantity("phi", "phi coefficient of the two labels themselves, over memes of which both are known", NEVER_KNOWN)

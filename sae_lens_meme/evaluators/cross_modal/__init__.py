@@ -2,18 +2,13 @@
 
 from sae_lens_meme.evaluators.cross_modal.evaluator import CrossModal
 from sae_lens_meme.evaluators.cross_modal.patch_filter import compare_patch_filters, kept_right, still_classified
-from sae_lens_meme.evaluators.cross_modal.patches import (
-    anyres_boxes,
-    blank,
-    keep_patches,
-    patch_cosines,
-    patch_scores,
-)
+from sae_lens_meme.evaluators.cross_modal.patches import blank, keep_patches, patch_cosines, patch_scores
 from sae_lens_meme.evaluators.cross_modal.selection import (
     ItemScores,
     filter_dataset,
     filter_tokens,
     item_scores,
+    require_share,
     select,
 )
 from sae_lens_meme.evaluators.cross_modal.tokens import (
@@ -23,6 +18,7 @@ from sae_lens_meme.evaluators.cross_modal.tokens import (
     token_omega,
 )
 from sae_lens_meme.evaluators.cross_modal.weights import MemePairs, SideHooks, Weights, cross_modal_weights
+from sae_lens_meme.hooks.patches import anyres_boxes
 
 __all__ = [
     "CrossModal",
@@ -42,6 +38,7 @@ __all__ = [
     "kept_right",
     "patch_cosines",
     "patch_scores",
+    "require_share",
     "select",
     "still_classified",
     "token_chance",

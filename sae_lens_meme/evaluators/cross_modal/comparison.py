@@ -1,4 +1,4 @@
-"""What a probe learns from the memes that a score keeps, beside as many random ones."""
+"""What a probe learns from the memes that a score keeps, compared with the same number of random ones."""
 
 from __future__ import annotations
 

@@ -74,9 +74,9 @@ class CrossModal(Evaluator):
         top: Annotated[int, Field(ge=2)] = 5
         """Memes whose text and image are compared, for each latent."""
         min_support: Positive | None = None
-        """Train memes on which a latent has to fire, default `top`."""
+        """Train memes on which a latent must fire; default `top`."""
         delta: Annotated[float, Field(ge=0)] = 0.0
-        """A latent fires where its activation is larger."""
+        """A latent fires where its activation is larger than this."""
 
     def __init__(
         self, embeddings: Embeddings, *, hook: str | None = None, sides: SideHooks | None = None, **options: Any

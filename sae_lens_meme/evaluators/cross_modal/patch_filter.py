@@ -1,6 +1,6 @@
 """Whether a patch filter keeps the right patches: each score beside as many random patches, a CLIP score and L0.
 
-What is compared is one number an item and a filter: the share of known right patches that it keeps, or whether a
+What is compared is one number per item and filter: the share of known right patches that it keeps, or whether a
 classifier still answers rightly when the other patches are blanked.
 """
 
@@ -24,7 +24,7 @@ Outcomes = dict[str, Float64[np.ndarray, " items"]]
 """By filter; `RANDOM` is the mean of the random selections."""
 RANDOM, WHOLE = "random", "whole picture"
 PLAIN = ("CLIP score", "L0")
-"""Filters that know nothing of cross-modal weights: what any other has to beat besides chance."""
+"""Filters that ignore cross-modal weights: what any other must beat besides chance."""
 
 _NONE = "no item has this outcome"
 OUTCOME = Quantity("outcome", "mean over items of the outcome", _NONE)
@@ -59,7 +59,7 @@ def still_classified(
     """1 where the classifier's answer to the picture with the other patches blanked is the item's label, else 0.
 
     Args:
-        classify: pixels [items, channels, height, width] to answers, one a picture.
+        classify: pixels [items, channels, height, width] to answers, one per picture.
         fill: what blanked pixels are.
     """
     labels = np.asarray(labels)
@@ -67,7 +67,7 @@ def still_classified(
     def outcome(keep: Bool[np.ndarray, "items grid grid"]) -> Float64[np.ndarray, " items"]:
         answers = np.asarray(classify(blank(pixels, keep, fill)))
         if answers.shape != labels.shape:
-            raise DataError(f"patch filter: {answers.shape} answers for {labels.shape} labels; give one a picture")
+            raise DataError(f"patch filter: {answers.shape} answers for {labels.shape} labels; give one per picture")
         return (answers == labels).astype(np.float64)
 
     return outcome

@@ -12,19 +12,18 @@ import numpy as np
 from jaxtyping import Bool, Float, Float64, Int
 from scipy import sparse
 
-from sae_lens_meme.errors import ConfigError, DataError, ModelError
+from sae_lens_meme.errors import ConfigError, DataError
 from sae_lens_meme.evaluators.cross_modal.tokens import (
     item_places,
     text_latents,
     token_matrix,
     weights_for,
 )
+from sae_lens_meme.hooks.patches import Boxes
 from sae_lens_meme.hooks.positions import IMAGE, TEXT
 
 Kind = Literal["l0", "l1", "cooccurrence", "omega"]
 KINDS: tuple[Kind, ...] = ("l0", "l1", "cooccurrence", "omega")
-Boxes = Float[np.ndarray, "tokens 4"]
-"""Top, left, bottom and right of a token's part of its picture, 0 to 1; NaN: it has no place, such as a row's end."""
 GRID = 24
 
 
@@ -101,7 +100,7 @@ def cell_means(
     if boxes.shape != (len(value), 4):
         raise DataError(f"patch scores: boxes {boxes.shape} for {len(value)} tokens; give [tokens, 4]")
     if grid < 1:
-        raise ConfigError(f"patch scores: grid is {grid}; give 1 or more cells a side")
+        raise ConfigError(f"patch scores: grid is {grid}; give 1 or more cells per side")
     centres = (np.arange(grid) + 0.5) / grid
     placed = np.flatnonzero((np.asarray(modality) == IMAGE) & ~np.isnan(boxes).any(axis=1))
     placed = placed[np.argsort(of[placed], kind="stable")]
@@ -139,7 +138,7 @@ def blank(pixels: Any, keep: Bool[np.ndarray, "*items grid grid"], fill: float =
     """Pixels [..., height, width], an array or a tensor, with `fill` in the cells that are not kept.
 
     Args:
-        keep: of one picture, or one a picture of a batch [items, channels, height, width].
+        keep: of one picture, or one per picture of a batch [items, channels, height, width].
         fill: 0 is the mean colour of a normalised picture.
     """
     height, width = pixels.shape[-2:]
@@ -152,67 +151,3 @@ def blank(pixels: Any, keep: Bool[np.ndarray, "*items grid grid"], fill: float =
     import torch
 
     return torch.where(torch.from_numpy(mask).to(pixels.device), pixels, torch.full_like(pixels, fill))
-
-
-def anyres_boxes(
-    model: Any, size: tuple[int, int], n_tiles: int | None = None
-) -> tuple[Int[np.ndarray, " tokens"], Boxes]:
-    """Where each image token of LLaVA-NeXT lies in a picture, by the model's own packing, run on numbers of patches.
-
-    The picture is read twice: whole, then in tiles without their padding, where each row ends in a newline token.
-
-    Args:
-        model: a transformers model with `pack_image_features`, or one that holds it (`HookedVLM`).
-        size: height and width of the picture.
-        n_tiles: tiles that the processor makes, the whole picture included; default what the model's pinpoints give.
-
-    Returns:
-        The number of each token's patch, counted through all tiles, -1 for a row's end; and its box, NaN for a row's end.
-
-    Raises:
-        ModelError: the model packs in another way, or not at all.
-        ConfigError: these are not the tiles of such a picture.
-    """
-    import torch
-
-    while not hasattr(model, "pack_image_features"):
-        inner = getattr(model, "hf", None) or getattr(model, "model", None)
-        if inner is None:
-            raise ModelError(f"{type(model).__name__} has no pack_image_features; give a LLaVA-NeXT")
-        model = inner
-    side = model.config.vision_config.image_size // model.config.vision_config.patch_size
-    n_tiles = _n_tiles(model.config, size) if n_tiles is None else n_tiles
-    numbers = torch.arange(n_tiles * side * side).reshape(n_tiles, side * side, 1)
-    try:
-        packed, _ = model.pack_image_features(
-            [numbers], torch.tensor([list(size)]), "default", image_newline=torch.tensor([-1])
-        )
-    except (RuntimeError, TypeError, ValueError) as error:
-        reason = " ".join(str(error).split())[:120]
-        raise ConfigError(f"a picture of {size[0]} x {size[1]} does not give {n_tiles} tiles here ({reason})") from None
-    patches = packed[0].reshape(-1).numpy()
-    boxes = np.full((len(patches), 4), np.nan)
-    n_whole = side * side
-    if len(patches) < n_whole or (patches[:n_whole] != np.arange(n_whole)).any():
-        raise ModelError(f"{type(model).__name__} does not begin with the whole picture; its boxes are not known")
-    boxes[:n_whole] = boxes_of_grid(np.arange(n_whole), side, side)
-    rest = patches[n_whole:]
-    if n_tiles > 1:
-        width = int(np.flatnonzero(rest == -1)[0])
-        places = np.arange(len(rest))
-        inside = places[rest >= 0]
-        cells = inside - inside // (width + 1)
-        boxes[n_whole + inside] = boxes_of_grid(cells, len(rest) // (width + 1), width)
-    return patches, boxes
-
-
-def boxes_of_grid(cells: Int[np.ndarray, " cells"], rows: int, columns: int) -> Float64[np.ndarray, "cells 4"]:
-    """Boxes of the cells of a grid over a whole picture, counted row by row: those of a tower that reads it once."""
-    y, x = np.divmod(cells, columns)
-    return np.stack([y / rows, x / columns, (y + 1) / rows, (x + 1) / columns], axis=1)
-
-
-def _n_tiles(config: Any, size: tuple[int, int]) -> int:
-    from transformers.models.llava_next.modeling_llava_next import image_size_to_num_patches
-
-    return image_size_to_num_patches(list(size), config.image_grid_pinpoints, config.vision_config.image_size)

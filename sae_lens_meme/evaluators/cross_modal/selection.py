@@ -54,7 +54,7 @@ class ItemScores:
             DataError: there is no such score.
         """
         if criterion not in CRITERIA:
-            raise DataError(f"score {criterion!r} is none of {', '.join(CRITERIA)}")
+            raise DataError(f"score {criterion!r} is not one of {', '.join(CRITERIA)}")
         return np.asarray(getattr(self, criterion), dtype=np.float64)
 
 

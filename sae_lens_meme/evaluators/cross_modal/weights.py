@@ -138,7 +138,7 @@ class Weights:
         return np.where(np.isnan(self.omega), np.nan, percentile_interval(self.replicates))
 
     def table(self) -> pd.DataFrame:
-        """One row a latent; null where undefined."""
+        """One row per latent; null where undefined."""
         low, high = self.interval
         columns = {"omega": self.omega, "low": low, "high": high, "chance": self.chance}
         columns |= {"omega_corrected": self.corrected, "paired": self.paired, "unpaired": self.unpaired}
@@ -203,7 +203,7 @@ def cross_modal_weights(
 
 def _require(top: int, min_support: int, delta: float, n_bootstrap: int) -> None:
     if top < 2:
-        raise ConfigError(f"top is {top}; give 2 or more memes a latent, one meme is compared with itself alone")
+        raise ConfigError(f"top is {top}; give 2 or more memes per latent, one meme is compared with itself alone")
     if min_support < top:
         raise ConfigError(f"min_support is {min_support}; give at least top, {top}")
     if not 0 <= delta < np.inf:

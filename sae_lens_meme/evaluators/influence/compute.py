@@ -116,7 +116,7 @@ def effects_of(
 
 
 def blocks(latents: Any, pairs: int = PAIRS_PER_BLOCK) -> Iterator[tuple[int, int]]:
-    """Ranges of rows with at most so many active pairs (or one row)."""
+    """Ranges of rows with at most this many active pairs (or one row)."""
     start, n = 0, latents.shape[0]
     while start < n:
         stop = int(np.searchsorted(latents.indptr, latents.indptr[start] + pairs, side="right")) - 1
@@ -146,7 +146,7 @@ def firing_rate_matched(
 
 
 def table_of(route: Route, effects: Effects, multipliers: Sequence[float], head: str) -> pd.DataFrame:
-    """One row a latent x class x multiplier; null where undefined."""
+    """One row per latent x class x multiplier; null where undefined."""
     d_sae, n_m, _ = effects.delta_all.shape
     n_classes = len(route.classes)
     cells = d_sae * n_m * n_classes
@@ -180,7 +180,7 @@ def table_of(route: Route, effects: Effects, multipliers: Sequence[float], head:
 
 
 def _published(route: Route, effects: Effects) -> np.ndarray:
-    """InterVLM's one number a latent and edit: the positive class of two, else the class that changes most."""
+    """InterVLM's one number per latent and edit: the positive class of two, else the class that changes most."""
     if route.n_outputs == 1:
         of_class = np.ones(effects.delta_all.shape[:2], dtype=int)
     else:
@@ -189,7 +189,7 @@ def _published(route: Route, effects: Effects) -> np.ndarray:
 
 
 def _signed(route: Route, values: np.ndarray, of_first: np.ndarray | None = None) -> np.ndarray:
-    """One value a class; of two classes the first changes by minus what the second does."""
+    """One value per class; of two classes the first changes by minus what the second does."""
     if route.n_outputs == 1:
         values = np.concatenate([0.0 - (values if of_first is None else of_first), values], axis=2)
     return values.ravel()

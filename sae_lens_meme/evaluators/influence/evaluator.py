@@ -106,7 +106,7 @@ class Influence(Evaluator):
         routes: Annotated[Sequence[RouteName], Field(min_length=1)] = ("latent", "embedding")
         """Through a probe on latents, or through the embedding that a latent writes to."""
         rows: Literal["held_out", "all"] = "held_out"
-        """held_out (test rows, else validation rows, else all) or all. Labels need not be known."""
+        """held_out (test rows, else validation rows, else all) or all. Memes without a known label count too."""
         n_bootstrap: Count = 200
         """Resamples of the memes for the 95 % intervals; 0 for none."""
         n_random: Count = 4
@@ -132,7 +132,7 @@ class Influence(Evaluator):
         super().__init__(embeddings, **options)
         self.heads, self.fitted = tuple(heads), fitted or SharedProbes(seed=self.options.seed)
         if len(tasks := [head.task for head in heads]) > len(set(tasks)):
-            raise ConfigError(f"influence: two heads are of one task ({', '.join(tasks)}); give one a task")
+            raise ConfigError(f"influence: two heads are of one task ({', '.join(tasks)}); give one per task")
 
     @classmethod
     def from_context(cls, context: Context) -> Self:
@@ -201,7 +201,7 @@ class Influence(Evaluator):
         tasks: Sequence[Task],
         decoder: Float64[np.ndarray, "d_sae d_in"] | None,
     ) -> Iterator[tuple[str, Route]]:
-        """Every classifier that is asked for with the kind of its head, in each way; on these rows."""
+        """Every requested classifier with the kind of its head, by each route, on these rows."""
         z = sparse.csr_matrix(latents.rows(rows).csr(), dtype=np.float64)
         rng, n_random = np.random.default_rng(self.options.seed), self.options.n_random
         if "latent" in self.options.routes:
@@ -275,7 +275,7 @@ class Influence(Evaluator):
             "logit, only the row's length; "
         )
         return Section(
-            f"Influence: mean change of a class's probability by one latent, {rows}",
+            f"Influence: mean change of a class's probability caused by one latent, {rows}",
             f"of the latent with the largest change on {chosen_on}; {random if self.options.n_random else ''}"
             "matched: 20 latents of equal firing rate; attached: nothing edited",
         )
@@ -293,7 +293,7 @@ COLUMNS = {
     "n": "measured rows",
     "route": "latent: through a probe on latents; embedding: through the embedding that the latent writes to",
     "head": "probe, or model for a head that was given",
-    "published": "true for InterVLM's one number a latent and edit: the positive class of two, else the class of largest "
+    "published": "true for InterVLM's one number per latent and edit: the positive class of two, else the class of largest "
     "|delta_all|, probe on latents; their rows are the test rows",
     "delta_all_low": "low end of the 95 % interval of delta_all, percentile bootstrap over memes within source, groups whole",
     "delta_all_high": "high end of the same",

@@ -1,4 +1,4 @@
-"""The ways a latent acts on a classifier: through a probe on latents, or through the embedding it writes to.
+"""The ways a latent acts on a classifier: through a probe on latents, or through the embedding that it writes to.
 
 A route yields, for a block of rows, the change of each output probability for each active pair and multiplier.
 `steer_through_model` does the same to a running model, one latent at a time.

@@ -87,7 +87,7 @@ def score(
     together a million times.
 
     Args:
-        counted: the latents whose mean is asked for, default all with a score.
+        counted: the latents whose mean is needed; default: all with a score.
         side: which weights of the units go with each hook; default the first with all.
         intervals: without them one pass over the embeddings less; `error` is then NaN.
     """
@@ -312,7 +312,7 @@ class Measurement:
         return int(counted[self.scores[name].ms[counted].argmax()]) if len(counted) else None
 
     def table(self) -> pd.DataFrame:
-        """One row a latent and reference; null where undefined, and `reason` says why MS or its test is."""
+        """One row per latent and reference; null where undefined, and `reason` says why MS or its test is."""
         return pd.concat([self._table(name) for name in self.panel.pairs], ignore_index=True)
 
     def _table(self, name: str) -> pd.DataFrame:

@@ -80,7 +80,7 @@ class Monosemanticity(Evaluator):
         tree: Mapping[str | int, str | int] | None = None
         """Child -> parent over the values of that label; default all values below one root."""
         separator: str | None = None
-        """Read that tree from the label's values, which are paths such as Animalia_Chordata_Aves: what separates their parts."""
+        """The separator of the parts of that label's values, where these are paths such as Animalia_Chordata_Aves: the tree is read from them."""
         widths: Sequence[Annotated[int, Field(ge=1)]] | None = None
         """Where the groups of latents end; default what the metadata of the SAE say."""
         seed: Count = 0
@@ -162,7 +162,7 @@ class Monosemanticity(Evaluator):
         )
 
     def _parts(self, sae: Any, embeddings: Embeddings, latents: Latents, panel: Panel) -> Iterator[Result]:
-        """What the top memes of each latent say: uniqueness, and hierarchy where it is asked for."""
+        """What the top memes of each latent say: uniqueness, and hierarchy on request."""
         o, active = self.options, latents.rows(panel.rows)
         yield uniqueness(active, panel.ids, panel.strata, top=o.top)
         if o.hierarchy is not None:
@@ -180,14 +180,14 @@ class Monosemanticity(Evaluator):
             )
 
     def _tree(self, embeddings: Embeddings) -> Mapping[Any, Any]:
-        """As given; or as the values of the label say it; or all of them below one root.
+        """The given tree; else the one that the label's values spell out; else all of them below one root.
 
         Raises:
-            ConfigError: both are given, or the values are no paths.
+            ConfigError: both are given, or the values are not paths.
         """
         o = self.options
         if o.tree and o.separator:
-            raise ConfigError("monosemanticity: tree and separator both say what the tree is; give one")
+            raise ConfigError("monosemanticity: tree and separator both define the tree; give one")
         classes = embeddings.label(str(o.hierarchy)).classes
         if o.separator:
             return tree_of_names(classes, o.separator, (o.hierarchy,))

@@ -77,7 +77,7 @@ def hierarchy(
     """Mean LCA depth of the top memes of each latent, by group, with random memes as a control.
 
     Args:
-        latents: one row a meme.
+        latents: one row per meme.
         leaves: the label of each meme, any node of the tree; None where unknown, and the meme is left out.
         tree: child -> parent. The root has depth 0.
         groups: the widths at which groups end, such as [256, 1024, 4096], or an SAE or its folder (`matryoshka_widths`).
@@ -244,16 +244,16 @@ def _spread(
 def tree_of_names(names: Iterable[str], separator: str, root: Hashable) -> dict[Node, Node]:
     """The tree of labels that are paths, such as `Animalia_Chordata_Aves`: child -> parent, each label a leaf.
 
-    A number before the first separator, as iNaturalist's folders have it (`00001_Animalia_...`), is no level.
+    A number before the first separator, as iNaturalist's folders have it (`00001_Animalia_...`), is not a level.
 
     Raises:
-        ConfigError: a label is no text, or is a part of another's path.
+        ConfigError: a label is not text, or is a part of another's path.
     """
     tree: dict[Node, Node] = {}
     leaves: dict[Node, str] = {}
     for name in names:
         if not isinstance(name, str):
-            raise ConfigError(f"hierarchy: label {name!r} is no text; give tree= for labels that are no paths")
+            raise ConfigError(f"hierarchy: label {name!r} is not text; give tree= for labels that are not paths")
         parts = [part for part in name.split(separator) if part]
         parts = parts[1:] if len(parts) > 1 and parts[0].isdigit() else parts
         path = [separator.join(parts[: depth + 1]) for depth in range(len(parts))]

@@ -168,7 +168,7 @@ def aligned(embeddings: Embeddings, reference: Embeddings) -> Int[np.ndarray, " 
     order = reference.by_id
     ids = reference.ids[order]
     if (twice := np.flatnonzero(ids[1:] == ids[:-1])).size:
-        raise DataError(f"reference: id {str(ids[twice[0]])!r} is there twice; keep one row a meme")
+        raise DataError(f"reference: id {str(ids[twice[0]])!r} is there twice; keep one row per meme")
     place = np.searchsorted(ids, embeddings.ids)
     missing = np.flatnonzero((place == len(ids)) | (ids[np.minimum(place, len(ids) - 1)] != embeddings.ids))
     if missing.size:
@@ -250,7 +250,7 @@ class PanelUnits:
         return np.divide(self.total**2, squares, out=np.zeros_like(squares), where=squares > 0).min(axis=0)
 
     def summed(self, values: Float64[np.ndarray, " active"]) -> Float64[np.ndarray, " latents"]:
-        """One value a weight, summed by latent."""
+        """One value per weight, summed by latent."""
         return _counted(self.column, values, self.n_latents)
 
     def summed_squares(

@@ -14,7 +14,7 @@ from sae_lens_meme.hooks.names import IMAGE_EMBED, TEXT_EMBED
 
 ALPHA = 0.05
 UNNAMED = (None, "arrays")
-"""What embeddings say of their model when nobody named it; "arrays" is the default of `embed_arrays`."""
+"""What embeddings call their model when the user did not name it; "arrays" is the default of `embed_arrays`."""
 REFERENCES = {IMAGE_EMBED: "image embeddings", TEXT_EMBED: "text embeddings", CROSS_MODAL: "image to text"}
 
 _ROOM = "chance is 1: the reference embeddings are one vector"
@@ -67,7 +67,7 @@ Found = dict[Quantity, Measure]
 
 _INTERVAL = "95 % interval: delete-one jackknife over memes (exact) or, where memes have groups, over groups (first order), the min-max scaling held fixed"
 COLUMNS = {
-    "latent": "of the SAE; one row a latent and reference",
+    "latent": "of the SAE; one row per latent and reference",
     "reference": "the hook whose embeddings say how alike two memes are, or cross_modal",
     "support": "memes on which the latent fires",
     "effective_support": "(sum a)^2 / sum a^2 of the scaled activations: as many equally weighted memes",

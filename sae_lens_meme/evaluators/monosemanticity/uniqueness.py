@@ -38,7 +38,7 @@ def uniqueness(latents: Latents, ids: np.ndarray, strata: np.ndarray, *, top: in
     Memory: O(latents x top); time: sum over memes of the square of the sets they are in.
 
     Args:
-        latents: one row a meme.
+        latents: one row per meme.
         ids: of the memes; they decide between equal activations, so that the order of the memes does not.
         strata: the source of each meme. In the control each top set is handed to random memes of the same sources,
             for each latent anew.
@@ -86,7 +86,7 @@ def top_sets(
 
 
 def jaccard(shared: np.ndarray, top: int) -> np.ndarray:
-    """Of two sets of `top` members that share so many."""
+    """Of two sets of `top` members that share this many."""
     return shared / (2 * top - shared)
 
 

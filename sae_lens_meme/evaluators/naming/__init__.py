@@ -1,4 +1,4 @@
-"""What a latent may be called: words of the captions, or concepts."""
+"""Names for latents: words of the captions, or concepts."""
 
 from sae_lens_meme.evaluators.naming.evaluator import Naming
 from sae_lens_meme.evaluators.naming.kernels import WordOdds, word_log_odds

@@ -156,7 +156,7 @@ def _scores(latents: Latents, side: Statements, chosen: np.ndarray) -> dict[str,
 
 
 def _interval_over_groups(active: Any, side: Statements, chosen: np.ndarray) -> tuple[Values, Values, Values]:
-    """Of `auroc` of `scores`, where memes of one group are no independent evidence; and whether few groups are of a kind."""
+    """Of `auroc` of `scores`, where memes of one group are not independent evidence; and whether few groups are of a kind."""
     low, high, few = np.full((3, len(chosen)), np.nan)
     for statement in np.unique(chosen[chosen >= 0]):
         mine, says = np.flatnonzero(chosen == statement), side.codes(statement)
@@ -252,7 +252,7 @@ def scores(tables: Tables, log_p: Values | None = None) -> dict[str, Values]:
 
     `auroc` is the probability that the statement ranks a meme that fires above one that does not (of the same source,
     ties half), with DeLong's interval; `correlation` is Pearson's of the two indicators, each centred within source;
-    `log_p` the natural log of the exact one-sided p within source, where it is not given (as of one meme a group).
+    `log_p` the natural log of the exact one-sided p within source, where it is not given (as of one meme per group).
     """
     a, b, c, d = (part[0].astype(np.float64) for part in tables.abcd)
     fires, true, n = (a + b).sum(1), (a + c).sum(1), tables.n.sum(1)

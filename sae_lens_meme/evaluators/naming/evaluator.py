@@ -77,9 +77,9 @@ class Naming(Evaluator):
         alpha_0: Annotated[float, Field(gt=0)] = 500.0
         """Size of the prior of the log-odds, in words."""
         min_df: options.Positive = 5
-        """A word must be in as many captions of the memes that choose."""
+        """A word must occur in this many captions of the memes that choose."""
         min_support: options.Count = 5
-        """A latent must fire on as many of the memes that choose."""
+        """A latent must fire on this many of the memes that choose."""
         stop_words: Literal["english"] | Annotated[tuple[str, ...], Field(strict=False)] | None = None
         """Words left out of the vocabulary, or english; default none, since a latent may stand for "when"."""
         n_words: options.Positive = 5
@@ -151,11 +151,11 @@ def _measures(
     rows = f"{control}; {rows}" if control else rows
 
     def made(quantity: Quantity, value: Number, group: str, what: str, interval: Interval | None = None) -> Measure:
-        reason = f"of no {what} is this defined on {_measured_on(memes)}"
+        reason = f"this is defined for no {what} on {_measured_on(memes)}"
         if quantity.key.endswith("_selection"):
             reason = f"no latent has a {what}"
         elif quantity.key == "share_named":
-            reason = "no latent fires on a meme that chooses"
+            reason = "no latent fires on a selection meme"
         elif memes.split is None:
             reason = "there are no held-out rows (test or validation)"
         return quantity(value, group, rows=rows, interval=interval, reason=reason)
@@ -165,7 +165,7 @@ def _measures(
         if key == "n_hold" and ends is not None:
             low, high = ends if any(ends) else (None, None)
             interval = Interval(
-                low, high, JACKKNIFE, "no four fifths of the memes give any: the spread of 0 is not known"
+                low, high, JACKKNIFE, "every subset of four fifths of the memes gives 0: its spread is not known"
             )
         yield made(NAMES[key], value, "names", "name", interval)
     for kind, found in names.candidates.items():

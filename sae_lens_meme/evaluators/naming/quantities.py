@@ -43,7 +43,7 @@ SCORE = {
     "auroc_activation": _ACTIVATION,
     "auroc_activation_low": f"low end of its {_INTERVAL}",
     "auroc_activation_high": f"high end of its {_INTERVAL}",
-    "p": "exact one-sided p of the association within source, of one meme a group",
+    "p": "exact one-sided p of the association within source, of one meme per group",
 }
 
 N_SELECTION = Quantity("n_selection", "memes that choose names (words: those of them with a caption)")

@@ -1,4 +1,4 @@
-"""What may be said of the memes: words of their captions and concepts, on the rows that choose names and on those that measure."""
+"""Statements about the memes (a caption's word, a concept), on the rows that choose names and on those that measure."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class Statements:
 
     @cached_property
     def one_a_group(self) -> list[Int[np.ndarray, " n"] | None]:
-        """Weights of draws of one meme a group."""
+        """Weights of draws of one meme per group."""
         return one_a_group(self.groups)
 
     def codes(self, statement: int) -> UInt8[np.ndarray, "n 1"]:

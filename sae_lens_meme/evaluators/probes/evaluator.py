@@ -96,7 +96,7 @@ class Probes(ReadsProbes, Evaluator):
         apart = Section(
             "Linear probes: AUROC of latents minus that of the embedding, within source",
             "95 %: both probes on the same resampled memes, groups whole; C: inverse penalty of each, chosen on validation "
-            "memes (of the same task; 1 where none know it)",
+            "memes (of the same task; 1 where none has the label)",
         )
         measures = [measure for each in found.values() for measure in self._measures(each, apart)]
         measures += [AUROC(None, f"{name}/latents", reason=reason) for name, reason in skipped.items()]
@@ -176,7 +176,7 @@ class Probes(ReadsProbes, Evaluator):
 
     def _note(self, measures: Sequence[Measure]) -> str:
         shown = {control.name for measure in measures for control in measure.controls}
-        lines = ["in brackets: the memes that are measured"]
+        lines = ["in brackets: number of memes measured"]
         if "permuted" in shown:
             lines.append(
                 f"permuted: train labels permuted within source, mean of {self.options.n_permutations} draws; what it has "
@@ -252,7 +252,7 @@ def _differences(
 
 
 def _verdict(found: dict[str, list[Scored]]) -> str | None:
-    """Within source: what the source tells is no merit of the latents."""
+    """Within source: what the source alone reveals is no merit of the latents."""
     of = {task: {s.space: s for s in each} for task, each in found.items()}
     within: dict[str, dict[str, Any]] = {
         task: {space: s.scores[WITHIN.key] for space, s in spaces.items()} for task, spaces in of.items()

@@ -19,7 +19,7 @@ from sae_lens_meme.evaluators.question_set.grid import (
     read_questions,
     standard_question_set,
 )
-from sae_lens_meme.evaluators.question_set.hooked import hooked_answers, hooked_latents
+from sae_lens_meme.evaluators.question_set.hooked import hooked_activations, hooked_answers, hooked_latents
 from sae_lens_meme.evaluators.question_set.items import concept_items, fused_items, random_items
 from sae_lens_meme.evaluators.question_set.quantities import table_of
 
@@ -39,6 +39,7 @@ __all__ = [
     "fused_items",
     "grid_items",
     "grid_shares",
+    "hooked_activations",
     "hooked_answers",
     "hooked_latents",
     "permuted_within_items",

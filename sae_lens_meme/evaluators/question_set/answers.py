@@ -15,7 +15,7 @@ from sae_lens_meme.evaluators.result import Interval, Quantity, Result, Section,
 from sae_lens_meme.metrics.bootstrap import bootstrap_weights, percentile_interval
 
 AnswersOf = Callable[[Sequence[Any], str, int | None], Sequence[str]]
-"""Pictures, a prompt and the latent that is ablated (None: none) to answers, one a picture."""
+"""Pictures, a prompt and the latent that is ablated (None: none) to answers, one per picture."""
 
 CHANGED = Quantity("changed", "share of the answers that ablating the latent changes, all pictures and prompts")
 CHANGED_MATCHED = Quantity(
@@ -24,7 +24,7 @@ CHANGED_MATCHED = Quantity(
     "there is no such latent",
 )
 CHANGED_AGAIN = Quantity(
-    "changed_again", "control: share of answers that differ when nothing is ablated and all is asked again"
+    "changed_again", "control: share of answers that differ when nothing is ablated and every question is asked again"
 )
 CHANGE_COLUMNS = {
     "latent": "that is ablated",
@@ -57,7 +57,7 @@ def answer_changes(
         A row for each latent, and a table of latents x prompts.
 
     Raises:
-        DataError: there is not one answer a picture, or the grid is of another size.
+        DataError: there is not one answer per picture, or the grid is of another size.
     """
     if grid is not None and (grid.n_pictures, len(grid.prompts)) != (len(pictures), len(prompts)):
         raise DataError(
@@ -67,7 +67,7 @@ def answer_changes(
     again = _answers(answers_of, pictures, prompts, None) != plain
     section = Section(
         f"Share of {plain.size} answers that ablating a latent changes",
-        "matched: another latent that fires in about as many cells; again: nothing ablated, all asked again",
+        "matched: another latent that fires in about as many cells; again: nothing ablated, every question asked again",
     )
     matched = {} if grid is None else _matched(grid, latents)
     asked = CHANGED_AGAIN(again.mean())

@@ -61,14 +61,14 @@ if TYPE_CHECKING:
     from sae_lens_meme.evaluators.context import Context
 
 RANDOM_UNITS = 512
-"""At least so many random directions, each active as often as a latent is on average: few say nothing of a share near 0."""
+"""At least this many random directions, each active as often as a latent is on average: few say nothing of a share near 0."""
 
 
 class QuestionSet(Evaluator):
     """Effects of picture, text and interaction on every latent, from captions swapped between pairs of memes.
 
     Cells aa and bb are the memes as they are, ab and ba have the other's caption. Where captions of memes depend on
-    their pictures, the interaction therefore also holds what a latent says of a caption that fits its picture;
+    their pictures, the interaction therefore also holds what a latent says about a caption that fits its picture;
     a latent that is a sum of a function of the picture and one of the caption has none.
 
     A fused vector is a product of both sides, so that almost any direction of it is cross-modal by these shares, also of
@@ -157,7 +157,7 @@ class QuestionSet(Evaluator):
             rows, split = measured_rows(embeddings, options.rows)
             within = options.within_source
             items = random_items(embeddings, rows, options.n_items, within_source=within, seed=options.seed)
-            which = f"{split}, one a group, paired at random{' within source' if within else ''}"
+            which = f"{split}, one per group, paired at random{' within source' if within else ''}"
         if len(items[0]) < 2:
             raise Unavailable(f"there are {len(items[0])} pairs of {which}; two are needed")
         return items, which
@@ -205,7 +205,7 @@ class QuestionSet(Evaluator):
 
 
 class Found(NamedTuple):
-    """What the design says of some units."""
+    """What the design says about some units."""
 
     effects: TwoByTwo
     binding: Binding | None

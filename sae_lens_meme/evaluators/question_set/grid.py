@@ -78,7 +78,7 @@ def ask(latents_of: LatentsOf, pictures: Sequence[Any], prompts: Sequence[str], 
         latents_of: a batch of pictures and one prompt to latents.
 
     Raises:
-        DataError: it does not give one row a picture.
+        DataError: it does not give one row per picture.
     """
     if not len(pictures) or not prompts:
         raise DataError("question set: give one picture and one prompt or more")
@@ -119,7 +119,7 @@ class GridItems(NamedTuple):
 
     cells: Cells
     pair: Int[np.ndarray, " items"]
-    """The pair of pictures of each item: items of one pair are no independent evidence."""
+    """The pair of pictures of each item: items of one pair are not independent evidence."""
 
 
 def grid_items(grid: Grid, seed: int = 0, *, drawn: Collection[str] = TERMS[:2]) -> GridItems:
@@ -154,7 +154,7 @@ def standard_question_set(
     n_bootstrap: int = 200,
     seed: int = 0,
 ) -> Result:
-    """Whether picture, prompt or both together decide each latent, as `QuestionSet` has it of fused memes.
+    """Whether picture, prompt or both together decide each latent, as `QuestionSet` does for fused memes.
 
     Classes are of the intervals of the variance shares over items. They hold for prompts like these: the choice of the
     prompts themselves is not in the intervals.
@@ -189,7 +189,7 @@ def standard_question_set(
     known = [name for name in table.columns if name not in OF_GRID]
     resampled = f"95 % percentile bootstrap over pairs of pictures, {n_bootstrap} resamples"
     columns = explained(known, resampled) | OF_GRID
-    return Result("question_set", section, tuple(measures), table, columns, _verdict(here, found["permuted"]))
+    return Result("question_set", section, tuple(measures), table, columns, _verdict(here, found))
 
 
 def _permuted(cells: Cells, seed: int) -> Cells:
@@ -220,13 +220,18 @@ def _counted(found: Mapping[str, TwoByTwo], items: str, n_bootstrap: int) -> lis
     return measures
 
 
-def _verdict(here: TwoByTwo, permuted: TwoByTwo) -> str | None:
+def _verdict(here: TwoByTwo, found: Mapping[str, TwoByTwo]) -> str | None:
+    """Beside the cells permuted, and beside random directions where they were given."""
     m = len(here.latents)
     if not m:
         return None
     visual, textual, both = (int(n) for n in here.counts[: len(CLASSES)])
-    by_chance = int(permuted.counts[:2].sum())
-    return (
+    by_chance = int(found["permuted"].counts[:2].sum())
+    said = (
         f"{visual} of {m} latents follow the picture, {textual} the question, {both} need both together; with cells "
-        f"permuted {by_chance} would follow one side."
+        f"permuted {by_chance} would follow one side"
     )
+    if (random := found.get("random")) is not None and len(random.latents):
+        shares = " %, ".join(f"{100 * n / len(random.latents):.0f}" for n in random.counts[: len(CLASSES)])
+        said += f"; of random directions {shares} % do"
+    return f"{said}."

@@ -1,4 +1,4 @@
-"""The two functions that the question set wants, made of a hooked model and an SAE."""
+"""The functions that the question set needs, made from a hooked model and an SAE."""
 
 from __future__ import annotations
 
@@ -13,11 +13,32 @@ from sae_lens_meme.errors import DataError
 from sae_lens_meme.evaluators.latents import decoder_rows, eval_mode
 from sae_lens_meme.evaluators.question_set.answers import AnswersOf
 from sae_lens_meme.evaluators.question_set.grid import LatentsOf
+from sae_lens_meme.hooks import HookedModel
 
 InputsOf = Callable[[Sequence[Any], str], Any]
 """A batch of pictures and a prompt to what the model takes; padded on the left."""
 Answer = Callable[[Any], Sequence[str]]
-"""What `inputs_of` gave to the model's answers, one a picture."""
+"""What `inputs_of` gave to the model's answers, one per picture."""
+
+
+def hooked_activations(
+    model: Any, hook: str, inputs_of: InputsOf, *, position: int = -1
+) -> Callable[[Sequence[Any], str], Tensor]:
+    """Activations [pictures, d] at one position of each row, by default the last of the prompt; arguments as for `hooked_latents`."""
+    ends_there = {"stop_at_layer": 0} if isinstance(model, HookedModel) else {}
+
+    @torch.no_grad()
+    def activations_of(pictures: Sequence[Any], prompt: str) -> Tensor:
+        _, cache = model.run_with_cache(inputs_of(pictures, prompt), names_filter=[hook], **ends_there)
+        x: Tensor = cache[hook]
+        if x.ndim != 3 or len(x) != len(pictures):
+            raise DataError(
+                f"question set: {hook} gives {tuple(x.shape)} for {len(pictures)} pictures, not (pictures, positions, d); "
+                "read a hook of the decoder"
+            )
+        return x[:, position].float().cpu()
+
+    return activations_of
 
 
 def hooked_latents(model: Any, sae: Any, inputs_of: InputsOf, *, position: int = -1) -> LatentsOf:
@@ -29,30 +50,24 @@ def hooked_latents(model: Any, sae: Any, inputs_of: InputsOf, *, position: int =
         inputs_of: pictures and a prompt to the model's input; rows of different length must be padded on the left.
 
     Raises:
-        DataError: when called: the hook does not give one row a picture.
+        DataError: when called: the hook does not give one row per picture.
     """
-    hook = str(sae.cfg.metadata.hook_name)
+    read = hooked_activations(model, str(sae.cfg.metadata.hook_name), inputs_of, position=position)
 
     @torch.no_grad()
     def latents_of(pictures: Sequence[Any], prompt: str) -> Any:
-        _, cache = model.run_with_cache(inputs_of(pictures, prompt), names_filter=[hook])
-        x: Tensor = cache[hook]
-        if x.ndim != 3 or len(x) != len(pictures):
-            raise DataError(
-                f"question set: {hook} gives {tuple(x.shape)} for {len(pictures)} pictures, not (pictures, positions, d); "
-                "read a hook of the decoder"
-            )
         with eval_mode(sae):
-            return sae.encode(x[:, position].to(sae.device, sae.dtype)).float().cpu().numpy()
+            return sae.encode(read(pictures, prompt).to(sae.device, sae.dtype)).float().cpu().numpy()
 
     return latents_of
 
 
-def hooked_answers(model: Any, sae: Any, inputs_of: InputsOf, answer: Answer) -> AnswersOf:
+def hooked_answers(model: Any, sae: Any, inputs_of: InputsOf, answer: Answer, *, batch_size: int = 16) -> AnswersOf:
     """Answers with a latent of the SAE ablated at every position, the SAE's error kept.
 
     Args:
         answer: inputs to answers, with the model as it is at that moment, such as greedy `generate` and a tokenizer.
+        batch_size: pictures in one of its inputs.
     """
     hook = str(sae.cfg.metadata.hook_name)
     rows = torch.from_numpy(decoder_rows(sae)).float()
@@ -68,6 +83,7 @@ def hooked_answers(model: Any, sae: Any, inputs_of: InputsOf, answer: Answer) ->
     def answers_of(pictures: Sequence[Any], prompt: str, ablated: int | None) -> list[str]:
         changed = nullcontext() if ablated is None else model.hooks(fwd_hooks=[(hook, without(ablated))])
         with eval_mode(sae), changed:
-            return list(answer(inputs_of(pictures, prompt)))
+            parts = [pictures[start : start + batch_size] for start in range(0, len(pictures), batch_size)]
+            return [said for part in parts for said in answer(inputs_of(part, prompt))]
 
     return answers_of

@@ -1,4 +1,4 @@
-"""Items of the question set: pairs of distinct memes, and their pictures and captions fused anew."""
+"""Items of the question set: pairs of distinct memes, and their pictures and captions fused in new combinations."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def random_items(
     """Pairs of memes of `rows`, of each group one meme, in at most one pair: items are independent of each other.
 
     Args:
-        n_items: at most so many; there are no more than half as many as memes.
+        n_items: at most this many; there are no more than half as many as memes.
         within_source: both memes of one source, so that the source is not the contrast.
     """
     rng = np.random.default_rng(seed)
@@ -96,7 +96,7 @@ def require_items(items: tuple[Rows, Rows], n: int) -> Items:
     if outside:
         raise DataError(f"question set: row {outside[0]} is not one of the {n} memes; items are row numbers from 0")
     if (a == b).any():
-        raise DataError(f"question set: row {int(a[a == b][0])} is set against itself; give pairs of distinct memes")
+        raise DataError(f"question set: row {int(a[a == b][0])} is paired with itself; give pairs of distinct memes")
     return a, b
 
 
@@ -119,7 +119,7 @@ def fusion_of(embeddings: Embeddings, hook: str, given: Fuse | None) -> Fuse:
 
 
 def fused_items(embeddings: Embeddings, items: Items, fuse: Fuse) -> Embeddings:
-    """One row a cell and item: all items with picture A and text A, then AB, BA, BB.
+    """One row per cell and item: all items with picture A and text A, then AB, BA, BB.
 
     Raises:
         DataError: `fuse` does not reproduce the stored fused vectors of the items' memes.
@@ -139,7 +139,7 @@ def crossed_tables(items: Items, strata: np.ndarray, n_cells: int) -> tuple[Item
     """Every picture A with every text B of its stratum: rows of the pictures and of the texts, and the tables' shapes.
 
     Args:
-        n_cells: at most so many in all; large strata are cut to the same number of items.
+        n_cells: at most this many in all; large strata are cut to the same number of items.
     """
     sizes = np.bincount(strata)
     side = max(isqrt(n_cells // len(sizes)), 1)
@@ -187,7 +187,7 @@ def _require_stored(embeddings: Embeddings, rows: np.ndarray, found: np.ndarray)
 def _by_source(
     embeddings: Embeddings, rows: np.ndarray, within_source: bool, rng: np.random.Generator
 ) -> list[np.ndarray]:
-    """One meme a group by source, in the order of ids: what is drawn does not depend on the order of the memes."""
+    """One meme per group by source, in the order of ids: what is drawn does not depend on the order of the memes."""
     rows = rows[np.argsort(embeddings.ids[rows], kind="stable")]
     groups = embeddings.groups[rows]
     if len(np.unique(groups)) < len(groups):

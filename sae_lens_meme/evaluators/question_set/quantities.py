@@ -117,7 +117,7 @@ def explained(columns: list[str], interval: str) -> dict[str, str]:
 
 
 def table_of(e: TwoByTwo, binding: Binding | None = None) -> pd.DataFrame:
-    """One row a latent that fires in enough items; null where undefined."""
+    """One row per latent that fires in enough items; null where undefined."""
     table: dict[str, Any] = {"latent": e.latents, "n_active": e.n_active}
     table |= {f"mean_{cell}": mean for cell, mean in zip(CELLS, e.means, strict=True)}
     table |= _of_terms("effect", e.effects, e.effects_interval)

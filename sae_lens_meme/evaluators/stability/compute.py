@@ -75,7 +75,7 @@ def directions_of(sae: Any, latents: Latents, scale: Float[np.ndarray, " d_in"] 
 
 
 def random_like(directions: Directions, rng: np.random.Generator) -> Directions:
-    """Unit rows that know no more of these than their mean and covariance.
+    """Unit rows that share nothing with these but their mean and covariance.
 
     Gaussian draws brought to norm 1, with the mean and covariance of the Gaussian chosen so that those of the unit rows
     are right. Where a few dimensions hold most of the variance, directions that share nothing but these
@@ -192,7 +192,7 @@ def significant_latents(found: pd.DataFrame | None, d_sae: int, alpha: float) ->
     """1 where some pair of the latent has q_global < alpha (corrected protocol), 0 where none has, NaN where none was tested.
 
     Raises:
-        DataError: this is no table of concept alignment under the corrected protocol, or of another SAE.
+        DataError: this is not a table of concept alignment under the corrected protocol, or is of another SAE.
     """
     if found is None or not {"latent", "q_global"} <= set(found.columns):
         raise DataError("stability: alignment has no columns latent and q_global; give the result of ConceptAlignment")

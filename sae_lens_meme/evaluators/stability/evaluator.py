@@ -56,7 +56,7 @@ Cosine = Annotated[float, Field(gt=0, le=1)]
 SHUFFLED = "shuffled_data"
 """The control that `Baselines` trains."""
 GROUPS = ("mean", "least", "most", "significance")
-"""First parts of keys that are no SAE's name."""
+"""First parts of keys that are not names of SAEs."""
 
 
 class Stability(Evaluator):
@@ -66,7 +66,7 @@ class Stability(Evaluator):
         others: SAEs of other seeds on the same hook, by name. They may have other widths: of the wider SAE some latents
             have no partner.
         concepts: of which latents are significant, where there is no `alignment`; default `concepts.default_concepts`.
-        controls: names in `others` that are no other seed, such as an SAE trained on shuffled data: in no mean.
+        controls: names in `others` that are not other seeds, such as an SAE trained on shuffled data; left out of every mean.
         alignment: result or table of `ConceptAlignment` (corrected protocol) of the SAE that is measured; default:
             measured here, if there are labels.
 
@@ -82,7 +82,7 @@ class Stability(Evaluator):
         threshold: Cosine = 0.7
         """Mean cosine with its partners from which on a latent is stable."""
         thresholds: Sequence[Cosine] = (0.5, 0.7, 0.9)
-        """Cosines of which the share of latents above is given."""
+        """Cosines for which to give the share of latents above them."""
         zscored: bool = True
         """Divide each dimension by its standard deviation over the train rows first: a few hold most of the variance, and cosines of raw directions compare these alone."""
         alpha: Share = 0.05
@@ -107,7 +107,7 @@ class Stability(Evaluator):
     ):
         super().__init__(embeddings, hook=hook, **options)
         if unknown := set(controls) - set(others):
-            raise ConfigError(f"stability: control {min(unknown)!r} is none of {', '.join(others) or 'no SAEs'}")
+            raise ConfigError(f"stability: control {min(unknown)!r} is not one of {', '.join(others) or 'no SAEs'}")
         if taken := set(GROUPS) & set(others):
             raise ConfigError(f"stability: an SAE cannot be called {min(taken)!r}, which names a group of numbers")
         if not set(others) - set(controls):
@@ -117,7 +117,7 @@ class Stability(Evaluator):
 
     @classmethod
     def from_context(cls, context: Context) -> Self:
-        """With the SAEs that are given, those of other seeds that are asked for, and those of shuffled data as controls."""
+        """With the SAEs that are given, those of other seeds that are requested, and those of shuffled data as controls."""
         others = dict(context.other_saes)
         for i in range(1, context.options.stability_seeds + 1):
             if context.train_seed is None:

@@ -117,7 +117,7 @@ class MatchedDictionaries:
     rate: Float[np.ndarray, " latents"]
     seeds: dict[str, Counterpart]
     controls: dict[str, Counterpart]
-    """SAEs that are no other seed: in no mean."""
+    """SAEs that are not other seeds: left out of every mean."""
     significant: Float[np.ndarray, " latents"] | str
     """1 or 0, NaN where no concept was tested; or why it is not known."""
     threshold: float
@@ -238,7 +238,7 @@ def of_significance(
 
 
 def table_of(matched: MatchedDictionaries, alpha: float) -> tuple[pd.DataFrame, dict[str, str]]:
-    """One row a latent, and what each column is."""
+    """One row per latent, and what each column is."""
     dead, n = ~matched.alive, len(matched.alive)
     significant = np.full(n, np.nan) if isinstance(matched.significant, str) else matched.significant
     n_stable, at_least = (matched.cosines >= matched.threshold).sum(axis=1), f"at least {matched.threshold:g}"

@@ -36,7 +36,7 @@ class AuditedMemes:
     """What one unit of each latent adds to each logit; None where the decoder has no fixed rows."""
     rows: Int[np.ndarray, " measured"]
     weights: Any
-    """How often each of these is drawn, one column a draw; the first is the memes as they are."""
+    """How often each of these is drawn, one column per draw; the first is the memes as they are."""
     min_support: int
 
     @classmethod

@@ -24,7 +24,7 @@ RATES = ("fpr_subgroup", "fpr_background", "fpr_gap")
 
 
 class Audit(NamedTuple):
-    """Of one classifier and one subgroup; `values` by name of AUROCS and RATES, one a draw of the memes, NaN where undefined."""
+    """Of one classifier and one subgroup; `values` by name of AUROCS and RATES, one per draw of the memes, NaN where undefined."""
 
     n_subgroup_positive: int
     n_subgroup_negative: int
@@ -50,9 +50,9 @@ def audit(
         true: the label.
         member: of the subgroup; the others are the background.
         threshold: a meme with this score or a larger one is flagged.
-        weights: how often each meme is drawn, one column a draw; default once.
-        min_support: memes, one a group, that each part of a number must have; below, single memes decide it.
-        groups: memes of one (copies of a picture, a template) are no independent evidence; default each its own.
+        weights: how often each meme is drawn, one column per draw; default once.
+        min_support: memes, one per group, that each part of a number must have; below, single memes decide it.
+        groups: memes of one (copies of a picture, a template) are not independent evidence; default each its own.
     """
     weights = np.ones((len(scores), 1), np.uint8) if weights is None else weights
     cells = {
@@ -69,7 +69,7 @@ def audit(
         "bnsp_auroc": ("subgroup positives", "background negatives"),
         **dict.fromkeys(RATES, ("subgroup negatives", "background negatives")),
     }
-    alone = "" if apart == sizes else " (one a group)"
+    alone = "" if apart == sizes else " (one per group)"
     reasons = {
         name: f"{' and '.join(f'{apart[cell]} {cell}' for cell in cells_of)}{alone}; it needs {min_support} of each"
         for name, cells_of in needs.items()
@@ -112,7 +112,7 @@ def gap_log_p(
 
     Args:
         members: codes: in the subgroup, in the background, or not known.
-        groups: memes of one are no independent evidence: one of each is tested.
+        groups: memes of one are not independent evidence: one of each is tested.
     """
     active = sparse.csr_matrix(np.stack([flagged, ~flagged], axis=1).astype(np.float32))
     counter = Counter(active, members, strata)

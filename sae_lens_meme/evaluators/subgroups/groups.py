@@ -32,7 +32,7 @@ class Subgroup:
 def subgroups_of(
     embeddings: Embeddings, columns: Sequence[str] | None = None, words: Mapping[str, Sequence[str]] | None = None
 ) -> list[Subgroup]:
-    """One subgroup a value of each column, then one a list of words.
+    """One subgroup per value of each column, then one per list of words.
 
     Args:
         columns: labels, or `source`; default `source` and every label with 2 to 10 values.

@@ -9,7 +9,7 @@ THRESHOLD = (
     "threshold with the best F1 on validation memes (train memes where no validation meme is true, or these measure)"
 )
 SAMPLES = "bootstrap of the test memes within source, groups whole; probe and threshold as they are"
-NO_SAMPLES = "no resamples were asked for, or they do not define it"
+NO_SAMPLES = "no resamples were requested, or they do not define it"
 
 VALUES = {
     q.key: q
@@ -39,12 +39,12 @@ PERMUTED = Quantity(
     "fpr_gap_permuted",
     "control: |gap| where membership changes places among memes of one source (of sources: among all), groups whole; mean "
     "over draws",
-    "no draws were asked for, or a draw leaves one side empty",
+    "no draws were requested, or a draw leaves one side empty",
 )
 Q = Quantity(
     "q",
     "Benjamini-Hochberg q over all pairs of the two-sided exact test of the gap within source (of sources: without strata), "
-    "of one meme a group",
+    "of one meme per group",
     "there are too few negatives, or the margins allow only one table",
 )
 N_PAIRS = Quantity("n_pairs", "pairs of a class and a subgroup with enough negatives in and outside the subgroup")
@@ -54,7 +54,7 @@ N_GAPS_PERMUTED = Quantity(
     "n_pairs_with_gap_permuted",
     "control: the same where membership changes places among memes of one source (of sources: among all), groups whole; mean "
     "over draws",
-    "no draws were asked for",
+    "no draws were requested",
 )
 AUROC = Quantity("auroc", "AUROC of the probe on all its test memes, sources pooled", "the test memes are of one class")
 
@@ -64,7 +64,7 @@ _ABLATED = (
 )
 _MATCHED = "control: as many other latents, each one of the 20 with the nearest firing rates"
 NO_CARRIER = "no latent carries the gap on train and validation memes, or the SAE's decoder has no fixed rows"
-NO_MATCHED = "no draws were asked for, or too few other latents fire"
+NO_MATCHED = "no draws were requested, or too few other latents fire"
 CLOSED = Quantity("closed", f"|gap| before minus |gap| after: {_ABLATED}; control: closed_matched", NO_CARRIER)
 CLOSED_MATCHED = Quantity("closed_matched", f"{_MATCHED}; mean over draws", NO_MATCHED)
 CLOSED_MATCHED_95 = Quantity("closed_matched_95", f"{_MATCHED}; 95 % quantile over draws", NO_MATCHED)
@@ -96,7 +96,7 @@ COLUMNS = {
     },
     WITHIN.key: WITHIN.what,
     PERMUTED.key: PERMUTED.what,
-    "p": "two-sided exact test of the gap within source, of one meme a group",
+    "p": "two-sided exact test of the gap within source, of one meme per group",
     "q": Q.what,
     "selection_gap": "the gap on train and validation memes, which chose the subgroup and the latents: not a result",
     "auroc": f"{AUROC.what}; after the ablation where there is one",

@@ -46,7 +46,7 @@ GAPS = Section(
 RANKING = Section(
     "Subgroups: AUROC in the subgroup and across its border",
     "the same pairs; BPSN: AUROC of background positives against subgroup negatives, low where the subgroup is flagged too "
-    "often; BNSP: of subgroup positives against background negatives, low where it is flagged too seldom",
+    "often; BNSP: of subgroup positives against background negatives, low where it is flagged too rarely",
     "AUROC, test memes",
 )
 TEXT = ("question", "subgroup", "column", "split", "latents", "reason")
@@ -152,9 +152,9 @@ class SubgroupReport:
     @property
     def _closed(self) -> Section:
         return Section(
-            f"Subgroups: how much of the gap goes with {self._taken}",
+            f"Subgroups: how much of the gap closes with {self._taken}",
             "latents chosen on train and validation memes, gap on test memes, with as many memes flagged as before; matched: as "
-            f"many latents of like firing rate ({self.given.n_matched} draws)",
+            f"many latents of similar firing rate ({self.given.n_matched} draws)",
             "fall of the gap in false-positive rate, test memes",
         )
 
@@ -167,7 +167,7 @@ class SubgroupReport:
         )
 
     def table(self) -> pd.DataFrame:
-        """One row a pair, and one for each number of latents set to zero."""
+        """One row per pair, and one for each number of latents set to zero."""
         rows = [row for i, found in enumerate(self.found) for row in self._rows(i, found)]
         table = pd.DataFrame(rows, columns=list(COLUMNS)).replace({np.nan: None})
         kinds = dict.fromkeys(TEXT, "string") | dict.fromkeys(("n_ablated", *COUNTS), "Int64") | {"chosen": "bool"}
@@ -214,7 +214,7 @@ class SubgroupReport:
         if not self.found:
             return None
         if not self.n_pairs:
-            return f"No subgroup and background have {self.given.min_support} negative test memes each: of bias nothing can be said."
+            return f"No subgroup and background have {self.given.min_support} negative test memes each: nothing can be said about bias."
         null = "" if self.n_gaps_permuted is None else f"; membership permuted: {self.n_gaps_permuted:.1f}"
         sentence = (
             f"{self.n_gaps} of {self.n_pairs} pairs of classifier and subgroup differ in false positives "

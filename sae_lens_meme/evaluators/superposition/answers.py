@@ -39,7 +39,7 @@ def answers(
 
     Args:
         active: CSR [n, units], above 0 where a unit fires.
-        groups: memes of one are no independent evidence: one of each is tested.
+        groups: memes of one are not independent evidence: one of each is tested.
     """
     counter, draws = Counter(active, targets.codes, rows.strata), one_a_group(groups)
 
@@ -55,7 +55,7 @@ def answers(
 def matched_rates(
     n_active: Int[np.ndarray, " latents"], n_units: int, rng: np.random.Generator
 ) -> Int[np.ndarray, " units"]:
-    """How often each of so many units is to fire: the firing rates of the latents that fire at all, assigned at random."""
+    """How often each of this many units is to fire: the firing rates of the latents that fire at all, assigned at random."""
     fires = np.sort(n_active[n_active > 0])
     if not len(fires):
         return np.zeros(n_units, np.int64)

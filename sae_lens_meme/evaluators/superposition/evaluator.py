@@ -35,16 +35,16 @@ from sae_lens_meme.metrics.permutation import permutation_within
 from sae_lens_meme.standardize import Moments, train_moments
 
 MOST_ROWS = 50_000
-"""Thresholds of units that are to fire as often as latents are set on at most so many memes, taken evenly by id."""
+"""Thresholds of units that should fire as often as latents are set on at most this many memes, taken evenly by id."""
 MOST_RANDOM = 1_024
-"""Random directions that are asked for targets; of more the mean is the same."""
+"""How many random directions are tested for targets; with more the mean is the same."""
 
 
 class Superposition(Evaluator):
     """Targets a unit responds to at equal firing rate, feature dimensionality and interference.
 
     Args:
-        key: factors of planted memes, an object with `factors` (`id` and one column a factor) and `kinds`.
+        key: factors of planted memes, an object with `factors` (`id` and one column per factor) and `kinds`.
         shuffled: an SAE that was trained on embeddings shuffled per dimension.
     """
 

@@ -13,7 +13,9 @@ UNITS = {
     PERMUTED: "the latents, with the targets of each meme given to another one of its source, groups whole; mean over draws",
 }
 HEADINGS = {NEURONS: "neurons", RANDOM: "random", SHUFFLED: "shuffled", PERMUTED: "permuted"}
-OF_UNITS = "bootstrap over the units, the memes as they are: units are no independent draws, so that it is too narrow if anything"
+OF_UNITS = (
+    "bootstrap over the units, the memes as they are: units are not independent draws, so if anything it is too narrow"
+)
 
 _ANSWERS = (
     "a unit responds to a target if it fires more often where the target is true: exact one-sided test within source, q < alpha "
@@ -54,7 +56,7 @@ OF_GEOMETRY = (SUM, MEAN, COSINE, NEAREST)
 N_DIMENSIONS = Quantity("n_dimensions", "dimensions of the embedding that vary")
 CLOSED_FORM = Quantity(
     "random_mean_abs_cosine_expected",
-    "Gamma(d / 2) / (sqrt(pi) Gamma((d + 1) / 2)): mean |cosine| of random directions in so many dimensions",
+    "Gamma(d / 2) / (sqrt(pi) Gamma((d + 1) / 2)): mean |cosine| of random directions in as many dimensions",
 )
 NO_DECODER = "the SAE's decoder has no fixed rows, or fewer than two latents fire"
 

@@ -167,7 +167,7 @@ class SuperpositionReport:
         yield from (measure for name, of in made.items() if name != SAE for measure in of.values())
 
     def table(self) -> pd.DataFrame:
-        """One row a unit that fires."""
+        """One row per unit that fires."""
         parts = [self._rows(name, of) for name, of in self.measured.items()]
         return pd.concat(parts, ignore_index=True).astype({"targets": "string"})
 

@@ -1,4 +1,4 @@
-"""How often a metric and users prefer the same neuron, with intervals that know which pairs share one."""
+"""How often a metric and users prefer the same neuron, with intervals that allow for pairs that share a neuron."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Metrics that are made of the activations of one neuron."""
+"""Metrics computed from the activations of one neuron."""
 
 from __future__ import annotations
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from sae_lens_meme.errors import BadTableError
+from sae_lens_meme.errors import BadTableError, ConfigError
 from sae_lens_meme.evaluators.result import Result
 from sae_lens_meme.evaluators.user_study.agreement import Scores, user_agreement
 from sae_lens_meme.evaluators.user_study.metrics import SPARSITY, monosemanticity_of, sparsity
@@ -41,7 +41,11 @@ def compare_with_users(
         raise BadTableError(f"{missing}: no such file")
     fingerprint = {"study": [sha256_file(file) for file in inside], "given": {f.name: sha256_file(f) for f in given}}
     metrics: dict[str, Scores] = dict(study.published)
-    makers = {f"MS {Path(file).stem}": monosemanticity_of(_vectors(Path(file))) for file in embeds}
+    makers = {}
+    for file in map(Path, embeds):
+        if (name := f"MS {file.stem}") in {**makers, **metrics}:
+            raise ConfigError(f"--embeds {file}: there is a metric {name!r} already; rename the file")
+        makers[name] = monosemanticity_of(_vectors(file))
     if (study.folder / ACTIVATIONS).is_file():
         makers = {SPARSITY: sparsity, **makers}
         rows = [
@@ -52,7 +56,15 @@ def compare_with_users(
         raise BadTableError(
             f"{study.folder / ACTIVATIONS}: no such file; --embeds needs the activations of the neurons"
         )
-    metrics |= {Path(file).stem: read_scores(file) for file in scores}
+    for file in map(Path, scores):
+        if file.stem in metrics:
+            raise ConfigError(f"--scores {file}: there is a metric {file.stem!r} already; rename the file")
+        metrics[file.stem] = read_scores(file)
+    for metric, values in metrics.items():
+        if not set(values) & set(study.neurons):
+            raise BadTableError(
+                f"{metric!r} has no score of any neuron of {study.folder / PAIRS}, such as {study.neurons[0]!r}; check k"
+            )
     result = user_agreement(study, metrics)
     with StepFolder(out, "user-study", fingerprint, overwrite=overwrite) as step:
         if not step.complete:
@@ -69,6 +81,9 @@ def _vectors(path: Path) -> np.ndarray:
         raise BadTableError(
             f"{path}: is not an array ({' '.join(str(error).split())[:120]}); give .npy [pictures, d]"
         ) from None
-    if not isinstance(vectors, np.ndarray) or vectors.ndim != 2 or not np.isfinite(vectors.astype(np.float64)).all():
-        raise BadTableError(f"{path}: must be [pictures, d], finite; it is {getattr(vectors, 'shape', 'an archive')}")
+    if not isinstance(vectors, np.ndarray) or vectors.ndim != 2 or vectors.dtype.kind not in "fiu":
+        what = f"{vectors.dtype} {vectors.shape}" if isinstance(vectors, np.ndarray) else "an archive"
+        raise BadTableError(f"{path}: must be numbers [pictures, d]; it is {what}")
+    if not np.isfinite(vectors.astype(np.float64)).all():
+        raise BadTableError(f"{path}: holds NaN or infinity; every picture needs a vector")
     return vectors

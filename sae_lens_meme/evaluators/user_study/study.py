@@ -44,7 +44,12 @@ class UserStudy:
         x, y = pairs["k_x"].to_numpy(str), pairs["k_y"].to_numpy(str)
         chosen = pairs["R_user"].to_numpy(str)
         is_x, is_y = (np.isin(chosen, (side, f"k_{side}")) | (chosen == of) for side, of in (("x", x), ("y", y)))
-        if (wrong := np.flatnonzero((is_x == is_y) | (x == y))).size:
+        if (itself := np.flatnonzero(x == y)).size:
+            line = int(itself[0])
+            raise BadTableError(
+                f"{folder / PAIRS}, line {line + 2}: k_x and k_y are both {str(x[line])!r}; a pair is of two neurons"
+            )
+        if (wrong := np.flatnonzero(is_x == is_y)).size:
             line = int(wrong[0])
             raise BadTableError(
                 f"{folder / PAIRS}, line {line + 2}: R_user is {str(chosen[line])!r}, it must be one of the two neurons, "
@@ -66,7 +71,7 @@ class UserStudy:
         Raises:
             BadTableError: the file is missing, or a line has other numbers than the first.
         """
-        path = self.folder / ACTIVATIONS
+        path, lines = self.folder / ACTIVATIONS, dict[str, int]()
         try:
             with open(path, encoding="utf-8", newline="") as file:
                 n = len(next(file, "").split(",")) - 1
@@ -78,12 +83,14 @@ class UserStudy:
                         values = np.empty(0)
                     if len(values) != n or not np.isfinite(values).all():
                         raise BadTableError(f"{path}, line {number}: neuron {name!r} has no {n} finite activations")
+                    if lines.setdefault(name, number) != number:
+                        raise BadTableError(f"{path}, line {number}: neuron {name!r} is also on line {lines[name]}")
                     yield name, values
         except (OSError, UnicodeDecodeError) as error:
             raise BadTableError(f"{path}: cannot be read ({' '.join(str(error).split())})") from None
 
     def metric(self, score: Callable[[Float64[np.ndarray, " pictures"]], float]) -> dict[str, float]:
-        """A metric made of the activations of each neuron alone."""
+        """A metric computed from each neuron's activations alone."""
         return {name: score(values) for name, values in self.activations()}
 
 
@@ -94,14 +101,23 @@ def read_scores(path: str | Path) -> dict[str, float]:
         BadTableError: the file is missing, or holds something else.
     """
     table = _table(Path(path), ["k", "score"])
+    if (again := np.flatnonzero(table["k"].duplicated())).size:
+        line = int(again[0])
+        raise BadTableError(f"{path}, line {line + 2}: neuron {table['k'].iloc[line]!r} has a score already")
     return dict(zip(table["k"].to_numpy(str).tolist(), _numbers(table["score"], Path(path)).tolist(), strict=True))
 
 
 def _table(path: Path, columns: list[str]) -> pd.DataFrame:
+    if not path.is_file():
+        raise BadTableError(f"{path}: cannot be read (no such file); give the folder that holds it")
     try:
-        table = pd.read_csv(path, dtype=str, keep_default_na=False)
+        table = pd.read_csv(path, dtype=str, keep_default_na=False, header=None)
+        names = table.iloc[0].tolist()
+        table = table.iloc[1:].reset_index(drop=True).set_axis(names, axis=1)
     except (OSError, ValueError, pd.errors.ParserError) as error:
         raise BadTableError(f"{path}: cannot be read ({' '.join(str(error).split())[:160]})") from None
+    if len(set(names)) < len(names):
+        raise BadTableError(f"{path}: a column occurs twice ({max(names, key=names.count)!r}); remove one")
     if missing := [name for name in columns if name not in table.columns]:
         raise BadTableError(f"{path}: has no column {missing[0]!r} (it has {', '.join(map(repr, table.columns[:8]))})")
     if not len(table):
@@ -113,9 +129,10 @@ def _numbers(column: pd.Series, path: Path) -> Float64[np.ndarray, " rows"]:
     """Empty cells are NaN."""
     found: Any = pd.to_numeric(column.where(column != "", "nan"), errors="coerce")
     values = np.array(found, dtype=np.float64)
-    if (wrong := np.flatnonzero(np.isnan(values) & ~column.str.lower().isin(["", "nan"]).to_numpy())).size:
+    if (wrong := np.flatnonzero(~np.isfinite(values) & ~column.str.lower().isin(["", "nan"]).to_numpy())).size:
+        what = "a finite number" if np.isinf(values[wrong[0]]) else "a number"
         raise BadTableError(
-            f"{path}, line {wrong[0] + 2}: {str(column.name)!r} is {column.iloc[wrong[0]]!r}, not a number"
+            f"{path}, line {wrong[0] + 2}: {str(column.name)!r} is {column.iloc[wrong[0]]!r}, not {what}"
         )
     return values
 

@@ -1,0 +1,62 @@
+"""Latents of the tokens that a chat model reads: a picture, the prompt and its own answer to it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from scipy import sparse
+
+from sae_lens_meme.errors import ModelError
+from sae_lens_meme.evaluators.latents import eval_mode
+from sae_lens_meme.hooks.patches import Boxes, boxes_of_tokens
+from sae_lens_meme.hooks.positions import IMAGE, TEXT
+from sae_lens_meme.hooks.processors import prompt_of
+from sae_lens_meme.steer.asking import Asker
+from sae_lens_meme.studies.opened import Study
+
+
+class ReadTokens(NamedTuple):
+    """The text and image tokens of all pictures, picture by picture."""
+
+    latents: Any
+    """scipy's csr_matrix [tokens, d_sae]."""
+    vectors: Float[np.ndarray, "tokens d"]
+    """Only on request: 10 MB per picture for a 7B model."""
+    modality: Int[np.ndarray, " tokens"]
+    item: Int[np.ndarray, " tokens"]
+    boxes: Boxes
+
+
+@torch.no_grad()
+def read_tokens(study: Study, asker: Asker, answers: Sequence[str], *, vectors: bool) -> ReadTokens:
+    """One pass over each picture with the prompt and the answer behind it; nothing behind the hook is computed.
+
+    Raises:
+        ModelError: it is not known where an image token lies.
+    """
+    model, prompt = study.model, prompt_of(study.model, asker.prompt)
+    parts: list[ReadTokens] = []
+    for item, (picture, answer) in enumerate(zip(asker.pictures, answers, strict=True)):
+        both = model.processor.both(images=[picture], text=[f"{prompt} {answer}"], return_tensors="pt")
+        inputs = dict(both)
+        tags = model.model_tags(inputs)[0].cpu().numpy()
+        _, cache = model.run_with_cache(inputs, names_filter=[study.hook], stop_at_layer=0)
+        kept = np.isin(tags, (TEXT, IMAGE))
+        x = cache[study.hook][0][torch.from_numpy(kept)].float().cpu()
+        with eval_mode(study.sae):
+            z = study.sae.encode(x.to(study.sae.device, study.sae.dtype)).float().cpu().numpy()
+        image = tags[kept] == IMAGE
+        boxes = np.full((len(x), 4), np.nan)
+        boxes[image] = boxes_of_tokens(model.hf, inputs, 0, int(image.sum()))
+        if np.isnan(boxes[image]).all():
+            raise ModelError(
+                f"{model.model_name}: it is not known where its {image.sum()} image tokens lie in a picture"
+            )
+        kept_x = x.numpy() if vectors else np.empty((len(x), 0), np.float32)
+        parts.append(ReadTokens(sparse.csr_matrix(z), kept_x, tags[kept], np.full(len(x), item), boxes))
+    joined = [np.concatenate(column) for column in list(zip(*parts, strict=True))[1:]]
+    return ReadTokens(sparse.vstack([part.latents for part in parts], format="csr"), *joined)
