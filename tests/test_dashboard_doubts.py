@@ -54,12 +54,12 @@ def test_weak_controls_and_judges_are_named():
     text = said(with_numbers(baselines=counts | {"ica/converged": 0}, monosemanticity={"reference_is_independent": 0}))
     assert "of random directions 25% of the pairs with a concept are significant, of the SAE's latents 6%" in text
     assert "ICA did not converge" in text
-    assert "no independent evidence" in text
+    assert "not independent evidence" in text
     fine = {f"corrected/sae/{share}": 0.25, f"corrected/random_topk/{share}": 0.06, "ica/converged": 1}
     text = said(with_numbers(baselines=fine, monosemanticity={"reference_is_independent": 1}))
     assert "random directions" not in text
     assert "ICA" not in text
-    assert "no independent evidence" not in text
+    assert "not independent evidence" not in text
 
 
 def test_warnings_come_first_and_name_levels():
@@ -132,7 +132,7 @@ def test_where_no_group_is_shown_to_be_treated_worse_it_says_so():
     ]
     assert treated_worse(audit({"fpr_gap": None}), words) == ["Nothing can be said: no group has enough memes."]
     assert treated_worse(small_inputs(), words) == []
-    assert "Of 1 of 2 pairs of classifier and group it is not known" in said(audit({}, {"fpr_gap": None}))
+    assert "For 1 of 2 pairs of classifier and group it is not known" in said(audit({}, {"fpr_gap": None}))
 
 
 def test_what_was_not_done_is_one_sentence_with_why_and_what_would_help():
