@@ -269,9 +269,7 @@ class HookedModel(SAEAttachable):
         if not isinstance(input, Tensor):
             raise DataError("a loss on pixels or vectors needs labels=, the index of each row's class")
         if self.task is None:
-            raise ModelError(
-                "the head's label is not known; pass task= where the checkpoint is loaded, or labels= here"
-            )
+            raise ModelError("the head's label is not known; pass task= when loading the checkpoint, or labels= here")
         rows = self._rows(input)
         require_rows(source := self._require_source(), rows)
         return class_indices(source, self.task, self.classes, rows).to(self.device)

@@ -16,7 +16,7 @@ from sae_lens_meme.errors import ConfigError, ModelError
 Boxes = Float[np.ndarray, "tokens 4"]
 """Top, left, bottom and right of a token's part of its picture, 0 to 1; NaN: it has no place, such as a row's end."""
 NEAR = 0.03
-"""Processors round to pixels: a crop of 224 from 226 is no crop."""
+"""Processors round to pixels: a crop of 224 from 226 does not count as one."""
 
 
 class View(NamedTuple):

@@ -42,7 +42,7 @@ class Vocabulary(NamedTuple):
 
 
 def ids_of(model: Any, inputs: dict[str, Any]) -> tuple[Tensor | None, Tensor | None]:
-    """The ids of the text and where they are no padding."""
+    """The ids of the text and where they are not padding."""
     ids, mask = _names(model)
     return inputs.get(ids), inputs.get(mask)
 

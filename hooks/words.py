@@ -31,7 +31,7 @@ def spelled(tokenizer: Any, ids: Sequence[int], tags: np.ndarray, special: Colle
     Args:
         ids: one a position; those of a picture's positions and of padding are not looked at.
         tags: what each position is.
-        special: ids that are no words.
+        special: ids that are not words.
     """
     n, read, before = len(ids), [], ""
     words: list[str | None] = [None] * n

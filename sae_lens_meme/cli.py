@@ -29,7 +29,6 @@ from sae_lens_meme.commands import (
     planted_vectors,
     read,
     select,
-    steer,
     table_,
     train,
     user_study,
@@ -46,6 +45,7 @@ from sae_lens_meme.importers.options import ImportOptions
 from sae_lens_meme.ocr.options import OcrOptions
 from sae_lens_meme.planted.options import VectorOptions
 from sae_lens_meme.read.options import ReadOptions
+from sae_lens_meme.steer.command import steer
 from sae_lens_meme.steer.options import SteerOptions
 from sae_lens_meme.studies.command import patch_filter, question_set
 from sae_lens_meme.studies.options import PatchFilterOptions, QuestionSetOptions

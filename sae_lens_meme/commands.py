@@ -17,7 +17,6 @@ from sae_lens_meme.importers.options import AUTO, FORMATS, ImportOptions
 from sae_lens_meme.ocr.options import OcrOptions
 from sae_lens_meme.planted.options import VectorOptions
 from sae_lens_meme.read.options import ReadOptions
-from sae_lens_meme.steer.options import SteerOptions
 
 Full = Annotated[bool, typer.Option("--full", help="Print every row of the report, not only the summary.")]
 OpenReport = Annotated[bool, typer.Option("--open", help="Open the report in the browser.")]
@@ -270,26 +269,6 @@ def select(
     many = ", ".join(f"{n:,} {name}".rstrip() for name, n in sizes.items())
     columns = (next(iter(kept.values())) if isinstance(kept, dict) else kept).column_names
     _done(out, f"{many} {kind_of_rows(columns).many}; datasets.load_from_disk opens it")
-
-
-def steer(
-    *,
-    sae: SAEFolder,
-    out: Out,
-    hook: Annotated[str | None, typer.Option(help="The hook to read, if the SAE's metadata names none.")] = None,
-    overwrite: Overwrite = False,
-    **given: Any,
-) -> None:
-    """Set latents while a chat model or captioner answers; write answers, scores and a figure, beside all controls.
-
-    steer --model llava-hf/llava-1.5-7b-hf --sae SAE --latents 39 --value 100 --pictures DIR --out STEER
-    """
-    from sae_lens_meme.steer import steer as steer_
-
-    options = SteerOptions(**given_to(SteerOptions, given))
-    for sentence in steer_(sae, out, options, hook=hook, overwrite=overwrite)["verdict"]:
-        typer.echo(sentence)
-    _done(out, "answers.parquet, scores.json, steering.png, steering.svg")
 
 
 def import_(

@@ -143,7 +143,7 @@ class Embeddings:
     def groups(self) -> np.ndarray:
         """The group of each meme as a code 0, 1, ..., int64 [n_samples], in the order of their first memes.
 
-        Memes of one group (copies of a picture, a template, a pair that differs in one thing) are no independent evidence:
+        Memes of one group (copies of a picture, a template, a pair that differs in one thing) are not independent evidence:
         they are drawn, moved and split together. From the column `group`; a meme without one is its own.
         """
         if "group" not in self.dataset.column_names:

@@ -1,4 +1,4 @@
-"""The columns of embeddings: one fixed-width vector a row and hook, in the layout of SAELens' cached activations.
+"""The columns of embeddings: one fixed-width vector per row and hook, in the layout of SAELens' cached activations.
 
 A row is a meme, or a token of a picture (`row_kind`).
 """

@@ -146,7 +146,8 @@ def explain_latent(evaluation: str | Path, latent: int, pattern: str | None = No
 
     read_finished(evaluation, "evaluate")
     content = read_json(Path(evaluation) / EVALUATION)
-    if not 0 <= latent < (d_sae := content["sae"]["d_sae"]):
+    d_sae = content["sae"]["d_sae"]
+    if not 0 <= latent < d_sae:
         raise ConfigError(f"--latent {latent}: the SAE has {d_sae} latents, 0 to {d_sae - 1}")
     tables = {name: table_of_latents(evaluation, name) for name in content["results"]}
     tables = {name: table for name, table in tables.items() if table is not None}

@@ -246,8 +246,9 @@ def test_explain_says_what_was_measured_of_a_latent(
     assert re.search(rf"concept_alignment +{n} rows\n +give the pattern '\w+' to print them", printed)
     _, printed, _ = here(("explain", "V", "concept_alignment", "--latent", "3"), capsys)
     assert len(re.findall(r"^ +concept ", printed, re.MULTILINE)) == n
-    status, _, error = here(("explain", "V", "--latent", "4096"), capsys)
-    assert (status, bool(re.search(r"--latent 4096: the SAE has \d+ latents", error))) == (2, True)
+    for latent in ("4096", "-1"):
+        status, _, error = here(("explain", "V", "--latent", latent), capsys)
+        assert (status, bool(re.search(rf"--latent {latent}: the SAE has \d+ latents", error))) == (2, True)
     status, _, error = here(("explain", "V", "probes", "--latent", "3"), capsys)
     assert (status, "'probes' is not an evaluator with a table of latents; these are: " in error) == (2, True)
 

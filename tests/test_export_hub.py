@@ -94,7 +94,7 @@ def test_the_evaluation_and_the_report_come_with_it(run: Path, folder: Path):
     ).read_bytes()
     assert (folder / "report" / "report.html").read_text() == "<p>report</p>"
     given = {name: run / name for name in ("sae", "embeddings")}
-    with pytest.raises(StorageError, match="embeddings: is no page and no folder with one"):
+    with pytest.raises(StorageError, match="embeddings: is neither a page nor a folder with one"):
         export_hub(run / "evaluation", REPO, out=folder / "x", report=run / "embeddings", **given)
 
 

@@ -80,13 +80,12 @@ def no_temporary_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
 
 
-@pytest.mark.parametrize("name", STEPS)
+@pytest.mark.parametrize("name", [name for name, step in STEPS.items() if step.spread])
 def test_a_full_disk_costs_nothing(name: str, memes: Path, tmp_path: Path):
     results = Results(name, memes, tmp_path)
     last, spread = len(results.writes) - 1, STEPS[name].spread
-    places = [last // 2] if spread == 1 else [i * last // (spread - 1) for i in range(spread)]
-    for i, place in enumerate(places):
-        results.fails_at(results.writes[place], replaced=i % 2 == 1)
+    for i in range(spread):
+        results.fails_at(results.writes[i * last // (spread - 1)], replaced=i % 2 == 1)
 
 
 @pytest.mark.slow
@@ -109,7 +108,7 @@ def _file_fails_at(name: str, memes: Path, out: Path, n: int) -> None:
     assert not list(Path(tempfile.gettempdir()).iterdir()), where
 
 
-@pytest.mark.parametrize("name", FILES)
+@pytest.mark.parametrize("name", [name for name in FILES if name != "describe"])  # whose figure is one of `figures`
 def test_a_full_disk_leaves_the_files_that_there_are(name: str, memes: Path, tmp_path: Path):
     out = tmp_path / "out"
     out.mkdir()
@@ -117,8 +116,8 @@ def test_a_full_disk_leaves_the_files_that_there_are(name: str, memes: Path, tmp
         FILES[name](memes, out, 1)
     writes = counted.edges()
     assert len(writes) > 5
-    for n in writes[2 :: len(writes) // 3]:
-        _file_fails_at(name, memes, out, n)
+    within = [n for n in writes if counted.writes[n - 1].startswith("open ")]  # a piece of a file that is begun
+    _file_fails_at(name, memes, out, min(within, default=writes[len(writes) // 2]))
 
 
 @pytest.mark.slow

@@ -125,7 +125,7 @@ class TestQuestionSet:
 
     def test_what_cannot_be_asked_is_one_line(self, folder: Path, sae: Path, tmp_path: Path):
         given: Any = {"model": str(folder / "model"), "pictures": folder / "pictures", "progress": False}
-        with pytest.raises(ConfigError, match=r"question-set\.latents: 8 is none of 0 to 7"):
+        with pytest.raises(ConfigError, match=r"question-set\.latents: 8 is not one of 0 to 7"):
             question_set(sae, tmp_path / "out", latents=[8], **given)
         with pytest.raises(ModelError, match=r"hook_image_resid\.0: sees the picture before the question is asked"):
             question_set(sae, tmp_path / "out", hook="hook_image_resid.0", **given)

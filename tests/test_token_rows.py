@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import tiny_vlms
 import torch
+from hooks_models import write_encoder
 from PIL import Image
 from sae_lens import (
     SAE,
@@ -233,7 +234,7 @@ def test_saelens_trains_and_evaluates_on_kept_positions_alone(maker: Callable[..
 
     tokens = torch.tensor(model.token_dataset(None, keep=keep)["input_ids"])
     seen: list[torch.Tensor] = []
-    inside = [(f"{hook}.hook_sae_output", lambda x, hook: seen.append(x.clone()))]
+    inside: Any = [(f"{hook}.hook_sae_output", lambda x, hook: seen.append(x.clone()))]
     with torch.no_grad(), model.saes(sae, exclude_special_tokens=[0]), model.hooks(fwd_hooks=inside):
         model(tokens)
     changed = (seen[0] != cache[hook]).any(dim=-1)
@@ -284,7 +285,7 @@ class TestStreaming:
         with pytest.raises(ConfigError, match=r"needs keep, such as keep: \[text, image\]"):
             train({key: value for key, value in self.SECTION.items() if key != "keep"}, **given)
         rows = Embeddings.from_dataset(datasets.Dataset.from_dict({"split": ["train"] * 4}))
-        with pytest.raises(ConfigError, match=r"train\.keep is of a HookedVLM"):
+        with pytest.raises(ConfigError, match=r"train\.keep is for a HookedVLM"):
             train(self.SECTION, out=tmp_path / "sae", embeddings=rows)
 
     def test_the_tower_of_a_chat_model_is_trained_on_alone(self, folders: Path):
@@ -363,3 +364,25 @@ def test_a_shipped_recipe_runs_on_a_tiny_model_of_its_class(
     sae = SAE.load_from_disk(tmp_path / "out" / "sae")
     assert sae.cfg.metadata.hook_name == hook
     assert training_rows_known(sae, Embeddings.load(tmp_path / "out" / "embeddings")) is None
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("recipe", ["intervlm.yaml", "matryoshka.yaml", "memeclip.yaml"])
+def test_a_shipped_recipe_of_memes_runs_on_a_tiny_clip(
+    folders: Path, tmp_path: Path, recipe: str, monkeypatch: pytest.MonkeyPatch
+):
+    write_encoder(tmp_path / "clip")
+    monkeypatch.chdir(tmp_path)  # the name of a folder is its last part
+    given = [f"corpus={{folder: {folders / 'given'}}}", "embed.model=local-dir:clip"]
+    sizes = ["train.epochs=4", "train.train_batch_size_tokens=8", "train.sae.d_sae=12", "train.sae.k=3"]
+    sizes += ["train.sae.matryoshka_widths=[4, 12]"] if "matryoshka" in recipe else []
+    run(recipe, out=tmp_path / "out", overrides=[*given, *sizes, "evaluate.only=[reconstruction]"])
+    assert (tmp_path / "out" / "report" / "report.html").is_file()
+
+
+@pytest.mark.slow
+def test_the_shipped_recipe_of_planted_vectors_runs(tmp_path: Path):
+    sizes = ["embed.planted.n_samples=600", "train.epochs=2", "train.sae.d_sae=96"]
+    run("vectors.yaml", out=tmp_path, overrides=[*sizes, "evaluate.only=[reconstruction, answer_key]"])
+    assert (tmp_path / "report" / "report.html").is_file()

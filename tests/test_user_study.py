@@ -138,7 +138,7 @@ def broken(folder: Path, file: str, text: Any) -> Path:
         ("pairs.csv", lambda t: "k_x,k_y,R_user,MS_x_a,MS_y_a\n1,2,x,.1,.2\n3,1,y,.3,.4\n", "neuron '1' has two scores in 'MS_y_a'"),
         ("pairs.csv", lambda t: "k_x,k_y,R_user,MS_x_a,MS_y_a\n1,2,k_x,much,.2\n", "line 2: 'MS_x_a' is 'much', not a number"),
         ("activations.csv", lambda t: t + "99,1,2\n", "line 62: neuron '99' has no 200 finite activations"),
-        ("activations.csv", lambda t: t + t.splitlines()[3] + "\n", "line 62: neuron '2' stands in line 4, too"),
+        ("activations.csv", lambda t: t + t.splitlines()[3] + "\n", "line 62: neuron '2' is also on line 4"),
         ("pairs.csv", lambda t: "k_x,k_y,R_user,R_user\n1,2,1,2\n", "a column occurs twice .'R_user'.; remove one"),
         ("pairs.csv", lambda t: "k_x,k_y,R_user,MS_x_a,MS_y_a\n1,2,x,inf,.2\n", "line 2: 'MS_x_a' is 'inf', not a finite"),
         ("top16_images.csv", lambda t: "neuron\n1\n", "top16_images.csv: has no column 'k'"),

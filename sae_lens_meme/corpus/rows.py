@@ -12,7 +12,7 @@ from typing import Any
 from sae_lens_meme.corpus.columns import ColumnMap
 from sae_lens_meme.corpus.pictures import Embedded
 from sae_lens_meme.corpus.skipped import BadCell, BadRow, BadRows, place
-from sae_lens_meme.corpus.tables import Cells, Structure, Table
+from sae_lens_meme.corpus.tables import Cells, ObjectText, Table
 from sae_lens_meme.labels import LEVELS, is_missing, whole_number
 
 
@@ -101,7 +101,7 @@ def _row(table: Table, layout: Layout, number: int, image: str, labels: Mapping[
     if "\0" in f"{source}{identity}":
         raise BadCell("bad id", f"the id {_short(f'{source}/{identity}')} holds a NUL character; correct it")
     text = next((cells[column] for column in columns.text if cells[column] is not None), None)
-    if isinstance(text, Structure):
+    if isinstance(text, ObjectText):
         raise BadCell("caption of several parts", f"the caption is the object {_short(text)}; map a column of text")
     text = None if text in layout.no_text else text
     return Row(

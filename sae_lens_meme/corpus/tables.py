@@ -32,8 +32,8 @@ class NotText(NamedTuple):
     byte: int
 
 
-class Structure(str):
-    """The text of a cell that holds an object: it can be looked at, and is no caption."""
+class ObjectText(str):
+    """The text of a cell that holds an object: it can be looked at, but is not a caption."""
 
 
 class NoClass(NamedTuple):
@@ -266,7 +266,7 @@ def cell_text(value: Any) -> str | None:
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, Mapping):
-        return Structure(value)
+        return ObjectText(value)
     text = value if isinstance(value, str) else str(value)
     try:
         text.encode("utf-8")

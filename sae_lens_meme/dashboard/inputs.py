@@ -62,7 +62,7 @@ class ReportInputs:
 
     @cached_property
     def captions(self) -> list[str | None]:
-        """A caption a row, None where there is none: of a token what its model read, else as it was embedded, else of the
+        """A caption per row, None where there is none: for a token what its model read, else as it was embedded, else of the
         corpus."""
         if "token_text" in self.memes.dataset.column_names and any(read := self.memes.dataset["token_text"][:]):
             return list(read)

@@ -75,7 +75,7 @@ def told(kind: RowKind, missing: dict[str, str]) -> str | None:
     if kind != TOKEN:
         return None
     said = (
-        "Each picture stands once: those that fire it most with their strongest token, those of the lower parts of the range "
+        "Each picture is shown once: those that fire it most with their strongest token, those of the lower parts of the range "
         "with one that was drawn. A frame marks a patch, a colour a word."
     )
     return " ".join(

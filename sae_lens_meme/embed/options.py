@@ -18,10 +18,10 @@ class ViewOptions(Options):
     section = "embed"
 
     resize: Literal["crop", "squash", "pad"] | None = None
-    """How a picture becomes a square: its centre, squashed, or whole between margins; default what the model was trained
+    """How a picture becomes square: crop it to its centre, squash it, or pad it; default what the model was trained
     on (mostly crop, which cuts captions off tall memes; squash with memeclip)."""
     ocr: File | None = None
-    """The result of `ocr`: what it read is the caption where there is none."""
+    """The result of `ocr`: the text it read serves as the caption of memes that have none."""
 
 
 class EmbedOptions(ViewOptions, EngineOptions):
@@ -42,8 +42,8 @@ class EmbedOptions(ViewOptions, EngineOptions):
     device: str = "auto"
     """auto (CUDA, then MPS, then the CPU), cpu, cuda, mps."""
     dtype: Literal["auto", "float32", "bfloat16", "float16", "int8"] = "auto"
-    """auto is bfloat16 on CUDA and float32 elsewhere. On a CPU bfloat16 is some two times as fast (with AVX512-BF16), int8
-    some four times (with AVX512-VNNI); how near int8 comes to float32 is measured on a batch and said."""
+    """auto is bfloat16 on CUDA and float32 elsewhere. On a CPU bfloat16 is about twice as fast (with AVX512-BF16), int8
+    about four times (with AVX512-VNNI); how close int8 is to float32 is measured on a batch and printed."""
     batch_size: Positive = 64
     """Memes per forward pass; it changes the last bit of the numbers, so another value gives another result."""
     workers: Count | None = None

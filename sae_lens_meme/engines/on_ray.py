@@ -67,7 +67,7 @@ def _connect(ray: Any, address: str | None) -> None:
 
 def versions() -> dict[str, str]:
     """Of what computes the numbers."""
-    packages = ("torch", "numpy", "open_clip_torch", "datasets")
+    packages = ("torch", "numpy", "open_clip_torch", "datasets", "sae-lens", "scipy", "scikit-learn", "numba", "pandas")
     return {"sae_lens_meme": __version__, **{name: version(name) for name in packages}}
 
 

@@ -59,7 +59,7 @@ def _of_left_out(embeddings: Embeddings) -> Iterator[str]:
 
 
 def _of_groups(embeddings: Embeddings) -> Iterator[str]:
-    """Of the memes on which scores are measured; of all where those are no groups but some others are."""
+    """About the memes that scores are measured on; about all memes where only the others have groups."""
     split, rows = embeddings.held_out()
     for what, groups in ((f"{split} memes", embeddings.groups[rows]), ("memes", embeddings.groups)):
         if (n := len(np.unique(groups))) < FEW_COPIES * len(groups):

@@ -185,11 +185,19 @@ class SharedProbes:
 
     Args:
         max_rows: dense probes are fitted on at most this many train rows, drawn by `seed`.
-        embedding_C: the C of the probes on the embedding that will be needed: they are fitted together with the first.
+        embedding_C, latents_C: the C of the probes on the embedding and on latents that will be needed: they are fitted in
+            one go with the first, so that their last bits do not depend on which evaluator asks first.
     """
 
-    def __init__(self, max_rows: int = 50_000, seed: int = 0, embedding_C: Sequence[float] = ()):
-        self.max_rows, self.seed, self.embedding_C = max_rows, seed, tuple(embedding_C)
+    def __init__(
+        self,
+        max_rows: int = 50_000,
+        seed: int = 0,
+        embedding_C: Sequence[float] = (),
+        latents_C: Sequence[float] = (),
+    ):
+        self.max_rows, self.seed = max_rows, seed
+        self.embedding_C, self.latents_C = tuple(embedding_C), tuple(latents_C)
         self._fitted: dict[tuple[str, str, str], dict[float, Probe]] = {}
         self._of_latents: dict[tuple[str, str], tuple[Latents, dict[float, Probe]]] = {}
 
@@ -223,7 +231,8 @@ class SharedProbes:
         last, found = self._of_latents.get(key, (None, {}))
         if last is not latents:
             self._of_latents[key] = latents, found = latents, {}
-        if missing := [C for C in penalties if C not in found]:
+        if not found.keys() >= set(penalties):
+            missing = [C for C in dict.fromkeys((*self.latents_C, *penalties)) if C not in found]
             labels = [task.label.values[task.train]] * len(missing)
             fits = fit_latent_probes(task.name, latents.csr()[task.train], labels, missing)
             found.update(zip(missing, fits, strict=True))

@@ -75,8 +75,12 @@ class Context:
         from sae_lens_meme.evaluators.probes import Probes
 
         asked = Probes.Options(**self.options_of(Probes))
-        more = Probes.name in self.options.names() and "embedding" in asked.spaces
-        return SharedProbes(seed=self.options.seed, embedding_C=asked.embedding_C if more else ())
+        spaces = asked.spaces if Probes.name in self.options.names() else ()
+        return SharedProbes(
+            seed=self.options.seed,
+            embedding_C=asked.embedding_C if "embedding" in spaces else (),
+            latents_C=asked.latents_C if "latents" in spaces else (),
+        )
 
     @cached_property
     def directions(self) -> SharedDirections:

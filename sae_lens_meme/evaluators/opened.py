@@ -149,7 +149,7 @@ def load_sae(folder: str | Path, hook: str | None = None) -> Any:
 
 
 def require_sae(sae: Any, where: str | Path) -> Any:
-    """Refuse what SAELens loads as an SAE and what does not map the vector of one meme to itself.
+    """Refuse what SAELens loads as an SAE but what does not map a meme's vector to itself.
 
     Raises:
         ModelError: a transcoder, or an SAE of sequences; its k is out of range, or a weight is not finite.
@@ -190,7 +190,7 @@ def load_others(folders: Collection[str | Path]) -> dict[str, tuple[Path, Any]]:
 
 
 def require_same_memes(memes: Embeddings, reference: Embeddings | None) -> None:
-    """Before hours of work, not after them."""
+    """Checked before hours of work, not after them."""
     if reference is not None and len(missing := np.setdiff1d(memes.ids, reference.ids)):
         raise DataError(
             f"meme {str(missing[0])!r} is not in the reference ({len(missing)} such memes); embed the same corpus"

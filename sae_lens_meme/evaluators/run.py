@@ -110,7 +110,7 @@ def _evaluate(
 def run_evaluators(
     context: Context, names: list[str], progress: bool = False, measure: Callable[..., Iterator[Found]] | None = None
 ) -> None:
-    """What one evaluator cannot do on these memes is noted and takes nothing from the others.
+    """If one evaluator cannot run on these memes, that is noted and the others still run.
 
     Args:
         measure: measures evaluators on workers, many at once; without it they are measured here, one after the other.

@@ -172,7 +172,7 @@ def _pages(report: Path) -> dict[str, Path]:
         return {report.name: report}
     files = dict(_files(report))
     if not any(name.endswith(".html") and "/" not in name for name in files):  # it may be published: nothing by mistake
-        raise StorageError(f"{report}: is no page and no folder with one; give the report that was written")
+        raise StorageError(f"{report}: is neither a page nor a folder with one; give the report that was written")
     return files
 
 

@@ -7,7 +7,7 @@ import inspect
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, ParamSpec, TypeVar
+from typing import Any, ParamSpec, TypeGuard, TypeVar
 
 from sae_lens_meme.errors import MemeError, StorageError
 from sae_lens_meme.storage.files import read_json, remove, to_json, write_text
@@ -43,7 +43,7 @@ def through_stores(*inputs: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
     return decorate
 
 
-def _is_address(value: Any) -> bool:
+def _is_address(value: Any) -> TypeGuard[str | Path]:
     return isinstance(value, (str, Path)) and url_of(value) is not None
 
 

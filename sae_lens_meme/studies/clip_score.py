@@ -1,4 +1,4 @@
-"""The plain rival of SAE-V's weights: how near CLIP finds each patch of a picture to what is said of it."""
+"""The plain rival of SAE-V's weights: how close CLIP puts each patch of a picture to the text about it."""
 
 from __future__ import annotations
 
@@ -10,9 +10,10 @@ import torch
 from jaxtyping import Float64
 
 from sae_lens_meme.errors import ModelError
-from sae_lens_meme.evaluators.cross_modal.patches import boxes_of_grid, cell_means
+from sae_lens_meme.evaluators.cross_modal.patches import cell_means
 from sae_lens_meme.hooks import HookedMemeCLIP
 from sae_lens_meme.hooks.names import IMAGE_RESID
+from sae_lens_meme.hooks.patches import boxes_of_grid
 from sae_lens_meme.hooks.positions import IMAGE
 from sae_lens_meme.hooks.sources import PIXELS, TOKENS
 
@@ -24,7 +25,7 @@ def clip_scores(
     """Cosine of each projected patch of the last block and the text, as the mean over the patches of a cell.
 
     Raises:
-        ModelError: its image tower is no ViT whose patches can be projected.
+        ModelError: its image tower is not a ViT whose patches can be projected.
     """
     visual, last = (
         model.towers.model.visual,

@@ -1,4 +1,4 @@
-"""A chat model and an SAE of its decoder, as both studies want them."""
+"""A chat model and an SAE of its decoder, as both studies need them."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from sae_lens_meme.studies.options import StudyOptions
 Pictures = dict[str, Path]
 
 
-class Opened(NamedTuple):
+class Study(NamedTuple):
     """What a study runs on."""
 
     model: HookedVLM
@@ -27,7 +27,7 @@ class Opened(NamedTuple):
     """Of the model, the SAE and the options that change a number; the pictures are added."""
 
 
-def opened(sae: str | Path, hook: str | None, options: StudyOptions, files: list[Pictures]) -> Opened:
+def open_study(sae: str | Path, hook: str | None, options: StudyOptions, files: list[Pictures]) -> Study:
     """Load both.
 
     Raises:
@@ -37,9 +37,7 @@ def opened(sae: str | Path, hook: str | None, options: StudyOptions, files: list
     dictionary = load_sae(sae, hook)
     hook = str(dictionary.cfg.metadata.hook_name)
     if not hook.startswith((DECODER_RESID, DECODER_CROSS)):
-        raise ModelError(
-            f"{hook}: sees the picture before the question is asked; take an SAE of a block of the decoder"
-        )
+        raise ModelError(f"{hook}: sees the picture before the question is asked; give an SAE of a decoder block")
     model, dtype = open_model(options.model, options.device, options.dtype)
     if not model.writes or model.vocabulary.image is None:
         raise ModelError(f"{options.model}: takes no question about a picture; give a chat model")
@@ -53,4 +51,4 @@ def opened(sae: str | Path, hook: str | None, options: StudyOptions, files: list
         "dtype": dtype,
         "hook": hook,
     }
-    return Opened(model, dictionary, hook, fingerprint)
+    return Study(model, dictionary, hook, fingerprint)

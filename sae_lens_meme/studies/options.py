@@ -11,7 +11,7 @@ from sae_lens_meme.steer.options import PROMPT
 
 
 class StudyOptions(Options):
-    """What is asked of which model."""
+    """Which model is asked about which pictures."""
 
     model: str
     """A chat model of transformers: OWNER/NAME or a folder."""
@@ -22,46 +22,46 @@ class StudyOptions(Options):
     bootstrap: Count = 1000
     """Resamples of the pictures for 95 % intervals."""
     seed: Count = 0
-    """Draws pairs, halves, controls and resamples."""
+    """Seed of the draws of pairs, halves, controls and resamples."""
     batch_size: Positive = 8
     """Pictures in one pass."""
     device: str = "auto"
     """auto (CUDA, then MPS, then the CPU), cpu, cuda, mps."""
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
-    """Of the model; auto is bfloat16 on CUDA and float32 elsewhere."""
+    """Precision of the model; auto is bfloat16 on CUDA and float32 elsewhere."""
 
 
 class QuestionSetOptions(StudyOptions):
-    """Which questions are asked about every picture, and which latents are ablated meanwhile."""
+    """Which questions are asked about every picture, and which latents are ablated."""
 
     section = "question-set"
 
     questions: File | None = None
-    """A YAML file with a list `questions`; default the eight that come with the package."""
+    """A YAML file with a list `questions`; default: the eight that come with the package."""
     latents: list[int] = []  # noqa: RUF012  pydantic copies it
-    """A latent to ablate while the model answers (repeat it); without one nothing is generated."""
+    """A latent to ablate while the model answers; repeatable. Without one nothing is generated."""
     min_items: Positive = 10
-    """Latents that fire in fewer items are not classed."""
+    """Latents that fire in fewer items are not classified."""
 
 
 class PatchFilterOptions(StudyOptions):
-    """Which patches are kept, and what says that they are the right ones."""
+    """Which patches are kept, and how they are judged."""
 
     section = "patch-filter"
 
     references: File | None = None
-    """Pictures that the weights of latents are made of; default a random half of --pictures, which is then not filtered."""
+    """Pictures from which the latents' weights are computed; default: a random half of --pictures, which is then not filtered."""
     prompt: str = PROMPT
     """What the model is asked; the first word of its answer is compared."""
     scorer: str | None = None
     """A CLIP of open_clip, such as ViT-B-32/openai, whose patches are compared with the answer; without one there is no CLIP score."""
     shares: Annotated[list[Share], Flag("--share")] = [0.25, 0.5, 0.75]  # noqa: RUF012  pydantic copies it
-    """A share of the patches to keep (repeat it)."""
+    """A share of the patches to keep; repeatable."""
     grid: Positive = 24
-    """Cells a side."""
+    """Cells per side of the grid."""
     rule: Literal["code", "paper"] = "code"
-    """Which tokens a latent's weight is made of: SAE-V's released code, or its paper."""
+    """How a latent's weight is computed: as in SAE-V's released code, or as in its paper."""
     delta: Annotated[float, Field(ge=0)] = 0.0
-    """A latent is active above it."""
+    """A latent is active above this value."""
     draws: Positive = 8
     """Random selections that every filter is compared with."""

@@ -1,4 +1,4 @@
-"""The `patch-filter` command: SAE-V's patch filter on a chat model and a folder of pictures, beside what it has to beat."""
+"""The `patch-filter` command: SAE-V's patch filter on a chat model and a folder of pictures, beside its rivals."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from sae_lens_meme.steer.asking import Asker, first_word
 from sae_lens_meme.steer.step import halved, picture_files
 from sae_lens_meme.storage import StepFolder, read_json
 from sae_lens_meme.studies.clip_score import clip_scores
-from sae_lens_meme.studies.opened import Opened, Pictures, opened
+from sae_lens_meme.studies.opened import Pictures, Study, open_study
 from sae_lens_meme.studies.options import PatchFilterOptions
 from sae_lens_meme.studies.tokens import read_tokens
 from sae_lens_meme.studies.written import write_study
@@ -37,7 +37,7 @@ ANY_SIDE = 448
 
 
 class Filtered(NamedTuple):
-    """What the filters are judged by, and what they came from."""
+    """What the filters are judged by, and where it comes from."""
 
     result: Result
     weights: pd.DataFrame
@@ -74,7 +74,7 @@ def patch_filter(
     options = PatchFilterOptions.of(options, given)
     files, named = _named(options.pictures)
     references = picture_files(options.references) if options.references is not None else {}
-    study = opened(sae, hook, options, [files, references])
+    study = open_study(sae, hook, options, [files, references])
     fingerprint = {**study.fingerprint, "named": named, "references": bool(references)}
     with StepFolder(out, "patch-filter", fingerprint, overwrite=overwrite) as folder:
         if not folder.complete:
@@ -87,14 +87,14 @@ def patch_filter(
 
 
 def _named(folder: Path) -> tuple[Pictures, bool]:
-    """Pictures, and whether they lie in folders that are named by what is on them."""
+    """Pictures, and whether they are in folders named after what they show."""
     inside = sorted(path for path in folder.iterdir() if path.is_dir()) if folder.is_dir() else []
     files = {f"{sub.name}/{name}": file for sub in inside for name, file in picture_files(sub).items()}
     return (files, True) if files else (picture_files(folder), False)
 
 
 def _filtered(
-    study: Opened, asked: Pictures, shown: Pictures, named: bool, options: PatchFilterOptions, progress: bool
+    study: Study, asked: Pictures, shown: Pictures, named: bool, options: PatchFilterOptions, progress: bool
 ) -> Filtered:
     side = _side(study, next(iter(asked.values())))
     squares, others = ([open_image(file).resize((side, side)) for file in part.values()] for part in (asked, shown))
@@ -106,7 +106,7 @@ def _filtered(
         name.split("/")[0].casefold() if named else first_word(said) for name, said in zip(asked, answers, strict=True)
     ]
     if all(label is None for label in labels):
-        raise DataError(f"patch-filter: no answer to {options.prompt!r} has a word, so that nothing can be compared")
+        raise DataError(f"patch-filter: no answer to {options.prompt!r} has a word, so there is nothing to compare")
     what = "pictures whose answer names their folder" if named else "answers that stay as for the whole picture"
     calls = 1 + len(options.shares) * (len(scores) + options.draws)
     with progress_bar("patch-filter", calls * len(squares), unit="answers", show=progress) as advance:
@@ -135,9 +135,9 @@ def _filtered(
 
 
 def _weights(
-    study: Opened, asker: Asker, answers: list[str], options: PatchFilterOptions
+    study: Study, asker: Asker, answers: list[str], options: PatchFilterOptions
 ) -> tuple[pd.DataFrame, float | None]:
-    """Omega of each latent on the reference pictures, and what it would be of random tokens."""
+    """Omega of each latent on the reference pictures, and its value for random tokens."""
     tokens = read_tokens(study, asker, answers, vectors=True)
     omega = token_omega(tokens.latents, tokens.modality, lambda rows: tokens.vectors[rows], rule=options.rule)
     chance = token_chance(tokens.modality, lambda rows: tokens.vectors[rows])
@@ -146,9 +146,9 @@ def _weights(
 
 
 def _scores(
-    study: Opened, asker: Asker, answers: list[str], omega: np.ndarray, options: PatchFilterOptions
+    study: Study, asker: Asker, answers: list[str], omega: np.ndarray, options: PatchFilterOptions
 ) -> tuple[dict[str, np.ndarray], list[str]]:
-    """Of each filter that can be made, and why another cannot."""
+    """Scores of each filter that can be computed, and why another cannot."""
     tokens, left_out = read_tokens(study, asker, answers, vectors=False), []
     of: Any = (tokens.latents, tokens.modality, tokens.item, tokens.boxes)
     common: dict[str, Any] = {"delta": options.delta, "grid": options.grid}
@@ -169,7 +169,7 @@ def _scores(
     return scores, left_out
 
 
-def _outcome(study: Opened, asker: Asker, squares: list[Any], labels: list[Any], advance: Any) -> Any:
+def _outcome(study: Study, asker: Asker, squares: list[Any], labels: list[Any], advance: Any) -> Any:
     """Whether the first word of the answer to the picture with other cells in its mean colour is the label."""
     mean = (
         255 * np.array(getattr(study.model.processor.image_processor, "image_mean", None) or [0.5] * 3)[:, None, None]
@@ -184,7 +184,7 @@ def _outcome(study: Opened, asker: Asker, squares: list[Any], labels: list[Any],
     return still_classified(classify, pixels, np.array(labels, dtype=object))
 
 
-def _side(study: Opened, file: Path) -> int:
+def _side(study: Study, file: Path) -> int:
     """Of the square that the model sees."""
     found = study.model.processor.image_processor(images=[open_image(file)], return_tensors="pt")["pixel_values"]
     return int(found.shape[-1]) if found.ndim >= 4 else ANY_SIDE

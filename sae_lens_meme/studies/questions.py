@@ -30,13 +30,13 @@ from sae_lens_meme.progress import progress_bar
 from sae_lens_meme.steer.asking import Asker
 from sae_lens_meme.steer.step import picture_files
 from sae_lens_meme.storage import StepFolder, read_json
-from sae_lens_meme.studies.opened import Opened, opened
+from sae_lens_meme.studies.opened import Study, open_study
 from sae_lens_meme.studies.options import QuestionSetOptions
 from sae_lens_meme.studies.written import write_study
 
 FOUND, LATENTS, CHANGES = "question_set.json", "latents.parquet", "answer_changes.parquet"
 RANDOM_UNITS = 4096
-"""At least so many random directions: few say nothing of a share near 0."""
+"""At least this many random directions: a few say nothing about a share near 0."""
 
 
 def question_set(
@@ -67,10 +67,10 @@ def question_set(
     """
     options = QuestionSetOptions.of(options, given)
     files, questions = picture_files(options.pictures), read_questions(options.questions or QUESTIONS)
-    study = opened(sae, hook, options, [files])
+    study = open_study(sae, hook, options, [files])
     d_sae = study.sae.cfg.d_sae
     if wrong := [latent for latent in options.latents if not 0 <= latent < d_sae]:
-        raise ConfigError(f"question-set.latents: {wrong[0]} is none of 0 to {d_sae - 1}")
+        raise ConfigError(f"question-set.latents: {wrong[0]} is not one of 0 to {d_sae - 1}")
     with StepFolder(out, "question-set", {**study.fingerprint, "questions": questions}, overwrite=overwrite) as folder:
         if not folder.complete:
             pictures = [open_image(file) for file in files.values()]
@@ -81,7 +81,7 @@ def question_set(
 
 
 def _asked(
-    study: Opened, pictures: list[Any], questions: list[str], options: QuestionSetOptions, progress: bool
+    study: Study, pictures: list[Any], questions: list[str], options: QuestionSetOptions, progress: bool
 ) -> list[Result]:
     asker = Asker(study.model, [], "", options.max_new_tokens, options.batch_size)
 
@@ -107,7 +107,7 @@ def _asked(
 
 
 def _grids(sae: Any, cells: Embeddings, n: int, questions: list[str], seed: int) -> tuple[Grid, dict[str, Grid]]:
-    """Of the SAE, and of units that nothing trained, each active as often as a latent is on average."""
+    """Of the SAE, and of untrained units, each active as often as a latent is on average."""
     latents = encode(sae, cells, FUSED)
     times = {"neurons": 1, "random": math.ceil(RANDOM_UNITS / latents.d_sae)}
     controls = {}

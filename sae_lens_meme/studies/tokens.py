@@ -11,31 +11,35 @@ from jaxtyping import Float, Int
 from scipy import sparse
 
 from sae_lens_meme.errors import ModelError
-from sae_lens_meme.evaluators.cross_modal.patches import Boxes, anyres_boxes, boxes_of_grid
 from sae_lens_meme.evaluators.latents import eval_mode
+from sae_lens_meme.hooks.patches import Boxes, boxes_of_tokens
 from sae_lens_meme.hooks.positions import IMAGE, TEXT
 from sae_lens_meme.hooks.processors import prompt_of
 from sae_lens_meme.steer.asking import Asker
-from sae_lens_meme.studies.opened import Opened
+from sae_lens_meme.studies.opened import Study
 
 
-class Tokens(NamedTuple):
+class ReadTokens(NamedTuple):
     """The text and image tokens of all pictures, picture by picture."""
 
     latents: Any
     """scipy's csr_matrix [tokens, d_sae]."""
     vectors: Float[np.ndarray, "tokens d"]
-    """Where they were asked for: 10 MB a picture of a model of 7 billion weights."""
+    """Only on request: 10 MB per picture for a 7B model."""
     modality: Int[np.ndarray, " tokens"]
     item: Int[np.ndarray, " tokens"]
     boxes: Boxes
 
 
 @torch.no_grad()
-def read_tokens(study: Opened, asker: Asker, answers: Sequence[str], *, vectors: bool) -> Tokens:
-    """One pass over each picture with the prompt and the answer behind it; nothing behind the hook is computed."""
+def read_tokens(study: Study, asker: Asker, answers: Sequence[str], *, vectors: bool) -> ReadTokens:
+    """One pass over each picture with the prompt and the answer behind it; nothing behind the hook is computed.
+
+    Raises:
+        ModelError: it is not known where an image token lies.
+    """
     model, prompt = study.model, prompt_of(study.model, asker.prompt)
-    parts: list[Tokens] = []
+    parts: list[ReadTokens] = []
     for item, (picture, answer) in enumerate(zip(asker.pictures, answers, strict=True)):
         both = model.processor.both(images=[picture], text=[f"{prompt} {answer}"], return_tensors="pt")
         inputs = dict(both)
@@ -47,21 +51,12 @@ def read_tokens(study: Opened, asker: Asker, answers: Sequence[str], *, vectors:
             z = study.sae.encode(x.to(study.sae.device, study.sae.dtype)).float().cpu().numpy()
         image = tags[kept] == IMAGE
         boxes = np.full((len(x), 4), np.nan)
-        boxes[image] = _boxes(model, picture, int(image.sum()))
+        boxes[image] = boxes_of_tokens(model.hf, inputs, 0, int(image.sum()))
+        if np.isnan(boxes[image]).all():
+            raise ModelError(
+                f"{model.model_name}: it is not known where its {image.sum()} image tokens lie in a picture"
+            )
         kept_x = x.numpy() if vectors else np.empty((len(x), 0), np.float32)
-        parts.append(Tokens(sparse.csr_matrix(z), kept_x, tags[kept], np.full(len(x), item), boxes))
+        parts.append(ReadTokens(sparse.csr_matrix(z), kept_x, tags[kept], np.full(len(x), item), boxes))
     joined = [np.concatenate(column) for column in list(zip(*parts, strict=True))[1:]]
-    return Tokens(sparse.vstack([part.latents for part in parts], format="csr"), *joined)
-
-
-def _boxes(model: Any, picture: Any, n: int) -> Boxes:
-    """A square of patches, or LLaVA-NeXT's tiles of the picture."""
-    side = round(n**0.5)
-    if side * side == n:
-        return boxes_of_grid(np.arange(n), side, side)
-    _, boxes = anyres_boxes(model, picture.size[::-1])
-    if len(boxes) != n:
-        raise ModelError(
-            f"{model.model_name}: {n} image tokens, of which it is not known where they lie in the picture"
-        )
-    return boxes
+    return ReadTokens(sparse.vstack([part.latents for part in parts], format="csr"), *joined)

@@ -1,4 +1,4 @@
-"""What a study leaves in its folder: one JSON with all numbers and what they are beside, one table a result."""
+"""What a study leaves in its folder: one JSON file with all numbers and their controls, and one table per result."""
 
 from __future__ import annotations
 

@@ -132,7 +132,7 @@ def stored(embeddings: Embeddings, hook: str) -> Source:
 
 
 def live(model: Any, hook: str, chunk: int = 64) -> Source:
-    """Activations of `model` at `hook`, computed when asked for, `chunk` memes a forward pass."""
+    """Activations of `model` at `hook`, computed on demand, `chunk` memes per forward pass."""
 
     @torch.no_grad()
     def activations(rows: np.ndarray) -> Tensor:

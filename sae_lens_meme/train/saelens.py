@@ -110,6 +110,10 @@ def quiet(progress: bool) -> Iterator[None]:
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="The training dataset contains fewer samples")
+            warnings.filterwarnings("ignore", message="All samples in the training dataset have been exhausted")
+            warnings.filterwarnings(
+                "ignore", message="To copy construct from a tensor"
+            )  # its store does so for each row
             warnings.filterwarnings("ignore", message="decoder_init_norm must be set to 1.0")
             warnings.filterwarnings("ignore", message="\\nThis SAE has non-empty model_from_pretrained_kwargs")
             yield

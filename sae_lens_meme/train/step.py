@@ -85,7 +85,7 @@ def train(
         return train_on_positions(TrainConfig(section, config.recipe), model, out, **how)
     if config.recipe.keep is not None:
         raise ConfigError(
-            "train.keep is of a HookedVLM or a tower, which run while they train; give --corpus, or leave it out"
+            "train.keep is for a HookedVLM or a tower, which run during training; give --corpus, or leave it out"
         )
     if not isinstance(embeddings, Embeddings):
         embeddings = Embeddings.load(embeddings)

@@ -134,7 +134,8 @@ def train_on_positions(
                 how: Any = {"keep": recipe.keep, "checkpoint_folder": folder.path / CHECKPOINTS}
                 runner = TokenSAETrainingRunner(cfg, model, override_sae=begun.get(""), **how)
                 runner.run()
-            _write(folder, runner, recipe.keep, memes)
+            with quiet(False):
+                _write(folder, runner, recipe.keep, memes)
     return SAE.load_from_disk(out)
 
 

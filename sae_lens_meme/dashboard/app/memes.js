@@ -226,12 +226,12 @@ function Gallery({ memes }) {
     ${memes.patches ? html`<${Drivers} memes=${memes} go=${go} />
       <p class="buttons"><button type="button" aria-pressed=${overlays} onClick=${() => setOverlays(!overlays)}>Regions on all ${NOUN.all_shown}</button>
       <span class="note">Orange raises the latent, blue lowers it, words and regions of a ${NOUN.one} on one scale. Point at an underlined word, or go to it with Tab, to see the regions that it works with.</span></p>`
-      : html`<p class="note">${OF_TOKENS ? core.told : core.missing.attribution || "Words and regions of this latent's memes were not looked into."}</p>`}
+      : html`<p class="note">${OF_TOKENS ? core.told : core.missing.attribution || "Words and regions of this latent's memes were not measured."}</p>`}
     ${all || few.length === memes.at.length
       ? groups.map(([key, places]) => html`<section key=${key}><h3>${title(key, places[0])}</h3><ul class="cards">${places.map(card)}</ul></section>`)
       : html`<h3>The ${Math.min(FIRST_TOP, groups[0][1].length)} ${OF_TOKENS ? "pictures that fire it most" : "strongest"}${OF_TOKENS && groups.length === 1 ? "" : ", then one from each part of its range, down to the weakest"}</h3><ul class="cards">${few.map(card)}</ul>`}
     ${few.length < memes.at.length && html`<p><button type="button" class="all" aria-expanded=${all} onClick=${() => setAll(!all)}>${all ? "Show fewer" : `Show all ${several(memes.at.length, NOUN.shown)} of this latent`}</button></p>`}
-    <p class="note">The strongest alone mislead: look whether the lower parts of the range show the same thing.</p>`;
+    <p class="note">The strongest alone mislead: check whether the lower parts of the range show the same thing.</p>`;
 }
 
 /** A small meme in a list of memes. */

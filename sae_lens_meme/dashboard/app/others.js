@@ -34,11 +34,11 @@ const SIDES = { picture: "the picture", caption: "the caption", both: "only both
 const wholePercent = (share) => `${Math.round(100 * share)} %`;
 const LatentLink = ({ latent }) => html`<a href=${link.latent(latent)}>${latent}: ${titleOf(latent)}</a>`;
 
-/** What `read` says of a meme: its strongest latents, which side decides each, and what each label's probe reads from them. */
+/** What `read` says about a meme: its strongest latents, which side decides each, and what each label's probe reads from them. */
 function Reading({ meme }) {
   if (!meme.reading) return html`<section class="reading wide"><h2>What decides this ${NOUN.one}</h2><p class="note">${core.n_read
-    ? `Read were ${core.n_read.toLocaleString("en")} of the ${several(core.n_shown, NOUN.one)} on this page, the strongest of each latent first, and not this one: ${OF_TOKENS ? "" : "`sae-lens-meme read` reads any picture, and "}dashboard --readings ${OF_TOKENS ? "reads " : ""}more of them.`
-    : `It was not read: that needs the SAE and ${NOUN.many} that it was trained on.`}</p></section>`;
+    ? `${core.n_read.toLocaleString("en")} of the ${several(core.n_shown, NOUN.one)} on this page were read, the strongest of each latent first, but not this one: ${OF_TOKENS ? "" : "`sae-lens-meme read` reads any picture, and "}dashboard --readings ${OF_TOKENS ? "reads " : ""}more of them.`
+    : `It was not read: that needs the SAE and the ${NOUN.many} that it was trained on.`}</p></section>`;
   const { latents, decisions } = meme.reading;
   return html`<section class="reading wide"><h2>What the model sees in it</h2>
     <table class="says stacked"><caption class="unseen">The strongest latents of this ${NOUN.one}</caption>
@@ -50,7 +50,7 @@ function Reading({ meme }) {
     <p class="note">${core.no_sides ? `Which side decides a latent is not known: ${core.no_sides}.` : "Decided by the picture: the latent stays active with 4 of 5 captions of other memes; by the caption: with 4 of 5 of their pictures; both: with neither; either: with both of them."} A name is weak where its AUROC is under 0.6, or where the latent does not find the ${NOUN.many} that the name says: the latent's page says which.</p></section>
   <section class="reading wide"><h2>What each label's classifier says, and which latents carry that</h2>
     ${decisions.length ? html`<ul class="decisions">${decisions.map((row) => html`<${Decision} row=${row} split=${meme.split} />`)}</ul>
-    <p class="note">A probe on the latents. Contributions of latents add up, with a constant, to the logit of this class above that of the next. As many others: active latents with like activation taken out instead, median and 95 % of the draws.${meme.split === "train" ? ` This is one of the ${NOUN.many} that the probes were fitted to: they flatter themselves on it.` : ""}</p>` : html`<p class="note">No label of these ${NOUN.many} allows a classifier.</p>`}</section>`;
+    <p class="note">A probe on the latents. Contributions of latents add up, with a constant, to the logit of this class above that of the next. As many others: active latents of similar activation ablated instead, median and 95 % of the draws.${meme.split === "train" ? ` This is one of the ${NOUN.many} that the probes were fitted to, so their scores on it are flattering.` : ""}</p>` : html`<p class="note">No label of these ${NOUN.many} allows a classifier.</p>`}</section>`;
 }
 
 function Decision({ row }) {
@@ -79,7 +79,7 @@ function ConceptPage({ value }) {
         <thead><tr><th scope="col">latent</th><th scope="col">F1, validation (the order)</th><th scope="col">F1, test</th><th scope="col">F1, always yes</th><th scope="col">AUROC, latent to concept (95 %)</th><th scope="col">odds ratio</th><th scope="col">q</th></tr></thead>
         <tbody>${rows.map((row, i) => html`<tr class=${row.q_global < 0.05 ? "" : "faint"}><th scope="row"><a href=${link.latent(page.latents[i])}>${page.latents[i]}: ${titleOf(page.latents[i])}</a></th>
           <td>${number(row.f1_validation)}</td><td class=${row.f1_test > row.f1_always_on ? "better" : ""}>${number(row.f1_test)}</td><td>${number(row.f1_always_on)}</td><td>${number(row.auroc)}${interval(row.auroc_low, row.auroc_high)}</td><td>${number(row.odds_ratio)}</td><td>${chance(row.q_global)}</td></tr>`)}</tbody>
-      </table></div><p class="note">Dim: the F1 of always saying yes is not beaten (chart), not significant (table). The order is of validation ${NOUN.many}, all else of test ${NOUN.many}.</p></section>`;
+      </table></div><p class="note">Dim: no better than the F1 of always saying yes (chart), not significant (table). Ordered on validation ${NOUN.many}; all else is measured on test ${NOUN.many}.</p></section>`;
 }
 
 function Concepts() {

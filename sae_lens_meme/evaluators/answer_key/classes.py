@@ -27,7 +27,7 @@ BY_CHANCE = Quantity(
 CLASSES = Section(
     "Answer key: classes of the question set and the kinds of the planted factors",
     "factors alone: latents that rank a planted value at .9 or more; with conjunctions: also those of a picture's value together "
-    "with a caption's, which are no factors; dealt at random: the same classes assigned to the same latents at random",
+    "with a caption's, which are not factors; dealt at random: the same classes assigned to the same latents at random",
 )
 CLASSES_COLUMNS = {
     "factor": "the planted factor that the latent ranks best",

@@ -1,4 +1,4 @@
-"""SAE-V on tokens of two modalities: the cross-modal weight of each latent, and the scores of items made of it.
+"""SAE-V on tokens of two modalities: the cross-modal weight of each latent, and the scores of items computed from it.
 
 Latents of tokens are a sparse matrix [tokens, d_sae]; a modality code (TEXT, IMAGE; others take no part) and an item
 say what each token is and to what it belongs.

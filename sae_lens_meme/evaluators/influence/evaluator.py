@@ -201,7 +201,7 @@ class Influence(Evaluator):
         tasks: Sequence[Task],
         decoder: Float64[np.ndarray, "d_sae d_in"] | None,
     ) -> Iterator[tuple[str, Route]]:
-        """Every classifier that is asked for with the kind of its head, in each way; on these rows."""
+        """Every requested classifier with the kind of its head, by each route, on these rows."""
         z = sparse.csr_matrix(latents.rows(rows).csr(), dtype=np.float64)
         rng, n_random = np.random.default_rng(self.options.seed), self.options.n_random
         if "latent" in self.options.routes:

@@ -87,7 +87,7 @@ def score(
     together a million times.
 
     Args:
-        counted: the latents whose mean is asked for, default all with a score.
+        counted: the latents whose mean is needed; default: all with a score.
         side: which weights of the units go with each hook; default the first with all.
         intervals: without them one pass over the embeddings less; `error` is then NaN.
     """

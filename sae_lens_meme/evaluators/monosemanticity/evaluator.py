@@ -162,7 +162,7 @@ class Monosemanticity(Evaluator):
         )
 
     def _parts(self, sae: Any, embeddings: Embeddings, latents: Latents, panel: Panel) -> Iterator[Result]:
-        """What the top memes of each latent say: uniqueness, and hierarchy where it is asked for."""
+        """What the top memes of each latent say: uniqueness, and hierarchy on request."""
         o, active = self.options, latents.rows(panel.rows)
         yield uniqueness(active, panel.ids, panel.strata, top=o.top)
         if o.hierarchy is not None:

@@ -1,4 +1,4 @@
-"""Whether an interaction of picture and text binds one feature of each, or is what a product makes of anything.
+"""Whether an interaction of picture and text binds one feature of each, or is what any product of two vectors shows.
 
 Where the embedding is a product of both sides, neither side alone decides its directions, even of pure noise. What noise
 does not have is structure in the interaction, which tables of many pictures x many texts show.

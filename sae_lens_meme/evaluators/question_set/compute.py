@@ -154,7 +154,7 @@ def class_codes(
 
     visual: the image share lies above one half: the picture alone tells more of the activation than all that needs the
     text. textual: the text share does. cross-modal: both lie below one half: neither alone tells as much
-    as it leaves open. Undecided: an interval holds one half, or the shares are undefined. One half is no tuned bar:
+    as it leaves open. Undecided: an interval holds one half, or the shares are undefined. One half is not a tuned bar:
     two shares cannot both be above it, and without an interaction one of them is not below it. So a sum of a visual
     and a textual part is never cross-modal (it has the class of its larger part, and none where they are equal), while
     z = a AND b of fair independent a, b (a third each) and z = a XOR b (all interaction) are. In general a AND b with

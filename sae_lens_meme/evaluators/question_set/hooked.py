@@ -1,4 +1,4 @@
-"""The functions that the question set wants, made of a hooked model and an SAE."""
+"""The functions that the question set needs, made from a hooked model and an SAE."""
 
 from __future__ import annotations
 

@@ -117,7 +117,7 @@ class Stability(Evaluator):
 
     @classmethod
     def from_context(cls, context: Context) -> Self:
-        """With the SAEs that are given, those of other seeds that are asked for, and those of shuffled data as controls."""
+        """With the SAEs that are given, those of other seeds that are requested, and those of shuffled data as controls."""
         others = dict(context.other_saes)
         for i in range(1, context.options.stability_seeds + 1):
             if context.train_seed is None:

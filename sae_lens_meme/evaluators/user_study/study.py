@@ -84,7 +84,7 @@ class UserStudy:
                     if len(values) != n or not np.isfinite(values).all():
                         raise BadTableError(f"{path}, line {number}: neuron {name!r} has no {n} finite activations")
                     if lines.setdefault(name, number) != number:
-                        raise BadTableError(f"{path}, line {number}: neuron {name!r} stands in line {lines[name]}, too")
+                        raise BadTableError(f"{path}, line {number}: neuron {name!r} is also on line {lines[name]}")
                     yield name, values
         except (OSError, UnicodeDecodeError) as error:
             raise BadTableError(f"{path}: cannot be read ({' '.join(str(error).split())})") from None

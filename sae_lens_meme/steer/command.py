@@ -1,0 +1,30 @@
+"""The `steer` command."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+
+from sae_lens_meme.flags import Out, Overwrite, SAEFolder, given_to
+from sae_lens_meme.steer.options import SteerOptions
+
+
+def steer(
+    *,
+    sae: SAEFolder,
+    out: Out,
+    hook: Annotated[str | None, typer.Option(help="The hook to read, if the SAE's metadata names none.")] = None,
+    overwrite: Overwrite = False,
+    **given: Any,
+) -> None:
+    """Set latents while a chat model or captioner answers; write answers, scores and a figure, beside all controls.
+
+    steer --model llava-hf/llava-1.5-7b-hf --sae SAE --latents 39 --value 100 --pictures DIR --out STEER
+    """
+    from sae_lens_meme.steer.step import steer as run
+
+    options = SteerOptions(**given_to(SteerOptions, given))
+    for sentence in run(sae, out, options, hook=hook, overwrite=overwrite)["verdict"]:
+        typer.echo(sentence)
+    typer.echo(f"{out}: answers.parquet, scores.json, steering.png, steering.svg")
