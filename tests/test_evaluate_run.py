@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from arrays import make_embeddings
 from tiny_sae import tiny_sae
 
@@ -73,6 +74,20 @@ def test_an_evaluator_that_was_asked_for_alone_says_why_it_cannot_run(context):
     stand_in("a", error=DataError("no such rows"))
     with pytest.raises(DataError, match="no such rows"):
         run_evaluators(context, ["a"])
+
+
+def test_an_evaluator_leaves_the_number_of_threads_as_it_was(context):
+    """numba's loops change it, and sums in other parts have other last bits: those of whoever comes next."""
+    asked, before = stand_in("a"), torch.get_num_threads()
+    measure = asked.measure
+
+    def with_threads(*given: Any) -> Result:
+        torch.set_num_threads(before + 1)
+        return measure(*given)
+
+    asked.measure = with_threads  # type: ignore[method-assign]
+    run_evaluators(context, ["a"])
+    assert torch.get_num_threads() == before
 
 
 def test_a_result_without_a_number_is_listed_with_its_reason(context):

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, ClassVar
 
+import torch
 from torch import Tensor
 from typing_extensions import Self
 
@@ -83,7 +86,7 @@ class Evaluator(ABC):
             DataError: the embeddings, labels or latents do not allow it; the message says why.
         """
         embeddings = self.embeddings if embeddings is None else embeddings
-        with eval_mode(sae):
+        with eval_mode(sae), _same_threads():
             latents = encode(sae, embeddings, self.hook) if latents is None else latents
             require_latents_of(latents, embeddings)
             return self.measure(sae, embeddings, latents)
@@ -103,6 +106,16 @@ class Evaluator(ABC):
     def log_key(self, key: str) -> str:
         """The name under which a number of the result is logged while training."""
         return f"meme/{self.name}/{key}"
+
+
+@contextmanager
+def _same_threads() -> Iterator[None]:
+    """numba's parallel loops raise the number of threads that torch uses after them, and with it other last bits."""
+    before = torch.get_num_threads()
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def unscaled(sae: Any, activation_scaler: Any) -> Any:

@@ -42,10 +42,11 @@ class Opened:
     def of(cls, sae: str | Path, embeddings: str | Path, options: EvaluateOptions) -> Opened:
         """From the folders; an SAE of another project is converted."""
         with stock_sae(sae, options.hook, options.converter) as stock:
-            return cls._of_stock(stock, embeddings, options)
+            return cls.of_stock(stock, embeddings, options)
 
     @classmethod
-    def _of_stock(cls, sae: Path, embeddings: str | Path, options: EvaluateOptions) -> Opened:
+    def of_stock(cls, sae: Path, embeddings: str | Path, options: EvaluateOptions) -> Opened:
+        """From a stock SAE: a converter that the options name is done with."""
         dictionary, memes = load_sae(sae, options.hook), Embeddings.load(embeddings)
         memes = memes.without_contaminated() if options.exclude_leaks else memes
         reference = Embeddings.load(options.reference) if options.reference is not None else None

@@ -84,7 +84,7 @@ def _evaluate(
     overwrite: bool,
     progress: bool,
 ) -> dict[str, Any]:
-    opened = Opened.of(sae, embeddings, options)
+    opened = Opened.of_stock(sae, embeddings, options)
     kept = (CONVERTED, CONTROL, *(f"seed_{i}" for i in range(1, options.stability_seeds + 1)))
     with StepFolder(out, "evaluate", opened.fingerprint, overwrite=overwrite, keep=kept) as folder:
         if not folder.complete:
