@@ -45,7 +45,7 @@ def export(
     options = given_to(ExportOptions, given)
     _require_with_hf(hf, {"--report": report, "--push": push, "--public": public})
     if public and not push:
-        raise ConfigError("--public goes with --push; without it nothing is uploaded")
+        raise ConfigError("--public needs --push; without it nothing is uploaded")
     if hf is not None and sae is None and embeddings is None:
         return _corpus(evaluation, hf, out=out, push=push, public=public, overwrite=overwrite)
     for flag, given_folder in {"--sae": sae, "--embeddings": embeddings}.items():

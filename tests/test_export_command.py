@@ -61,7 +61,7 @@ def test_for_the_hub(arrays: Path, tmp_path: Path, capsys: pytest.CaptureFixture
         (("--hf", "no repository"), "give OWNER/NAME"),
         (("--source-set", "A B"), "source_set"),
         (("--hf", "me/sae", "--report", "nowhere"), "nowhere"),
-        (("--hf", "me/sae", "--public"), "--public goes with --push"),
+        (("--hf", "me/sae", "--public"), "--public needs --push"),
     ],
 )
 def test_mistakes(

@@ -79,7 +79,7 @@ function ConceptPage({ value }) {
         <thead><tr><th scope="col">latent</th><th scope="col">F1, validation (the order)</th><th scope="col">F1, test</th><th scope="col">F1, always yes</th><th scope="col">AUROC, latent to concept (95 %)</th><th scope="col">odds ratio</th><th scope="col">q</th></tr></thead>
         <tbody>${rows.map((row, i) => html`<tr class=${row.q_global < 0.05 ? "" : "faint"}><th scope="row"><a href=${link.latent(page.latents[i])}>${page.latents[i]}: ${titleOf(page.latents[i])}</a></th>
           <td>${number(row.f1_validation)}</td><td class=${row.f1_test > row.f1_always_on ? "better" : ""}>${number(row.f1_test)}</td><td>${number(row.f1_always_on)}</td><td>${number(row.auroc)}${interval(row.auroc_low, row.auroc_high)}</td><td>${number(row.odds_ratio)}</td><td>${chance(row.q_global)}</td></tr>`)}</tbody>
-      </table></div><p class="note">Dim: no better than the F1 of always saying yes (chart), not significant (table). Ordered on validation ${NOUN.many}; all else is measured on test ${NOUN.many}.</p></section>`;
+      </table></div><p class="note">Dim: the F1 of always saying yes is not beaten (chart), not significant (table). Ordered on validation ${NOUN.many}; all else is measured on test ${NOUN.many}.</p></section>`;
 }
 
 function Concepts() {
