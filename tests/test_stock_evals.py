@@ -174,6 +174,13 @@ def test_fused_vectors_from_elsewhere_are_read_as_they_are():
                 StockEvals(embeddings).evaluate(sae)
 
 
+def test_vectors_that_no_model_fuses_are_said_to_have_no_classifier():
+    x = anisotropic(N, D, np.random.default_rng(2))
+    drawn = make_embeddings({"hook_fused": x}, labels={"hate": [i % 2 for i in range(N)]}, fusion="sum")
+    with pytest.raises(DataError, match=r"no model makes these vectors \(fusion 'sum'\)"):
+        StockEvals(drawn).evaluate(topk_sae(D))
+
+
 def test_an_sae_that_names_no_hook_is_measured_at_the_given_one(embeddings):
     sae, expected = topk_sae(D), StockEvals(embeddings).evaluate(topk_sae(D)).numbers
     sae.cfg.metadata.hook_name = None

@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import torch
@@ -154,12 +154,15 @@ def classifiers(
     The head is refitted where there is no such column.
 
     Raises:
-        DataError: the classifier does not read what is at `hook`.
+        DataError: the classifier does not read what is at `hook`, or no model fuses as these vectors were.
     """
     from sae_lens_meme.hooks import HookedMemeCLIP
+    from sae_lens_meme.hooks.towers import Fusion
 
     if not any(name in embeddings.hooks for name in EMBEDDING_HOOKS):
         raise DataError(f"no classifier reads {hook}: these are rows of single tokens, not of whole pictures")
+    if (fusion := embeddings.facts.get("fusion")) not in {None, *get_args(Fusion)}:
+        raise DataError(f"no model makes these vectors (fusion {fusion!r}), so there is none to splice the SAE into")
     shared = FUSED in embeddings.hooks
     if shared:
         embeddings.require_finite(FUSED)
