@@ -64,7 +64,7 @@ def _of_groups(embeddings: Embeddings) -> Iterator[str]:
     for what, groups in ((f"{split} memes", embeddings.groups[rows]), ("memes", embeddings.groups)):
         if (n := len(np.unique(groups))) < FEW_COPIES * len(groups):
             yield (
-                f"{len(groups):,} {what} are {n:,} groups (copies, templates, pairs): intervals and permutations are over "
+                f"{len(groups):,} {what} are {n:,} group{'s'[: n != 1]} (copies, templates, pairs): intervals and permutations are over "
                 "groups, tests of association over one meme per group."
             )
             return

@@ -67,7 +67,7 @@ function Where({ token, covered }) {
   const { modality, word, box, position } = token;
   const special = modality === "special" ? "special token" : "";
   const what = modality === "image" ? (box ? "framed patch" : "patch") : word === null ? special || "token"
-    : html`${special || "word"} <strong class="token">${covered ? mask(word) : word}</strong>`;
+    : html`${special || "word"} <strong class="token">${word.trim() === "" ? "(blank)" : covered ? mask(word) : word}</strong>`;
   return html`<p class="where">${what}, position ${position}</p>`;
 }
 
