@@ -289,7 +289,7 @@ def test_faults_of_fine_grained_labels(tmp_path: Path):
     fine.write_text("img,pc\nimg/9.png,race\n")
     with pytest.raises(BadTableError, match="has no column 'attack'"):
         read_hmc(root, fine_grained=fine)
-    with pytest.raises(ConfigError, match="fine_grained: is an option of hmc, and no hmc is given"):
+    with pytest.raises(ConfigError, match="fine_grained: is an option of hmc, but no hmc is given"):
         build_corpus(tmp_path / "out", folder=root, fine_grained=fine)
 
 

@@ -135,7 +135,7 @@ def test_the_figure_is_drawn(from_disk: Path, tmp_path: Path):
     assert found.figure(tmp_path / "contest.png").read_bytes()[:4] == b"\x89PNG"
     assert [axes.get_title(loc="left") for axes in found.figure().axes], "without a path a matplotlib figure"
     plain = measure(from_disk / "sae", memes, progress=False, only=["reconstruction"])
-    with pytest.raises(ConfigError, match="nothing of reconstruction is drawn"):
+    with pytest.raises(ConfigError, match="reconstruction: has no figure"):
         plain.figure(tmp_path / "none.png")
     with pytest.raises(ConfigError, match="no result of 'contest': it has reconstruction"):
         plain["contest"]
