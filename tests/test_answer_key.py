@@ -36,6 +36,7 @@ def planted() -> tuple[Embeddings, pd.DataFrame, Latents]:
     return embeddings, factors.assign(style=factors["source"]), latents
 
 
+@pytest.mark.whole
 def test_scores_are_scikit_learns_on_test_memes(planted):
     embeddings, factors, latents = planted
     result = score_answer_key(latents, embeddings, factors, KINDS)

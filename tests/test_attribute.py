@@ -147,6 +147,7 @@ def test_each_latent_has_its_strongest_memes_and_some_of_every_interval(memes: P
             assert row["interval_share"] == pytest.approx(inside.mean())
 
 
+@pytest.mark.whole
 def test_a_killed_run_ends_with_the_same_bytes(
     memes: Path, found: Attributions, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):

@@ -211,6 +211,7 @@ def test_evaluate_on_workers_that_are_killed_gives_the_bytes_of_one_process(
     assert contents(tmp_path / "there") == contents(tmp_path / "here")
 
 
+@pytest.mark.whole
 def test_workers_have_the_threads_of_this_process(cluster: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """A sum over other parts has other last bits."""
     monkeypatch.setattr(on_ray, "_threads", lambda: 3)

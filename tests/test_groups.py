@@ -241,6 +241,7 @@ def test_a_caution_counts_the_groups():
     )
 
 
+@pytest.mark.whole
 def test_auroc_over_groups_has_the_error_of_a_bootstrap_of_groups():
     rng = np.random.default_rng(0)
     groups = np.repeat(np.arange(120), 4)

@@ -224,7 +224,10 @@ def test_a_recipe_has_a_section_for_it(corpus: Path, tmp_path: Path, fake: Fake,
     with pytest.raises(Enough):
         pipeline.run(tmp_path / "r.yaml", out=tmp_path / "out")
     assert Embeddings.load(tmp_path / "out" / "embeddings").facts["ocr"] == "fake"
-    for change, said in (("ocr.engin=fake", "ocr: unknown key 'engin'"), ("embed={planted: {}}", "ocr: planted vectors have")):
+    for change, said in (
+        ("ocr.engin=fake", "ocr: unknown key 'engin'"),
+        ("embed={planted: {}}", "ocr: planted vectors have"),
+    ):
         left_out = ["corpus=null"] if "planted" in change else []
         with pytest.raises(ConfigError, match=said):
             pipeline.run(tmp_path / "r.yaml", out=tmp_path / "other", overrides=[change, *left_out])
