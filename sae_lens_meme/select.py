@@ -20,6 +20,7 @@ from sae_lens_meme.evaluators.cross_modal import (
     filter_dataset,
     filter_tokens,
     item_scores,
+    kinds_of,
     require_share,
     token_item_scores,
     token_omega,
@@ -106,7 +107,7 @@ def token_scores(memes: Embeddings, latents: Latents, hook: str, *, by: str, del
             "select: by is 'clip', but token rows have hidden states, no CLIP embeddings; take sum, mean or l0"
         )
     modality = np.array(memes.dataset.with_format(None)["modality"], dtype=str)
-    codes = np.select([modality == "text", modality == "image"], [TEXT, IMAGE])
+    codes = kinds_of(modality)
     item, train = np.array(memes.dataset.with_format(None)["item"], dtype=str), memes.splits == "train"
     if set(codes[train].tolist()).isdisjoint({TEXT}) or set(codes[train].tolist()).isdisjoint({IMAGE}):
         raise DataError(

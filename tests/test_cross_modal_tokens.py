@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from itertools import product
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -16,13 +17,17 @@ from datasets import load_from_disk
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
-from sae_lens import StandardSAE, StandardSAEConfig
+from sae_lens import SAE, StandardSAE, StandardSAEConfig
 from scipy import sparse
+from scipy.stats import spearmanr
 
 from sae_lens_meme.corpus import build_corpus
 from sae_lens_meme.embed import embed_arrays
+from sae_lens_meme.embeddings import Embeddings
 from sae_lens_meme.errors import ConfigError, DataError, ModelError
+from sae_lens_meme.evaluators import Unavailable, encode
 from sae_lens_meme.evaluators.cross_modal import (
+    CrossModal,
     anyres_boxes,
     blank,
     keep_patches,
@@ -262,8 +267,12 @@ def test_wrong_tokens_are_refused():
         patch_scores(z, modality, item, np.zeros((3, 4)))
 
 
-def test_select_filters_token_rows_by_item(tmp_path):
-    """Each item has text and image tokens; half of the items fire a shared latent in both, and these are kept."""
+def made_token_rows(folder: Path) -> tuple[np.ndarray, np.ndarray]:
+    """Token rows and an SAE: half of the items fire latent 0 in text and image tokens, the others 1 in one kind and 2 in the other.
+
+    Returns:
+        Which items are of the first half, and the split of each.
+    """
     rng = np.random.default_rng(0)
     n, each = 40, 6
     x = np.zeros((n * each, 8), np.float32)
@@ -278,15 +287,49 @@ def test_select_filters_token_rows_by_item(tmp_path):
         "item": [f"pictures/{name[:3]}" for name in rows["id"]],
         "modality": np.tile(["image", "text"], n * each // 2),
     }
-    pd.DataFrame(rows).to_csv(tmp_path / "rows.csv", index=False)
-    np.save(tmp_path / "x.npy", x)
-    embed_arrays(tmp_path / "tokens", table=tmp_path / "rows.csv", fused_embeds=tmp_path / "x.npy")
+    pd.DataFrame(rows).to_csv(folder / "rows.csv", index=False)
+    np.save(folder / "x.npy", x)
+    embed_arrays(folder / "tokens", table=folder / "rows.csv", fused_embeds=folder / "x.npy")
     sae = StandardSAE(StandardSAEConfig(d_in=8, d_sae=3, apply_b_dec_to_input=False))
     with torch.no_grad():
         sae.W_enc.copy_(torch.eye(8)[:, :3])
         sae.W_dec.copy_(torch.eye(8)[:3])
     sae.cfg.metadata.hook_name = "hook_fused"
-    sae.save_model(tmp_path / "sae")
+    sae.save_model(folder / "sae")
+    return good, splits
+
+
+def test_evaluate_weighs_the_latents_of_token_rows(tmp_path):
+    good, splits = made_token_rows(tmp_path)
+    memes, sae = Embeddings.load(tmp_path / "tokens"), SAE.load_from_disk(tmp_path / "sae")
+    found = CrossModal(memes).evaluate(sae)
+    z, (item, modality) = encode(sae, memes).csr(), (np.array(memes.dataset[name]) for name in ("item", "modality"))
+    train = np.flatnonzero(memes.splits == "train")
+    kind = np.where(modality[train] == "text", TEXT, IMAGE)
+    omega = token_omega(z[train], kind, lambda rows: memes.take("hook_fused", train[rows]))
+    np.testing.assert_allclose(found.table["omega"].astype(float), omega)
+    assert np.isnan(omega[1:]).all(), "these fire on one kind"
+    n_good = int((good & (splits == "train")).sum())
+    assert found.table["text_tokens"].tolist() == [3 * n_good, 0, 3 * (30 - n_good)]
+    assert [found.numbers[f"latents/{key}"] for key in ("with_weight", "one_kind", "silent")] == [1, 2, 0]
+    assert found.numbers["omega/median"] == pytest.approx(omega[0])
+    assert found.numbers["omega/median"] > 0.9 > found.numbers["omega/median_permuted"] > 0
+    unit = memes.take("hook_fused", train) / np.linalg.norm(memes.take("hook_fused", train), axis=1, keepdims=True)
+    assert found.numbers["omega/median_chance"] == pytest.approx(
+        np.mean(unit[kind == TEXT] @ unit[kind == IMAGE].T), abs=1e-6
+    )
+    scores = token_item_scores(z[train], kind, item[train], omega, delta=0.0)
+    assert found.numbers["score/spearman_l0"] == pytest.approx(spearmanr(scores.sum, scores.l0).statistic)
+    assert "defined for 1 of 3 latents" in found.verdict
+    pictures = Embeddings(memes.dataset.select(np.flatnonzero(modality == "image")), memes.facts)
+    with pytest.raises(Unavailable, match="the train tokens are: image"):
+        CrossModal(pictures).evaluate(sae)
+
+
+def test_select_filters_token_rows_by_item(tmp_path):
+    """Each item has text and image tokens; half of the items fire a shared latent in both, and these are kept."""
+    good, splits = made_token_rows(tmp_path)
+    rng, n, each = np.random.default_rng(1), len(good), 6
     share = good[splits == "train"].mean()
     kept = select_memes(tmp_path / "sae", tmp_path / "tokens", out=tmp_path / "out", share=share, delta=1.0)
     expected = {f"pictures/m{i:02}" for i in range(n) if good[i] or splits[i] == "test"}

@@ -11,8 +11,10 @@ from sae_lens_meme.evaluators.cross_modal.selection import (
     require_share,
     select,
 )
+from sae_lens_meme.evaluators.cross_modal.token_weights import of_tokens
 from sae_lens_meme.evaluators.cross_modal.tokens import (
     TokenItemScores,
+    kinds_of,
     token_chance,
     token_item_scores,
     token_omega,
@@ -36,6 +38,8 @@ __all__ = [
     "item_scores",
     "keep_patches",
     "kept_right",
+    "kinds_of",
+    "of_tokens",
     "patch_cosines",
     "patch_scores",
     "require_share",

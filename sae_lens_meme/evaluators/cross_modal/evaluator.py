@@ -25,13 +25,15 @@ from sae_lens_meme.evaluators.cross_modal.selection import (
     random_overlap,
     rank_correlation,
 )
+from sae_lens_meme.evaluators.cross_modal.token_weights import of_tokens
 from sae_lens_meme.evaluators.cross_modal.weights import MemePairs, SideHooks, Weights, cross_modal_weights
-from sae_lens_meme.evaluators.latents import Latents
+from sae_lens_meme.evaluators.latents import Latents, hook_of
 from sae_lens_meme.evaluators.result import Interval, Measure, Number, Result, Section
 from sae_lens_meme.metrics.bootstrap import percentile_interval
 from sae_lens_meme.metrics.multiple_testing import rejected
 from sae_lens_meme.metrics.threads import in_threads
 from sae_lens_meme.options import Positive
+from sae_lens_meme.row_kind import TOKEN
 
 if TYPE_CHECKING:
     from sae_lens_meme.evaluators.context import Context
@@ -58,7 +60,7 @@ class CrossModal(Evaluator):
     """Cross-modal weight of each latent (Lou et al. 2025, SAE-V), and the data filter made of it beside plain ones.
 
     The two sides of a fused embedding are the text and the image embedding of the memes that fire; see
-    `cross_modal_weights`.
+    `cross_modal_weights`. On token rows they are SAE-V's own: text tokens and image tokens; see `token_omega`.
 
     Args:
         sides: the hooks to compare, default the image and the text embedding.
@@ -92,8 +94,11 @@ class CrossModal(Evaluator):
     def measure(self, sae: Any, embeddings: Embeddings, latents: Latents) -> Result:
         """
         Raises:
-            Unavailable: the embeddings do not have both sides, or they have no cosine.
+            Unavailable: the embeddings do not have both sides, or they have no cosine; token rows of one kind alone.
         """
+        if embeddings.row_kind == TOKEN:
+            hook = hook_of(sae, embeddings, self.hook)
+            return of_tokens(embeddings, latents, hook, delta=self.options.delta, seed=self.options.seed)
         if why := self.sides.incomparable(embeddings):
             raise Unavailable(why)
         tasks, skipped = tasks_of(embeddings, self.options.tasks)

@@ -48,6 +48,40 @@ OF_WEIGHTS = {
     )
 }
 
+TOKEN_WEIGHTS = {
+    quantity.key: quantity
+    for quantity in (
+        Quantity("tokens/text", "train tokens that are text"),
+        Quantity("tokens/image", "train tokens that are part of a picture"),
+        Quantity("pictures/train", "pictures with such tokens"),
+        Quantity("latents/silent", "latents that fire on none of these tokens"),
+        Quantity(
+            "latents/one_kind",
+            "latents of which the 30 tokens that fire them most hold fewer than five of text or fewer than five of pictures",
+        ),
+        Quantity("latents/with_weight", "latents with five of each kind"),
+        Quantity("omega/median", "median weight over the latents with one, train tokens"),
+        Quantity(
+            "omega/median_permuted",
+            "control: mean over 20 permutations of the median weight where each token's activations go to another token of its kind",
+        ),
+        Quantity("omega/median_chance", "control: mean cosine of any text token and any image token"),
+        Quantity(
+            "score/spearman_l0",
+            "Spearman correlation over train pictures of the score (sum of the weights of latents active in a text token and "
+            "an image token) with the number of these latents; near 1: the score counts latents",
+            "the score or the number of latents is the same for all train pictures",
+        ),
+    )
+}
+TOKEN_COLUMNS = {
+    "latent": "index of the latent",
+    "text_tokens": "train tokens of text that fire it",
+    "image_tokens": "train tokens of pictures that fire it",
+    "omega": "of the 30 train tokens that fire it most, mean of the 5 x 5 cosines of the hidden states of the strongest text "
+    "tokens and image tokens; null with fewer than five of either; control: omega/median_chance",
+}
+
 SPEARMAN = {
     "l0": Quantity(
         "spearman_l0",

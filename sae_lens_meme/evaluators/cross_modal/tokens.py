@@ -144,6 +144,11 @@ def token_item_scores(
     return TokenItemScores(items, total, mean, count.astype(np.int64), np.diff(mine.indptr).astype(np.int64))
 
 
+def kinds_of(modality: np.ndarray) -> Int[np.ndarray, " tokens"]:
+    """TEXT, IMAGE or 0, by the names in the column `modality` of token rows."""
+    return np.select([modality == "text", modality == "image"], [TEXT, IMAGE])
+
+
 def keep_largest(z: Sparse, k: int) -> Sparse:
     """The k most active latents of each token; ties go to the smaller latent."""
     if z.getnnz(axis=1).max(initial=0) <= k:

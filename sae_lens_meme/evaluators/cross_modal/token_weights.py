@@ -1,0 +1,136 @@
+"""SAE-V on token rows: the weight of each latent from its text tokens and its image tokens, and the scores of pictures."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Float64, Int
+
+from sae_lens_meme.embeddings import Embeddings
+from sae_lens_meme.evaluators.base import Unavailable
+from sae_lens_meme.evaluators.cross_modal.quantities import TOKEN_COLUMNS, TOKEN_WEIGHTS
+from sae_lens_meme.evaluators.cross_modal.selection import rank_correlation
+from sae_lens_meme.evaluators.cross_modal.tokens import Sparse, kinds_of, token_chance, token_item_scores, token_omega
+from sae_lens_meme.evaluators.latents import Latents
+from sae_lens_meme.evaluators.result import Measure, Result, Section, nullable
+from sae_lens_meme.hooks.positions import IMAGE, TEXT
+
+SECTION = Section(
+    "SAE-V: cosine of the text tokens and the image tokens that fire a latent most, train tokens",
+    "chance: any text token and any image token; permuted: activations given to other tokens of the same kind",
+)
+DRAWS = 20
+"""Permutations."""
+
+
+class TrainTokens(NamedTuple):
+    """The train tokens that are text or part of a picture."""
+
+    rows: Int[np.ndarray, " tokens"]
+    kind: Int[np.ndarray, " tokens"]
+    item: np.ndarray
+
+    @classmethod
+    def of(cls, embeddings: Embeddings) -> TrainTokens:
+        """
+        Raises:
+            Unavailable: one of the two kinds is missing.
+        """
+        columns = embeddings.dataset.with_format(None)
+        modality = np.array(columns["modality"], dtype=str)
+        kind = kinds_of(modality)
+        rows = np.flatnonzero((embeddings.splits == "train") & np.isin(kind, (TEXT, IMAGE)))
+        if not {TEXT, IMAGE} <= set(kind[rows].tolist()):
+            found = ", ".join(sorted(set(modality[embeddings.splits == "train"].tolist()))) or "none"
+            raise Unavailable(f"a weight compares text tokens with image tokens; the train tokens are: {found}")
+        return cls(rows, kind[rows], np.array(columns["item"], dtype=str)[rows])
+
+
+def of_tokens(embeddings: Embeddings, latents: Latents, hook: str, *, delta: float, seed: int) -> Result:
+    """SAE-V's weight and score as released (`token_omega`, `token_item_scores`), beside permuted tokens.
+
+    Args:
+        delta: a latent is active in a picture above it.
+
+    Raises:
+        Unavailable: the train tokens are of one kind.
+    """
+    tokens = TrainTokens.of(embeddings)
+    z: Sparse = latents.csr()[tokens.rows]
+
+    def take(rows: np.ndarray) -> np.ndarray:
+        return embeddings.take(hook, tokens.rows[rows])
+
+    omega = token_omega(z, tokens.kind, take)
+    permuted = np.array([_median(token_omega(drawn, tokens.kind, take)) for drawn in _permuted(z, tokens.kind, seed)])
+    chance = token_chance(tokens.kind, take)
+    scores = token_item_scores(z, tokens.kind, tokens.item, omega, delta=delta)
+    measures = _measures(tokens, z, omega, permuted, chance)
+    measures.append(TOKEN_WEIGHTS["score/spearman_l0"](rank_correlation(scores.sum, scores.l0)))
+    table = pd.DataFrame({"latent": np.arange(z.shape[1]), **_support(z, tokens.kind), "omega": nullable(omega)})
+    return Result("cross_modal", SECTION, tuple(measures), table, TOKEN_COLUMNS, _verdict(omega, permuted, chance))
+
+
+def _permuted(z: Sparse, kind: np.ndarray, seed: int) -> list[Sparse]:
+    """The activations of each token given to another of its kind."""
+    rng, drawn = np.random.default_rng(seed), []
+    for _ in range(DRAWS):
+        order = np.arange(len(kind))
+        for code in (TEXT, IMAGE):
+            mine = np.flatnonzero(kind == code)
+            order[mine] = rng.permutation(mine)
+        drawn.append(z[order])
+    return drawn
+
+
+def _measures(
+    tokens: TrainTokens, z: Sparse, omega: Float64[np.ndarray, " d_sae"], permuted: np.ndarray, chance: float
+) -> list[Measure]:
+    n, silent = int((~np.isnan(omega)).sum()), int((np.diff(z.tocsc().indptr) == 0).sum())
+    counts = {
+        "tokens/text": int((tokens.kind == TEXT).sum()),
+        "tokens/image": int((tokens.kind == IMAGE).sum()),
+        "pictures/train": len(np.unique(tokens.item)),
+        "latents/silent": silent,
+        "latents/one_kind": len(omega) - n - silent,
+        "latents/with_weight": n,
+    }
+    few = "no latent has five text tokens and five image tokens among the 30 that fire it most"
+    known = permuted[~np.isnan(permuted)]
+    control = TOKEN_WEIGHTS["omega/median_permuted"](
+        known.mean() if len(known) else None, reason="no permuted latent has a weight"
+    )
+    beside = TOKEN_WEIGHTS["omega/median_chance"](chance)
+    median = TOKEN_WEIGHTS["omega/median"](_median(omega), reason=few)
+    if median.value is not None:
+        label = f"median weight of {n} latents"
+        median = median.row(label, control.control("permuted"), beside.control("chance"), section=SECTION)
+    return [*(TOKEN_WEIGHTS[key](value) for key, value in counts.items()), median, control, beside]
+
+
+def _support(z: Sparse, kind: np.ndarray) -> dict[str, np.ndarray]:
+    active = z > 0
+    return {
+        name: np.asarray(active[kind == code].sum(axis=0)).ravel().astype(np.int64)
+        for name, code in (("text_tokens", TEXT), ("image_tokens", IMAGE))
+    }
+
+
+def _median(omega: np.ndarray) -> float:
+    known = omega[~np.isnan(omega)]
+    return float(np.median(known)) if len(known) else float("nan")
+
+
+def _verdict(omega: np.ndarray, permuted: np.ndarray, chance: float) -> str:
+    n, median = int((~np.isnan(omega)).sum()), _median(omega)
+    if not n:
+        return "SAE-V's weight is defined for no latent: none is fired by enough text tokens and image tokens."
+    known = permuted[~np.isnan(permuted)]
+    above = int((known < median).sum())
+    told = f"above {above} of {len(known)} permutations" if len(known) else "permuted tokens give no weight"
+    return (
+        f"SAE-V's weight is defined for {n} of {len(omega)} latents, with a median of {median:.2f} "
+        f"(any two tokens: {chance:.2f}), {told}."
+    )
