@@ -9,15 +9,15 @@ import typer
 
 from sae_lens_meme.errors import ConfigError
 from sae_lens_meme.export.options import ExportOptions
-from sae_lens_meme.flags import EmbeddingsFolder, Out, Overwrite, SAEFolder, given_to
+from sae_lens_meme.flags import Out, Overwrite, given_to
 from sae_lens_meme.report.blocks import visible
 
 
 def export(
     *,
     evaluation: Annotated[Path, typer.Argument(help="The result of 'evaluate'; or, with --hf, of 'corpus'.")],
-    sae: SAEFolder | None = None,
-    embeddings: EmbeddingsFolder | None = None,
+    sae: Annotated[Path | None, typer.Option(help="An SAE folder, of this package or of SAELens.")] = None,
+    embeddings: Annotated[Path | None, typer.Option(help="The result of 'embed'.")] = None,
     attribution: Annotated[
         Path | None, typer.Option("--attribution", help="The result of 'attribute': coloured words and patches.")
     ] = None,
