@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -73,16 +74,15 @@ def of_tokens(embeddings: Embeddings, latents: Latents, hook: str, *, delta: flo
     return Result("cross_modal", SECTION, tuple(measures), table, TOKEN_COLUMNS, _verdict(omega, permuted, chance))
 
 
-def _permuted(z: Sparse, kind: np.ndarray, seed: int) -> list[Sparse]:
-    """The activations of each token given to another of its kind."""
-    rng, drawn = np.random.default_rng(seed), []
+def _permuted(z: Sparse, kind: np.ndarray, seed: int) -> Iterator[Sparse]:
+    """The activations of each token given to another of its kind; one draw is in memory at a time."""
+    rng = np.random.default_rng(seed)
     for _ in range(DRAWS):
         order = np.arange(len(kind))
         for code in (TEXT, IMAGE):
             mine = np.flatnonzero(kind == code)
             order[mine] = rng.permutation(mine)
-        drawn.append(z[order])
-    return drawn
+        yield z[order]
 
 
 def _measures(
