@@ -9,10 +9,11 @@ import typer
 
 from sae_lens_meme.errors import ConfigError
 from sae_lens_meme.export.options import ExportOptions
-from sae_lens_meme.flags import Out, Overwrite, given_to
+from sae_lens_meme.flags import Out, Overwrite, also_called, given_to
 from sae_lens_meme.report.blocks import visible
 
 
+@also_called("upload", "publish", "neuronpedia")
 def export(
     *,
     evaluation: Annotated[Path, typer.Argument(help="The result of 'evaluate'; or, with --hf, of 'corpus'.")],
