@@ -325,6 +325,24 @@ def test_a_result_of_another_machine_is_not_replaced_unasked(
     assert "3.bin" in contents(memory)
 
 
+def test_a_result_that_another_machine_finished_meanwhile_stays(
+    memory: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    @through_stores()
+    def slow(*, out: str | Path, seed: int) -> None:
+        with StepFolder(out, "embed", {"seed": seed}, keep=("inner",)) as folder:
+            folder.write("mine.bin", lambda path: path.write_bytes(b"x"))
+            with monkeypatch.context() as patched:
+                patched.setenv(CACHE, str(tmp_path / "another"))
+                step(out=memory, seed=2)
+            folder.finish()
+
+    with pytest.raises(StorageError, match=rf"another run has finished a result .* made is in {tmp_path}/one"):
+        slow(out=memory, seed=1)
+    assert contents(memory) == local(tmp_path / "another" / "memory" / tmp_path.name)
+    assert "2.bin" in contents(memory)
+
+
 def evaluated(store: str, here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The steps that follow, each on a machine that has seen nothing."""
     asked: dict[str, Any] = {"only": ["stability"], "stability_seeds": 1, "bootstrap": 5, "progress": False}

@@ -94,12 +94,22 @@ def _goes_on(begun: Path, held: str) -> bool:
 def upload(store: Store, old: dict[str, Any] | None) -> None:
     """The files, then the manifest that names them, then `_SUCCESS`; beside a finished result, which stays until then.
 
+    Args:
+        old: the manifest of the finished result that was there when the step began.
+
     Raises:
-        StorageError: the store failed. What was put is taken back, if the store still answers; the mirror has it all.
+        StorageError: another run has finished a result since, or the store failed: then what was put is taken back, if
+            the store still answers. The mirror has it all.
     """
     made, beside = read_manifest(store.mirror), BESIDE if old is not None else ""
-    remove_all(store, beside)  # of an upload that was stopped
-    if made == old:
+    there = store.manifest() if store.exists(SUCCESS) else None
+    if there not in (old, made):
+        raise StorageError(
+            f"{store.url}: another run has finished a result there meanwhile; what this one made is in {store.mirror}: "
+            "copy it to another place"
+        )
+    remove_all(store, BESIDE if there is not None else "")  # of an upload that was stopped
+    if made == there:
         return
     try:
         if not beside:
