@@ -205,10 +205,3 @@ def _means(latent: int, images: np.ndarray, known: LatentFiring, options: SteerO
     alive = np.setdiff1d(np.flatnonzero(known.rates > 0), [latent])
     others = rng.choice(alive, min(options.others, len(alive)), replace=False)
     return picture_means(images, [known.top[:, i] for i in (latent, *others)])
-
-
-def halves(names: list[str], seed: int) -> tuple[list[str], list[str]]:
-    """Names to ask about and names of references, drawn at random."""
-    order = np.random.Generator(np.random.PCG64([seed, 2])).permutation(len(names))
-    chosen = set(order[: len(names) // 2].tolist())
-    return [name for i, name in enumerate(names) if i not in chosen], [names[i] for i in sorted(chosen)]
