@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import re
 from pathlib import Path
 
@@ -31,9 +32,14 @@ def modules() -> list[tuple[str, Path]]:
     return found + [("hooks", path) for path in (ROOT / "hooks").rglob("*.py")]
 
 
+@functools.cache
+def nodes(path: Path) -> list[ast.AST]:
+    return list(ast.walk(ast.parse(path.read_text())))
+
+
 def imported(path: Path) -> set[str]:
     names: set[str] = set()
-    for node in ast.walk(ast.parse(path.read_text())):
+    for node in nodes(path):
         if isinstance(node, ast.Import):
             names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
@@ -74,7 +80,7 @@ def test_no_two_public_classes_share_a_name():
     """But for `Options`, of which each evaluator has its own."""
     found: dict[str, set[Path]] = {}
     for _, path in modules():
-        for node in ast.walk(ast.parse(path.read_text())):
+        for node in nodes(path):
             if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
                 found.setdefault(node.name, set()).add(path)
     assert {name: paths for name, paths in found.items() if len(paths) > 1 and name != "Options"} == {}

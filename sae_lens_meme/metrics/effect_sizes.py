@@ -54,6 +54,20 @@ def firing_rate_difference(tables: Tables) -> Matrix:
         return (difference * weight).sum(axis=-1) / np.broadcast_to(weight.sum(axis=-1), difference.shape[:-1])
 
 
+def phi_within(n: Counts, a: Counts, b: Counts, both: Counts, *, strata: int = -1) -> Scores:
+    """Pearson's correlation of two properties within strata, from how many memes have each and both.
+
+    NaN where one of them is constant in every stratum.
+
+    Args:
+        strata: the axis of the strata.
+    """
+    n = np.maximum(n, 1)
+    together = (both - a * b / n).sum(strata)
+    spread = (a * (1 - a / n)).sum(strata) * (b * (1 - b / n)).sum(strata)
+    return np.divide(together, np.sqrt(spread), out=np.full(together.shape, np.nan), where=spread > 1e-9)
+
+
 def f1_score(true_fired: Counts, fired: Counts, true: Counts) -> Scores:
     """2 tp / (fired + true); NaN where no meme is true (F1 says nothing there)."""
     return _share(2 * true_fired, np.where(true > 0, fired + true, 0))

@@ -25,8 +25,8 @@ _NO_NUMBER = {"model", "device", "batch_size"}
 """Options that change no number, or are in the fingerprint as what they name."""
 
 
-class Opened(NamedTuple):
-    """A model and an SAE of its hook, on one device."""
+class AskedModel(NamedTuple):
+    """A model that answers, and an SAE of its hook, on one device."""
 
     model: HookedVLM
     sae: Any
@@ -35,10 +35,10 @@ class Opened(NamedTuple):
     """Of the model, the SAE, the pictures and the options that change a number."""
 
 
-def open_both(
+def open_asked(
     sae: str | Path, hook: str | None, options: AskOptions, pictures: Sequence[Pictures], *, chat: bool = False
-) -> Opened:
-    """Load both.
+) -> AskedModel:
+    """Load model and SAE.
 
     Args:
         chat: questions are asked, so that the model has to take one and the SAE has to see it.
@@ -66,7 +66,7 @@ def open_both(
         "dtype": dtype,
         "hook": hook,
     }
-    return Opened(model, dictionary, hook, fingerprint)
+    return AskedModel(model, dictionary, hook, fingerprint)
 
 
 def picture_files(folder: Path) -> Pictures:

@@ -9,19 +9,16 @@ import numpy as np
 from jaxtyping import Float
 
 from sae_lens_meme.metrics.bootstrap import bootstrap_weights, percentile_interval
+from sae_lens_meme.metrics.directions import unit_rows
 
 Encoder = Callable[[Sequence[Any]], Float[np.ndarray, "n d"]]
 NO_SCORER = "no scorer was given"
 NO_WORDS = "no answer has a word"
 
 
-def unit(x: Float[np.ndarray, "n d"]) -> Float[np.ndarray, "n d"]:
-    return x / np.linalg.norm(x, axis=-1, keepdims=True)
-
-
 def picture_means(images: Float[np.ndarray, "n d"], tops: Sequence[np.ndarray]) -> Float[np.ndarray, "latents d"]:
     """The direction of the mean un-normalised embedding of each latent's pictures, as sae-for-vlm has it."""
-    return unit(np.stack([images[top[top >= 0]].mean(axis=0) for top in tops]))
+    return unit_rows(np.stack([images[top[top >= 0]].mean(axis=0) for top in tops]))
 
 
 def word_scores(
@@ -31,7 +28,7 @@ def word_scores(
     found = np.full((len(words), len(means)), np.nan)
     distinct = sorted({word for word in words if word is not None})
     if distinct:
-        cosines = dict(zip(distinct, unit(encode_text(distinct)) @ means.T, strict=True))
+        cosines = dict(zip(distinct, unit_rows(encode_text(distinct)) @ means.T, strict=True))
         for row, word in enumerate(words):
             if word is not None:
                 found[row] = cosines[word]

@@ -14,7 +14,7 @@ import torch
 
 from sae_lens_meme.images import open_image
 from sae_lens_meme.steer.figure import FORMATS, draw_steering
-from sae_lens_meme.steer.opened import asked_and_shown, open_both, picture_files
+from sae_lens_meme.steer.opened import asked_and_shown, open_asked, picture_files
 from sae_lens_meme.steer.options import SteerOptions
 from sae_lens_meme.steer.run import WordScorer, steer_pictures
 from sae_lens_meme.storage import StepFolder, read_json, to_json, write_text
@@ -49,7 +49,7 @@ def steer(
     options = SteerOptions.of(options, given)
     files = picture_files(options.pictures)
     shown = picture_files(options.references) if options.references is not None else {}
-    opened = open_both(sae, hook, options, [files, shown])
+    opened = open_asked(sae, hook, options, [files, shown])
     with StepFolder(out, "steer", opened.fingerprint, overwrite=overwrite) as folder:
         if not folder.complete:
             asked, references = asked_and_shown(files, shown, options.seed)

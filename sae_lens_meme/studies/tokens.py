@@ -16,7 +16,7 @@ from sae_lens_meme.hooks.patches import Boxes, boxes_of_tokens
 from sae_lens_meme.hooks.positions import IMAGE, TEXT
 from sae_lens_meme.hooks.processors import prompt_of
 from sae_lens_meme.steer.asking import Asker
-from sae_lens_meme.steer.opened import Opened
+from sae_lens_meme.steer.opened import AskedModel
 
 
 class ReadTokens(NamedTuple):
@@ -32,7 +32,7 @@ class ReadTokens(NamedTuple):
 
 
 @torch.no_grad()
-def read_tokens(study: Opened, asker: Asker, answers: Sequence[str], *, vectors: bool) -> ReadTokens:
+def read_tokens(study: AskedModel, asker: Asker, answers: Sequence[str], *, vectors: bool) -> ReadTokens:
     """One pass over each picture with the prompt and the answer behind it; nothing behind the hook is computed.
 
     Raises:

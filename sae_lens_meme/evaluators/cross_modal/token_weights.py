@@ -22,7 +22,7 @@ from sae_lens_meme.evaluators.cross_modal.tokens import (
     token_omega,
 )
 from sae_lens_meme.evaluators.latents import Latents
-from sae_lens_meme.evaluators.result import Measure, Result, Section, nullable
+from sae_lens_meme.evaluators.result import Measure, Result, Section, nullable, of_known
 from sae_lens_meme.hooks.positions import IMAGE, TEXT
 
 SECTION = Section(
@@ -107,7 +107,9 @@ def of_tokens(embeddings: Embeddings, latents: Latents, hook: str, *, delta: flo
     """
     z, kind, item, take = tokens = TrainTokens.of(TokenRows.of(embeddings), embeddings, latents, hook)
     omega = token_omega(z, kind, take)
-    permuted = np.array([_median(token_omega(drawn, kind, take)) for drawn in _permuted(z, kind, seed)])
+    permuted = np.array(
+        [of_known(np.median, token_omega(drawn, kind, take)) for drawn in _permuted(z, kind, seed)], dtype=float
+    )
     chance = token_chance(kind, take)
     scores = token_item_scores(z, kind, item, omega, delta=delta)
     measures = _measures(tokens, omega, permuted, chance)
@@ -145,7 +147,7 @@ def _measures(
         known.mean() if len(known) else None, reason="no permuted latent has a weight"
     )
     beside = TOKEN_WEIGHTS["omega/median_chance"](chance)
-    median = TOKEN_WEIGHTS["omega/median"](_median(omega), reason=few)
+    median = TOKEN_WEIGHTS["omega/median"](of_known(np.median, omega), reason=few)
     if median.value is not None:
         label = f"median weight of {n} latents"
         median = median.row(label, control.control("permuted"), beside.control("chance"), section=SECTION)
@@ -160,14 +162,9 @@ def _support(z: Sparse, kind: np.ndarray) -> dict[str, np.ndarray]:
     }
 
 
-def _median(omega: np.ndarray) -> float:
-    known = omega[~np.isnan(omega)]
-    return float(np.median(known)) if len(known) else float("nan")
-
-
 def _verdict(omega: np.ndarray, permuted: np.ndarray, chance: float) -> str:
-    n, median = int((~np.isnan(omega)).sum()), _median(omega)
-    if not n:
+    n, median = int((~np.isnan(omega)).sum()), of_known(np.median, omega)
+    if median is None:
         return "SAE-V's weight is defined for no latent: none is fired by enough text tokens and image tokens."
     known = permuted[~np.isnan(permuted)]
     above = int((known < median).sum())

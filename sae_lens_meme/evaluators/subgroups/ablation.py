@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Bool, Float64, Int, Real
 
+from sae_lens_meme.evaluators.subgroups.compute import share_of_draws
 from sae_lens_meme.metrics.ranking import auroc_of_scores
 
 NEAREST = 20
@@ -59,15 +60,9 @@ def ablated(
     kept = int((logits[threshold_rows] >= threshold).sum())
     moved = np.partition(after[threshold_rows], -kept)[-kept] if kept else np.inf
     draws = weights or (np.ones((len(subgroup), 1)), np.ones((len(background), 1)))
-    rates = [_rate(after[rows] >= moved, w) for rows, w in zip((subgroup, background), draws, strict=True)]
+    rates = [share_of_draws(after[rows] >= moved, w) for rows, w in zip((subgroup, background), draws, strict=True)]
     auroc = auroc_of_scores(after[test], true[test], np.zeros(len(test), np.int64))
     return Ablated(rates[0] - rates[1], float(auroc[0]))
-
-
-def _rate(flagged: Bool[np.ndarray, " n"], weights: Real[np.ndarray, "n draws"]) -> Float64[np.ndarray, " draws"]:
-    size = weights.sum(axis=0, dtype=np.float64)
-    drawn = weights[flagged].sum(axis=0, dtype=np.float64)
-    return np.divide(drawn, size, out=np.full(len(size), np.nan), where=size > 0)
 
 
 def matched_draws(

@@ -82,15 +82,19 @@ def audit(
             strata = np.zeros(int(rows.sum()), np.int64)
             values[name] = auroc_of_scores(scores[rows], true[rows], strata, weights[rows])
     if "fpr_gap" not in reasons:
-        rates = [_share(scores[rows] >= threshold, weights[rows]) for rows in (cells[c] for c in needs["fpr_gap"])]
+        rates = [
+            share_of_draws(scores[rows] >= threshold, weights[rows]) for rows in (cells[c] for c in needs["fpr_gap"])
+        ]
         values |= dict(zip(RATES, (*rates, rates[0] - rates[1]), strict=True))
     return Audit._make((*sizes.values(), values, reasons))
 
 
-def _share(flagged: Bool[np.ndarray, " n"], weights: Real[np.ndarray, "n draws"]) -> Float64[np.ndarray, " draws"]:
-    drawn = weights.astype(np.float64)
-    size = drawn.sum(axis=0)
-    return np.divide(drawn[flagged].sum(axis=0), size, out=np.full(len(size), np.nan), where=size > 0)
+def share_of_draws(
+    flagged: Bool[np.ndarray, " n"], weights: Real[np.ndarray, "n draws"]
+) -> Float64[np.ndarray, " draws"]:
+    size = weights.sum(axis=0, dtype=np.float64)
+    drawn = weights[flagged].sum(axis=0, dtype=np.float64)
+    return np.divide(drawn, size, out=np.full(len(size), np.nan), where=size > 0)
 
 
 class GapTest(NamedTuple):

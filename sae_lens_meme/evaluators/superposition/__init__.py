@@ -16,8 +16,8 @@ from sae_lens_meme.evaluators.superposition.geometry import (
     feature_dimensionality,
     geometry,
     interference,
-    random_directions,
 )
+from sae_lens_meme.metrics.directions import random_directions
 
 __all__ = [
     "Answers",

@@ -64,9 +64,3 @@ def interference(unit: Float[np.ndarray, "units d"]) -> Float64[np.ndarray, "2 u
 def expected_abs_cosine(d: int) -> float:
     """Mean |cosine| of two random directions in d dimensions, Gamma(d / 2) / (sqrt(pi) Gamma((d + 1) / 2))."""
     return math.exp(math.lgamma(d / 2) - math.lgamma((d + 1) / 2)) / math.sqrt(math.pi)
-
-
-def random_directions(n: int, d: int, seed: int) -> Float64[np.ndarray, "n d"]:
-    """Directions of unit length, each equally likely."""
-    drawn = np.random.default_rng(seed).standard_normal((n, d))
-    return drawn / np.linalg.norm(drawn, axis=1, keepdims=True)

@@ -8,6 +8,7 @@ import numpy as np
 from jaxtyping import Float, Float64
 
 from sae_lens_meme.errors import DataError
+from sae_lens_meme.metrics.directions import unit_rows
 
 SPARSITY = "fires on fewer pictures"
 """A trivial metric: of neurons and SAE latents, users may simply call the sparser one more focused."""
@@ -19,8 +20,7 @@ def monosemanticity_of(vectors: Float[np.ndarray, "pictures d"]) -> Callable[[Fl
     The sum over pairs of a_n a_m cos(n, m) is half of |sum a e|^2 minus the sum of a^2, e unit vectors.
     """
     x = np.asarray(vectors, np.float64)
-    norms = np.linalg.norm(x, axis=1, keepdims=True)
-    units = np.divide(x, norms, out=np.zeros_like(x), where=norms > 0)
+    units = unit_rows(x)
 
     def score(activations: Float64[np.ndarray, " pictures"]) -> float:
         if len(activations) != len(units):
@@ -29,7 +29,7 @@ def monosemanticity_of(vectors: Float[np.ndarray, "pictures d"]) -> Callable[[Fl
         if span <= 0:
             return float("nan")
         a = (activations - activations.min()) / span
-        squares = (a**2 * (norms[:, 0] > 0)).sum()
+        squares = (a**2 * x.any(axis=1)).sum()
         weight = a.sum() ** 2 - (a**2).sum()
         return float((np.square(a @ units).sum() - squares) / weight) if weight > 0 else float("nan")
 
