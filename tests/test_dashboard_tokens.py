@@ -32,7 +32,7 @@ from sae_lens_meme.evaluators.latents import encode
 from sae_lens_meme.hooks import HookedVLM
 from sae_lens_meme.hooks.patches import view_of
 from sae_lens_meme.hooks.positions import SPECIAL, TEXT
-from sae_lens_meme.hooks.words import spelled
+from sae_lens_meme.hooks.vocabulary import spelled
 from sae_lens_meme.provenance import training_rows_known
 from sae_lens_meme.row_kind import TOKEN
 from sae_lens_meme.steps import trained_saes

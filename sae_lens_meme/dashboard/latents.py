@@ -16,8 +16,7 @@ from sae_lens_meme.dashboard.nearest import nearest
 from sae_lens_meme.dashboard.numbers import short, shorts
 from sae_lens_meme.dashboard.options import DashboardOptions
 from sae_lens_meme.dashboard.tables import ByLatent, generic_columns
-from sae_lens_meme.dashboard.use import use_of
-from sae_lens_meme.dashboard.verdicts import Verdict, of_name
+from sae_lens_meme.dashboard.verdicts import Verdict, of_name, use_of
 from sae_lens_meme.dashboard.words import Words
 from sae_lens_meme.metrics.directions import unit_rows
 from sae_lens_meme.projection import FEWEST_FOR_UMAP, project

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from sae_lens_meme.embed.save import save_embeddings
+from sae_lens_meme.embed.in_memory import save_embeddings
 from sae_lens_meme.embeddings import Embeddings
 from sae_lens_meme.errors import ConfigError
 from sae_lens_meme.evaluators.cautions import cautions

@@ -23,7 +23,7 @@ class OddsRatio(NamedTuple):
     high: Matrix
 
 
-def common_odds_ratio(tables: Tables, confidence: float = 0.95) -> OddsRatio:
+def common_odds_ratio(tables: Tables) -> OddsRatio:
     """Mantel and Haenszel's odds ratio with the interval of Robins, Breslow and Greenland (1986).
 
     Equals `statsmodels.stats.contingency_tables.StratifiedTable.oddsratio_pooled`; with one stratum it is
@@ -38,7 +38,7 @@ def common_odds_ratio(tables: Tables, confidence: float = 0.95) -> OddsRatio:
         value = np.where(w > 0, r / w, np.nan)
         mixed = (agree * wrong + disagree * right).sum(axis=-1)
         variance = (agree * right).sum(axis=-1) / r**2 + mixed / (r * w) + (disagree * wrong).sum(axis=-1) / w**2
-        half = norm.ppf(0.5 + confidence / 2) * np.sqrt(variance / 2)
+        half = norm.ppf(0.975) * np.sqrt(variance / 2)
         defined = (r > 0) & (w > 0)
         low, high = (np.where(defined, value * np.exp(sign * half), np.nan) for sign in (-1, 1))
     return OddsRatio(value, low, high)
@@ -73,9 +73,7 @@ def f1_score(true_fired: Counts, fired: Counts, true: Counts) -> Scores:
     return _share(2 * true_fired, np.where(true > 0, fired + true, 0))
 
 
-def f1_bounds_at_ends(
-    true_fired: Counts, fired: Counts, true: Counts, confidence: float = 0.95
-) -> tuple[Scores, Scores]:
+def f1_bounds_at_ends(true_fired: Counts, fired: Counts, true: Counts) -> tuple[Scores, Scores]:
     """Interval of an F1 of exactly 0 or 1, where every bootstrap resample gives the same; NaN of any other F1.
 
     F1 = 2 J / (1 + J), where J = tp / (tp + fp + fn) is a binomial share of the memes that are true or fire (Lam,
@@ -83,7 +81,7 @@ def f1_bounds_at_ends(
     1 are those of the modified Jeffreys interval (Brown, Cai and DasGupta 2001).
     """
     either = np.asarray(fired) + true - true_fired
-    tail = ((1 - confidence) / 2) ** (1 / np.maximum(either, 1))
+    tail = 0.025 ** (1 / np.maximum(either, 1))
     at_0, at_1 = ((np.asarray(true) > 0) & (true_fired == end) for end in (0, either))
     low = np.where(at_0, 0.0, np.where(at_1, 2 * tail / (1 + tail), np.nan))
     high = np.where(at_0, 2 * (1 - tail) / (2 - tail), np.where(at_1, 1.0, np.nan))

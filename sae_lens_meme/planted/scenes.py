@@ -30,8 +30,8 @@ def _draw_lamp(draw: ImageDraw.ImageDraw, size: int, light: str) -> None:
         draw.chord((x - r, y - r, x + r, y + r), 30, 250, fill=(235, 235, 210))
 
 
-def _tint(rng: np.random.Generator, colour: Colour, spread: int = 18) -> Colour:
-    r, g, b = (int(np.clip(c + rng.integers(-spread, spread + 1), 0, 255)) for c in colour)
+def _tint(rng: np.random.Generator, colour: Colour) -> Colour:
+    r, g, b = (int(np.clip(c + rng.integers(-18, 19), 0, 255)) for c in colour)
     return r, g, b
 
 

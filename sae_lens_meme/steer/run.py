@@ -18,8 +18,17 @@ from sae_lens_meme.progress import progress_bar
 from sae_lens_meme.steer.asking import Asker, LatentFiring, firing, first_word
 from sae_lens_meme.steer.latents import ALL, latent_set, require_reach
 from sae_lens_meme.steer.options import SteerOptions
-from sae_lens_meme.steer.scores import arm_numbers, picture_means, word_scores
-from sae_lens_meme.steer.verdict import ATTACHED, PLAIN, RANDOM_DIRECTION, RANDOM_LATENT, STEERED, verdict_of
+from sae_lens_meme.steer.scores import (
+    ATTACHED,
+    PLAIN,
+    RANDOM_DIRECTION,
+    RANDOM_LATENT,
+    STEERED,
+    arm_numbers,
+    picture_means,
+    verdict_of,
+    word_scores,
+)
 
 NEAREST = 10
 """Latents with the nearest firing rates, of which the control is drawn."""

@@ -20,6 +20,7 @@ from sae_lens_meme.steer.run import WordScorer, steer_pictures
 from sae_lens_meme.storage import StepFolder, read_json, to_json, write_text
 
 ANSWERS, SCORES, FIGURE = "answers.parquet", "scores.json", "steering"
+_BATCH = 32
 
 
 def steer(
@@ -78,17 +79,16 @@ def _draw(folder: StepFolder, answers: pd.DataFrame, scores: pd.DataFrame) -> No
 class ClipScorer(WordScorer):
     """A CLIP of open_clip by its name."""
 
-    def __init__(self, name: str, device: str = "cpu", batch_size: int = 32):
+    def __init__(self, name: str, device: str):
         from sae_lens_meme.hooks import HookedMemeCLIP
 
         self._model = HookedMemeCLIP.from_pretrained(name, device=device)
-        self._batch_size = batch_size
 
     @torch.no_grad()
     def images(self, pictures: Any) -> np.ndarray:
         parts = []
-        for start in range(0, len(pictures), self._batch_size):
-            pixels = torch.stack([self._model.preprocess(x) for x in pictures[start : start + self._batch_size]])
+        for start in range(0, len(pictures), _BATCH):
+            pixels = torch.stack([self._model.preprocess(x) for x in pictures[start : start + _BATCH]])
             parts.append(self._model.encode_image(pixels.to(self._model.device)).float().cpu().numpy())
         return np.concatenate(parts)
 

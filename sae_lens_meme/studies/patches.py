@@ -25,9 +25,8 @@ from sae_lens_meme.progress import progress_bar
 from sae_lens_meme.steer.asking import Asker, first_word
 from sae_lens_meme.steer.opened import AskedModel, Pictures, asked_and_shown, open_asked, picture_files
 from sae_lens_meme.storage import StepFolder, read_json
-from sae_lens_meme.studies.clip_score import clip_scores
 from sae_lens_meme.studies.options import PatchFilterOptions
-from sae_lens_meme.studies.tokens import read_tokens
+from sae_lens_meme.studies.tokens import clip_scores, read_tokens
 from sae_lens_meme.studies.written import write_study
 
 FOUND, OUTCOMES, WEIGHTS = "patch_filter.json", "outcomes.parquet", "weights.parquet"

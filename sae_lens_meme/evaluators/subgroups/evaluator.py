@@ -11,9 +11,8 @@ from pydantic import Field
 from sae_lens_meme import options
 from sae_lens_meme.embeddings import Embeddings
 from sae_lens_meme.evaluators.base import Evaluator
-from sae_lens_meme.evaluators.classifiers import tasks_of
+from sae_lens_meme.evaluators.classifiers import ReadsProbes, tasks_of
 from sae_lens_meme.evaluators.latents import Latents, decoder_rows_or_none, hook_of
-from sae_lens_meme.evaluators.probed import ReadsProbes
 from sae_lens_meme.evaluators.result import Result
 from sae_lens_meme.evaluators.subgroups.audits import AuditedMemes, audits, effects_of, permuted, worst_of
 from sae_lens_meme.evaluators.subgroups.groups import subgroups_of

@@ -248,5 +248,5 @@ def _of_draws(draws: np.ndarray | None, share: float | None = None) -> float | N
     return float(draws.mean() if share is None else np.quantile(draws, share))
 
 
-def _short(name: str, most: int = 24) -> str:
-    return name if len(name) <= most else f"{name[: most - 1]}…"
+def _short(name: str) -> str:
+    return name if len(name) <= 24 else f"{name[:23]}…"
