@@ -2,8 +2,13 @@
 
 from sae_lens_meme.evaluators.subgroups.compute import Ablated, Audit, ablated, audit, carried, gap_log_p, matched_draws
 from sae_lens_meme.evaluators.subgroups.evaluator import Subgroups
-from sae_lens_meme.evaluators.subgroups.groups import Subgroup, caption_holds, subgroups_of
-from sae_lens_meme.evaluators.subgroups.questions import AuditQuestion, questions_of
+from sae_lens_meme.evaluators.subgroups.questions import (
+    AuditQuestion,
+    Subgroup,
+    caption_holds,
+    questions_of,
+    subgroups_of,
+)
 
 __all__ = [
     "Ablated",

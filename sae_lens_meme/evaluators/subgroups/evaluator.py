@@ -15,9 +15,8 @@ from sae_lens_meme.evaluators.classifiers import ReadsProbes, tasks_of
 from sae_lens_meme.evaluators.latents import Latents, decoder_rows_or_none, hook_of
 from sae_lens_meme.evaluators.result import Result
 from sae_lens_meme.evaluators.subgroups.audits import AuditedMemes, audits, effects_of, permuted, worst_of
-from sae_lens_meme.evaluators.subgroups.groups import subgroups_of
 from sae_lens_meme.evaluators.subgroups.quantities import COLUMNS
-from sae_lens_meme.evaluators.subgroups.questions import questions_of
+from sae_lens_meme.evaluators.subgroups.questions import questions_of, subgroups_of
 from sae_lens_meme.evaluators.subgroups.report import FIRST, SubgroupReport
 from sae_lens_meme.metrics.multiple_testing import benjamini_hochberg
 from sae_lens_meme.metrics.threads import in_threads

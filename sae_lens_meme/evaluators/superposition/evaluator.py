@@ -19,16 +19,17 @@ from sae_lens_meme.evaluators.contest.targets import Key
 from sae_lens_meme.evaluators.context import Context
 from sae_lens_meme.evaluators.latents import Latents, decoder_rows_or_none, encode, hook_of
 from sae_lens_meme.evaluators.result import Result
-from sae_lens_meme.evaluators.superposition.answers import (
+from sae_lens_meme.evaluators.superposition.compute import (
     Answers,
+    Geometry,
     Neurons,
     Projections,
     answers,
     firing,
+    geometry,
     matched_rates,
     thresholds,
 )
-from sae_lens_meme.evaluators.superposition.geometry import Geometry, geometry
 from sae_lens_meme.evaluators.superposition.quantities import COLUMNS, NEURONS, RANDOM, SAE, SHUFFLED
 from sae_lens_meme.evaluators.superposition.report import FIRST, MeasuredUnits, SuperpositionReport
 from sae_lens_meme.metrics.directions import random_directions

@@ -11,8 +11,7 @@ from jaxtyping import Bool, Float64, Int
 
 from sae_lens_meme.evaluators.contest import Targets
 from sae_lens_meme.evaluators.result import Interval, Measure, Quantity, Section, nullable
-from sae_lens_meme.evaluators.superposition.answers import Answers
-from sae_lens_meme.evaluators.superposition.geometry import Geometry, expected_abs_cosine
+from sae_lens_meme.evaluators.superposition.compute import Answers, Geometry, expected_abs_cosine
 from sae_lens_meme.evaluators.superposition.quantities import (
     ANSWERING,
     CLOSED_FORM,
