@@ -24,7 +24,7 @@ from sae_lens import SAE
 from test_dashboard import parts_of
 
 from sae_lens_meme.dashboard import DashboardOptions, ReportInputs, write_report
-from sae_lens_meme.dashboard.missing import missing
+from sae_lens_meme.dashboard.doubts import missing
 from sae_lens_meme.dashboard.tokens import told
 from sae_lens_meme.embed import token_rows
 from sae_lens_meme.embeddings import Embeddings

@@ -19,8 +19,7 @@ from sae_lens_meme.evaluators import Latents, Naming, Result
 from sae_lens_meme.evaluators.naming import word_log_odds
 from sae_lens_meme.evaluators.naming.compute import PairCounter, activation_auroc, scores
 from sae_lens_meme.evaluators.naming.statements import Statements, words_of
-from sae_lens_meme.metrics.contingency import Counter
-from sae_lens_meme.metrics.effect_sizes import phi_within
+from sae_lens_meme.metrics.association import Counter, phi_within
 from sae_lens_meme.metrics.ranking import Ranked, auroc
 
 SOURCES = np.array(["alpha", "beta", "gamma"])

@@ -13,9 +13,8 @@ import numpy as np
 from scipy.sparse import csr_matrix
 from scipy.sparse.csgraph import connected_components
 
-from sae_lens_meme.corpus.near import near_pairs
 from sae_lens_meme.corpus.rows import Row
-from sae_lens_meme.corpus.survey import PictureHashes
+from sae_lens_meme.corpus.survey import PictureHashes, near_pairs
 
 CAPTION_SHARED_BY = 50
 """A caption that more memes than this have does not group them: "lol" or "me irl" is on memes that have nothing else in

@@ -14,11 +14,10 @@ from PIL import Image
 
 from sae_lens_meme.dashboard import page
 from sae_lens_meme.dashboard.concepts import concept_pages, found, glance
-from sae_lens_meme.dashboard.doubts import doubts, treated_worse
+from sae_lens_meme.dashboard.doubts import doubts, missing, treated_worse
 from sae_lens_meme.dashboard.inputs import ReportInputs, read_inputs
 from sae_lens_meme.dashboard.latents import CONCEPT_COLUMNS, EFFECT_COLUMNS, LatentPages
 from sae_lens_meme.dashboard.memes import MemePages
-from sae_lens_meme.dashboard.missing import missing
 from sae_lens_meme.dashboard.numbers import clean, to_script
 from sae_lens_meme.dashboard.options import DashboardOptions
 from sae_lens_meme.dashboard.sentences import DENSE

@@ -9,8 +9,8 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float
 
-from sae_lens_meme.metrics.bootstrap import bootstrap_weights, percentile_interval
 from sae_lens_meme.metrics.directions import unit_rows
+from sae_lens_meme.metrics.resampling import bootstrap_weights, percentile_interval
 
 Encoder = Callable[[Sequence[Any]], Float[np.ndarray, "n d"]]
 NO_SCORER = "no scorer was given"

@@ -13,8 +13,7 @@ from sae_lens_meme.errors import DataError
 from sae_lens_meme.evaluators.concepts import ConceptLabels
 from sae_lens_meme.evaluators.latents import Latents, require_latents_of
 from sae_lens_meme.evaluators.result import Measure, Number, Quantity, Result, Section, nullable, of_known
-from sae_lens_meme.metrics.contingency import FALSE, TRUE, UNKNOWN
-from sae_lens_meme.metrics.effect_sizes import f1_always_on, f1_score
+from sae_lens_meme.metrics.association import FALSE, TRUE, UNKNOWN, f1_always_on, f1_score
 from sae_lens_meme.metrics.ranking import Ranked, auroc, best_f1, confusion
 
 KINDS = ("visual", "textual", "cross-modal")

@@ -20,7 +20,7 @@ from sae_lens_meme.evaluators.concepts import Concept, ConceptLabels, concepts_o
 from sae_lens_meme.evaluators.confounders.compute import Oriented
 from sae_lens_meme.hooks.names import IMAGE_EMBED, TEXT_EMBED
 from sae_lens_meme.labels import is_missing
-from sae_lens_meme.metrics.contingency import FALSE, TRUE, UNKNOWN
+from sae_lens_meme.metrics.association import FALSE, TRUE, UNKNOWN
 
 PICTURE, CAPTION, GIVEN = "picture", "caption", "given"
 """What the memes of a pair share; given: a file names the pair, and neither is known to be shared."""

@@ -39,8 +39,8 @@ from sae_lens_meme.evaluators.contest.targets import (
 )
 from sae_lens_meme.evaluators.contest.units import Units
 from sae_lens_meme.evaluators.rows import resampled
-from sae_lens_meme.metrics.contingency import TRUE
-from sae_lens_meme.metrics.permutation import permutation_within
+from sae_lens_meme.metrics.association import TRUE
+from sae_lens_meme.metrics.resampling import permutation_within
 from sae_lens_meme.standardize import Moments
 
 GROUPS = (LABELS, PLANTED, CROSS_MODAL)

@@ -11,10 +11,9 @@ from jaxtyping import Bool, Float, Int, UInt8
 
 from sae_lens_meme.evaluators.concepts import ConceptLabels
 from sae_lens_meme.evaluators.latents import Latents
-from sae_lens_meme.metrics.contingency import TRUE, UNKNOWN, Counter, Tables
-from sae_lens_meme.metrics.effect_sizes import phi_within
+from sae_lens_meme.metrics.association import TRUE, UNKNOWN, Counter, Tables, phi_within
 from sae_lens_meme.metrics.fisher import fisher_greater, greater_one_a_group, stratified_greater
-from sae_lens_meme.metrics.permutation import permutation_within
+from sae_lens_meme.metrics.resampling import permutation_within
 from sae_lens_meme.metrics.threads import in_threads
 
 RATE_BINS, FEWEST_IN_BIN = 10, 20

@@ -29,8 +29,8 @@ from sae_lens_meme.evaluators.cross_modal.token_weights import of_tokens
 from sae_lens_meme.evaluators.cross_modal.weights import MemePairs, SideHooks, Weights, cross_modal_weights
 from sae_lens_meme.evaluators.latents import Latents, hook_of
 from sae_lens_meme.evaluators.result import Interval, Measure, Number, Result, Section, of_known
-from sae_lens_meme.metrics.bootstrap import percentile_interval
 from sae_lens_meme.metrics.multiple_testing import rejected
+from sae_lens_meme.metrics.resampling import percentile_interval
 from sae_lens_meme.metrics.threads import in_threads
 from sae_lens_meme.options import Positive
 from sae_lens_meme.row_kind import TOKEN

@@ -16,7 +16,7 @@ from jaxtyping import Bool, Float64, Int
 from sae_lens_meme.errors import ConfigError, DataError
 from sae_lens_meme.evaluators.cross_modal.patches import blank, keep_patches
 from sae_lens_meme.evaluators.result import Interval, Measure, Quantity, Result, Section, nullable, of_known
-from sae_lens_meme.metrics.bootstrap import bootstrap_weights, percentile_interval
+from sae_lens_meme.metrics.resampling import bootstrap_weights, percentile_interval
 
 Outcome = Callable[[Bool[np.ndarray, "items grid grid"]], Float64[np.ndarray, " items"]]
 """What each item gives where these cells are kept; NaN where that is undefined."""

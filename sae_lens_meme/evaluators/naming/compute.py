@@ -17,13 +17,23 @@ from scipy import sparse
 from sae_lens_meme.evaluators.latents import Latents
 from sae_lens_meme.evaluators.naming.kernels import WordOdds, counts_in_both, word_log_odds
 from sae_lens_meme.evaluators.naming.statements import Family, NamingMemes, Statements
+from sae_lens_meme.metrics.association import (
+    FALSE,
+    TRUE,
+    UNKNOWN,
+    Counter,
+    Tables,
+    f1_always_on,
+    f1_score,
+    phi_within,
+    precision,
+    recall,
+)
 from sae_lens_meme.metrics.auroc_interval import Kinds, auroc_interval
-from sae_lens_meme.metrics.bootstrap import count_interval
-from sae_lens_meme.metrics.contingency import FALSE, TRUE, UNKNOWN, Counter, Tables
-from sae_lens_meme.metrics.effect_sizes import f1_always_on, f1_score, phi_within, precision, recall
 from sae_lens_meme.metrics.fisher import greater_one_a_group, stratified_greater
 from sae_lens_meme.metrics.multiple_testing import benjamini_hochberg, rejected
 from sae_lens_meme.metrics.ranking import Ranked, auroc
+from sae_lens_meme.metrics.resampling import count_interval
 
 Values = Float[np.ndarray, " latents"]
 SCORES = (

@@ -20,8 +20,8 @@ from statsmodels.stats.contingency_tables import StratifiedTable
 
 from sae_lens_meme.errors import DataError, NonFiniteError
 from sae_lens_meme.evaluators.latents import Latents, decoder_rows
-from sae_lens_meme.metrics.bootstrap import bootstrap_weights, percentile_interval
 from sae_lens_meme.metrics.directions import unit_rows
+from sae_lens_meme.metrics.resampling import bootstrap_weights, percentile_interval
 
 _TEMPERATURE, _ROUNDS = 0.02, 20  # of Sinkhorn's scaling
 _NEARLY_SQUARE = 1.1

@@ -15,9 +15,9 @@ from sae_lens_meme.evaluators.contest import resampled
 from sae_lens_meme.evaluators.latents import Latents
 from sae_lens_meme.evaluators.subgroups.compute import Audit, ablated, audit, carried, gap_log_p, matched_draws
 from sae_lens_meme.evaluators.subgroups.questions import SOURCE, AuditQuestion, Subgroup
-from sae_lens_meme.metrics.contingency import FALSE, TRUE, UNKNOWN
+from sae_lens_meme.metrics.association import FALSE, TRUE, UNKNOWN
 from sae_lens_meme.metrics.multiple_testing import benjamini_hochberg
-from sae_lens_meme.metrics.permutation import permutation_within
+from sae_lens_meme.metrics.resampling import permutation_within
 from sae_lens_meme.metrics.threads import in_threads
 
 CARRIERS = 10

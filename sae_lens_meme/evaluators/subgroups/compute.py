@@ -13,8 +13,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Float64, Int, Real, UInt8
 from scipy import sparse
 
-from sae_lens_meme.metrics.contingency import Counter
-from sae_lens_meme.metrics.effect_sizes import firing_rate_difference
+from sae_lens_meme.metrics.association import Counter, firing_rate_difference
 from sae_lens_meme.metrics.fisher import greater_one_a_group, one_a_group
 from sae_lens_meme.metrics.ranking import auroc_of_scores
 

@@ -21,7 +21,7 @@ from sae_lens_meme.evaluators.classifiers import Probe, Task
 from sae_lens_meme.evaluators.concepts import MAX_CLASSES
 from sae_lens_meme.evaluators.contest.units import ranked
 from sae_lens_meme.evaluators.naming.statements import normalise, token_pattern
-from sae_lens_meme.metrics.contingency import FALSE, TRUE, UNKNOWN
+from sae_lens_meme.metrics.association import FALSE, TRUE, UNKNOWN
 from sae_lens_meme.metrics.ranking import best_f1
 
 

@@ -11,7 +11,7 @@ from jaxtyping import Bool, Float, Float64, Int
 from scipy import sparse
 
 from sae_lens_meme.evaluators.contest import Rows, Targets
-from sae_lens_meme.metrics.contingency import Counter
+from sae_lens_meme.metrics.association import Counter
 from sae_lens_meme.metrics.fisher import greater_one_a_group, one_a_group
 from sae_lens_meme.metrics.multiple_testing import rejected
 from sae_lens_meme.metrics.threads import in_threads

@@ -33,7 +33,7 @@ from sae_lens_meme.evaluators.superposition.compute import (
 from sae_lens_meme.evaluators.superposition.quantities import COLUMNS, NEURONS, RANDOM, SAE, SHUFFLED
 from sae_lens_meme.evaluators.superposition.report import FIRST, MeasuredUnits, SuperpositionReport
 from sae_lens_meme.metrics.directions import random_directions
-from sae_lens_meme.metrics.permutation import permutation_within
+from sae_lens_meme.metrics.resampling import permutation_within
 from sae_lens_meme.standardize import Moments, train_moments
 
 MOST_ROWS = 50_000

@@ -38,7 +38,7 @@ from sae_lens_meme.evaluators.superposition.quantities import (
     TARGETS,
     UNITS,
 )
-from sae_lens_meme.metrics.bootstrap import percentile_interval
+from sae_lens_meme.metrics.resampling import percentile_interval
 
 LISTED = 10
 FIRST = Section(
