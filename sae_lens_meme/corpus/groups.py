@@ -67,7 +67,7 @@ def find_links(rows: Sequence[Row], looks: Mapping[Row, PictureHashes], near: in
 
     Args:
         looks: what was seen of their pictures; a row without a look is compared by its caption and group alone.
-        near: pictures are near duplicates if their perceptual hashes differ in at most this many bits (`near.near_pairs`).
+        near: pictures are near duplicates if their perceptual hashes differ in at most this many bits (`survey.near_pairs`).
     """
     keys: defaultdict[Row, list[Key]] = defaultdict(list, {row: [] for row in rows})
     for row in rows:

@@ -29,7 +29,7 @@ def read_hmc(root: str | Path, bad: BadRows | None = None, fine_grained: str | P
     """The rows of all split files that are there; `Row.split` is the file's name (`dev_seen`, ...).
 
     Args:
-        fine_grained: see `fine_grained.read_fine_grained`; its labels are null for memes that it does not have.
+        fine_grained: see `read_fine_grained`; its labels are null for memes that it does not have.
 
     Raises:
         BadTableError: train.jsonl or a column is missing, or a row is bad and `bad` raises.

@@ -35,7 +35,7 @@ class PictureHashes(NamedTuple):
 
     sha256: str | None
     hashes: tuple[int, int] | None
-    """Those of `near.perceptual_hashes`; None for a plain picture."""
+    """Those of `perceptual_hashes`; None for a plain picture."""
     error: str | None = None
     """Why it cannot be decoded."""
 

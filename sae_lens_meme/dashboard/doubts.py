@@ -1,4 +1,4 @@
-"""What to distrust, the most unflattering first, and what the report cannot show: one plain sentence each, derived from the numbers."""
+"""What to distrust, the most unflattering first, and what the report cannot show: a plain sentence each, from the numbers."""
 
 from __future__ import annotations
 

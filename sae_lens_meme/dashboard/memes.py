@@ -1,4 +1,4 @@
-"""The memes that the report shows: their order on disk, the text that is searched, and the page of each with what `read` says about it."""
+"""The memes that the report shows: their order on disk, the text that is searched, and of each its page with its reading."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What patches are filtered by: latents of the tokens that a chat model reads and, the plain rival, CLIP's cosines of patch and text."""
+"""What patches are filtered by: latents of the tokens that a chat model reads and, their plain rival, cosines of CLIP."""
 
 from __future__ import annotations
 

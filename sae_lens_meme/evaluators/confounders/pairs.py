@@ -1,4 +1,4 @@
-"""Pairs of memes with the same picture or caption (or those of a file), and for each question the pairs that differ in a concept."""
+"""Pairs of memes with the same picture or caption (or of a file), and for each question those that differ in a concept."""
 
 from __future__ import annotations
 

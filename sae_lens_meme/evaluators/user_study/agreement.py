@@ -1,4 +1,4 @@
-"""Metrics of one neuron, and how often a metric and users prefer the same neuron, with intervals that allow for pairs that share a neuron."""
+"""How often a metric and users prefer the same neuron, with intervals that allow for pairs that share a neuron."""
 
 from __future__ import annotations
 
