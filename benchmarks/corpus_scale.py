@@ -33,7 +33,7 @@ from sae_lens_meme.corpus.survey import near_pairs, perceptual_hashes
 from sae_lens_meme.embed.encoder import Encoder
 from sae_lens_meme.embed.options import EmbedOptions
 from sae_lens_meme.images import open_image
-from sae_lens_meme.storage import LOCK, sha256_file
+from sae_lens_meme.storage import LOCK, MANIFEST, sha256_file
 
 EVERY = 100
 """Of so many pictures one is a copy of the picture before it, byte for byte, and one a copy that was encoded again."""
@@ -73,8 +73,7 @@ def run(folder: Path, n: int, n_kills: int = 0) -> Measured:
     steps = _steps(folder / "memes", folder / "straight")
     found |= {name: _step(*arguments) for name, arguments in steps.items()}
     if n_kills:
-        walls = {name: found[name]["wall"] for name in steps}
-        found["killed"] = killed(folder / "memes", folder / "killed", walls, n_kills)
+        found["killed"] = killed(folder / "memes", folder / "killed", found, n_kills)
         found["killed"] |= compared(folder / "straight", folder / "killed")
     hashes = _hashes_of(folder / "straight" / "corpus")
     start = time.process_time()
@@ -92,17 +91,19 @@ def _steps(memes: Path, out: Path) -> dict[str, tuple[Any, ...]]:
     }
 
 
-def killed(memes: Path, out: Path, walls: dict[str, float], n_kills: int) -> Measured:
+def killed(memes: Path, out: Path, straight: Measured, n_kills: int) -> Measured:
     """Of each step how long every run had before it was killed, and how many files were there then. The last one ends.
 
-    Together they have at most as long as the step takes, so that none is done before its kill. Only the process that
+    Once it has started, which takes each as long as the first run, they have together at most as long as the step takes,
+    so that none is done before its kill. Only the process that
     was started is killed: what its workers do then is part of what is tried.
     """
     moments, found = random.Random(0), Measured()
     for name, arguments in _steps(memes, out).items():
         found[name] = []
         for _ in range(n_kills):
-            child, after = _started(*arguments), moments.uniform(0, walls[name] / n_kills)
+            start, wall = straight[name]["start"], straight[name]["wall"]
+            child, after = _started(*arguments), start + moments.uniform(0, (wall - start) / n_kills)
             try:
                 status = child.wait(after)
             except subprocess.TimeoutExpired:
@@ -217,8 +218,10 @@ def _step(*arguments: Any) -> Measured:
     """
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     child = _started(*arguments)
-    start, memory = time.perf_counter(), 0
+    start, memory, began = time.perf_counter(), 0, None
     while child.poll() is None:
+        if began is None and (arguments[-1] / MANIFEST).exists():
+            began = time.perf_counter() - start
         memory = max(memory, _high_water(child.pid))
         time.sleep(0.1)
     wall = time.perf_counter() - start
@@ -226,7 +229,7 @@ def _step(*arguments: Any) -> Measured:
     if child.returncode:
         raise RuntimeError(f"{' '.join(map(str, arguments))} ended with status {child.returncode}")
     cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-    return {"wall": wall, "cpu": cpu, "memory": memory}
+    return {"wall": wall, "cpu": cpu, "memory": memory, "start": began or 0.0}
 
 
 def _started(*arguments: Any) -> subprocess.Popen[bytes]:
