@@ -7,6 +7,7 @@ no other token: what is computed of a meme does not depend on the memes beside i
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -236,7 +237,7 @@ class _Block(nn.Module):
         self.heads, self.quick = attention.num_heads, isinstance(mlp.gelu, QuickGELU)
         self.norms = nn.ModuleList([block.ln_1, block.ln_2])
         of_queries = torch.ones(3, attention.embed_dim)
-        of_queries[0] = attention.head_dim**-0.5
+        of_queries[0] = attention.head_dim**-0.5 / math.log(2)
         self.inward = Int8Linear(attention.in_proj_weight, attention.in_proj_bias, of_queries.flatten())
         self.outward = Int8Linear(attention.out_proj.weight, attention.out_proj.bias, _factor(block.ls_1))
         self.widen = Int8Linear(mlp.c_fc.weight, mlp.c_fc.bias)
@@ -271,17 +272,21 @@ _HALF = getattr(torch.cpu, "_is_avx512_bf16_supported", bool)()
 def _attention(
     q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, read: Int[Tensor, " batch"] | None
 ) -> Float[Tensor, "tokens d"]:
-    """Of scaled queries."""
+    """Softmax to the base 2."""
     if read is not None:
         q = q[torch.arange(len(q)), :, read][:, :, None]
         mask = None if mask is None else mask[read][:, None, None]
     elif mask is not None and mask.ndim > 2:  # a mask for each head of each row
         mask = mask.view(*q.shape[:3], -1)
-    if _HALF:
+    if _HALF and read is None:
         scores = q @ k.mT
-        mixed = (scores if mask is None else scores + mask).softmax(dim=-1).to(v.dtype) @ v
+        if mask is not None:
+            scores += mask / math.log(2)
+        kernels.softmax(scores.view(torch.int16).view(-1, scores.shape[-1]).numpy())
+        mixed = scores @ v
     else:
-        mixed = nn.functional.scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=1.0)
+        q, k, v = q.float(), k.float(), v.float()
+        mixed = nn.functional.scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=math.log(2))
     return (
         mixed.transpose(1, 2).to(torch.float32, memory_format=torch.contiguous_format).view(-1, q.shape[1] * q.shape[3])
     )
