@@ -3,6 +3,7 @@
 Weights have one scale an output channel, activations one scale a token, found when they pass (Dettmers et al. 2022,
 LLM.int8, without its outlier columns). The products are summed exactly, in 32-bit integers, and a token's scale depends on
 no other token: what is computed of a meme does not depend on the memes beside it, nor on how many threads share them.
+Attention is in bfloat16 where the CPU multiplies that, else in float32.
 """
 
 from __future__ import annotations
@@ -231,11 +232,12 @@ def _is_plain(block: nn.Module) -> bool:
 class _Block(nn.Module):
     """A `ResidualAttentionBlock` in which numbers stay codes from one product to the next where they can."""
 
-    def __init__(self, block: ResidualAttentionBlock):
+    def __init__(self, block: Any):
         super().__init__()
-        attention, mlp = block.attn, block.mlp
+        attention, mlp = block.attn, block.mlp  # of a `ResidualAttentionBlock`
         self.heads, self.quick = attention.num_heads, isinstance(mlp.gelu, QuickGELU)
-        self.norms = nn.ModuleList([block.ln_1, block.ln_2])
+        self.before: nn.LayerNorm = block.ln_1
+        self.between: nn.LayerNorm = block.ln_2
         of_queries = torch.ones(3, attention.embed_dim)
         of_queries[0] = attention.head_dim**-0.5 / math.log(2)
         self.inward = Int8Linear(attention.in_proj_weight, attention.in_proj_bias, of_queries.flatten())
@@ -249,19 +251,19 @@ class _Block(nn.Module):
         """With `read`, that token of each row alone."""
         batch, n, d = x.shape
         rows = x.reshape(-1, d)
-        of_attention = Codes.of(rows, self.norms[0])
+        of_attention = Codes.of(rows, self.before)
         if _HALF:
-            parts = self.inward.split(of_attention, 3, batch, self.heads)
+            q, k, v = self.inward.split(of_attention, 3, batch, self.heads)
         else:
-            parts = self.inward.restored(of_attention).view(batch, n, 3, self.heads, -1).permute(2, 0, 3, 1, 4)
-        mixed = _attention(*parts, attn_mask, read)
+            q, k, v = self.inward.restored(of_attention).view(batch, n, 3, self.heads, -1).permute(2, 0, 3, 1, 4)
+        mixed = _attention(q, k, v, attn_mask, read)
         made = rows.clone() if read is None else x[torch.arange(batch), read]
         self.outward.added(Codes.of(mixed), made)
-        self.narrow.added(self.widen.activated(Codes.of(made, self.norms[1]), self.quick), made)
+        self.narrow.added(self.widen.activated(Codes.of(made, self.between), self.quick), made)
         return made if read is not None else made.view(batch, n, d)
 
 
-def _factor(layer_scale: nn.Module) -> Tensor | None:
+def _factor(layer_scale: Any) -> Tensor | None:
     return None if isinstance(layer_scale, nn.Identity) else layer_scale.gamma.detach().float()
 
 
