@@ -56,7 +56,9 @@ class SAEAttachable(HookedRootModule):
     def is_hooked(self, stem: str) -> bool:
         """Whether a hook or an SAE sees what passes where the names begin with `stem`."""
         points = (point for name, point in self.hook_dict.items() if name.startswith(stem))
-        return any(name.startswith(stem) for name in self._acts_to_saes) or any(point._forward_hooks for point in points)
+        return any(name.startswith(stem) for name in self._acts_to_saes) or any(
+            point._forward_hooks for point in points
+        )
 
     def add_sae(
         self, sae: SAE[Any], use_error_term: bool | None = None, exclude_special_tokens: bool | list[int] = False
