@@ -7,9 +7,8 @@ import open_clip
 import pytest
 import torch
 
-from sae_lens_meme.embed import EmbedOptions
+from sae_lens_meme.embed import EmbedOptions, int8
 from sae_lens_meme.embed.encoder import Encoder
-from sae_lens_meme.embed.int8 import products_in_int8
 
 
 @pytest.mark.parametrize("side", ["image", "text"])
@@ -30,12 +29,14 @@ def test_int8_makes_every_token_where_a_hook_reads_the_last_block(side: str):
 
 
 @pytest.mark.parametrize("quick", [False, True])
-def test_int8_computes_a_block_with_the_parts_that_it_has(quick: bool):
+@pytest.mark.parametrize("half", [False, True], ids=["attention in float32", "in bfloat16"])
+def test_int8_computes_a_block_with_the_parts_that_it_has(quick: bool, half: bool, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(int8, "BFLOAT16_ATTENTION", half)  # whatever this CPU has
     config = {"width": 64, "layers": 2, "head_width": 16, "image_size": 32, "patch_size": 8, "ls_init_value": 0.3}
     torch.manual_seed(0)
     model = open_clip.CLIP(16, config, {"width": 16, "heads": 2, "layers": 1}, quick_gelu=quick).visual.eval()
     x = torch.randn(3, 17, 64)
     with torch.inference_mode():
         exact = model.transformer(x)
-        products_in_int8(model)
+        int8.products_in_int8(model)
         np.testing.assert_allclose(model.transformer(x) - x, exact - x, rtol=0, atol=0.02 * (exact - x).abs().max())

@@ -252,7 +252,7 @@ class _Block(nn.Module):
         batch, n, d = x.shape
         rows = x.reshape(-1, d)
         of_attention = Codes.of(rows, self.before)
-        if _HALF:
+        if BFLOAT16_ATTENTION:
             q, k, v = self.inward.split(of_attention, 3, batch, self.heads)
         else:
             q, k, v = self.inward.restored(of_attention).view(batch, n, 3, self.heads, -1).permute(2, 0, 3, 1, 4)
@@ -267,7 +267,7 @@ def _factor(layer_scale: Any) -> Tensor | None:
     return None if isinstance(layer_scale, nn.Identity) else layer_scale.gamma.detach().float()
 
 
-_HALF = getattr(torch.cpu, "_is_avx512_bf16_supported", bool)()
+BFLOAT16_ATTENTION = getattr(torch.cpu, "_is_avx512_bf16_supported", bool)()
 """Whether this CPU multiplies bfloat16 faster than float32."""
 
 
@@ -280,7 +280,7 @@ def _attention(
         mask = None if mask is None else mask[read][:, None, None]
     elif mask is not None and mask.ndim > 2:  # a mask for each head of each row
         mask = mask.view(*q.shape[:3], -1)
-    if _HALF and read is None:
+    if BFLOAT16_ATTENTION and read is None:
         scores = q @ k.mT
         if mask is not None:
             scores += mask / math.log(2)
