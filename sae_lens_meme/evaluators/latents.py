@@ -58,8 +58,12 @@ class Latents:
         matrix = sparse.csr_matrix(matrix, dtype=np.float32, copy=True)
         matrix.sum_duplicates()
         matrix.eliminate_zeros()
-        counts = np.diff(matrix.indptr)
-        return cls(*_padded([Active(counts, matrix.indices, matrix.data)]), d_sae=int(matrix.shape[1]))
+        return cls.from_active([Active(np.diff(matrix.indptr), matrix.indices, matrix.data)], int(matrix.shape[1]))
+
+    @classmethod
+    def from_active(cls, parts: Iterable[Active], d_sae: int) -> Latents:
+        """The memes of all parts, in their order."""
+        return cls(*_padded(parts), d_sae)
 
     @classmethod
     def concatenate(cls, parts: Sequence[Latents]) -> Latents:
@@ -122,9 +126,12 @@ class Latents:
 
     @cached_property
     def _csr(self) -> sparse.csr_matrix:
-        active = self.values != 0
         indptr = np.concatenate([[0], np.cumsum(self.l0)])
-        data = (self.values[active], self.indices[active], indptr)
+        if indptr[-1] == self.values.size:  # no row is padded: the same memory, which may be a file's or all workers'
+            data = (self.values.reshape(-1), self.indices.reshape(-1), indptr)
+        else:
+            active = self.values != 0
+            data = (self.values[active], self.indices[active], indptr)
         return sparse.csr_matrix(data, shape=(self.n_samples, self.d_sae))
 
     @cached_property
@@ -135,6 +142,15 @@ class Latents:
 BATCH = 512
 """Vectors that an SAE encodes at once. BLAS adds in a different order when the number of rows differs, so that the last
 bit of a latent depends on it: the last batch is filled up."""
+
+
+DENSE_VALUES = 2**25
+"""Of one dense batch of activations (128 MB): many latents are taken of fewer memes at once."""
+
+
+def memes_at_once(width: int, most: int) -> int:
+    """Rows of a dense batch of activations."""
+    return min(most, max(DENSE_VALUES // width, 1))
 
 
 SHARD = 16 * BATCH
@@ -175,7 +191,7 @@ def encode(
 
 def joined(parts: Iterable[Active], sae: Any) -> Latents:
     """The memes of all parts, in their order."""
-    return Latents(*_padded(parts), d_sae=int(sae.cfg.d_sae))
+    return Latents.from_active(parts, int(sae.cfg.d_sae))
 
 
 @torch.no_grad()
@@ -210,29 +226,6 @@ def encode_vector(sae: Any, vector: Float[np.ndarray, " d_in"]) -> Latents:
         return joined([_active(sae.encode(x.to(sae.dtype)))], sae).rows(np.arange(1))
 
 
-def reconstructed(
-    sae: Any, embeddings: Embeddings, latents: Latents, hook: str, rows: np.ndarray, batch_size: int = 2048
-) -> Iterator[tuple[np.ndarray, Float[np.ndarray, "batch d_in"], Float[np.ndarray, "batch d_in"]]]:
-    """Batches of `(rows, embeddings, reconstructions)`.
-
-    Latents are decoded as they are; only an SAE that normalises each sample at run time is run again,
-    because its `decode` needs what its `encode` left behind.
-
-    Raises:
-        NonFiniteError: a reconstruction is NaN or infinite.
-    """
-    for batch_rows, x in embeddings.batches(hook, rows, batch_size):
-        with torch.no_grad():
-            if normalises_at_run_time(sae):
-                acts = sae.encode(torch.from_numpy(x).to(sae.device, sae.dtype))
-            else:
-                dense = latents.rows(batch_rows).csr().toarray()
-                acts = torch.from_numpy(dense).to(sae.device, sae.dtype)
-            x_hat = sae.decode(acts).float().cpu().numpy()
-            require_finite(x_hat, f"the reconstruction of {hook}", embeddings.ids, batch_rows)
-            yield batch_rows, x, x_hat
-
-
 @torch.no_grad()
 def decoder_rows(sae: Any) -> Float64[np.ndarray, "d_sae d_in"]:
     """What one unit of each latent adds to the embedding: d decode(z) / d z_f.
@@ -256,7 +249,8 @@ def decoder_rows(sae: Any) -> Float64[np.ndarray, "d_sae d_in"]:
         latent = int(np.flatnonzero(~np.isfinite(W_dec).all(axis=1))[0])
         raise NonFiniteError(f"latent {latent}: its row of W_dec has NaN or infinity; train the SAE again")
     norms = np.linalg.norm(W_dec, axis=1, keepdims=True)
-    for rows in (W_dec, W_dec / np.where(norms > 0, norms, 1)):
+    for scaled in (False, True):
+        rows = W_dec / np.where(norms > 0, norms, 1) if scaled else W_dec
         if rows.shape[1] == asked.shape[1] and np.allclose(
             rows[some], asked, rtol=1e-4, atol=1e-4 * np.abs(asked).max()
         ):

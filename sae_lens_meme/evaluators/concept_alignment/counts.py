@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Float
@@ -12,6 +12,7 @@ from sae_lens_meme.evaluators.concepts import ConceptLabels
 from sae_lens_meme.evaluators.latents import Latents
 from sae_lens_meme.evaluators.result import Number
 from sae_lens_meme.metrics.bootstrap import count_interval
+from sae_lens_meme.metrics.by_column import count_by_column
 from sae_lens_meme.metrics.contingency import FALSE, TRUE, Counter
 from sae_lens_meme.metrics.effect_sizes import f1_always_on, f1_score
 from sae_lens_meme.metrics.ranking import Ranked, best_f1, confusion
@@ -55,14 +56,12 @@ def count_intervals(
 class PairCounts:
     """Every count of the pairs under one protocol, again and again for other labels of the same memes."""
 
-    def __init__(self, latents: Latents, labels: ConceptLabels, protocol: str, alpha: float):
-        self._latents, self._protocol, self._alpha = latents, protocol, alpha
-        self._ranked = Ranked.of(latents.csc())
+    def __init__(self, latents: Latents, labels: ConceptLabels, protocol: str, alpha: float, ranked: Ranked):
+        self._latents, self._protocol, self._alpha, self._ranked = latents, protocol, alpha, ranked
         in_split = {split: (labels.splits == split).astype(np.uint8)[:, None] for split in ("validation", "test")}
         self._ranked_in = {split: self._ranked.known_in(rows) for split, rows in in_split.items()}
-        rows = np.ones(len(labels.splits)) if protocol == "published" else in_split["test"][:, 0]
-        active: Any = latents.csr() > 0
-        self._fires = np.asarray(active.T @ rows, dtype=np.int64)
+        rows = None if protocol == "published" else np.flatnonzero(labels.splits == "test")
+        self._fires = count_by_column(latents.csr(), rows)
 
     def of(self, labels: ConceptLabels) -> dict[str, Number]:
         """By key of `quantities.COUNTS`."""

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Bool, Float64, Int, Real
 
+from sae_lens_meme.metrics.by_column import sum_by_column
 from sae_lens_meme.metrics.ranking import auroc_of_scores
 
 NEAREST = 20
@@ -24,7 +25,7 @@ def carried(
         gain: direction of each latent . weights of the probe: what one unit of it adds to the logit.
     """
     weights = first / max(first.sum(), 1) - second / max(second.sum(), 1)
-    return gain * (latents.T @ weights)
+    return gain * sum_by_column(latents, weights)
 
 
 class Ablated(NamedTuple):

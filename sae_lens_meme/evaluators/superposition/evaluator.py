@@ -31,6 +31,7 @@ from sae_lens_meme.evaluators.superposition.answers import (
 from sae_lens_meme.evaluators.superposition.geometry import Geometry, geometry, random_directions
 from sae_lens_meme.evaluators.superposition.quantities import COLUMNS, NEURONS, RANDOM, SAE, SHUFFLED
 from sae_lens_meme.evaluators.superposition.report import FIRST, MeasuredUnits, SuperpositionReport
+from sae_lens_meme.metrics.by_column import count_by_column
 from sae_lens_meme.metrics.permutation import permutation_within
 from sae_lens_meme.standardize import Moments, train_moments
 
@@ -107,7 +108,7 @@ class Superposition(Evaluator):
         """Add what each set of units responds to."""
         rng, groups = np.random.default_rng(self.options.seed), embeddings.groups
         live = np.flatnonzero(~moments.dead)
-        fires = np.bincount(latents.csr()[rows.selection].indices, minlength=latents.d_sae)
+        fires = count_by_column(latents.csr(), rows.selection)
         drawn = random_directions(int((fires > 0).sum()), len(live), self.options.seed)[:MOST_RANDOM]
         sets: dict[str, tuple[Neurons | Projections, np.ndarray]] = {
             NEURONS: (Neurons(len(live)), np.concatenate([live, len(moments.mean) + live])),
@@ -126,7 +127,7 @@ class Superposition(Evaluator):
             asked = matched_rates(fires, len(index), rng) * (len(sample) / len(rows.selection))
             cut = thresholds(units, z, np.ceil(asked).astype(np.int64))
             actives[name] = firing(units, zscored(np.arange(len(embeddings))), cut)
-            rate = np.bincount(actives[name][rows.selection].indices, minlength=len(index)) / len(rows.selection)
+            rate = count_by_column(actives[name], rows.selection) / len(rows.selection)
             measured[name] = MeasuredUnits(rate, rate > 0, index)
         for name, active in actives.items():
             found = answers(active, targets, rows, self.options.alpha, groups)
@@ -157,7 +158,7 @@ class Superposition(Evaluator):
 
 
 def _of_latents(latents: Latents, rows: np.ndarray) -> MeasuredUnits:
-    fired = np.bincount(latents.csr()[rows].indices, minlength=latents.d_sae)
+    fired = count_by_column(latents.csr(), rows)
     return MeasuredUnits(fired / max(len(rows), 1), fired > 0, np.arange(latents.d_sae))
 
 
