@@ -147,7 +147,9 @@ class Superposition(Evaluator):
         for name, of in ((SAE, sae), (SHUFFLED, self.shuffled)):
             if name in measured and (decoder := _decoder(of)) is not None:
                 fires = measured[name].fires
-                found = geometry((decoder / moments.std)[fires][:, live])
+                rows = decoder[np.ix_(fires, live)]
+                rows /= moments.std[live]
+                found = geometry(rows)
                 measured[name] = measured[name]._replace(geometry=_spread(found, fires))
         n, d = int(measured[SAE].fires.sum()), int(live.sum())
         if measured[SAE].geometry is not None:
