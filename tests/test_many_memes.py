@@ -77,7 +77,7 @@ def test_ranked_memes_of_a_split_need_their_own_size(latents):
 
 
 def test_units_to_compare_with_are_counted_one_set_after_the_other():
-    x = anisotropic(4_000, 16, np.random.default_rng(0))
+    x = anisotropic(2_000, 16, np.random.default_rng(0))
     embeddings = make_embeddings({"hook_fused": x}, labels={"hate": (x[:, 5] > np.median(x[:, 5])).astype(int)})
     sae = tiny_sae(x, d_sae=512, k=64)
 
@@ -96,12 +96,13 @@ def test_a_probe_on_latents_makes_one_copy_of_them(latents):
 
 
 def test_resamples_are_of_the_measured_memes():
-    embeddings = make_embeddings({"hook_fused": np.ones((N, 1))})
+    n, draws = 5_000, 300
+    embeddings = make_embeddings({"hook_fused": np.ones((n, 1))})
     rows = embeddings.rows("test")[:50]
     _ = embeddings.by_id, embeddings.strata, embeddings.groups
-    weights, peak = peak_of(lambda: resampled(embeddings, rows, 300, seed=0))
-    assert weights.shape == (50, 301)
-    assert peak < 300 * N / 2
+    weights, peak = peak_of(lambda: resampled(embeddings, rows, draws, seed=0))
+    assert weights.shape == (50, draws + 1)
+    assert peak < draws * n / 2
 
 
 def test_a_wide_sae_is_decoded_from_what_fires():
