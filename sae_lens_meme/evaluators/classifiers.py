@@ -180,9 +180,11 @@ def fit_embedding_probes(
     """
     if not len(penalties):
         return []
-    x, scaler = embeddings.astype(np.float64), StandardScaler()
+    x, scaler = embeddings.astype(np.float64), StandardScaler(copy=False)
     dead = moments([x]).dead
-    probes = _fit(task, np.where(dead, 0, scaler.fit_transform(x)), [y] * len(penalties), penalties)
+    x = scaler.fit_transform(x)
+    x[:, dead] = 0
+    probes = _fit(task, x, [y] * len(penalties), penalties)
     coefs = [np.where(dead, 0, probe.coef / np.asarray(scaler.scale_)) for probe in probes]
     return [
         replace(probe, coef=coef, intercept=probe.intercept - coef @ np.asarray(scaler.mean_))

@@ -56,8 +56,11 @@ def count_intervals(
 class PairCounts:
     """Every count of the pairs under one protocol, again and again for other labels of the same memes."""
 
-    def __init__(self, latents: Latents, labels: ConceptLabels, protocol: str, alpha: float, ranked: Ranked):
-        self._latents, self._protocol, self._alpha, self._ranked = latents, protocol, alpha, ranked
+    def __init__(
+        self, latents: Latents, labels: ConceptLabels, protocol: str, alpha: float, ranked: Ranked | None = None
+    ):
+        self._latents, self._protocol, self._alpha = latents, protocol, alpha
+        self._ranked = Ranked.of(latents.csr()) if ranked is None else ranked
         in_split = {split: (labels.splits == split).astype(np.uint8)[:, None] for split in ("validation", "test")}
         self._ranked_in = {split: self._ranked.known_in(rows) for split, rows in in_split.items()}
         rows = None if protocol == "published" else np.flatnonzero(labels.splits == "test")
