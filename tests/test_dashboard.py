@@ -103,6 +103,7 @@ def test_memes_of_attribute_are_shown_and_the_other_latents_have_some_too(folder
     assert not any("words" in memes for memes in others)
 
 
+@pytest.mark.whole
 def test_a_memes_page_says_what_read_says(folders: Path, tmp_path: Path):
     parts = parts_of(report_of(folders, tmp_path, readings=12))
     ids = parts["part-search"]["id"]

@@ -80,6 +80,7 @@ def check_latents(reader: MemeReader, corpus: Path, most: int) -> None:
         assert np.array_equal(one.csr().data, expected.data), i
 
 
+@pytest.mark.whole
 @pytest.mark.parametrize("sae", ["sae", "sae_image", "sae_text"])
 def test_latents_are_those_of_the_batch_pipeline_bit_for_bit(memes: Path, sae: str):
     reader = MemeReader(memes / sae, memes / "embeddings", **FEW)

@@ -150,6 +150,7 @@ def test_f1_of_latents_matched_by_direction_is_saelens(vectors: PlantedVectors, 
     assert np.nanmean(np.nan_to_num(ours)) == pytest.approx(theirs.f1_score, abs=1e-6)
 
 
+@pytest.mark.whole
 def test_every_rival_has_its_recovery(found: dict[str, Any]):
     rivals = {key.split("/")[-1] for key in found if key.startswith("planted/mcc/")} - {"sae", "seeds_sd"}
     assert {*NOT_SPARSE, "ica", "ica_k", "permuted_labels"} <= rivals
