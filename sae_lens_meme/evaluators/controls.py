@@ -109,7 +109,8 @@ def activations(fitted: Fitted, embeddings: Embeddings, hook: str, l0: Int[np.nd
 
     width = units(embeddings.take(hook, [0])).shape[1]
     batches = embeddings.batches(hook, batch_size=memes_at_once(width, most=4096))
-    return Latents.from_active((_largest(units(batch), l0[rows]) for rows, batch in batches), width)
+    size = len(l0), int(min(l0.max(initial=0), width))
+    return Latents.from_active((_largest(units(batch), l0[rows]) for rows, batch in batches), width, size)
 
 
 @contextmanager

@@ -61,9 +61,14 @@ class Latents:
         return cls.from_active([Active(np.diff(matrix.indptr), matrix.indices, matrix.data)], int(matrix.shape[1]))
 
     @classmethod
-    def from_active(cls, parts: Iterable[Active], d_sae: int) -> Latents:
-        """The memes of all parts, in their order."""
-        return cls(*_padded(parts), d_sae)
+    def from_active(cls, parts: Iterable[Active], d_sae: int, size: tuple[int, int] | None = None) -> Latents:
+        """The memes of all parts, in their order.
+
+        Args:
+            size: how many memes there are, and the most latents that are active on one, where that is known: then
+                the parts need not be there at once.
+        """
+        return cls(*_padded(parts, size), d_sae)
 
     @classmethod
     def concatenate(cls, parts: Sequence[Latents]) -> Latents:
@@ -311,16 +316,27 @@ def _active(acts: Tensor) -> Active:
     return Active(counts.cpu().numpy(), columns.int().cpu().numpy(), values.float().cpu().numpy())
 
 
-def _padded(parts: Iterable[Active]) -> tuple[np.ndarray, np.ndarray]:
+def _padded(parts: Iterable[Active], size: tuple[int, int] | None) -> tuple[np.ndarray, np.ndarray]:
     """Each part is let go once it is copied: what is made takes the memory of what it is made from."""
-    left = deque(parts)
-    n, k = sum(len(part.counts) for part in left), max((int(part.counts.max(initial=0)) for part in left), default=0)
-    indices, values, row = np.zeros((n, k), np.int32), np.zeros((n, k), np.float32), 0
-    while left:
-        counts, columns, activations = left.popleft()
-        rows, filled = slice(row, row := row + len(counts)), np.arange(k) < counts[:, None]
-        indices[rows][filled], values[rows][filled] = columns, activations
-    return indices, values
+    if size is None:
+        parts = deque(parts)
+        size = sum(len(part.counts) for part in parts), max((_most(part) for part in parts), default=0)
+    indices, values, row, most = np.zeros(size, np.int32), np.zeros(size, np.float32), 0, 0
+    for part in _drained(parts):
+        rows, filled = slice(row, row := row + len(part.counts)), np.arange(size[1]) < part.counts[:, None]
+        indices[rows][filled], values[rows][filled] = part.columns, part.values
+        most = max(most, _most(part))
+    return (indices, values) if most == size[1] else (indices[:, :most].copy(), values[:, :most].copy())
+
+
+def _most(part: Active) -> int:
+    return int(part.counts.max(initial=0))
+
+
+def _drained(parts: Iterable[Active]) -> Iterator[Active]:
+    while isinstance(parts, deque) and parts:
+        yield parts.popleft()
+    yield from parts
 
 
 def _require_finite_latents(active: Active, rows: np.ndarray, embeddings: Embeddings) -> None:
