@@ -26,10 +26,9 @@ from sae_lens_meme.dashboard.concepts import concept_pages, glance, used_for
 from sae_lens_meme.dashboard.latents import LatentPages
 from sae_lens_meme.dashboard.numbers import short, signed_bytes, to_script
 from sae_lens_meme.dashboard.page import application, policy
-from sae_lens_meme.dashboard.pictures import data_uris
 from sae_lens_meme.dashboard.sentences import about, again, alike, drives, frequency, used
-from sae_lens_meme.dashboard.use import uses
-from sae_lens_meme.dashboard.verdicts import of_name
+from sae_lens_meme.dashboard.step import data_uris
+from sae_lens_meme.dashboard.verdicts import of_name, uses
 from sae_lens_meme.dashboard.words import Words, listed, several
 from sae_lens_meme.embeddings import Embeddings
 from sae_lens_meme.errors import ConfigError, StorageError

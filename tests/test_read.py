@@ -34,7 +34,7 @@ from sae_lens_meme.ocr import ENGINES, Engine, Line
 from sae_lens_meme.read import MemeReader, ReadOptions, read_meme
 from sae_lens_meme.read.decisions import Score, decide
 from sae_lens_meme.read.names import Measured
-from sae_lens_meme.read.sides import verdict
+from sae_lens_meme.read.vectors import verdict
 from sae_lens_meme.report.reading import carried, print_reading, reading_html
 
 FEW = {"n_attributed": 2, "n_swaps": 16, "n_random": 5, "device": "cpu"}

@@ -15,8 +15,7 @@ from sae_lens_meme.config import read_yaml
 from sae_lens_meme.embeddings import Embeddings
 from sae_lens_meme.evaluators import encode
 from sae_lens_meme.evaluators.contest import Contest, Rows, Targets, Units, correlation_of, one_to_one
-from sae_lens_meme.metrics.contingency import FALSE, TRUE
-from sae_lens_meme.metrics.effect_sizes import f1_score
+from sae_lens_meme.metrics.association import FALSE, TRUE, f1_score
 from sae_lens_meme.metrics.ranking import Ranked, confusion
 from sae_lens_meme.planted import PlantedVectors, planted_vectors, true_dictionary, true_matching_pursuit
 from sae_lens_meme.standardize import train_moments

@@ -17,7 +17,8 @@ from threadpoolctl import threadpool_limits
 
 from sae_lens_meme.embeddings import Embeddings
 from sae_lens_meme.errors import ConfigError, DataError
-from sae_lens_meme.evaluators.latents import Active, Latents, memes_at_once
+from sae_lens_meme.evaluators.decoding import memes_at_once
+from sae_lens_meme.evaluators.latents import Active, Latents
 from sae_lens_meme.standardize import moments
 
 FIT_ROWS = 20_000

@@ -11,8 +11,16 @@ from jaxtyping import Float, Float32
 from torch import Tensor
 
 from sae_lens_meme.embeddings import Embeddings
-from sae_lens_meme.evaluators.latents import Latents, decoder_rows, memes_at_once, normalises_at_run_time
+from sae_lens_meme.evaluators.latents import Latents, decoder_rows, normalises_at_run_time
 from sae_lens_meme.hook_columns import require_finite
+
+DENSE_VALUES = 2**25
+"""Of one dense batch of activations (128 MB): many latents are taken of fewer memes at once."""
+
+
+def memes_at_once(width: int, most: int) -> int:
+    """Rows of a dense batch of activations."""
+    return min(most, max(DENSE_VALUES // width, 1))
 
 
 def reconstructed(

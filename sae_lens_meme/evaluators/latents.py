@@ -25,6 +25,7 @@ from sae_lens_meme.device import filled
 from sae_lens_meme.embeddings import Embeddings
 from sae_lens_meme.errors import ConfigError, DataError, NonFiniteError, StorageError
 from sae_lens_meme.hook_columns import require_finite
+from sae_lens_meme.metrics.directions import unit_rows
 from sae_lens_meme.storage import atomic_file
 
 
@@ -149,15 +150,6 @@ BATCH = 512
 bit of a latent depends on it: the last batch is filled up."""
 
 
-DENSE_VALUES = 2**25
-"""Of one dense batch of activations (128 MB): many latents are taken of fewer memes at once."""
-
-
-def memes_at_once(width: int, most: int) -> int:
-    """Rows of a dense batch of activations."""
-    return min(most, max(DENSE_VALUES // width, 1))
-
-
 SHARD = 16 * BATCH
 """Memes that a worker encodes at once. Whole batches: the bits are those of one process."""
 
@@ -253,14 +245,18 @@ def decoder_rows(sae: Any) -> Float64[np.ndarray, "d_sae d_in"]:
     if not np.isfinite(W_dec).all():
         latent = int(np.flatnonzero(~np.isfinite(W_dec).all(axis=1))[0])
         raise NonFiniteError(f"latent {latent}: its row of W_dec has NaN or infinity; train the SAE again")
-    norms = np.linalg.norm(W_dec, axis=1, keepdims=True)
-    for scaled in (False, True):
-        rows = W_dec / np.where(norms > 0, norms, 1) if scaled else W_dec
+    for scaled in (np.asarray, unit_rows):
+        rows = scaled(W_dec)
         if rows.shape[1] == asked.shape[1] and np.allclose(
             rows[some], asked, rtol=1e-4, atol=1e-4 * np.abs(asked).max()
         ):
             return rows
     return np.concatenate([_asked(sae, np.arange(a, min(a + 1024, d_sae))) for a in range(0, d_sae, 1024)])
+
+
+def decoder_rows_or_none(sae: Any) -> Float64[np.ndarray, "d_sae d_in"] | None:
+    """None where the SAE normalises each meme at run time, so that a latent has no one direction."""
+    return None if normalises_at_run_time(sae) else decoder_rows(sae)
 
 
 def _asked(sae: Any, latents: Sequence[int] | np.ndarray) -> Float64[np.ndarray, "n d_in"]:

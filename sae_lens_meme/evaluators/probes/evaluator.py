@@ -18,6 +18,7 @@ from sae_lens_meme.embeddings import Embeddings
 from sae_lens_meme.evaluators.base import Evaluator
 from sae_lens_meme.evaluators.classifiers import (
     Probe,
+    ReadsProbes,
     Task,
     fit_embedding_probes,
     fit_latent_probes,
@@ -25,7 +26,6 @@ from sae_lens_meme.evaluators.classifiers import (
 )
 from sae_lens_meme.evaluators.decoding import reconstructed
 from sae_lens_meme.evaluators.latents import Latents, hook_of
-from sae_lens_meme.evaluators.probed import ReadsProbes
 from sae_lens_meme.evaluators.probes.compute import Prior, Reader, Scored, choose, ends, permute_within, scored
 from sae_lens_meme.evaluators.probes.quantities import (
     AUROC,
