@@ -1,0 +1,70 @@
+"""A gradient whose norm is known: what made it has added up its squares while they were in the cache."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils._pytree import tree_map_only
+
+_aten: Any = torch.ops.aten
+_NORMS = (_aten.linalg_vector_norm.default, _aten._foreach_norm.Scalar)
+_PRODUCTS = (_aten.mul_.Tensor, _aten._foreach_mul_.Tensor)
+
+
+class MeasuredGradient(Tensor):
+    """Clipping neither reads it for its norm nor multiplies it by 1: two passes over memory less.
+
+    Any other operation is that of torch on `values`; one that changes them forgets the norm.
+    """
+
+    values: Tensor
+    norm: Tensor | None
+
+    @staticmethod
+    def __new__(cls, values: Tensor, norm: Tensor) -> MeasuredGradient:
+        made = Tensor._make_subclass(cls, values)  # type: ignore[attr-defined]
+        made.values, made.norm = values, norm
+        return made
+
+    __torch_function__ = torch._C._disabled_torch_function_impl  # type: ignore[assignment]
+
+    @classmethod
+    def __torch_dispatch__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func is _aten.detach.default:  # as autograd does before it keeps one
+            return cls(args[0].values, args[0].norm)
+        if func in _NORMS and not kwargs and args[1:] in ((), (2,)):
+            return _each(_norm, args[0])
+        if func in _PRODUCTS:
+            return _each(lambda gradient: _times(gradient, args[1]), args[0])
+        if func._schema.is_mutable:
+            tree_map_only(cls, _forget, (args, kwargs or {}))
+        return func(*tree_map_only(cls, plain, args), **tree_map_only(cls, plain, kwargs or {}))
+
+
+def _each(function: Any, gradients: Any) -> Any:
+    return [function(g) for g in gradients] if isinstance(gradients, (list, tuple)) else function(gradients)
+
+
+def _norm(gradient: Tensor) -> Tensor:
+    known = gradient.norm if isinstance(gradient, MeasuredGradient) else None
+    return torch.linalg.vector_norm(plain(gradient)) if known is None else known
+
+
+def _times(gradient: Tensor, factor: Tensor) -> Tensor:
+    if isinstance(factor, Tensor) and factor.numel() == 1 and factor.item() == 1:
+        return gradient
+    plain(gradient).mul_(factor)
+    _forget(gradient)
+    return gradient
+
+
+def plain(gradient: Tensor) -> Tensor:
+    """The gradient as a tensor of torch."""
+    return gradient.values if isinstance(gradient, MeasuredGradient) else gradient
+
+
+def _forget(gradient: Tensor) -> None:
+    if isinstance(gradient, MeasuredGradient):
+        gradient.norm = None
