@@ -22,9 +22,9 @@ _MOMENTS = ("exp_avg", "exp_avg_sq")
 def use_fused_adam(trainer: SAETrainer[Any, Any]) -> None:
     """Have `trainer` take the steps that it would have taken, several times faster.
 
-    torch's fused Adam is one pass over memory. In that of a `meme_topk` SAE on a CPU the matrices are
-    updated beforehand, to the same bits: `W_enc` is laid out in memory as `W_dec` is, a latent after the other, since
-    the gradients are made by latent, and torch copies what is laid out so.
+    torch's fused Adam is one pass over memory. Of a `meme_topk` SAE on a CPU the matrices are updated beforehand, to the
+    same bits: `W_enc` then lies in memory as `W_dec` does, latent after latent, since the gradients are made so,
+    and torch would copy it.
     """
     sae, optimizer = trainer.sae, trainer.optimizer
     if sae.device.type not in ("cpu", "cuda"):
@@ -34,31 +34,40 @@ def use_fused_adam(trainer: SAETrainer[Any, Any]) -> None:
     if isinstance(sae, MemeTopKTrainingSAE) and sae.device.type == "cpu" and sae.dtype == torch.float32:
         sae.W_enc.data = sae.W_enc.data.T.contiguous().T
         optimizer.register_step_pre_hook(partial(_update_matrices, (sae.W_enc, sae.W_dec)))
+        optimizer.register_state_dict_post_hook(_row_after_row)
 
 
 @torch.no_grad()
-def _update_matrices(matrices: tuple[Tensor, ...], optimizer: Optimizer, args: Any, kwargs: Any) -> None:
+def _update_matrices(matrices: tuple[Tensor, Tensor], optimizer: Optimizer, args: Any, kwargs: Any) -> None:
     """Before torch's own step, which then finds no gradient of theirs."""
-    group = optimizer.param_groups[0]
-    for W in matrices:
-        if W.grad is not None:
-            _update(W, plain(W.grad), optimizer.state[W], group["lr"], *group["betas"], group["eps"])
-            W.grad = None
+    gradients = {W: plain(W.grad) for W in matrices if W.grad is not None}
+    if not gradients:
+        return
+    group, states = optimizer.param_groups[0], [_next_state(W, optimizer.state[W]) for W in gradients]
+    (beta1, beta2), step = group["betas"], states[0]["step"].item()
+    arrays = tuple(
+        tuple(_by_row(tensor) for tensor in (W, _laid_out_as(W, gradient), *(state[name] for name in _MOMENTS)))
+        for (W, gradient), state in zip(gradients.items(), states, strict=True)
+    )
+    step_size, root = group["lr"] / (1 - beta1**step), (1 - beta2**step) ** 0.5
+    numbers = np.array([1 - beta1, beta2, 1 - beta2, -step_size, root, group["eps"]], np.float32)
+    in_parts(_adam, even_parts(len(arrays[0][0])), arrays, *numbers)
+    for W in gradients:
+        W.grad = None
 
 
-def _update(
-    W: Tensor, gradient: Tensor, state: dict[str, Tensor], lr: float, beta1: float, beta2: float, eps: float
-) -> None:
-    if not state:  # as torch begins
+def _next_state(W: Tensor, state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Begun as torch begins it; the moments of a checkpoint lie row after row."""
+    if not state:
         state |= {"step": torch.zeros(()), **{name: torch.zeros_like(W) for name in _MOMENTS}}
-    for name in _MOMENTS:
-        state[name] = _laid_out_as(W, state[name])  # of a checkpoint it may be otherwise
-    state["step"] += 1
-    step = state["step"].item()
-    arrays = [_by_row(tensor) for tensor in (W, _laid_out_as(W, gradient), *(state[name] for name in _MOMENTS))]
-    weights = (1 - beta1, beta2, 1 - beta2)
-    numbers = np.float32((*weights, -lr / (1 - beta1**step), (1 - beta2**step) ** 0.5, eps))
-    in_parts(_adam, even_parts(len(arrays[0])), *arrays, *numbers)
+    state |= {"step": state["step"] + 1, **{name: _laid_out_as(W, state[name]) for name in _MOMENTS}}
+    return state
+
+
+def _row_after_row(optimizer: Optimizer, state_dict: dict[str, Any]) -> dict[str, Any]:
+    """As checkpoints are of old: torch's fused Adam does not look how moments and weights are laid out."""
+    states = {i: {name: t.contiguous() for name, t in state.items()} for i, state in state_dict["state"].items()}
+    return state_dict | {"state": states}
 
 
 def _laid_out_as(W: Tensor, tensor: Tensor) -> Tensor:
@@ -72,11 +81,12 @@ def _by_row(tensor: Tensor) -> np.ndarray:
 
 
 @njit(nogil=True, fastmath={"contract"}, error_model="numpy")
-def _adam(start, stop, W, gradient, mean, square, new_in_mean, kept_of_square, new_in_square, step, root, eps):
+def _adam(start, stop, matrices, new_in_mean, kept_of_square, new_in_square, step, root, eps):
     """torch's formulas in torch's order; with a check for division by zero it would not be vectorised."""
-    for row in range(start, stop):
-        w, g, m, v = W[row], gradient[row], mean[row], square[row]
-        for i in range(len(w)):
-            m[i] += new_in_mean * (g[i] - m[i])
-            v[i] = new_in_square * g[i] * g[i] + v[i] * kept_of_square
-            w[i] += step * m[i] / (np.sqrt(v[i]) / root + eps)
+    for W, gradient, mean, square in matrices:
+        for row in range(start, stop):
+            w, g, m, v = W[row], gradient[row], mean[row], square[row]
+            for i in range(len(w)):
+                m[i] += new_in_mean * (g[i] - m[i])
+                v[i] = new_in_square * g[i] * g[i] + v[i] * kept_of_square
+                w[i] += step * m[i] / (np.sqrt(v[i]) / root + eps)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import torch
@@ -16,24 +17,30 @@ _PRODUCTS = (_aten.mul_.Tensor, _aten._foreach_mul_.Tensor)
 class MeasuredGradient(Tensor):
     """Clipping neither reads it for its norm nor multiplies it by 1: two passes over memory less.
 
-    Any other operation is that of torch on `values`; one that changes them forgets the norm.
+    Any other operation is that of torch on `entries`; one that changes them forgets the norm.
     """
 
-    values: Tensor
-    norm: Tensor | None
+    entries: Tensor
+    known_norm: Tensor | None
 
     @staticmethod
     def __new__(cls, values: Tensor, norm: Tensor) -> MeasuredGradient:
         made = Tensor._make_subclass(cls, values)  # type: ignore[attr-defined]
-        made.values, made.norm = values, norm
+        made.entries, made.known_norm = values, norm
         return made
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Tensor:
+        return copy.deepcopy(self.entries, memo)
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        return self.entries.__reduce_ex__(protocol)
 
     __torch_function__ = torch._C._disabled_torch_function_impl  # type: ignore[assignment]
 
     @classmethod
     def __torch_dispatch__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if func is _aten.detach.default:  # as autograd does before it keeps one
-            return cls(args[0].values, args[0].norm)
+            return cls(args[0].entries, args[0].known_norm)
         if func in _NORMS and not kwargs and args[1:] in ((), (2,)):
             return _each(_norm, args[0])
         if func in _PRODUCTS:
@@ -48,7 +55,7 @@ def _each(function: Any, gradients: Any) -> Any:
 
 
 def _norm(gradient: Tensor) -> Tensor:
-    known = gradient.norm if isinstance(gradient, MeasuredGradient) else None
+    known = gradient.known_norm if isinstance(gradient, MeasuredGradient) else None
     return torch.linalg.vector_norm(plain(gradient)) if known is None else known
 
 
@@ -62,9 +69,9 @@ def _times(gradient: Tensor, factor: Tensor) -> Tensor:
 
 def plain(gradient: Tensor) -> Tensor:
     """The gradient as a tensor of torch."""
-    return gradient.values if isinstance(gradient, MeasuredGradient) else gradient
+    return gradient.entries if isinstance(gradient, MeasuredGradient) else gradient
 
 
 def _forget(gradient: Tensor) -> None:
     if isinstance(gradient, MeasuredGradient):
-        gradient.norm = None
+        gradient.known_norm = None
