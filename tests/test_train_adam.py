@@ -114,7 +114,19 @@ def test_clipping_knows_the_norm_and_changes_it(by_latent: bool):
             torch.testing.assert_close(w.grad.clone(), g * (limit / norm), rtol=1e-5, atol=1e-9)
 
 
-@pytest.mark.parametrize("change", [lambda g: g.mul_(3.0), lambda g: g.add_(1.0), lambda g: g.zero_()])
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda g: g.mul_(3.0),
+        lambda g: g.add_(1.0),
+        lambda g: g.zero_(),
+        lambda g: g[0].zero_(),
+        lambda g: g.detach().mul_(3.0),
+        lambda g: g.data.mul_(3.0),
+        lambda g: torch._foreach_add_([g], 1.0),
+        lambda g: torch._foreach_mul_([g], 3.0),
+    ],
+)
 def test_a_gradient_that_was_changed_has_another_norm(change: Any):
     for w in weights_and_gradients(True):
         before = w.grad.clone()
@@ -123,3 +135,4 @@ def test_a_gradient_that_was_changed_has_another_norm(change: Any):
         torch.testing.assert_close(torch.linalg.vector_norm(w.grad), before.norm())
         torch.testing.assert_close(w.grad.norm(1), before.norm(1))
         assert torch.equal(copy.deepcopy(w.grad), before)
+        assert (w.grad.numpy() == before.numpy()).all()

@@ -103,7 +103,7 @@ class _TopKStep(torch.autograd.Function):
         grad_in = None
         if ctx.needs_input_grad[0]:  # only of an SAE that subtracts b_dec from its input
             grad_in = sparse_decode(slopes * (values > 0) * scale, indices, W_enc.T.contiguous())
-        matrices = MeasuredGradient(grad_W_enc.T, norms[0]), MeasuredGradient(grad_W_dec, norms[1])
+        matrices = MeasuredGradient.of(grad_W_enc.T, norms[0]), MeasuredGradient.of(grad_W_dec, norms[1])
         return grad_in, None, matrices[0], grad_b_enc, matrices[1], residual.sum(0) * scale, None, None
 
 

@@ -21,13 +21,21 @@ class MeasuredGradient(Tensor):
     """
 
     entries: Tensor
-    known_norm: Tensor | None
+    known: list[tuple[Tensor, int]]
+    """The norm and the version of `entries` that has it, if it is known; what is detached shares this."""
 
     @staticmethod
-    def __new__(cls, values: Tensor, norm: Tensor) -> MeasuredGradient:
-        made = Tensor._make_subclass(cls, values)  # type: ignore[attr-defined]
-        made.entries, made.known_norm = values, norm
+    def __new__(cls, entries: Tensor, known: list[tuple[Tensor, int]]) -> MeasuredGradient:
+        made = Tensor._make_subclass(cls, entries)  # type: ignore[attr-defined]
+        made.entries, made.known = entries, known
         return made
+
+    @classmethod
+    def of(cls, entries: Tensor, norm: Tensor) -> MeasuredGradient:
+        return cls(entries, [(norm, entries._version)])
+
+    def numpy(self, *, force: bool = False) -> Any:
+        return self.entries.numpy(force=force)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Tensor:
         return copy.deepcopy(self.entries, memo)
@@ -40,7 +48,7 @@ class MeasuredGradient(Tensor):
     @classmethod
     def __torch_dispatch__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if func is _aten.detach.default:  # as autograd does before it keeps one
-            return cls(args[0].entries, args[0].known_norm)
+            return cls(args[0].entries, args[0].known)
         if func in _NORMS and not kwargs and args[1:] in ((), (2,)):
             return _each(_norm, args[0])
         if func in _PRODUCTS:
@@ -55,8 +63,9 @@ def _each(function: Any, gradients: Any) -> Any:
 
 
 def _norm(gradient: Tensor) -> Tensor:
-    known = gradient.known_norm if isinstance(gradient, MeasuredGradient) else None
-    return torch.linalg.vector_norm(plain(gradient)) if known is None else known
+    known = gradient.known if isinstance(gradient, MeasuredGradient) else ()
+    unchanged = [norm for norm, version in known if version == plain(gradient)._version]  # nor through a view
+    return unchanged[0] if unchanged else torch.linalg.vector_norm(plain(gradient))
 
 
 def _times(gradient: Tensor, factor: Tensor) -> Tensor:
@@ -74,4 +83,4 @@ def plain(gradient: Tensor) -> Tensor:
 
 def _forget(gradient: Tensor) -> None:
     if isinstance(gradient, MeasuredGradient):
-        gradient.known_norm = None
+        gradient.known.clear()
