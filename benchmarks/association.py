@@ -8,7 +8,7 @@ from benchmarks import kindest, naive
 from benchmarks.data import Shape, make_concepts, make_latents
 from benchmarks.measure import Row, median_time, require_close, seconds, timed
 from sae_lens_meme.evaluators.latents import Latents
-from sae_lens_meme.metrics.contingency import Counter
+from sae_lens_meme.metrics.association import Counter
 from sae_lens_meme.metrics.fisher import fisher_greater, stratified_greater
 from sae_lens_meme.metrics.multiple_testing import benjamini_hochberg_by_concept
 

@@ -26,7 +26,7 @@ from rich.console import Console
 
 from benchmarks.extraction import SENTENCE, _write_memes
 from benchmarks.measure import megabytes, seconds
-from sae_lens_meme.corpus.near import near_pairs, perceptual_hashes
+from sae_lens_meme.corpus.survey import near_pairs, perceptual_hashes
 from sae_lens_meme.embed.encoder import Encoder
 from sae_lens_meme.embed.options import EmbedOptions
 from sae_lens_meme.images import open_image

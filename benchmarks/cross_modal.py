@@ -13,7 +13,7 @@ from sae_lens_meme.embeddings import Embeddings
 from sae_lens_meme.evaluators.cross_modal import ItemScores, MemePairs, Weights, cross_modal_weights, item_scores
 from sae_lens_meme.evaluators.latents import Latents
 from sae_lens_meme.hooks.names import IMAGE_EMBED, TEXT_EMBED
-from sae_lens_meme.metrics.bootstrap import bootstrap_weights
+from sae_lens_meme.metrics.resampling import bootstrap_weights
 
 TOP, RESAMPLES, GOAL_RATIO = 5, 200, 1_000
 

@@ -144,7 +144,7 @@ def attribution(machine: Machine) -> Iterator[Measured]:
     from sae_lens_meme.attribute.attributor import Attributor, Meme
     from sae_lens_meme.attribute.step import BLOCK
     from sae_lens_meme.corpus import load_rows
-    from sae_lens_meme.corpus.opened import Pictures
+    from sae_lens_meme.corpus.build import Pictures
     from sae_lens_meme.hooks.names import FUSED
 
     wanted = 20 if machine.quick else 2_000

@@ -24,7 +24,7 @@ from sae_lens_meme.evaluators.influence import effects_of, latent_route
 from sae_lens_meme.evaluators.latents import Latents
 from sae_lens_meme.evaluators.monosemanticity import Panel, PanelUnits, score
 from sae_lens_meme.hooks.names import FUSED
-from sae_lens_meme.metrics.contingency import Counter
+from sae_lens_meme.metrics.association import Counter
 from sae_lens_meme.metrics.fisher import stratified_greater
 from sae_lens_meme.metrics.multiple_testing import benjamini_hochberg, benjamini_hochberg_by_concept
 from sae_lens_meme.metrics.ranking import Ranked, auroc, best_f1

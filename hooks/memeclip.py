@@ -135,9 +135,9 @@ class Adapter(nn.Module):
 
     RATIO = 0.2
 
-    def __init__(self, d: int, reduction: int = 4):
+    def __init__(self, d: int):
         super().__init__()
-        narrow = d // reduction
+        narrow = d // 4
         self.fc = nn.Sequential(
             nn.Linear(d, narrow, bias=False), nn.ReLU(), nn.Linear(narrow, d, bias=False), nn.ReLU()
         )

@@ -19,9 +19,8 @@ from sae_lens_meme.hooks.checkpoint import MemeCLIPCheckpoint, read_memeclip_che
 from sae_lens_meme.hooks.declared import SIDES, cached_hooks, fusion_hooks, tower_hooks
 from sae_lens_meme.hooks.fit import first_task, labelled_rows, linear_head, logistic_regression
 from sae_lens_meme.hooks.memeclip import MemeCLIPHeads, new_heads, unit_product
-from sae_lens_meme.hooks.positions import Tags
+from sae_lens_meme.hooks.positions import Tags, patch_tags, word_tags
 from sae_lens_meme.hooks.sources import PIXELS, TOKENS, CachedEmbeddings, EmbeddingSource, MemeSource
-from sae_lens_meme.hooks.tower_tags import patch_tags, word_tags
 from sae_lens_meme.hooks.towers import Fusion, Towers, image_transformer, load_towers, tapped, text_transformer
 from sae_lens_meme.hooks.towers import unprojected_text as before_projection
 

@@ -7,7 +7,8 @@ runners and evaluations then leave out every other position, and the model gets 
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from typing import Protocol, runtime_checkable
+from math import prod
+from typing import Any, Protocol, runtime_checkable
 
 import datasets
 import numpy as np
@@ -70,11 +71,11 @@ def rows_of_split(splits: Sequence[str] | None, n: int, split: str) -> Int[np.nd
     return np.arange(n) if splits is None else np.flatnonzero(np.asarray(splits) == split)
 
 
-def pictures(pixel_values: Tensor, n_special: int, n_patches: int, splits: Sequence[str] | None = None) -> PositionRows:
+def pictures(pixel_values: Tensor, n_special: int, n_patches: int) -> PositionRows:
     """Pictures alone, for a vision tower: the special positions (CLS, registers) come first."""
     tags = torch.full((len(pixel_values), n_special + n_patches), IMAGE)
     tags[:, :n_special] = SPECIAL
-    return PositionRows({"pixel_values": pixel_values}, tags, splits)
+    return PositionRows({"pixel_values": pixel_values}, tags)
 
 
 def prompts(
@@ -199,3 +200,23 @@ def next_word_loss(
     losses = F.cross_entropy(logits[:, :-1].float().transpose(1, 2), ids[:, 1:].to(logits.device), reduction="none")
     counted = counted.to(logits.device)
     return torch.where(counted, losses, 0.0), counted  # not *: the logits of placeholders may be -3e38
+
+
+def patch_tags(visual: Any, n_rows: int) -> Tags:
+    """CLS, then the patches; alike for all pictures."""
+    n, patches = len(visual.positional_embedding), prod(visual.grid_size)
+    tags = torch.full((1, n), IMAGE, dtype=torch.uint8)
+    tags[:, : n - patches] = SPECIAL
+    return tags.expand(n_rows, -1).contiguous()
+
+
+def word_tags(tokenizer: Any, ids: Int[Tensor, "rows n_ctx"], positions: int) -> Tags:
+    """Start, words, end and padding; what the tower appends itself (CoCa's class token) is special.
+
+    Padding is what follows the last id that is not it: a word may have the same id.
+    """
+    inner = getattr(tokenizer, "tokenizer", tokenizer)
+    pad = getattr(inner, "pad_token_id", None) or 0
+    after = (ids != pad).flip(1).cumsum(1).flip(1) == 0
+    tags = tags_of_ids(ids, ~after, None, set(getattr(inner, "all_special_ids", ())) - {pad})
+    return F.pad(tags, (0, positions - ids.shape[1]), value=SPECIAL)

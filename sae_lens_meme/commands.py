@@ -12,7 +12,7 @@ from sae_lens_meme.corpus.options import corpus_options
 from sae_lens_meme.dashboard.options import DashboardOptions
 from sae_lens_meme.embed.options import ArrayOptions, EmbedOptions, ViewOptions
 from sae_lens_meme.evaluators.options import EvaluateOptions
-from sae_lens_meme.flags import EmbeddingsFolder, Out, Overwrite, SAEFolder, given_to
+from sae_lens_meme.flags import EmbeddingsFolder, Hook, Out, Overwrite, SAEFolder, given_to
 from sae_lens_meme.importers.options import AUTO, FORMATS, ImportOptions
 from sae_lens_meme.ocr.options import OcrOptions
 from sae_lens_meme.planted.options import VectorOptions
@@ -20,7 +20,6 @@ from sae_lens_meme.read.options import ReadOptions
 
 Full = Annotated[bool, typer.Option("--full", help="Print every row of the report, not only the summary.")]
 OpenReport = Annotated[bool, typer.Option("--open", help="Open the report in the browser.")]
-Overrides = Annotated[list[str] | None, typer.Argument(help="KEY=VALUE ..., as in the recipe.")]
 
 
 def corpus(*, out: Out, overwrite: Overwrite = False, **given: Any) -> None:
@@ -246,7 +245,7 @@ def select(
         typer.Option(help="Score: sum or mean of the latents' cross-modal weights, CLIP score, or L0."),
     ] = "sum",
     within_source: Annotated[bool, typer.Option("--within-source", help="Keep this share of each source.")] = False,
-    hook: Annotated[str | None, typer.Option(help="The hook to read, if the SAE's metadata names none.")] = None,
+    hook: Hook = None,
     delta: Annotated[float, typer.Option(help="A latent is active above this value; SAE-V uses 1 on tokens.")] = 0.0,
     overwrite: Overwrite = False,
 ) -> None:

@@ -18,6 +18,7 @@ Out = Annotated[Path, typer.Option("--out", help="Folder for the result.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace a different result that is already there.")]
 SAEFolder = Annotated[Path, typer.Option("--sae", help="An SAE folder, of this package or of SAELens.")]
 EmbeddingsFolder = Annotated[Path, typer.Option("--embeddings", help="The result of 'embed'.")]
+Hook = Annotated[str | None, typer.Option(help="The hook to read, if the SAE's metadata names none.")]
 
 
 def flags_of(*classes: type[Options]) -> Callable[[Callable[..., Any]], Callable[..., Any]]:

@@ -10,11 +10,11 @@ from jaxtyping import Float
 FEWEST_FOR_UMAP = 16
 
 
-def project(x: Float[np.ndarray, "n d"], *, seed: int = 0, metric: str = "cosine") -> Float[np.ndarray, "n 2"]:
+def project(x: Float[np.ndarray, "n d"], *, seed: int = 0) -> Float[np.ndarray, "n 2"]:
     """Points of the plane such that neighbours stay neighbours; distances between clusters mean nothing.
 
     Args:
-        x: rows to place; none may be 0 where the metric is the cosine.
+        x: rows to place; none may be 0.
         seed: the same seed and library versions give the same points.
     """
     if len(x) < FEWEST_FOR_UMAP:
@@ -24,7 +24,7 @@ def project(x: Float[np.ndarray, "n d"], *, seed: int = 0, metric: str = "cosine
         warnings.filterwarnings("ignore", module="umap.*")
         from umap import UMAP
 
-        points = UMAP(random_state=seed, metric=metric, n_neighbors=min(15, len(x) - 1), n_jobs=1).fit_transform(x)
+        points = UMAP(random_state=seed, metric="cosine", n_neighbors=min(15, len(x) - 1), n_jobs=1).fit_transform(x)
     return np.asarray(points, dtype=np.float64)
 
 

@@ -14,20 +14,17 @@ from datasets import Dataset, DatasetDict, load_from_disk
 from sae_lens_meme.corpus import load_corpus
 from sae_lens_meme.embeddings import Embeddings
 from sae_lens_meme.errors import ConfigError, DataError
+from sae_lens_meme.evaluators.base import Unavailable
 from sae_lens_meme.evaluators.cross_modal import (
     ItemScores,
     cross_modal_weights,
     filter_dataset,
-    filter_tokens,
     item_scores,
-    kinds_of,
     require_share,
-    token_item_scores,
-    token_omega,
+    scores_of_tokens,
 )
 from sae_lens_meme.evaluators.latents import Latents, encode, hook_of
 from sae_lens_meme.evaluators.run import load_sae, sae_weights
-from sae_lens_meme.hooks.positions import IMAGE, TEXT
 from sae_lens_meme.row_kind import TOKEN
 from sae_lens_meme.storage import StepFolder, read_finished, through_stores
 
@@ -81,51 +78,32 @@ def select_memes(
     with StepFolder(out, "select", fingerprint, overwrite=overwrite) as folder:
         if not folder.complete:
             latents = encode(dictionary, memes)
-            of_tokens = memes.row_kind == TOKEN
-            if of_tokens:
-                scores = token_scores(memes, latents, hook_of(dictionary, memes, hook), by=by, delta=delta)
-            else:
-                weights = cross_modal_weights(memes, latents, delta=delta, n_bootstrap=0)
-                scores = item_scores(memes, latents, weights)
+            scores = _scores(memes, latents, hook_of(dictionary, memes, hook), by=by, delta=delta)
             if by != "clip" and not scores.l0[scores.train].any():
                 raise DataError(f"select: no latent is active above delta ({delta:g}) on any train meme; lower it")
             whole: Any = load_corpus(corpus) if corpus is not None else memes.dataset
-            keep = filter_tokens if of_tokens and corpus is None else filter_dataset
-            _write(folder, keep(whole, scores, share, by=by, within_source=within_source))
+            key = "item" if corpus is None and memes.row_kind == TOKEN else "id"
+            _write(folder, filter_dataset(whole, scores, share, by=by, within_source=within_source, key=key))
             folder.finish()
     return load_from_disk(str(out))
 
 
-def token_scores(memes: Embeddings, latents: Latents, hook: str, *, by: str, delta: float) -> ItemScores:
-    """SAE-V's scores of the items of token rows; weights are of the tokens of train items.
+def _scores(memes: Embeddings, latents: Latents, hook: str, *, by: str, delta: float) -> ItemScores:
+    """Of memes, or of the items of token rows.
 
     Raises:
         ConfigError, DataError: as `select_memes`.
     """
+    if memes.row_kind != TOKEN:
+        return item_scores(memes, latents, cross_modal_weights(memes, latents, delta=delta, n_bootstrap=0))
     if by == "clip":
         raise ConfigError(
             "select: by is 'clip', but token rows have hidden states, no CLIP embeddings; take sum, mean or l0"
         )
-    modality = np.array(memes.dataset.with_format(None)["modality"], dtype=str)
-    codes = kinds_of(modality)
-    item, train = np.array(memes.dataset.with_format(None)["item"], dtype=str), memes.splits == "train"
-    if set(codes[train].tolist()).isdisjoint({TEXT}) or set(codes[train].tolist()).isdisjoint({IMAGE}):
-        raise DataError(
-            f"select: the train tokens are {', '.join(sorted(set(modality[train].tolist())))}; embed text and image tokens"
-        )
-    omega = token_omega(latents.csr(), np.where(train, codes, 0), lambda rows: memes.take(hook, rows))
-    found = token_item_scores(latents.csr(), codes, item, omega, delta=delta)
-    first = np.unique(item, return_index=True)[1]
-    return ItemScores(
-        ids=found.items,
-        sources=memes.sources[first],
-        train=np.flatnonzero(train[first]),
-        sum=found.sum,
-        mean=found.mean,
-        clip=np.full(len(first), np.nan),
-        l0=found.l0,
-        groups=memes.groups[first],
-    )
+    try:
+        return scores_of_tokens(memes, latents, hook, delta=delta)
+    except Unavailable as why:
+        raise DataError(f"select: {why}; embed text and image tokens") from None
 
 
 def _write(folder: StepFolder, dataset: Dataset | DatasetDict) -> None:

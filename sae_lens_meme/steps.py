@@ -65,7 +65,7 @@ def corpus_section(section: dict[str, Any] | None, base: Path, overwrite: bool) 
 def describe_step(corpus: Path, *, out: Path | None = None) -> None:
     """Print what is in a corpus; with a folder also write `description.json` and the figure `corpus`."""
     from sae_lens_meme.figures import Inputs, write_figures
-    from sae_lens_meme.report.description import print_description
+    from sae_lens_meme.report.terminal import print_description
 
     inputs = Inputs(None, corpus=corpus)
     content = inputs.description.to_dict()
@@ -182,7 +182,7 @@ def _live(
 ) -> tuple[Embeddings, Any]:
     """The rows of a corpus, and a registered model that encodes them when it is asked."""
     from sae_lens_meme.corpus import caption_of, load_rows
-    from sae_lens_meme.corpus.opened import Pictures
+    from sae_lens_meme.corpus.build import Pictures
     from sae_lens_meme.hooks import HookedMemeCLIP, find
     from sae_lens_meme.ocr import Captions
 

@@ -20,8 +20,8 @@ from seen_memes import EMBED, save_sae, write_memes
 from tiny_sae import tiny_sae
 
 from sae_lens_meme.attribute import AttributeOptions, attribute, step
+from sae_lens_meme.attribute.attributor import patches, without_patches, without_words
 from sae_lens_meme.attribute.choose import choose_latents, choose_memes
-from sae_lens_meme.attribute.occlude import patches, without_patches, without_words
 from sae_lens_meme.attributions import Attributions
 from sae_lens_meme.corpus import build_corpus, load_rows
 from sae_lens_meme.embed import embed_arrays, embed_corpus

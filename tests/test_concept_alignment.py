@@ -27,8 +27,7 @@ from sae_lens_meme.evaluators.concept_alignment import significant as significan
 from sae_lens_meme.evaluators.concept_alignment.compute import f1_interval
 from sae_lens_meme.evaluators.concepts import Concept, ConceptLabels
 from sae_lens_meme.evaluators.context import Context
-from sae_lens_meme.metrics.contingency import FALSE, TRUE, Counter
-from sae_lens_meme.metrics.effect_sizes import f1_bounds_at_ends
+from sae_lens_meme.metrics.association import FALSE, TRUE, Counter, f1_bounds_at_ends
 
 CONTRACT = [
     "latent",

@@ -150,6 +150,7 @@ def test_the_verdict_and_the_sections_say_what_the_numbers_say(result):
     assert {"neurons", "PCA", "neurons k", "random k", "shuffled", "permuted", "probe"} <= first["controls"].keys()
 
 
+@pytest.mark.whole
 def test_a_rival_that_was_not_fitted_to_the_end_is_named_in_the_notes(planted, trained, monkeypatch):
     def notes() -> dict[str, str]:
         found = Contest(planted.memes, key=planted.key, **QUICK | {"controls": ["ica"]}).evaluate(trained)

@@ -235,6 +235,7 @@ build_corpus(sys.argv[1], folder=sys.argv[2], progress=False, shard_size=3, hold
 """
 
 
+@pytest.mark.whole
 def test_kill_and_run_again_gives_the_same_bytes(tmp_path):
     folder = make_folder(tmp_path / "mine", 40)
     build(tmp_path / "whole", folder)

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from PIL import Image, ImageEnhance
 
 from sae_lens_meme.corpus import build_corpus, corpus_notes, load_rows
-from sae_lens_meme.corpus.near import differing_bits, near_pairs, perceptual_hashes
+from sae_lens_meme.corpus.survey import differing_bits, near_pairs, perceptual_hashes
 from sae_lens_meme.embeddings import Embeddings
 from sae_lens_meme.errors import BadTableError, ConfigError
 from sae_lens_meme.evaluators.cautions import cautions

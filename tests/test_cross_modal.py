@@ -17,7 +17,7 @@ from sae_lens_meme.errors import ConfigError, DataError, NonFiniteError
 from sae_lens_meme.evaluators import Result, Unavailable
 from sae_lens_meme.evaluators.cross_modal import CrossModal, MemePairs, SideHooks, cross_modal_weights, item_scores
 from sae_lens_meme.evaluators.latents import Latents
-from sae_lens_meme.metrics.bootstrap import bootstrap_weights
+from sae_lens_meme.metrics.resampling import bootstrap_weights
 
 N, D, D_SAE = 240, 12, 30
 RARE, SILENT, DENSE = 0, 1, 2

@@ -30,8 +30,8 @@ from sae_lens_meme.evaluators.cross_modal.comparison import FilterOptions, compa
 from sae_lens_meme.evaluators.cross_modal.selection import best, kept_again, random_overlap
 from sae_lens_meme.evaluators.latents import Latents
 from sae_lens_meme.evaluators.probes import scores as probe_scores
-from sae_lens_meme.metrics.bootstrap import bootstrap_weights
 from sae_lens_meme.metrics.ranking import auroc_of_scores
+from sae_lens_meme.metrics.resampling import bootstrap_weights
 
 N, D, D_SAE, SHARE = 400, 12, 30, 0.4
 

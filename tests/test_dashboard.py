@@ -26,10 +26,9 @@ from sae_lens_meme.dashboard.concepts import concept_pages, glance, used_for
 from sae_lens_meme.dashboard.latents import LatentPages
 from sae_lens_meme.dashboard.numbers import short, signed_bytes, to_script
 from sae_lens_meme.dashboard.page import application, policy
-from sae_lens_meme.dashboard.pictures import data_uris
 from sae_lens_meme.dashboard.sentences import about, again, alike, drives, frequency, used
-from sae_lens_meme.dashboard.use import uses
-from sae_lens_meme.dashboard.verdicts import of_name
+from sae_lens_meme.dashboard.step import data_uris
+from sae_lens_meme.dashboard.verdicts import of_name, uses
 from sae_lens_meme.dashboard.words import Words, listed, several
 from sae_lens_meme.embeddings import Embeddings
 from sae_lens_meme.errors import ConfigError, StorageError
@@ -103,6 +102,7 @@ def test_memes_of_attribute_are_shown_and_the_other_latents_have_some_too(folder
     assert not any("words" in memes for memes in others)
 
 
+@pytest.mark.whole
 def test_a_memes_page_says_what_read_says(folders: Path, tmp_path: Path):
     parts = parts_of(report_of(folders, tmp_path, readings=12))
     ids = parts["part-search"]["id"]

@@ -11,10 +11,8 @@ from report_inputs import small_inputs
 
 from sae_lens_meme.dashboard import DashboardOptions, ReportInputs
 from sae_lens_meme.dashboard.concepts import concept_pages, found, glance
-from sae_lens_meme.dashboard.doubts import doubts, still_rising
-from sae_lens_meme.dashboard.fairness import treated_worse
+from sae_lens_meme.dashboard.doubts import doubts, missing, still_rising, treated_worse
 from sae_lens_meme.dashboard.latents import LatentPages
-from sae_lens_meme.dashboard.missing import missing
 
 QUICK = DashboardOptions(map="tsne")
 

@@ -24,7 +24,7 @@ from sae_lens import SAE
 from test_dashboard import parts_of
 
 from sae_lens_meme.dashboard import DashboardOptions, ReportInputs, write_report
-from sae_lens_meme.dashboard.missing import missing
+from sae_lens_meme.dashboard.doubts import missing
 from sae_lens_meme.dashboard.tokens import told
 from sae_lens_meme.embed import token_rows
 from sae_lens_meme.embeddings import Embeddings
@@ -32,7 +32,7 @@ from sae_lens_meme.evaluators.latents import encode
 from sae_lens_meme.hooks import HookedVLM
 from sae_lens_meme.hooks.patches import view_of
 from sae_lens_meme.hooks.positions import SPECIAL, TEXT
-from sae_lens_meme.hooks.words import spelled
+from sae_lens_meme.hooks.vocabulary import spelled
 from sae_lens_meme.provenance import training_rows_known
 from sae_lens_meme.row_kind import TOKEN
 from sae_lens_meme.steps import trained_saes

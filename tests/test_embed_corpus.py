@@ -11,7 +11,7 @@ import torch
 
 from sae_lens_meme import hooks
 from sae_lens_meme.corpus import build_corpus, caption_of, load_corpus, load_rows
-from sae_lens_meme.corpus.opened import Pictures
+from sae_lens_meme.corpus.build import Pictures
 from sae_lens_meme.embed import EmbedOptions, embed_corpus, from_corpus
 from sae_lens_meme.embed.encoder import Encoder
 from sae_lens_meme.embed.int8 import Int8Linear

@@ -141,6 +141,7 @@ def test_a_shard_that_fails_three_times_is_named_and_the_others_go_on(cluster: A
     assert contents(tmp_path / "there") == contents(tmp_path / "here")
 
 
+@pytest.mark.whole
 @pytest.mark.parametrize(
     ("make", "message"),
     [

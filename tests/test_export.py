@@ -59,6 +59,7 @@ def test_the_importer_takes_memes_with_pictures(made: Path):
     assert complaints(made) == []
 
 
+@pytest.mark.whole
 def test_the_importer_takes_memes_without_pictures(seen: Path, tmp_path: Path):
     assert complaints(export(seen / "evaluation", out=tmp_path / "a", **inputs(seen, pictures=False))) == []
     only_words = {name: path for name, path in inputs(seen).items() if name != "corpus"}

@@ -41,6 +41,7 @@ def folder(run: Path) -> Path:
     return export_hub(run / "evaluation", REPO, out=run / "hub", report=run / "report.html", **given)
 
 
+@pytest.mark.whole
 def test_from_pretrained_loads_the_same_sae(run: Path, folder: Path, monkeypatch: pytest.MonkeyPatch):
     def download(repo_id: str, filename: str, **_: Any) -> str:
         assert repo_id == REPO

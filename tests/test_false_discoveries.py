@@ -17,7 +17,7 @@ from sae_lens_meme.evaluators.concept_alignment import ConceptAlignment, associa
 from sae_lens_meme.evaluators.concepts import Concept, ConceptLabels
 from sae_lens_meme.evaluators.latents import Latents
 from sae_lens_meme.evaluators.strata import n_words, quantiles_within, strata_of
-from sae_lens_meme.metrics.contingency import FALSE, TRUE, Counter
+from sae_lens_meme.metrics.association import FALSE, TRUE, Counter
 
 N, N_LATENTS, N_LABELS, REAL = 1200, 60, 4, 6
 ALPHA, CORPORA = 0.05, 60

@@ -227,6 +227,7 @@ def test_foreign_text_is_no_mathematics(inputs: Inputs):
     assert any(r"\$x^2\$ <b>" in tick.get_text() for tick in axes.get_yticklabels())
 
 
+@pytest.mark.whole
 def test_a_projection_keeps_neighbours():
     rng = np.random.default_rng(0)
     centres = rng.standard_normal((4, 20)) * 5

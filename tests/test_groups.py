@@ -24,12 +24,17 @@ from sae_lens_meme.evaluators.cautions import cautions
 from sae_lens_meme.evaluators.concepts import Concept, ConceptLabels
 from sae_lens_meme.evaluators.latents import Latents
 from sae_lens_meme.evaluators.question_set import random_items
-from sae_lens_meme.metrics.bootstrap import bootstrap_weights, count_interval, one_each, subset_weights
-from sae_lens_meme.metrics.contingency import Counter
+from sae_lens_meme.metrics.association import Counter
 from sae_lens_meme.metrics.fisher import greater_one_a_group, one_a_group, stratified_greater
 from sae_lens_meme.metrics.multiple_testing import median_p, rejected
-from sae_lens_meme.metrics.permutation import permutation_within
 from sae_lens_meme.metrics.ranking import Ranked, auroc, auroc_of_scores
+from sae_lens_meme.metrics.resampling import (
+    bootstrap_weights,
+    count_interval,
+    one_each,
+    permutation_within,
+    subset_weights,
+)
 
 STRATA = np.array([0, 0, 1, 1, 0, 0, 2, 2, 2, 1, 0, 0, 0, 1, 1])
 GROUPS = np.array([5, 5, 3, 3, 5, 0, 1, 4, 4, 2, 7, 7, 7, 9, 9])

@@ -52,6 +52,7 @@ def test_training_and_measuring_print_nothing_and_leave_no_bar(outputs: list[Any
         assert "━" not in json.dumps(output, ensure_ascii=False)
 
 
+@pytest.mark.whole
 def test_a_result_is_one_table_and_prints_once(outputs: list[Any]):
     for cell in outputs[3:5]:
         (shown,) = cell

@@ -4,15 +4,15 @@ import numpy as np
 import pytest
 from scipy import sparse, stats
 
-from sae_lens_meme.metrics.bootstrap import (
+from sae_lens_meme.metrics.association import Counter
+from sae_lens_meme.metrics.fisher import fisher_greater
+from sae_lens_meme.metrics.multiple_testing import rejected
+from sae_lens_meme.metrics.resampling import (
     bootstrap_weights,
     count_interval,
     percentile_interval,
     subset_weights,
 )
-from sae_lens_meme.metrics.contingency import Counter
-from sae_lens_meme.metrics.fisher import fisher_greater
-from sae_lens_meme.metrics.multiple_testing import rejected
 
 STRATA = np.repeat([0, 1, 2], [70, 20, 11])
 

@@ -14,8 +14,12 @@ from scipy import sparse, stats
 from statsmodels.stats.contingency_tables import StratifiedTable
 from statsmodels.stats.multitest import multipletests
 
-from sae_lens_meme.metrics.contingency import FALSE, TRUE, UNKNOWN, Counter, Tables
-from sae_lens_meme.metrics.effect_sizes import (
+from sae_lens_meme.metrics.association import (
+    FALSE,
+    TRUE,
+    UNKNOWN,
+    Counter,
+    Tables,
     common_odds_ratio,
     f1_always_on,
     f1_ceiling,

@@ -18,7 +18,7 @@ import pytest
 from datasets import Dataset
 
 from sae_lens_meme.corpus import read_folder
-from sae_lens_meme.corpus.opened import Pictures
+from sae_lens_meme.corpus.build import Pictures
 from sae_lens_meme.corpus.tables import read_table
 from sae_lens_meme.errors import BadImageError, MemeError
 from sae_lens_meme.images import MAX_PIXELS

@@ -17,9 +17,9 @@ from sae_lens_meme.embeddings import Embeddings
 from sae_lens_meme.errors import ConfigError, DataError
 from sae_lens_meme.evaluators import Latents, Naming, Result
 from sae_lens_meme.evaluators.naming import word_log_odds
-from sae_lens_meme.evaluators.naming.compute import PairCounter, activation_auroc, correlation, scores
+from sae_lens_meme.evaluators.naming.compute import PairCounter, activation_auroc, scores
 from sae_lens_meme.evaluators.naming.statements import Statements, words_of
-from sae_lens_meme.metrics.contingency import Counter
+from sae_lens_meme.metrics.association import Counter, phi_within
 from sae_lens_meme.metrics.ranking import Ranked, auroc
 
 SOURCES = np.array(["alpha", "beta", "gamma"])
@@ -238,7 +238,7 @@ def test_scores_within_strata(seed):
             np.testing.assert_array_equal(getattr(mine, part)[0, latent], getattr(whole, part)[latent, 0])
         np.testing.assert_array_equal(mine.true[latent], whole.true[0])
         np.testing.assert_array_equal(mine.n[latent], whole.n[0])
-    assert correlation(tables).shape == (1, 3)
+    assert phi_within(tables.n, tables.fires, tables.true, tables.fires_true).shape == (1, 3)
 
 
 def test_one_meme_that_fires_gives_no_interval():

@@ -260,6 +260,7 @@ def test_a_word_has_the_box_of_its_letters():
     assert [word[2:] for word in words_of([whole], 40, 4)] == [(0, 0, 20, 4), (30, 0, 40, 4)]
 
 
+@pytest.mark.whole
 def test_rapidocr_reads_large_letters_where_they_are(tmp_path: Path):
     pytest.importorskip("rapidocr", reason="rapidocr is not installed")
     picture, font = PIL.Image.new("RGB", (400, 120), "white"), ImageFont.load_default(48)

@@ -48,6 +48,7 @@ def memes() -> list[PlantedMeme]:
 # the corpus
 
 
+@pytest.mark.whole
 def test_each_prop_and_saying_is_in_one_to_four_percent_of_the_memes(memes: list[PlantedMeme]):
     assert len(set(NAMES)) == len(NAMES) == 248
     found = Counter(name for meme in memes for name in (*meme.factors.prop, *meme.factors.phrase))
@@ -131,6 +132,7 @@ def test_the_plain_world_has_none_and_is_what_it_was():
     assert digest == "6c525fed16e7e33ff691dcdebffb8163ee620a17b63bac700eb3da792b2ea4e4"
 
 
+@pytest.mark.whole
 def test_it_is_written_with_its_key_and_in_no_other_worlds_folder(tmp_path: Path):
     given: dict[str, Any] = {"seed": 3, "scale": 0.04, "progress": False}
     paths = write_planted(tmp_path / "a", world="crowded", **given)
@@ -162,6 +164,7 @@ def test_the_two_encoders_are_small_and_plain():
         assert all(torch.isfinite(weights.get_tensor(name)).all() for name in weights.keys())  # noqa: SIM118
 
 
+@pytest.mark.whole
 def test_the_encoder_shows_each_prop_and_saying_linearly():
     """In the product: three props of every place and three sayings of every slot, on memes that the probe has not seen."""
     towers = load_towers("crowded-encoder")

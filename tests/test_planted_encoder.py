@@ -96,6 +96,7 @@ def test_captions_that_say_what_is_shown_are_nearer(
     assert np.mean(wins) > 0.7
 
 
+@pytest.mark.whole
 def test_only_the_fused_embedding_shows_a_cross_modal_cause(towers: Towers) -> None:
     memes = [PlantedMeme(seed=11, stream="memotion", index=i) for i in range(800)]
     pictures = torch.stack([towers.preprocess(meme.draw()) for meme in memes])

@@ -41,7 +41,7 @@ from sae_lens_meme.evaluators.question_set import (
     variance_shares,
 )
 from sae_lens_meme.hooks.memeclip import MemeCLIPHeads, fuse
-from sae_lens_meme.metrics.bootstrap import bootstrap_weights
+from sae_lens_meme.metrics.resampling import bootstrap_weights
 
 Z = Callable[[np.ndarray, np.ndarray], np.ndarray]
 

@@ -34,7 +34,7 @@ from sae_lens_meme.ocr import ENGINES, Engine, Line
 from sae_lens_meme.read import MemeReader, ReadOptions, read_meme
 from sae_lens_meme.read.decisions import Score, decide
 from sae_lens_meme.read.names import Measured
-from sae_lens_meme.read.sides import verdict
+from sae_lens_meme.read.vectors import verdict
 from sae_lens_meme.report.reading import carried, print_reading, reading_html
 
 FEW = {"n_attributed": 2, "n_swaps": 16, "n_random": 5, "device": "cpu"}
@@ -80,6 +80,7 @@ def check_latents(reader: MemeReader, corpus: Path, most: int) -> None:
         assert np.array_equal(one.csr().data, expected.data), i
 
 
+@pytest.mark.whole
 @pytest.mark.parametrize("sae", ["sae", "sae_image", "sae_text"])
 def test_latents_are_those_of_the_batch_pipeline_bit_for_bit(memes: Path, sae: str):
     reader = MemeReader(memes / sae, memes / "embeddings", **FEW)

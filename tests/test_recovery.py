@@ -15,8 +15,7 @@ from sae_lens_meme.config import read_yaml
 from sae_lens_meme.embeddings import Embeddings
 from sae_lens_meme.evaluators import encode
 from sae_lens_meme.evaluators.contest import Contest, Rows, Targets, Units, correlation_of, one_to_one
-from sae_lens_meme.metrics.contingency import FALSE, TRUE
-from sae_lens_meme.metrics.effect_sizes import f1_score
+from sae_lens_meme.metrics.association import FALSE, TRUE, f1_score
 from sae_lens_meme.metrics.ranking import Ranked, confusion
 from sae_lens_meme.planted import PlantedVectors, planted_vectors, true_dictionary, true_matching_pursuit
 from sae_lens_meme.standardize import train_moments
@@ -150,6 +149,7 @@ def test_f1_of_latents_matched_by_direction_is_saelens(vectors: PlantedVectors, 
     assert np.nanmean(np.nan_to_num(ours)) == pytest.approx(theirs.f1_score, abs=1e-6)
 
 
+@pytest.mark.whole
 def test_every_rival_has_its_recovery(found: dict[str, Any]):
     rivals = {key.split("/")[-1] for key in found if key.startswith("planted/mcc/")} - {"sae", "seeds_sd"}
     assert {*NOT_SPARSE, "ica", "ica_k", "permuted_labels"} <= rivals

@@ -34,7 +34,7 @@ from sae_lens_meme.evaluators.stability import (
     random_like,
     rate_groups,
 )
-from sae_lens_meme.metrics.permutation import permutation_within
+from sae_lens_meme.metrics.resampling import permutation_within
 
 D_IN = 24
 SPREAD = np.sqrt(np.array([0.406, 0.205, 0.031, *[0.358 / 21] * 21])).astype(np.float32)

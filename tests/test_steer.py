@@ -32,8 +32,8 @@ from typer.testing import CliRunner
 
 from sae_lens_meme.errors import ConfigError, DataError, ModelError
 from sae_lens_meme.hooks import HookedMemeCLIP, HookedVLM
+from sae_lens_meme.metrics.directions import unit_rows
 from sae_lens_meme.steer import SteeredAnswers, SteerOptions, latent_set, steer, steer_pictures
-from sae_lens_meme.steer.scores import unit
 
 
 def sae_of(kind: str, d_in: int, hook: str) -> SAE[Any]:
@@ -361,8 +361,8 @@ def test_a_clip_scores_words_with_the_pictures_of_a_latent(trained: Path, tmp_pa
     blue = [row for row, (red, green, _) in enumerate(colours) if max(red, green) < 100 and colours[row].argmax() == 2]
     steered = next(row for row in written["scores"] if row["arm"] == "steered")
     with torch.no_grad():
-        said = unit(towers.encode_text(towers.tokenize(list(answers[answers.arm == "steered"].word))).numpy())
-    possible = [(said @ unit(images[list(four)].mean(0))).mean() for four in combinations(blue, 4)]
+        said = unit_rows(towers.encode_text(towers.tokenize(list(answers[answers.arm == "steered"].word))).numpy())
+    possible = [(said @ unit_rows(images[list(four)].mean(0))).mean() for four in combinations(blue, 4)]
     assert np.abs(np.array(possible) - steered["score"]).min() < 1e-5, "the mean picture of four blue ones"
     assert steered["over_chance"] == pytest.approx(steered["score"] - steered["chance"])
     for row in written["scores"]:

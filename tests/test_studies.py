@@ -79,6 +79,7 @@ class TestQuestionSet:
         sae_with(directions, -(mean @ directions)).save_model(folder / "question_sae")
         return folder / "question_sae"
 
+    @pytest.mark.whole
     def test_one_command_tells_pictures_from_questions_beside_controls(self, folder: Path, sae: Path, tmp_path: Path):
         command: list[Any] = [
             "question-set",

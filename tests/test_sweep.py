@@ -22,7 +22,7 @@ from sae_lens_meme.planted import write_planted_vectors
 from sae_lens_meme.sweep import Sweep, step, sweep
 from sae_lens_meme.sweep.figure import pareto
 from sae_lens_meme.sweep.grid import settings_of
-from sae_lens_meme.sweep.yardstick import Yardstick, without_test
+from sae_lens_meme.sweep.scores import Yardstick, without_test
 
 RECIPE = {"epochs": 8, "train_batch_size_tokens": 128, "lr": 4.0e-3, "n_checkpoints": 0, "sae": {"d_sae": 48, "k": 1}}
 GRID = ["sae.k=1,4"]

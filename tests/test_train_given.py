@@ -254,7 +254,7 @@ def test_several_hooks_begin_with_their_saes(tmp_path: Path):
 def test_the_sae_that_was_given_is_part_of_the_result(tmp_path: Path):
     from sae_lens_meme.errors import StorageError
     from sae_lens_meme.evaluators.base import Unavailable
-    from sae_lens_meme.evaluators.retrain import train_seed
+    from sae_lens_meme.evaluators.run import train_seed
 
     one, two = trained(tmp_path / "one"), trained(tmp_path / "two", seed=1)
     trained_from(one, tmp_path / "out")

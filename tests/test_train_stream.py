@@ -16,7 +16,7 @@ from test_train_resume import Killed, at_step, contents
 from sae_lens_meme.errors import ConfigError, NonFiniteError
 from sae_lens_meme.hooks import HookedVLM
 from sae_lens_meme.train import load_train_config, train
-from sae_lens_meme.train.mixing import MixedPositions
+from sae_lens_meme.train.stream import MixedPositions
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from html import escape
-from statistics import median
-
-from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from sae_lens_meme.app.steering import Outcome, SteeredMeme
 from sae_lens_meme.report.blocks import visible
+from sae_lens_meme.report.page import rendered
 
 STYLE = """
 iframe.reading { width: 100%; height: 60vh; min-height: 24rem; border: 0; resize: vertical; }
@@ -35,12 +33,10 @@ def trouble(message: str) -> str:
 
 def steered_html(meme: SteeredMeme, latent: int, multiplier: float, no_head: str | None) -> str:
     """Each classifier before and after, beside the control, and what to conclude."""
-    environment = Environment(
-        loader=PackageLoader("sae_lens_meme.app"), autoescape=True, undefined=StrictUndefined, trim_blocks=True
-    )
-    environment.filters |= {"visible": visible, "median": median}
     outcomes = meme.outcomes(latent, multiplier)
-    return environment.get_template("steered.html.jinja").render(
+    return rendered(
+        "app",
+        "steered",
         outcomes=outcomes,
         latent=latent,
         times=f"{multiplier:g}",

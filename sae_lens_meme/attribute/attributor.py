@@ -9,13 +9,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 
-from sae_lens_meme.attribute.occlude import strongest, without_patches, without_words
-from sae_lens_meme.attribute.pre_activations import pre_activations
 from sae_lens_meme.attributions import GRID
 from sae_lens_meme.embed.encoder import Encoder
 from sae_lens_meme.embeddings import Embeddings
+from sae_lens_meme.errors import ModelError
 from sae_lens_meme.evaluators.latents import eval_mode
 from sae_lens_meme.hook_columns import require_finite
 from sae_lens_meme.hooks.memeclip import fuse
@@ -250,3 +249,58 @@ class _Singles:
 def view_of(encoder: Encoder) -> str:
     """What the patches cover: the whole picture, the square in its centre, or the square of margins around it."""
     return {"squash": "whole", "crop": "centre", "pad": "padded"}[encoder.model.towers.resized]
+
+
+class CaptionWords(NamedTuple):
+    """The words of a caption that the text tower can read, and the caption without each of them."""
+
+    words: list[str]
+    without: list[str]
+
+
+def without_words(caption: str | None, context_length: int) -> CaptionWords:
+    """A word is what stands between white space; each takes one token or more, so that later ones are never read."""
+    words = [] if caption is None else caption.split(maxsplit=2 * context_length)[: 2 * context_length]
+    read = words[:context_length]
+    return CaptionWords(read, [" ".join(words[:i] + words[i + 1 :]) for i in range(len(read))])
+
+
+def patches(height: int, width: int) -> Bool[torch.Tensor, "patches height width"]:
+    """The pixels of each patch, row by row from the top left; the patches cover the picture."""
+    rows, columns = (torch.div(torch.arange(n) * GRID, n, rounding_mode="floor") for n in (height, width))
+    return (rows[:, None] * GRID + columns[None, :])[None] == torch.arange(GRID**2)[:, None, None]
+
+
+def without_patches(pixels: Float[torch.Tensor, "3 h w"]) -> Float[torch.Tensor, "variants 3 h w"]:
+    """The picture, then the picture without each patch: its mean colour takes the place."""
+    holes = patches(*pixels.shape[1:]).to(pixels.device)
+    mean = pixels.mean(dim=(1, 2))[:, None, None]
+    return torch.cat([pixels[None], torch.where(holes[:, None], mean, pixels)])
+
+
+def strongest(scores: Float[np.ndarray, " n"], most: int) -> np.ndarray:
+    """The places of the largest absolute scores, the largest first; of equal ones the first."""
+    return np.argsort(-np.abs(scores), kind="stable")[:most]
+
+
+@torch.no_grad()
+def pre_activations(
+    sae: Any, x: Float[np.ndarray, "n d_in"]
+) -> tuple[Float[torch.Tensor, "n d_sae"], Float[torch.Tensor, "n d_sae"]]:
+    """What the activation function sees, and what it makes of it.
+
+    Raises:
+        ModelError: the SAE has no such stage (matching pursuit, for one).
+    """
+    seen: list[torch.Tensor] = []
+    handle = sae.hook_sae_acts_pre.register_forward_hook(lambda _module, _inputs, output: seen.append(output))
+    try:
+        acts = sae.encode(torch.from_numpy(x).to(sae.device, sae.dtype))
+    finally:
+        handle.remove()
+    if not seen:
+        raise ModelError(f"an SAE of architecture {sae.cfg.architecture()!r} has no pre-activation to attribute")
+    pre = seen[-1]
+    if getattr(sae.cfg, "rescale_acts_by_decoder_norm", False):  # SAELens scales after the hook
+        pre = pre * sae.W_dec.norm(dim=-1)
+    return pre.float(), (acts.to_dense() if acts.is_sparse else acts).float()

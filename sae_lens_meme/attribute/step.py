@@ -15,7 +15,7 @@ from sae_lens_meme.attribute.choose import choose_latents, choose_memes
 from sae_lens_meme.attribute.options import AttributeOptions
 from sae_lens_meme.attributions import FEATURES, GRID, STEP, TOP, Attributions
 from sae_lens_meme.corpus import caption_of, load_rows
-from sae_lens_meme.corpus.opened import Pictures
+from sae_lens_meme.corpus.build import Pictures
 from sae_lens_meme.embed.encoder import Encoder, require_model
 from sae_lens_meme.embeddings import Embeddings
 from sae_lens_meme.engines import ShardEngine, engine_of

@@ -13,7 +13,7 @@ from .hmc import read_hmc as read_hmc
 from .memotion import read_memotion as read_memotion
 from .notes import corpus_notes as corpus_notes
 from .pridemm import read_pridemm as read_pridemm
-from .reader import Reader as Reader
+from .rows import Reader as Reader
 from .readers import READERS as READERS
 from .rows import Row as Row, parse_label as parse_label, safe_path as safe_path
 from .skipped import BadRow as BadRow, BadRows as BadRows

@@ -1,4 +1,4 @@
-"""Builds a corpus: reads the sources, merges them, examines every picture, writes one `DatasetDict` on disk."""
+"""Builds a corpus (reads the sources, merges them, examines every picture, writes one `DatasetDict` on disk) and opens it."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from datasets import Dataset, DatasetDict, IterableDataset, concatenate_datasets
+from datasets import Dataset, DatasetDict, Image, IterableDataset, concatenate_datasets
 
 from sae_lens_meme.corpus.groups import find_links
 from sae_lens_meme.corpus.leaks import deduplicate, dropped_counts
@@ -21,6 +21,7 @@ from sae_lens_meme.corpus.skipped import BadRows, OnBad, place, require_every_cl
 from sae_lens_meme.corpus.survey import survey
 from sae_lens_meme.corpus.write import BAD_ROWS, Plan, write_corpus
 from sae_lens_meme.errors import BadImageError, ConfigError, DataError, StorageError
+from sae_lens_meme.images import open_image
 from sae_lens_meme.options import Positive, check_value
 from sae_lens_meme.storage import StepFolder, open_dataset, read_finished, read_manifest, sha256_file
 
@@ -195,3 +196,17 @@ def _refuse_bad_rows(path: Path, on_bad: OnBad) -> None:
         first = json.loads((path / BAD_ROWS).read_text(encoding="utf-8").splitlines()[0])
         where = place(first["file"], first["row"], first["id"])
         raise BadImageError(f"{where}: {first['reason']} or pass --on-bad skip ({count} bad rows in all)")
+
+
+class Pictures(Sequence[Any]):
+    """The pictures of a corpus by row number, opened by `open_image`."""
+
+    def __init__(self, rows: Dataset):
+        self._rows = rows.select_columns(["id", "image"]).cast_column("image", Image(decode=False))
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def __getitem__(self, row: Any) -> Any:
+        meme = self._rows[row]
+        return open_image(meme["image"]["bytes"], name=meme["id"])

@@ -8,8 +8,7 @@ from pathlib import Path
 
 from sae_lens_meme.corpus.columns import ColumnMap, Columns, column_map
 from sae_lens_meme.corpus.layout import Found, find_tables, picture_folder, source_folder
-from sae_lens_meme.corpus.reader import Reader
-from sae_lens_meme.corpus.rows import Layout, Row, image_name, table_rows
+from sae_lens_meme.corpus.rows import Layout, Reader, Row, image_name, table_rows
 from sae_lens_meme.corpus.skipped import BadRows
 from sae_lens_meme.corpus.tables import Table, read_table
 

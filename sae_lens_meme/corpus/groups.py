@@ -13,9 +13,8 @@ import numpy as np
 from scipy.sparse import csr_matrix
 from scipy.sparse.csgraph import connected_components
 
-from sae_lens_meme.corpus.near import near_pairs
 from sae_lens_meme.corpus.rows import Row
-from sae_lens_meme.corpus.survey import PictureHashes
+from sae_lens_meme.corpus.survey import PictureHashes, near_pairs
 
 CAPTION_SHARED_BY = 50
 """A caption that more memes than this have does not group them: "lol" or "me irl" is on memes that have nothing else in
@@ -68,7 +67,7 @@ def find_links(rows: Sequence[Row], looks: Mapping[Row, PictureHashes], near: in
 
     Args:
         looks: what was seen of their pictures; a row without a look is compared by its caption and group alone.
-        near: pictures are near duplicates if their perceptual hashes differ in at most this many bits (`near.near_pairs`).
+        near: pictures are near duplicates if their perceptual hashes differ in at most this many bits (`survey.near_pairs`).
     """
     keys: defaultdict[Row, list[Key]] = defaultdict(list, {row: [] for row in rows})
     for row in rows:

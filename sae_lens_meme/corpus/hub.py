@@ -10,8 +10,7 @@ from typing import Any
 from sae_lens_meme.corpus.columns import Columns
 from sae_lens_meme.corpus.folder import read_tables
 from sae_lens_meme.corpus.layout import Found
-from sae_lens_meme.corpus.reader import Reader
-from sae_lens_meme.corpus.rows import Row
+from sae_lens_meme.corpus.rows import Reader, Row
 from sae_lens_meme.corpus.skipped import BadRows
 from sae_lens_meme.errors import BadTableError, ConfigError
 

@@ -11,8 +11,7 @@ from pathlib import Path
 
 from sae_lens_meme.corpus.columns import ColumnMap, LabelColumn
 from sae_lens_meme.corpus.layout import find_file, find_here_or_below, image_folder, require_columns, source_folder
-from sae_lens_meme.corpus.reader import Reader
-from sae_lens_meme.corpus.rows import Layout, Row, table_rows
+from sae_lens_meme.corpus.rows import Layout, Reader, Row, table_rows
 from sae_lens_meme.corpus.skipped import BadRows
 from sae_lens_meme.corpus.tables import Table, derived, read_table, read_values
 

@@ -13,8 +13,7 @@ from typing import Any
 
 from sae_lens_meme.corpus.columns import ColumnMap, LabelColumn
 from sae_lens_meme.corpus.layout import find_file, image_folder, source_folder
-from sae_lens_meme.corpus.reader import Reader
-from sae_lens_meme.corpus.rows import Layout, Row, table_rows
+from sae_lens_meme.corpus.rows import Layout, Reader, Row, table_rows
 from sae_lens_meme.corpus.skipped import BadRows
 from sae_lens_meme.corpus.tables import Table, cells_of, read_text
 from sae_lens_meme.errors import BadTableError

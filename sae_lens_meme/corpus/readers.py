@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from sae_lens_meme.corpus import folder, harmeme, hmc, hub, mami, memotion, memotion2, mmhs150k, multioff, pridemm
-from sae_lens_meme.corpus.reader import Reader
+from sae_lens_meme.corpus.rows import Reader
 
 _ALL = (
     pridemm.READER,

@@ -1,13 +1,13 @@
-"""What every reader yields: one `Row` per meme, its labels checked, its picture's path safe but not opened."""
+"""What a reader is and yields: one `Row` per meme, its labels checked, its picture's path safe but not opened."""
 
 from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from sae_lens_meme.corpus.columns import ColumnMap
 from sae_lens_meme.corpus.pictures import Embedded
@@ -197,3 +197,23 @@ def safe_path(root: Path, name: str, folder: str = "") -> Path:
 
 def _short(text: str) -> str:
     return repr(text if len(text) <= 100 else f"{text[:97]}...")
+
+
+class Reader(NamedTuple):
+    """Reads one kind of source.
+
+    `read(folder, bad=bad)` gives the rows; what cannot be used goes to `bad.add`. The name is the option of the
+    command line, the key of a recipe and the keyword of `build_corpus`.
+    """
+
+    name: str
+    read: Callable[..., list[Any]]
+    help: str
+    provenance: str = ""
+    """Where such memes come from and on what terms, for the dataset card."""
+    note: str = ""
+    """How its labels were changed, for the dataset card."""
+    takes: tuple[str, ...] = ()
+    """Further options of the corpus that `read` takes by keyword."""
+    kind: Any = None
+    """The type of its option, where that is not a path."""

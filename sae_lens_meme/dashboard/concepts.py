@@ -8,8 +8,7 @@ from typing import Any
 from sae_lens_meme.dashboard.latents import CONCEPT_COLUMNS, LatentPages
 from sae_lens_meme.dashboard.numbers import clean, short
 from sae_lens_meme.dashboard.sentences import chance
-from sae_lens_meme.dashboard.use import Use, uses
-from sae_lens_meme.dashboard.verdicts import CHANCE, GOOD, beats_always_on, of_concept
+from sae_lens_meme.dashboard.verdicts import CHANCE, GOOD, Use, beats_always_on, of_concept, uses
 from sae_lens_meme.dashboard.words import Words, listed, several
 from sae_lens_meme.errors import ConfigError
 from sae_lens_meme.evaluators.concepts import Concept

@@ -1,4 +1,4 @@
-"""What to distrust, derived from the numbers: one plain sentence each, the most unflattering first."""
+"""What to distrust, the most unflattering first, and what the report cannot show: a plain sentence each, from the numbers."""
 
 from __future__ import annotations
 
@@ -6,14 +6,16 @@ from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
-from sae_lens_meme.dashboard.fairness import audited
 from sae_lens_meme.dashboard.inputs import ReportInputs
 from sae_lens_meme.dashboard.latents import LatentPages
+from sae_lens_meme.dashboard.tokens import Tokens
 from sae_lens_meme.dashboard.verdicts import GOOD, NONE, REFUTED, TONES, UNTESTED, WEAK
 from sae_lens_meme.dashboard.words import Words, listed, several
 from sae_lens_meme.evaluators.contest.quantities import NAMES, PERMUTED, PROBE, RANDOM_LATENTS, SAE
-from sae_lens_meme.report.blocks import visible
+from sae_lens_meme.report.blocks import number, visible
+from sae_lens_meme.row_kind import TOKEN
 
 FEW = 100
 """A label with fewer held-out memes gives rough numbers."""
@@ -134,3 +136,135 @@ def _groups(inputs: ReportInputs, words: Words) -> Iterator[str]:
 
 def _numbers(inputs: ReportInputs, evaluator: str) -> dict[str, Any]:
     return inputs.evaluation["results"].get(evaluator, {}).get("numbers", {})
+
+
+ALPHA = 0.05
+MOST = 5
+_NEEDED = {"question", "subgroup", "n_ablated", "q", "fpr_gap", "fpr_subgroup", "fpr_background"}
+
+
+def audited(inputs: ReportInputs) -> pd.DataFrame | None:
+    """A row per pair of classifier and group, nothing taken out; None where no audit was made."""
+    table = inputs.table("subgroups")
+    if table is None or not set(table.columns) >= _NEEDED:
+        return None
+    return table.loc[table["n_ablated"] == 0, :]
+
+
+def treated_worse(inputs: ReportInputs, words: Words) -> list[str]:
+    """A sentence per group that is flagged wrongly more often than the others, the largest gap first."""
+    pairs = audited(inputs)
+    if pairs is None:
+        return []
+    known = pairs.loc[pairs["fpr_gap"].notna(), :]
+    worse = known.loc[(known["q"] < ALPHA) & (known["fpr_gap"] > 0), :]
+    worse = worse.sort_values("fpr_gap", ascending=False, kind="stable")
+    if not len(worse):
+        if not len(known):
+            return ["Nothing can be said: no group has enough memes."]
+        return [
+            f"No group is shown to be treated worse: of {several(len(known), 'comparison')} none has q under {ALPHA:g}."
+        ]
+    found = [_sentence(row, inputs, words) for row in worse.head(MOST).to_dict("records")]
+    if len(worse) > MOST:
+        found.append(f"{several(len(worse) - MOST, 'smaller gap')} more: see Measures.")
+    return found
+
+
+def _sentence(row: dict[str, Any], inputs: ReportInputs, words: Words) -> str:
+    q = "below 1e-6" if row["q"] < 1e-6 else number(float(row["q"]))
+    said = (
+        f"Memes with {words(str(row['subgroup']))} are treated worse: where {words(str(row['question']))} is not true of "
+        f"them, the classifier says it of {row['fpr_subgroup']:.0%} (of {several(int(row['n_subgroup_negative']), 'test meme')}), "
+        f"and of {row['fpr_background']:.0%} of such memes outside the group; q {q}."
+    )
+    edit = _taken_out(row, inputs)
+    if edit is None:
+        return said
+    return (
+        f"{said} Without the {several(int(edit['n_ablated']), 'latent')} that carry most of it ({edit['latents']}) the gap of "
+        f"{row['fpr_gap']:.2f} shrinks by {edit['closed']:.2f}, without as many like them by {edit['closed_matched']:.2f}."
+    )
+
+
+def _taken_out(row: dict[str, Any], inputs: ReportInputs) -> dict[str, Any] | None:
+    """The edit of about five latents, if one was measured."""
+    table: Any = inputs.table("subgroups")
+    if not {"closed", "closed_matched"} <= set(table.columns):
+        return None
+    same = table[(table["question"] == row["question"]) & (table["subgroup"] == row["subgroup"])]
+    edits = same[same["closed"].notna() & same["closed_matched"].notna()].to_dict("records")
+    return min(edits, key=lambda edit: abs(edit["n_ablated"] - 5), default=None)
+
+
+_WANTED = {
+    "concept_alignment": ("which latent is most about which concept", "give the memes labels and evaluate again"),
+    "influence": ("what an edit of a latent does to a classifier", "give the memes labels and evaluate again"),
+    "naming": ("what latents are called", "give the memes captions or labels and evaluate again"),
+    "question_set": (
+        "whether picture or caption drives a latent",
+        "embed with image and text embeddings, and train the SAE on their fusion",
+    ),
+    "stability": ("whether a latent reappears with another seed", "evaluate with --stability-seeds 1"),
+    "monosemanticity": ("whether the memes of a latent look alike", "evaluate it (--only monosemanticity)"),
+    "cross_modal": ("how near picture and caption of a latent's memes are", "embed with image and text embeddings"),
+    "subgroups": (
+        "whether some memes are treated worse",
+        "give the memes labels or groups with at least 20 test memes",
+    ),
+    "probes": ("what each label's classifier reads from the latents", "give the memes labels and evaluate again"),
+}
+"""Of each evaluator that the report always speaks of: what it shows, and what it needs."""
+_ALSO = {
+    "contest": ("what neurons and other simple units recover", "give the memes labels"),
+    "confounders": (
+        "whether a latent tells apart memes that share picture or caption",
+        "add such memes, or give pairs of ids (`evaluate confounders.pairs=FILE`)",
+    ),
+    "baselines": ("how many pairs random directions find", "give the memes labels"),
+    "stock_evals": ("what a classifier loses with the SAE spliced in", "give the memes labels"),
+    "cross_concept": ("which concepts share latents", "give the memes two labels or more"),
+    "answer_key": ("how far planted factors are found", "only planted memes have an answer key (--answer-key)"),
+    "attribution": (
+        "whether words and regions are the planted ones",
+        "only planted memes have an answer key (--answer-key and --attribution)",
+    ),
+}
+"""Of the others, where they were tried."""
+
+
+def missing(inputs: ReportInputs) -> dict[str, str]:
+    """What is missing, by the thing that is."""
+    kind = inputs.memes.row_kind
+    return {name: kind.said(line) for name, line in _missing(inputs).items()}
+
+
+def _missing(inputs: ReportInputs) -> dict[str, str]:
+    found: dict[str, str] = {}
+    of_tokens = inputs.memes.row_kind == TOKEN
+    if inputs.corpus is None:
+        found["pictures"] = "Pictures are not shown: no corpus was given (--corpus), only embeddings."
+    if not any(caption for caption in inputs.captions):
+        found["captions"] = f"Captions are not shown: none of these {inputs.memes.row_kind.all_shown} has one."
+    if of_tokens:
+        found |= dict(Tokens(inputs).missing())
+    elif inputs.attribution is None:
+        found["attribution"] = (
+            "Words and regions are not marked: no attribution was given (`attribute` makes one, --attribution)."
+        )
+    if not inputs.memes.label_names:
+        found["labels"] = "Labels are not shown: these memes have none."
+    skipped = inputs.evaluation["skipped"]
+    for name, (what, needs) in _WANTED.items():
+        if name not in inputs.tables:
+            found[name] = _cannot_say(what, skipped.get(name, "the evaluation left it out"), needs)
+    for name, reason in skipped.items():
+        if name not in _WANTED:
+            what, needs = _ALSO.get(name, (f"what {name.replace('_', ' ').replace('/', ' with ')} gives", ""))
+            found[f"evaluate {name}"] = _cannot_say(what, reason, needs)
+    return found
+
+
+def _cannot_say(what: Any, why: str, needs: str) -> str:
+    remedy = f"; to change that, {needs}" if needs else ""
+    return visible(f"The report cannot say {what}, because {str(why).rstrip('.')}{remedy}.")

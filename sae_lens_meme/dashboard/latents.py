@@ -16,9 +16,9 @@ from sae_lens_meme.dashboard.nearest import nearest
 from sae_lens_meme.dashboard.numbers import short, shorts
 from sae_lens_meme.dashboard.options import DashboardOptions
 from sae_lens_meme.dashboard.tables import ByLatent, generic_columns
-from sae_lens_meme.dashboard.use import use_of
-from sae_lens_meme.dashboard.verdicts import Verdict, of_name
+from sae_lens_meme.dashboard.verdicts import Verdict, of_name, use_of
 from sae_lens_meme.dashboard.words import Words
+from sae_lens_meme.metrics.directions import unit_rows
 from sae_lens_meme.projection import FEWEST_FOR_UMAP, project
 
 ALPHA = 0.05
@@ -179,8 +179,7 @@ class LatentPages:
 
     @cached_property
     def _unit(self) -> np.ndarray:
-        norms = np.linalg.norm(self.inputs.decoder, axis=1, keepdims=True)
-        return np.divide(self.inputs.decoder, norms, out=np.zeros_like(self.inputs.decoder), where=norms > 0)
+        return unit_rows(self.inputs.decoder)
 
     def _neighbours(self, latent: int) -> list[list[Any]]:
         """The latents whose decoder rows point most nearly the same way, with the cosine."""

@@ -7,6 +7,8 @@ from collections.abc import Callable
 import numpy as np
 from jaxtyping import Float32, Int
 
+from sae_lens_meme.metrics.directions import unit_rows
+
 ROWS, COLUMNS = 1024, 4096
 """Vectors whose neighbours are sought together, and vectors that they are compared with at a time."""
 Take = Callable[[slice], Float32[np.ndarray, "rows d"]]
@@ -24,9 +26,9 @@ def nearest(take: Take, n: int, k: int) -> tuple[Int[np.ndarray, "n k"], Float32
     k = max(0, min(k, n - 1))
     where, best = np.zeros((n, k), dtype=np.int64), np.full((n, k), -np.inf, dtype=np.float32)
     for rows in _slices(n if k else 0, ROWS):
-        mine = _unit(take(rows))
+        mine = unit_rows(take(rows))
         for columns in _slices(n, COLUMNS):
-            cosine = mine @ _unit(take(columns)).T
+            cosine = mine @ unit_rows(take(columns)).T
             _leave_out_itself(cosine, rows.start - columns.start)
             _merge(where[rows], best[rows], cosine, columns.start)
     return where, best
@@ -55,8 +57,3 @@ def _leave_out_itself(cosine: np.ndarray, offset: int) -> None:
 
 def _slices(n: int, size: int) -> list[slice]:
     return [slice(start, min(start + size, n)) for start in range(0, n, size)]
-
-
-def _unit(x: np.ndarray) -> np.ndarray:
-    norms = np.linalg.norm(x, axis=1, keepdims=True)
-    return np.divide(x, norms, out=np.zeros_like(x), where=norms > 0)

@@ -10,11 +10,10 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from jinja2 import Environment, PackageLoader, PrefixLoader, StrictUndefined
-
 from sae_lens_meme.dashboard.numbers import to_script
 from sae_lens_meme.dashboard.words import Words
 from sae_lens_meme.report.blocks import Block, blocks, heading, verdicts
+from sae_lens_meme.report.page import rendered
 
 VENDORED = ("preact.umd.js", "hooks.umd.js", "htm.umd.js")
 APP = ("store.js", "charts.js", "memes.js", "list.js", "latent.js", "others.js", "main.js")
@@ -61,14 +60,9 @@ def write_page(
 ) -> None:
     """Write the page; `parts` go into it one after the other, None: they lie beside it."""
     script, style = application()
-    loader = PrefixLoader(
-        {
-            "report": PackageLoader("sae_lens_meme.report"),
-            "dashboard": PackageLoader("sae_lens_meme.dashboard"),
-        }
-    )
-    environment = Environment(loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True)
-    page = environment.get_template("dashboard/report.html.jinja").render(
+    page = rendered(
+        "dashboard",
+        "report",
         policy=policy(script, style, beside=parts is None),
         script=script,
         style=style,

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-from sae_lens_meme.dashboard.use import Use, signed, uses
-from sae_lens_meme.dashboard.verdicts import Verdict
+from sae_lens_meme.dashboard.verdicts import Use, Verdict, signed, uses
 from sae_lens_meme.dashboard.words import Words, listed, several
 from sae_lens_meme.hooks.names import IMAGE_EMBED, TEXT_EMBED
 from sae_lens_meme.report.blocks import number, visible

@@ -2,26 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import base64
+import io
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+from PIL import Image
+
 from sae_lens_meme.dashboard import page
 from sae_lens_meme.dashboard.concepts import concept_pages, found, glance
-from sae_lens_meme.dashboard.doubts import doubts
-from sae_lens_meme.dashboard.fairness import treated_worse
+from sae_lens_meme.dashboard.doubts import doubts, missing, treated_worse
 from sae_lens_meme.dashboard.inputs import ReportInputs, read_inputs
 from sae_lens_meme.dashboard.latents import CONCEPT_COLUMNS, EFFECT_COLUMNS, LatentPages
 from sae_lens_meme.dashboard.memes import MemePages
-from sae_lens_meme.dashboard.missing import missing
 from sae_lens_meme.dashboard.numbers import clean, to_script
 from sae_lens_meme.dashboard.options import DashboardOptions
-from sae_lens_meme.dashboard.pictures import data_uris
 from sae_lens_meme.dashboard.sentences import DENSE
 from sae_lens_meme.dashboard.tokens import Tokens, spoken, told
-from sae_lens_meme.dashboard.use import DEFINITION
-from sae_lens_meme.dashboard.verdicts import TONES
+from sae_lens_meme.dashboard.verdicts import TONES, USED
+from sae_lens_meme.errors import BadImageError
+from sae_lens_meme.images import open_image
 from sae_lens_meme.progress import progress_bar
 from sae_lens_meme.row_kind import TOKEN
 from sae_lens_meme.storage import StepFolder, sha256_json, through_stores
@@ -101,7 +104,7 @@ def _write(folder: StepFolder, inputs: ReportInputs, options: DashboardOptions, 
         "concepts": [concept["name"] for concept in concepts],
         "concept_columns": CONCEPT_COLUMNS,
         "effect_columns": (*EFFECT_COLUMNS, "beats"),
-        "use": DEFINITION,
+        "use": USED,
         "called": latents.words.changed(_keys(latents)),
         "tones": TONES,
         "columns": latents.generic,
@@ -130,7 +133,7 @@ def _write(folder: StepFolder, inputs: ReportInputs, options: DashboardOptions, 
         "doubts": doubts(inputs, latents, lines),
         "fairness": [kind.said(line) for line in treated_worse(inputs, latents.words)],
         "found": [kind.said(line) for line in found(lines, latents)],
-        "use": DEFINITION,
+        "use": USED,
         "rows": kind,
     }
     with progress_bar("dashboard", len(parts), unit="parts", show=progress) as advance:
@@ -208,3 +211,36 @@ def _counted(parts: list[page.Part], advance: Any) -> Iterator[page.Part]:
 
 def _write_part(part: page.Part, path: Path) -> None:
     path.write_text(page.part_script(part), encoding="utf-8")
+
+
+QUALITY = 70
+FEW_COLOURS = 4096
+"""A drawing, a screenshot: smaller without loss."""
+_WORKERS = 4
+
+
+def data_uris(corpus: Any, rows: Sequence[int | None], pixels: int) -> list[str | None]:
+    """One `data:` URI a row of the corpus; None for None, and for a picture that cannot be read.
+
+    Args:
+        corpus: a dataset with a column `image` of undecoded pictures.
+        pixels: longest side.
+    """
+    places = [row for row in rows if row is not None]
+    found = corpus.select_columns(["image"])[places]["image"] if places else []
+    with ThreadPoolExecutor(_WORKERS) as pool:  # Pillow works outside the interpreter lock
+        made = iter(list(pool.map(lambda picture: _data_uri(picture, pixels), found)))
+    return [None if row is None else next(made) for row in rows]
+
+
+def _data_uri(picture: Any, pixels: int) -> str | None:
+    try:
+        image = open_image(picture["bytes"])
+    except (BadImageError, TypeError, KeyError):
+        return None
+    image.thumbnail((pixels, pixels), Image.Resampling.LANCZOS)
+    file = io.BytesIO()
+    drawn = image.getcolors(FEW_COLOURS) is not None
+    clean = Image.frombytes("RGB", image.size, image.tobytes())  # no EXIF, no profile, no comment
+    clean.save(file, "WEBP", **({"lossless": True} if drawn else {"quality": QUALITY, "method": 4}))
+    return "data:image/webp;base64," + base64.b64encode(file.getvalue()).decode("ascii")

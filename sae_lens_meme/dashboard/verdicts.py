@@ -1,4 +1,4 @@
-"""One plain verdict on the name of a latent, and one on the best latent of a concept, each with its reason."""
+"""Plain verdicts: on the name of a latent, on the best latent of a concept, and which classifiers use a latent."""
 
 from __future__ import annotations
 
@@ -67,3 +67,53 @@ def beats_always_on(row: Row) -> bool:
     """Whether the latent is a better detector of the concept than one that fires on every meme."""
     f1, always = row.get("f1_test"), row.get("f1_always_on")
     return f1 is not None and always is not None and f1 > always
+
+
+USED = (
+    "The classifier of a label uses a latent where taking the latent out changes the probability of its class by more than "
+    "the largest step of any latent in a random direction and more than latents that fire as often; the end of the 95 % "
+    "interval nearer to no change counts."
+)
+
+
+class Use(NamedTuple):
+    """What an edit of a latent does to the classifier of one label."""
+
+    label: str
+    level: str
+    """The class whose probability is read."""
+    change: float
+    control: float
+    """The largest of the controls."""
+    row: Row
+
+    @property
+    def beats(self) -> bool:
+        return least_change(self.row) > self.control
+
+    @property
+    def measured(self) -> str:
+        return f"{signed(self.change)}, controls {number(self.control)}"
+
+
+def uses(effects: list[Row]) -> list[Use]:
+    """Of each label whose change was measured, in the order of the table."""
+    return [use_of(row) for row in effects if row["kind"] == "ablation" and row.get("delta_all") is not None]
+
+
+def use_of(row: Row) -> Use:
+    """Of one row of `influence`, with `largest_random` of its edit and class."""
+    control = max(row.get(name) or 0.0 for name in ("largest_random", "delta_matched"))
+    return Use(str(row["task"]), str(row["class"]), row["delta_all"], control, row)
+
+
+def least_change(row: Row) -> float:
+    """The end of the interval that is nearer to no change; 0 where the interval holds no change."""
+    low, high = row.get("delta_all_low"), row.get("delta_all_high")
+    if low is None or high is None:
+        return 0.0
+    return 0.0 if low <= 0 <= high else min(abs(low), abs(high))
+
+
+def signed(value: float) -> str:
+    return f"{'+' if value > 0 else '−' if value < 0 else ''}{number(abs(value))}"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from sae_lens_meme.describe.description import describe_corpus
-from sae_lens_meme.describe.tables import Description, DescriptionTable
+from sae_lens_meme.describe.description import Description, DescriptionTable, describe_corpus
 
 __all__ = ["Description", "DescriptionTable", "describe_corpus"]

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import io
+from dataclasses import asdict, dataclass
+from itertools import combinations
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from datasets import Dataset, Image
 from PIL import Image as Pillow
+from scipy.stats import false_discovery_control
 
 from sae_lens_meme.corpus.build import all_rows, caption_of
-from sae_lens_meme.describe.cooccurrence import cooccurrence
-from sae_lens_meme.describe.tables import Description, DescriptionTable, percent
 from sae_lens_meme.errors import DataError
 from sae_lens_meme.labels import SPLITS, is_label_column
 from sae_lens_meme.progress import progress_bar
@@ -25,6 +26,40 @@ _COLUMNS = ("id", "source", "split", "text", "text_origin", "image")
 _SIDEWAYS = (5, 6, 7, 8)
 _ORIENTATION = 274
 _BATCH = 256
+
+
+@dataclass(frozen=True)
+class DescriptionTable:
+    """One table: a row is a list of cells in the order of the columns; None is undefined."""
+
+    name: str
+    title: str
+    columns: list[str]
+    rows: list[list[Any]]
+    conclusion: str
+
+    def records(self) -> list[dict[str, Any]]:
+        return [dict(zip(self.columns, row, strict=True)) for row in self.rows]
+
+
+@dataclass(frozen=True)
+class Description:
+    """The tables, and the counts behind the histograms of the figure."""
+
+    tables: dict[str, DescriptionTable]
+    histograms: dict[str, dict[str, list[float]]]
+    """By name `edges` and `counts`."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON: of each table its rows as records."""
+        tables = {name: {**asdict(table), "rows": table.records()} for name, table in self.tables.items()}
+        return {"tables": tables, "histograms": self.histograms}
+
+
+def percent(part: float, whole: float) -> str:
+    """A share as text; a small one is not rounded to zero."""
+    share = part / whole if whole else 0.0
+    return "under 0.1%" if 0 < share < 0.001 else f"{share:.1%}" if share < 0.1 else f"{share:.0%}"
 
 
 def describe_corpus(corpus: Any, *, progress: bool = True) -> Description:
@@ -188,3 +223,58 @@ def _token_counts(captions: Any) -> dict[str, int]:
 def _histogram(x: np.ndarray, edges: np.ndarray) -> dict[str, list[float]]:
     counts, edges = np.histogram(x, edges)
     return {"edges": edges.tolist(), "counts": counts.tolist()}
+
+
+DRAWS, SIGNIFICANT = 199, 0.05
+_PAIR_COLUMNS = ["labels", "memes with both", "groups", "V", "V permuted", "p", "q"]
+
+
+def cooccurrence(memes: pd.DataFrame, labels: list[str]) -> DescriptionTable:
+    """Cramér's V of every two labels, on one meme of each group, beside V where one of them is permuted within sources."""
+    rng = np.random.default_rng(0)
+    pairs = [_pair(memes, a, b, rng) for a, b in combinations(labels, 2)]
+    rows = [row for row in pairs if row[1]]
+    tested = [row for row in rows if row[5] is not None]
+    for row, q in zip(tested, false_discovery_control([row[5] for row in tested]) if tested else [], strict=True):
+        row[6] = float(q)
+    beyond = [row for row in tested if row[6] <= SIGNIFICANT]
+    strongest = max(beyond, key=lambda row: row[3] - row[4], default=None)
+    never, constant = len(pairs) - len(rows), len(rows) - len(tested)
+    conclusion = (
+        f"{len(beyond)} of {len(tested)} pairs of labels go together within their sources (q <= {SIGNIFICANT})"
+        + (f", most {strongest[0]}: a score for one is partly a score for the other" if strongest is not None else "")
+        + (f"; of {constant} pairs one label has a single value where both are known" if constant else "")
+        + (f"; {never} pairs are on no meme together" if never else "")
+        + "."
+    )
+    return DescriptionTable("cooccurrence", "Labels that go together (Cramér's V)", _PAIR_COLUMNS, rows, conclusion)
+
+
+def _pair(memes: pd.DataFrame, a: str, b: str, rng: np.random.Generator) -> list[Any]:
+    both: Any = memes[memes[a].notna() & memes[b].notna()]
+    one = both.sort_values("id").drop_duplicates("group")  # copies are no independent evidence
+    row: list[Any] = [f"{a}, {b}", len(both), len(one), None, None, None, None]
+    if not len(one):
+        return row
+    x, y, source = (pd.factorize(one[name], sort=True)[0] for name in (a, b, "source"))
+    if min(x.max(), y.max()) == 0:  # one value only
+        return row
+    observed = _v(x, y)
+    places = [np.flatnonzero(source == code) for code in range(source.max() + 1)]
+    permuted = np.empty(DRAWS)
+    for draw in range(DRAWS):
+        shuffled = y.copy()
+        for mine in places:
+            shuffled[mine] = y[rng.permutation(mine)]
+        permuted[draw] = _v(x, shuffled)
+    p = (1 + int((permuted >= observed).sum())) / (1 + DRAWS)
+    return [*row[:3], observed, float(permuted.mean()), p, None]
+
+
+def _v(x: np.ndarray, y: np.ndarray) -> float:
+    """Cramér's V of two codes with at least two values each."""
+    shape = x.max() + 1, y.max() + 1
+    table = np.bincount(x * shape[1] + y, minlength=shape[0] * shape[1]).reshape(shape)
+    expected = np.outer(table.sum(axis=1), table.sum(axis=0)) / len(x)
+    chi2 = ((table - expected) ** 2 / expected).sum()
+    return float(np.sqrt(chi2 / len(x) / (min(shape) - 1)))

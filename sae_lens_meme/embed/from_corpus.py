@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
 
 from sae_lens_meme.corpus import caption_of, corpus_notes, load_corpus, load_rows
-from sae_lens_meme.corpus.opened import Pictures
+from sae_lens_meme.corpus.build import Pictures
 from sae_lens_meme.embed.encoder import Encoder
 from sae_lens_meme.embed.options import HEADS, EmbedOptions, check_token_options
 from sae_lens_meme.embeddings import Embeddings

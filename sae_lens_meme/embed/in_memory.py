@@ -1,7 +1,10 @@
-"""Embeddings from arrays and a table that are in memory: nothing is read from disk or written to it."""
+"""Embeddings from arrays and a table that are in memory, and such embeddings written as `embed` writes them."""
 
 from __future__ import annotations
 
+import shutil
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,10 +16,13 @@ from sae_lens_meme.corpus.merge import hashed_split
 from sae_lens_meme.corpus.tables import table_of
 from sae_lens_meme.embed.arrays import as_matrix
 from sae_lens_meme.embed.from_arrays import description, with_fused
+from sae_lens_meme.embed.options import HEADS
 from sae_lens_meme.embeddings import Embeddings
 from sae_lens_meme.errors import DataError
 from sae_lens_meme.hook_columns import embedding_features
 from sae_lens_meme.hooks.names import FUSED, IMAGE_EMBED, TEXT_EMBED
+from sae_lens_meme.shards import Columns, write_dataset
+from sae_lens_meme.storage import StepFolder
 
 
 def as_embeddings(
@@ -62,3 +68,33 @@ def _numpy(x: Any) -> Any:
 def _with_ids(table: pa.Table) -> pa.Table:
     """With the row numbers as ids where there are none."""
     return table if "id" in table.column_names else table.add_column(0, "id", pa.array(range(len(table))))
+
+
+SHARD_SIZE = 4096
+
+
+def save_embeddings(embeddings: Embeddings, out: str | Path, *, overwrite: bool = False) -> Embeddings:
+    """Write the rows, and MemeCLIP's heads where the embeddings were fused with them.
+
+    Returns:
+        The embeddings of the folder.
+
+    Raises:
+        StorageError: other embeddings are there.
+    """
+    starts = range(0, len(embeddings), SHARD_SIZE)
+    with StepFolder(out, "embed", {"saved": embeddings.fingerprint}, overwrite=overwrite) as folder:
+        if not folder.complete:
+            shards = [partial(_rows, embeddings, start) for start in starts]
+            write_dataset(folder, embeddings.dataset.features, shards)
+            heads = embeddings.path / HEADS if embeddings.path else None
+            if heads is not None and heads.is_file():
+                folder.write(HEADS, lambda path: shutil.copyfile(heads, path))
+            folder.finish(**embeddings.facts)
+    return Embeddings.load(out)
+
+
+def _rows(embeddings: Embeddings, start: int) -> Columns:
+    part = embeddings.dataset.with_format("numpy", columns=list(embeddings.hooks))[start : start + SHARD_SIZE]
+    rest = embeddings.dataset.remove_columns(list(embeddings.hooks)).with_format(None)[start : start + SHARD_SIZE]
+    return {**rest, **part}

@@ -20,7 +20,7 @@ from sae_lens_meme.evaluators.context import Context
 from sae_lens_meme.evaluators.latents import Latents
 from sae_lens_meme.evaluators.result import Interval, Measure, Quantity, Result, Section, nullable
 from sae_lens_meme.evaluators.rows import measured_rows
-from sae_lens_meme.metrics.bootstrap import bootstrap_weights, percentile_interval
+from sae_lens_meme.metrics.resampling import bootstrap_weights, percentile_interval
 
 VISUAL, TEXTUAL = "visual", "textual"
 PARTS = {VISUAL: "patch", TEXTUAL: "word"}

@@ -11,9 +11,11 @@ from jaxtyping import Float, Float64
 from scipy.special import expit, softmax
 from sklearn.preprocessing import StandardScaler, normalize
 from threadpoolctl import threadpool_limits
+from typing_extensions import Self
 
 from sae_lens_meme.embeddings import Embeddings, Label
 from sae_lens_meme.errors import DataError
+from sae_lens_meme.evaluators.context import Context
 from sae_lens_meme.evaluators.latents import Latents
 from sae_lens_meme.metrics.logistic import fit_logistic
 from sae_lens_meme.metrics.threads import in_threads
@@ -269,3 +271,22 @@ def _classes(task: str, y: np.ndarray) -> np.ndarray:
     if len(classes := np.unique(y)) < 2:
         raise DataError(f"task {task!r}: a probe needs 2 classes among the known train rows, got {classes.tolist()}")
     return classes
+
+
+class ReadsProbes:
+    """Takes probes that are fitted already; stands before `Evaluator` among the bases.
+
+    Args:
+        fitted: the probes; give other evaluators the same ones and they are fitted once.
+    """
+
+    options: Any
+
+    def __init__(self, embeddings: Embeddings, *, fitted: SharedProbes | None = None, **options: Any):
+        super().__init__(embeddings, **options)  # pyright: ignore[reportCallIssue]  the evaluator's
+        self.fitted = fitted or SharedProbes(seed=self.options.seed)
+
+    @classmethod
+    def from_context(cls, context: Context) -> Self:
+        known: Any = cls
+        return cls(context.embeddings, fitted=context.embedding_probes, **context.options_of(known))

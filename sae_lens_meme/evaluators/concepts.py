@@ -17,9 +17,9 @@ from sae_lens_meme.embeddings import Embeddings, Label
 from sae_lens_meme.errors import ConfigError, DataError
 from sae_lens_meme.evaluators.base import Unavailable
 from sae_lens_meme.labels import LEVELS, level
-from sae_lens_meme.metrics.contingency import FALSE, TRUE, UNKNOWN
+from sae_lens_meme.metrics.association import FALSE, TRUE, UNKNOWN
 from sae_lens_meme.metrics.fisher import one_a_group
-from sae_lens_meme.metrics.permutation import permutation_within
+from sae_lens_meme.metrics.resampling import permutation_within
 
 MAX_CLASSES = 10
 """A label with more classes than this (an author, a date) gives no concepts by itself."""

@@ -25,6 +25,7 @@ from sae_lens_meme.device import filled
 from sae_lens_meme.embeddings import Embeddings
 from sae_lens_meme.errors import ConfigError, DataError, NonFiniteError, StorageError
 from sae_lens_meme.hook_columns import require_finite
+from sae_lens_meme.metrics.directions import unit_rows
 from sae_lens_meme.storage import atomic_file
 
 
@@ -255,13 +256,17 @@ def decoder_rows(sae: Any) -> Float64[np.ndarray, "d_sae d_in"]:
     if not np.isfinite(W_dec).all():
         latent = int(np.flatnonzero(~np.isfinite(W_dec).all(axis=1))[0])
         raise NonFiniteError(f"latent {latent}: its row of W_dec has NaN or infinity; train the SAE again")
-    norms = np.linalg.norm(W_dec, axis=1, keepdims=True)
-    for rows in (W_dec, W_dec / np.where(norms > 0, norms, 1)):
+    for rows in (W_dec, unit_rows(W_dec)):
         if rows.shape[1] == asked.shape[1] and np.allclose(
             rows[some], asked, rtol=1e-4, atol=1e-4 * np.abs(asked).max()
         ):
             return rows
     return np.concatenate([_asked(sae, np.arange(a, min(a + 1024, d_sae))) for a in range(0, d_sae, 1024)])
+
+
+def decoder_rows_or_none(sae: Any) -> Float64[np.ndarray, "d_sae d_in"] | None:
+    """None where the SAE normalises each meme at run time, so that a latent has no one direction."""
+    return None if normalises_at_run_time(sae) else decoder_rows(sae)
 
 
 def _asked(sae: Any, latents: Sequence[int] | np.ndarray) -> Float64[np.ndarray, "n d_in"]:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -11,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from sae_lens_meme.embed.save import save_embeddings
+from sae_lens_meme.embed.in_memory import save_embeddings
 from sae_lens_meme.embeddings import Embeddings
 from sae_lens_meme.errors import ConfigError
 from sae_lens_meme.evaluators.cautions import cautions
@@ -31,6 +30,7 @@ from sae_lens_meme.evaluators.run import (
     stock_sae,
     write_results,
 )
+from sae_lens_meme.evaluators.stock_evals import reads
 from sae_lens_meme.planted import read_answer_key
 from sae_lens_meme.report import draw_figure, figure_of, report_fragment, report_text
 from sae_lens_meme.storage import StepFolder
@@ -99,7 +99,7 @@ class Evaluation:
         memes = save_embeddings(self.embeddings, folder / "embeddings", overwrite=overwrite)
         for weights in self.sae.parameters():  # safetensors writes no transposed view, such as of tied weights
             weights.data = weights.data.contiguous()
-        with _reads(self.sae, hook):
+        with reads(self.sae, hook):
             self.sae.save_model(folder / "sae")
         made = {
             **{"sae": sae_weights(folder / "sae"), "embeddings": memes.fingerprint, "hook": hook},
@@ -152,7 +152,7 @@ def measure(
     hook = chosen.hook or dictionary.cfg.metadata.hook_name
     if hook is None:
         raise ConfigError(f"this SAE names no hook; pass hook=, one of {', '.join(memes.hooks)}")
-    with _reads(dictionary, hook):
+    with reads(dictionary, hook):
         context = Context(
             *(dictionary, memes, encode(dictionary, memes, hook), chosen),
             reference=other,
@@ -162,16 +162,6 @@ def measure(
         )
         run_evaluators(context, chosen.names(), progress)
         return Evaluation(content_of(context), context.results, dictionary, memes, context.latents, chosen)
-
-
-@contextmanager
-def _reads(sae: Any, hook: str) -> Iterator[None]:
-    """Sets the hook in the metadata of the user's SAE, and restores it afterwards."""
-    before, sae.cfg.metadata.hook_name = sae.cfg.metadata.hook_name, hook
-    try:
-        yield
-    finally:
-        sae.cfg.metadata.hook_name = before
 
 
 def _loaded(sae: str | Path, options: EvaluateOptions) -> Any:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from numbers import Integral
@@ -230,6 +230,12 @@ def defined(value: Any) -> Number:
     if value is None or not math.isfinite(value):
         return None
     return int(value) if isinstance(value, Integral) else float(value)
+
+
+def of_known(statistic: Callable[[np.ndarray], Any], values: np.ndarray) -> Number:
+    """Of the values that are defined, such as their mean; None where none is."""
+    known = values[~np.isnan(values)]
+    return float(statistic(known)) if len(known) else None
 
 
 def nullable(column: np.ndarray) -> Any:

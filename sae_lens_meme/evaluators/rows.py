@@ -7,7 +7,7 @@ from jaxtyping import Int, UInt8
 
 from sae_lens_meme.embeddings import Embeddings
 from sae_lens_meme.errors import ConfigError
-from sae_lens_meme.metrics.bootstrap import bootstrap_weights
+from sae_lens_meme.metrics.resampling import bootstrap_weights
 
 
 def measured_rows(embeddings: Embeddings, which: str = "held_out") -> tuple[Int[np.ndarray, " rows"], str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from typing import Any
 import pandas as pd
 
 from sae_lens_meme.embeddings import Embeddings
+from sae_lens_meme.errors import StorageError
 from sae_lens_meme.evaluators import registry
 from sae_lens_meme.evaluators.base import Evaluator, Unavailable
 from sae_lens_meme.evaluators.cautions import cautions
@@ -29,11 +31,10 @@ from sae_lens_meme.evaluators.opened import (
 )
 from sae_lens_meme.evaluators.options import EvaluateOptions
 from sae_lens_meme.evaluators.result import Result
-from sae_lens_meme.evaluators.retrain import CONTROL, train_control, train_seed
 from sae_lens_meme.evaluators.workers import CANNOT, Found, evaluating, measured
 from sae_lens_meme.progress import progress_bar
 from sae_lens_meme.report import draw_figure, report_html, report_text
-from sae_lens_meme.storage import StepFolder, fetched, read_json, through_stores, to_json
+from sae_lens_meme.storage import StepFolder, fetched, read_finished, read_json, through_stores, to_json
 
 __all__ = ["evaluate", "load_others", "load_sae", "require_sae", "require_same_memes", "sae_weights", "stock_sae"]
 
@@ -202,3 +203,45 @@ def write_results(folder: StepFolder, content: dict[str, Any], results: Mapping[
 
 def _write_table(table: pd.DataFrame, path: Path) -> None:
     table.to_parquet(path, index=False)
+
+
+CONTROL = "control_shuffled"
+
+
+def train_control(sae: Path, embeddings: Embeddings, out: Path) -> Any:
+    """The same recipe trained on embeddings whose dimensions are permuted independently.
+
+    Raises:
+        Unavailable: the SAE was not trained by `train`, or on several hooks at once.
+    """
+    from sae_lens_meme.train import train
+
+    return train(_recipe(sae), out=out, embeddings=embeddings, shuffled=True, overwrite=True, progress=False)
+
+
+def train_seed(sae: Path, embeddings: Embeddings, out: Path, offset: int) -> Any:
+    """The same recipe with its seed raised by `offset`.
+
+    Raises:
+        Unavailable: as for `train_control`.
+    """
+    from sae_lens_meme.train import train
+
+    config = _recipe(sae)
+    other = replace(config, section={**config.section, "seed": config.seed + offset})
+    return train(other, out=out, embeddings=embeddings, overwrite=True, progress=False)
+
+
+def _recipe(sae: Path) -> Any:
+    from sae_lens_meme.train import TrainConfig
+    from sae_lens_meme.train.config import Recipe
+
+    if (sae.parent / "runner_cfg.json").is_file() and not (sae / "manifest.json").is_file():
+        raise Unavailable("this SAE was trained together with others; train it alone to have this control")
+    try:
+        fingerprint = read_finished(sae, "train")["fingerprint"]
+    except StorageError:
+        raise Unavailable("this SAE was not trained by `train`: its recipe is not known") from None
+    if "begun_with" in fingerprint:
+        raise Unavailable("this SAE was trained further from given weights: its recipe alone cannot reproduce it")
+    return TrainConfig(fingerprint["config"], Recipe(**fingerprint["recipe"]))

@@ -15,9 +15,8 @@ from sae_lens_meme import options
 from sae_lens_meme.embeddings import Embeddings
 from sae_lens_meme.errors import DataError
 from sae_lens_meme.evaluators.base import Evaluator
-from sae_lens_meme.evaluators.classifiers import SharedProbes, Task, tasks_of
+from sae_lens_meme.evaluators.classifiers import ReadsProbes, SharedProbes, Task, tasks_of
 from sae_lens_meme.evaluators.latents import Latents, hook_of
-from sae_lens_meme.evaluators.probed import ReadsProbes
 from sae_lens_meme.evaluators.result import Control, Measure, Quantity, Result, Section
 from sae_lens_meme.hooks.names import EMBEDDING_HOOKS, FUSED
 from sae_lens_meme.options import Count

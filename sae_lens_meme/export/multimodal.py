@@ -12,7 +12,7 @@ from typing import Any
 
 from sae_lens_meme.attributions import GRID, covered
 from sae_lens_meme.corpus import load_rows
-from sae_lens_meme.corpus.opened import Pictures
+from sae_lens_meme.corpus.build import Pictures
 from sae_lens_meme.errors import DataError
 from sae_lens_meme.export.activations import as_dict, row_id
 from sae_lens_meme.export.examples import Example

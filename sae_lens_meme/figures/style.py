@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import textwrap
 from typing import Any
 
-from sae_lens_meme.report.blocks import visible
+from sae_lens_meme.report.blocks import wrapped
 
 BLUE, ORANGE, GREEN, PURPLE, SKY, RED, YELLOW = (
     "#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442",
@@ -19,11 +18,6 @@ SETTINGS: Any = {
     "ytick.labelsize": 8, "svg.hashsalt": "sae-lens-meme", "figure.dpi": 100, "savefig.dpi": 200,
 }  # fmt: skip
 """Matplotlib settings; a fixed salt makes an SVG the same bytes each time."""
-
-
-def wrapped(text: Any, width: int = 38) -> str:
-    """A foreign text in lines of a width, control characters shown, `$` not taken for mathematics."""
-    return "\n".join(textwrap.wrap(visible(str(text)).replace("$", r"\$"), width)) or " "
 
 
 def titled(axes: Any, title: str, x: str = "", y: str = "") -> None:

@@ -51,12 +51,12 @@ def _picture(inputs: Inputs, id: str, reveal: bool) -> np.ndarray:
     return np.asarray(picture if reveal else picture.filter(ImageFilter.GaussianBlur(BLUR)))
 
 
-def _outline(axes: Any, scores: np.ndarray, left: int, top: int, n: int = 3) -> None:
-    """The n regions without which the latent loses most."""
+def _outline(axes: Any, scores: np.ndarray, left: int, top: int) -> None:
+    """The three regions without which the latent loses most."""
     from matplotlib.patches import Rectangle
 
     side = round(len(scores) ** 0.5)
-    for patch in np.argsort(-scores)[:n]:
+    for patch in np.argsort(-scores)[:3]:
         if scores[patch] > 0:
             y, x = divmod(int(patch), side)
             step = 0.96 / side

@@ -12,10 +12,10 @@ from jaxtyping import Float, Int
 from scipy.special import log_ndtr
 
 from sae_lens_meme.jit import njit
-from sae_lens_meme.metrics.bootstrap import one_each
-from sae_lens_meme.metrics.contingency import Tables
+from sae_lens_meme.metrics.association import Tables
 from sae_lens_meme.metrics.hypergeometric import MEDIAN_RULE, log_tail, log_tail_of_sum
 from sae_lens_meme.metrics.multiple_testing import median_p
+from sae_lens_meme.metrics.resampling import one_each
 
 DRAWS = 5
 """Draws of one meme per group; the median of the five p is multiplied by 5 / 3."""

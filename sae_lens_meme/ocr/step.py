@@ -11,8 +11,7 @@ from typing import Any
 import pandas as pd
 from datasets import Dataset, Features, Value
 
-from sae_lens_meme.corpus.build import load_rows
-from sae_lens_meme.corpus.opened import Pictures
+from sae_lens_meme.corpus.build import Pictures, load_rows
 from sae_lens_meme.engines import engine_of
 from sae_lens_meme.errors import ConfigError, MemeError, StorageError
 from sae_lens_meme.ocr.engines import find, read_lines, text_of

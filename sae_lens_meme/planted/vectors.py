@@ -22,6 +22,7 @@ from sae_lens_meme.embeddings import Embeddings
 from sae_lens_meme.errors import ConfigError
 from sae_lens_meme.hook_columns import embedding_features
 from sae_lens_meme.hooks.names import FUSED, IMAGE_EMBED, TEXT_EMBED
+from sae_lens_meme.metrics.directions import random_directions
 from sae_lens_meme.planted.answer_key import CAUSES_FILE, FACTORS, AnswerKey
 from sae_lens_meme.planted.options import VectorOptions
 from sae_lens_meme.shards import write_dataset
@@ -120,8 +121,7 @@ def planted_vectors(options: VectorOptions | None = None, **given: Any) -> Plant
     parents = _parents(options, rng)
     truth = _truth(options, parents, int(group[-1]) + 1, rng)
     activations = truth * rng.gamma(4.0, 0.25, truth.shape)
-    directions = rng.normal(size=(options.n_factors, options.d_in))
-    directions /= np.linalg.norm(directions, axis=1, keepdims=True)
+    directions = random_directions(options.n_factors, options.d_in, rng)
     truth, activations = truth[group], activations[group]
     kinds = {f"factor_{i}": list(SIDES)[i % len(SIDES)] for i in range(options.n_factors)}
     parts = [

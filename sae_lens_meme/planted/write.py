@@ -6,16 +6,21 @@ resumes where it stopped and ends byte for byte the same.
 
 from __future__ import annotations
 
+import csv
+import io
+import json
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from sae_lens_meme.errors import StorageError
+from sae_lens_meme.labels import LEVELS
 from sae_lens_meme.planted.answer_key import CAUSES_FILE, FACTORS, PLACES, causes_as_json, write_factors
 from sae_lens_meme.planted.options import PLAIN, PlantedOptions
-from sae_lens_meme.planted.originals import original_tables
 from sae_lens_meme.planted.places import write_places
 from sae_lens_meme.planted.rows import PlantedMeme, planted_memes
 from sae_lens_meme.progress import progress_bar
@@ -123,3 +128,60 @@ def _write_tables(step: StepFolder, memes: Sequence[PlantedMeme]) -> None:
 
 def _write_text(path: Path, text: str) -> None:
     path.write_text(text, encoding="utf-8", newline="")
+
+
+_SHARED_DEV = 0.8  # of dev_seen comes again in dev_unseen
+
+
+def original_tables(memes: Sequence[PlantedMeme]) -> dict[str, str]:
+    """`{path below the written folder: the table's text}`."""
+    streams: dict[str, list[PlantedMeme]] = {}
+    for meme in memes:
+        streams.setdefault(meme.stream, []).append(meme)
+    pridemm, memotion = streams.pop("pridemm"), streams.pop("memotion")
+    dev = streams["dev_seen"]
+    streams["dev_unseen"] = dev[: round(_SHARED_DEV * len(dev))] + streams["dev_unseen"]
+    hmc = {f"HMC/{split}.jsonl": _hmc_table(part) for split, part in streams.items()}
+    return {"PrideMM/PrideMM.csv": _pridemm_table(pridemm), **hmc, "Memotion/labels.csv": _memotion_table(memotion)}
+
+
+def _pridemm_table(memes: Sequence[PlantedMeme]) -> str:
+    """`target` is `NA`, as the release spells it, exactly where hate is 0; humour is 0 or 1; 10 % are test, 4.5 % val."""
+    order = np.random.default_rng([memes[0].seed]).permutation(len(memes)) / len(memes)
+    rows = []
+    for meme, place in zip(memes, order, strict=True):
+        split = "test" if place < 0.1 else "val" if place < 0.145 else "train"
+        labels, humour = meme.labels, int(meme.labels["humor"] > 0)
+        rows.append(
+            [meme.name, labels["hate"], labels.get("target", "NA"), labels["stance"], humour, split, meme.caption]
+        )
+    return _csv(["name", "hate", "target", "stance", "humour", "split", "text"], rows)
+
+
+def _hmc_table(memes: Sequence[PlantedMeme]) -> str:
+    rows = [
+        {"id": meme.name[:5], "img": f"img/{meme.name}", "label": meme.labels["hate"], "text": meme.caption}
+        for meme in memes
+    ]
+    return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+
+
+def _memotion_table(memes: Sequence[PlantedMeme]) -> str:
+    """Levels as words; a few captions are missing from `text_ocr`, and fewer from `text_corrected`, never both."""
+    names = {"humour": "humor", "sarcasm": "sarcasm", "offensive": "offensive"}
+    names |= {"motivational": "motivational", "overall_sentiment": "sentiment"}
+    rows = []
+    for i, meme in enumerate(memes):
+        read = "" if i % 43 == 7 else meme.caption.upper().replace("O", "0")
+        corrected = "" if i % 1400 == 119 else meme.caption
+        labels = [LEVELS[label][meme.labels[label]] for label in names.values()]
+        rows.append([i, meme.name, read if corrected else meme.caption, corrected, *labels])
+    return _csv(["", "image_name", "text_ocr", "text_corrected", *names], rows)
+
+
+def _csv(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow(header)
+    writer.writerows(rows)
+    return out.getvalue()

@@ -50,9 +50,9 @@ def decide(probe: Probe, latents: Latents, train: np.ndarray, score: Score, opti
     without, *draws = narrow.predict_proba(rows)[:, top].tolist()
     return Decision(
         label=probe.task,
-        decided=_plain(probe.classes[top]),
+        decided=plain(probe.classes[top]),
         probability=float(full[top]),
-        runner_up=_plain(probe.classes[second]),
+        runner_up=plain(probe.classes[second]),
         prevalence=float(np.mean(train == probe.classes[top])),
         auroc=score.auroc,
         auroc_permuted=score.permuted,
@@ -100,7 +100,7 @@ def nearest(
     return among[np.argsort(np.abs(values[among] - values[latent]), kind="stable")[:NEAR]]
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
     return value.item() if isinstance(value, np.generic) else value
 
 

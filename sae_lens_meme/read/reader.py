@@ -24,6 +24,7 @@ from sae_lens_meme.hooks.memeclip import fuse
 from sae_lens_meme.hooks.names import FUSED, IMAGE_EMBED, TEXT_EMBED
 from sae_lens_meme.images import open_image
 from sae_lens_meme.ocr import read_text
+from sae_lens_meme.read.decisions import plain
 from sae_lens_meme.read.names import NO_EVALUATION, Measured
 from sae_lens_meme.read.options import ReadOptions
 from sae_lens_meme.read.reading import ActiveLatent, Neighbour, Reading, Seen
@@ -206,7 +207,7 @@ class MemeReader:
         shared = product.tocoo()
         order = np.argsort(-shared.data, kind="stable")
         texts = self.embeddings.texts
-        labels = {task.name: _value(task, row) for task, _ in self.probes if task.label.known[row]}
+        labels = {task.name: plain(task.label.values[row]) for task, _ in self.probes if task.label.known[row]}
         return Neighbour(
             id=str(self.embeddings.ids[row]),
             caption=None if texts is None else texts[row],
@@ -254,8 +255,3 @@ class MemeReader:
 def _cosine(x: Float[np.ndarray, "n d"], x_hat: Float[np.ndarray, "n d"]) -> Float[np.ndarray, " n"]:
     norms = np.linalg.norm(x, axis=1) * np.linalg.norm(x_hat, axis=1)
     return (x * x_hat).sum(axis=1) / np.where(norms > 0, norms, 1)
-
-
-def _value(task: Task, row: int) -> Any:
-    value = task.label.values[row]
-    return value.item() if isinstance(value, np.generic) else value

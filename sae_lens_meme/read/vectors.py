@@ -1,5 +1,9 @@
 """What the embeddings of a meme say about it, without the model that made them: its latents, which side decides each, and
-what every label's probe reads from them."""
+what every label's probe reads from them.
+
+To see which side decides, the other one is exchanged: the meme's picture stands with the captions of other memes, its
+caption with their pictures. A latent that stays active whatever the caption is decided by the picture.
+"""
 
 from __future__ import annotations
 
@@ -8,20 +12,20 @@ from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
-from jaxtyping import Int
+import torch
+from jaxtyping import Float, Int
 
 from sae_lens_meme.embeddings import Embeddings
 from sae_lens_meme.evaluators.base import Unavailable
 from sae_lens_meme.evaluators.classifiers import Probe, Task, fit_latent_probe, tasks_of
-from sae_lens_meme.evaluators.latents import Latents, hook_of
+from sae_lens_meme.evaluators.latents import Latents, eval_mode, hook_of
 from sae_lens_meme.evaluators.question_set.items import fusion_of
 from sae_lens_meme.hooks.memeclip import MemeCLIPHeads, fuse
 from sae_lens_meme.hooks.names import FUSED, IMAGE_EMBED, TEXT_EMBED
 from sae_lens_meme.read.decisions import decide
 from sae_lens_meme.read.names import Measured
 from sae_lens_meme.read.options import ReadOptions
-from sae_lens_meme.read.reading import ActiveLatent, Decision, Sides
-from sae_lens_meme.read.sides import Exchange, one_sided
+from sae_lens_meme.read.reading import BOTH, CAPTION, EITHER, PICTURE, ActiveLatent, Decision, Sides
 
 CHECKED, TOLERANCE = 8, 1e-3
 """Fused vectors that are made again from their sides, and how far they may lie from the given ones."""
@@ -123,3 +127,48 @@ class VectorReader:
     @cached_property
     def _train_columns(self) -> Any:
         return self.latents.csr()[self.train].tocsc()
+
+
+class Exchange:
+    """The embeddings of other memes whose sides are put in place of a meme's own."""
+
+    def __init__(
+        self, embeddings: Embeddings, rows: Int[np.ndarray, " swaps"], decides: float, heads: MemeCLIPHeads | None
+    ):
+        self._image, self._text = (embeddings.take(side, rows) for side in (IMAGE_EMBED, TEXT_EMBED))
+        self._decides, self._heads = decides, heads
+
+    @torch.no_grad()
+    def sides(
+        self,
+        sae: Any,
+        image: Float[np.ndarray, "1 d_image"],
+        text: Float[np.ndarray, "1 d_text"],
+        latents: Int[np.ndarray, " latents"],
+    ) -> list[Sides]:
+        """For each latent of an SAE on `hook_fused`."""
+        n = len(self._image)
+        fused = [
+            fuse(np.repeat(image, n, axis=0), self._text, heads=self._heads),
+            fuse(self._image, np.repeat(text, n, axis=0), heads=self._heads),
+        ]
+        with eval_mode(sae):
+            acts = sae.encode(torch.from_numpy(np.concatenate(fused)).to(sae.device, sae.dtype))
+        active = (acts.to_dense() if acts.is_sparse else acts)[:, torch.from_numpy(latents).to(sae.device)] != 0
+        stays = active.float().cpu().numpy()
+        shares = zip(stays[:n].mean(axis=0).tolist(), stays[n:].mean(axis=0).tolist(), strict=True)
+        return [Sides(verdict(captions, pictures, self._decides), captions, pictures) for captions, pictures in shares]
+
+
+def verdict(other_captions: float, other_pictures: float, decides: float) -> str:
+    """From the shares of exchanged captions and pictures with which the latent stays active."""
+    alone = {PICTURE: other_captions >= decides, CAPTION: other_pictures >= decides}
+    if all(alone.values()):
+        return EITHER
+    return next((side for side, enough in alone.items() if enough), BOTH)
+
+
+def one_sided(hook: str) -> Sides | None:
+    """Of an SAE on one side's embedding; None of any other."""
+    side = {IMAGE_EMBED: PICTURE, TEXT_EMBED: CAPTION}.get(hook)
+    return Sides(side, None, None) if side else None

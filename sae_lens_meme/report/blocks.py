@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 import unicodedata
 from typing import Any, NamedTuple
 
@@ -35,6 +36,11 @@ def blocks(evaluation: dict[str, Any]) -> list[Block]:
         title, note = visible(section["title"]), visible(section["note"])
         found.append(Block(title, note, [visible(name) for name in columns], _visible(cells)))
     return found
+
+
+def wrapped(text: Any, width: int = 38) -> str:
+    """A foreign text in lines of a width, control characters shown, `$` not taken for mathematics."""
+    return "\n".join(textwrap.wrap(visible(str(text)).replace("$", r"\$"), width)) or " "
 
 
 def heading(evaluation: dict[str, Any]) -> str:

@@ -6,7 +6,7 @@ import warnings
 from pathlib import Path
 from typing import Any
 
-from sae_lens_meme.report.blocks import Row, visible
+from sae_lens_meme.report.blocks import Row, visible, wrapped
 
 INK = "#1f5fa8"
 MARKS = ("|", "x", "d", "s", "^", "v", "<", ">", "*", "P")
@@ -46,7 +46,7 @@ def figure_of(evaluation: dict[str, Any]) -> Any:
         axes.remove()
     for axes, (section, rows) in zip(every, panels, strict=False):
         draw_rows(axes, rows)
-        axes.set_title(_wrapped(section["title"], 52), loc="left", fontsize=10)
+        axes.set_title(wrapped(section["title"], 52), loc="left", fontsize=10)
         axes.set_xlabel(visible(section["axis"]), fontsize=9)
     return figure
 
@@ -66,7 +66,7 @@ def draw_rows(axes: Any, rows: list[Row]) -> None:
         if drawn:
             mark, shade = MARKS[i % len(MARKS)], SHADES[i % len(SHADES)]
             axes.plot(*zip(*drawn, strict=True), mark, color=shade, ms=7, mew=1.4, ls="", label=visible(name))
-    axes.set_yticks(range(len(rows)), [_wrapped(row["measure"], LABEL_WIDTH) for row in reversed(rows)], fontsize=8)
+    axes.set_yticks(range(len(rows)), [wrapped(row["measure"], LABEL_WIDTH) for row in reversed(rows)], fontsize=8)
     axes.grid(axis="y", color="#ececec", lw=0.8)
     axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)
@@ -74,9 +74,3 @@ def draw_rows(axes: Any, rows: list[Row]) -> None:
         axes.legend(
             frameon=False, fontsize=7.5, loc="upper center", bbox_to_anchor=(0.4, 0), borderaxespad=4.6, ncols=3
         )
-
-
-def _wrapped(text: str, width: int) -> str:
-    import textwrap
-
-    return "\n".join(textwrap.wrap(visible(text).replace("$", r"\$"), width)) or " "

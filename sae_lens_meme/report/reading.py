@@ -5,14 +5,14 @@ from __future__ import annotations
 import base64
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
-from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from sae_lens_meme.attributions import covered
 from sae_lens_meme.report.blocks import number, visible
+from sae_lens_meme.report.page import rendered
+from sae_lens_meme.report.terminal import plain_table
 
 GRID = 7
 MOST_WORDS = 3
@@ -101,11 +101,9 @@ def reading_html(reading: dict[str, Any], webp: bytes, size: tuple[int, int]) ->
         webp: the picture, encoded again so that it carries no metadata of its file.
         size: its width and height.
     """
-    environment = Environment(
-        loader=PackageLoader("sae_lens_meme.report"), autoescape=True, undefined=StrictUndefined, trim_blocks=True
-    )
-    environment.filters |= {"visible": visible, "number": number}
-    return environment.get_template("reading.html.jinja").render(
+    return rendered(
+        "report",
+        "reading",
         reading=reading,
         heading=heading(reading)[1],
         picture=base64.b64encode(webp).decode(),
@@ -168,7 +166,7 @@ def _decisions(decisions: list[dict[str, Any]]) -> Table:
 
 
 def _table(*columns: str) -> Table:
-    table = Table(box=SIMPLE_HEAD, pad_edge=False, header_style="dim", show_edge=False, collapse_padding=True)
+    table = plain_table()
     for name in columns:
         table.add_column(name, overflow="fold", min_width=LEAST_ROOM if name in SENTENCES else None)
     return table

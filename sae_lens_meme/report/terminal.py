@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from sae_lens_meme.report.blocks import Block, blocks, cautions, heading, verdicts, visible
+from sae_lens_meme.report.blocks import Block, blocks, cautions, heading, number, verdicts, visible
 
 MOST_LINES = 22
 """Of the summary; `run` prints three more, the last of them the path of the report."""
@@ -86,9 +87,14 @@ def report_text(evaluation: dict[str, Any]) -> str:
     return file.getvalue()
 
 
+def plain_table() -> Table:
+    """One look for all tables."""
+    return Table(box=SIMPLE_HEAD, pad_edge=False, header_style="dim", show_edge=False, collapse_padding=True)
+
+
 def _table(block: Block) -> Table:
     """Numbers are never cut: in a narrow terminal headings and labels wrap instead."""
-    table = Table(box=SIMPLE_HEAD, pad_edge=False, header_style="dim", show_edge=False, collapse_padding=True)
+    table = plain_table()
     table.add_column("")
     for i, name in enumerate(block.columns, start=1):
         width = max((len(row[i]) for row in block.rows), default=0)
@@ -96,3 +102,21 @@ def _table(block: Block) -> Table:
     for row in block.rows:
         table.add_row(*map(Text, row))
     return table
+
+
+def print_description(tables: Iterable[dict[str, Any]], console: Console) -> None:
+    """Each table of a description's `to_dict()`, and what to conclude from it."""
+    for described in tables:
+        console.print(Text(visible(described["title"]), style="bold"))
+        table = plain_table()
+        for i, name in enumerate(described["columns"]):
+            table.add_column(Text(visible(name)), justify="right" if i else "left", overflow="fold")
+        for row in described["rows"]:
+            table.add_row(*(Text(_cell(row[name])) for name in described["columns"]))
+        console.print(table)
+        console.print(Text(visible(described["conclusion"])), soft_wrap=True)
+        console.print()
+
+
+def _cell(value: Any) -> str:
+    return visible(value) if isinstance(value, str) else number(value)

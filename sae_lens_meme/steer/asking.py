@@ -75,7 +75,6 @@ class LatentFiring:
     largest: Float[np.ndarray, " d_sae"]
     top: Int[np.ndarray, "top d_sae"]
     """The pictures with the largest activations of each."""
-    n_positions: int
 
 
 @torch.no_grad()
@@ -100,7 +99,7 @@ def firing(asker: Asker, sae: Any, where: Where = ALL, top: int = 16) -> LatentF
             which = torch.cat([which, torch.full_like(largest, row, dtype=torch.long)]).gather(0, places)
             row += 1
     which[best <= 0] = -1
-    return LatentFiring((fired / max(n, 1)).numpy(), best[0].numpy(), which.numpy(), n)
+    return LatentFiring((fired / max(n, 1)).numpy(), best[0].numpy(), which.numpy())
 
 
 def _seen(model: HookedVLM, hook: str, inputs: dict[str, Any], where: Where) -> tuple[Tensor, Tensor]:

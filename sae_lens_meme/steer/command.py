@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Any
 
 import typer
 
-from sae_lens_meme.flags import Out, Overwrite, SAEFolder, given_to
+from sae_lens_meme.flags import Hook, Out, Overwrite, SAEFolder, given_to
 from sae_lens_meme.steer.options import SteerOptions
 
 
@@ -14,7 +14,7 @@ def steer(
     *,
     sae: SAEFolder,
     out: Out,
-    hook: Annotated[str | None, typer.Option(help="The hook to read, if the SAE's metadata names none.")] = None,
+    hook: Hook = None,
     overwrite: Overwrite = False,
     **given: Any,
 ) -> None:

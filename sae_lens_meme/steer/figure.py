@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from sae_lens_meme.figures.style import BLUE, CYCLE, GREY, INK, ORANGE, PALE, SETTINGS, titled, wrapped
-from sae_lens_meme.steer.verdict import ATTACHED, PLAIN, RANDOM_DIRECTION, RANDOM_LATENT, STEERED
+from sae_lens_meme.steer.scores import ATTACHED, PLAIN, RANDOM_DIRECTION, RANDOM_LATENT, STEERED
 
 MOST_LATENTS, MOST_WORDS = 6, 6
 FORMATS = ("png", "svg")

@@ -1,4 +1,4 @@
-"""The options of `steer`."""
+"""The options of `steer`, and those that it shares with the studies of chat models."""
 
 from __future__ import annotations
 
@@ -12,15 +12,32 @@ PROMPT = "What is shown in this image? Use exactly one word!"
 """sae-for-vlm's."""
 
 
-class SteerOptions(Options):
+class AskOptions(Options):
+    """Which model is shown which pictures, and how it answers."""
+
+    model: str
+    """A chat model of transformers: OWNER/NAME or a folder; 'steer' also takes a captioner."""
+    pictures: File
+    """A folder of pictures."""
+    max_new_tokens: Positive = 5
+    """Length of an answer."""
+    bootstrap: Count = 1000
+    """Resamples of the pictures for 95 % intervals."""
+    seed: Count = 0
+    """Seed of all random draws."""
+    batch_size: Positive = 8
+    """Pictures in one pass."""
+    device: str = "auto"
+    """auto (CUDA, then MPS, then the CPU), cpu, cuda, mps."""
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    """Precision of the model; auto is bfloat16 on CUDA and float32 elsewhere."""
+
+
+class SteerOptions(AskOptions):
     """Which latents are set to what, and what the model is asked meanwhile."""
 
     section = "steer"
 
-    model: str
-    """A chat model or captioner of transformers: OWNER/NAME or a folder."""
-    pictures: File
-    """A folder of pictures."""
     references: File | None = None
     """Pictures that say what a latent is about and how often it fires; default a random half of --pictures, which is then not asked about."""
     latents: list[int]
@@ -39,22 +56,10 @@ class SteerOptions(Options):
     pre_zero: bool = False
     """Set all other latents to 0."""
     prompt: str = PROMPT
-    """What a chat model is asked; a captioner is asked nothing."""
-    max_new_tokens: Positive = 5
-    """Length of an answer; its first word is scored."""
+    """What a chat model is asked; a captioner is asked nothing. The first word of the answer is scored."""
     scorer: str | None = None
     """A CLIP of open_clip, such as ViT-B-32/openai, that compares words with the latent's pictures; without one there is no score."""
     top: Annotated[int, Field(ge=1, le=10_000)] = 16
     """Pictures of a latent: those that activate it most."""
     others: Positive = 32
     """Latents whose pictures the same words are compared with: the chance level."""
-    bootstrap: Count = 1000
-    """Resamples of the pictures for 95 % intervals."""
-    seed: Count = 0
-    """Draws halves, control latents, directions and resamples."""
-    batch_size: Positive = 8
-    """Pictures in one generation."""
-    device: str = "auto"
-    """auto (CUDA, then MPS, then the CPU), cpu, cuda, mps."""
-    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
-    """Of the model; auto is bfloat16 on CUDA and float32 elsewhere."""

@@ -18,8 +18,17 @@ from sae_lens_meme.progress import progress_bar
 from sae_lens_meme.steer.asking import Asker, LatentFiring, firing, first_word
 from sae_lens_meme.steer.latents import ALL, latent_set, require_reach
 from sae_lens_meme.steer.options import SteerOptions
-from sae_lens_meme.steer.scores import arm_numbers, picture_means, word_scores
-from sae_lens_meme.steer.verdict import ATTACHED, PLAIN, RANDOM_DIRECTION, RANDOM_LATENT, STEERED, verdict_of
+from sae_lens_meme.steer.scores import (
+    ATTACHED,
+    PLAIN,
+    RANDOM_DIRECTION,
+    RANDOM_LATENT,
+    STEERED,
+    arm_numbers,
+    picture_means,
+    verdict_of,
+    word_scores,
+)
 
 NEAREST = 10
 """Latents with the nearest firing rates, of which the control is drawn."""
@@ -205,10 +214,3 @@ def _means(latent: int, images: np.ndarray, known: LatentFiring, options: SteerO
     alive = np.setdiff1d(np.flatnonzero(known.rates > 0), [latent])
     others = rng.choice(alive, min(options.others, len(alive)), replace=False)
     return picture_means(images, [known.top[:, i] for i in (latent, *others)])
-
-
-def halves(names: list[str], seed: int) -> tuple[list[str], list[str]]:
-    """Names to ask about and names of references, drawn at random."""
-    order = np.random.Generator(np.random.PCG64([seed, 2])).permutation(len(names))
-    chosen = set(order[: len(names) // 2].tolist())
-    return [name for i, name in enumerate(names) if i not in chosen], [names[i] for i in sorted(chosen)]

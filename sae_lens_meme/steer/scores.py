@@ -1,4 +1,4 @@
-"""How far answers follow a latent: the words against its pictures, against chance, and how many words change."""
+"""How far answers follow a latent: words against its pictures, against chance, how many change, and what to conclude."""
 
 from __future__ import annotations
 
@@ -6,22 +6,20 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from jaxtyping import Float
 
-from sae_lens_meme.metrics.bootstrap import bootstrap_weights, percentile_interval
+from sae_lens_meme.metrics.directions import unit_rows
+from sae_lens_meme.metrics.resampling import bootstrap_weights, percentile_interval
 
 Encoder = Callable[[Sequence[Any]], Float[np.ndarray, "n d"]]
 NO_SCORER = "no scorer was given"
 NO_WORDS = "no answer has a word"
 
 
-def unit(x: Float[np.ndarray, "n d"]) -> Float[np.ndarray, "n d"]:
-    return x / np.linalg.norm(x, axis=-1, keepdims=True)
-
-
 def picture_means(images: Float[np.ndarray, "n d"], tops: Sequence[np.ndarray]) -> Float[np.ndarray, "latents d"]:
     """The direction of the mean un-normalised embedding of each latent's pictures, as sae-for-vlm has it."""
-    return unit(np.stack([images[top[top >= 0]].mean(axis=0) for top in tops]))
+    return unit_rows(np.stack([images[top[top >= 0]].mean(axis=0) for top in tops]))
 
 
 def word_scores(
@@ -31,7 +29,7 @@ def word_scores(
     found = np.full((len(words), len(means)), np.nan)
     distinct = sorted({word for word in words if word is not None})
     if distinct:
-        cosines = dict(zip(distinct, unit(encode_text(distinct)) @ means.T, strict=True))
+        cosines = dict(zip(distinct, unit_rows(encode_text(distinct)) @ means.T, strict=True))
         for row, word in enumerate(words):
             if word is not None:
                 found[row] = cosines[word]
@@ -77,3 +75,54 @@ def _mean(name: str, x: Float[np.ndarray, " n"], weights: Float[np.ndarray, "rep
     low, high = percentile_interval(replicates) if len(replicates) else (np.nan, np.nan)
     numbers = {name: float(x[known].mean()), f"{name}_low": low, f"{name}_high": high}
     return {key: float(value) if np.isfinite(value) else None for key, value in numbers.items()}
+
+
+PLAIN, ATTACHED, STEERED = "plain", "SAE attached, nothing set", "steered"
+RANDOM_LATENT, RANDOM_DIRECTION = "random latent", "random direction"
+CONTROLS = (RANDOM_LATENT, RANDOM_DIRECTION)
+
+
+def verdict_of(scores: pd.DataFrame) -> list[str]:
+    """A sentence for each latent at the first strength that was asked for, and at how many of the others it holds.
+
+    The strength at which it does most would be chosen on the pictures that measure it.
+    """
+    return [_sentence(int(latent), rows) for latent, rows in scores.groupby("latent", sort=False)]  # type: ignore[arg-type]
+
+
+def _sentence(latent: int, rows: Any) -> str:
+    steered = rows[rows.arm == STEERED]
+    first = steered.iloc[0]
+    controls = _controls(rows, first.strength)
+    attached = rows[rows.arm == ATTACHED].iloc[0]
+    others = "".join(f", {row.arm} {row.changed:.0%}" for row in controls.itertuples())
+    said = f"Latent {latent} at {first.strength:g}: {first.changed:.0%} of {first.n:.0f} answers change"
+    said += f" (SAE attached alone {attached.changed:.0%}{others})"
+    if pd.isna(first.get("over_chance")):
+        return f"{said}; {first.reason}, so nothing says whether they follow the latent."
+    ends = f"[{first.over_chance_low:.2f}, {first.over_chance_high:.2f}]"
+    said += f"; they match its pictures by {first.over_chance:.2f} {ends} over chance"
+    beaten = [_beats(row, _controls(rows, row.strength)) for _, row in steered.iterrows()]
+    if beaten[0] is None:
+        return f"{said}; a control is missing, so nothing says whether this is the latent's doing."
+    least = ", ".join(f"{row.arm} {_shown(row.over_chance)}" for row in controls.itertuples())
+    said += f" ({least}): "
+    said += "they follow this latent" if beaten[0] else "no more than a control's do, so it does not steer them"
+    swept = f" ({sum(map(bool, beaten))} of {len(beaten)} strengths)" if len(beaten) > 1 else ""
+    return f"{said}{swept}."
+
+
+def _controls(rows: Any, strength: float) -> Any:
+    return rows[rows.arm.isin(CONTROLS) & (rows.strength == strength)]
+
+
+def _beats(steered: Any, controls: Any) -> bool | None:
+    """Whether the interval lies above 0 and above those of both controls; None where one is missing."""
+    highs = controls["over_chance_high"].astype(float)
+    if len(controls) < len(CONTROLS) or highs.isna().any() or pd.isna(steered.over_chance_low):
+        return None
+    return bool(steered.over_chance_low > max(0.0, highs.max()))
+
+
+def _shown(value: Any) -> str:
+    return "undefined" if pd.isna(value) else f"{value:.2f}"

@@ -12,19 +12,15 @@ import numpy as np
 import pandas as pd
 import torch
 
-from sae_lens_meme.device import pick_device
-from sae_lens_meme.errors import DataError
-from sae_lens_meme.evaluators.run import load_sae, sae_weights
-from sae_lens_meme.hooks import HookedVLM
-from sae_lens_meme.hooks.base import state_sha256
 from sae_lens_meme.images import open_image
 from sae_lens_meme.steer.figure import FORMATS, draw_steering
+from sae_lens_meme.steer.opened import asked_and_shown, open_asked, picture_files
 from sae_lens_meme.steer.options import SteerOptions
-from sae_lens_meme.steer.run import WordScorer, halves, steer_pictures
-from sae_lens_meme.storage import StepFolder, read_json, sha256_file, sha256_json, to_json, write_text
+from sae_lens_meme.steer.run import WordScorer, steer_pictures
+from sae_lens_meme.storage import StepFolder, read_json, to_json, write_text
 
 ANSWERS, SCORES, FIGURE = "answers.parquet", "scores.json", "steering"
-_SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".webp")
+_BATCH = 32
 
 
 def steer(
@@ -54,25 +50,15 @@ def steer(
     options = SteerOptions.of(options, given)
     files = picture_files(options.pictures)
     shown = picture_files(options.references) if options.references is not None else {}
-    dictionary = load_sae(sae, hook)
-    model, dtype = open_model(options.model, options.device, options.dtype)
-    dictionary.to(model.device)
-    fingerprint = {
-        "sae": sae_weights(sae),
-        "model": [options.model, state_sha256(model.hf)],
-        "pictures": sha256_json([{k: sha256_file(v) for k, v in part.items()} for part in (files, shown)]),
-        "options": options.model_dump(mode="json", exclude={"model", "pictures", "references", "device"}),
-        "dtype": dtype,
-        "hook": dictionary.cfg.metadata.hook_name,
-    }
-    with StepFolder(out, "steer", fingerprint, overwrite=overwrite) as folder:
+    opened = open_asked(sae, hook, options, [files, shown])
+    with StepFolder(out, "steer", opened.fingerprint, overwrite=overwrite) as folder:
         if not folder.complete:
-            asked, references = (files, shown) if shown else halved(files, options.seed)
-            scorer = None if options.scorer is None else ClipScorer(options.scorer, str(model.device))
+            asked, references = asked_and_shown(files, shown, options.seed)
+            scorer = None if options.scorer is None else ClipScorer(options.scorer, str(opened.model.device))
             pictures, others = ({name: open_image(file) for name, file in part.items()} for part in (asked, references))
-            found = steer_pictures(model, dictionary, pictures, others, options, scorer, progress=progress)
+            found = steer_pictures(*opened[:2], pictures, others, options, scorer, progress=progress)
             written = {
-                **{"model": options.model, "hook": dictionary.cfg.metadata.hook_name, "prompt": options.prompt},
+                **{"model": options.model, "hook": opened.hook, "prompt": options.prompt},
                 **{"n_pictures": len(asked), "n_references": len(references), "scorer": options.scorer},
                 **found.to_dict(),
             }
@@ -90,52 +76,19 @@ def _draw(folder: StepFolder, answers: pd.DataFrame, scores: pd.DataFrame) -> No
             folder.write(f"{FIGURE}.{kind}", partial(shutil.copyfile, Path(drawn) / f"{FIGURE}.{kind}"))
 
 
-def open_model(name: str, device: str, dtype: str) -> tuple[HookedVLM, str]:
-    """The model on its device, and the precision that `auto` stands for there."""
-    device = pick_device(device)
-    dtype = dtype if dtype != "auto" else "bfloat16" if device.startswith("cuda") else "float32"
-    return HookedVLM.from_pretrained(name, dtype=getattr(torch, dtype)).to(device), dtype
-
-
-def picture_files(folder: Path) -> dict[str, Path]:
-    """The pictures of a folder by their names.
-
-    Raises:
-        DataError: there are none.
-    """
-    if not folder.is_dir():
-        raise DataError(f"{folder}: no such folder; give a folder of pictures")
-    found = {file.name: file for file in sorted(folder.iterdir()) if file.suffix.lower() in _SUFFIXES}
-    if not found:
-        raise DataError(f"{folder}: holds no pictures ({', '.join(_SUFFIXES)})")
-    return found
-
-
-def halved(files: dict[str, Path], seed: int) -> tuple[dict[str, Path], dict[str, Path]]:
-    """Those to ask about and those for reference, drawn at random.
-
-    Raises:
-        DataError: there is one picture.
-    """
-    if len(files) < 2:
-        raise DataError("one picture cannot be both asked about and a reference; give two or more, or --references")
-    return tuple({name: files[name] for name in part} for part in halves(list(files), seed))  # type: ignore[return-value]
-
-
 class ClipScorer(WordScorer):
     """A CLIP of open_clip by its name."""
 
-    def __init__(self, name: str, device: str = "cpu", batch_size: int = 32):
+    def __init__(self, name: str, device: str):
         from sae_lens_meme.hooks import HookedMemeCLIP
 
         self._model = HookedMemeCLIP.from_pretrained(name, device=device)
-        self._batch_size = batch_size
 
     @torch.no_grad()
     def images(self, pictures: Any) -> np.ndarray:
         parts = []
-        for start in range(0, len(pictures), self._batch_size):
-            pixels = torch.stack([self._model.preprocess(x) for x in pictures[start : start + self._batch_size]])
+        for start in range(0, len(pictures), _BATCH):
+            pixels = torch.stack([self._model.preprocess(x) for x in pictures[start : start + _BATCH]])
             parts.append(self._model.encode_image(pixels.to(self._model.device)).float().cpu().numpy())
         return np.concatenate(parts)
 

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import typer
 
-from sae_lens_meme.flags import Out, Overwrite, SAEFolder, given_to
+from sae_lens_meme.flags import Hook, Out, Overwrite, SAEFolder, given_to
 from sae_lens_meme.studies.options import PatchFilterOptions, QuestionSetOptions
-
-Hook = Annotated[str | None, typer.Option(help="The hook to read, if the SAE's metadata names none.")]
 
 
 def question_set(*, sae: SAEFolder, out: Out, hook: Hook = None, overwrite: Overwrite = False, **given: Any) -> None:

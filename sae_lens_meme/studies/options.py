@@ -6,32 +6,11 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from sae_lens_meme.options import Count, File, Flag, Options, Positive, Share
-from sae_lens_meme.steer.options import PROMPT
+from sae_lens_meme.options import File, Flag, Positive, Share
+from sae_lens_meme.steer.options import PROMPT, AskOptions
 
 
-class StudyOptions(Options):
-    """Which model is asked about which pictures."""
-
-    model: str
-    """A chat model of transformers: OWNER/NAME or a folder."""
-    pictures: File
-    """A folder of pictures."""
-    max_new_tokens: Positive = 5
-    """Length of an answer."""
-    bootstrap: Count = 1000
-    """Resamples of the pictures for 95 % intervals."""
-    seed: Count = 0
-    """Seed of the draws of pairs, halves, controls and resamples."""
-    batch_size: Positive = 8
-    """Pictures in one pass."""
-    device: str = "auto"
-    """auto (CUDA, then MPS, then the CPU), cpu, cuda, mps."""
-    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
-    """Precision of the model; auto is bfloat16 on CUDA and float32 elsewhere."""
-
-
-class QuestionSetOptions(StudyOptions):
+class QuestionSetOptions(AskOptions):
     """Which questions are asked about every picture, and which latents are ablated."""
 
     section = "question-set"
@@ -44,7 +23,7 @@ class QuestionSetOptions(StudyOptions):
     """Latents that fire in fewer items are not classified."""
 
 
-class PatchFilterOptions(StudyOptions):
+class PatchFilterOptions(AskOptions):
     """Which patches are kept, and how they are judged."""
 
     section = "patch-filter"

@@ -23,12 +23,10 @@ from sae_lens_meme.hooks import HookedMemeCLIP
 from sae_lens_meme.images import open_image
 from sae_lens_meme.progress import progress_bar
 from sae_lens_meme.steer.asking import Asker, first_word
-from sae_lens_meme.steer.step import halved, picture_files
+from sae_lens_meme.steer.opened import AskedModel, Pictures, asked_and_shown, open_asked, picture_files
 from sae_lens_meme.storage import StepFolder, read_json
-from sae_lens_meme.studies.clip_score import clip_scores
-from sae_lens_meme.studies.opened import Pictures, Study, open_study
 from sae_lens_meme.studies.options import PatchFilterOptions
-from sae_lens_meme.studies.tokens import read_tokens
+from sae_lens_meme.studies.tokens import clip_scores, read_tokens
 from sae_lens_meme.studies.written import write_study
 
 FOUND, OUTCOMES, WEIGHTS = "patch_filter.json", "outcomes.parquet", "weights.parquet"
@@ -74,11 +72,11 @@ def patch_filter(
     options = PatchFilterOptions.of(options, given)
     files, named = _named(options.pictures)
     references = picture_files(options.references) if options.references is not None else {}
-    study = open_study(sae, hook, options, [files, references])
-    fingerprint = {**study.fingerprint, "named": named, "references": bool(references)}
+    study = open_asked(sae, hook, options, [files, references], chat=True)
+    fingerprint = {**study.fingerprint, "named": named}
     with StepFolder(out, "patch-filter", fingerprint, overwrite=overwrite) as folder:
         if not folder.complete:
-            asked, shown = (files, references) if references else halved(files, options.seed)
+            asked, shown = asked_and_shown(files, references, options.seed)
             found = _filtered(study, asked, shown, named, options, progress)
             facts = {"model": options.model, "hook": study.hook, "prompt": options.prompt, **found.facts}
             folder.write(WEIGHTS, lambda path: found.weights.to_parquet(path, index=False))
@@ -94,7 +92,7 @@ def _named(folder: Path) -> tuple[Pictures, bool]:
 
 
 def _filtered(
-    study: Study, asked: Pictures, shown: Pictures, named: bool, options: PatchFilterOptions, progress: bool
+    study: AskedModel, asked: Pictures, shown: Pictures, named: bool, options: PatchFilterOptions, progress: bool
 ) -> Filtered:
     side = _side(study, next(iter(asked.values())))
     squares, others = ([open_image(file).resize((side, side)) for file in part.values()] for part in (asked, shown))
@@ -135,7 +133,7 @@ def _filtered(
 
 
 def _weights(
-    study: Study, asker: Asker, answers: list[str], options: PatchFilterOptions
+    study: AskedModel, asker: Asker, answers: list[str], options: PatchFilterOptions
 ) -> tuple[pd.DataFrame, float | None]:
     """Omega of each latent on the reference pictures, and its value for random tokens."""
     tokens = read_tokens(study, asker, answers, vectors=True)
@@ -146,7 +144,7 @@ def _weights(
 
 
 def _scores(
-    study: Study, asker: Asker, answers: list[str], omega: np.ndarray, options: PatchFilterOptions
+    study: AskedModel, asker: Asker, answers: list[str], omega: np.ndarray, options: PatchFilterOptions
 ) -> tuple[dict[str, np.ndarray], list[str]]:
     """Scores of each filter that can be computed, and why another cannot."""
     tokens, left_out = read_tokens(study, asker, answers, vectors=False), []
@@ -169,7 +167,7 @@ def _scores(
     return scores, left_out
 
 
-def _outcome(study: Study, asker: Asker, squares: list[Any], labels: list[Any], advance: Any) -> Any:
+def _outcome(study: AskedModel, asker: Asker, squares: list[Any], labels: list[Any], advance: Any) -> Any:
     """Whether the first word of the answer to the picture with other cells in its mean colour is the label."""
     mean = (
         255 * np.array(getattr(study.model.processor.image_processor, "image_mean", None) or [0.5] * 3)[:, None, None]
@@ -184,7 +182,7 @@ def _outcome(study: Study, asker: Asker, squares: list[Any], labels: list[Any], 
     return still_classified(classify, pixels, np.array(labels, dtype=object))
 
 
-def _side(study: Study, file: Path) -> int:
+def _side(study: AskedModel, file: Path) -> int:
     """Of the square that the model sees."""
     found = study.model.processor.image_processor(images=[open_image(file)], return_tensors="pt")["pixel_values"]
     return int(found.shape[-1]) if found.ndim >= 4 else ANY_SIDE

@@ -28,9 +28,8 @@ from sae_lens_meme.hooks.names import FUSED
 from sae_lens_meme.images import open_image
 from sae_lens_meme.progress import progress_bar
 from sae_lens_meme.steer.asking import Asker
-from sae_lens_meme.steer.step import picture_files
+from sae_lens_meme.steer.opened import AskedModel, open_asked, picture_files
 from sae_lens_meme.storage import StepFolder, read_json
-from sae_lens_meme.studies.opened import Study, open_study
 from sae_lens_meme.studies.options import QuestionSetOptions
 from sae_lens_meme.studies.written import write_study
 
@@ -67,7 +66,7 @@ def question_set(
     """
     options = QuestionSetOptions.of(options, given)
     files, questions = picture_files(options.pictures), read_questions(options.questions or QUESTIONS)
-    study = open_study(sae, hook, options, [files])
+    study = open_asked(sae, hook, options, [files], chat=True)
     d_sae = study.sae.cfg.d_sae
     if wrong := [latent for latent in options.latents if not 0 <= latent < d_sae]:
         raise ConfigError(f"question-set.latents: {wrong[0]} is not one of 0 to {d_sae - 1}")
@@ -81,7 +80,7 @@ def question_set(
 
 
 def _asked(
-    study: Study, pictures: list[Any], questions: list[str], options: QuestionSetOptions, progress: bool
+    study: AskedModel, pictures: list[Any], questions: list[str], options: QuestionSetOptions, progress: bool
 ) -> list[Result]:
     asker = Asker(study.model, [], "", options.max_new_tokens, options.batch_size)
 

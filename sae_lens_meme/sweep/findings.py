@@ -12,8 +12,7 @@ import pandas as pd
 from sae_lens_meme.evaluators.contest.standings import Mean, short
 from sae_lens_meme.evaluators.contest.targets import LABELS
 from sae_lens_meme.evaluators.evidence import tracking
-from sae_lens_meme.sweep.scores import RECONSTRUCTED, STABLE, TEST, VALIDATION, ScoredSetting, mean_of
-from sae_lens_meme.sweep.yardstick import Draws, Yardstick
+from sae_lens_meme.sweep.scores import RECONSTRUCTED, STABLE, TEST, VALIDATION, Draws, ScoredSetting, Yardstick, mean_of
 
 MOST_NAMED = 6
 _VERBS = {"trails": -1, "ties": 0, "beats": 1}

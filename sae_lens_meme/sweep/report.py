@@ -6,12 +6,12 @@ import sys
 from typing import Any
 
 import pandas as pd
-from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from sae_lens_meme.report.blocks import visible
+from sae_lens_meme.report.terminal import plain_table
 from sae_lens_meme.sweep.step import FIGURE, RUNS, Sweep
 
 MOST_ROWS = 40
@@ -33,7 +33,7 @@ def print_sweep(found: Sweep, console: Console | None = None) -> None:
 
 def _table(found: Sweep) -> Table:
     keys, headline = found.content["keys"], found.content["headline"]
-    table = Table(box=SIMPLE_HEAD, pad_edge=False, header_style="dim", show_edge=False, collapse_padding=True)
+    table = plain_table()
     table.add_column("")
     for key in keys:
         table.add_column(Text(visible(key.rpartition(".")[2])))

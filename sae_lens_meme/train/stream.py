@@ -1,24 +1,28 @@
 """Training on positions as the model makes them: SAELens' runner and its store, nothing patched.
 
 For what is too large to keep: all positions of a chat model. There are no epochs; a killed run goes on where its last
-checkpoint was, to the same weights.
+checkpoint was, to the same weights. SAELens' store keeps its mixing buffer in a generator, of which nothing can be saved,
+and counts rows of its dataset one behind what it has read: batches are mixed here, as it mixes them, with a state that a
+checkpoint can hold.
 """
 
 from __future__ import annotations
 
 import math
 import shutil
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
+from jaxtyping import Float
 from sae_lens import SAE, ActivationsStore, LanguageModelSAERunnerConfig, LanguageModelSAETrainingRunner, TrainingSAE
 from sae_lens.constants import RUNNER_CFG_FILENAME, SAE_CFG_FILENAME, SAE_WEIGHTS_FILENAME, SPARSITY_FILENAME
 from sae_lens.evals import EvalConfig, run_evals
 from sae_lens.training.activation_scaler import ActivationScaler
 from sae_lens.training.sae_trainer import SAETrainer
 from safetensors.torch import save_file
+from torch import Tensor
 
 from sae_lens_meme.embeddings import Embeddings
 from sae_lens_meme.errors import ConfigError, DataError
@@ -29,10 +33,9 @@ from sae_lens_meme.storage import StepFolder, to_json, write_text
 from sae_lens_meme.train.checkpoint import CHECKPOINTS, Checkpoints
 from sae_lens_meme.train.config import TrainConfig
 from sae_lens_meme.train.given import given_sha256, load_given
-from sae_lens_meme.train.mixing import MixedPositions
 from sae_lens_meme.train.monitor import Monitor
 from sae_lens_meme.train.saelens import quiet, refused_by_saelens, seeded, sort_config
-from sae_lens_meme.train.session import Session
+from sae_lens_meme.train.session import Session, replaced
 
 MOST_BATCHES = 64
 """Batches of validation rows that the trained SAE is measured on."""
@@ -208,3 +211,57 @@ def _measured(sae: SAE[Any], model: HookedModel, rows: Any, batch: int, n_batche
 
 def _finite(value: float) -> float | None:
     return value if math.isfinite(value) else None
+
+
+class MixedPositions(Iterator[Tensor]):
+    """What `store.get_data_loader()` serves, batch for batch: a test compares them."""
+
+    def __init__(self, store: ActivationsStore):
+        self._store = store
+        self._chunks = store._iterate_filtered_activations()
+        self._n_chunks = 0
+        empty = torch.empty(0, store.d_in, device=store.device)
+        self._held, self._ready, self._latest = empty, empty, empty
+
+    @torch.no_grad()
+    def __next__(self) -> Float[Tensor, "batch d_in"]:
+        n = self._store.train_batch_size_tokens
+        while len(self._ready) < n:
+            self._refill(n)
+        self._latest, self._ready = self._ready[:n], self._ready[n:]
+        return self._latest
+
+    def take_back(self) -> None:
+        """Serve the latest batch once more."""
+        self._ready = torch.cat([self._latest, self._ready])
+
+    def _refill(self, batch: int) -> None:
+        """Read one chunk; mix and serve once the buffer is full, but for the share that is mixed with the next."""
+        size = self._store.n_batches_in_buffer * self._store.training_context_size
+        share = self._store.activations_mixing_fraction
+        held = torch.cat([self._held, next(self._chunks)])
+        self._n_chunks += 1
+        if len(held) < size:
+            self._held = held
+            return
+        if share > 0:
+            held = held[torch.randperm(len(held))]
+        n = max(1, (len(held) - int(size * share)) // batch) * batch
+        self._ready, self._held = held[:n], held[n:]
+
+    def state_dict(self) -> dict[str, Any]:
+        """Copies: a file of tensors takes none that share memory."""
+        return {"n_chunks": self._n_chunks, "held": self._held.clone(), "ready": self._ready.clone()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Of a new object: the dataset is read on to where it was, without the model."""
+        store, device = self._store, self._store.device
+
+        def tokens(raise_on_epoch_end: bool = False) -> Tensor:
+            return store.get_batch_tokens(raise_at_epoch_end=raise_on_epoch_end, move_to_model_device=False)
+
+        with replaced(store, "get_filtered_llm_batch", tokens):
+            while self._n_chunks < state["n_chunks"]:
+                next(self._chunks)
+                self._n_chunks += 1
+        self._held, self._ready = state["held"].to(device), state["ready"].to(device)

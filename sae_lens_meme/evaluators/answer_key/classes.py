@@ -9,8 +9,8 @@ import numpy as np
 import pandas as pd
 
 from sae_lens_meme.errors import ConfigError, DataError
-from sae_lens_meme.evaluators.answer_key.factors import KINDS, holds_several, mean, require_columns
-from sae_lens_meme.evaluators.result import Quantity, Result, Section
+from sae_lens_meme.evaluators.answer_key.factors import KINDS, holds_several, require_columns
+from sae_lens_meme.evaluators.result import Quantity, Result, Section, of_known
 
 MIN_AUROC = 0.9
 
@@ -64,7 +64,7 @@ def score_classes(
     decided = table[table["class"].notna()]
     rows = f"latents with a value that they rank at an AUROC of {min_auroc:g} or more on test memes, each once"
     reason = f"no latent with a class stands for such a factor at an AUROC of {min_auroc:g} or more"
-    agreement = AGREEMENT(mean(decided["agrees"].to_numpy(float)), rows=rows, reason=reason)
+    agreement = AGREEMENT(of_known(np.mean, decided["agrees"].to_numpy(float)), rows=rows, reason=reason)
     chance = BY_CHANCE(_by_chance(decided["kind"], decided["class"]), rows=rows, reason=reason)
     if agreement.value is not None:
         label = f"agreement with the planted kind{f', {of}' if of else ''} (of {len(decided)} latents)"
@@ -79,7 +79,9 @@ def score_classes(
         mine = decided[decided["kind"] == kind]
         measures += [
             N_VALUES(len(mine), kind, rows=f"of this kind, with a class; {rows}"),
-            AGREEMENT(mean(mine["agrees"].to_numpy(float)), kind, rows=f"of this kind; {rows}", reason=reason),
+            AGREEMENT(
+                of_known(np.mean, mine["agrees"].to_numpy(float)), kind, rows=f"of this kind; {rows}", reason=reason
+            ),
         ]
     shares = {c: f"{c} of the question set" for c in table.columns if c not in CLASSES_COLUMNS}
     return Result("question_set_answer_key", CLASSES, tuple(measures), table, CLASSES_COLUMNS | shares)

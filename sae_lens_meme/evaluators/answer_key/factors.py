@@ -12,9 +12,8 @@ from sae_lens_meme.embeddings import Embeddings
 from sae_lens_meme.errors import DataError
 from sae_lens_meme.evaluators.concepts import ConceptLabels
 from sae_lens_meme.evaluators.latents import Latents, require_latents_of
-from sae_lens_meme.evaluators.result import Measure, Number, Quantity, Result, Section, nullable
-from sae_lens_meme.metrics.contingency import FALSE, TRUE, UNKNOWN
-from sae_lens_meme.metrics.effect_sizes import f1_always_on, f1_score
+from sae_lens_meme.evaluators.result import Measure, Number, Quantity, Result, Section, nullable, of_known
+from sae_lens_meme.metrics.association import FALSE, TRUE, UNKNOWN, f1_always_on, f1_score
 from sae_lens_meme.metrics.ranking import Ranked, auroc, best_f1, confusion
 
 KINDS = ("visual", "textual", "cross-modal")
@@ -100,7 +99,7 @@ def score_answer_key(
     ranked_by: dict[str, tuple[Number, Number]] = {}
     for factor, kind in kinds.items():
         rows = np.flatnonzero(table["factor"] == factor)
-        of = {name: quantity(mean(found[name][rows]), factor) for name, quantity in SCORES.items()}
+        of = {name: quantity(of_known(np.mean, found[name][rows]), factor) for name, quantity in SCORES.items()}
         if of["auroc"].value is not None:
             ranked_by[factor] = (of["auroc"].value, of["auroc_permuted"].value)
             beside = {"auroc_permuted": "permuted", "f1": "F1", "f1_always_on": "F1 always on"}
@@ -214,10 +213,6 @@ def _best(ranked: Ranked, labels: ConceptLabels) -> dict[str, np.ndarray]:
         "f1_always_on": f1_always_on(true, n),
         "n_test": n,
     }
-
-
-def mean(values: np.ndarray) -> float | None:
-    return None if np.isnan(values).all() else float(np.nanmean(values))
 
 
 def require_columns(where: str, table: pd.DataFrame, columns: Iterable[str], hint: str = "") -> None:

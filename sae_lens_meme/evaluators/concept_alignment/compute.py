@@ -12,10 +12,12 @@ from jaxtyping import Bool, Float, Int, UInt8
 
 from sae_lens_meme.evaluators.concepts import ConceptLabels
 from sae_lens_meme.evaluators.latents import Latents
-from sae_lens_meme.metrics.auroc_interval import Kinds, auroc_interval
-from sae_lens_meme.metrics.bootstrap import bootstrap_weights, percentile_interval
-from sae_lens_meme.metrics.contingency import FALSE, TRUE, UNKNOWN, Counter, Tables
-from sae_lens_meme.metrics.effect_sizes import (
+from sae_lens_meme.metrics.association import (
+    FALSE,
+    TRUE,
+    UNKNOWN,
+    Counter,
+    Tables,
     common_odds_ratio,
     f1_always_on,
     f1_bounds_at_ends,
@@ -25,9 +27,11 @@ from sae_lens_meme.metrics.effect_sizes import (
     precision,
     recall,
 )
+from sae_lens_meme.metrics.auroc_interval import Kinds, auroc_interval
 from sae_lens_meme.metrics.fisher import fisher_greater, greater_one_a_group
 from sae_lens_meme.metrics.multiple_testing import benjamini_hochberg, benjamini_hochberg_by_concept, rejected
 from sae_lens_meme.metrics.ranking import Ranked, auroc, best_f1, confusion
+from sae_lens_meme.metrics.resampling import bootstrap_weights, percentile_interval
 
 PROTOCOLS = ("corrected", "published")
 OF_BEST = ("f1_validation", "f1_test", "winners_curse", "f1_always_on", "auroc")

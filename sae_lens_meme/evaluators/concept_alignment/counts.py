@@ -11,10 +11,9 @@ from sae_lens_meme.evaluators.concept_alignment.compute import Pairs, associatio
 from sae_lens_meme.evaluators.concepts import ConceptLabels
 from sae_lens_meme.evaluators.latents import Latents
 from sae_lens_meme.evaluators.result import Number
-from sae_lens_meme.metrics.bootstrap import count_interval
-from sae_lens_meme.metrics.contingency import FALSE, TRUE, Counter
-from sae_lens_meme.metrics.effect_sizes import f1_always_on, f1_score
+from sae_lens_meme.metrics.association import FALSE, TRUE, Counter, f1_always_on, f1_score
 from sae_lens_meme.metrics.ranking import Ranked, best_f1, confusion
+from sae_lens_meme.metrics.resampling import count_interval
 from sae_lens_meme.metrics.threads import in_threads
 
 FAMILIES = ("global", "concept")

@@ -10,10 +10,9 @@ from jaxtyping import Float, Int, UInt8
 from sae_lens_meme.evaluators.concept_alignment.compute import BestLatents
 from sae_lens_meme.evaluators.concepts import ConceptLabels
 from sae_lens_meme.evaluators.latents import Latents
-from sae_lens_meme.metrics.contingency import TRUE, UNKNOWN
-from sae_lens_meme.metrics.effect_sizes import f1_score
-from sae_lens_meme.metrics.permutation import permutation_within
+from sae_lens_meme.metrics.association import TRUE, UNKNOWN, f1_score
 from sae_lens_meme.metrics.ranking import Ranked, best_f1
+from sae_lens_meme.metrics.resampling import permutation_within
 
 REDRAWN = 20
 """Random splits of the memes that choose and the memes that test."""

@@ -68,7 +68,7 @@ from sae_lens_meme.evaluators.context import Context
 from sae_lens_meme.evaluators.latents import Latents, encode, require_latents_of
 from sae_lens_meme.evaluators.result import Interval, Measure, Result, Section
 from sae_lens_meme.evaluators.strata import NO_LENGTH, Strata, n_words, strata_of
-from sae_lens_meme.metrics.contingency import Counter
+from sae_lens_meme.metrics.association import Counter
 from sae_lens_meme.metrics.ranking import Ranked
 
 SHOWN = {

@@ -12,7 +12,7 @@ from sae_lens_meme.evaluators.concept_alignment.quantities import BEST, COLUMNS,
 from sae_lens_meme.evaluators.concepts import ConceptLabels
 from sae_lens_meme.evaluators.result import Section, nullable
 from sae_lens_meme.labels import SPLITS
-from sae_lens_meme.metrics.contingency import FALSE, TRUE, UNKNOWN
+from sae_lens_meme.metrics.association import FALSE, TRUE, UNKNOWN
 
 
 def pairs_table(pairs: Pairs) -> pd.DataFrame:

@@ -16,7 +16,7 @@ from sae_lens_meme.evaluators.base import Evaluator, Unavailable
 from sae_lens_meme.evaluators.concepts import Concepts, require_concepts
 from sae_lens_meme.evaluators.confounders import quantities as q
 from sae_lens_meme.evaluators.confounders.compute import Oriented, joined, order_by_probe, paired_probe
-from sae_lens_meme.evaluators.confounders.questions import Questions
+from sae_lens_meme.evaluators.confounders.pairs import Questions
 from sae_lens_meme.evaluators.confounders.report import ConfounderReport, PairAnswer
 from sae_lens_meme.evaluators.context import Context
 from sae_lens_meme.evaluators.controls import directions

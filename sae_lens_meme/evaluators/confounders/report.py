@@ -21,10 +21,10 @@ from sae_lens_meme.evaluators.confounders.compute import (
     order,
     share_of,
 )
-from sae_lens_meme.evaluators.confounders.questions import FEWEST, Question, Questions
+from sae_lens_meme.evaluators.confounders.pairs import FEWEST, Question, Questions
 from sae_lens_meme.evaluators.result import Interval, Measure, Result, nullable
-from sae_lens_meme.metrics.bootstrap import bootstrap_weights, percentile_interval
 from sae_lens_meme.metrics.multiple_testing import benjamini_hochberg
+from sae_lens_meme.metrics.resampling import bootstrap_weights, percentile_interval
 
 FEW_COMPONENTS = 20
 """With fewer, a bootstrap interval is too short."""

@@ -1,9 +1,8 @@
 """The headline: what an SAE recovers, against everything else, on equal terms."""
 
 from sae_lens_meme.evaluators.contest.ablation import Biased, Tie, biased_probes, chosen, effects, scr, tpp
-from sae_lens_meme.evaluators.contest.compute import resampled
+from sae_lens_meme.evaluators.contest.compute import absorption, resampled
 from sae_lens_meme.evaluators.contest.evaluator import Contest
-from sae_lens_meme.evaluators.contest.hierarchy import absorption
 from sae_lens_meme.evaluators.contest.kernels import fit_few
 from sae_lens_meme.evaluators.contest.matched import auroc_of, best_units, correlation_of, f1_of, one_to_one
 from sae_lens_meme.evaluators.contest.probing import LinearProbes, k_sparse, mean_differences

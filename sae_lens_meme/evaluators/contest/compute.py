@@ -1,4 +1,8 @@
-"""The whole contest: every estimator for every set of units, on the same memes and the same bootstrap samples."""
+"""The whole contest: every estimator for every set of units, on the same memes and the same bootstrap samples.
+
+Absorption and splitting are measured on a planted hierarchy: is the latent of the general value silent where a special one
+fires?
+"""
 
 from __future__ import annotations
 
@@ -12,9 +16,9 @@ from jaxtyping import Float, Float64, Int
 from sae_lens_meme.embeddings import Embeddings
 from sae_lens_meme.evaluators.concepts import Concept
 from sae_lens_meme.evaluators.contest.ablation import Biased, biased_probes, scr, tpp
-from sae_lens_meme.evaluators.contest.hierarchy import absorption, split
 from sae_lens_meme.evaluators.contest.matched import (
     Draws,
+    Matched,
     Weights,
     auroc_of,
     best_units,
@@ -35,7 +39,8 @@ from sae_lens_meme.evaluators.contest.targets import (
 )
 from sae_lens_meme.evaluators.contest.units import Units
 from sae_lens_meme.evaluators.rows import resampled
-from sae_lens_meme.metrics.permutation import permutation_within
+from sae_lens_meme.metrics.association import TRUE
+from sae_lens_meme.metrics.resampling import permutation_within
 from sae_lens_meme.standardize import Moments
 
 GROUPS = (LABELS, PLANTED, CROSS_MODAL)
@@ -212,3 +217,48 @@ def names_of(arena: Arena, event: Event) -> list[str]:
         return list(arena.cases[0].names) if arena.cases is not None else []
     columns = _ablated if event.estimator.startswith("tpp") else Targets.columns
     return [arena.targets.names[c] for c in columns(arena.targets, event.group)]
+
+
+WORTH = 0.03
+"""What a second unit must add to count (SAEBench's threshold for splits, there of F1)."""
+
+
+class Absorption(NamedTuple):
+    """For each special case, on test memes: how often the general value's latent is silent."""
+
+    absorbed: Float64[np.ndarray, " cases"]
+    """On memes of the case on which the case's own latent fires; NaN where there are none."""
+    elsewhere: Float64[np.ndarray, " cases"]
+    """On the other memes of the general value."""
+    own: Float64[np.ndarray, " cases"]
+    """1 where the case has a latent of its own, else 0: nothing can be absorbed then."""
+
+
+def absorption(
+    units: Units, best: Matched, cases: Targets, general: Int[np.ndarray, " cases"], targets: Targets, rows: Rows
+) -> Absorption:
+    """
+    Args:
+        best: the best unit of each of the targets.
+        general: the target of which each case is one.
+    """
+    own = best_units(units, cases, rows).unit
+    test = rows.test
+    silent = units.take(best.unit[general])[test] == 0
+    fires = units.take(own)[test] > 0
+    case, value = cases.codes[test] == TRUE, targets.codes[test][:, general] == TRUE
+    differs = own != best.unit[general]
+    absorbed = _mean(silent, case & fires)
+    return Absorption(np.where(differs, absorbed, np.nan), _mean(silent, value & ~case), differs.astype(float))
+
+
+def split(
+    one: Float64[np.ndarray, " targets"], two: Float64[np.ndarray, " targets"]
+) -> Float64[np.ndarray, " targets"]:
+    """1 where a probe on two units is better than one on one by more than WORTH, else 0."""
+    return (two - one > WORTH).astype(np.float64)
+
+
+def _mean(of: np.ndarray, where: np.ndarray) -> np.ndarray:
+    n = where.sum(axis=0)
+    return np.divide((of & where).sum(axis=0), n, out=np.full(n.shape, np.nan), where=n > 0)

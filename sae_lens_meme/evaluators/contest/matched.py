@@ -10,7 +10,7 @@ from scipy.optimize import linear_sum_assignment
 
 from sae_lens_meme.evaluators.contest.targets import Rows, Targets
 from sae_lens_meme.evaluators.contest.units import Units, ranked
-from sae_lens_meme.metrics.contingency import TRUE, UNKNOWN
+from sae_lens_meme.metrics.association import TRUE, UNKNOWN
 from sae_lens_meme.metrics.ranking import auroc_of_scores, best_f1
 from sae_lens_meme.metrics.threads import in_threads
 

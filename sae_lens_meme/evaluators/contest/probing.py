@@ -12,7 +12,7 @@ from sae_lens_meme.evaluators.contest.kernels import fit_few, logits_few
 from sae_lens_meme.evaluators.contest.matched import Draws, Weights
 from sae_lens_meme.evaluators.contest.targets import Rows, Targets
 from sae_lens_meme.evaluators.contest.units import Units
-from sae_lens_meme.metrics.contingency import FALSE, TRUE, UNKNOWN
+from sae_lens_meme.metrics.association import FALSE, TRUE, UNKNOWN
 from sae_lens_meme.metrics.logistic import fit_logistic
 from sae_lens_meme.metrics.ranking import auroc_of_scores
 from sae_lens_meme.metrics.threads import in_threads

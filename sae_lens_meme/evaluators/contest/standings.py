@@ -13,7 +13,7 @@ from scipy.stats import wilcoxon
 from sae_lens_meme.evaluators.contest.compute import Arena, Event, Scores, names_of
 from sae_lens_meme.evaluators.contest.matched import Draws
 from sae_lens_meme.evaluators.contest.quantities import COLUMNS, NAMES, PERMUTED, PROBE, RANDOM_LATENTS, SAE
-from sae_lens_meme.metrics.bootstrap import percentile_interval
+from sae_lens_meme.metrics.resampling import percentile_interval
 
 FEWEST_PAIRS = 5
 """Targets that differ, from which on a rank test can say something."""

@@ -14,7 +14,7 @@ from sae_lens_meme.errors import DataError
 from sae_lens_meme.evaluators.answer_key.factors import planted_values
 from sae_lens_meme.evaluators.base import Unavailable
 from sae_lens_meme.evaluators.concepts import Concept, ConceptLabels, concepts_of, require_concepts
-from sae_lens_meme.metrics.contingency import FALSE, TRUE, UNKNOWN
+from sae_lens_meme.metrics.association import FALSE, TRUE, UNKNOWN
 
 LABELS, PLANTED, CROSS_MODAL = "labels", "planted", "cross_modal"
 FEWEST = 5

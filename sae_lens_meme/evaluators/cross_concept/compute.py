@@ -11,9 +11,9 @@ from jaxtyping import Bool, Float, Int, UInt8
 
 from sae_lens_meme.evaluators.concepts import ConceptLabels
 from sae_lens_meme.evaluators.latents import Latents
-from sae_lens_meme.metrics.contingency import TRUE, UNKNOWN, Counter, Tables
+from sae_lens_meme.metrics.association import TRUE, UNKNOWN, Counter, Tables, phi_within
 from sae_lens_meme.metrics.fisher import fisher_greater, greater_one_a_group, stratified_greater
-from sae_lens_meme.metrics.permutation import permutation_within
+from sae_lens_meme.metrics.resampling import permutation_within
 from sae_lens_meme.metrics.threads import in_threads
 
 RATE_BINS, FEWEST_IN_BIN = 10, 20
@@ -95,15 +95,7 @@ def label_overlap(codes: UInt8[np.ndarray, "n concepts"], strata: Int[np.ndarray
         true_a[s], true_b[s] = (true.T @ known)[a, b], (known.T @ true)[a, b]
     pooled = [part.sum(axis=0, keepdims=True) for part in (n, true_a, true_b, both)]
     counts = (pooled[0][0].astype(np.int64), pooled[3][0].astype(np.int64))
-    return LabelOverlap(*counts, _phi(*pooled), _phi(n, true_a, true_b, both))
-
-
-def _phi(n: np.ndarray, true_a: np.ndarray, true_b: np.ndarray, both: np.ndarray) -> np.ndarray:
-    """Pearson's correlation within strata, of [strata, pairs] counts."""
-    n = np.maximum(n, 1)
-    together = (both - true_a * true_b / n).sum(axis=0)
-    spread = (true_a * (1 - true_a / n)).sum(axis=0) * (true_b * (1 - true_b / n)).sum(axis=0)
-    return np.divide(together, np.sqrt(spread), out=np.full(together.shape, np.nan), where=spread > 1e-9)
+    return LabelOverlap(*counts, phi_within(*pooled, strata=0), phi_within(n, true_a, true_b, both, strata=0))
 
 
 def from_labels_alone(

@@ -38,7 +38,7 @@ from sae_lens_meme.evaluators.cross_concept.quantities import (
 )
 from sae_lens_meme.evaluators.latents import Latents
 from sae_lens_meme.evaluators.result import Measure, Result, Section, nullable
-from sae_lens_meme.metrics.contingency import Counter
+from sae_lens_meme.metrics.association import Counter
 from sae_lens_meme.metrics.multiple_testing import benjamini_hochberg
 
 PRINTED, LISTED = 8, 20

@@ -17,7 +17,6 @@ LABELS_ALONE = (
 )
 UNTESTED = "the two are concepts of one label, or the margins allow only one count"
 NEVER_KNOWN = "no meme has both labels known, or one of them is constant on the memes that do"
-NO_PAIRS = "there are no two concepts of different labels"
 
 N_PAIRS = Quantity("n_pairs", "pairs of concepts of different labels whose margins allow more than one count")
 N_SHARING = Quantity(

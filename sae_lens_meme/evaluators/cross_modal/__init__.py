@@ -6,12 +6,11 @@ from sae_lens_meme.evaluators.cross_modal.patches import blank, keep_patches, pa
 from sae_lens_meme.evaluators.cross_modal.selection import (
     ItemScores,
     filter_dataset,
-    filter_tokens,
     item_scores,
     require_share,
     select,
 )
-from sae_lens_meme.evaluators.cross_modal.token_weights import of_tokens
+from sae_lens_meme.evaluators.cross_modal.token_weights import scores_of_tokens
 from sae_lens_meme.evaluators.cross_modal.tokens import (
     TokenItemScores,
     kinds_of,
@@ -34,15 +33,14 @@ __all__ = [
     "compare_patch_filters",
     "cross_modal_weights",
     "filter_dataset",
-    "filter_tokens",
     "item_scores",
     "keep_patches",
     "kept_right",
     "kinds_of",
-    "of_tokens",
     "patch_cosines",
     "patch_scores",
     "require_share",
+    "scores_of_tokens",
     "select",
     "still_classified",
     "token_chance",

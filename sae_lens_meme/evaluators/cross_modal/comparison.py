@@ -13,8 +13,8 @@ from pydantic import Field
 from sae_lens_meme.evaluators.classifiers import Probe, Task, fit_latent_probe, thinned
 from sae_lens_meme.evaluators.cross_modal.selection import CRITERIA, ItemScores, best
 from sae_lens_meme.evaluators.latents import Latents
-from sae_lens_meme.metrics.bootstrap import bootstrap_weights
 from sae_lens_meme.metrics.ranking import auroc_of_scores
+from sae_lens_meme.metrics.resampling import bootstrap_weights
 from sae_lens_meme.options import Count, Options
 
 Aurocs = Float64[np.ndarray, "2 resamples"]

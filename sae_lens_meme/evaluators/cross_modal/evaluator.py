@@ -28,9 +28,9 @@ from sae_lens_meme.evaluators.cross_modal.selection import (
 from sae_lens_meme.evaluators.cross_modal.token_weights import of_tokens
 from sae_lens_meme.evaluators.cross_modal.weights import MemePairs, SideHooks, Weights, cross_modal_weights
 from sae_lens_meme.evaluators.latents import Latents, hook_of
-from sae_lens_meme.evaluators.result import Interval, Measure, Number, Result, Section
-from sae_lens_meme.metrics.bootstrap import percentile_interval
+from sae_lens_meme.evaluators.result import Interval, Measure, Number, Result, Section, of_known
 from sae_lens_meme.metrics.multiple_testing import rejected
+from sae_lens_meme.metrics.resampling import percentile_interval
 from sae_lens_meme.metrics.threads import in_threads
 from sae_lens_meme.options import Positive
 from sae_lens_meme.row_kind import TOKEN
@@ -207,7 +207,7 @@ def _of_weights(weights: Weights, permuted: Weights, pairs: MemePairs, n_train: 
         "omega/median_unpaired": weights.unpaired,
     }
     found = {key: q.OF_WEIGHTS[key](value) for key, value in counts.items()}
-    found |= {key: q.OF_WEIGHTS[key](_median(values), reason=few) for key, values in medians.items()}
+    found |= {key: q.OF_WEIGHTS[key](of_known(np.median, values), reason=few) for key, values in medians.items()}
     no_share = _NO_INTERVALS if n and not len(weights.replicates) else few
     permuted_share = q.OF_WEIGHTS["omega/above_chance_permuted"](_above_chance(permuted), reason=no_share)
     few_resamples = f"n_bootstrap is {len(weights.replicates)}: {MIN_RESAMPLES} give a standard error" if n else few
@@ -215,7 +215,7 @@ def _of_weights(weights: Weights, permuted: Weights, pairs: MemePairs, n_train: 
         q.OF_WEIGHTS[f"omega/significant{suffix}"](_significant(of), reason=few_resamples)
         for suffix, of in (("", weights), ("_permuted", permuted))
     )
-    median = q.OF_WEIGHTS["omega/median"](_median(weights.omega), reason=few)
+    median = q.OF_WEIGHTS["omega/median"](of_known(np.median, weights.omega), reason=few)
     above = q.OF_WEIGHTS["omega/above_chance"](_above_chance(weights), reason=no_share)
     if median.value is not None:
         beside = (found["omega/median_permuted"].control("permuted"), found["omega/median_chance"].control("chance"))
@@ -330,11 +330,6 @@ def _significant(weights: Weights) -> Number:
     error = np.nanstd(drawn[:, known], axis=0, ddof=1)
     log_p = np.where(excess > ROUNDING, norm.logsf(excess / np.maximum(error, ROUNDING)), 0.0)
     return float(rejected(log_p, ALPHA).sum() / measured.sum())
-
-
-def _median(values: np.ndarray) -> Number:
-    values = values[~np.isnan(values)]
-    return float(np.median(values)) if len(values) else None
 
 
 def _verdict(weights: Weights, measures: Sequence[Measure], n_shares: int) -> str | None:

@@ -15,8 +15,8 @@ from jaxtyping import Bool, Float64, Int
 
 from sae_lens_meme.errors import ConfigError, DataError
 from sae_lens_meme.evaluators.cross_modal.patches import blank, keep_patches
-from sae_lens_meme.evaluators.result import Interval, Measure, Quantity, Result, Section, nullable
-from sae_lens_meme.metrics.bootstrap import bootstrap_weights, percentile_interval
+from sae_lens_meme.evaluators.result import Interval, Measure, Quantity, Result, Section, nullable, of_known
+from sae_lens_meme.metrics.resampling import bootstrap_weights, percentile_interval
 
 Outcome = Callable[[Bool[np.ndarray, "items grid grid"]], Float64[np.ndarray, " items"]]
 """What each item gives where these cells are kept; NaN where that is undefined."""
@@ -113,7 +113,7 @@ def compare_patch_filters(
         f"Patch filter: {what}, minus that of as many random patches",
         f"filter, {RANDOM}, {', '.join(PLAIN)}: means over items; {WHOLE}: nothing blanked; interval: over items, groups whole",
     )
-    whole = _mean(outcome(np.ones(shape, bool)))
+    whole = of_known(np.mean, outcome(np.ones(shape, bool)))
     draws = np.stack(
         list(bootstrap_weights(np.zeros(shape[0], np.int64), n_bootstrap, seed, groups)) or [np.ones(shape[0])]
     )
@@ -124,7 +124,9 @@ def compare_patch_filters(
     for share in shares:
         found = _outcomes(scores, outcome, share, n_random, seed)
         tables.append(_table(found, share))
-        measures.append(OUTCOME(_mean(found[RANDOM]), f"keep_{share:g}/{RANDOM}", rows=f"{n_random} random selections"))
+        measures.append(
+            OUTCOME(of_known(np.mean, found[RANDOM]), f"keep_{share:g}/{RANDOM}", rows=f"{n_random} random selections")
+        )
         for name in scores:
             measures += _of_filter(name, share, found, whole, draws if n_bootstrap else None, what)
     return Result(
@@ -149,12 +151,16 @@ def _of_filter(
 ) -> list[Measure]:
     """Its outcome, and its differences to random patches and to the plain filters."""
     at, rows = f"keep_{share:g}/{name.replace(' ', '_')}", f"{what}; best {share:.0%} of the patches by {name}"
-    measures = [OUTCOME(_mean(found[name]), at, rows=rows)]
+    measures = [OUTCOME(of_known(np.mean, found[name]), at, rows=rows)]
     for rival in (RANDOM, *(plain for plain in PLAIN if plain in found and plain != name)):
         difference = found[name] - found[rival]
         interval = _interval(difference, draws)
-        measures.append(DIFFERENCES[rival](_mean(difference), at, rows=rows, interval=interval))
-    means = {"filter": _mean(found[name]), **{n: _mean(found[n]) for n in (RANDOM, *PLAIN) if n in found}, WHOLE: whole}
+        measures.append(DIFFERENCES[rival](of_known(np.mean, difference), at, rows=rows, interval=interval))
+    means = {
+        "filter": of_known(np.mean, found[name]),
+        **{n: of_known(np.mean, found[n]) for n in (RANDOM, *PLAIN) if n in found},
+        WHOLE: whole,
+    }
     beside = [OUTCOME(value, label).control(label) for label, value in means.items()]
     return [measures[0], measures[1].row(f"{name}, best {share:.0%}", *beside), *measures[2:]]
 
@@ -176,11 +182,6 @@ def _table(found: Outcomes, share: float) -> pd.DataFrame:
         for name, values in found.items()
     ]
     return pd.concat(parts, ignore_index=True)
-
-
-def _mean(values: np.ndarray) -> float | None:
-    known = values[~np.isnan(values)]
-    return float(known.mean()) if len(known) else None
 
 
 def _verdict(measures: Sequence[Measure], scores: Mapping[str, Any]) -> str | None:

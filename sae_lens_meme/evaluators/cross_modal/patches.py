@@ -21,6 +21,7 @@ from sae_lens_meme.evaluators.cross_modal.tokens import (
 )
 from sae_lens_meme.hooks.patches import Boxes
 from sae_lens_meme.hooks.positions import IMAGE, TEXT
+from sae_lens_meme.metrics.directions import unit_rows
 
 Kind = Literal["l0", "l1", "cooccurrence", "omega"]
 KINDS: tuple[Kind, ...] = ("l0", "l1", "cooccurrence", "omega")
@@ -81,15 +82,11 @@ def patch_cosines(
 ) -> Float64[np.ndarray, "items grid grid"]:
     """The plain rival, a CLIP score of patches: cosine of each image token and the mean unit vector of the item's text."""
     items, of = np.unique(np.asarray(item), return_inverse=True)
-    x = np.asarray(vectors, np.float64)
-    norms = np.linalg.norm(x, axis=1, keepdims=True)
-    units = np.divide(x, norms, out=np.zeros_like(x), where=norms > 0)
+    units = unit_rows(np.asarray(vectors, np.float64))
     text = np.asarray(modality) == TEXT
-    sums = np.zeros((len(items), x.shape[1]))
+    sums = np.zeros((len(items), units.shape[1]))
     np.add.at(sums, of[text], units[text])
-    lengths = np.linalg.norm(sums, axis=1, keepdims=True)
-    means = np.divide(sums, lengths, out=np.zeros_like(sums), where=lengths > 0)
-    return cell_means(np.einsum("td,td->t", units, means[of]), modality, of, boxes, grid, len(items))
+    return cell_means(np.einsum("td,td->t", units, unit_rows(sums)[of]), modality, of, boxes, grid, len(items))
 
 
 def cell_means(

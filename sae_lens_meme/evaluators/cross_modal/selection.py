@@ -158,6 +158,7 @@ def filter_dataset(
     by: str = "sum",
     within_source: bool = False,
     column: str = COLUMN,
+    key: str = "id",
 ) -> AnyDataset:
     """The dataset without the train memes that `select` leaves out, and with the score as a column.
 
@@ -166,6 +167,7 @@ def filter_dataset(
     Args:
         dataset: a corpus, one split of it, or the dataset of embeddings; memes are known by their `id`.
         column: name of the new column, null where a meme has no score.
+        key: `item` for token rows: all rows of an item stay or go.
 
     Raises:
         ConfigError: the share is not one, or the dataset has the column already.
@@ -174,9 +176,9 @@ def filter_dataset(
     kept = scores.ids[select(scores, share, by=by, within_source=within_source)]
     parts = dict(dataset) if isinstance(dataset, DatasetDict) else {"": dataset}
     rows_of = {str(meme): row for row, meme in enumerate(scores.ids)}
-    rows = {name: _rows(part, rows_of, column) for name, part in parts.items()}
+    rows = {name: _rows(part, rows_of, column, key) for name, part in parts.items()}
     here = np.concatenate([np.empty(0, np.int64), *rows.values()])
-    _require_once(here, kept, scores, rows_of)
+    _require_all(here, kept, scores, rows_of, once=key == "id")
     stays = ~np.isin(np.arange(len(scores.ids)), scores.train)
     stays[[rows_of[str(meme)] for meme in kept]] = True
     values = scores.by(by)
@@ -187,53 +189,29 @@ def filter_dataset(
     return DatasetDict(found) if isinstance(dataset, DatasetDict) else found[""]  # type: ignore[return-value]
 
 
-def filter_tokens(
-    tokens: Dataset,
-    scores: ItemScores,
-    share: float,
-    *,
-    by: str = "sum",
-    within_source: bool = False,
-    column: str = COLUMN,
-) -> Dataset:
-    """Token rows (`item`) without those of train items that `select` leaves out, and with the item's score as a column.
-
-    Raises:
-        ConfigError: as for `filter_dataset`.
-        DataError: an item has no scores.
-    """
-    if column in tokens.column_names:
-        raise ConfigError(f"this dataset has a column {column!r} already; give another column=")
-    items = np.array(tokens.with_format(None)["item"], dtype=str)
-    place = np.minimum(np.searchsorted(scores.ids, items), len(scores.ids) - 1)
-    if (unknown := np.flatnonzero(scores.ids[place] != items)).size:
-        raise DataError(f"item {str(items[unknown[0]])!r} has no score; give the rows that the scores were made from")
-    stays = ~np.isin(np.arange(len(scores.ids)), scores.train)
-    stays[select(scores, share, by=by, within_source=within_source)] = True
-    return _with_column(tokens, column, scores.by(by)[place], np.flatnonzero(stays[place]))
-
-
 def require_share(share: float) -> None:
     """Raises ConfigError unless 0 < share <= 1."""
     if not 0 < share <= 1:
         raise ConfigError(f"share is {share}; give the share of train memes to keep, above 0 and at most 1")
 
 
-def _rows(dataset: Dataset, rows_of: dict[str, int], column: str) -> Int[np.ndarray, " n"]:
+def _rows(dataset: Dataset, rows_of: dict[str, int], column: str, key: str) -> Int[np.ndarray, " n"]:
     """The row in the scores of each meme of the dataset."""
-    if "id" not in dataset.column_names:
-        raise DataError(f"this dataset has no column 'id'; it has {', '.join(dataset.column_names) or 'none'}")
+    if key not in dataset.column_names:
+        raise DataError(f"this dataset has no column {key!r}; it has {', '.join(dataset.column_names) or 'none'}")
     if column in dataset.column_names:
         raise ConfigError(f"this dataset has a column {column!r} already; give another column=")
-    ids = [str(meme) for meme in dataset.with_format(None)["id"]]
+    ids = [str(meme) for meme in dataset.with_format(None)[key]]
     if (unknown := next((meme for meme in ids if meme not in rows_of), None)) is not None:
         raise DataError(f"meme {unknown!r} has no score; give the dataset that the embeddings were made from")
     return np.array([rows_of[meme] for meme in ids], dtype=np.int64)
 
 
-def _require_once(here: np.ndarray, kept: np.ndarray, scores: ItemScores, rows_of: dict[str, int]) -> None:
+def _require_all(
+    here: np.ndarray, kept: np.ndarray, scores: ItemScores, rows_of: dict[str, int], *, once: bool
+) -> None:
     times = np.bincount(here, minlength=len(scores.ids))
-    if (times > 1).any():
+    if once and (times > 1).any():
         raise DataError(f"meme {str(scores.ids[times.argmax()])!r} is in this dataset more than once")
     if (missing := next((str(meme) for meme in kept if not times[rows_of[str(meme)]]), None)) is not None:
         raise DataError(

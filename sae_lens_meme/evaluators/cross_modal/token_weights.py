@@ -12,10 +12,17 @@ from jaxtyping import Float64, Int
 from sae_lens_meme.embeddings import Embeddings
 from sae_lens_meme.evaluators.base import Unavailable
 from sae_lens_meme.evaluators.cross_modal.quantities import TOKEN_COLUMNS, TOKEN_WEIGHTS
-from sae_lens_meme.evaluators.cross_modal.selection import rank_correlation
-from sae_lens_meme.evaluators.cross_modal.tokens import Sparse, kinds_of, token_chance, token_item_scores, token_omega
+from sae_lens_meme.evaluators.cross_modal.selection import ItemScores, rank_correlation
+from sae_lens_meme.evaluators.cross_modal.tokens import (
+    Sparse,
+    Take,
+    kinds_of,
+    token_chance,
+    token_item_scores,
+    token_omega,
+)
 from sae_lens_meme.evaluators.latents import Latents
-from sae_lens_meme.evaluators.result import Measure, Result, Section, nullable
+from sae_lens_meme.evaluators.result import Measure, Result, Section, nullable, of_known
 from sae_lens_meme.hooks.positions import IMAGE, TEXT
 
 SECTION = Section(
@@ -26,27 +33,67 @@ DRAWS = 20
 """Permutations."""
 
 
-class TrainTokens(NamedTuple):
-    """The train tokens that are text or part of a picture."""
+class TokenRows(NamedTuple):
+    """Which modality each token row is of, to which item it belongs, and the train rows that weights are made of."""
 
-    rows: Int[np.ndarray, " tokens"]
     kind: Int[np.ndarray, " tokens"]
     item: np.ndarray
+    train: Int[np.ndarray, " train"]
+    """Rows of the train tokens that are text or part of a picture."""
 
     @classmethod
-    def of(cls, embeddings: Embeddings) -> TrainTokens:
+    def of(cls, embeddings: Embeddings) -> TokenRows:
         """
         Raises:
-            Unavailable: one of the two kinds is missing.
+            Unavailable: the train tokens are of one of the two kinds.
         """
         columns = embeddings.dataset.with_format(None)
         modality = np.array(columns["modality"], dtype=str)
         kind = kinds_of(modality)
-        rows = np.flatnonzero((embeddings.splits == "train") & np.isin(kind, (TEXT, IMAGE)))
-        if not {TEXT, IMAGE} <= set(kind[rows].tolist()):
+        train = np.flatnonzero((embeddings.splits == "train") & np.isin(kind, (TEXT, IMAGE)))
+        if not {TEXT, IMAGE} <= set(kind[train].tolist()):
             found = ", ".join(sorted(set(modality[embeddings.splits == "train"].tolist()))) or "none"
             raise Unavailable(f"a weight compares text tokens with image tokens; the train tokens are: {found}")
-        return cls(rows, kind[rows], np.array(columns["item"], dtype=str)[rows])
+        return cls(kind, np.array(columns["item"], dtype=str), train)
+
+
+class TrainTokens(NamedTuple):
+    """The latents of the train tokens, and what is read of their hidden states."""
+
+    z: Sparse
+    kind: Int[np.ndarray, " tokens"]
+    item: np.ndarray
+    take: Take
+
+    @classmethod
+    def of(cls, rows: TokenRows, embeddings: Embeddings, latents: Latents, hook: str) -> TrainTokens:
+        def take(places: np.ndarray) -> np.ndarray:
+            return embeddings.take(hook, rows.train[places])
+
+        return cls(latents.csr()[rows.train], rows.kind[rows.train], rows.item[rows.train], take)
+
+
+def scores_of_tokens(embeddings: Embeddings, latents: Latents, hook: str, *, delta: float) -> ItemScores:
+    """SAE-V's score of each item of token rows, of all splits; weights are of the tokens of train items.
+
+    Raises:
+        Unavailable: the train tokens are of one kind.
+    """
+    rows = TokenRows.of(embeddings)
+    tokens = TrainTokens.of(rows, embeddings, latents, hook)
+    omega = token_omega(tokens.z, tokens.kind, tokens.take)
+    found = token_item_scores(latents.csr(), rows.kind, rows.item, omega, delta=delta)
+    first = np.unique(rows.item, return_index=True)[1]
+    return ItemScores(
+        ids=found.items,
+        sources=embeddings.sources[first],
+        train=np.flatnonzero(embeddings.splits[first] == "train"),
+        sum=found.sum,
+        mean=found.mean,
+        clip=np.full(len(first), np.nan),
+        l0=found.l0,
+        groups=embeddings.groups[first],
+    )
 
 
 def of_tokens(embeddings: Embeddings, latents: Latents, hook: str, *, delta: float, seed: int) -> Result:
@@ -58,19 +105,16 @@ def of_tokens(embeddings: Embeddings, latents: Latents, hook: str, *, delta: flo
     Raises:
         Unavailable: the train tokens are of one kind.
     """
-    tokens = TrainTokens.of(embeddings)
-    z: Sparse = latents.csr()[tokens.rows]
-
-    def take(rows: np.ndarray) -> np.ndarray:
-        return embeddings.take(hook, tokens.rows[rows])
-
-    omega = token_omega(z, tokens.kind, take)
-    permuted = np.array([_median(token_omega(drawn, tokens.kind, take)) for drawn in _permuted(z, tokens.kind, seed)])
-    chance = token_chance(tokens.kind, take)
-    scores = token_item_scores(z, tokens.kind, tokens.item, omega, delta=delta)
-    measures = _measures(tokens, z, omega, permuted, chance)
+    z, kind, item, take = tokens = TrainTokens.of(TokenRows.of(embeddings), embeddings, latents, hook)
+    omega = token_omega(z, kind, take)
+    permuted = np.array(
+        [of_known(np.median, token_omega(drawn, kind, take)) for drawn in _permuted(z, kind, seed)], dtype=float
+    )
+    chance = token_chance(kind, take)
+    scores = token_item_scores(z, kind, item, omega, delta=delta)
+    measures = _measures(tokens, omega, permuted, chance)
     measures.append(TOKEN_WEIGHTS["score/spearman_l0"](rank_correlation(scores.sum, scores.l0)))
-    table = pd.DataFrame({"latent": np.arange(z.shape[1]), **_support(z, tokens.kind), "omega": nullable(omega)})
+    table = pd.DataFrame({"latent": np.arange(z.shape[1]), **_support(z, kind), "omega": nullable(omega)})
     return Result("cross_modal", SECTION, tuple(measures), table, TOKEN_COLUMNS, _verdict(omega, permuted, chance))
 
 
@@ -86,9 +130,9 @@ def _permuted(z: Sparse, kind: np.ndarray, seed: int) -> Iterator[Sparse]:
 
 
 def _measures(
-    tokens: TrainTokens, z: Sparse, omega: Float64[np.ndarray, " d_sae"], permuted: np.ndarray, chance: float
+    tokens: TrainTokens, omega: Float64[np.ndarray, " d_sae"], permuted: np.ndarray, chance: float
 ) -> list[Measure]:
-    n, silent = int((~np.isnan(omega)).sum()), int((np.diff(z.tocsc().indptr) == 0).sum())
+    n, silent = int((~np.isnan(omega)).sum()), int((np.diff(tokens.z.tocsc().indptr) == 0).sum())
     counts = {
         "tokens/text": int((tokens.kind == TEXT).sum()),
         "tokens/image": int((tokens.kind == IMAGE).sum()),
@@ -103,7 +147,7 @@ def _measures(
         known.mean() if len(known) else None, reason="no permuted latent has a weight"
     )
     beside = TOKEN_WEIGHTS["omega/median_chance"](chance)
-    median = TOKEN_WEIGHTS["omega/median"](_median(omega), reason=few)
+    median = TOKEN_WEIGHTS["omega/median"](of_known(np.median, omega), reason=few)
     if median.value is not None:
         label = f"median weight of {n} latents"
         median = median.row(label, control.control("permuted"), beside.control("chance"), section=SECTION)
@@ -118,14 +162,9 @@ def _support(z: Sparse, kind: np.ndarray) -> dict[str, np.ndarray]:
     }
 
 
-def _median(omega: np.ndarray) -> float:
-    known = omega[~np.isnan(omega)]
-    return float(np.median(known)) if len(known) else float("nan")
-
-
 def _verdict(omega: np.ndarray, permuted: np.ndarray, chance: float) -> str:
-    n, median = int((~np.isnan(omega)).sum()), _median(omega)
-    if not n:
+    n, median = int((~np.isnan(omega)).sum()), of_known(np.median, omega)
+    if median is None:
         return "SAE-V's weight is defined for no latent: none is fired by enough text tokens and image tokens."
     known = permuted[~np.isnan(permuted)]
     above = int((known < median).sum())

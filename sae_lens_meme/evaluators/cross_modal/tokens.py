@@ -15,6 +15,7 @@ from scipy import sparse
 
 from sae_lens_meme.errors import ConfigError, DataError
 from sae_lens_meme.hooks.positions import IMAGE, TEXT
+from sae_lens_meme.metrics.directions import unit_rows
 
 Take = Callable[[Int[np.ndarray, " rows"]], Float[np.ndarray, "rows d"]]
 """Hidden states of these tokens."""
@@ -225,8 +226,7 @@ def _units(rows: np.ndarray, take: Take) -> Float64[np.ndarray, "rows d"]:
     h = np.concatenate([np.asarray(take(rows[s : s + CHUNK]), np.float64) for s in range(0, len(rows), CHUNK)])
     if not np.isfinite(h).all():
         raise DataError(f"token {int(rows[~np.isfinite(h).all(axis=1)][0])}: its hidden state is NaN or infinite")
-    norms = np.linalg.norm(h, axis=1, keepdims=True)
-    return np.divide(h, norms, out=np.zeros_like(h), where=norms > 0)
+    return unit_rows(h)
 
 
 def _means(row: np.ndarray, latent: np.ndarray, needed: np.ndarray, measured: np.ndarray, side: int) -> Any:

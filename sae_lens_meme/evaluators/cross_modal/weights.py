@@ -17,9 +17,8 @@ from sae_lens_meme.evaluators.latents import Latents, require_latents_of
 from sae_lens_meme.evaluators.result import nullable
 from sae_lens_meme.hook_columns import require_finite
 from sae_lens_meme.hooks.names import IMAGE_EMBED, TEXT_EMBED
-from sae_lens_meme.metrics.bootstrap import bootstrap_weights, percentile_interval
-from sae_lens_meme.metrics.permutation import permutation_within
 from sae_lens_meme.metrics.ranking import Ranked
+from sae_lens_meme.metrics.resampling import bootstrap_weights, percentile_interval, permutation_within
 
 CHUNK = 64
 """Latents whose strongest memes are held in memory at once."""

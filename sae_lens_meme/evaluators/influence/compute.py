@@ -14,7 +14,7 @@ from scipy import sparse
 from sae_lens_meme.evaluators.influence.kernels import add_by_latent, add_resampled
 from sae_lens_meme.evaluators.influence.routes import Route
 from sae_lens_meme.evaluators.result import nullable
-from sae_lens_meme.metrics.bootstrap import bootstrap_weights, percentile_interval
+from sae_lens_meme.metrics.resampling import bootstrap_weights, percentile_interval
 
 PAIRS_PER_BLOCK = 131_072  # some 8 MB of deltas a class and multiplier
 CONTROL_BLOCKS = 1  # the edit that changes nothing is checked on the first block only: it is exact or broken

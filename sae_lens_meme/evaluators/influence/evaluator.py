@@ -35,6 +35,7 @@ from sae_lens_meme.evaluators.latents import Latents, decoder_rows, hook_of
 from sae_lens_meme.evaluators.result import Interval, Measure, Quantity, Result, Section
 from sae_lens_meme.evaluators.rows import measured_rows
 from sae_lens_meme.hooks.names import FUSED
+from sae_lens_meme.metrics.directions import random_directions
 from sae_lens_meme.options import Count
 
 Head = CosineHead | Probe
@@ -205,13 +206,13 @@ class Influence(Evaluator):
         z = sparse.csr_matrix(latents.rows(rows).csr(), dtype=np.float64)
         rng, n_random = np.random.default_rng(self.options.seed), self.options.n_random
         if "latent" in self.options.routes:
-            directions = _unit_directions(rng, n_random, latents.d_sae)
+            directions = random_directions(n_random, latents.d_sae, rng)
             for task in tasks:
                 yield "probe", latent_route(self.fitted.of_latents(task, embeddings, latents), z, directions)
         if decoder is None:
             return
         embeddings.require_finite(hook)
-        directions = _unit_directions(rng, n_random, decoder.shape[1])
+        directions = random_directions(n_random, decoder.shape[1], rng)
         self.fitted.prepare(tasks, embeddings, hook)
         for task in tasks:
             probe = self.fitted.of(task, embeddings, hook)
@@ -315,11 +316,6 @@ def _require_fits(head: Head, hook: str, d_in: int, tasks: Sequence[Task]) -> No
         raise DataError(f"head of {head.task!r}: reads {reads} dimensions, {hook} has {d_in}; give a head of this hook")
     if f"model/{head.task}" in [task.name for task in tasks]:
         raise DataError(f"label 'model/{head.task}' is also the name of a head in the result; rename the label")
-
-
-def _unit_directions(rng: np.random.Generator, n: int, d: int) -> Float64[np.ndarray, "n d"]:
-    directions = rng.normal(size=(n, d))
-    return directions / np.linalg.norm(directions, axis=1, keepdims=True)
 
 
 def _verdict(measures: Sequence[Measure], flattered: bool) -> str | None:

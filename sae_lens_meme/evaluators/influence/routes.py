@@ -23,6 +23,7 @@ from sae_lens_meme.embeddings import Embeddings
 from sae_lens_meme.errors import DataError, NonFiniteError
 from sae_lens_meme.evaluators.classifiers import Probe, probabilities
 from sae_lens_meme.evaluators.influence.kernels import cosine_deltas, linear_deltas
+from sae_lens_meme.metrics.directions import unit_rows
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,9 +49,7 @@ class CosineHead:
 
     @property
     def class_vectors(self) -> Float64[np.ndarray, "n_classes hidden"]:
-        weight = self.classifier.astype(np.float64)
-        norms = np.linalg.norm(weight, axis=1, keepdims=True)
-        return self.scale * weight / np.where(norms > 0, norms, 1)
+        return self.scale * unit_rows(self.classifier.astype(np.float64))
 
     def pre_activation(self, h: Float[np.ndarray, "n d_in"]) -> Float64[np.ndarray, "n hidden"]:
         return h.astype(np.float64) @ self.W1.T.astype(np.float64) + self.b1
@@ -59,9 +58,7 @@ class CosineHead:
         return self.of_pre_activation(self.pre_activation(h))
 
     def of_pre_activation(self, pre: Float64[np.ndarray, "n hidden"]) -> Float64[np.ndarray, "n n_classes"]:
-        hidden = np.maximum(pre, 0)
-        norms = np.linalg.norm(hidden, axis=1, keepdims=True)
-        return softmax(hidden / np.where(norms > 0, norms, 1) @ self.class_vectors.T, axis=1)
+        return softmax(unit_rows(np.maximum(pre, 0)) @ self.class_vectors.T, axis=1)
 
 
 class Route(ABC):

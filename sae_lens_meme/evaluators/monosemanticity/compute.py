@@ -23,7 +23,7 @@ from sae_lens_meme.evaluators.monosemanticity.kernels import (
 from sae_lens_meme.evaluators.monosemanticity.panel import Pair, Panel, PanelUnits
 from sae_lens_meme.evaluators.result import nullable
 from sae_lens_meme.metrics.multiple_testing import benjamini_hochberg
-from sae_lens_meme.metrics.permutation import permutation_within
+from sae_lens_meme.metrics.resampling import permutation_within
 
 SUMS_BYTES = 2**28
 """Weighted sums are held for as many latents at a time as fit in this."""

@@ -23,8 +23,8 @@ from sae_lens_meme.evaluators.latents import Latents
 from sae_lens_meme.evaluators.monosemanticity.kernels import first_kept, mean_common_depth
 from sae_lens_meme.evaluators.monosemanticity.uniqueness import TOP, top_sets
 from sae_lens_meme.evaluators.result import Interval, Measure, Quantity, Result, Section, nullable
-from sae_lens_meme.metrics.bootstrap import percentile_interval, subset_weights
 from sae_lens_meme.metrics.ranking import Ranked
+from sae_lens_meme.metrics.resampling import percentile_interval, subset_weights
 from sae_lens_meme.provenance import recorded_widths
 
 Node = Hashable

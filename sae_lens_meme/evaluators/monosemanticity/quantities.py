@@ -9,7 +9,7 @@ import numpy as np
 from sae_lens_meme.embeddings import Embeddings
 from sae_lens_meme.evaluators.monosemanticity.compute import Measurement
 from sae_lens_meme.evaluators.monosemanticity.panel import CROSS_MODAL
-from sae_lens_meme.evaluators.result import Control, Interval, Measure, Number, Quantity
+from sae_lens_meme.evaluators.result import Control, Interval, Measure, Number, Quantity, of_known
 from sae_lens_meme.hooks.names import IMAGE_EMBED, TEXT_EMBED
 
 ALPHA = 0.05
@@ -140,19 +140,19 @@ def measures_of(found: Measurement, name: str, group: str, rows: str, n_draws: i
     values = {
         N_LATENTS: len(ms),
         N_UNFILTERED: len(every),
-        MEAN: _mean(ms),
-        MEDIAN: _median(ms),
-        MEAN_CORRECTED: _mean(corrected),
-        MEDIAN_CORRECTED: _median(corrected),
-        MEAN_WITHIN: _mean(within),
-        MEDIAN_WITHIN: _median(within),
+        MEAN: of_known(np.mean, ms),
+        MEDIAN: of_known(np.median, ms),
+        MEAN_CORRECTED: of_known(np.mean, corrected),
+        MEDIAN_CORRECTED: of_known(np.median, corrected),
+        MEAN_WITHIN: of_known(np.mean, within),
+        MEDIAN_WITHIN: of_known(np.median, within),
         SIGNIFICANT: draws.share_significant(ALPHA) if draws and not few else None,
         P_BEST: draws.p_best if draws else None,
         BEST: of_best(scores.ms),
         BEST_LATENT: best,
         BEST_SUPPORT: of_best(units.support),
         BEST_EFFECTIVE: of_best(units.effective_support),
-        MEAN_UNFILTERED: _mean(every),
+        MEAN_UNFILTERED: of_known(np.mean, every),
         BEST_UNFILTERED: every.max() if len(every) else None,
     }
     nothing = None if len(ms) else _nothing(found)
@@ -270,13 +270,3 @@ def _test(n_draws: int) -> str:
         f"{n_draws} permutations of the activations within source, groups whole, so that no p is below 1/{n_draws + 1} and a share under "
         f"{1 / ALPHA / (n_draws + 1):.0%} shows as 0"
     )
-
-
-def _mean(values: np.ndarray) -> Number:
-    values = values[np.isfinite(values)]
-    return float(values.mean()) if len(values) else None
-
-
-def _median(values: np.ndarray) -> Number:
-    values = values[np.isfinite(values)]
-    return float(np.median(values)) if len(values) else None

@@ -17,13 +17,23 @@ from scipy import sparse
 from sae_lens_meme.evaluators.latents import Latents
 from sae_lens_meme.evaluators.naming.kernels import WordOdds, counts_in_both, word_log_odds
 from sae_lens_meme.evaluators.naming.statements import Family, NamingMemes, Statements
+from sae_lens_meme.metrics.association import (
+    FALSE,
+    TRUE,
+    UNKNOWN,
+    Counter,
+    Tables,
+    f1_always_on,
+    f1_score,
+    phi_within,
+    precision,
+    recall,
+)
 from sae_lens_meme.metrics.auroc_interval import Kinds, auroc_interval
-from sae_lens_meme.metrics.bootstrap import count_interval
-from sae_lens_meme.metrics.contingency import FALSE, TRUE, UNKNOWN, Counter, Tables
-from sae_lens_meme.metrics.effect_sizes import f1_always_on, f1_score, precision, recall
 from sae_lens_meme.metrics.fisher import greater_one_a_group, stratified_greater
 from sae_lens_meme.metrics.multiple_testing import benjamini_hochberg, rejected
 from sae_lens_meme.metrics.ranking import Ranked, auroc
+from sae_lens_meme.metrics.resampling import count_interval
 
 Values = Float[np.ndarray, " latents"]
 SCORES = (
@@ -264,19 +274,11 @@ def scores(tables: Tables, log_p: Values | None = None) -> dict[str, Values]:
         **{name: np.where(n > 0, count, np.nan) for name, count in counts.items()},
         **{"auroc": value, "auroc_low": low, "auroc_high": high},
         "few": np.where(np.isnan(value), np.nan, kinds.few),
-        "correlation": correlation(tables)[0],
+        "correlation": phi_within(tables.n, tables.fires, tables.true, tables.fires_true)[0],
         **{"f1": f1_score(a.sum(1), true, fires), "f1_always_on": np.where(fires > 0, f1_always_on(fires, n), np.nan)},
         **{"precision": precision(a.sum(1), true), "recall": recall(a.sum(1), fires)},
         "log_p": stratified_greater(tables)[0] if log_p is None else log_p,
     }
-
-
-def correlation(tables: Tables) -> Float[np.ndarray, "latents statements"]:
-    """Pearson's correlation of firing and truth within strata; NaN where one of them is constant in every stratum."""
-    n = np.maximum(tables.n, 1)
-    together = (tables.fires_true - tables.fires * tables.true / n).sum(-1)
-    spread = (tables.fires * (1 - tables.fires / n)).sum(-1) * (tables.true * (1 - tables.true / n)).sum(-1)
-    return np.divide(together, np.sqrt(spread), out=np.full(together.shape, np.nan), where=spread > 1e-9)
 
 
 def activation_auroc(

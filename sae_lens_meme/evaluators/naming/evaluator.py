@@ -44,7 +44,7 @@ from sae_lens_meme.evaluators.naming.quantities import (
     columns_of,
 )
 from sae_lens_meme.evaluators.naming.statements import NamingMemes, permuted_within_source
-from sae_lens_meme.evaluators.result import Interval, Measure, Number, Quantity, Result, Section, nullable
+from sae_lens_meme.evaluators.result import Interval, Measure, Number, Quantity, Result, Section, nullable, of_known
 
 
 class Naming(Evaluator):
@@ -178,8 +178,8 @@ def _of_candidates(found: Candidates, alpha: float) -> dict[str, Number]:
         "n_candidates": int((found.chosen >= 0).sum()),
         "n_significant_selection": int((found.q_selection < alpha).sum()),
         "n_significant": _count(found.q, alpha, found.chosen >= 0),
-        "mean_auroc_selection": _mean(found.selection["auroc"]),
-        **{f"mean_{score}": _mean(found.held_out[score]) for score in MEANS},
+        "mean_auroc_selection": of_known(np.mean, found.selection["auroc"]),
+        **{f"mean_{score}": of_known(np.mean, found.held_out[score]) for score in MEANS},
     }
 
 
@@ -199,18 +199,14 @@ def _of_names(names: Names, alpha: float, split: str | None) -> dict[str, Number
         "n_printed": int((auroc >= LEAST_AUROC).sum()) if known else None,
         "share_named": n_named / alive if alive else None,
         "share_hold": n_hold / n_named if n_named and n_hold is not None else None,
-        "mean_auroc_selection": _mean(names.selection["auroc"]),
-        **{f"mean_{score}": _mean(names.held_out[score]) for score in MEANS},
+        "mean_auroc_selection": of_known(np.mean, names.selection["auroc"]),
+        **{f"mean_{score}": of_known(np.mean, names.held_out[score]) for score in MEANS},
     }
 
 
 def _count(q: np.ndarray, alpha: float, tried: np.ndarray) -> int | None:
     """None where there was something to test and no test could be done."""
     return None if tried.any() and np.isnan(q).all() else int((q < alpha).sum())
-
-
-def _mean(values: np.ndarray) -> Number:
-    return None if np.isnan(values).all() else float(np.nanmean(values))
 
 
 def _labels(measures: Mapping[str, Measure], alive: int, split: str | None, alpha: float) -> dict[str, str]:

@@ -18,9 +18,9 @@ from sae_lens_meme.embeddings import Embeddings
 from sae_lens_meme.errors import ConfigError, DataError
 from sae_lens_meme.evaluators.concepts import Concept, ConceptLabels, concepts_of
 from sae_lens_meme.evaluators.latents import Latents
-from sae_lens_meme.metrics.contingency import FALSE, TRUE, UNKNOWN
+from sae_lens_meme.metrics.association import FALSE, TRUE, UNKNOWN
 from sae_lens_meme.metrics.fisher import one_a_group
-from sae_lens_meme.metrics.permutation import permutation_within
+from sae_lens_meme.metrics.resampling import permutation_within
 
 _APOSTROPHES = str.maketrans({"\u2019": "'", "\u02bc": "'", "\uff07": "'"})
 

@@ -13,9 +13,8 @@ from sklearn.metrics import log_loss
 from sae_lens_meme.evaluators.classifiers import Probe, Task
 from sae_lens_meme.evaluators.probes.quantities import AUROC, SCORES, WITHIN
 from sae_lens_meme.evaluators.result import Number
-from sae_lens_meme.metrics.bootstrap import percentile_interval
-from sae_lens_meme.metrics.permutation import permutation_within
 from sae_lens_meme.metrics.ranking import auroc_of_scores
+from sae_lens_meme.metrics.resampling import percentile_interval, permutation_within
 
 Reader = Callable[[np.ndarray], Any]
 """From row numbers to what a probe reads of these memes."""

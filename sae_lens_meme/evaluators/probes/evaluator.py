@@ -18,13 +18,13 @@ from sae_lens_meme.embeddings import Embeddings
 from sae_lens_meme.evaluators.base import Evaluator
 from sae_lens_meme.evaluators.classifiers import (
     Probe,
+    ReadsProbes,
     Task,
     fit_embedding_probes,
     fit_latent_probes,
     tasks_of,
 )
 from sae_lens_meme.evaluators.latents import Latents, hook_of, reconstructed
-from sae_lens_meme.evaluators.probed import ReadsProbes
 from sae_lens_meme.evaluators.probes.compute import Prior, Reader, Scored, choose, ends, permute_within, scored
 from sae_lens_meme.evaluators.probes.quantities import (
     AUROC,

@@ -12,7 +12,7 @@ from jaxtyping import Bool
 from sae_lens_meme.errors import DataError
 from sae_lens_meme.evaluators.question_set.grid import N_PICTURES, N_PROMPTS, Grid
 from sae_lens_meme.evaluators.result import Interval, Quantity, Result, Section, nullable
-from sae_lens_meme.metrics.bootstrap import bootstrap_weights, percentile_interval
+from sae_lens_meme.metrics.resampling import bootstrap_weights, percentile_interval
 
 AnswersOf = Callable[[Sequence[Any], str, int | None], Sequence[str]]
 """Pictures, a prompt and the latent that is ablated (None: none) to answers, one per picture."""

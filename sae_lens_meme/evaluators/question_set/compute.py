@@ -14,7 +14,7 @@ from jaxtyping import Float64, Int
 
 from sae_lens_meme.errors import ConfigError, DataError
 from sae_lens_meme.evaluators.latents import Latents
-from sae_lens_meme.metrics.bootstrap import bootstrap_weights, percentile_interval
+from sae_lens_meme.metrics.resampling import bootstrap_weights, percentile_interval
 
 TERMS = ("image", "text", "interaction")
 CLASSES = ("visual", "textual", "cross-modal")

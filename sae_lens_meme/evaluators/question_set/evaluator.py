@@ -50,7 +50,7 @@ from sae_lens_meme.evaluators.question_set.quantities import (
     explained,
     table_of,
 )
-from sae_lens_meme.evaluators.result import Interval, Measure, Result, Section
+from sae_lens_meme.evaluators.result import Interval, Measure, Result, Section, of_known
 from sae_lens_meme.evaluators.rows import measured_rows
 from sae_lens_meme.hooks.checkpoint import read_memeclip_checkpoint
 from sae_lens_meme.hooks.memeclip import fuse
@@ -191,7 +191,7 @@ class QuestionSet(Evaluator):
         if m:
             share_rare = share_rare.row(f"of which rare, firing in fewer than {RARE} items ({rare} of {m} latents)")
         for term, shares in zip(TERMS, effects.shares, strict=True):
-            measures.append(MEDIANS[term](_median(shares), rows=items))
+            measures.append(MEDIANS[term](of_known(np.median, shares), rows=items))
         section = Section(
             f"Standard Question Set: share of {m} latents that the picture decides, the caption, or only both together",
             f"captions swapped between {items}; random: random directions of the fused embedding, the noise floor of a "
@@ -246,7 +246,7 @@ def _counted(found: Found, group: str, items: str, resampled: str, too_rare: str
             n = mask.sum() if known else np.nan
             for quantity, number in zip(COUNTS[name], (n, _over(n, m)), strict=True):
                 measures.append(quantity(number, group, rows=rows))
-        measures.append(MEDIAN_CONCENTRATION(_median(found.binding.concentration.value), group, rows=rows))
+        measures.append(MEDIAN_CONCENTRATION(of_known(np.median, found.binding.concentration.value), group, rows=rows))
     return {measure.key.removeprefix(f"{group}/"): measure for measure in measures}
 
 
@@ -304,8 +304,3 @@ def _interval(ends: np.ndarray | None, whole: int, what: str) -> Interval | None
 
 def _over(part: Any, whole: int) -> Any:
     return part / whole if whole else np.full_like(part, np.nan, dtype=float)
-
-
-def _median(values: np.ndarray) -> float:
-    known = values[~np.isnan(values)]
-    return float(np.median(known)) if len(known) else np.nan

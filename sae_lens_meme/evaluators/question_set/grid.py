@@ -99,11 +99,16 @@ def ask(latents_of: LatentsOf, pictures: Sequence[Any], prompts: Sequence[str], 
     return Grid(Latents.from_csr(read[by_picture]), n, tuple(prompts))
 
 
-def grid_shares(grid: Grid, block: int = 1024) -> Float64[np.ndarray, "3 d_sae"]:
+_BLOCK = 1024
+
+
+def grid_shares(grid: Grid) -> Float64[np.ndarray, "3 d_sae"]:
     """Shares of picture, prompt and interaction in the sum of squares of the two-way table; NaN where it is constant."""
     z, found = grid.cells.csc(), []
-    for start in range(0, grid.cells.d_sae, block):
-        table = z[:, start : start + block].toarray().astype(np.float64).reshape(grid.n_pictures, len(grid.prompts), -1)
+    for start in range(0, grid.cells.d_sae, _BLOCK):
+        table = (
+            z[:, start : start + _BLOCK].toarray().astype(np.float64).reshape(grid.n_pictures, len(grid.prompts), -1)
+        )
         mean = table.mean((0, 1), keepdims=True)
         image, text = table.mean(1, keepdims=True) - mean, table.mean(0, keepdims=True) - mean
         both = table - mean - image - text

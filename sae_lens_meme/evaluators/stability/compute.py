@@ -20,7 +20,8 @@ from statsmodels.stats.contingency_tables import StratifiedTable
 
 from sae_lens_meme.errors import DataError, NonFiniteError
 from sae_lens_meme.evaluators.latents import Latents, decoder_rows
-from sae_lens_meme.metrics.bootstrap import bootstrap_weights, percentile_interval
+from sae_lens_meme.metrics.directions import unit_rows
+from sae_lens_meme.metrics.resampling import bootstrap_weights, percentile_interval
 
 _TEMPERATURE, _ROUNDS = 0.02, 20  # of Sinkhorn's scaling
 _NEARLY_SQUARE = 1.1
@@ -71,7 +72,7 @@ def directions_of(sae: Any, latents: Latents, scale: Float[np.ndarray, " d_in"] 
             f"these are latents of an SAE with d_sae {latents.d_sae}, not {len(rows)}; encode with this SAE"
         )
     rows = rows / scale
-    return Directions(_unit(rows).astype(np.float32), rows.any(axis=1) & (np.diff(latents.csc().indptr) > 0))
+    return Directions(unit_rows(rows).astype(np.float32), rows.any(axis=1) & (np.diff(latents.csc().indptr) > 0))
 
 
 def random_like(directions: Directions, rng: np.random.Generator) -> Directions:
@@ -90,11 +91,11 @@ def random_like(directions: Directions, rng: np.random.Generator) -> Directions:
     noise = rng.standard_normal(mine.shape) @ axes  # in the axes of the covariance, whatever their signs
     centre, scale = mean, np.sqrt(variance)
     for _ in range(_MOMENT_ROUNDS):
-        drawn = _unit(centre + noise * scale)
+        drawn = unit_rows(centre + noise * scale)
         centre = centre + mean - drawn.mean(axis=0)
         scale = scale * np.sqrt(variance / np.maximum(drawn.var(axis=0), 1e-12))
     rows = np.zeros_like(directions.rows)
-    rows[directions.alive] = _unit(centre + noise * scale) @ axes.T
+    rows[directions.alive] = unit_rows(centre + noise * scale) @ axes.T
     return Directions(rows, directions.alive)
 
 
@@ -128,11 +129,6 @@ def largest_sum(cosines: Float[np.ndarray, "n m"]) -> tuple[np.ndarray, np.ndarr
     square[:n] = cosines
     rows, columns = linear_sum_assignment(_shifted(square), maximize=True)
     return rows[:n], columns[:n]
-
-
-def _unit(rows: Float[np.ndarray, "n d"]) -> Float[np.ndarray, "n d"]:
-    norms = np.linalg.norm(rows, axis=1, keepdims=True)
-    return rows / np.where(norms > 0, norms, 1)
 
 
 def _shifted(square: Float[np.ndarray, "n n"]) -> Float[np.ndarray, "n n"]:

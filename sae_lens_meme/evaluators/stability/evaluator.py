@@ -41,10 +41,10 @@ from sae_lens_meme.evaluators.stability.quantities import (
     share_above,
     table_of,
 )
-from sae_lens_meme.metrics.contingency import Counter
+from sae_lens_meme.metrics.association import Counter
 from sae_lens_meme.metrics.fisher import greater_one_a_group
 from sae_lens_meme.metrics.multiple_testing import benjamini_hochberg
-from sae_lens_meme.metrics.permutation import permutation_within
+from sae_lens_meme.metrics.resampling import permutation_within
 from sae_lens_meme.options import Count, Options, Share
 from sae_lens_meme.standardize import train_moments
 

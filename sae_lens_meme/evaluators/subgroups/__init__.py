@@ -1,10 +1,14 @@
 """Auditing: whether a classifier treats the memes of a subgroup worse, and which latents carry the difference."""
 
-from sae_lens_meme.evaluators.subgroups.ablation import Ablated, ablated, carried, matched_draws
-from sae_lens_meme.evaluators.subgroups.compute import Audit, audit, gap_log_p
+from sae_lens_meme.evaluators.subgroups.compute import Ablated, Audit, ablated, audit, carried, gap_log_p, matched_draws
 from sae_lens_meme.evaluators.subgroups.evaluator import Subgroups
-from sae_lens_meme.evaluators.subgroups.groups import Subgroup, caption_holds, subgroups_of
-from sae_lens_meme.evaluators.subgroups.questions import AuditQuestion, questions_of
+from sae_lens_meme.evaluators.subgroups.questions import (
+    AuditQuestion,
+    Subgroup,
+    caption_holds,
+    questions_of,
+    subgroups_of,
+)
 
 __all__ = [
     "Ablated",

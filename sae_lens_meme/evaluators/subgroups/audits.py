@@ -13,13 +13,11 @@ from jaxtyping import Float64, Int
 from sae_lens_meme.embeddings import Embeddings
 from sae_lens_meme.evaluators.contest import resampled
 from sae_lens_meme.evaluators.latents import Latents
-from sae_lens_meme.evaluators.subgroups.ablation import ablated, carried, matched_draws
-from sae_lens_meme.evaluators.subgroups.compute import Audit, audit, gap_log_p
-from sae_lens_meme.evaluators.subgroups.groups import SOURCE, Subgroup
-from sae_lens_meme.evaluators.subgroups.questions import AuditQuestion
-from sae_lens_meme.metrics.contingency import FALSE, TRUE, UNKNOWN
+from sae_lens_meme.evaluators.subgroups.compute import Audit, ablated, audit, carried, gap_log_p, matched_draws
+from sae_lens_meme.evaluators.subgroups.questions import SOURCE, AuditQuestion, Subgroup
+from sae_lens_meme.metrics.association import FALSE, TRUE, UNKNOWN
 from sae_lens_meme.metrics.multiple_testing import benjamini_hochberg
-from sae_lens_meme.metrics.permutation import permutation_within
+from sae_lens_meme.metrics.resampling import permutation_within
 from sae_lens_meme.metrics.threads import in_threads
 
 CARRIERS = 10

@@ -10,16 +10,13 @@ from pydantic import Field
 
 from sae_lens_meme import options
 from sae_lens_meme.embeddings import Embeddings
-from sae_lens_meme.errors import DataError
 from sae_lens_meme.evaluators.base import Evaluator
-from sae_lens_meme.evaluators.classifiers import tasks_of
-from sae_lens_meme.evaluators.latents import Latents, decoder_rows, hook_of
-from sae_lens_meme.evaluators.probed import ReadsProbes
+from sae_lens_meme.evaluators.classifiers import ReadsProbes, tasks_of
+from sae_lens_meme.evaluators.latents import Latents, decoder_rows_or_none, hook_of
 from sae_lens_meme.evaluators.result import Result
 from sae_lens_meme.evaluators.subgroups.audits import AuditedMemes, audits, effects_of, permuted, worst_of
-from sae_lens_meme.evaluators.subgroups.groups import subgroups_of
 from sae_lens_meme.evaluators.subgroups.quantities import COLUMNS
-from sae_lens_meme.evaluators.subgroups.questions import questions_of
+from sae_lens_meme.evaluators.subgroups.questions import questions_of, subgroups_of
 from sae_lens_meme.evaluators.subgroups.report import FIRST, SubgroupReport
 from sae_lens_meme.metrics.multiple_testing import benjamini_hochberg
 from sae_lens_meme.metrics.threads import in_threads
@@ -68,7 +65,7 @@ class Subgroups(ReadsProbes, Evaluator):
         self.fitted.prepare(tasks, embeddings, hook)
         questions = questions_of(tasks, [self.fitted.of(task, embeddings, hook) for task in tasks], embeddings, hook)
         memes = AuditedMemes.of(
-            *(embeddings, latents, questions, _decoder(sae)),
+            *(embeddings, latents, questions, decoder_rows_or_none(sae)),
             replicates=given.n_bootstrap,
             seed=given.seed,
             min_support=given.min_support,
@@ -83,10 +80,3 @@ class Subgroups(ReadsProbes, Evaluator):
         q = benjamini_hochberg(np.array([f.log_p for f in found]))
         report = SubgroupReport(found, q, null, dict(zip(worst, effects, strict=True)), ns, given)
         return Result(self.name, FIRST, tuple(report.measures()), report.table(), COLUMNS, report.verdict())
-
-
-def _decoder(sae: Any) -> np.ndarray | None:
-    try:
-        return decoder_rows(sae)
-    except DataError:  # it normalises each meme at run time
-        return None

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from sae_lens_meme.evaluators.probes.compute import ends
 from sae_lens_meme.evaluators.result import Interval, Measure, Section
 from sae_lens_meme.evaluators.subgroups.audits import CARRIERS, AuditedSubgroup, CarrierAblation, Null
 from sae_lens_meme.evaluators.subgroups.quantities import (
@@ -32,7 +33,6 @@ from sae_lens_meme.evaluators.subgroups.quantities import (
     WITHIN,
     Q,
 )
-from sae_lens_meme.metrics.bootstrap import percentile_interval
 from sae_lens_meme.metrics.ranking import auroc_of_scores
 
 PRINTED = 8
@@ -179,7 +179,7 @@ class SubgroupReport:
         row = {**names, "n_ablated": 0, "chosen": found in self.effects, "split": question.task.split}
         row |= {name: getattr(audit, name) for name in COUNTS}
         for key, draws in audit.values.items():
-            low, high = _ends(draws)
+            low, high = ends(draws)
             row |= {key: draws[0], f"{key}_low": low, f"{key}_high": high}
         row |= {WITHIN.key: found.within, PERMUTED.key: self.null.gap[i], "p": np.exp(found.log_p), "q": self.q[i]}
         row |= {"selection_gap": found.selection_gap, "auroc": self._auroc[question.name]}
@@ -188,8 +188,8 @@ class SubgroupReport:
         row["reason"] = "; ".join(dict.fromkeys(audit.reasons.values())) or None
         yield row
         for effect in self.effects.get(found, ()):
-            low, high = _ends(effect.closed)
-            after = dict(zip(("fpr_gap_low", "fpr_gap_high"), _ends(effect.gap), strict=True))
+            low, high = ends(effect.closed)
+            after = dict(zip(("fpr_gap_low", "fpr_gap_high"), ends(effect.gap), strict=True))
             yield {
                 **{name: row[name] for name in (*names, "chosen", "split", *COUNTS)},
                 **{"n_ablated": effect.n, "fpr_gap": effect.gap[0], **after, "auroc": effect.auroc},
@@ -239,13 +239,7 @@ class SubgroupReport:
 
 
 def _interval(draws: np.ndarray, reason: str | None) -> Interval | None:
-    return Interval(*_ends(draws), what=SAMPLES, reason=reason or NO_SAMPLES) if len(draws) > 1 else None
-
-
-def _ends(draws: np.ndarray) -> tuple[float, float]:
-    """Of the draws after the first, which is the memes as they are."""
-    low, high = percentile_interval(draws[1:]) if len(draws) > 1 else (np.nan, np.nan)
-    return float(low), float(high)
+    return Interval(*ends(draws), what=SAMPLES, reason=reason or NO_SAMPLES) if len(draws) > 1 else None
 
 
 def _of_draws(draws: np.ndarray | None, share: float | None = None) -> float | None:
@@ -254,5 +248,5 @@ def _of_draws(draws: np.ndarray | None, share: float | None = None) -> float | N
     return float(draws.mean() if share is None else np.quantile(draws, share))
 
 
-def _short(name: str, most: int = 24) -> str:
-    return name if len(name) <= most else f"{name[: most - 1]}…"
+def _short(name: str) -> str:
+    return name if len(name) <= 24 else f"{name[:23]}…"

@@ -17,21 +17,23 @@ from sae_lens_meme.evaluators.concepts import Concepts
 from sae_lens_meme.evaluators.contest import Rows, Targets, targets_of
 from sae_lens_meme.evaluators.contest.targets import Key
 from sae_lens_meme.evaluators.context import Context
-from sae_lens_meme.evaluators.latents import Latents, decoder_rows, encode, hook_of
+from sae_lens_meme.evaluators.latents import Latents, decoder_rows_or_none, encode, hook_of
 from sae_lens_meme.evaluators.result import Result
-from sae_lens_meme.evaluators.superposition.answers import (
+from sae_lens_meme.evaluators.superposition.compute import (
     Answers,
+    Geometry,
     Neurons,
     Projections,
     answers,
     firing,
+    geometry,
     matched_rates,
     thresholds,
 )
-from sae_lens_meme.evaluators.superposition.geometry import Geometry, geometry, random_directions
 from sae_lens_meme.evaluators.superposition.quantities import COLUMNS, NEURONS, RANDOM, SAE, SHUFFLED
 from sae_lens_meme.evaluators.superposition.report import FIRST, MeasuredUnits, SuperpositionReport
-from sae_lens_meme.metrics.permutation import permutation_within
+from sae_lens_meme.metrics.directions import random_directions
+from sae_lens_meme.metrics.resampling import permutation_within
 from sae_lens_meme.standardize import Moments, train_moments
 
 MOST_ROWS = 50_000
@@ -144,7 +146,7 @@ class Superposition(Evaluator):
         """Add the geometry of decoder rows, and of as many random directions."""
         live = ~moments.dead
         for name, of in ((SAE, sae), (SHUFFLED, self.shuffled)):
-            if name in measured and (decoder := _decoder(of)) is not None:
+            if name in measured and (decoder := decoder_rows_or_none(of)) is not None:
                 fires = measured[name].fires
                 found = geometry((decoder / moments.std)[fires][:, live])
                 measured[name] = measured[name]._replace(geometry=_spread(found, fires))
@@ -159,13 +161,6 @@ class Superposition(Evaluator):
 def _of_latents(latents: Latents, rows: np.ndarray) -> MeasuredUnits:
     fired = np.bincount(latents.csr()[rows].indices, minlength=latents.d_sae)
     return MeasuredUnits(fired / max(len(rows), 1), fired > 0, np.arange(latents.d_sae))
-
-
-def _decoder(sae: Any) -> np.ndarray | None:
-    try:
-        return decoder_rows(sae)
-    except DataError:  # it normalises each meme at run time
-        return None
 
 
 def _spread(found: Geometry, fires: np.ndarray) -> Geometry:

@@ -11,8 +11,7 @@ from jaxtyping import Bool, Float64, Int
 
 from sae_lens_meme.evaluators.contest import Targets
 from sae_lens_meme.evaluators.result import Interval, Measure, Quantity, Section, nullable
-from sae_lens_meme.evaluators.superposition.answers import Answers
-from sae_lens_meme.evaluators.superposition.geometry import Geometry, expected_abs_cosine
+from sae_lens_meme.evaluators.superposition.compute import Answers, Geometry, expected_abs_cosine
 from sae_lens_meme.evaluators.superposition.quantities import (
     ANSWERING,
     CLOSED_FORM,
@@ -39,7 +38,7 @@ from sae_lens_meme.evaluators.superposition.quantities import (
     TARGETS,
     UNITS,
 )
-from sae_lens_meme.metrics.bootstrap import percentile_interval
+from sae_lens_meme.metrics.resampling import percentile_interval
 
 LISTED = 10
 FIRST = Section(

@@ -4,8 +4,7 @@ Its folder holds `pairs.csv` (1,000 pairs of neurons, the users' choice, two pub
 (the pictures that users saw) and `activations.csv` (each neuron on 50,000 pictures, from which new metrics are made).
 """
 
-from sae_lens_meme.evaluators.user_study.agreement import user_agreement
-from sae_lens_meme.evaluators.user_study.metrics import SPARSITY, monosemanticity_of, sparsity
+from sae_lens_meme.evaluators.user_study.agreement import SPARSITY, monosemanticity_of, sparsity, user_agreement
 from sae_lens_meme.evaluators.user_study.step import compare_with_users
 from sae_lens_meme.evaluators.user_study.study import UserStudy, read_scores
 

@@ -9,8 +9,7 @@ import numpy as np
 
 from sae_lens_meme.errors import BadTableError, ConfigError
 from sae_lens_meme.evaluators.result import Result
-from sae_lens_meme.evaluators.user_study.agreement import Scores, user_agreement
-from sae_lens_meme.evaluators.user_study.metrics import SPARSITY, monosemanticity_of, sparsity
+from sae_lens_meme.evaluators.user_study.agreement import SPARSITY, Scores, monosemanticity_of, sparsity, user_agreement
 from sae_lens_meme.evaluators.user_study.study import ACTIVATIONS, PAIRS, UserStudy, read_scores
 from sae_lens_meme.storage import StepFolder, sha256_file, to_json
 

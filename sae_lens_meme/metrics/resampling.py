@@ -1,4 +1,4 @@
-"""Resampling memes: bootstrap weights for means and scores, random subsets for counts of significant tests.
+"""Resampling memes: bootstrap weights for means and scores, random subsets for counts, permutations within strata.
 
 Memes of one group (copies of a picture, a template, a pair that differs in one thing) are not independent evidence: they
 are drawn together. A group that lies in several strata is drawn in that of its first meme.
@@ -6,12 +6,13 @@ are drawn together. A group that lies in several strata is drawn in that of its 
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pandas as pd
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, Shaped
 
 KEPT = 0.8
 """Share of the groups in a subset of `count_interval`."""
@@ -110,3 +111,42 @@ def _within_strata(
         for mine in units:
             weights[mine] = draw(len(mine), generator)
         yield weights[unit]
+
+
+def permutation_within(
+    strata: Shaped[np.ndarray, " n"],
+    rng: np.random.Generator,
+    order: Int[np.ndarray, " n"] | None = None,
+    groups: Int[np.ndarray, " n"] | None = None,
+) -> Int[np.ndarray, " n"]:
+    """For each row a row of the same stratum, each once.
+
+    Memes of one group are not independent evidence, so groups move whole: one changes places with another that has as many
+    memes in each stratum, its memes in their order. A group that matches no other stays where it is and keeps what
+    it had: the draws of a null are then too close to what was observed, and a p is too large, never too small.
+
+    Args:
+        order: the rows in an order that does not depend on how they lie, such as by id; then neither does the draw.
+        groups: the group of each row, default every row its own.
+    """
+    to = np.arange(len(strata))
+    order = to.copy() if order is None else order
+    for rows in _alike(strata, order, groups):
+        to[rows] = rng.permutation(rows)
+    return to
+
+
+def _alike(strata: np.ndarray, order: np.ndarray, groups: np.ndarray | None) -> Iterator[np.ndarray]:
+    """Rows of the groups that may change places, `[groups, memes]`; `[memes]` where each is its own group."""
+    names, stratum = np.unique(strata, return_inverse=True)
+    group, _ = pd.factorize((np.arange(len(strata)) if groups is None else groups)[order])
+    alone = np.bincount(group)[group] == 1
+    for s in range(len(names)):
+        yield order[alone & (stratum[order] == s)]
+    together = order[~alone]
+    together = together[np.lexsort((stratum[together], group[~alone]))]
+    code = np.sort(group[~alone])
+    kinds: defaultdict[tuple[int, ...], list[np.ndarray]] = defaultdict(list)
+    for rows in np.split(together, np.flatnonzero(np.diff(code)) + 1) if len(code) else ():
+        kinds[tuple(stratum[rows])].append(rows)
+    yield from (np.stack(kind) for kind in kinds.values())
