@@ -96,10 +96,10 @@ class _TopKStep(torch.autograd.Function):
         ends, rows, of_decoder, of_encoder = _by_latent(*_arrays(values, indices, slopes), scale, W_enc.shape[1])
         by_latent = W_enc.shape[::-1]
         grad_W_enc, grad_W_dec = (ctx.memory.empty(by_latent) for _ in range(2))
-        grad_b_enc, squares = W_enc.new_empty(by_latent[0]), W_enc.new_empty(2, by_latent[0], dtype=torch.float64)
-        arrays = _arrays(residual, sae_in, grad_W_dec, grad_W_enc, grad_b_enc, squares)
-        in_parts(_gradients, _balanced(ends), ends, rows, of_decoder, of_encoder, *arrays)
-        norms = squares.sum(1).sqrt().to(W_enc.dtype)
+        grad_b_enc, squares = W_enc.new_empty(by_latent[0]), np.empty((2, by_latent[0]))
+        arrays = _arrays(residual, sae_in, grad_W_dec, grad_W_enc, grad_b_enc)
+        in_parts(_gradients, _balanced(ends), ends, rows, of_decoder, of_encoder, *arrays, squares)
+        norms = torch.from_numpy(np.sqrt(squares.sum(1)).astype(np.float32))
         grad_in = None
         if ctx.needs_input_grad[0]:  # only of an SAE that subtracts b_dec from its input
             grad_in = sparse_decode(slopes * (values > 0) * scale, indices, W_enc.T.contiguous())
