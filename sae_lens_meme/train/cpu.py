@@ -103,7 +103,10 @@ class _TopKStep(torch.autograd.Function):
         grad_in = None
         if ctx.needs_input_grad[0]:  # only of an SAE that subtracts b_dec from its input
             grad_in = sparse_decode(slopes * (values > 0) * scale, indices, W_enc.T.contiguous())
-        matrices = MeasuredGradient.of(grad_W_enc.T, norms[0]), MeasuredGradient.of(grad_W_dec, norms[1])
+        grad_W_enc = grad_W_enc.T
+        if W_enc.is_contiguous():  # row after row: autograd would make such a copy, in new memory
+            grad_W_enc = ctx.memory.empty(W_enc.shape).copy_(grad_W_enc)
+        matrices = MeasuredGradient.of(grad_W_enc, norms[0]), MeasuredGradient.of(grad_W_dec, norms[1])
         return grad_in, None, matrices[0], grad_b_enc, matrices[1], residual.sum(0) * scale, None, None
 
 
