@@ -12,6 +12,7 @@ from sae_lens.training.sae_trainer import SAETrainer
 from benchmarks import naive
 from benchmarks.data import Shape, make_zscored
 from benchmarks.measure import Row, interleaved, require_close, timed
+from sae_lens_meme.train.adam import use_fused_adam
 from sae_lens_meme.train.sae import MemeTopKTrainingSAE, MemeTopKTrainingSAEConfig
 
 GOAL_SEED, GOAL_STOCK = 2, 4
@@ -54,8 +55,7 @@ def _ours(shape: Shape, batch: int) -> Callable[[torch.Tensor], float]:
     torch.manual_seed(0)
     config = MemeTopKTrainingSAEConfig(d_in=shape.d_in, d_sae=shape.d_sae, k=shape.k)
     trainer = _trainer(MemeTopKTrainingSAE(config), batch)
-    for group in trainer.optimizer.param_groups:  # as our runner does
-        group["fused"] = True
+    use_fused_adam(trainer)  # as our runner does
     return lambda x: trainer.step(x).loss.item()
 
 

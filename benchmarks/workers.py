@@ -53,10 +53,10 @@ def main() -> None:
     given = parser.parse_args()
     shape = Shape(n=given.memes, d_in=given.d_in, d_sae=given.latents)
     found = measured(Shape(n=600, d_in=16, d_sae=64, k=4) if given.quick else shape, one=not given.without_one)
-    print("\n".join(["| processes | seconds | this process | each worker |", "| --- | ---: | ---: | ---: |"]))
+    print("| processes | seconds | this process | each worker | private of each |\n| --- | ---: | ---: | ---: | ---: |")
     for name, run in found.items():
-        workers = ", ".join(megabytes(memory) for memory in run["workers"]) or "-"
-        print(f"| {name} | {seconds(run['seconds'])} | {megabytes(run['driver'])} | {workers} |")
+        workers, private = (", ".join(map(megabytes, run[key])) or "-" for key in ("workers", "private"))
+        print(f"| {name} | {seconds(run['seconds'])} | {megabytes(run['driver'])} | {workers} | {private} |")
     if given.json:
         given.json.write_text(json.dumps(found, indent=1) + "\n")
 
@@ -79,21 +79,28 @@ def measured(shape: Shape, one: bool) -> dict[str, Any]:
 
 
 def run(folder: Path, name: str, engine: list[str]) -> dict[str, Any]:
-    """The command, with one thread a process, and the largest resident memory that each was seen with."""
+    """The command, with one thread a process, and the largest memory of each: resident, and of the workers private.
+
+    Embeddings and latents that processes map or share are resident in each; private memory is not mapped and not shared.
+    """
     paths = ["--sae", folder / "sae", "--embeddings", folder / "embeddings", "--out", folder / name]
     only = [part for evaluator in ONLY for part in ("--only", evaluator)]
     command = [sys.executable, "-m", "sae_lens_meme.cli", "evaluate", *map(str, paths), *only, *engine]
     environment = os.environ | {"OMP_NUM_THREADS": "1", "NUMBA_NUM_THREADS": "1"}
-    start, peaks = time.perf_counter(), dict[int, float]()
+    start, peaks, private = time.perf_counter(), dict[int, float](), dict[int, float]()
     with open(folder / f"{name}.txt", "w") as log:
         driver = psutil.Popen(command, stdout=log, stderr=subprocess.STDOUT, env=environment)
         while driver.poll() is None:
             for process in [driver, *(p for p in driver.children(recursive=True) if _is_worker(p))]:
-                peaks[process.pid] = max(peaks.get(process.pid, 0), _peak(process))
+                peaks[process.pid] = max(peaks.get(process.pid, 0), _of(process, "VmHWM"))
+                private[process.pid] = max(private.get(process.pid, 0), _of(process, "RssAnon"))
             time.sleep(0.5)
     if driver.returncode:
         raise RuntimeError((folder / f"{name}.txt").read_text()[-2000:])
-    return {"seconds": time.perf_counter() - start, "driver": peaks.pop(driver.pid), "workers": sorted(peaks.values())}
+    took, of_driver = time.perf_counter() - start, peaks.pop(driver.pid)
+    private.pop(driver.pid)
+    found = {"workers": sorted(peaks.values()), "private": sorted(private.values())}
+    return {"seconds": took, "driver": of_driver, **found}
 
 
 def _is_worker(process: psutil.Process) -> bool:
@@ -103,13 +110,13 @@ def _is_worker(process: psutil.Process) -> bool:
         return False
 
 
-def _peak(process: psutil.Process) -> float:
-    """The kernel's own high-water mark, which misses nothing between two looks; shared memory is in it."""
+def _of(process: psutil.Process, what: str) -> float:
+    """VmHWM is the kernel's own high-water mark, which misses nothing between two looks; shared memory is in it."""
     try:
         lines = Path(f"/proc/{process.pid}/status").read_text().splitlines()
     except OSError:
         return 0
-    return next((float(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM")), 0)
+    return next((float(line.split()[1]) * 1024 for line in lines if line.startswith(what)), 0)
 
 
 def contents(folder: Path) -> dict[str, bytes]:

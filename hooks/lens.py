@@ -53,6 +53,13 @@ class SAEAttachable(HookedRootModule):
         """The positions of the activations at `hook`: 1 for a meme, the patches or tokens inside a tower, 0 where the input decides."""
         return self._shape(hook).positions
 
+    def is_hooked(self, stem: str) -> bool:
+        """Whether a hook or an SAE sees what passes where the names begin with `stem`."""
+        points = (point for name, point in self.hook_dict.items() if name.startswith(stem))
+        return any(name.startswith(stem) for name in self._acts_to_saes) or any(
+            point._forward_hooks for point in points
+        )
+
     def add_sae(
         self, sae: SAE[Any], use_error_term: bool | None = None, exclude_special_tokens: bool | list[int] = False
     ) -> None:

@@ -66,6 +66,22 @@ def test_the_counts_are_those_of_the_evaluator(corpus):
     assert result.numbers["ica/converged"] in (0, 1)
 
 
+def test_a_latent_that_fires_on_256_test_memes_is_counted():
+    """256 is 0 in a byte, and a latent that never fires passes no bar."""
+    n = 1_800
+    embeddings = make_embeddings(
+        {"hook_fused": np.ones((n, 2))}, labels={"hate": [int(i // 20 < 86 and i % 20 >= 14) for i in range(n)]}
+    )
+    true, test = embeddings.label("hate").values == 1, embeddings.splits == "test"
+    fires = true & ~(test & (np.cumsum(true & test) > 256))
+    latents = Latents.from_csr(np.stack([fires, ~fires], axis=1))
+    assert (fires & test).sum() == 256
+    sae, concepts = tiny_sae(np.eye(2, dtype=np.float32), d_sae=2, k=1), ["hate=1"]
+    found = Baselines(embeddings, concepts, raw=(), n_permutations=1).evaluate(sae, latents=latents).numbers
+    alone = ConceptAlignment(embeddings, concepts, n_bootstrap=0).measure_latents(embeddings, latents).numbers
+    assert found["corrected/sae/n_f1_above_0.35"] == alone["corrected/n_f1_above_0.35"] == 1
+
+
 def test_a_count_stands_beside_that_of_every_control(corpus):
     sae, embeddings, latents = corpus
     result = Baselines(embeddings, CONCEPTS, others={"shuffled_data": sae, "mine": latents}).evaluate(

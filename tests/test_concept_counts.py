@@ -21,6 +21,7 @@ from sae_lens_meme.evaluators.concept_alignment import (
 )
 from sae_lens_meme.evaluators.concept_alignment import significant as significant_pairs
 from sae_lens_meme.evaluators.concepts import Concept, ConceptLabels
+from sae_lens_meme.metrics.ranking import Ranked
 
 
 @pytest.fixture(scope="module")
@@ -119,7 +120,7 @@ def test_the_winners_curse_is_selection_and_shift(shift):
     for seed in range(12):
         labels, latents = shifted(600, shift, seed)
         best = best_latents(measure_pairs(latents, labels, "corrected"))
-        curse = curse_of(best, latents, labels, seed=0)
+        curse = curse_of(best, Ranked.of(latents.csr()), labels, seed=0)
         np.testing.assert_allclose(curse.selection + curse.shift, best.scores["winners_curse"])
         selection.append(curse.selection[0])
         moved.append(curse.shift[0])

@@ -170,12 +170,14 @@ def test_int8_computes_a_meme_alike_beside_any_others_and_with_any_threads():
     for image, text in found[1:]:  # up to the order of sums in the projection, which stays in float32
         np.testing.assert_allclose(image, found[0][0], rtol=0, atol=5e-6)
         np.testing.assert_allclose(text, found[0][1], rtol=0, atol=5e-6)
-    shapes: list[torch.Size] = []
-    for module in encoder.model.modules():
-        if isinstance(module, Int8Linear):
-            module.register_forward_hook(lambda module, given, made: shapes.append(given[0].shape))
+    shapes: list[tuple[torch.Size, ...]] = []
+    for shared in encoder.model.towers.model.transformer.resblocks:
+        shared.block.register_forward_hook(lambda _, given, made: shapes.append((given[0].shape[:-1], made.shape[:-1])))
     encoder.encode_text(tokens[[0, 1]])
-    assert {shape[1] for shape in shapes} == {16}, f"nothing is computed behind the end token, of {tokens.shape[1]}"
+    *before, (given, made) = shapes
+    lengths = {shape[1] for pair in before for shape in pair} | {given[1]}
+    assert lengths == {16}, f"nothing is computed behind the end token, of {tokens.shape[1]}"
+    assert len(made) == 1, "the last block makes the end token alone"
 
 
 def test_memeclip_trains_its_heads_and_fuses_with_them(corpus: Path, tmp_path: Path):

@@ -16,7 +16,8 @@ from tiny_sae import tiny_sae
 
 from sae_lens_meme.errors import DataError, NonFiniteError
 from sae_lens_meme.evaluators import Reconstruction
-from sae_lens_meme.evaluators.latents import Latents, encode, reconstructed
+from sae_lens_meme.evaluators.decoding import reconstructed
+from sae_lens_meme.evaluators.latents import Latents, encode
 from sae_lens_meme.evaluators.reconstruction import Reference, Sums, density_histogram
 from sae_lens_meme.standardize import moments
 

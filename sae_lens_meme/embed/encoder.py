@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,11 +14,11 @@ import torch
 from jaxtyping import Float
 
 from sae_lens_meme.device import filled, pick_device
-from sae_lens_meme.embed.int8 import cut_captions, products_in_int8
+from sae_lens_meme.embed.int8 import only_what_is_read, products_in_int8
 from sae_lens_meme.embed.options import HEADS, EmbedOptions
 from sae_lens_meme.embeddings import Embeddings
 from sae_lens_meme.errors import ConfigError, DataError, ModelError
-from sae_lens_meme.hooks.names import IMAGE_EMBED, TEXT_EMBED
+from sae_lens_meme.hooks.names import IMAGE_EMBED, IMAGE_RESID, TEXT_EMBED, TEXT_RESID
 from sae_lens_meme.storage import read_manifest
 
 if TYPE_CHECKING:
@@ -106,14 +106,19 @@ class Encoder:
         return {IMAGE_EMBED: self.encode_image(pixels)[:1], TEXT_EMBED: self.encode_text(tokens)[:1]}
 
     def encode_image(self, pixels: torch.Tensor) -> Float[np.ndarray, "batch d_image"]:
-        with self._running():
+        with self._running(), self._reading(IMAGE_RESID):
             dtype = self.dtype if self.device == "cpu" and self.dtype.is_floating_point else None
             pixels = pixels.to(self.device, dtype=dtype, non_blocking=True)
             return self.model.encode_image(pixels).float().cpu().numpy()
 
     def encode_text(self, tokens: torch.Tensor) -> Float[np.ndarray, "batch d_text"]:
-        with self._running(), cut_captions(self.model.towers.model, tokens):
+        with self._running(), self._reading(TEXT_RESID, tokens):
             return self.model.encode_text(tokens.to(self.device, non_blocking=True)).float().cpu().numpy()
+
+    def _reading(self, stem: str, tokens: torch.Tensor | None = None) -> AbstractContextManager[None]:
+        if self.model.is_hooked(stem):
+            return nullcontext()
+        return only_what_is_read(self.model.towers.model, tokens)
 
     @contextmanager
     def _running(self) -> Iterator[None]:

@@ -32,6 +32,8 @@ from sae_lens_meme.storage import StepFolder, read_finished, sha256_file, sha256
 
 SHARD_BATCHES = 16
 FUSED_SHARD = 4096
+MEMES_A_WORKER = 32
+"""A decoding process beside a large model takes as long to begin and to end as to decode about so many memes."""
 SIDES = (IMAGE_EMBED, TEXT_EMBED)
 
 
@@ -181,7 +183,7 @@ def _loader(rows: Dataset, shards: list[range], encoder: Encoder) -> DataLoader[
     """Decoded batches of the missing shards; a batch never crosses a shard, so that shards depend on nothing else."""
     size = encoder.batch_size
     batches = [list(shard[i : i + size]) for shard in shards for i in range(0, len(shard), size)]
-    workers = min(encoder.workers, len(batches))
+    workers = min(encoder.workers, -(-sum(map(len, batches)) // MEMES_A_WORKER))
     towers = encoder.model.towers
     return DataLoader(
         _Memes(rows, towers.preprocess, towers.tokenize),

@@ -43,7 +43,7 @@ class EmbedOptions(ViewOptions, EngineOptions):
     """auto (CUDA, then MPS, then the CPU), cpu, cuda, mps."""
     dtype: Literal["auto", "float32", "bfloat16", "float16", "int8"] = "auto"
     """auto is bfloat16 on CUDA and float32 elsewhere. On a CPU bfloat16 is about twice as fast (with AVX512-BF16), int8
-    about three times (with AVX512-VNNI); how close int8 is to float32 is measured on a batch and printed."""
+    about four times (with AVX512-VNNI); how close int8 is to float32 is measured on a batch and printed."""
     batch_size: Positive = 64
     """Memes per forward pass; it changes the last bit of the numbers, so another value gives another result."""
     workers: Count | None = None

@@ -26,6 +26,7 @@ from sae_lens_meme.evaluators.controls import FITS, Fitted, SharedDirections, ac
 from sae_lens_meme.evaluators.latents import Latents, encode, hook_of, require_latents_of
 from sae_lens_meme.evaluators.result import Control, Measure, Number, Quantity, Result, Section
 from sae_lens_meme.evaluators.strata import Strata, strata_of
+from sae_lens_meme.metrics.ranking import Ranked
 
 SHUFFLED = "shuffled_data"
 _PERMUTED = (
@@ -85,6 +86,9 @@ COLUMNS = {"baseline": "sae, or the name of a control", "protocol": "corrected o
 
 ByBaseline = dict[tuple[str, str], dict[str, Measure]]
 """By protocol and baseline, then by key of COUNTS."""
+Counts = dict[str, dict[str, Number]]
+Draws = dict[str, list[dict[str, Number]]]
+"""By protocol."""
 
 
 class Baselines(Evaluator):
@@ -147,17 +151,24 @@ class Baselines(Evaluator):
 
     def measure(self, sae: Any, embeddings: Embeddings, latents: Latents) -> Result:
         settings = self.options
-        units, fits, unfit = self._units(sae, embeddings, latents)
+        hook = hook_of(sae, embeddings, self.hook)
         labels = ConceptLabels.of(embeddings, concepts_of(embeddings, self.concepts))
         labels = labels.within(strata_of(embeddings, settings.strata))
+        of_units, drawn = self._counted(latents, labels, permute=True)
+        counted, unfit, fits = {"sae": of_units}, dict[str, str](), dict[str, Fitted]()
+        for name in (*settings.raw, *self.others):  # each set of units is let go before the next is made
+            try:
+                active = self._units(name, embeddings, hook, latents, fits)
+            except DataError as error:
+                if name in self.others:
+                    raise
+                unfit[name] = str(error)
+            else:
+                counted[name], _ = self._counted(active, labels)
+                del active
         rows: list[dict[str, Any]] = []
-        drawn: dict[str, list[dict[str, Number]]] = {}
         for protocol in PROTOCOLS:
-            for name, active in units.items():
-                found = PairCounts(active, labels, protocol, settings.alpha)
-                rows.append({"baseline": name, "protocol": protocol, **found.of(labels)})
-                if name == "sae":
-                    drawn[protocol] = found.permuted(labels, settings.n_permutations, settings.seed)
+            rows += [{"baseline": name, "protocol": protocol, **found[protocol]} for name, found in counted.items()]
             rows += permuted_rows(drawn[protocol], protocol)
             rows += [{"baseline": name, "protocol": protocol, **dict.fromkeys(COUNTS)} for name in unfit]
         rows = [{key: row[key] for key in COLUMNS} for row in rows]
@@ -173,22 +184,31 @@ class Baselines(Evaluator):
         return Result(self.name, sections[0], tuple(measures), table, COLUMNS, _verdict(counts, drawn["corrected"]))
 
     def _units(
-        self, sae: Any, embeddings: Embeddings, latents: Latents
-    ) -> tuple[dict[str, Latents], dict[str, Fitted], dict[str, str]]:
-        """The SAE's and the other units, how the directions were fitted, and why one cannot be."""
-        hook, units = hook_of(sae, embeddings, self.hook), {"sae": latents}
-        fits: dict[str, Fitted] = {}
-        unfit: dict[str, str] = {}
-        for name in self.options.raw:
-            try:
-                fits[name] = self.fitted.fit(embeddings, hook, name, self.options.seed, latents.d_sae)
-                units[name] = activations(fits[name], embeddings, hook, latents.l0)
-            except DataError as error:
-                unfit[name] = str(error)
-        for name, other in self.others.items():
-            units[name] = other if isinstance(other, Latents) else encode(other, embeddings, hook)
-            require_latents_of(units[name], embeddings)
-        return units, fits, unfit
+        self, name: str, embeddings: Embeddings, hook: str, latents: Latents, fits: dict[str, Fitted]
+    ) -> Latents:
+        """Another dictionary's, or those of directions, whose fit is added to `fits`.
+
+        Raises:
+            DataError: they cannot be fitted.
+        """
+        if name in self.others:
+            other = self.others[name]
+            found = other if isinstance(other, Latents) else encode(other, embeddings, hook)
+            require_latents_of(found, embeddings)
+            return found
+        fits[name] = self.fitted.fit(embeddings, hook, name, self.options.seed, latents.d_sae)
+        return activations(fits[name], embeddings, hook, latents.l0)
+
+    def _counted(self, active: Latents, labels: ConceptLabels, permute: bool = False) -> tuple[Counts, Draws]:
+        """Under each protocol, of the true labels and of permuted ones."""
+        settings, ranked = self.options, Ranked.of(active.csr())
+        counted, drawn = Counts(), Draws()
+        for protocol in PROTOCOLS:
+            found = PairCounts(active, labels, protocol, settings.alpha, ranked)
+            counted[protocol] = found.of(labels)
+            if permute:
+                drawn[protocol] = found.permuted(labels, settings.n_permutations, settings.seed)
+        return counted, drawn
 
 
 def permuted_rows(draws: list[dict[str, Number]], protocol: str) -> list[dict[str, Any]]:

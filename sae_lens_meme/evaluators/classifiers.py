@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Float64
+from scipy import sparse
 from scipy.special import expit, softmax
 from sklearn.preprocessing import StandardScaler, normalize
 from threadpoolctl import threadpool_limits
@@ -157,7 +158,16 @@ def fit_latent_probes(
     task: str, latents: Any, labels: Sequence[np.ndarray], penalties: Sequence[float] | None = None
 ) -> list[Probe]:
     """The same for several labels of the same classes at once, such as draws of one permuted, or one at several C."""
-    return _fit(task, normalize(latents.astype(np.float64)), labels, penalties, normalise=True) if len(labels) else []
+    if not len(labels):
+        return []
+    latents = _unit_rows(latents)  # those that were given are let go
+    return _fit(task, latents, labels, penalties, normalise=True)
+
+
+def _unit_rows(latents: Any) -> Any:
+    """L2-normalised, float64; the column numbers are not copied."""
+    values = latents.data.astype(np.float64)
+    return normalize(sparse.csr_matrix((values, latents.indices, latents.indptr), latents.shape), copy=False)
 
 
 def fit_embedding_probes(
@@ -172,9 +182,11 @@ def fit_embedding_probes(
     """
     if not len(penalties):
         return []
-    x, scaler = embeddings.astype(np.float64), StandardScaler()
+    x, scaler = embeddings.astype(np.float64), StandardScaler(copy=False)
     dead = moments([x]).dead
-    probes = _fit(task, np.where(dead, 0, scaler.fit_transform(x)), [y] * len(penalties), penalties)
+    x = scaler.fit_transform(x)
+    x[:, dead] = 0
+    probes = _fit(task, x, [y] * len(penalties), penalties)
     coefs = [np.where(dead, 0, probe.coef / np.asarray(scaler.scale_)) for probe in probes]
     return [
         replace(probe, coef=coef, intercept=probe.intercept - coef @ np.asarray(scaler.mean_))

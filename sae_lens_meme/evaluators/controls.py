@@ -17,7 +17,8 @@ from threadpoolctl import threadpool_limits
 
 from sae_lens_meme.embeddings import Embeddings
 from sae_lens_meme.errors import ConfigError, DataError
-from sae_lens_meme.evaluators.latents import Latents
+from sae_lens_meme.evaluators.decoding import memes_at_once
+from sae_lens_meme.evaluators.latents import Active, Latents
 from sae_lens_meme.standardize import moments
 
 FIT_ROWS = 20_000
@@ -101,12 +102,16 @@ class SharedDirections:
 
 def activations(fitted: Fitted, embeddings: Embeddings, hook: str, l0: Int[np.ndarray, " n"]) -> Latents:
     """The units of each meme that fire: the `l0` largest that are above 0."""
-    parts = []
-    for rows, batch in embeddings.batches(hook):
+
+    def units(batch: np.ndarray) -> np.ndarray:
         with _one_line_errors(f"{hook}: no directions can be computed"):
             z = np.asarray(fitted.transform(batch), np.float32)
-        parts.append(_largest(np.hstack([z, -z]) if fitted.signed else z, l0[rows]))
-    return Latents.from_csr(sparse.vstack(parts))
+        return np.hstack([z, -z]) if fitted.signed else z
+
+    width = units(embeddings.take(hook, [0])).shape[1]
+    batches = embeddings.batches(hook, batch_size=memes_at_once(width, most=4096))
+    size = len(l0), int(min(l0.max(initial=0), width))
+    return Latents.from_active((_largest(units(batch), l0[rows]) for rows, batch in batches), width, size)
 
 
 @contextmanager
@@ -127,12 +132,14 @@ def _one_line_errors(what: str) -> Iterator[None]:
         raise DataError(f"{what}: the embeddings are too large or too small to compute with ({reason})") from None
 
 
-def _largest(size: Float[np.ndarray, "batch units"], l0: Int[np.ndarray, " batch"]) -> sparse.csr_matrix:
+def _largest(size: Float[np.ndarray, "batch units"], l0: Int[np.ndarray, " batch"]) -> Active:
     k = int(min(l0.max(initial=0), size.shape[1]))
     values, indices = (part.numpy() for part in torch.from_numpy(size).topk(k, dim=1))
     fires = (np.arange(k) < l0[:, None]) & (values > 0)
     indptr = np.concatenate([[0], fires.sum(axis=1).cumsum()])
-    return sparse.csr_matrix((values[fires], indices[fires], indptr), shape=size.shape)
+    active = sparse.csr_matrix((values[fires], indices[fires], indptr), shape=size.shape)
+    active.sort_indices()
+    return Active(np.diff(indptr), active.indices, active.data)
 
 
 def _at_most(n: int, rows: np.ndarray, seed: int) -> np.ndarray:

@@ -59,8 +59,17 @@ class Latents:
         matrix = sparse.csr_matrix(matrix, dtype=np.float32, copy=True)
         matrix.sum_duplicates()
         matrix.eliminate_zeros()
-        counts = np.diff(matrix.indptr)
-        return cls(*_padded([Active(counts, matrix.indices, matrix.data)]), d_sae=int(matrix.shape[1]))
+        return cls.from_active([Active(np.diff(matrix.indptr), matrix.indices, matrix.data)], int(matrix.shape[1]))
+
+    @classmethod
+    def from_active(cls, parts: Iterable[Active], d_sae: int, size: tuple[int, int] | None = None) -> Latents:
+        """The memes of all parts, in their order.
+
+        Args:
+            size: how many memes there are, and the most latents that are active on one, where that is known: then
+                the parts need not be there at once.
+        """
+        return cls(*_padded(parts, size), d_sae)
 
     @classmethod
     def concatenate(cls, parts: Sequence[Latents]) -> Latents:
@@ -123,9 +132,12 @@ class Latents:
 
     @cached_property
     def _csr(self) -> sparse.csr_matrix:
-        active = self.values != 0
         indptr = np.concatenate([[0], np.cumsum(self.l0)])
-        data = (self.values[active], self.indices[active], indptr)
+        if indptr[-1] == self.values.size:  # no row is padded: the same memory, which may be a file's or all workers'
+            data = (self.values.reshape(-1), self.indices.reshape(-1), indptr)
+        else:
+            active = self.values != 0
+            data = (self.values[active], self.indices[active], indptr)
         return sparse.csr_matrix(data, shape=(self.n_samples, self.d_sae))
 
     @cached_property
@@ -176,7 +188,7 @@ def encode(
 
 def joined(parts: Iterable[Active], sae: Any) -> Latents:
     """The memes of all parts, in their order."""
-    return Latents(*_padded(parts), d_sae=int(sae.cfg.d_sae))
+    return Latents.from_active(parts, int(sae.cfg.d_sae))
 
 
 @torch.no_grad()
@@ -211,29 +223,6 @@ def encode_vector(sae: Any, vector: Float[np.ndarray, " d_in"]) -> Latents:
         return joined([_active(sae.encode(x.to(sae.dtype)))], sae).rows(np.arange(1))
 
 
-def reconstructed(
-    sae: Any, embeddings: Embeddings, latents: Latents, hook: str, rows: np.ndarray, batch_size: int = 2048
-) -> Iterator[tuple[np.ndarray, Float[np.ndarray, "batch d_in"], Float[np.ndarray, "batch d_in"]]]:
-    """Batches of `(rows, embeddings, reconstructions)`.
-
-    Latents are decoded as they are; only an SAE that normalises each sample at run time is run again,
-    because its `decode` needs what its `encode` left behind.
-
-    Raises:
-        NonFiniteError: a reconstruction is NaN or infinite.
-    """
-    for batch_rows, x in embeddings.batches(hook, rows, batch_size):
-        with torch.no_grad():
-            if normalises_at_run_time(sae):
-                acts = sae.encode(torch.from_numpy(x).to(sae.device, sae.dtype))
-            else:
-                dense = latents.rows(batch_rows).csr().toarray()
-                acts = torch.from_numpy(dense).to(sae.device, sae.dtype)
-            x_hat = sae.decode(acts).float().cpu().numpy()
-            require_finite(x_hat, f"the reconstruction of {hook}", embeddings.ids, batch_rows)
-            yield batch_rows, x, x_hat
-
-
 @torch.no_grad()
 def decoder_rows(sae: Any) -> Float64[np.ndarray, "d_sae d_in"]:
     """What one unit of each latent adds to the embedding: d decode(z) / d z_f.
@@ -256,7 +245,8 @@ def decoder_rows(sae: Any) -> Float64[np.ndarray, "d_sae d_in"]:
     if not np.isfinite(W_dec).all():
         latent = int(np.flatnonzero(~np.isfinite(W_dec).all(axis=1))[0])
         raise NonFiniteError(f"latent {latent}: its row of W_dec has NaN or infinity; train the SAE again")
-    for rows in (W_dec, unit_rows(W_dec)):
+    for scaled in (np.asarray, unit_rows):
+        rows = scaled(W_dec)
         if rows.shape[1] == asked.shape[1] and np.allclose(
             rows[some], asked, rtol=1e-4, atol=1e-4 * np.abs(asked).max()
         ):
@@ -322,16 +312,27 @@ def _active(acts: Tensor) -> Active:
     return Active(counts.cpu().numpy(), columns.int().cpu().numpy(), values.float().cpu().numpy())
 
 
-def _padded(parts: Iterable[Active]) -> tuple[np.ndarray, np.ndarray]:
+def _padded(parts: Iterable[Active], size: tuple[int, int] | None) -> tuple[np.ndarray, np.ndarray]:
     """Each part is let go once it is copied: what is made takes the memory of what it is made from."""
-    left = deque(parts)
-    n, k = sum(len(part.counts) for part in left), max((int(part.counts.max(initial=0)) for part in left), default=0)
-    indices, values, row = np.zeros((n, k), np.int32), np.zeros((n, k), np.float32), 0
-    while left:
-        counts, columns, activations = left.popleft()
-        rows, filled = slice(row, row := row + len(counts)), np.arange(k) < counts[:, None]
-        indices[rows][filled], values[rows][filled] = columns, activations
-    return indices, values
+    if size is None:
+        parts = deque(parts)
+        size = sum(len(part.counts) for part in parts), max((_most(part) for part in parts), default=0)
+    indices, values, row, most = np.zeros(size, np.int32), np.zeros(size, np.float32), 0, 0
+    for part in _drained(parts):
+        rows, filled = slice(row, row := row + len(part.counts)), np.arange(size[1]) < part.counts[:, None]
+        indices[rows][filled], values[rows][filled] = part.columns, part.values
+        most = max(most, _most(part))
+    return (indices, values) if most == size[1] else (indices[:, :most].copy(), values[:, :most].copy())
+
+
+def _most(part: Active) -> int:
+    return int(part.counts.max(initial=0))
+
+
+def _drained(parts: Iterable[Active]) -> Iterator[Active]:
+    while isinstance(parts, deque) and parts:
+        yield parts.popleft()
+    yield from parts
 
 
 def _require_finite_latents(active: Active, rows: np.ndarray, embeddings: Embeddings) -> None:

@@ -16,8 +16,9 @@ from jaxtyping import Bool, Float, Float64
 
 from sae_lens_meme.embeddings import Embeddings
 from sae_lens_meme.evaluators.base import Evaluator
+from sae_lens_meme.evaluators.decoding import reconstructed
 from sae_lens_meme.evaluators.evidence import tracking
-from sae_lens_meme.evaluators.latents import Latents, hook_of, reconstructed
+from sae_lens_meme.evaluators.latents import Latents, hook_of
 from sae_lens_meme.evaluators.result import Measure, Number, Quantity, Result, Section
 from sae_lens_meme.evaluators.rows import name_of_held_out
 from sae_lens_meme.standardize import Moments, train_moments

@@ -31,11 +31,12 @@ def resampled(
     Groups are drawn together, within the source of their first meme; the order of the rows does not matter.
     """
     ordered = embeddings.by_id[np.isin(embeddings.by_id, rows)]
-    weights = np.ones((len(embeddings), replicates + 1), np.uint8)
+    weights, place = np.ones((len(rows), replicates + 1), np.uint8), np.empty(len(embeddings), np.int64)
+    place[ordered] = np.arange(len(ordered))
     drawn = bootstrap_weights(embeddings.strata[ordered], replicates, seed, embeddings.groups[ordered])
     for i, weight in enumerate(drawn, start=1):
-        weights[ordered, i] = weight
-    return weights[rows]
+        weights[:, i] = weight[place[rows]]
+    return weights
 
 
 def require_which(which: str) -> None:

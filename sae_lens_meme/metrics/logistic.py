@@ -15,6 +15,8 @@ from jaxtyping import Bool, Float64
 from scipy.sparse import issparse
 from scipy.special import expit, logsumexp, softmax
 
+from sae_lens_meme.metrics.by_column import squares_by_column
+
 TOLERANCE = 1e-8
 """Largest gradient norm of the sum |w|^2/(2 C) + losses, which is 1/C-strongly convex in the weights."""
 NEARLY = 1e-6  # from here on a Newton step that does not halve the gradient has met the limit of float64
@@ -193,7 +195,7 @@ def _conjugate_gradients(
 def _second_moments(x: Any) -> tuple[np.ndarray, np.ndarray | None]:
     """Eigenvalues and eigenvectors of x^T x; of sparse rows the diagonal, which is most of it."""
     if issparse(x):
-        return np.asarray(x.multiply(x).sum(axis=0)).ravel(), None
+        return squares_by_column(x), None
     values, vectors = np.linalg.eigh(x.T @ x)
     return np.maximum(values, 0), vectors
 

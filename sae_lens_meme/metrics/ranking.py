@@ -11,6 +11,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int, UInt8
 
 from sae_lens_meme.jit import njit
+from sae_lens_meme.metrics.by_column import kept_rows, sort_descending
 
 Matrix = Float[np.ndarray, "latents concepts"]
 
@@ -24,18 +25,26 @@ class Ranked(NamedTuple):
 
     @classmethod
     def of(cls, active: Any) -> Ranked:
-        """From a float32 CSC matrix [n, latents]."""
-        rows, values = _descending(active.indptr, active.indices, active.data)
-        return cls(active.indptr, rows, values)
+        """From a sparse float32 matrix [n, latents], which stays as it is."""
+        columns = active.copy() if active.format == "csc" else active.tocsc()
+        sort_descending(columns.indptr, columns.indices, columns.data)
+        return cls(columns.indptr, columns.indices, columns.data)
 
     def known_in(self, codes: UInt8[np.ndarray, "n concepts"]) -> Ranked:
         """Without the memes that are unknown under every concept."""
         known = np.asarray(codes.any(axis=1))
         if known.all():
             return self
-        keep = known[self.rows]
-        starts = np.concatenate([[0], np.cumsum(keep)])[self.starts]
-        return Ranked(starts, self.rows[keep], self.values[keep])
+        return Ranked(*kept_rows(self.starts, self.rows, self.values, known))
+
+    def columns(self, latents: Int[np.ndarray, " some"], n: int) -> Float[np.ndarray, "n some"]:
+        """The activations of these latents on all n memes; -1 is a latent that never fires."""
+        found = np.zeros((n, len(latents)), np.float32)
+        for column, latent in enumerate(latents):
+            if latent >= 0:
+                mine = slice(self.starts[latent], self.starts[latent + 1])
+                found[self.rows[mine], column] = self.values[mine]
+        return found
 
 
 class Auroc(NamedTuple):
@@ -107,23 +116,6 @@ def confusion(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Memes with `activation >= threshold`: (those that are true, all), int64 [latents, concepts]."""
     return _confusion(*ranked.known_in(codes), codes, threshold)
-
-
-@njit(nogil=True)
-def _descending(starts, rows, values):
-    """Sort each latent's activations through one integer key: the bits of a positive float32 rise with it."""
-    out_rows, out_values = np.empty_like(rows), np.empty_like(values)
-    bits = values.view(np.uint32)
-    for i in range(len(starts) - 1):
-        low, high = starts[i], starts[i + 1]
-        keys = np.empty(high - low, np.uint64)
-        for j in range(low, high):
-            keys[j - low] = (np.uint64(0xFFFFFFFF - bits[j]) << np.uint64(32)) | np.uint64(j - low)
-        keys.sort()
-        for j in range(high - low):
-            source = low + np.int64(keys[j] & np.uint64(0xFFFFFFFF))
-            out_rows[low + j], out_values[low + j] = rows[source], values[source]
-    return out_rows, out_values
 
 
 @njit(nogil=True)

@@ -6,12 +6,7 @@ timing, so that the same inputs give the same bytes.
 
 from __future__ import annotations
 
-import os
 import weakref
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from functools import cache
-from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -21,10 +16,11 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from sae_lens_meme.jit import njit
+from sae_lens_meme.train.gradient import MeasuredGradient
 from sae_lens_meme.train.kernels import sparse_decode
+from sae_lens_meme.train.threads import even_parts, in_parts
 
 _ROWS = 256  # of one product: its 4 MB at 4,096 latents stay in the cache until TopK has read them
-_TILE = 16  # latents whose gradients are turned into columns of W_enc together, a cache line of them
 _ALIKE = {"contract", "reassoc", "nsz"}  # no assumption about NaN and infinity
 
 
@@ -75,7 +71,7 @@ class Recycled:
 
 def clamp_rows(W: Float[Tensor, "rows columns"]) -> None:
     """Divide each row whose norm is above 1 by its norm."""
-    _in_parts(_clamp, _even(len(W)), W.detach().numpy())
+    in_parts(_clamp, even_parts(len(W)), W.detach().numpy())
 
 
 class _TopKStep(torch.autograd.Function):
@@ -86,7 +82,7 @@ class _TopKStep(torch.autograd.Function):
         sae_out, residual, slopes = torch.empty_like(target), torch.empty_like(target), torch.empty_like(values)
         errors = np.empty(len(target))
         arrays = _arrays(values, indices, W_dec, b_dec, target, sae_out, residual, slopes)
-        _in_parts(_decode, _even(len(target)), *arrays, errors)
+        in_parts(_decode, even_parts(len(target)), *arrays, errors)
         ctx.save_for_backward(sae_in, W_enc, values, indices, residual, slopes)
         ctx.memory = memory
         ctx.mark_non_differentiable(sae_out, values, indices)
@@ -98,14 +94,20 @@ class _TopKStep(torch.autograd.Function):
         sae_in, W_enc, values, indices, residual, slopes = ctx.saved_tensors
         scale = 2 * float(grads[0]) / residual.numel()
         ends, rows, of_decoder, of_encoder = _by_latent(*_arrays(values, indices, slopes), scale, W_enc.shape[1])
-        grad_W_enc, grad_W_dec = (ctx.memory.empty(shape) for shape in (W_enc.shape, W_enc.shape[::-1]))
-        grad_b_enc = W_enc.new_empty(W_enc.shape[1])
+        by_latent = W_enc.shape[::-1]
+        grad_W_enc, grad_W_dec = (ctx.memory.empty(by_latent) for _ in range(2))
+        grad_b_enc, squares = W_enc.new_empty(by_latent[0]), np.empty((2, by_latent[0]))
         arrays = _arrays(residual, sae_in, grad_W_dec, grad_W_enc, grad_b_enc)
-        _in_parts(_gradients, _balanced(ends), ends, rows, of_decoder, of_encoder, *arrays)
+        in_parts(_gradients, _balanced(ends), ends, rows, of_decoder, of_encoder, *arrays, squares)
+        norms = torch.from_numpy(np.sqrt(squares.sum(1)).astype(np.float32))
         grad_in = None
         if ctx.needs_input_grad[0]:  # only of an SAE that subtracts b_dec from its input
             grad_in = sparse_decode(slopes * (values > 0) * scale, indices, W_enc.T.contiguous())
-        return grad_in, None, grad_W_enc, grad_b_enc, grad_W_dec, residual.sum(0) * scale, None, None
+        grad_W_enc = grad_W_enc.T
+        if W_enc.is_contiguous():  # row after row: autograd would make such a copy, in new memory
+            grad_W_enc = ctx.memory.empty(W_enc.shape).copy_(grad_W_enc)
+        matrices = MeasuredGradient.of(grad_W_enc, norms[0]), MeasuredGradient.of(grad_W_dec, norms[1])
+        return grad_in, None, matrices[0], grad_b_enc, matrices[1], residual.sum(0) * scale, None, None
 
 
 def _encode(sae_in: Tensor, W_enc: Tensor, b_enc: Tensor, k: int) -> tuple[Tensor, Tensor]:
@@ -115,7 +117,7 @@ def _encode(sae_in: Tensor, W_enc: Tensor, b_enc: Tensor, k: int) -> tuple[Tenso
         rows = slice(start, start + _ROWS)
         (hidden_pre,) = _arrays(_product(sae_in[rows], W_enc, b_enc))
         chosen = _arrays(values[rows], indices[rows])
-        _in_parts(_topk, _even(len(hidden_pre)), hidden_pre, hidden_pre.view(np.int32), *chosen)
+        in_parts(_topk, even_parts(len(hidden_pre)), hidden_pre, hidden_pre.view(np.int32), *chosen)
     return values, indices
 
 
@@ -131,30 +133,10 @@ def _arrays(*tensors: Tensor) -> list[np.ndarray]:
     return [tensor.detach().numpy() for tensor in tensors]
 
 
-def _in_parts(kernel: Callable[..., None], bounds: Sequence[int], *arguments: Any) -> None:
-    """`kernel(start, stop, ...)` for each part, one of them in this thread."""
-    parts = list(pairwise(bounds))
-    begun = [_threads(os.getpid()).submit(kernel, *part, *arguments) for part in parts[1:]]
-    kernel(*parts[0], *arguments)
-    for thread in begun:
-        thread.result()
-
-
-@cache
-def _threads(pid: int) -> ThreadPoolExecutor:
-    """Of this process: a fork has none of the threads."""
-    return ThreadPoolExecutor(os.cpu_count())
-
-
-def _even(n: int) -> list[int]:
-    parts = torch.get_num_threads()
-    return [n * part // parts for part in range(parts + 1)]
-
-
 def _balanced(ends: Int[np.ndarray, " d_sae+1"]) -> list[int]:
-    """Whole tiles of latents with about the same number of pairs; a latent alone costs as much as two."""
+    """Latents with about the same number of pairs; a latent alone costs as much as two."""
     cost, parts = ends + 2 * np.arange(len(ends)), torch.get_num_threads()
-    inner = np.searchsorted(cost, cost[-1] * np.arange(1, parts) / parts) // _TILE * _TILE
+    inner = np.searchsorted(cost, cost[-1] * np.arange(1, parts) / parts)
     return [0, *inner.tolist(), len(ends) - 1]
 
 
@@ -249,23 +231,23 @@ def _by_latent(values, indices, slopes, scale, d_sae):
 
 
 @njit(nogil=True, fastmath=_ALIKE)
-def _gradients(start, stop, ends, rows, of_decoder, of_encoder, residual, sae_in, grad_W_dec, grad_W_enc, grad_b_enc):
+def _gradients(start, stop, ends, rows, of_decoder, of_encoder, residual, sae_in, of_W_dec, of_W_enc, of_b_enc, squares):  # fmt: skip
     """Those of latents from `start` to `stop`, zero where one never fired; one table of vectors in the cache at a time."""
     for latent in range(start, stop):
         pairs = slice(ends[latent], ends[latent + 1])
-        grad_W_dec[latent] = 0
-        _add_rows(grad_W_dec[latent], of_decoder[pairs], rows[pairs], residual)
-    tile = np.empty((_TILE, sae_in.shape[1]), np.float32)
-    for first in range(start, stop, _TILE):
-        n = min(_TILE, stop - first)
-        for j in range(n):
-            pairs = slice(ends[first + j], ends[first + j + 1])
-            tile[j] = 0
-            _add_rows(tile[j], of_encoder[pairs], rows[pairs], sae_in)
-            grad_b_enc[first + j] = of_encoder[pairs].sum()
-        for i in range(sae_in.shape[1]):
-            for j in range(n):
-                grad_W_enc[i, first + j] = tile[j, i]
+        squares[0, latent] = _sum_of_rows(of_W_enc[latent], of_encoder[pairs], rows[pairs], sae_in)
+        of_b_enc[latent] = of_encoder[pairs].sum()
+    for latent in range(start, stop):
+        pairs = slice(ends[latent], ends[latent + 1])
+        squares[1, latent] = _sum_of_rows(of_W_dec[latent], of_decoder[pairs], rows[pairs], residual)
+
+
+@njit(nogil=True, fastmath=_ALIKE)
+def _sum_of_rows(out, weights, rows, table):
+    """out = sum of weights[j] table[rows[j]], and its squared length."""
+    out[:] = 0
+    _add_rows(out, weights, rows, table)
+    return _square(out)
 
 
 @njit(nogil=True, fastmath=_ALIKE)
@@ -286,10 +268,17 @@ def _add_rows(out, weights, rows, table):
 @njit(nogil=True, fastmath=_ALIKE)
 def _clamp(start, stop, W):
     for row in range(start, stop):
-        vector, square = W[row], np.float32(0)
-        for i in range(len(vector)):
-            square += vector[i] * vector[i]
+        vector = W[row]
+        square = _square(vector)
         if square > 1:
             norm = np.sqrt(square)
             for i in range(len(vector)):
                 vector[i] /= norm
+
+
+@njit(nogil=True, fastmath=_ALIKE)
+def _square(vector):
+    square = np.float32(0)
+    for i in range(len(vector)):
+        square += vector[i] * vector[i]
+    return square

@@ -76,6 +76,7 @@ class MemeTopKTrainingSAE(TopKTrainingSAE):
         super().__init__(cfg, use_error_term)  # type: ignore[arg-type]
         self.mse_loss_fn = _element_mean_loss
         self._gradients = Recycled()
+        self.register_state_dict_post_hook(_row_after_row)
 
     def initialize_weights(self) -> None:
         super().initialize_weights()
@@ -184,6 +185,11 @@ def register() -> None:
     teach_load_model()
     if ARCHITECTURE not in SAE_TRAINING_CLASS_REGISTRY:
         register_sae_training_class(ARCHITECTURE, MemeTopKTrainingSAE, MemeTopKTrainingSAEConfig)
+
+
+def _row_after_row(sae: nn.Module, state: dict[str, Any], prefix: str, _: Any) -> None:
+    """safetensors refuses a transposed view, and W_enc is one while it is trained on a CPU."""
+    state[f"{prefix}W_enc"] = state[f"{prefix}W_enc"].contiguous()
 
 
 def _element_mean_loss(sae_out: Tensor, sae_in: Tensor) -> Tensor:

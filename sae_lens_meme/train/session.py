@@ -17,6 +17,7 @@ from sae_lens.saes.sae import TrainStepInput, TrainStepOutput
 from sae_lens.training.sae_trainer import SAETrainer
 
 from sae_lens_meme.errors import NonFiniteError
+from sae_lens_meme.train.adam import use_fused_adam
 from sae_lens_meme.train.checkpoint import Checkpoints, Provider
 from sae_lens_meme.train.monitor import Monitor, Trainers
 
@@ -59,8 +60,9 @@ class Session:
             KeyboardInterrupt: SIGINT came; the state is checkpointed.
             SystemExit: SIGTERM came (143); the state is checkpointed.
         """
-        self._use_fused_adam()
         self._resume()
+        for trainer in self._trainers.values():
+            use_fused_adam(trainer)
         with ExitStack() as stack:
             for name, trainer in self._trainers.items():
                 forward = self._checked(name, trainer, trainer.sae.training_forward_pass)
@@ -145,13 +147,6 @@ class Session:
         self._thresholds = [t for t in self._thresholds if t >= self._n_samples]
         if self._monitor.stalled:
             self._stop_after_this_step()
-
-    def _use_fused_adam(self) -> None:
-        """The same update in one pass over memory; five times faster on a CPU."""
-        for trainer in self._trainers.values():
-            if trainer.sae.device.type in ("cpu", "cuda"):
-                for group in trainer.optimizer.param_groups:
-                    group["fused"] = True
 
     def _log_to_wandb(self, records: list[dict[str, Any]]) -> None:
         if not self._coordinator.cfg.logger.log_to_wandb:

@@ -85,7 +85,7 @@ def score_answer_key(
     require_latents_of(latents, embeddings)
     labels, columns = planted_values(embeddings, factors, kinds)
     kinds = {factor: kinds[factor] for factor, _ in columns}
-    ranked = Ranked.of(latents.csc())
+    ranked = Ranked.of(latents.csr())
     found = _best(ranked, labels)
     found["auroc_permuted"] = _best(ranked, labels.permuted(np.random.default_rng(seed)))["auroc"]
     named = {

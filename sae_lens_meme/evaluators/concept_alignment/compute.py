@@ -60,7 +60,7 @@ def measure_pairs(latents: Latents, labels: ConceptLabels, protocol: str, ranked
     validation rows; F1, precision, recall and AUROC (within source) on the test rows.
     published: everything on all rows at once, a missing label counted as negative.
     """
-    ranked = Ranked.of(latents.csc()) if ranked is None else ranked
+    ranked = Ranked.of(latents.csr()) if ranked is None else ranked
     counter = Counter(latents.csr(), labels.codes(protocol), labels.strata(protocol))
     tables, log_p = counter.count(), association(counter.count, labels, protocol)
     a, b, c, d = tables.pooled
@@ -122,14 +122,14 @@ def best_latents(pairs: Pairs) -> BestLatents:
 
 
 def best_f1_interval(
-    pairs: Pairs, best: BestLatents, latents: Latents, labels: ConceptLabels, replicates: int, seed: int
+    pairs: Pairs, best: BestLatents, ranked: Ranked, labels: ConceptLabels, replicates: int, seed: int
 ) -> Float[np.ndarray, "2 concepts"] | None:
     """95 % interval of the F1 of the best latents on test memes; None for 0 replicates."""
     if replicates == 0:
         return None
     rows, concepts = np.flatnonzero(labels.splits == "test"), np.arange(len(best.latent))
     threshold = np.where(best.latent < 0, np.nan, pairs.columns["threshold"][best.latent, concepts])
-    fires = latents.csc()[:, best.latent][rows].toarray() >= threshold  # NaN fires nowhere
+    fires = ranked.columns(best.latent, len(labels.splits))[rows] >= threshold  # NaN fires nowhere
     groups = None if labels.groups is None else labels.groups[rows]
     interval = f1_interval(fires, labels.known[rows], labels.sources[rows], replicates, seed, groups)
     return np.where(np.isnan(threshold), np.nan, interval)

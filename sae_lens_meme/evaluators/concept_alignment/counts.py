@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Float
@@ -12,6 +12,7 @@ from sae_lens_meme.evaluators.concepts import ConceptLabels
 from sae_lens_meme.evaluators.latents import Latents
 from sae_lens_meme.evaluators.result import Number
 from sae_lens_meme.metrics.association import FALSE, TRUE, Counter, f1_always_on, f1_score
+from sae_lens_meme.metrics.by_column import count_by_column
 from sae_lens_meme.metrics.ranking import Ranked, best_f1, confusion
 from sae_lens_meme.metrics.resampling import count_interval
 from sae_lens_meme.metrics.threads import in_threads
@@ -54,14 +55,15 @@ def count_intervals(
 class PairCounts:
     """Every count of the pairs under one protocol, again and again for other labels of the same memes."""
 
-    def __init__(self, latents: Latents, labels: ConceptLabels, protocol: str, alpha: float):
+    def __init__(
+        self, latents: Latents, labels: ConceptLabels, protocol: str, alpha: float, ranked: Ranked | None = None
+    ):
         self._latents, self._protocol, self._alpha = latents, protocol, alpha
-        self._ranked = Ranked.of(latents.csc())
+        self._ranked = Ranked.of(latents.csr()) if ranked is None else ranked
         in_split = {split: (labels.splits == split).astype(np.uint8)[:, None] for split in ("validation", "test")}
         self._ranked_in = {split: self._ranked.known_in(rows) for split, rows in in_split.items()}
-        rows = np.ones(len(labels.splits)) if protocol == "published" else in_split["test"][:, 0]
-        active: Any = latents.csr() > 0
-        self._fires = np.asarray(active.T @ rows, dtype=np.int64)
+        rows = None if protocol == "published" else np.flatnonzero(labels.splits == "test")
+        self._fires = count_by_column(latents.csr(), rows)
 
     def of(self, labels: ConceptLabels) -> dict[str, Number]:
         """By key of `quantities.COUNTS`."""

@@ -9,7 +9,6 @@ from jaxtyping import Float, Int, UInt8
 
 from sae_lens_meme.evaluators.concept_alignment.compute import BestLatents
 from sae_lens_meme.evaluators.concepts import ConceptLabels
-from sae_lens_meme.evaluators.latents import Latents
 from sae_lens_meme.metrics.association import TRUE, UNKNOWN, f1_score
 from sae_lens_meme.metrics.ranking import Ranked, best_f1
 from sae_lens_meme.metrics.resampling import permutation_within
@@ -25,14 +24,13 @@ class Curse(NamedTuple):
     shift: Float[np.ndarray, " concepts"]
 
 
-def curse_of(best: BestLatents, latents: Latents, labels: ConceptLabels, seed: int) -> Curse:
+def curse_of(best: BestLatents, ranked: Ranked, labels: ConceptLabels, seed: int) -> Curse:
     """What the same choice loses when the memes that choose and those that test are re-split, and what is left.
 
     Re-split within source, groups whole, with both parts as large as before, they differ by chance alone: the mean loss
     is that of choosing the best of many. The rest of the loss is the shift between the two splits as they are.
     """
     chosen_on, splits = labels.threshold_codes()[1], labels.splits
-    ranked, columns = Ranked.of(latents.csc()), latents.csc()
     total = best.scores["winners_curse"]
     found = np.full((REDRAWN, len(chosen_on)), np.nan)
     for split in {split for split, curse in zip(chosen_on, total, strict=True) if split and not np.isnan(curse)}:
@@ -47,13 +45,13 @@ def curse_of(best: BestLatents, latents: Latents, labels: ConceptLabels, seed: i
             choose, test = (
                 np.where((dealt == s)[:, None], labels.known[:, mine], np.uint8(UNKNOWN)) for s in (split, "test")
             )
-            redrawn[mine] = _loss(ranked, columns, choose, test)
+            redrawn[mine] = _loss(ranked, choose, test)
     selection = np.where(np.isnan(total), np.nan, _mean(found))
     return Curse(selection, total - selection)
 
 
 def _loss(
-    ranked: Ranked, columns: object, choose: UInt8[np.ndarray, "n concepts"], test: UInt8[np.ndarray, "n concepts"]
+    ranked: Ranked, choose: UInt8[np.ndarray, "n concepts"], test: UInt8[np.ndarray, "n concepts"]
 ) -> Float[np.ndarray, " concepts"]:
     """F1 on the memes that choose latent and threshold minus F1 on the others."""
     found = best_f1(ranked, choose)
@@ -61,7 +59,7 @@ def _loss(
     latent: Int[np.ndarray, " concepts"] = f1.argmax(axis=0)
     concepts = np.arange(len(latent))
     threshold = found.threshold[latent, concepts]
-    fires = columns[:, latent].toarray() >= threshold  # type: ignore[index]  # NaN fires nowhere
+    fires = ranked.columns(latent, len(test)) >= threshold  # NaN fires nowhere
     true = test == TRUE
     on_test = f1_score((fires & true).sum(axis=0), (fires & (test != UNKNOWN)).sum(axis=0), true.sum(axis=0))
     return np.where(np.isnan(threshold), np.nan, f1[latent, concepts] - on_test)

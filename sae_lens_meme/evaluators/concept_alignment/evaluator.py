@@ -146,10 +146,12 @@ class ConceptAlignment(Evaluator):
         require_latents_of(latents, embeddings)
         by_source = ConceptLabels.of(embeddings, concepts_of(embeddings, self.concepts))
         labels = by_source.within(strata_of(embeddings, self.options.strata))
-        ranked, wanted = Ranked.of(latents.csc()), self.options.protocol
+        ranked, wanted = Ranked.of(latents.csr()), self.options.protocol
         pairs = [measure_pairs(latents, labels, p, ranked) for p in (PROTOCOLS if wanted == "both" else (wanted,))]
         measures = [
-            m for found in pairs for m in self._of_protocol(found, latents, labels, by_source, embeddings, seeds)
+            m
+            for found in pairs
+            for m in self._of_protocol(found, latents, ranked, labels, by_source, embeddings, seeds)
         ]
         section = Section(
             f"Concepts: latent x concept pairs with q < {self.options.alpha:g}",
@@ -167,6 +169,7 @@ class ConceptAlignment(Evaluator):
         self,
         pairs: Pairs,
         latents: Latents,
+        ranked: Ranked,
         labels: ConceptLabels,
         by_source: ConceptLabels,
         embeddings: Embeddings,
@@ -185,7 +188,7 @@ class ConceptAlignment(Evaluator):
             what = f"median over concepts of {BEST[name].key}: {BEST[name].what}; {rows}"
             reason = NOT_HELD_OUT if held else "it is defined for no concept"
             yield Measure(f"{protocol}/median_{BEST[name].key}", median, what, reason=reason)
-        yield from self._best(pairs, best, latents, labels, by_source)
+        yield from self._best(pairs, best, ranked, labels, by_source)
 
     def _counts(
         self, pairs: Pairs, latents: Latents, labels: ConceptLabels, above: Measure, seeds: Sequence[Latents]
@@ -248,13 +251,13 @@ class ConceptAlignment(Evaluator):
         yield from (lost.row(label, new.control("found instead")), new)
 
     def _best(
-        self, pairs: Pairs, best: BestLatents, latents: Latents, labels: ConceptLabels, by_source: ConceptLabels
+        self, pairs: Pairs, best: BestLatents, ranked: Ranked, labels: ConceptLabels, by_source: ConceptLabels
     ) -> Iterator[Measure]:
         """Of each concept's best latent; the corrected protocol's scores have an interval, controls and a row."""
         corrected, given = pairs.protocol == "corrected", self.options
-        ends = best_f1_interval(pairs, best, latents, labels, given.n_bootstrap, given.seed) if corrected else None
+        ends = best_f1_interval(pairs, best, ranked, labels, given.n_bootstrap, given.seed) if corrected else None
         alone = f1_source_only(by_source) if corrected else None
-        curse = curse_of(best, latents, labels, given.seed) if corrected else None
+        curse = curse_of(best, ranked, labels, given.seed) if corrected else None
         hidden = np.ones(len(best.latent), dtype=bool)
         if alone is not None and (labels.splits == "test").any():
             hidden = np.isnan(alone) & (best.latent < 0)

@@ -39,6 +39,7 @@ from sae_lens_meme.evaluators.cross_concept.quantities import (
 from sae_lens_meme.evaluators.latents import Latents
 from sae_lens_meme.evaluators.result import Measure, Result, Section, nullable
 from sae_lens_meme.metrics.association import Counter
+from sae_lens_meme.metrics.by_column import count_by_column
 from sae_lens_meme.metrics.multiple_testing import benjamini_hochberg
 
 PRINTED, LISTED = 8, 20
@@ -159,7 +160,7 @@ class _Compared(NamedTuple):
     def of(cls, concepts: tuple[Concept, ...], log_p: np.ndarray, found: np.ndarray, latents: Latents) -> _Compared:
         columns = list(combinations(range(len(concepts)), 2))
         same = np.array([concepts[a].label == concepts[b].label for a, b in columns], dtype=bool)
-        rate = np.bincount(latents.csr().indices, minlength=latents.d_sae) / max(latents.n_samples, 1)
+        rate = count_by_column(latents.csr()) / max(latents.n_samples, 1)
         counts = shared_latents(found, columns, rate, ~np.isnan(log_p))
         q, q_rate = (benjamini_hochberg(np.where(same, np.nan, p)) for p in (counts.log_p, counts.log_p_equal_rate))
         return cls(concepts, columns, same, counts, q, q_rate)

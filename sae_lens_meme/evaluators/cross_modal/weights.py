@@ -216,7 +216,7 @@ def _strongest(latents: Latents, delta: float, most: int) -> tuple[np.ndarray, n
 
     Ties go to the earlier meme. Of 3 top + 10 memes a resample draws fewer than `top` with probability 2e-6 or less.
     """
-    ranked = Ranked.of(latents.csc())
+    ranked = Ranked.of(latents.csr())
     fired = np.concatenate([[0], np.cumsum(ranked.values > delta)])
     support = np.diff(fired[ranked.starts])
     places = ranked.starts[:-1, None] + np.arange(most)

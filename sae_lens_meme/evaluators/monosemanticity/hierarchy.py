@@ -229,7 +229,7 @@ def _spread(
     """
     if not n_halves or not len(units):
         return np.full((2, n_groups), np.nan)
-    ranked = Ranked.of(memes.latents.csc())
+    ranked = Ranked.of(memes.latents.csr())
     sets, found = np.empty((len(units), top), np.int64), np.full((n_halves, n_groups), np.nan)
     for half, weights in zip(found, subset_weights(memes.strata, n_halves, seed, groups=memes.families), strict=True):
         first_kept(ranked.starts, ranked.rows, weights.astype(bool), units, sets)

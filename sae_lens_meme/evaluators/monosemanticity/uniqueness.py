@@ -79,7 +79,7 @@ def top_sets(
     Of equal activations the smaller id comes first.
     """
     by_id = np.argsort(ids, kind="stable")
-    ranked = Ranked.of(latents.rows(by_id).csc())
+    ranked = Ranked.of(latents.rows(by_id).csr())
     starts = ranked.starts.astype(np.int64)
     units = np.flatnonzero(np.diff(starts) >= top)
     return units, by_id[ranked.rows[starts[units, None] + np.arange(top)]]

@@ -24,7 +24,8 @@ from sae_lens_meme.evaluators.classifiers import (
     fit_latent_probes,
     tasks_of,
 )
-from sae_lens_meme.evaluators.latents import Latents, hook_of, reconstructed
+from sae_lens_meme.evaluators.decoding import reconstructed
+from sae_lens_meme.evaluators.latents import Latents, hook_of
 from sae_lens_meme.evaluators.probes.compute import Prior, Reader, Scored, choose, ends, permute_within, scored
 from sae_lens_meme.evaluators.probes.quantities import (
     AUROC,

@@ -8,7 +8,7 @@ from itertools import groupby
 from typing import Any, NamedTuple
 
 import numpy as np
-from jaxtyping import Float64, Int
+from jaxtyping import Bool, Float64, Int
 
 from sae_lens_meme.embeddings import Embeddings
 from sae_lens_meme.evaluators.contest import resampled
@@ -16,6 +16,7 @@ from sae_lens_meme.evaluators.latents import Latents
 from sae_lens_meme.evaluators.subgroups.compute import Audit, ablated, audit, carried, gap_log_p, matched_draws
 from sae_lens_meme.evaluators.subgroups.questions import SOURCE, AuditQuestion, Subgroup
 from sae_lens_meme.metrics.association import FALSE, TRUE, UNKNOWN
+from sae_lens_meme.metrics.by_column import count_by_column
 from sae_lens_meme.metrics.multiple_testing import benjamini_hochberg
 from sae_lens_meme.metrics.resampling import permutation_within
 from sae_lens_meme.metrics.threads import in_threads
@@ -57,6 +58,12 @@ class AuditedMemes:
     def drawn(self, rows: np.ndarray) -> Any:
         """The weights of these of the measured memes."""
         return self.weights[np.searchsorted(self.rows, rows)]
+
+    def only(self, rows: np.ndarray) -> Bool[np.ndarray, " n"]:
+        """Which of all memes these are."""
+        found = np.zeros(len(self.embeddings), dtype=bool)
+        found[rows] = True
+        return found
 
 
 @dataclass(frozen=True, eq=False)
@@ -141,7 +148,7 @@ def _selected(
 ) -> list[tuple[float, np.ndarray, np.ndarray]]:
     """Of each subgroup the gap on the memes that select, and the latents that carry it there."""
     rows = question.selection[~question.true[question.selection]]
-    flagged, latents = question.logits[rows] >= question.threshold, memes.latents.csr()[rows]
+    flagged = question.logits[rows] >= question.threshold
     none = (np.nan, np.empty(0, np.int64), np.empty(0))
     found = []
     for subgroup in subgroups:
@@ -153,7 +160,7 @@ def _selected(
         if gain is None:
             found.append((gap, *none[1:]))
             continue
-        difference = carried(latents, gain, first, second)
+        difference = carried(memes.latents.csr(), gain, memes.only(rows[first]), memes.only(rows[second]))
         along = difference if gap >= 0 else -difference
         order = np.argsort(-along, kind="stable")
         order = order[along[order] > 0]
@@ -240,7 +247,7 @@ def effects_of(
     Args:
         place: of the question.
     """
-    question, latents = found.question, memes.latents.csc()
+    question = found.question
     if memes.gain is None or not len(found.carriers):
         return []
     gain, test = memes.gain[:, place], question.test
@@ -249,17 +256,20 @@ def effects_of(
     drawn = [memes.drawn(side) for side in sides]
     fixed = (question.threshold, question.threshold_rows, test, question.true, *sides)
 
-    def without(chosen: np.ndarray, weights: Any = None) -> tuple[np.ndarray, float]:
-        return ablated(question.logits, latents[:, chosen] @ gain[chosen], *fixed, weights=weights)
+    nothing, strongest = np.empty(0, np.int64), [found.carriers[:n] for n in ns]
+    n_active, rng = count_by_column(memes.latents.csr(), question.selection), np.random.default_rng([seed, place])
+    rivals_of = [matched_draws(chosen, n_active, n_matched, rng) if n_matched else None for chosen in strongest]
+    needed = np.unique(np.concatenate([*strongest, *(of.ravel() for of in rivals_of if of is not None)]))
+    columns = memes.latents.csr()[:, needed].tocsc()
 
-    nothing = np.empty(0, np.int64)
+    def without(chosen: np.ndarray, weights: Any = None) -> tuple[np.ndarray, float]:
+        removed = columns[:, np.searchsorted(needed, chosen)] @ gain[chosen]
+        return ablated(question.logits, removed, *fixed, weights=weights)
+
     before, auroc = without(nothing, drawn)
-    n_active = np.bincount(memes.latents.csr()[question.selection].indices, minlength=memes.latents.d_sae)
-    rng, made = np.random.default_rng([seed, place]), []
-    for n in ns:
-        chosen = found.carriers[:n]
+    made = []
+    for n, chosen, matched in zip(ns, strongest, rivals_of, strict=True):
         after, auroc_after = without(chosen, drawn)
-        matched = matched_draws(chosen, n_active, n_matched, rng) if n_matched else None
         closed_matched = lost_matched = None
         if matched is not None:
             rivals = [without(of) for of in matched]

@@ -14,6 +14,7 @@ from jaxtyping import Bool, Float, Float64, Int, Real, UInt8
 from scipy import sparse
 
 from sae_lens_meme.metrics.association import Counter, firing_rate_difference
+from sae_lens_meme.metrics.by_column import sum_by_column
 from sae_lens_meme.metrics.fisher import greater_one_a_group, one_a_group
 from sae_lens_meme.metrics.ranking import auroc_of_scores
 
@@ -137,7 +138,7 @@ def carried(
         gain: direction of each latent . weights of the probe: what one unit of it adds to the logit.
     """
     weights = first / max(first.sum(), 1) - second / max(second.sum(), 1)
-    return gain * (latents.T @ weights)
+    return gain * sum_by_column(latents, weights)
 
 
 class Ablated(NamedTuple):

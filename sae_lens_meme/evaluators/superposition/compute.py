@@ -130,7 +130,8 @@ def geometry(rows: Float[np.ndarray, "units d"]) -> Geometry:
     length = np.linalg.norm(rows, axis=1)
     some = length > 0
     found = np.full((3, len(rows)), np.nan)
-    unit = rows[some] / length[some, None]
+    unit = rows[some]
+    unit /= length[some, None]
     found[0, some] = feature_dimensionality(unit)
     if some.sum() > 1:
         found[1:, some] = interference(unit)
@@ -157,7 +158,8 @@ def interference(unit: Float[np.ndarray, "units d"]) -> Float64[np.ndarray, "2 u
         return np.full((2, n), np.nan)
 
     def of(start: int) -> np.ndarray:
-        cosines = np.abs(narrow[start : start + BLOCK] @ narrow.T)
+        cosines = narrow[start : start + BLOCK] @ narrow.T
+        np.abs(cosines, out=cosines)
         cosines[np.arange(len(cosines)), np.arange(start, start + len(cosines))] = 0
         return np.stack([cosines.sum(axis=1, dtype=np.float64) / (n - 1), np.minimum(cosines.max(axis=1), 1)])
 

@@ -32,6 +32,7 @@ from sae_lens_meme.evaluators.superposition.compute import (
 )
 from sae_lens_meme.evaluators.superposition.quantities import COLUMNS, NEURONS, RANDOM, SAE, SHUFFLED
 from sae_lens_meme.evaluators.superposition.report import FIRST, MeasuredUnits, SuperpositionReport
+from sae_lens_meme.metrics.by_column import count_by_column
 from sae_lens_meme.metrics.directions import random_directions
 from sae_lens_meme.metrics.resampling import permutation_within
 from sae_lens_meme.standardize import Moments, train_moments
@@ -109,7 +110,7 @@ class Superposition(Evaluator):
         """Add what each set of units responds to."""
         rng, groups = np.random.default_rng(self.options.seed), embeddings.groups
         live = np.flatnonzero(~moments.dead)
-        fires = np.bincount(latents.csr()[rows.selection].indices, minlength=latents.d_sae)
+        fires = count_by_column(latents.csr(), rows.selection)
         drawn = random_directions(int((fires > 0).sum()), len(live), self.options.seed)[:MOST_RANDOM]
         sets: dict[str, tuple[Neurons | Projections, np.ndarray]] = {
             NEURONS: (Neurons(len(live)), np.concatenate([live, len(moments.mean) + live])),
@@ -128,7 +129,7 @@ class Superposition(Evaluator):
             asked = matched_rates(fires, len(index), rng) * (len(sample) / len(rows.selection))
             cut = thresholds(units, z, np.ceil(asked).astype(np.int64))
             actives[name] = firing(units, zscored(np.arange(len(embeddings))), cut)
-            rate = np.bincount(actives[name][rows.selection].indices, minlength=len(index)) / len(rows.selection)
+            rate = count_by_column(actives[name], rows.selection) / len(rows.selection)
             measured[name] = MeasuredUnits(rate, rate > 0, index)
         for name, active in actives.items():
             found = answers(active, targets, rows, self.options.alpha, groups)
@@ -148,7 +149,9 @@ class Superposition(Evaluator):
         for name, of in ((SAE, sae), (SHUFFLED, self.shuffled)):
             if name in measured and (decoder := decoder_rows_or_none(of)) is not None:
                 fires = measured[name].fires
-                found = geometry((decoder / moments.std)[fires][:, live])
+                rows = decoder[np.ix_(fires, live)]
+                rows /= moments.std[live]
+                found = geometry(rows)
                 measured[name] = measured[name]._replace(geometry=_spread(found, fires))
         n, d = int(measured[SAE].fires.sum()), int(live.sum())
         if measured[SAE].geometry is not None:
@@ -159,7 +162,7 @@ class Superposition(Evaluator):
 
 
 def _of_latents(latents: Latents, rows: np.ndarray) -> MeasuredUnits:
-    fired = np.bincount(latents.csr()[rows].indices, minlength=latents.d_sae)
+    fired = count_by_column(latents.csr(), rows)
     return MeasuredUnits(fired / max(len(rows), 1), fired > 0, np.arange(latents.d_sae))
 
 
