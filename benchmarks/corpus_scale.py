@@ -1,7 +1,8 @@
 """A generated corpus through `corpus` and `embed`: memory, rates, near duplicates: `python -m benchmarks.corpus_scale`.
 
 Small drawn pictures, one in a hundred of them there twice and one in a hundred nearly so. Each step is a process of its
-own. CPU seconds are of all its threads and workers, and do not depend on what else runs on the machine.
+own. CPU seconds are of all its threads and workers, and do not depend on what else runs on the machine. With `--kills N`
+both steps run once more, each through N SIGKILLs at random moments, and every file is compared with the first run's.
 """
 
 from __future__ import annotations
@@ -10,7 +11,9 @@ import argparse
 import hashlib
 import json
 import os
+import random
 import resource
+import signal
 import subprocess
 import sys
 import tempfile
@@ -30,6 +33,7 @@ from sae_lens_meme.corpus.survey import near_pairs, perceptual_hashes
 from sae_lens_meme.embed.encoder import Encoder
 from sae_lens_meme.embed.options import EmbedOptions
 from sae_lens_meme.images import open_image
+from sae_lens_meme.storage import LOCK, MANIFEST, sha256_file
 
 EVERY = 100
 """Of so many pictures one is a copy of the picture before it, byte for byte, and one a copy that was encoded again."""
@@ -44,14 +48,17 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, help="where a temporary folder is made; some 10 kB a meme")
     parser.add_argument("--quick", action="store_true", help="400 memes and the demo encoder throughout")
     parser.add_argument("--no-encoder", action="store_true", help="leave ViT-L/14 out")
+    parser.add_argument("--kills", type=int, default=0, help="SIGKILLs a step of a second run; its bytes are compared")
     parser.add_argument("--json", type=Path, help="also write what was measured here")
     arguments = parser.parse_args()
     sizes = [400] if arguments.quick else arguments.memes
     found: list[Measured] = []
     for n in sizes:
         with tempfile.TemporaryDirectory(dir=arguments.folder) as folder:
-            found.append(run(Path(folder), n))
+            found.append(run(Path(folder), n, arguments.kills))
         _print(markdown_of(found[-1:]))
+        if arguments.kills:
+            _print(sentence_of_kills(found[-1]["killed"]))
     ceiling = {} if arguments.no_encoder else share_of_loading("demo-encoder" if arguments.quick else "ViT-L-14/random")
     if ceiling:
         _print(sentence_of(ceiling))
@@ -59,19 +66,71 @@ def main() -> None:
         arguments.json.write_text(json.dumps({"sizes": found, "share": ceiling}, indent=1) + "\n")
 
 
-def run(folder: Path, n: int) -> Measured:
+def run(folder: Path, n: int, n_kills: int = 0) -> Measured:
     """Seconds, CPU seconds and peak bytes of `corpus` and `embed` over `n` memes, and seconds of the near pairs."""
     write_memes(folder / "memes", n)
-    corpus, embeddings = folder / "corpus", folder / "embeddings"
     found: Measured = {"memes": n, "load": os.getloadavg()[0]}
-    found["corpus"] = _step("corpus", "--folder", folder / "memes", "--out", corpus)
-    found["embed"] = _step("embed", corpus, "--model", "demo-encoder", "--out", embeddings)
-    hashes = _hashes_of(corpus)
+    steps = _steps(folder / "memes", folder / "straight")
+    found |= {name: _step(*arguments) for name, arguments in steps.items()}
+    if n_kills:
+        found["killed"] = killed(folder / "memes", folder / "killed", found, n_kills)
+        found["killed"] |= compared(folder / "straight", folder / "killed")
+    hashes = _hashes_of(folder / "straight" / "corpus")
     start = time.process_time()
     pairs = near_pairs(hashes, 4)
     found["near"] = {"cpu": time.process_time() - start, "pictures": len(hashes), "pairs": len(pairs)}
     found["encoder"] = _encoder_alone()
     return found
+
+
+def _steps(memes: Path, out: Path) -> dict[str, tuple[Any, ...]]:
+    corpus = out / "corpus"
+    return {
+        "corpus": ("corpus", "--folder", memes, "--out", corpus),
+        "embed": ("embed", corpus, "--model", "demo-encoder", "--out", out / "embed"),
+    }
+
+
+def killed(memes: Path, out: Path, straight: Measured, n_kills: int) -> Measured:
+    """Of each step how long every run had before it was killed, and how many files were there then. The last one ends.
+
+    Once it has started, which takes each as long as the first run, they have together at most as long as the step takes,
+    so that none is done before its kill. Only the process that
+    was started is killed: what its workers do then is part of what is tried.
+    """
+    moments, found = random.Random(0), Measured()
+    for name, arguments in _steps(memes, out).items():
+        found[name] = []
+        for _ in range(n_kills):
+            start, wall = straight[name]["start"], straight[name]["wall"]
+            child, after = _started(*arguments), start + moments.uniform(0, (wall - start) / n_kills)
+            try:
+                status = child.wait(after)
+            except subprocess.TimeoutExpired:
+                child.kill()
+                status = child.wait()
+            found[name].append({"status": status, "after": after, "files": len(_hashes(out / name))})
+        _step(*arguments)
+    return found
+
+
+def compared(straight: Path, other: Path) -> Measured:
+    """How many files there are in all, and which of them are not the same in both."""
+    one, two = _hashes(straight), _hashes(other)
+    names = sorted(one.keys() | two.keys())
+    return {"files": len(names), "differing": [name for name in names if one.get(name) != two.get(name)]}
+
+
+def _hashes(folder: Path) -> dict[str, str]:
+    files = (path for path in folder.rglob("*") if path.is_file() and path.name != LOCK)
+    return {path.relative_to(folder).as_posix(): sha256_file(path) for path in files}
+
+
+def sentence_of_kills(found: Measured) -> str:
+    runs = [run for name in ("corpus", "embed") for run in found[name]]
+    n, differing = sum(run["status"] == -signal.SIGKILL for run in runs), found["differing"]
+    same = "all are the same" if not differing else f"{len(differing)} DIFFER: {', '.join(differing[:5])}"
+    return f"After {n} SIGKILLs at random moments, {found['files']} files: {same}."
 
 
 def write_memes(folder: Path, n: int) -> None:
@@ -157,19 +216,25 @@ def _step(*arguments: Any) -> Measured:
     Its peak is read while it runs: what the system says afterwards counts this process, of which it was a copy. The
     workers of `embed` are copies of it and share its pages.
     """
-    command = [sys.executable, "-m", "sae_lens_meme.cli", *map(str, arguments)]
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    child = subprocess.Popen(command, env=os.environ | {"OMP_WAIT_POLICY": "PASSIVE"}, stdout=subprocess.DEVNULL)
-    start, memory = time.perf_counter(), 0
+    child = _started(*arguments)
+    start, memory, began = time.perf_counter(), 0, None
     while child.poll() is None:
+        if began is None and (arguments[-1] / MANIFEST).exists():
+            began = time.perf_counter() - start
         memory = max(memory, _high_water(child.pid))
         time.sleep(0.1)
     wall = time.perf_counter() - start
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     if child.returncode:
-        raise RuntimeError(f"{' '.join(command)} ended with status {child.returncode}")
+        raise RuntimeError(f"{' '.join(map(str, arguments))} ended with status {child.returncode}")
     cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-    return {"wall": wall, "cpu": cpu, "memory": memory}
+    return {"wall": wall, "cpu": cpu, "memory": memory, "start": began or 0.0}
+
+
+def _started(*arguments: Any) -> subprocess.Popen[bytes]:
+    command = [sys.executable, "-m", "sae_lens_meme.cli", *map(str, arguments)]
+    return subprocess.Popen(command, env=os.environ | {"OMP_WAIT_POLICY": "PASSIVE"}, stdout=subprocess.DEVNULL)
 
 
 def _high_water(pid: int) -> int:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,9 @@ from sae_lens_meme.hooks.untrusted import unpickled
 
 FROZEN = ("clip_model.", "clip.", "text_encoder.", "image_encoder.")
 """Copies of the frozen CLIP inside a Lightning checkpoint; the towers come from open_clip instead."""
+
+MATRICES = ("classifier.weight", "image_map.proj.0.weight", "text_map.proj.0.weight")
+"""Which say how large the heads are."""
 
 
 @dataclass(frozen=True)
@@ -67,18 +71,34 @@ def save_memeclip_heads(checkpoint: MemeCLIPCheckpoint, path: str | Path, **fact
 
 
 def _read_safetensors(path: Path) -> MemeCLIPCheckpoint:
-    metadata = _metadata(path)
-    with safe_open(path, "pt") as file:
+    about = _metadata(path)
+    task, classes = about.get("task"), about.get("classes")
+    if not isinstance(task, str | None) or not isinstance(classes, list | None):
+        raise ModelError(f"{path}: names task {task!r} and classes {classes!r}, not a text and a list; copy it again")
+    with _opened(path) as file:
         tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118  safe_open is no dict
-    classes = metadata.get("classes")
     heads = _build(_head_tensors(tensors, path), path)
-    return MemeCLIPCheckpoint(heads, metadata.get("task"), None if classes is None else tuple(classes))
+    return MemeCLIPCheckpoint(heads, task, None if classes is None else tuple(classes))
 
 
 def _metadata(path: Path) -> dict[str, Any]:
+    """What `save_memeclip_heads` says about the heads; nothing where others wrote them."""
+    with _opened(path) as file:
+        text = (file.metadata() or {}).get("memeclip", "{}")
+    try:
+        about = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise ModelError(f"{path}: what it says about its heads is not valid JSON ({error}); copy it again") from None
+    if not isinstance(about, dict):
+        raise ModelError(f"{path}: what it says about its heads is {about!r}, not a mapping; copy it again")
+    return about
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[Any]:
     try:
         with safe_open(path, "pt") as file:
-            return json.loads((file.metadata() or {}).get("memeclip", "{}"))
+            yield file
     except SafetensorError as error:
         raise ModelError(f"{path}: is not a safetensors file ({error}); copy it again") from None
 
@@ -88,7 +108,7 @@ def _state(path: Path) -> Mapping[str, Any]:
     content = content.get("state_dict", content) if isinstance(content, Mapping) else content
     if not isinstance(content, Mapping):
         raise ModelError(f"{path}: holds a {type(content).__name__}, not a state dict; give the MemeCLIP .ckpt")
-    return content
+    return {key: value for key, value in content.items() if isinstance(key, str) and isinstance(value, Tensor)}
 
 
 def _head_tensors(state: Mapping[str, Any], path: Path) -> dict[str, Tensor]:
@@ -102,13 +122,14 @@ def _head_tensors(state: Mapping[str, Any], path: Path) -> dict[str, Tensor]:
 
 
 def _build(tensors: dict[str, Tensor], path: Path) -> MemeCLIPHeads:
-    if missing := [k for k in ("image_map.proj.0.weight", "text_map.proj.0.weight") if k not in tensors]:
+    if missing := [key for key in MATRICES if key not in tensors]:
         raise ModelError(f"{path}: lacks {', '.join(missing)}; it is not a whole MemeCLIP checkpoint")
-    n_classes, d_map = tensors["classifier.weight"].shape
-    heads = MemeCLIPHeads(
-        tensors["image_map.proj.0.weight"].shape[-1], tensors["text_map.proj.0.weight"].shape[-1], n_classes, d_map
-    )
-    expected = heads.state_dict()
+    shapes = [tuple(tensors[key].shape) for key in MATRICES]
+    if wrong := [f"{key} has shape {shape}" for key, shape in zip(MATRICES, shapes, strict=True) if len(shape) != 2]:
+        raise ModelError(f"{path}: {wrong[0]}, expected two dimensions; it is not a MemeCLIP checkpoint")
+    (n_classes, d_map), (_, d_image), (_, d_text) = shapes
+    with torch.device("meta"):  # without memory: the sizes are a stranger's until all shapes agree
+        expected = MemeCLIPHeads(d_image, d_text, n_classes, d_map).state_dict()
     if missing := sorted(expected.keys() - tensors.keys()):
         raise ModelError(f"{path}: lacks {', '.join(missing)}; it is not a whole MemeCLIP checkpoint")
     if unexpected := sorted(tensors.keys() - expected.keys()):
@@ -118,8 +139,9 @@ def _build(tensors: dict[str, Tensor], path: Path) -> MemeCLIPHeads:
     for key, value in tensors.items():
         if value.shape != expected[key].shape:
             raise ModelError(f"{path}: {key} has shape {tuple(value.shape)}, expected {tuple(expected[key].shape)}")
-        if not bool(torch.isfinite(value).all()):
+        if not bool(torch.isfinite(value.float()).all()):
             raise ModelError(f"{path}: {key} holds NaN or infinity; take another checkpoint")
+    heads = MemeCLIPHeads(d_image, d_text, n_classes, d_map)
     heads.load_state_dict({key: value.float() for key, value in tensors.items()})
     return heads.eval()
 

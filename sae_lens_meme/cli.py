@@ -40,7 +40,7 @@ from sae_lens_meme.errors import MemeError
 from sae_lens_meme.evaluators.options import EvaluateOptions, evaluators_help
 from sae_lens_meme.export.options import ExportOptions
 from sae_lens_meme.export_command import export
-from sae_lens_meme.flags import Out, Overwrite, flags_of
+from sae_lens_meme.flags import Commands, Out, Overwrite, also_called, flags_of
 from sae_lens_meme.importers.options import ImportOptions
 from sae_lens_meme.ocr.options import OcrOptions
 from sae_lens_meme.planted.options import VectorOptions
@@ -59,6 +59,7 @@ def build_app() -> typer.Typer:
     """The commands, with a flag for every option, reader and evaluator that is registered now."""
     app = typer.Typer(
         name="sae-lens-meme",
+        cls=Commands,
         help="Look inside multimodal meme models with sparse autoencoders: corpus -> embed -> train -> attribute -> evaluate -> dashboard.",
         no_args_is_help=True,
         add_completion=False,
@@ -115,6 +116,7 @@ def settings(
         os.environ["SAE_LENS_MEME_DEBUG"] = "1"
 
 
+@also_called("example", "quickstart")
 def demo(
     out: Out = Path("meme-demo"), full: Full = False, overwrite: Overwrite = False, open_report: OpenReport = False
 ) -> None:
@@ -124,6 +126,7 @@ def demo(
     run_all("demo.yaml", out=out, full=full, overwrite=overwrite, open_report=open_report)
 
 
+@also_called("pipeline", "recipe")
 def run(
     config: Annotated[Path, typer.Argument(help="A YAML recipe, or the name of one that comes with the package.")],
     overrides: Annotated[list[str] | None, typer.Argument(help="corpus.hmc=DIR train.sae.k=32 ...")] = None,
@@ -178,7 +181,7 @@ def _of_usage(error: Any) -> str:
     said = " ".join(error.format_message().split()).replace("Value error, ", "").rstrip(".")
     context = getattr(error, "ctx", None)
     command = f" {context.info_name}" if context is not None and context.parent is not None else ""
-    return f"{said}; see sae-lens-meme{command} --help"
+    return f"{said}{' See' if said.endswith('?') else '; see'} sae-lens-meme{command} --help"
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ from sae_lens_meme.corpus.options import corpus_options
 from sae_lens_meme.dashboard.options import DashboardOptions
 from sae_lens_meme.embed.options import ArrayOptions, EmbedOptions, ViewOptions
 from sae_lens_meme.evaluators.options import EvaluateOptions
-from sae_lens_meme.flags import EmbeddingsFolder, Hook, Out, Overwrite, SAEFolder, given_to
+from sae_lens_meme.flags import EmbeddingsFolder, Hook, Out, Overwrite, SAEFolder, also_called, given_to
 from sae_lens_meme.importers.options import AUTO, FORMATS, ImportOptions
 from sae_lens_meme.ocr.options import OcrOptions
 from sae_lens_meme.planted.options import VectorOptions
@@ -22,6 +22,7 @@ Full = Annotated[bool, typer.Option("--full", help="Print every row of the repor
 OpenReport = Annotated[bool, typer.Option("--open", help="Open the report in the browser.")]
 
 
+@also_called("build", "merge", "dataset")
 def corpus(*, out: Out, overwrite: Overwrite = False, **given: Any) -> None:
     """Merge meme data sets into one Hugging Face DatasetDict: one row per meme, missing labels null."""
     from sae_lens_meme.steps import corpus_step
@@ -29,6 +30,7 @@ def corpus(*, out: Out, overwrite: Overwrite = False, **given: Any) -> None:
     corpus_step(given_to(corpus_options(), given), out=out, overwrite=overwrite)
 
 
+@also_called("summary", "stats", "info")
 def describe(
     corpus: Annotated[Path, typer.Argument(help="The result of 'corpus'.")],
     out: Annotated[Path | None, typer.Option("--out", help="Folder for description.json and the figure.")] = None,
@@ -52,6 +54,7 @@ def ocr(
     ocr_step(given_to(OcrOptions, given), corpus=corpus, out=out, overwrite=overwrite)
 
 
+@also_called("encode", "extract")
 def embed(
     *,
     corpus: Annotated[
@@ -73,6 +76,7 @@ def embed(
     embed_step(given_to(EmbedOptions, given) if corpus else arrays, corpus=corpus, out=out, overwrite=overwrite)
 
 
+@also_called("fit")
 def train(
     config: Annotated[
         Path,
@@ -113,6 +117,7 @@ def train(
         _done(folder, f"{numbers}; load it with sae_lens.SAE.load_from_disk")
 
 
+@also_called("attribution", "saliency")
 def attribute(
     *,
     sae: SAEFolder,
@@ -128,6 +133,7 @@ def attribute(
     attribute_step(sae, embeddings, corpus, given_to(AttributeOptions, given), out=out, overwrite=overwrite)
 
 
+@also_called("measure", "metrics", "score")
 def evaluate(
     *,
     overrides: Annotated[
@@ -153,6 +159,7 @@ def evaluate(
     evaluate_step(sae, embeddings, section, out=out, full=full, overwrite=overwrite)
 
 
+@also_called("predict", "inspect", "meme")
 def read(
     *,
     picture: Annotated[Path, typer.Argument(help="The meme: JPEG, PNG, GIF, WEBP or BMP.")],
@@ -171,6 +178,7 @@ def read(
     read_step(picture, sae, embeddings, options, caption=caption, evaluation=evaluation, as_json=json, page=page)
 
 
+@also_called("report", "page", "html")
 def dashboard(
     *,
     evaluation: Annotated[Path, typer.Argument(help="The result of 'evaluate'.")],
@@ -194,6 +202,7 @@ def dashboard(
     show_reports([page], open_report)
 
 
+@also_called("why", "numbers")
 def explain(
     evaluation: Annotated[Path, typer.Argument(help="The result of 'evaluate'.")],
     pattern: Annotated[
@@ -214,6 +223,7 @@ def explain(
         explain_latent(evaluation, latent, pattern)
 
 
+@also_called("plot", "draw")
 def figures(
     evaluation: Annotated[Path, typer.Argument(help="The result of 'evaluate'.")],
     out: Out,
@@ -234,6 +244,7 @@ def figures(
     _done(out, f"{sum(reason is None for reason in reasons.values())} figures, each as PNG and SVG")
 
 
+@also_called("filter")
 def select(
     sae: SAEFolder,
     embeddings: EmbeddingsFolder,
@@ -270,6 +281,7 @@ def select(
     _done(out, f"{many} {kind_of_rows(columns).many}; datasets.load_from_disk opens it")
 
 
+@also_called("convert")
 def import_(
     *,
     source: Annotated[
@@ -323,6 +335,7 @@ def table_(
     _done(out, "a row for each meme, in the order of the corpus")
 
 
+@also_called("synthetic", "toy")
 def planted_vectors(*, out: Out, overwrite: Overwrite = False, **given: Any) -> None:
     """Draw vectors whose sparse factors and directions are known, as embeddings with an answer key."""
     from sae_lens_meme.steps import vectors_step

@@ -1,6 +1,9 @@
-"""Which device the numbers are computed on."""
+"""Which device the numbers are computed on, and how much memory the machine has."""
 
 from __future__ import annotations
+
+import math
+import os
 
 import torch
 
@@ -23,6 +26,14 @@ def pick_device(name: str, mps: bool = True) -> str:
         reason = str(error).strip().splitlines()[0][:120]
         raise ConfigError(f"device {name!r} cannot be used here ({reason}); write auto or cpu") from None
     return name
+
+
+def memory() -> float:
+    """Bytes of memory of this machine; infinity where the system does not say."""
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, ValueError, OSError):  # Windows
+        return math.inf
 
 
 def filled(rows: torch.Tensor, n: int) -> torch.Tensor:

@@ -9,10 +9,11 @@ import typer
 
 from sae_lens_meme.errors import ConfigError
 from sae_lens_meme.export.options import ExportOptions
-from sae_lens_meme.flags import Out, Overwrite, given_to
+from sae_lens_meme.flags import Out, Overwrite, also_called, given_to
 from sae_lens_meme.report.blocks import visible
 
 
+@also_called("upload", "publish", "neuronpedia")
 def export(
     *,
     evaluation: Annotated[Path, typer.Argument(help="The result of 'evaluate'; or, with --hf, of 'corpus'.")],
@@ -46,6 +47,7 @@ def export(
     _require_with_hf(hf, {"--report": report, "--push": push, "--public": public})
     if public and not push:
         raise ConfigError("--public needs --push; without it nothing is uploaded")
+    _require_login(hf, send=upload and not dry_run, push=push)
     if hf is not None and sae is None and embeddings is None:
         return _corpus(evaluation, hf, out=out, push=push, public=public, overwrite=overwrite)
     for flag, given_folder in {"--sae": sae, "--embeddings": embeddings}.items():
@@ -63,6 +65,17 @@ def export(
 def _require_with_hf(hf: str | None, given: dict[str, Any]) -> None:
     if hf is None and (alone := next((name for name, value in given.items() if value), None)):
         raise ConfigError(f"{alone} needs --hf OWNER/NAME")
+
+
+def _require_login(hf: str | None, *, send: bool, push: bool) -> None:
+    """Asked before hours of writing, not after them."""
+    from sae_lens_meme.export.push import require_token
+    from sae_lens_meme.export.sending import require_key
+
+    if push:
+        require_token()
+    elif send and hf is None:
+        require_key()
 
 
 def _neuronpedia(

@@ -1,7 +1,11 @@
-"""Options as flags of a command: names, types, defaults and help come from the class that declares them."""
+"""Options as flags of a command: names, types, defaults and help come from the class that declares them.
+
+Also what else a command may be looked for as: `Commands` suggests it.
+"""
 
 from __future__ import annotations
 
+import difflib
 import functools
 import inspect
 import types
@@ -11,6 +15,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 from sae_lens_meme.options import Flag, Options
 
@@ -19,6 +24,37 @@ Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace a differen
 SAEFolder = Annotated[Path, typer.Option("--sae", help="An SAE folder, of this package or of SAELens.")]
 EmbeddingsFolder = Annotated[Path, typer.Option("--embeddings", help="The result of 'embed'.")]
 Hook = Annotated[str | None, typer.Option(help="The hook to read, if the SAE's metadata names none.")]
+
+
+class Commands(TyperGroup):
+    """Suggests one command for an unknown one: what it is also called, else the nearest name."""
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        name = args[0]
+        if name not in self.commands and not name.startswith("-"):
+            found = self._nearest(name)
+            ctx.fail(f"No such command {name!r}." + (f" Did you mean {found!r}?" if found else ""))
+        return super().resolve_command(ctx, args)
+
+    def _nearest(self, name: str) -> str | None:
+        of = {also: known for known, command in self.commands.items() for also in _also(command.callback)}
+        of |= {known: known for known in self.commands}
+        near = difflib.get_close_matches(name.lower(), of, n=1)
+        return of[near[0]] if near else None
+
+
+def also_called(*names: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Decorates a command: words by which a user may look for it. They are suggestions, not names."""
+
+    def decorate(command: Callable[..., Any]) -> Callable[..., Any]:
+        command.also_called = names  # type: ignore[attr-defined]  # typer's wrappers keep it
+        return command
+
+    return decorate
+
+
+def _also(command: Callable[..., Any] | None) -> tuple[str, ...]:
+    return getattr(command, "also_called", ())
 
 
 def flags_of(*classes: type[Options]) -> Callable[[Callable[..., Any]], Callable[..., Any]]:

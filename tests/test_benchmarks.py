@@ -108,12 +108,15 @@ def test_many_latents_have_k_different_ones_with_falling_rates(monkeypatch):
 
 @pytest.mark.slow
 def test_a_large_corpus_is_measured(tmp_path):
-    run("benchmarks.corpus_scale", "--folder", str(tmp_path), "--json", str(tmp_path / "rows.json"))
+    run("benchmarks.corpus_scale", "--folder", str(tmp_path), "--kills", "1", "--json", str(tmp_path / "rows.json"))
     measured = json.loads((tmp_path / "rows.json").read_text())
     (row,) = measured["sizes"]
     assert row["memes"] == 400
     assert all(row[step]["memory"] > 1e8 and row[step]["cpu"] > 0 for step in ("corpus", "embed"))
     assert 380 < row["near"]["pictures"] <= 396, "four pictures are there twice"
+    assert [len(row["killed"][step]) for step in ("corpus", "embed")] == [1, 1]
+    assert row["killed"]["files"] > 10
+    assert row["killed"]["differing"] == []
     assert all(measured["share"][part] > 0 for part in ("decoding", "hashing", "float32", "int8"))
 
 

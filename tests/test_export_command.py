@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from exported import inputs, write_arrays
+from huggingface_hub import constants
 from sae_lens import SAE
 
 from sae_lens_meme.cli import main
@@ -71,3 +73,22 @@ def test_mistakes(
     assert status == 2
     assert message in err
     assert err.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        (("--upload",), "set NEURONPEDIA_API_KEY"),
+        (("--hf", "me/sae", "--push"), "set HF_TOKEN"),
+    ],
+)
+def test_nothing_is_written_for_an_upload_without_a_key(
+    more: tuple[str, ...], message: str, arrays: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+):
+    for name in ("NEURONPEDIA_API_KEY", "HF_TOKEN", "HUGGING_FACE_HUB_TOKEN"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(tmp_path / "no token"))
+    status, out, err = typed(export_of(arrays, "--out", tmp_path / "out", *more), capsys)
+    assert (status, out, err.count("\n")) == (2, "", 1)
+    assert message in err
+    assert not (tmp_path / "out").exists()

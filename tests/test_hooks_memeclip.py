@@ -13,6 +13,7 @@ import pytest
 import torch
 from arrays import make_embeddings
 from hooks_models import TEXTS, pictures, tiny_towers
+from safetensors.torch import save_file
 from torch import nn
 
 from sae_lens_meme.embeddings import Embeddings
@@ -163,13 +164,26 @@ def test_checkpoints_that_do_not_fit_are_named(tmp_path: Path):
         {**state, "img_adapter.fc.0.weight": torch.ones(5, 16)},
     )
     refuse(r"classifier.weight holds NaN", {**state, "classifier.weight": torch.full((3, 16), float("nan"))})
-    refuse(r"no classifier.weight.*it has other", {"other": torch.ones(1)})
+    refuse(
+        r"classifier.weight has shape \(3,\), expected two dimensions", {**state, "classifier.weight": torch.ones(3)}
+    )
+    huge = {"classifier.weight": torch.ones(1, 2**21), "image_map.proj.0.weight": torch.ones(1, 2**21)}
+    refuse(r"image_map.proj.0.weight has shape \(1, 2097152\), expected \(2097152, 2097152\)", {**state, **huge})
+    refuse(r"no classifier.weight.*it has other", {"other": torch.ones(1), "classifier.weight": 3})
     refuse(r"holds a list", [1, 2])
     with pytest.raises(ModelError, match="no such checkpoint"):
         read_memeclip_checkpoint(tmp_path / "absent.ckpt")
     (tmp_path / "y.safetensors").write_bytes(b"?")
     with pytest.raises(ModelError, match=r"y.safetensors: is not a safetensors file"):
         read_memeclip_checkpoint(tmp_path / "y.safetensors")
+    for about, match in (
+        ('{"classes"  [0, 1]}', "says about its heads is not valid JSON"),
+        ("[1]", r"says about its heads is \[1\], not a mapping"),
+        ('{"classes": 3}', "names task None and classes 3, not a text and a list"),
+    ):
+        save_file(state, tmp_path / "z.safetensors", {"memeclip": about})
+        with pytest.raises(ModelError, match=match):
+            read_memeclip_checkpoint(tmp_path / "z.safetensors")
 
 
 def test_heads_of_another_clip_are_refused(tmp_path: Path):

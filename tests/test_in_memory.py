@@ -18,6 +18,7 @@ from tiny_sae import tiny_sae
 from sae_lens_meme import as_embeddings, embed_arrays, measure
 from sae_lens_meme.errors import BadTableError, ConfigError, DataError, NonFiniteError
 from sae_lens_meme.evaluators import evaluate
+from sae_lens_meme.evaluators.run import load_sae
 from sae_lens_meme.labels import SPLITS
 
 N = 300
@@ -139,6 +140,26 @@ def test_the_figure_is_drawn(from_disk: Path, tmp_path: Path):
         plain.figure(tmp_path / "none.png")
     with pytest.raises(ConfigError, match="no result of 'contest': it has reconstruction"):
         plain["contest"]
+
+
+def test_an_sae_is_not_its_own_other_seed(from_disk: Path, tmp_path: Path):
+    """Neither itself, nor a copy with other norms; nor is one of the others counted twice."""
+    memes = as_embeddings(COLUMNS, image=IMAGE, text=TEXT)
+    sae, scaled = (load_sae(from_disk / "sae", "hook_fused") for _ in range(2))
+    scaled.W_dec.data *= torch.rand(24, 1) + 1  # as other conventions scale it
+    other = tiny_sae(memes.take("hook_fused", np.arange(N)), d_sae=24, k=4, seed=1)
+    ask: Any = {"only": ["stability"], "bootstrap": 0, "progress": False}
+    for copy in (sae, scaled):
+        with pytest.raises(
+            ConfigError, match=r"^other SAE 'a': is the SAE that is evaluated, with which it would agree"
+        ):
+            measure(sae, memes, other_saes={"b": other, "a": copy}, **ask)
+    with pytest.raises(ConfigError, match=r"^other SAE 'a': is 'b', with which"):
+        measure(sae, memes, other_saes={"b": other, "a": other}, **ask)
+    with pytest.raises(ConfigError, match=r"^other SAE 'sae': is the SAE that is evaluated"):
+        evaluate(from_disk / "sae", from_disk / "embeddings", out=tmp_path / "E", other_saes=[from_disk / "sae"], **ask)
+    assert not (tmp_path / "E").exists()
+    assert measure(sae, memes, other_saes={"b": other}, **ask)["stability"].numbers
 
 
 def test_an_sae_is_left_as_it_was():

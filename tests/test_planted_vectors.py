@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import sys
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,7 @@ from sae_lens_meme.planted import (
     read_answer_key,
     write_planted_vectors,
 )
+from sae_lens_meme.planted import vectors as vectors_module
 
 SMALL: dict[str, Any] = {"n_samples": 2_000, "d_in": 32, "n_factors": 64, "active": 3.0}
 
@@ -180,6 +182,28 @@ def test_no_dimension_reads_a_factor_and_the_true_direction_does(vectors: Plante
     along = z @ (vectors.directions / fused(vectors).std(axis=0)).T
     own = np.einsum("nf,nf->f", (along - along.mean(axis=0)) / along.std(axis=0), truth) / len(z)
     assert own.mean() > 3 * by_dimension.max(axis=0).mean()
+
+
+@pytest.mark.parametrize("name", ["n_samples", "n_factors", "d_in", "n_labels"])
+def test_what_cannot_fit_is_refused_before_it_is_drawn(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(np.random, "default_rng", lambda seed: pytest.fail("it was drawn"))
+    monkeypatch.setattr(vectors_module, "memory", lambda: 64e9)
+    with pytest.raises(ConfigError, match=rf"GB of memory, of which this machine has 64; lower {name}"):
+        write_planted_vectors(tmp_path / "V", **{name: 2_000_000_000})
+    assert not (tmp_path / "V").exists()
+
+
+def test_what_is_refused_would_have_needed_more(monkeypatch: pytest.MonkeyPatch):
+    for sizes in ({"n_factors": 512}, {"d_in": 256}, {"n_samples": 20, "n_factors": 1000, "d_in": 200}):
+        tracemalloc.start()
+        planted_vectors(**(SMALL | sizes))
+        _, peak = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+        monkeypatch.setattr(vectors_module, "memory", lambda peak=peak: peak / 2)
+        with pytest.raises(ConfigError, match="memory"):
+            planted_vectors(**(SMALL | sizes))
+        monkeypatch.setattr(vectors_module, "memory", lambda peak=peak: peak)
+        planted_vectors(**(SMALL | sizes))
 
 
 # on disk

@@ -238,6 +238,111 @@ def what_is_seen(out: str, files: dict[int, dict[str, bytes]]) -> str:
     return next(name for name, seed in (("o", 1), ("n", 2)) if found.items() <= files[seed].items())
 
 
+@pytest.fixture
+def memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    monkeypatch.setenv(CACHE, str(tmp_path / "one"))
+    return f"memory://{tmp_path.name}"
+
+
+def test_a_step_that_fails_leaves_in_the_store_what_it_named(memory: str, monkeypatch: pytest.MonkeyPatch):
+    """Nothing, where it made nothing; never a file of which no manifest says whose it is."""
+    with pytest.raises(ZeroDivisionError), StepFolder(f"{memory}/refused", "embed", {"seed": 1}):
+        _ = 1 / 0
+    assert contents(f"{memory}/refused") == {}
+    put = Store.put
+
+    def failing(self: Store, name: str) -> None:
+        if name == "manifest.json" and self.exists("shard-0.bin"):  # which is there, and is not named yet
+            raise StorageError("the connection was reset")
+        put(self, name)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Store, "put", failing)
+        with pytest.raises(StorageError, match="the connection was reset"):
+            build(f"{memory}/first")
+    assert contents(f"{memory}/first") == {}
+    with suppress(ZeroDivisionError), StepFolder(f"{memory}/begun", "embed", {"seed": 1}) as folder:
+        folder.write("a.bin", lambda path: path.write_bytes(b"a"))
+        folder.write("b.bin", lambda path: path.write_bytes(bytes(1 // 0)))
+    assert contents(f"{memory}/begun").keys() == {"manifest.json", "a.bin"}, "the next run goes on from here"
+
+
+def test_what_a_killed_run_did_not_name_is_not_in_another_result(memory: str, tmp_path: Path):
+    with StepFolder(memory, "embed", {"seed": 7}):  # and ends without a word
+        pass
+    fs, root = fsspec.core.url_to_fs(memory)
+    fs.pipe_file(f"{root}/half.bin", b"put, and not named")
+    build(memory)
+    assert contents(memory) == local(tmp_path / "one" / "memory" / tmp_path.name)
+    assert "half.bin" not in contents(memory)
+
+
+def test_an_upload_that_fails_is_taken_back(memory: str, monkeypatch: pytest.MonkeyPatch):
+    for n in (2, 5):
+        with monkeypatch.context() as patched:
+            stopped_at(n, patched)
+            with pytest.raises(StorageError, match="the connection was reset"):
+                step(out=memory, seed=1)
+        assert contents(memory) == {}
+    step(out=memory, seed=1)
+    before = contents(memory)
+    with monkeypatch.context() as patched:
+        stopped_at(3, patched)
+        with pytest.raises(StorageError, match="the connection was reset"):
+            step(out=memory, seed=2, overwrite=True)
+    assert contents(memory) == before
+
+
+@pytest.mark.parametrize("made", [0, 1])
+def test_a_result_of_another_machine_is_not_replaced_unasked(
+    memory: str, made: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """Although a run of this machine began in the empty store, and failed."""
+
+    @through_stores()
+    def failing(*, out: str | Path) -> None:
+        with StepFolder(out, "embed", {"seed": 1}) as folder:
+            for i in range(made):
+                folder.write(f"{i}.bin", lambda path: path.write_bytes(b"x"))
+            _ = 1 / 0
+
+    with pytest.raises(ZeroDivisionError):
+        failing(out=memory)
+    assert contents(memory) == {}
+    if made:
+        begun = rf"{memory} \(begun on this machine, not in the store yet\): holds a different result"
+        with pytest.raises(StorageError, match=begun):
+            step(out=memory, seed=3)
+    monkeypatch.setenv(CACHE, str(tmp_path / "another"))
+    step(out=memory, seed=2)
+    before = contents(memory)
+    monkeypatch.setenv(CACHE, str(tmp_path / "one"))
+    for seed in (1, 3):
+        with pytest.raises(StorageError, match=rf"{memory}: holds a different result \(seed: 2 there, {seed} now\)"):
+            step(out=memory, seed=seed)
+    assert contents(memory) == before
+    step(out=memory, seed=3, overwrite=True)
+    assert "3.bin" in contents(memory)
+
+
+def test_a_result_that_another_machine_finished_meanwhile_stays(
+    memory: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    @through_stores()
+    def slow(*, out: str | Path, seed: int) -> None:
+        with StepFolder(out, "embed", {"seed": seed}, keep=("inner",)) as folder:
+            folder.write("mine.bin", lambda path: path.write_bytes(b"x"))
+            with monkeypatch.context() as patched:
+                patched.setenv(CACHE, str(tmp_path / "another"))
+                step(out=memory, seed=2)
+            folder.finish()
+
+    with pytest.raises(StorageError, match=rf"another run has finished a result .* made is in {tmp_path}/one"):
+        slow(out=memory, seed=1)
+    assert contents(memory) == local(tmp_path / "another" / "memory" / tmp_path.name)
+    assert "2.bin" in contents(memory)
+
+
 def evaluated(store: str, here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The steps that follow, each on a machine that has seen nothing."""
     asked: dict[str, Any] = {"only": ["stability"], "stability_seeds": 1, "bootstrap": 5, "progress": False}

@@ -12,12 +12,13 @@ import typer
 
 from sae_lens_meme.app.options import LOOPBACK, AppOptions
 from sae_lens_meme.errors import ConfigError
-from sae_lens_meme.flags import given_to
+from sae_lens_meme.flags import also_called, given_to
 from sae_lens_meme.read.options import ReadOptions
 
 _BESIDE = "default: the folder of that name beside EVALUATION"
 
 
+@also_called("serve", "browse")
 def app(
     *,
     evaluation: Annotated[

@@ -159,6 +159,6 @@ def _classes(schema: pa.Schema) -> dict[str, list[str]]:
     try:
         features = json.loads((schema.metadata or {}).get(b"huggingface", b"{}")).get("info", {}).get("features", {})
         found = {name: kind.get("names") for name, kind in features.items() if kind.get("_type") == "ClassLabel"}
-    except (ValueError, AttributeError):  # metadata of someone else
+    except (ValueError, AttributeError, RecursionError):  # metadata of someone else
         return {}
     return {name: list(map(str, names)) for name, names in found.items() if isinstance(names, list)}

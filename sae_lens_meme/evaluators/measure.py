@@ -23,6 +23,7 @@ from sae_lens_meme.evaluators.run import (
     LATENTS,
     load_others,
     load_sae,
+    require_other_seeds,
     require_sae,
     require_same_memes,
     run_evaluators,
@@ -138,7 +139,7 @@ def measure(
         options: other fields of `EvaluateOptions`, such as `only=["contest"]` and `hook="hook_fused"`.
 
     Raises:
-        ConfigError: a wrong option, or an SAE that names no hook while none is given.
+        ConfigError: a wrong option, an SAE that names no hook while none is given, or one that is compared with itself.
         DataError: from an evaluator that runs alone.
     """
     memes, other = _opened(embeddings), None if reference is None else _opened(reference)
@@ -149,6 +150,8 @@ def measure(
     memes = memes.without_contaminated() if chosen.exclude_leaks else memes
     dictionary = _loaded(sae, chosen) if isinstance(sae, (str, Path)) else _unsigned(require_sae(sae, "sae"), chosen)
     require_same_memes(memes, other)
+    others = _named(other_saes)
+    require_other_seeds(dictionary, others)
     hook = chosen.hook or dictionary.cfg.metadata.hook_name
     if hook is None:
         raise ConfigError(f"this SAE names no hook; pass hook=, one of {', '.join(memes.hooks)}")
@@ -156,7 +159,7 @@ def measure(
         context = Context(
             *(dictionary, memes, encode(dictionary, memes, hook), chosen),
             reference=other,
-            other_saes=_named(other_saes),
+            other_saes=others,
             answer_key=read_answer_key(chosen.answer_key) if chosen.answer_key else None,
             warnings=cautions(dictionary, memes),
         )

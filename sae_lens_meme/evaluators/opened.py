@@ -5,13 +5,14 @@ from __future__ import annotations
 import hashlib
 import json
 import tempfile
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from torch.nn.functional import normalize
 
 from sae_lens_meme.attributions import STEP, Attributions
 from sae_lens_meme.embed.options import HEADS
@@ -52,6 +53,8 @@ class Opened:
         reference = Embeddings.load(options.reference) if options.reference is not None else None
         require_same_memes(memes, reference)
         others = load_others(options.other_saes or ())
+        loaded = {name: other for name, (_, other) in others.items()}
+        require_other_seeds(dictionary, loaded)
         key_folder = None if options.answer_key is None else fetched(options.answer_key)
         key = read_answer_key(key_folder) if key_folder is not None else None
         fingerprint = {
@@ -68,7 +71,6 @@ class Opened:
         }
         if options.attribution is not None:
             fingerprint["attribution"] = _attribution_of(options.attribution, fingerprint)
-        loaded = {name: other for name, (_, other) in others.items()}
         return cls(dictionary, memes, options, reference, loaded, key, fingerprint)
 
     def context(self, latents: Latents, **more: Any) -> Context:
@@ -188,6 +190,30 @@ def load_others(folders: Collection[str | Path]) -> dict[str, tuple[Path, Any]]:
     paths = [Path(folder) for folder in folders]
     names = [path.name if [p.name for p in paths].count(path.name) == 1 else str(path) for path in paths]
     return {name: (path, load_sae(path, None)) for name, path in zip(names, paths, strict=True)}
+
+
+def require_other_seeds(sae: Any, others: Mapping[str, Any]) -> None:
+    """An SAE agrees with itself perfectly, and that would be taken for stability.
+
+    Raises:
+        ConfigError: one of the others is the SAE that is evaluated, or another of them.
+    """
+    seen = {"the SAE that is evaluated": sae}
+    for name, other in others.items():
+        if same := next((what for what, one in seen.items() if _same_dictionary(one, other)), None):
+            raise ConfigError(
+                f"other SAE {name!r}: is {same}, with which it would agree perfectly; give one that was "
+                "trained with another seed"
+            )
+        seen[repr(name)] = other
+
+
+def _same_dictionary(one: Any, other: Any) -> bool:
+    """Latent by latent, up to scale and the rounding of bfloat16: a folded or converted copy is the same."""
+    if one.W_dec.shape != other.W_dec.shape:
+        return False
+    a, b = (normalize(sae.W_dec.detach().cpu().float(), dim=-1) for sae in (one, other))
+    return bool(((a - b).abs() < 1e-3).all())
 
 
 def require_same_memes(memes: Embeddings, reference: Embeddings | None) -> None:

@@ -24,6 +24,7 @@ from sae_lens_meme.evaluators.opened import (
     Opened,
     load_others,
     load_sae,
+    require_other_seeds,
     require_sae,
     require_same_memes,
     sae_weights,
@@ -36,7 +37,16 @@ from sae_lens_meme.progress import progress_bar
 from sae_lens_meme.report import draw_figure, report_html, report_text
 from sae_lens_meme.storage import StepFolder, fetched, read_finished, read_json, through_stores, to_json
 
-__all__ = ["evaluate", "load_others", "load_sae", "require_sae", "require_same_memes", "sae_weights", "stock_sae"]
+__all__ = [
+    "evaluate",
+    "load_others",
+    "load_sae",
+    "require_other_seeds",
+    "require_sae",
+    "require_same_memes",
+    "sae_weights",
+    "stock_sae",
+]
 
 LATENTS, PAGE, TEXT, FIGURE = "latents.safetensors", "evaluation.html", "evaluation.txt", "evaluation.png"
 CONVERTED = "sae"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from huggingface_hub import HfApi
+from huggingface_hub import HfApi, get_token
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalTokenNotFoundError
 from huggingface_hub.utils import validate_repo_id
 
@@ -34,11 +34,25 @@ def push_folder(
             repo_id=repo, repo_type=repo_type, folder_path=folder, ignore_patterns=ours, commit_message=message
         )
     except LocalTokenNotFoundError:
-        raise ConfigError("there is no token for the Hugging Face Hub; run `hf auth login` or set HF_TOKEN") from None
+        raise _no_token() from None
     except (HfHubHTTPError, OSError) as error:
         reason = " ".join(str(error).split())[:300]
         raise StorageError(f"{folder}: could not be uploaded to {repo} ({reason})") from None
     return str(address)
+
+
+def require_token() -> None:
+    """What `push_folder` will need, checked before a folder is written for it; nothing is sent.
+
+    Raises:
+        ConfigError: there is no token.
+    """
+    if get_token() is None:
+        raise _no_token()
+
+
+def _no_token() -> ConfigError:
+    return ConfigError("there is no token for the Hugging Face Hub; run `hf auth login` or set HF_TOKEN")
 
 
 def require_repo(repo: str) -> None:

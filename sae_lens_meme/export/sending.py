@@ -74,6 +74,17 @@ def upload(folder: str | Path, *, key: str | None = None, progress: bool = True)
     return f"https://neuronpedia.org/{facts['model']}/{facts['source']}"
 
 
+def require_key(key: str | None = None) -> None:
+    """What `upload` will need, checked before an export is written for it; nothing is sent.
+
+    Raises:
+        ConfigError: no client, or no key.
+    """
+    client = _client()
+    with _errors(client):
+        client.FeatureRequest(api_key=key)
+
+
 def model_body(folder: str | Path) -> dict[str, Any]:
     row = read_json(_source(folder) / "model.jsonl")
     return {"id": row["id"], "layers": row["layers"], "displayName": row["displayName"], "url": None}

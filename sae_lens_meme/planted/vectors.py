@@ -18,6 +18,7 @@ from datasets import Dataset, Value
 from jaxtyping import Bool, Float64, Int
 from safetensors.numpy import save
 
+from sae_lens_meme.device import memory
 from sae_lens_meme.embeddings import Embeddings
 from sae_lens_meme.errors import ConfigError
 from sae_lens_meme.hook_columns import embedding_features
@@ -113,9 +114,11 @@ def planted_vectors(options: VectorOptions | None = None, **given: Any) -> Plant
     """Draw the vectors; the same options give the same numbers.
 
     Raises:
-        ConfigError: a wrong option, or a factor that would be true of more than half of the memes.
+        ConfigError: a wrong option, a factor that would be true of more than half of the memes, or vectors that cannot fit
+            into the memory of this machine.
     """
     options = VectorOptions.of(options, given)
+    _require_memory(options)
     rng = np.random.default_rng(options.seed)
     group = np.arange(options.n_samples) // options.group_size
     parents = _parents(options, rng)
@@ -140,6 +143,18 @@ def planted_vectors(options: VectorOptions | None = None, **given: Any) -> Plant
         **{hook: x[:, None, :].astype(np.float32) for hook, x in vectors.items()},
     }
     return PlantedVectors(options, columns, truth, activations, directions * gain, shift, parents, kinds, causes)
+
+
+def _require_memory(options: VectorOptions) -> None:
+    """By arithmetic: a system that promises memory which it does not have would end this process, or another one."""
+    n, d_in, n_factors = options.n_samples, options.d_in, options.n_factors
+    needed = 8 * (n * (3 * n_factors + 5 * d_in + options.n_labels) + n_factors * d_in)  # some of what is held at once
+    if needed > (there := memory()):
+        sizes = {"n_samples": n, "n_factors": n_factors, "d_in": d_in, "n_labels": options.n_labels}
+        raise ConfigError(
+            f"{options.section}: {', '.join(f'{name} {size:,}' for name, size in sizes.items())} need {needed / 1e9:,.0f} GB "
+            f"of memory, of which this machine has {there / 1e9:,.0f}; lower {max(sizes, key=sizes.__getitem__)}"
+        )
 
 
 def _parents(options: VectorOptions, rng: np.random.Generator) -> Int[np.ndarray, " n_factors"]:

@@ -6,10 +6,11 @@ from typing import Any
 
 import typer
 
-from sae_lens_meme.flags import Hook, Out, Overwrite, SAEFolder, given_to
+from sae_lens_meme.flags import Hook, Out, Overwrite, SAEFolder, also_called, given_to
 from sae_lens_meme.steer.options import SteerOptions
 
 
+@also_called("intervene", "ablate")
 def steer(
     *,
     sae: SAEFolder,

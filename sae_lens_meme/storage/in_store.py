@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
-from sae_lens_meme.errors import ConfigError, StorageError
+from sae_lens_meme.errors import ConfigError, MemeError, StorageError
 from sae_lens_meme.storage.files import read_json, remove, sha256_file
 from sae_lens_meme.storage.folder import StepFolder, first_difference
 from sae_lens_meme.storage.manifest import MANIFEST, SUCCESS
 from sae_lens_meme.storage.stores import Store, url_of
-from sae_lens_meme.storage.through import end_replacing, upload
+from sae_lens_meme.storage.through import end_replacing, remove_all, upload
 
 STEPS = ("corpus", "ocr", "embed", "attribute")
 """Steps whose results may lie in a store; those of the others lie on this machine."""
@@ -38,6 +39,8 @@ class InStore(StepFolder):
             )
         self._store, self._stored, self._may_replace = Store(url), dict[str, str](), overwrite
         self._replaced: dict[str, Any] | None = None
+        self._begun, self._unnamed = False, cast(str | None, None)
+        """Whether this run has put the first manifest, and a file that is being put and that no manifest names yet."""
         super().__init__(self._store.mirror, step, fingerprint, overwrite=True)  # of the mirror
 
     def __enter__(self) -> InStore:
@@ -57,9 +60,33 @@ class InStore(StepFolder):
             return self
         self._files = dict(self._stored)  # what a stopped run did not put is made again
         if there is None or not self._is_this(there):
-            self._save_manifest({})
-            self._store.put(MANIFEST)  # from now on the folder is known as ours, whatever happens
+            self._begin(there is not None)
         return self
+
+    def _begin(self, leftovers: bool) -> None:
+        """Have the folder known as ours, whatever happens; what a run left that named nothing is not of this result."""
+        try:
+            if leftovers:
+                remove_all(self._store, "")
+            self._save_manifest({})
+            self._begun = True
+            self._store.put(MANIFEST)
+        except BaseException as error:
+            self.__exit__(type(error), error, None)
+            raise
+
+    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
+        if error is not None and self._replaced is None:
+            with suppress(MemeError):  # the store may be what failed
+                self._take_back()
+        super().__exit__(kind, error, traceback)
+
+    def _take_back(self) -> None:
+        """What was put and is not named, and the manifest if it names nothing. Named files are for the next run."""
+        if self._unnamed is not None:
+            self._store.remove(self._unnamed)
+        if self._begun and not self._stored and not (self._store.manifest() or {"files": {}})["files"]:
+            self._store.remove(MANIFEST)
 
     @property
     def complete(self) -> bool:
@@ -82,9 +109,10 @@ class InStore(StepFolder):
         target = super().write(name, write)
         if self._replaced is not None:  # the old result stays until this one is whole
             return target
+        self._unnamed = name
         self._store.put(name)
-        self._stored[name] = sha256_file(target)
         self._store.put(MANIFEST)  # names the file once it is there
+        self._stored[name], self._unnamed = sha256_file(target), None
         return target
 
     def reopen(self) -> None:

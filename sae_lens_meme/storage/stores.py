@@ -47,12 +47,17 @@ class Store:
             self._fs, self._root = _opened(url)
 
     def names(self) -> list[str]:
-        """What lies directly in the folder."""
+        """What lies directly in the folder; not the empty folders that some stores keep when their files go."""
         with _told(self.url):
             self._fs.invalidate_cache()
             if not self._fs.isdir(self._root):
                 return []
-            return sorted(path.rstrip("/").rpartition("/")[2] for path in self._fs.ls(self._root, detail=False))
+            found = self._fs.ls(self._root, detail=True)
+            paths = [at["name"] for at in found if at["type"] != "directory" or self._has_files(at["name"])]
+            return sorted(path.rstrip("/").rpartition("/")[2] for path in paths)
+
+    def _has_files(self, path: str) -> bool:
+        return any(files for _, _, files in self._fs.walk(path))
 
     def exists(self, name: str) -> bool:
         with _told(self.url):

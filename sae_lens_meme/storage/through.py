@@ -5,14 +5,14 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, ParamSpec, TypeGuard, TypeVar
 
 from sae_lens_meme.errors import MemeError, StorageError
-from sae_lens_meme.storage.files import read_json, remove, to_json, write_text
+from sae_lens_meme.storage.files import read_json, remove, sha256_json, to_json, write_text
 from sae_lens_meme.storage.manifest import read_manifest
-from sae_lens_meme.storage.stores import MANIFEST, SUCCESS, Store, fetched, url_of
+from sae_lens_meme.storage.stores import LOCK, MANIFEST, SUCCESS, Store, fetched, url_of
 
 BESIDE = ".replacing/"
 """Where a result that replaces another one lies until it is whole."""
@@ -60,40 +60,66 @@ def _uploaded(url: str) -> Iterator[Path]:
     there, finished = store.manifest(), store.exists(SUCCESS)
     if there is None and (strangers := [name for name in store.names() if not name.startswith(".")]):
         raise StorageError(f"{url}: holds files that are not a result ({strangers[0]!r}, ...); choose another --out")
-    if not begun.exists():  # else a run of this machine was stopped before all was uploaded, and goes on
+    held = sha256_json(there) if finished else ""
+    if not _goes_on(begun, held):
+        if begun.exists() or not finished:
+            remove(store.mirror)
         if finished:
             fetched(url)
-        else:
-            remove(store.mirror)
     store.mirror.mkdir(parents=True, exist_ok=True)
     if there is not None and not (store.mirror / MANIFEST).exists():  # an upload that was stopped: which step may go on
         write_text(store.mirror / MANIFEST, to_json({**there, "files": {}}))
-    write_text(begun, "")
+    write_text(begun, held)
     try:
         yield store.mirror
-    except MemeError as error:
+    except BaseException as error:
         if finished and read_json(store.mirror / MANIFEST) == there:  # it began nothing
             remove(begun)
-        if str(store.mirror) not in str(error):
+        elif not finished and {entry.name for entry in store.mirror.iterdir()} <= {LOCK, MANIFEST}:
+            remove(store.mirror)
+            remove(begun)
+        if not isinstance(error, MemeError) or str(store.mirror) not in str(error):
             raise
-        raise type(error)(str(error).replace(str(store.mirror), url)) from None
+        place = url if there is not None else f"{url} (begun on this machine, not in the store yet)"
+        raise type(error)(str(error).replace(str(store.mirror), place)) from None
     upload(store, there if finished else None)
     remove(begun)
 
 
+def _goes_on(begun: Path, held: str) -> bool:
+    """Whether a run of this machine was stopped before all was uploaded, and no other has finished a result since."""
+    return begun.exists() and held in ("", begun.read_text(encoding="utf-8"))
+
+
 def upload(store: Store, old: dict[str, Any] | None) -> None:
-    """The files, then the manifest that names them, then `_SUCCESS`; beside a finished result, which stays until then."""
-    _remove_beside(store)  # of an upload that was stopped
-    made = read_manifest(store.mirror)
-    if made == old:
+    """The files, then the manifest that names them, then `_SUCCESS`; beside a finished result, which stays until then.
+
+    Args:
+        old: the manifest of the finished result that was there when the step began.
+
+    Raises:
+        StorageError: another run has finished a result since, or the store failed: then what was put is taken back, if
+            the store still answers. The mirror has it all.
+    """
+    made, beside = read_manifest(store.mirror), BESIDE if old is not None else ""
+    there = store.manifest() if store.exists(SUCCESS) else None
+    if there not in (old, made):
+        raise StorageError(
+            f"{store.url}: another run has finished a result there meanwhile; what this one made is in {store.mirror}: "
+            "copy it to another place"
+        )
+    remove_all(store, BESIDE if there is not None else "")  # of an upload that was stopped
+    if made == there:
         return
-    beside = BESIDE if old is not None else ""
-    if not beside:
-        store.put_text(MANIFEST, to_json({**made, "files": {}}))  # from now on the folder is known as ours
-    for name in _names(store.mirror):
-        store.put(name, beside + name)
-    store.put(MANIFEST, beside + MANIFEST)
-    store.put(SUCCESS, beside + SUCCESS)
+    try:
+        if not beside:
+            store.put_text(MANIFEST, to_json({**made, "files": {}}))  # from now on the folder is known as ours
+        for name in [*_names(store.mirror), MANIFEST, SUCCESS]:
+            store.put(name, beside + name)
+    except MemeError:
+        with suppress(MemeError):
+            remove_all(store, beside)
+        raise
     end_replacing(store)
 
 
@@ -120,10 +146,11 @@ def end_replacing(store: Store) -> None:
             store.copy(BESIDE + name, name)
     store.copy(BESIDE + SUCCESS, SUCCESS)
     store.remove(BESIDE + SUCCESS)  # without it nothing is to be replaced any more
-    _remove_beside(store)
+    remove_all(store, BESIDE)
 
 
-def _remove_beside(store: Store) -> None:
-    for name in store.all_names():
-        if name.startswith(BESIDE):
+def remove_all(store: Store, under: str) -> None:
+    """What lies under this folder, or everything; the manifest last, by which the folder is known as ours."""
+    for name in sorted(store.all_names(), key=lambda name: (name == MANIFEST, name != SUCCESS)):
+        if name.startswith(under):
             store.remove(name)

@@ -7,10 +7,11 @@ from typing import Annotated, Any
 
 import typer
 
-from sae_lens_meme.flags import EmbeddingsFolder, Out, Overwrite, given_to
+from sae_lens_meme.flags import EmbeddingsFolder, Out, Overwrite, also_called, given_to
 from sae_lens_meme.sweep.options import SweepOptions
 
 
+@also_called("grid", "tune")
 def sweep(
     *,
     recipe: Annotated[
