@@ -115,6 +115,7 @@ def test_the_command_sends_nothing_unasked(
 ):
     api = Hub()
     monkeypatch.setattr(push, "HfApi", api)
+    monkeypatch.setenv("HF_TOKEN", "hf_none")
     export(evaluation=corpus, hf=REPO, out=tmp_path / "repo")
     assert "nothing was sent" in capsys.readouterr().out
     assert not api.created

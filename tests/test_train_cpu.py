@@ -42,7 +42,8 @@ def require_equal_steps(arguments: list[torch.Tensor], k: int) -> None:
     for i, (mine, other) in enumerate(zip(ours, theirs, strict=True)):
         if i != 1:
             assert mine.grad is not None
-            torch.testing.assert_close(mine.grad.double(), other.grad, rtol=1e-4, atol=1e-5)
+            atol = max(1e-5, 1e-6 * other.grad.abs().max().item())  # sums of large terms that cancel
+            torch.testing.assert_close(mine.grad.double(), other.grad, rtol=1e-4, atol=atol)
 
 
 @settings(deadline=None, max_examples=25)
