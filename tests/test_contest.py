@@ -135,6 +135,7 @@ def test_the_true_dictionary_leads_and_the_sae_beats_every_control(planted, trai
     assert found["planted/auroc/linear_probe"] > 0.9
 
 
+@pytest.mark.whole
 def test_the_verdict_and_the_sections_say_what_the_numbers_say(result):
     assert result.verdict.startswith("On these 8 labels the SAE ties dense neurons (AUROC .")
     assert "and beats neurons of equal sparsity by ." in result.verdict

@@ -31,6 +31,7 @@ from sae_lens_meme.storage import read_finished
 from sae_lens_meme.sweep import sweep
 from sae_lens_meme.train import train
 
+pytestmark = pytest.mark.whole
 ROOT = Path(__file__).parents[1]
 
 
@@ -141,7 +142,6 @@ def test_a_shard_that_fails_three_times_is_named_and_the_others_go_on(cluster: A
     assert contents(tmp_path / "there") == contents(tmp_path / "here")
 
 
-@pytest.mark.whole
 @pytest.mark.parametrize(
     ("make", "message"),
     [
@@ -158,7 +158,6 @@ def test_workers_that_would_give_other_bytes_are_refused(cluster: Any, tmp_path:
     assert "\n" not in str(error.value)
 
 
-@pytest.mark.whole
 def test_embed_on_two_workers_gives_the_bytes_of_one_process(
     cluster: Any, memes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
@@ -172,7 +171,6 @@ SEEN_BY_EACH_OTHER = ["concept_alignment", "confounders", "stability"]
 """One whose result another reads, with SAEs of other seeds; and one that cannot run on these memes."""
 
 
-@pytest.mark.whole
 def test_evaluate_on_a_worker_gives_the_bytes_of_one_process(cluster: Any, memes: Path, tmp_path: Path):
     train(RECIPE, embeddings=memes / "embeddings", out=tmp_path / "sae", progress=False)
     asked: dict[str, Any] = {"only": SEEN_BY_EACH_OTHER, "stability_seeds": 1, "bootstrap": 5, "progress": False}
@@ -212,7 +210,6 @@ def test_evaluate_on_workers_that_are_killed_gives_the_bytes_of_one_process(
     assert contents(tmp_path / "there") == contents(tmp_path / "here")
 
 
-@pytest.mark.whole
 def test_workers_have_the_threads_of_this_process(cluster: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """A sum over other parts has other last bits."""
     monkeypatch.setattr(on_ray, "_threads", lambda: 3)

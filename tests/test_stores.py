@@ -27,6 +27,8 @@ from sae_lens_meme.storage.stores import CACHE, Store
 from sae_lens_meme.sweep import sweep
 from sae_lens_meme.train import train
 
+pytestmark = pytest.mark.whole
+
 
 @pytest.fixture(scope="module")
 def bucket() -> Iterator[str]:
@@ -82,7 +84,6 @@ def test_a_store_holds_the_bytes_of_a_local_folder(store: str, tmp_path: Path, m
     assert read_finished(store, "embed")["facts"] == {"n": 4}
 
 
-@pytest.mark.whole
 def test_whatever_upload_fails_the_next_run_ends_the_same(store: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """The n-th put, for every n; on the machine that was stopped and on another one. What is named is always there."""
     build(tmp_path / "here")
@@ -357,7 +358,6 @@ def evaluated(store: str, here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert local(fetched(f"{store}/evaluation/seed_1")) == local(here / "evaluation/seed_1")
 
 
-@pytest.mark.whole
 def test_corpus_and_embeddings_in_a_store(store: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """Built, embedded, and trained on, each as by another machine."""
     paths = write_planted(tmp_path / "planted", scale=0.02, progress=False)

@@ -24,6 +24,7 @@ from sae_lens_meme.sweep.figure import pareto
 from sae_lens_meme.sweep.grid import settings_of
 from sae_lens_meme.sweep.scores import Yardstick, without_test
 
+pytestmark = pytest.mark.whole
 RECIPE = {"epochs": 8, "train_batch_size_tokens": 128, "lr": 4.0e-3, "n_checkpoints": 0, "sae": {"d_sae": 48, "k": 1}}
 GRID = ["sae.k=1,4"]
 
@@ -109,7 +110,6 @@ def test_the_sentence_has_interval_seeds_and_controls(found: Sweep):
     assert numbers - {"sae.k"} <= found.content["columns"].keys()
 
 
-@pytest.mark.whole
 def test_a_finished_run_is_not_repeated(found: Sweep, vectors: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     trained: list[str] = []
     train = step.train

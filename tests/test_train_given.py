@@ -22,6 +22,7 @@ from sae_lens_meme.hooks import HookedMemeCLIP
 from sae_lens_meme.train import MemeMultiSAETrainingRunner, MemeSAETrainingRunner, load_train_config, train
 from sae_lens_meme.train.runner import multi_config
 
+pytestmark = pytest.mark.whole
 X = anisotropic(400, 16, np.random.default_rng(0))
 EMBEDDINGS = make_embeddings({"hook_fused": X})
 OTHER = make_embeddings({"hook_fused": 30 * X + 0.2 * np.random.default_rng(1).standard_normal((400, 16))})
