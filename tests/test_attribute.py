@@ -31,6 +31,7 @@ from sae_lens_meme.evaluators import evaluate
 from sae_lens_meme.evaluators.latents import encode
 from sae_lens_meme.hooks import load_towers
 
+pytestmark = pytest.mark.whole
 FEW = {"top": 3, "intervals": 3, "per_interval": 1, "pairs": 2, "batch_size": 40, "device": "cpu", "progress": False}
 
 
@@ -147,7 +148,6 @@ def test_each_latent_has_its_strongest_memes_and_some_of_every_interval(memes: P
             assert row["interval_share"] == pytest.approx(inside.mean())
 
 
-@pytest.mark.whole
 def test_a_killed_run_ends_with_the_same_bytes(
     memes: Path, found: Attributions, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):

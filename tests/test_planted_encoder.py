@@ -25,6 +25,7 @@ from sae_lens_meme.planted.factors import EXPRESSIONS, MOODS, OBJECTS, TOPICS, F
 from sae_lens_meme.planted.pictures import draw_picture
 from sae_lens_meme.planted.rows import PlantedMeme
 
+pytestmark = pytest.mark.whole
 N = 256
 
 
@@ -96,7 +97,6 @@ def test_captions_that_say_what_is_shown_are_nearer(
     assert np.mean(wins) > 0.7
 
 
-@pytest.mark.whole
 def test_only_the_fused_embedding_shows_a_cross_modal_cause(towers: Towers) -> None:
     memes = [PlantedMeme(seed=11, stream="memotion", index=i) for i in range(800)]
     pictures = torch.stack([towers.preprocess(meme.draw()) for meme in memes])

@@ -21,6 +21,7 @@ from sae_lens_meme.planted.factors import CROSS_MODAL, TEXTUAL, VISUAL
 from sae_lens_meme.planted.rows import STREAMS, planted_memes, stream_rows
 from sae_lens_meme.storage import MANIFEST, SUCCESS
 
+pytestmark = pytest.mark.whole
 SCALE = 0.04
 
 

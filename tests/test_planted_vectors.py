@@ -31,6 +31,7 @@ from sae_lens_meme.planted import (
 )
 from sae_lens_meme.planted import vectors as vectors_module
 
+pytestmark = pytest.mark.whole
 SMALL: dict[str, Any] = {"n_samples": 2_000, "d_in": 32, "n_factors": 64, "active": 3.0}
 
 

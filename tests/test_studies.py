@@ -24,6 +24,7 @@ from sae_lens_meme.hooks import HookedVLM
 from sae_lens_meme.studies import patch_filter, question_set
 
 HOOK, GRID, SHOWN = "hook_decoder_resid.0", 4, 4
+pytestmark = pytest.mark.whole
 QUESTIONS = ["what is the colour of this ?", "is a cat the picture of this ?", "monday is the meme of what ?", "a ?"]
 
 
@@ -79,7 +80,6 @@ class TestQuestionSet:
         sae_with(directions, -(mean @ directions)).save_model(folder / "question_sae")
         return folder / "question_sae"
 
-    @pytest.mark.whole
     def test_one_command_tells_pictures_from_questions_beside_controls(self, folder: Path, sae: Path, tmp_path: Path):
         command: list[Any] = [
             "question-set",

@@ -42,6 +42,8 @@ from sae_lens_meme.steps import train_step
 from sae_lens_meme.train import TokenSAETrainingRunner, train
 from sae_lens_meme.train.runner import multi_config
 
+pytestmark = pytest.mark.whole
+
 
 def images(n: int, seed: int = 0) -> list[Image.Image]:
     rng = np.random.default_rng(seed)

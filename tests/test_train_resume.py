@@ -17,6 +17,7 @@ from test_train_data import embeddings_of
 from sae_lens_meme.errors import NonFiniteError, StorageError
 from sae_lens_meme.train import train
 
+pytestmark = pytest.mark.whole
 EMBEDDINGS = embeddings_of(n=320, d=16)
 N_TRAIN, BATCH = 280, 48
 
