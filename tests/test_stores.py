@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 import re
 import sys
-from collections.abc import Iterator
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -84,24 +85,29 @@ def test_a_store_holds_the_bytes_of_a_local_folder(store: str, tmp_path: Path, m
     assert read_finished(store, "embed")["facts"] == {"n": 4}
 
 
+@contextmanager
+def lost_put(lost: Callable[[Store, str], bool]) -> Iterator[None]:
+    """What is done here fails at the file that is lost on its way to the store."""
+    put = Store.put
+
+    def failing(self: Store, name: str) -> None:
+        if lost(self, name):
+            raise StorageError("the connection was reset")
+        put(self, name)
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(Store, "put", failing)
+        with pytest.raises(StorageError, match="the connection was reset"):
+            yield
+
+
 def test_whatever_upload_fails_the_next_run_ends_the_same(store: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """The n-th put, for every n; on the machine that was stopped and on another one. What is named is always there."""
     build(tmp_path / "here")
-    put = Store.put
     for n in range(1, 2 * N_SHARDS + 4):
-        calls = 0
-
-        def failing(self: Store, name: str, limit: int = n) -> None:
-            nonlocal calls
-            calls += 1
-            if calls == limit:
-                raise StorageError("the connection was reset")
-            put(self, name)
-
-        with monkeypatch.context() as patched:
-            patched.setattr(Store, "put", failing)
-            with pytest.raises(StorageError, match="the connection was reset"):
-                build(f"{store}/{n}")
+        puts = count(1)
+        with lost_put(lambda at, name, puts=puts, limit=n: next(puts) == limit):
+            build(f"{store}/{n}")
         found = contents(f"{store}/{n}")
         assert set(json.loads(found.get("manifest.json", b'{"files": {}}'))["files"]) <= found.keys()
         with pytest.raises(StorageError, match=r"interrupted; run it again|is not a result folder"):
@@ -250,17 +256,8 @@ def test_a_step_that_fails_leaves_in_the_store_what_it_named(memory: str, monkey
     with pytest.raises(ZeroDivisionError), StepFolder(f"{memory}/refused", "embed", {"seed": 1}):
         _ = 1 / 0
     assert contents(f"{memory}/refused") == {}
-    put = Store.put
-
-    def failing(self: Store, name: str) -> None:
-        if name == "manifest.json" and self.exists("shard-0.bin"):  # which is there, and is not named yet
-            raise StorageError("the connection was reset")
-        put(self, name)
-
-    with monkeypatch.context() as patched:
-        patched.setattr(Store, "put", failing)
-        with pytest.raises(StorageError, match="the connection was reset"):
-            build(f"{memory}/first")
+    with lost_put(lambda at, name: name == "manifest.json" and at.exists("shard-0.bin")):  # which is not named yet
+        build(f"{memory}/first")
     assert contents(f"{memory}/first") == {}
     with suppress(ZeroDivisionError), StepFolder(f"{memory}/begun", "embed", {"seed": 1}) as folder:
         folder.write("a.bin", lambda path: path.write_bytes(b"a"))
