@@ -170,14 +170,16 @@ def test_int8_computes_a_meme_alike_beside_any_others_and_with_any_threads():
     for image, text in found[1:]:  # up to the order of sums in the projection, which stays in float32
         np.testing.assert_allclose(image, found[0][0], rtol=0, atol=5e-6)
         np.testing.assert_allclose(text, found[0][1], rtol=0, atol=5e-6)
-    shapes: list[tuple[torch.Size, ...]] = []
-    for shared in encoder.model.towers.model.transformer.resblocks:
-        shared.block.register_forward_hook(lambda _, given, made: shapes.append((given[0].shape[:-1], made.shape[:-1])))
+    blocks = [shared.block for shared in encoder.model.towers.model.transformer.resblocks]
+    shapes: dict[int, list[tuple[torch.Size, torch.Size]]] = {i: [] for i in range(len(blocks))}
+    for i, block in enumerate(blocks):  # each is called once for each thread
+        block.register_forward_hook(lambda _, given, made, i=i: shapes[i].append((given[0].shape, made.shape)))
     encoder.encode_text(tokens[[0, 1]])
-    *before, (given, made) = shapes
-    lengths = {shape[1] for pair in before for shape in pair} | {given[1]}
-    assert lengths == {16}, f"nothing is computed behind the end token, of {tokens.shape[1]}"
-    assert len(made) == 1, "the last block makes the end token alone"
+    assert {given[1] for calls in shapes.values() for given, _ in calls} == {16}, (
+        f"nothing is computed behind the end token, of {tokens.shape[1]}"
+    )
+    assert sum(made[0] for _, made in shapes[len(blocks) - 1]) == 2, "of each caption..."
+    assert all(len(made) == 2 for _, made in shapes[len(blocks) - 1]), "...the last block makes the end token alone"
 
 
 def test_memeclip_trains_its_heads_and_fuses_with_them(corpus: Path, tmp_path: Path):
