@@ -337,7 +337,7 @@ def test_ctrl_c_says_how_to_go_on_and_the_run_goes_on(results: Path):
     assert list((results / "C" / "checkpoints").iterdir())
 
 
-@pytest.mark.whole
+@pytest.mark.slow
 def test_a_recipe_with_several_hooks_runs_to_the_end(results: Path):
     (results / "hooks.yaml").write_text(
         "embed: {table: rows.csv, image_embeds: A.npy, text_embeds: B.npy}\n"
@@ -378,10 +378,8 @@ def test_memes_that_are_all_training_memes_are_evaluated_with_reasons(
         assert found[name]["reasons"][key]
 
 
-@pytest.mark.parametrize(
-    "named", [pytest.param(True, marks=pytest.mark.slow, id="names its hook"), pytest.param(False, id="names none")]
-)
-@pytest.mark.whole
+@pytest.mark.parametrize("named", [True, False], ids=["names its hook", "names none"])
+@pytest.mark.slow
 def test_an_sae_made_elsewhere_is_evaluated(
     results: Path, named: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ):

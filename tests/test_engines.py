@@ -171,6 +171,7 @@ SEEN_BY_EACH_OTHER = ["concept_alignment", "confounders", "stability"]
 """One whose result another reads, with SAEs of other seeds; and one that cannot run on these memes."""
 
 
+@pytest.mark.slow
 def test_evaluate_on_a_worker_gives_the_bytes_of_one_process(cluster: Any, memes: Path, tmp_path: Path):
     train(RECIPE, embeddings=memes / "embeddings", out=tmp_path / "sae", progress=False)
     asked: dict[str, Any] = {"only": SEEN_BY_EACH_OTHER, "stability_seeds": 1, "bootstrap": 5, "progress": False}

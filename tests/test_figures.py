@@ -117,7 +117,7 @@ def drawn(name: str, inputs: Inputs, **choice: object):
     return axes
 
 
-@pytest.mark.whole
+@pytest.mark.slow
 def test_every_figure_is_written_twice(inputs: Inputs, tmp_path: Path):
     reasons = write_figures(inputs, tmp_path / "figures", progress=False)
     assert reasons == dict.fromkeys(NAMES)

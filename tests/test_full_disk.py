@@ -80,7 +80,13 @@ def no_temporary_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
 
 
-@pytest.mark.parametrize("name", [name for name, step in STEPS.items() if step.spread])
+LONG = {"attribute", "dashboard", "export"}
+
+
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(n, marks=[pytest.mark.slow] if n in LONG else []) for n, step in STEPS.items() if step.spread],
+)
 def test_a_full_disk_costs_nothing(name: str, memes: Path, tmp_path: Path):
     results = Results(name, memes, tmp_path)
     last, spread = len(results.writes) - 1, STEPS[name].spread

@@ -109,7 +109,7 @@ def test_a_lightning_checkpoint_is_read_and_converted_once(tmp_path: Path, prefi
             assert torch.equal(again.heads.state_dict()[key], value)
 
 
-@pytest.mark.whole
+@pytest.mark.slow
 def test_the_same_heads_give_the_same_bytes(tmp_path: Path):
     code = (
         "import sys, torch; from sae_lens_meme.hooks.checkpoint import *; torch.manual_seed(0); "

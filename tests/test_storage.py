@@ -266,7 +266,7 @@ for module in pkgutil.walk_packages(sae_lens_meme.__path__, "sae_lens_meme."):
 """
 
 
-@pytest.mark.whole
+@pytest.mark.slow
 def test_every_module_is_imported_without_what_windows_lacks():
     done = subprocess.run([sys.executable, "-c", WITHOUT_POSIX], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
