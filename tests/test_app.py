@@ -287,6 +287,7 @@ def shown(tab: Any) -> tuple[float, dict[tuple[str, str], list[str]]]:
     return multiplier, {(row[0], row[1]): row[2:] for row in rows}
 
 
+@pytest.mark.slow
 def test_a_meme_is_picked_and_its_latent_dragged(browser: Any, address: str, reader: MemeReader, corpus: Any):
     _, row = corpus.find("")[0]
     look = reader.look(*corpus.pick(row))

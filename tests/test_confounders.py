@@ -313,7 +313,7 @@ def test_hostile_memes(case):
     hostile.check(lambda embeddings: Confounders(embeddings, n_bootstrap=5, n_permutations=3), case)
 
 
-@pytest.mark.whole
+@pytest.mark.slow
 def test_ten_thousand_memes_take_less_than_five_seconds():
     n, d, d_sae, k = 10_000, 768, 4_096, 64
     embeddings, _ = quads(n // 4, d=d)

@@ -273,7 +273,7 @@ def test_the_interval_of_the_difference_counts_both_draws(data, scores, result):
         assert result.numbers[f"{at}/{level}_minus_random_high"] == pytest.approx(value + half[i], abs=1e-9)
 
 
-@pytest.mark.whole
+@pytest.mark.slow
 def test_a_filter_by_a_score_of_noise_is_rarely_called_better_or_worse():
     """With the random training sets held fixed, twice as many intervals would leave out 0."""
     rng, outside, n_intervals = np.random.default_rng(0), 0, 0

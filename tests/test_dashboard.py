@@ -127,7 +127,7 @@ def test_a_memes_page_says_what_read_says(folders: Path, tmp_path: Path):
         assert numbers == pytest.approx((theirs.probability, theirs.without, *theirs.without_random), abs=1e-3)
 
 
-@pytest.mark.whole
+@pytest.mark.slow
 def test_what_is_done_is_not_done_again_and_a_killed_run_ends_the_same(folders: Path, tmp_path: Path, monkeypatch: Any):
     from sae_lens_meme.dashboard import step
 

@@ -22,6 +22,7 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_report(small_inputs(), QUICK, out=tmp_path_factory.mktemp("report"), progress=False)
 
 
+@pytest.mark.slow
 def test_the_report_works_in_firefox(report: Path, tmp_path: Path):
     latents, meme = small_inputs().latents, str(small_inputs().memes.ids[0])
     busiest = int(latents.csc().getnnz(axis=0).argmax())

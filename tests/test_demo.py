@@ -288,7 +288,7 @@ def test_the_question_set_knows_the_planted_kinds(demo: Path):
     assert found["agreement_permuted"] < 0.6
 
 
-@pytest.mark.parametrize("sae", ["sae", "evaluation/seed_1"])
+@pytest.mark.parametrize("sae", ["sae", pytest.param("evaluation/seed_1", marks=pytest.mark.slow)])
 def test_read_says_which_side_decides_a_latent_as_the_key_does(demo: Path, sae: str):
     """Its threshold was set on the first SAE; the second has another seed."""
     found = agreement(demo, demo / sae, 40)
