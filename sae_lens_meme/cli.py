@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from pydantic import ValidationError
 
 from sae_lens_meme import __version__
 from sae_lens_meme.app.command import app as app_
@@ -43,6 +44,7 @@ from sae_lens_meme.export_command import export
 from sae_lens_meme.flags import Commands, Out, Overwrite, also_called, flags_of
 from sae_lens_meme.importers.options import ImportOptions
 from sae_lens_meme.ocr.options import OcrOptions
+from sae_lens_meme.options import wrong_value
 from sae_lens_meme.planted.options import VectorOptions
 from sae_lens_meme.read.options import ReadOptions
 from sae_lens_meme.steer.command import steer
@@ -177,8 +179,14 @@ def main() -> None:
 
 
 def _of_usage(error: Any) -> str:
-    """What typer says about a wrong flag or value, and where the right ones are listed."""
+    """What typer says about a wrong flag or value, and where the right ones are listed.
+
+    Of a value of the wrong type it says what it must be, but not the value.
+    """
     said = " ".join(error.format_message().split()).replace("Value error, ", "").rstrip(".")
+    wrong = error.__cause__.errors(include_url=False) if isinstance(error.__cause__, ValidationError) else []
+    if wrong and wrong[0]["type"] != "value_error":
+        said = wrong_value(error.param.opts[0], wrong)
     context = getattr(error, "ctx", None)
     command = f" {context.info_name}" if context is not None and context.parent is not None else ""
     return f"{said}{' See' if said.endswith('?') else '; see'} sae-lens-meme{command} --help"

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, NamedTuple
 
@@ -113,10 +113,13 @@ def _message(where: str, error: ValidationError, depth: int) -> str:
     field = errors[0]["loc"][:depth]
     same = [e for e in errors if e["loc"][:depth] == field]
     name = ".".join([where, *map(str, errors[0]["loc"] if len(same) == 1 else field)])
-    if errors[0]["type"] == "missing":
-        return f"{name} is missing"
+    return f"{name} is missing" if errors[0]["type"] == "missing" else wrong_value(name, same)
+
+
+def wrong_value(name: str, errors: Sequence[Any]) -> str:
+    """What a value is and what it must be, of pydantic's errors on it: one, or one an alternative of its type."""
     value = errors[0]["input"]
-    wanted = " or ".join(dict.fromkeys(_wanted(e["msg"]) for e in same))
+    wanted = " or ".join(dict.fromkeys(_wanted(e["msg"]) for e in errors))
     wanted = re.sub(r"an integer or (?=a (finite )?number)", "", wanted)
     hint = _yaml_hint(value) if re.search("number|integer|above|or more", wanted) else ""
     return f"{name} is {value!r}, it must be {wanted}{hint}"
@@ -124,7 +127,7 @@ def _message(where: str, error: ValidationError, depth: int) -> str:
 
 def _wanted(message: str) -> str:
     message = re.sub(r"^Input should be( a valid)? ", lambda m: "a " if m[1] else "", message)
-    message = re.sub(r"^Value error, ", "", message)
+    message = re.sub(r"^Value error, |, (unable to|got) .*", "", message)
     message = re.sub(r"^\w+ should have at least (\d+) items? .*", r"a list of \1 or more", message)
     message = "a path" if "not a valid path" in message else message
     message = re.sub(r"^a (integer|object|array)\b", r"an \1", message)

@@ -293,6 +293,8 @@ def test_evaluation_json_is_of_its_schema(results: Path):
         (("evaluate", "--sae", "S", "--embeddings", "E", "--out", "o", "--concept", "hat=1"), "'hat=1'"),
         (("evaluate", "--sae", "S", "--embeddings", "E", "--out", "o", "--seed", "-1"), "evaluate.seed is -1, it must be 0 or more"),
         (("evaluate", "--sae", "S", "--embeddings", "E", "--out", "o", "--share", "1.5"), "evaluate.share is 1.5, it must be less than 1"),
+        (("evaluate", "--sae", "S", "--embeddings", "E", "--out", "o", "--bootstrap", "2.5"), "error: --bootstrap is '2.5', it must be an integer; see sae-lens-meme evaluate --help"),
+        (("evaluate", "--sae", "S", "--embeddings", "E", "--out", "o", "--share", "half"), "error: --share is 'half', it must be a number; see sae-lens-meme evaluate --help"),
         (("select", "--sae", "S", "--embeddings", "E", "--out", "V"), "V: holds the result of 'evaluate', not of 'select'"),
         (("embed", "C", "--resize", "stretch", "--out", "o"), "'stretch' is not one of 'crop', 'squash', 'pad'; see sae-lens-meme embed --help"),
         (("embedd",), "No such command 'embedd'. Did you mean 'embed'?"),
