@@ -316,23 +316,26 @@ def test_normalising_sae_has_no_embedding_route_but_a_reason(data):
     assert set(result.table["route"]) == {"latent"}
 
 
-def test_intervals_are_those_of_a_plain_bootstrap():
+@pytest.mark.parametrize("whole", [False, True])
+def test_intervals_are_those_of_a_plain_bootstrap(whole):
     z = random_latents(4)
     n = z.shape[0]
     strata = np.arange(n) % 2
     route = latent_route(random_probe(3, z.shape[1]), z, no_directions(z.shape[1]))
-    resampling = Resampling.of(z, strata, 40, seed=7)
-    np.testing.assert_array_equal(resampling.weights[strata == 0].sum(0), (strata == 0).sum())
+    groups = np.maximum(np.arange(n) - 20, 0) if whole else None  # one group of 21 memes, drawn whole
+    resampling = Resampling.of(z, strata, 40, seed=7, groups=groups)
+    drawn = resampling.weights.sum(0, dtype=int)
+    assert (len(set(drawn)) > 1) == whole
     effects = effects_of(route, (0, 5), resampling, n_random=0)
     deltas, dense = np.zeros((n, z.shape[1], 2, 3)), z.toarray()
     deltas[z.nonzero()] = route.deltas(0, n, np.array([0.0, 5.0]))
     for latent in (0, 5, 12):
         replicates = np.einsum("nb,nmc->bmc", resampling.weights, deltas[:, latent])
         active = resampling.weights[dense[:, latent] != 0].sum(0)
-        low, high = np.quantile(replicates / n, [0.025, 0.975], axis=0)
+        low, high = np.quantile(replicates / drawn[:, None, None], [0.025, 0.975], axis=0)
         np.testing.assert_allclose(effects.delta_all_interval[0][latent], low, atol=1e-6)
         np.testing.assert_allclose(effects.delta_all_interval[1][latent], high, atol=1e-6)
-        low, high = np.quantile((replicates / active[:, None, None])[active > 0], [0.025, 0.975], axis=0)
+        low, high = np.quantile(replicates[active > 0] / active[active > 0, None, None], [0.025, 0.975], axis=0)
         np.testing.assert_allclose(effects.delta_active_interval[0][latent], low, atol=1e-6)
         np.testing.assert_allclose(effects.delta_active_interval[1][latent], high, atol=1e-6)
 

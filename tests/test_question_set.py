@@ -5,6 +5,7 @@ import re
 from collections.abc import Callable
 from functools import partial
 from itertools import permutations, product
+from typing import Any
 
 import hostile
 import numpy as np
@@ -139,12 +140,13 @@ def test_of_fixed_conditions_the_shares_are_the_sums_of_squares():
         np.testing.assert_allclose(found.shares, found.squares / found.squares.sum(axis=0))
 
 
-def test_intervals_equal_a_loop_over_resamples():
+@pytest.mark.parametrize("groups", [None, np.maximum(np.arange(40) - 12, 0)])
+def test_intervals_equal_a_loop_over_resamples(groups: Any):
     z = random_cells(5)
     strata = np.repeat([0, 1], [15, 25])
-    found = effects(cells(z), n_bootstrap=30, strata=strata, seed=7, min_items=1)
+    found = effects(cells(z), n_bootstrap=30, strata=strata, groups=groups, seed=7, min_items=1)
     signed, shares = [], []
-    for weight in bootstrap_weights(strata, 30, 7):
+    for weight in bootstrap_weights(strata, 30, 7, groups):
         rows = np.repeat(np.arange(40), weight)
         again = effects(cells(z[:, rows]), n_bootstrap=0, min_items=0)
         signed.append(again.effects[:, found.latents])
