@@ -168,6 +168,16 @@ def _selected(
     return found
 
 
+def corrected(
+    subgroups: Sequence[Subgroup], log_p: Float64[np.ndarray, " subgroups"]
+) -> Float64[np.ndarray, " subgroups"]:
+    """Benjamini-Hochberg q, of a subgroup that mirrors the one before it that one's."""
+    mirrors = np.array([s.mirrors for s in subgroups], dtype=bool)
+    q = benjamini_hochberg(np.where(mirrors, np.nan, log_p))
+    q[mirrors] = q[np.flatnonzero(mirrors) - 1]
+    return q
+
+
 class Null(NamedTuple):
     """Of draws of permuted membership."""
 
@@ -180,6 +190,7 @@ class Null(NamedTuple):
 def permuted(found: Sequence[AuditedSubgroup], memes: AuditedMemes, alpha: float, draws: int, seed: int) -> Null:
     """The same tests where membership changes places within source (sources: among all memes), groups whole."""
     embeddings, measured = memes.embeddings, [i for i, f in enumerate(found) if "fpr_gap" not in f.audit.reasons]
+    counted = [not found[i].subgroup.mirrors for i in measured]
     by_question = [
         (question, [found[i].subgroup for i in mine])
         for question, mine in groupby(measured, lambda i: found[i].question)
@@ -191,10 +202,10 @@ def permuted(found: Sequence[AuditedSubgroup], memes: AuditedMemes, alpha: float
         strata = {False: embeddings.strata, True: np.zeros_like(embeddings.strata)}
         to = {kind: permutation_within(of, rng, embeddings.by_id, embeddings.groups) for kind, of in strata.items()}
         log_p = [gaps_tested(question, mine, memes, to)[0] for question, mine in by_question]
-        q = benjamini_hochberg(np.concatenate([np.empty(0), *log_p]))
+        q = corrected([found[i].subgroup for i in measured], np.concatenate([np.empty(0), *log_p]))
         gaps = np.full(len(found), np.nan)
         gaps[measured] = [_gap(found[i], to[found[i].subgroup.column == SOURCE]) for i in measured]
-        return int((q < alpha).sum()), gaps
+        return int((q[counted] < alpha).sum()), gaps
 
     drawn = in_threads(draw, range(draws))
     gaps = np.array([gap for _, gap in drawn]).reshape(draws, len(found))
