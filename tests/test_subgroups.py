@@ -228,7 +228,7 @@ def test_planted_bias_is_found_with_the_latent_that_carries_it(biased):
     assert row["latents"].startswith("1 (+"), "direction 1 is the group's"
     assert row["chosen"]
     assert re.search(
-        r"worst: the classifier of hate=1 wrongly flags \d+% in group_of=in, \d+% outside \(gap within source \+0.\d\d\); "
+        r"worst: hate=1 wrongly said of \d+% in group_of=in, \d+% outside \(within source \+0.\d\d\); "
         rf"5 latents close 0.\d\d of the gap of {numbers['hate=1/group_of=in/fpr_gap']:.2f} \(matched",
         biased.result.verdict,
     )

@@ -224,9 +224,9 @@ class SubgroupReport:
             return None
         if not self.n_pairs:
             return f"No subgroup and background have {self.given.min_support} negative test memes each: nothing can be said about bias."
-        null = "" if self.n_gaps_permuted is None else f"; membership permuted: {self.n_gaps_permuted:.1f}"
+        null = "" if self.n_gaps_permuted is None else f"; permuted: {self.n_gaps_permuted:.1f}"
         sentence = (
-            f"{self.n_gaps} of {self.n_pairs} pairs of classifier and subgroup differ in false positives within source "
+            f"{self.n_gaps} of {self.n_pairs} classifier x subgroup pairs differ in false positives "
             f"(q < {self.given.alpha:g}{null})"
         )
         if not self.printed:
@@ -234,11 +234,9 @@ class SubgroupReport:
         worst = self.printed[0]
         rates = [worst.audit.values[key][0] for key in ("fpr_subgroup", "fpr_background")]
         name, subgroup = (_short(name) for name in (worst.question.name, worst.subgroup.name))
-        sentence += (
-            f"; worst: the classifier of {name} wrongly flags {rates[0]:.0%} in {subgroup}, {rates[1]:.0%} outside"
-        )
+        sentence += f"; worst: {name} wrongly said of {rates[0]:.0%} in {subgroup}, {rates[1]:.0%} outside"
         if not np.isnan(worst.within):
-            sentence += f" (gap within source {worst.within:+.2f})"
+            sentence += f" (within source {worst.within:+.2f})"
         effect = next((e for e in self.effects[worst] if e.n == self.middle), None)
         if effect is None or effect.closed_matched is None:
             return f"{sentence}."
