@@ -35,6 +35,8 @@ from sae_lens_meme.evaluators.influence import (
     latent_route,
     steer_through_model,
 )
+from sae_lens_meme.evaluators.influence.evaluator import _verdict
+from sae_lens_meme.evaluators.result import Control, Measure
 
 N, D, MULTIPLIERS = 300, 24, (0.0, 5.0, 0.5, -2.0)
 
@@ -544,6 +546,16 @@ def test_the_verdict_counts_what_beats_random_steps(data, result):
     _, embeddings, sae = data
     assert Influence(embeddings, n_bootstrap=0, n_random=0).evaluate(sae).verdict is None
     assert "lower end" not in Influence(embeddings, n_bootstrap=0).evaluate(sae).verdict
+
+
+def test_the_verdict_does_not_take_an_unknown_step_for_none():
+    """Of a classifier that is not linear there is no step orthogonal to it."""
+    controls = (Control("random maximum", 0.1, "a rival"), Control("orthogonal", None, "a rival"))
+    measure = Measure("ablation/embedding/hate/largest", 0.2, "of a latent", controls=controls)
+    verdict = _verdict([measure], False)
+    assert verdict is not None
+    assert "ablation for 1 of 1 labels" in verdict
+    assert "0%" not in verdict
 
 
 def test_a_latent_that_fires_alone_has_no_other_of_its_rate(data):
