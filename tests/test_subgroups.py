@@ -35,7 +35,7 @@ from sae_lens_meme.evaluators.subgroups import (
     questions_of,
     subgroups_of,
 )
-from sae_lens_meme.evaluators.subgroups.audits import corrected
+from sae_lens_meme.evaluators.subgroups.audits import q_of, repeats_of
 from sae_lens_meme.evaluators.subgroups.questions import Subgroup
 
 UNKNOWN, FALSE, TRUE = 0, 1, 2
@@ -152,7 +152,6 @@ def test_subgroups_are_values_of_labels_and_sources_and_words():
     found = {s.name: s for s in subgroups_of(memes, words={"x": ["x"]})}
     names = ["target=0", "target=1", *(f"author={i}" for i in range(4)), "hate=0", "hate=1"]
     assert list(found) == [*names, "source=a", "source=b", "caption=x"]
-    assert [name for name, s in found.items() if s.mirrors] == ["target=1", "hate=1", "source=b"]
     assert found["target=1"].codes.tolist() == [FALSE, TRUE, UNKNOWN, TRUE]
     assert found["source=b"].codes.tolist() == [FALSE, TRUE, FALSE, TRUE]
     assert found["caption=x"].codes.tolist() == [TRUE, FALSE, UNKNOWN, TRUE]
@@ -172,10 +171,14 @@ def test_two_subgroups_never_share_a_name():
 
 
 def test_a_mirrored_subgroup_is_no_test_of_its_own():
-    codes = np.ones(4, np.uint8)
-    subgroups = [Subgroup(str(i), "a", codes, mirrors) for i, mirrors in enumerate([False, True, False, False])]
-    log_p = np.log([0.01, 0.01, 0.5, np.nan])
-    np.testing.assert_allclose(corrected(subgroups, log_p), [0.02, 0.02, 0.5, np.nan])
+    codes = np.array([[1, 2, 2, 0, 2], [2, 1, 1, 0, 1], [1, 2, 1, 0, 1], [2, 1, 1, 0, 1], [1, 1, 2, 2, 2]], np.uint8)
+    columns = ["a", "a", "b", "source", "source"]
+    subgroups = [Subgroup(str(i), column, of) for i, (column, of) in enumerate(zip(columns, codes, strict=True))]
+    question = SimpleNamespace(test=np.arange(4))
+    assert repeats_of(question, subgroups) == [0, 1, 0, 0, 0]
+    log_p = np.log([0.01, 0.01, 0.5, 0.5, np.nan])
+    found = [SimpleNamespace(log_p=p, repeats=r) for p, r in zip(log_p, [0, 1, 0, 0, 0], strict=True)]
+    np.testing.assert_allclose(q_of(found), [0.03, 0.03, 0.5, 0.5, np.nan])
 
 
 # planted bias

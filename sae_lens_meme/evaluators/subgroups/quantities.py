@@ -41,7 +41,7 @@ PERMUTED = Quantity(
     "over draws",
     "no draws were requested, or a draw leaves one side empty",
 )
-_ONCE = "the two values of a column with two are one comparison"
+_ONCE = "two subgroups each of which is outside of the other are one comparison"
 Q = Quantity(
     "q",
     f"Benjamini-Hochberg q over all pairs ({_ONCE}) of the two-sided exact test of the gap within source (of sources: without strata), "

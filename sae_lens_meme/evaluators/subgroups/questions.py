@@ -106,8 +106,6 @@ class Subgroup:
     column: str
     """A label, `source`, or `caption`."""
     codes: UInt8[np.ndarray, " n"]
-    mirrors: bool = False
-    """It is the background of the subgroup before it, the other value of the column: one comparison, counted once."""
 
 
 def subgroups_of(
@@ -143,9 +141,8 @@ def _values(embeddings: Embeddings, column: str) -> Iterator[Subgroup]:
     else:
         label = embeddings.label(column)
         known, values, classes = label.known, label.values, label.classes
-    for i, value in enumerate(classes):
-        mirrors = i == 1 and len(classes) == 2
-        yield Subgroup(f"{column}={value}", column, _codes(known, values == value), mirrors)
+    for value in classes:
+        yield Subgroup(f"{column}={value}", column, _codes(known, values == value))
 
 
 def caption_holds(texts: np.ndarray, name: str, words: Sequence[str]) -> UInt8[np.ndarray, " n"]:

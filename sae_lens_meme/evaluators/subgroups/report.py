@@ -71,8 +71,8 @@ class SubgroupReport:
 
     @cached_property
     def counted(self) -> np.ndarray:
-        """Which pairs do not mirror the one before."""
-        return np.array([not f.subgroup.mirrors for f in self.found], dtype=bool)
+        """Which pairs do not repeat another."""
+        return np.array([not f.repeats for f in self.found], dtype=bool)
 
     @cached_property
     def n_pairs(self) -> int:
