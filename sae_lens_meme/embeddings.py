@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pyarrow as pa
-from datasets import Array2D, ClassLabel, Dataset, concatenate_datasets
+from datasets import Array2D, ClassLabel, Dataset, Image, concatenate_datasets
 
 from sae_lens_meme.errors import DataError, StorageError
-from sae_lens_meme.hook_columns import distinct, matrix_of, require_finite, require_layout
+from sae_lens_meme.hook_columns import distinct, is_bytes, matrix_of, require_finite, require_layout
 from sae_lens_meme.labels import (
     SPLITS,
     beyond_64_bits,
@@ -243,7 +243,9 @@ class Embeddings:
 
     @cached_property
     def label_names(self) -> tuple[str, ...]:
-        return tuple(n for n in self.dataset.column_names if is_label_column(n) and n not in self.hooks)
+        kinds = self.dataset.features
+        pictures = [name for name, kind in kinds.items() if isinstance(kind, Image) or is_bytes(kind)]
+        return tuple(n for n in kinds if is_label_column(n) and n not in self.hooks and n not in pictures)
 
     def label(self, name: str) -> Label:
         """A label column, read by the rule of `labels.label_values`.

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
 from arrays import anisotropic
-from datasets import ClassLabel, Dataset, Features, Value
+from datasets import Array2D, ClassLabel, Dataset, Features, Value
+from datasets import Image as ImageFeature
 from evaluations import FEW
+from PIL import Image
 from tiny_sae import tiny_sae
 
-from sae_lens_meme import as_embeddings, embed_arrays, measure
+from sae_lens_meme import Embeddings, as_embeddings, embed_arrays, measure
 from sae_lens_meme.errors import BadTableError, ConfigError, DataError, NonFiniteError
 from sae_lens_meme.evaluators import evaluate
 from sae_lens_meme.evaluators.run import load_sae
@@ -74,15 +78,11 @@ def tables() -> dict[str, Any]:
 
 @pytest.mark.parametrize("kind", tables())
 def test_every_kind_of_table_is_the_file(kind: str, from_disk: Path):
-    from sae_lens_meme import Embeddings
-
     same_memes(as_embeddings(tables()[kind], image=IMAGE, text=TEXT), Embeddings.load(from_disk / "embeddings"))
 
 
 def test_a_polars_frame_is_the_file(from_disk: Path):
     polars = pytest.importorskip("polars", reason="polars is not installed")
-    from sae_lens_meme import Embeddings
-
     same_memes(as_embeddings(polars.DataFrame(COLUMNS), image=IMAGE, text=TEXT), Embeddings.load(from_disk / "embeddings"))  # fmt: skip
 
 
@@ -194,6 +194,46 @@ def test_bad_input_is_one_line(table: Any, vectors: Any, error: type, message: s
     assert "\n" not in str(caught.value)
 
 
+BYTES = [cell.encode() for cell in ("a", "b")]
+
+
+@pytest.mark.parametrize("name", ["id", "split", "text", "group", "source", "hate", "topic"])
+def test_bytes_are_neither_names_nor_captions_nor_labels(name: str, tmp_path: Path):
+    """Only pictures are bytes: such a column would be left out without a word."""
+    table = pa.table({"id": ["a", "b"], name: BYTES} if name != "id" else {"id": BYTES})
+    message = rf"column '{name}' holds bytes; write text, or leave it out$"
+    with pytest.raises(DataError, match=f"^table: {message}"):
+        as_embeddings(table, fused=IMAGE[:2])
+    pq.write_table(table, tmp_path / "t.parquet")
+    np.save(tmp_path / "x.npy", IMAGE[:2])
+    with pytest.raises(DataError, match=rf"t\.parquet: {message}"):
+        embed_arrays(tmp_path / "e", table=tmp_path / "t.parquet", fused_embeds=tmp_path / "x.npy")
+    kinds = Features({name: Value("binary"), "hook_fused": Array2D((1, 16), "float32")})
+    with pytest.raises(DataError, match=f"^embeddings: {message}"):
+        Embeddings.from_dataset(Dataset.from_dict({name: BYTES, "hook_fused": IMAGE[:2, None]}, features=kinds))
+
+
+def test_pictures_stay_pictures():
+    buffer = io.BytesIO()
+    Image.new("RGB", (3, 2)).save(buffer, "PNG")
+    drawn = [None, buffer.getvalue()]
+    memes = as_embeddings({"image": [b"?", b"?"], "jpg": drawn, "hate": [0, 1]}, fused=IMAGE[:2])
+    assert memes.label_names == ("hate",)
+    kinds = Features({"jpg": Value("binary"), "png": ImageFeature(), "hook_fused": Array2D((1, 16), "float32")})
+    columns = {"jpg": drawn, "png": [{"bytes": drawn[1], "path": None}] * 2, "hook_fused": IMAGE[:2, None]}
+    assert Embeddings.from_dataset(Dataset.from_dict(columns, features=kinds)).label_names == ()
+
+
+def test_byte_strings_of_numpy_are_text():
+    split, text = np.array(["train", "test"], dtype="S5"), np.char.encode(["é", "b"], "utf-8")
+    memes = as_embeddings({"split": split, "text": text, "hate": [0, 1]}, fused=IMAGE[:2])
+    assert memes.splits.tolist() == ["train", "test"]
+    assert memes.texts is not None
+    assert memes.texts.tolist() == ["é", "b"]
+    with pytest.raises(BadTableError, match="table: cannot be read"):
+        as_embeddings({"text": np.array([b"\xff", b"b"])}, fused=IMAGE[:2])
+
+
 def test_an_sae_is_trained_in_memory(tmp_path: Path):
     from sae_lens_meme.train import train
 
@@ -225,7 +265,6 @@ def test_figures_are_drawn_of_what_is_in_memory(from_disk: Path, tmp_path: Path)
 
 def test_what_was_measured_in_memory_is_saved_as_the_steps_save_it(from_disk: Path, tmp_path: Path):
     """So that the export, the report and every command read it."""
-    from sae_lens_meme import Embeddings
     from sae_lens_meme.dashboard import write_dashboard
     from sae_lens_meme.evaluators.run import load_sae
     from sae_lens_meme.export import export

@@ -9,6 +9,7 @@ from pathlib import Path
 from threading import Lock
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as parquet
@@ -55,7 +56,7 @@ def as_arrow(data: Any) -> pa.Table:
         if hasattr(data, "with_format"):  # datasets
             return data.with_format("arrow")[:]
         if isinstance(data, Mapping):
-            return pa.table({name: list(values) for name, values in data.items()})
+            return pa.table({name: _cells(values) for name, values in data.items()})
         if hasattr(data, "iloc"):  # pandas
             return pa.Table.from_pandas(data, preserve_index=False)
         if isinstance(data, Sequence) and not isinstance(data, str) and all(isinstance(row, Mapping) for row in data):
@@ -66,6 +67,13 @@ def as_arrow(data: Any) -> pa.Table:
     raise BadTableError(
         f"table: is a {type(data).__name__}; give a DataFrame, a Dataset, a mapping of columns or a list of rows"
     )
+
+
+def _cells(values: Any) -> list[Any]:
+    """Numpy's own byte strings are text."""
+    if isinstance(values, np.ndarray) and values.dtype.kind == "S":
+        return np.char.decode(values, "utf-8").tolist()
+    return list(values)
 
 
 def _content(schema: pa.Schema, n_chunks: int, chunk: Chunk) -> tuple[list[str], list[dict[str, Any]], dict[str, Any]]:

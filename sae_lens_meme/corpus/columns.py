@@ -84,7 +84,7 @@ def column_map(columns: Columns, table: Table) -> ColumnMap:
     for name in result.read():
         if name in table.pictures:
             raise BadTableError(
-                f"{table.path.name}: column {name!r} holds pictures, not text; map it with image: {name}"
+                f"{table.path.name}: column {name!r} holds pictures, not text; write text, or map it with image: {name}"
             )
     return result
 

@@ -15,7 +15,7 @@ from sae_lens_meme.embed.arrays import read_array, split_key
 from sae_lens_meme.embed.options import ArrayOptions
 from sae_lens_meme.embeddings import Embeddings
 from sae_lens_meme.errors import BadTableError, DataError
-from sae_lens_meme.hook_columns import embedding_features, require_finite
+from sae_lens_meme.hook_columns import embedding_features, require_finite, require_text
 from sae_lens_meme.hooks.memeclip import fuse
 from sae_lens_meme.hooks.names import FUSED, IMAGE_EMBED, TEXT_EMBED
 from sae_lens_meme.labels import (
@@ -108,6 +108,8 @@ def description(table: Table) -> tuple[dict[str, Value], dict[str, list[Any]]]:
     """Column types and columns of the table: ids, sources, splits, captions, labels."""
     table.require(["id"])
     path = table.path
+    for name, pictures in table.pictures.items():
+        require_text(str(path), name, (picture.read() for picture in pictures if picture.size))
     columns: dict[str, list[Any]] = {
         name: [row[name] for row in table.rows]
         for name in table.columns
