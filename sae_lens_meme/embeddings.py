@@ -23,6 +23,7 @@ from sae_lens_meme.labels import (
     is_missing,
     label_values,
     missing_code,
+    misspelled,
     read_split,
 )
 from sae_lens_meme.row_kind import RowKind, kind_of_rows
@@ -78,6 +79,8 @@ class Embeddings:
 
     @classmethod
     def from_dataset(cls, dataset: Dataset, **facts: Any) -> Embeddings:
+        for column, name in misspelled(dataset.column_names).items():
+            raise DataError(f"embeddings: there is a column {column!r} for {name!r}; rename it")
         require_layout(dataset, "embeddings")
         return cls(dataset, facts, str(dataset._fingerprint))
 

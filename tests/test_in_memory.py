@@ -213,6 +213,24 @@ def test_bytes_are_neither_names_nor_captions_nor_labels(name: str, tmp_path: Pa
         Embeddings.from_dataset(Dataset.from_dict({name: BYTES, "hook_fused": IMAGE[:2, None]}, features=kinds))
 
 
+@pytest.mark.parametrize("column", ["Split", " split", "ID", "Hate", "TEXT "])
+def test_a_column_that_is_called_almost_as_ours_is_named(column: str, tmp_path: Path):
+    name = column.strip().lower()
+    table = {"id": ["a", "b"], "topic": [0, 1], column: ["train", "test"]}
+    if name == "id":
+        del table["id"]
+    message = rf"the header has '{column}' for '{name}'; rename it$"
+    with pytest.raises(BadTableError, match=f"^table: {message}"):
+        as_embeddings(table, fused=IMAGE[:2])
+    pd.DataFrame(table).to_csv(tmp_path / "t.csv", index=False)
+    np.save(tmp_path / "x.npy", IMAGE[:2])
+    with pytest.raises(BadTableError, match=rf"t\.csv: {message}"):
+        embed_arrays(tmp_path / "e", table=tmp_path / "t.csv", fused_embeds=tmp_path / "x.npy")
+    kinds = Features({column: Value("string"), "hook_fused": Array2D((1, 16), "float32")})
+    with pytest.raises(DataError, match=rf"^embeddings: there is a column '{column}' for '{name}'; rename it$"):
+        Embeddings.from_dataset(Dataset.from_dict({column: ["a", "b"], "hook_fused": IMAGE[:2, None]}, features=kinds))
+
+
 def test_pictures_stay_pictures():
     buffer = io.BytesIO()
     Image.new("RGB", (3, 2)).save(buffer, "PNG")

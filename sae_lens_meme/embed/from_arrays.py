@@ -25,6 +25,7 @@ from sae_lens_meme.labels import (
     is_label_column,
     label_values,
     missing_code,
+    misspelled,
     read_split,
 )
 from sae_lens_meme.shards import write_dataset
@@ -106,10 +107,12 @@ def _slice(columns: Mapping[str, Any], part: slice) -> dict[str, Any]:
 
 def description(table: Table) -> tuple[dict[str, Value], dict[str, list[Any]]]:
     """Column types and columns of the table: ids, sources, splits, captions, labels."""
-    table.require(["id"])
     path = table.path
+    for column, name in misspelled(table.columns).items():
+        raise BadTableError(f"{path}: the header has {column!r} for {name!r}; rename it")
     for name, pictures in table.pictures.items():
         require_text(str(path), name, (picture.read() for picture in pictures if picture.size))
+    table.require(["id"])
     columns: dict[str, list[Any]] = {
         name: [row[name] for row in table.rows]
         for name in table.columns

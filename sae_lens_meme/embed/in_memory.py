@@ -21,6 +21,7 @@ from sae_lens_meme.embeddings import Embeddings
 from sae_lens_meme.errors import DataError
 from sae_lens_meme.hook_columns import embedding_features
 from sae_lens_meme.hooks.names import FUSED, IMAGE_EMBED, TEXT_EMBED
+from sae_lens_meme.labels import misspelled
 from sae_lens_meme.shards import Columns, write_dataset
 from sae_lens_meme.storage import StepFolder
 
@@ -67,7 +68,12 @@ def _numpy(x: Any) -> Any:
 
 def _with_ids(table: pa.Table) -> pa.Table:
     """With the row numbers as ids where there are none."""
-    return table if "id" in table.column_names else table.add_column(0, "id", pa.array(range(len(table))))
+    names = table.column_names
+    return (
+        table
+        if "id" in {*names, *misspelled(names).values()}
+        else table.add_column(0, "id", pa.array(range(len(table))))
+    )
 
 
 SHARD_SIZE = 4096
