@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -25,6 +25,7 @@ from sae_lens_meme.labels import (
     missing_code,
     misspelled,
     read_split,
+    source_of,
 )
 from sae_lens_meme.row_kind import RowKind, kind_of_rows
 from sae_lens_meme.storage import fetched, open_dataset, read_finished, sha256_json
@@ -134,8 +135,10 @@ class Embeddings:
 
     @cached_property
     def sources(self) -> np.ndarray:
-        """The source data set of each meme (one constant where the table names none), str [n_samples]."""
-        return self._strings("source") if "source" in self.dataset.column_names else np.full(len(self), "all")
+        """The source data set of each meme (one constant for those of which the table names none), str [n_samples]."""
+        if "source" not in self.dataset.column_names:
+            return np.full(len(self), source_of(None))
+        return self._strings("source", source_of)
 
     @cached_property
     def strata(self) -> np.ndarray:
@@ -322,7 +325,7 @@ class Embeddings:
     def _column(self, name: str) -> pa.ChunkedArray:
         return self._flat.data.column(name)
 
-    def _strings(self, name: str) -> np.ndarray:
+    def _strings(self, name: str, read: Callable[[Any], str] = str) -> np.ndarray:
         if name not in self.dataset.column_names:
             raise DataError(
                 f"these embeddings have no column {name!r}; they have {', '.join(self.dataset.column_names)}"
@@ -330,9 +333,10 @@ class Embeddings:
         cells, place = distinct(self._column(name))
         if isinstance(kind := self.dataset.features[name], ClassLabel):
             cells = [kind.names[code] if code is not None and code >= 0 else None for code in cells]
+        texts = [read(cell) for cell in cells]
         # numpy's own strings are as wide as the longest of them and drop zeros at their end
-        plain = all(len(str(cell)) < 1000 and not str(cell).endswith("\0") for cell in cells)
-        return np.array([str(cell) for cell in cells], dtype=np.str_ if plain else object)[place]
+        plain = all(len(text) < 1000 and not text.endswith("\0") for text in texts)
+        return np.array(texts, dtype=np.str_ if plain else object)[place]
 
     def _require_hook(self, hook: str) -> None:
         if hook not in self.hooks:

@@ -80,6 +80,11 @@ def is_missing(cell: Any) -> bool:
     return cell.strip().casefold() in MISSING if isinstance(cell, str) else cell is None or cell != cell
 
 
+def source_of(cell: Any) -> str:
+    """The source of a meme; those without one are of one source."""
+    return "all" if is_missing(cell) else str(cell)
+
+
 def read_split(name: Any) -> str | None:
     """One of `SPLITS`, None if no split has this name."""
     return SPLIT_NAMES.get(str(name).strip().casefold())

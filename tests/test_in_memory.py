@@ -109,6 +109,26 @@ def test_without_a_split_memes_are_held_out_and_groups_stay_together():
     assert again.splits.tolist() == memes.splits[:60].tolist(), "a split depends on no other meme"
 
 
+@pytest.mark.parametrize("missing", [None, "", " ", "NA", "nan", "None"])
+def test_memes_without_a_group_are_split_each_for_itself(missing: str | None):
+    alone = as_embeddings(fused=IMAGE).splits.tolist()
+    assert as_embeddings({"group": [missing] * N}, fused=IMAGE).splits.tolist() == alone
+    some = as_embeddings({"group": [missing if i % 2 else "a" for i in range(N)]}, fused=IMAGE).splits.tolist()
+    assert some[1::2] == alone[1::2]
+    assert len(set(some[::2])) == 1
+
+
+def test_a_missing_source_is_one_source_however_it_is_spelled():
+    cells = ["a", None, "", " ", "NA", "nan", "None"]
+    table = {"source": cells, "hook_fused": IMAGE[: len(cells), None]}
+    kinds = Features({"source": Value("string"), "hook_fused": Array2D((1, 16), "float32")})
+    for memes in (as_embeddings({"source": cells}, fused=IMAGE[: len(cells)]), Embeddings.from_dataset(Dataset.from_dict(table, features=kinds))):  # fmt: skip
+        assert memes.sources.tolist() == ["a"] + ["all"] * 6
+    kinds["source"] = ClassLabel(names=["a", "NA"])
+    coded = Embeddings.from_dataset(Dataset.from_dict(table | {"source": [0, 1, -1, None, 0, 0, 0]}, features=kinds))
+    assert coded.sources.tolist() == ["a", "all", "all", "all", "a", "a", "a"]
+
+
 def test_the_result_is_that_of_the_folders(from_disk: Path, tmp_path: Path):
     written = evaluate(from_disk / "sae", from_disk / "embeddings", out=tmp_path / "E", progress=False, **ONLY)
     memes = as_embeddings(pd.DataFrame(COLUMNS), image=IMAGE, text=TEXT)

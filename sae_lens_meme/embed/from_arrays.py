@@ -27,6 +27,7 @@ from sae_lens_meme.labels import (
     missing_code,
     misspelled,
     read_split,
+    source_of,
 )
 from sae_lens_meme.shards import write_dataset
 from sae_lens_meme.storage import StepFolder, sha256_file, sha256_json
@@ -119,7 +120,7 @@ def description(table: Table) -> tuple[dict[str, Value], dict[str, list[Any]]]:
         if name not in table.pictures and (name in NOT_LABELS or is_label_column(name))
     }
     _check_ids(columns["id"], path)
-    columns["source"] = [v or "all" for v in columns.get("source", [None] * len(table.rows))]
+    columns["source"] = [source_of(v) for v in columns.get("source", [None] * len(table.rows))]
     columns["split"] = [_split(v, i, path) for i, v in enumerate(columns.get("split", ["train"] * len(table.rows)))]
     kinds: dict[str, Value] = {}
     for name, cells in columns.items():

@@ -21,7 +21,7 @@ from sae_lens_meme.embeddings import Embeddings
 from sae_lens_meme.errors import DataError
 from sae_lens_meme.hook_columns import embedding_features
 from sae_lens_meme.hooks.names import FUSED, IMAGE_EMBED, TEXT_EMBED
-from sae_lens_meme.labels import misspelled
+from sae_lens_meme.labels import is_missing, misspelled
 from sae_lens_meme.shards import Columns, write_dataset
 from sae_lens_meme.storage import StepFolder
 
@@ -52,7 +52,8 @@ def as_embeddings(
     if "split" not in described.columns:
         units = columns.get("group") or columns["id"]
         columns["split"] = [
-            hashed_split(str(unit or id), holdout) for unit, id in zip(units, columns["id"], strict=True)
+            hashed_split(str(id if is_missing(unit) else unit), holdout)
+            for unit, id in zip(units, columns["id"], strict=True)
         ]
     vectors = with_fused(vectors, columns["id"])
     features = embedding_features(kinds | {"split": Value("string")}, {hook: x.shape[1] for hook, x in vectors.items()})
