@@ -180,7 +180,7 @@ class Embeddings:
             unknown = [str(name) for name, split in zip(names, splits, strict=True) if split is None]
             raise DataError(
                 f"embeddings, row {row} (id {str(self.ids[row])!r}): split is {', '.join(map(repr, unknown[:5]))}, "
-                f"none of {', '.join(SPLITS)}; name the split of every meme, or leave the column out"
+                f"none of {', '.join(SPLITS)} (rows are counted from 0); name the split of every meme, or leave the column out"
             )
         found = np.array(splits, dtype=np.str_)[place]
         found[sorted(self.left_out)] = LEFT_OUT

@@ -53,7 +53,7 @@ def require_finite(x: np.ndarray, hook: str, ids: Sequence[str] | np.ndarray, ro
         row = int(bad[0] if rows is None else rows[bad[0]])
         value = x[bad[0]][~np.isfinite(x[bad[0]])][0]
         raise NonFiniteError(
-            f"{hook}, row {row} (id {str(ids[row])!r}): holds {value} ({bad.size} such rows here); "
+            f"{hook}, row {row} (id {str(ids[row])!r}): holds {value} ({bad.size} such rows here, counted from 0); "
             "remove the meme or embed it again"
         )
 

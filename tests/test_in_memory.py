@@ -199,7 +199,7 @@ def test_an_sae_is_left_as_it_was():
         (3, {"fused": IMAGE}, BadTableError, "table: is a int; give a DataFrame"),
         ({"id": ["a", "a"]}, {"fused": IMAGE[:2]}, BadTableError, "1 ids occur twice"),
         ({"id": ["a"]}, {"fused": IMAGE[:2]}, DataError, "2 vectors and the table 1 rows"),
-        ({"id": ["a", "b"], "split": ["train", "tset"]}, {"fused": IMAGE[:2]}, BadTableError, "row 1: split 'tset'"),
+        ({"id": ["a", "b"], "split": ["train", "tset"]}, {"fused": IMAGE[:2]}, BadTableError, "row 2: split 'tset'"),
         ({"hate": [0, "x", 1.5]}, {"fused": IMAGE[:3]}, BadTableError, "give each column values of one kind"),
         ({"hate": [0], "kind": [1, 2]}, {"fused": IMAGE[:2]}, BadTableError, "cannot be read"),
         (None, {"fused": [[1.0, np.nan]]}, NonFiniteError, "row 0"),

@@ -121,7 +121,9 @@ def description(table: Table) -> tuple[dict[str, Value], dict[str, list[Any]]]:
     }
     _check_ids(columns["id"], path)
     columns["source"] = [source_of(v) for v in columns.get("source", [None] * len(table.rows))]
-    columns["split"] = [_split(v, i, path) for i, v in enumerate(columns.get("split", ["train"] * len(table.rows)))]
+    columns["split"] = [
+        _split(v, i, path) for i, v in enumerate(columns.get("split", ["train"] * len(table.rows)), start=1)
+    ]
     kinds: dict[str, Value] = {}
     for name, cells in columns.items():
         if name in NOT_LABELS:
@@ -136,13 +138,13 @@ def _label(name: str, cells: list[str | None], table: Table) -> tuple[list[Any],
     classes = table.classes.get(name)
     if (large := beyond_64_bits(cells)) is not None:
         raise BadTableError(
-            f"{table.path}, row {large}: {name} is {cells[large]}, which does not fit 64 bits; renumber the classes"
+            f"{table.path}, row {large + 1}: {name} is {cells[large]}, which does not fit 64 bits; renumber the classes"
         )
     codes = {cell: code for code, cell in enumerate(classes or ())}
     values = label_values(name, [codes.get(cell or "") for cell in cells] if classes else cells, classes)
     if (code := missing_code(name, values)) is not None:
         raise BadTableError(
-            f"{table.path}, row {values.index(code)}: {name} is {code}, which is not one of its levels; leave it empty where it is missing"
+            f"{table.path}, row {values.index(code) + 1}: {name} is {code}, which is not one of its levels; leave it empty where it is missing"
         )
     return values, Value("string" if any(isinstance(value, str) for value in values) else "int64")
 
@@ -159,7 +161,7 @@ def _split(value: str | None, row: int, table: Path) -> str:
 def _check_ids(ids: list[str | None], table: Path) -> None:
     seen: set[str] = set()
     repeated: list[str] = []
-    for row, value in enumerate(ids):
+    for row, value in enumerate(ids, start=1):
         if not value:
             raise BadTableError(f"{table}, row {row}: the id is empty; every meme needs one")
         if "\0" in value:
