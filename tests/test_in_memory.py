@@ -98,6 +98,56 @@ def test_half_precision_tensors_are_widened():
     np.testing.assert_array_equal(as_embeddings(fused=half).take("hook_fused", np.arange(N)), half.float().numpy())
 
 
+@pytest.mark.parametrize(
+    ("vectors", "message"),
+    [
+        (torch.ones(2, 3, dtype=torch.complex64), "holds a torch.complex64 tensor of layout torch.strided; give a dense"),
+        (torch.eye(3).to_sparse(), "tensor of layout torch.sparse_coo; give a dense one of real numbers"),
+        (torch.ones(2, 3, device="meta"), "is not a matrix "),
+        (np.ma.array(np.ones((2, 3)), mask=[[1, 0, 0], [0, 0, 0]]), "has masked values; fill them"),
+        (np.ones((2, 3), "m8[s]"), r"has shape \(2, 3\) and type timedelta64\[s\]; a matrix"),
+        (np.ones((2, 3), "M8[s]"), "type datetime64"),
+        (np.ones((2, 3), "c8"), "type complex64"),
+        (np.ones((2, 3), bool), "type bool"),
+        ([[1, 2], [1]], "is not a matrix .*; give one vector a meme, all of one width"),
+    ],
+    ids=str,
+)  # fmt: skip
+@pytest.mark.filterwarnings("error")
+def test_what_is_no_matrix_of_real_numbers_is_one_line(vectors: Any, message: str):
+    with pytest.raises(DataError, match=f"^hook_fused: .*{message}") as caught:
+        as_embeddings(fused=vectors)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_duration_in_a_file_is_no_number(tmp_path: Path):
+    np.save(tmp_path / "x.npy", np.ones((2, 3), "m8[s]"))
+    (tmp_path / "t.csv").write_text("id\na\nb\n")
+    with pytest.raises(DataError, match=r"type timedelta64\[s\]; a matrix"):
+        embed_arrays(tmp_path / "e", table=tmp_path / "t.csv", fused_embeds=tmp_path / "x.npy")
+
+
+def test_labels_are_tensors_or_masked_arrays_too():
+    hate = [0, 1, 1, 0]
+    masked = np.ma.array([9, 1, 1, 0], mask=[1, 0, 0, 0])
+    memes = as_embeddings({"hate": torch.tensor(hate), "kind": masked}, fused=IMAGE[:4])
+    assert memes.label("hate").values.tolist() == hate
+    assert memes.label("kind").known.tolist() == [False, True, True, True]
+    assert memes.label("kind").classes == [0, 1]
+    unmasked = as_embeddings(fused=np.ma.array(IMAGE))
+    np.testing.assert_array_equal(unmasked.take("hook_fused", np.arange(N)), IMAGE)
+
+
+def test_a_named_index_is_a_column():
+    frame = pd.DataFrame(COLUMNS)
+    for table in (frame.set_index("id"), frame.set_index("id", drop=False), frame.set_index(["id", "split"])):
+        memes = as_embeddings(table, fused=IMAGE)
+        assert memes.ids.tolist() == COLUMNS["id"]
+        assert memes.splits.tolist() == SPLIT
+    unnamed = frame.set_index(pd.Index(range(5, N + 5)))
+    assert as_embeddings(unnamed, fused=IMAGE).label_names == ("hate", "kind")
+
+
 def test_without_a_split_memes_are_held_out_and_groups_stay_together():
     groups = [f"template {i // 3}" for i in range(N)]
     memes = as_embeddings({"group": groups}, fused=IMAGE, holdout=0.2)

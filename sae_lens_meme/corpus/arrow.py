@@ -58,7 +58,8 @@ def as_arrow(data: Any) -> pa.Table:
         if isinstance(data, Mapping):
             return pa.table({name: _cells(values) for name, values in data.items()})
         if hasattr(data, "iloc"):  # pandas
-            return pa.Table.from_pandas(data, preserve_index=False)
+            named = [name for name in data.index.names if name is not None and name not in data.columns]
+            return pa.Table.from_pandas(data.reset_index(level=named) if named else data, preserve_index=False)
         if isinstance(data, Sequence) and not isinstance(data, str) and all(isinstance(row, Mapping) for row in data):
             return pa.Table.from_pylist(list(data))
     except (pa.ArrowException, ValueError, TypeError) as error:
@@ -70,7 +71,9 @@ def as_arrow(data: Any) -> pa.Table:
 
 
 def _cells(values: Any) -> list[Any]:
-    """Numpy's own byte strings are text."""
+    """Tensors as numbers, masked values as missing, numpy's own byte strings as text."""
+    if hasattr(values, "detach") or isinstance(values, np.ma.MaskedArray):
+        return values.tolist()
     if isinstance(values, np.ndarray) and values.dtype.kind == "S":
         return np.char.decode(values, "utf-8").tolist()
     return list(values)

@@ -7,14 +7,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 from datasets import Dataset, Value
 
 from sae_lens_meme.corpus.arrow import as_arrow
 from sae_lens_meme.corpus.merge import hashed_split
 from sae_lens_meme.corpus.tables import table_of
-from sae_lens_meme.embed.arrays import as_matrix
+from sae_lens_meme.embed.arrays import matrix_in_memory
 from sae_lens_meme.embed.from_arrays import description, with_fused
 from sae_lens_meme.embed.options import HEADS
 from sae_lens_meme.embeddings import Embeddings
@@ -43,7 +42,7 @@ def as_embeddings(
         BadTableError, DataError, NonFiniteError: what, where, which value.
     """
     given = {IMAGE_EMBED: image, TEXT_EMBED: text, FUSED: fused}
-    vectors = {hook: as_matrix(_numpy(x), hook) for hook, x in given.items() if x is not None}
+    vectors = {hook: matrix_in_memory(x, hook) for hook, x in given.items() if x is not None}
     if not vectors:
         raise DataError("no vectors were given; pass image and text embeddings, or fused ones")
     rows = len(next(iter(vectors.values())))
@@ -60,11 +59,6 @@ def as_embeddings(
     cells = {**columns, **{hook: x[:, None, :] for hook, x in vectors.items()}}
     dataset = Dataset.from_dict({name: cells[name] for name in features}, features=features)
     return Embeddings.from_dataset(dataset, model="arrays", fusion="clip")
-
-
-def _numpy(x: Any) -> Any:
-    """A tensor of any device and precision as float32; anything else as numpy sees it."""
-    return x.detach().float().cpu().numpy() if hasattr(x, "detach") else np.asarray(x)
 
 
 def _with_ids(table: pa.Table) -> pa.Table:
