@@ -274,6 +274,8 @@ def test_bytes_are_neither_names_nor_captions_nor_labels(name: str, tmp_path: Pa
     message = rf"column '{name}' holds bytes; write text, or leave it out$"
     with pytest.raises(DataError, match=f"^table: {message}"):
         as_embeddings(table, fused=IMAGE[:2])
+    with pytest.raises(DataError, match=f"^table: {message}"):  # as Parquet has UUIDs
+        as_embeddings(table.set_column(table.column_names.index(name), name, pa.array(BYTES, pa.binary(1))), fused=IMAGE[:2])  # fmt: skip
     pq.write_table(table, tmp_path / "t.parquet")
     np.save(tmp_path / "x.npy", IMAGE[:2])
     with pytest.raises(DataError, match=rf"t\.parquet: {message}"):

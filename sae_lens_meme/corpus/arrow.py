@@ -142,7 +142,7 @@ def _is_picture(kind: pa.DataType) -> bool:
     """Bytes, or the struct of bytes and path that a Hugging Face `Image` is."""
     if pa.types.is_struct(kind):
         return kind.get_field_index("bytes") >= 0 and kind.get_field_index("path") >= 0
-    return pa.types.is_binary(kind) or pa.types.is_large_binary(kind)
+    return pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or pa.types.is_fixed_size_binary(kind)
 
 
 def _embedded(n_chunks: int, read: Callable[[int], pa.Table]) -> list[Embedded]:
