@@ -111,7 +111,6 @@ def test_half_precision_tensors_are_widened():
         (np.ones((2, 3), bool), "type bool"),
         ([[1, 2], [1]], "is not a matrix .*; give one vector a meme, all of one width"),
     ],
-    ids=str,
 )  # fmt: skip
 @pytest.mark.filterwarnings("error")
 def test_what_is_no_matrix_of_real_numbers_is_one_line(vectors: Any, message: str):
