@@ -42,6 +42,8 @@ class Plan:
     dropped: Mapping[str, int]
     duplicates: Sequence[BadRow] | None = None
     """What `deduplicate` left out; None where it was not requested."""
+    unread: Sequence[str] = ()
+    """What was not read of the sources, in sentences."""
 
     @property
     def extra_labels(self) -> list[str]:
@@ -134,6 +136,7 @@ def _finish(step: StepFolder, plan: Plan) -> None:
         "labels": [*LABELS, *plan.extra_labels],
         "dropped": dict(plan.dropped),
         "skipped": count_skipped(plan.bad),
+        **({"unread": list(plan.unread)} if plan.unread else {}),
         **corpus_facts(plan.splits, plan.links),
     }
     step.write("README.md", lambda path: _write_text(path, corpus_card(plan.splits, facts)))
