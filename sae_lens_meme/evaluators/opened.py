@@ -23,7 +23,7 @@ from sae_lens_meme.evaluators.latents import Latents
 from sae_lens_meme.evaluators.options import EvaluateOptions
 from sae_lens_meme.hooks.names import FUSED
 from sae_lens_meme.planted import read_answer_key
-from sae_lens_meme.provenance import SAE_CFG, recorded_widths
+from sae_lens_meme.provenance import SAE_CFG, not_folded, recorded_widths
 from sae_lens_meme.storage import fetched, read_finished, read_json, sha256_file, sha256_json, verify
 
 
@@ -106,11 +106,17 @@ def stock_sae(sae: str | Path, hook: str | None = None, converter: str | None = 
         yield stock
 
 
+_NOT_STOCK = {
+    "abstopk": "an AbsTopK SAE, whose latents have two signs",
+    "saelens-checkpoint": "a checkpoint of a training on scaled activations, whose weights do not take raw ones",
+}
+
+
 def _require_sae(folder: str | Path) -> None:
     from sae_lens_meme.importers import converter_of
 
     if (name := converter_of(folder)) is not None:
-        what = "an AbsTopK SAE, whose latents have two signs" if name == "abstopk" else f"an SAE of {name}"
+        what = _NOT_STOCK.get(name, f"an SAE of {name}")
         raise StorageError(
             f"{folder}: is {what}; `sae-lens-meme import {name} {folder} --out SAE` makes a stock SAE folder of it"
         )
@@ -155,7 +161,8 @@ def require_sae(sae: Any, where: str | Path) -> Any:
     """Refuse what SAELens loads as an SAE but what does not map a meme's vector to itself.
 
     Raises:
-        ModelError: a transcoder, or an SAE of sequences; its k is out of range, or a weight is not finite.
+        ModelError: a transcoder, or an SAE of sequences; its k is out of range, a weight is not finite, or the scale of
+            its activations is not known.
     """
     architecture = sae.cfg.architecture()
     if "transcoder" in architecture:
@@ -164,6 +171,8 @@ def require_sae(sae: Any, where: str | Path) -> Any:
         )
     if architecture == "temporal":
         raise ModelError(f"{where}: is a temporal SAE, which reads a sequence of tokens; a meme is one vector")
+    if reason := not_folded(sae.cfg.normalize_activations):
+        raise ModelError(f"{where}: {reason}")
     k, d_sae = getattr(sae.cfg, "k", 1), sae.cfg.d_sae
     if architecture == "topk" and (type(k) is not int or not 1 <= k <= d_sae):
         raise ModelError(
