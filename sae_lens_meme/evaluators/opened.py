@@ -18,6 +18,8 @@ from sae_lens_meme.attributions import STEP, Attributions
 from sae_lens_meme.embed.options import HEADS
 from sae_lens_meme.embeddings import Embeddings
 from sae_lens_meme.errors import ConfigError, DataError, ModelError, StorageError
+from sae_lens_meme.evaluators import registry
+from sae_lens_meme.evaluators.concepts import concepts_of
 from sae_lens_meme.evaluators.context import Context
 from sae_lens_meme.evaluators.latents import Latents
 from sae_lens_meme.evaluators.options import EvaluateOptions
@@ -50,6 +52,7 @@ class Opened:
         """From a stock SAE: a converter that the options name is done with."""
         dictionary, memes = load_sae(sae, options.hook), Embeddings.load(embeddings)
         memes = memes.without_contaminated() if options.exclude_leaks else memes
+        require_concepts_of(options, memes)
         reference = Embeddings.load(options.reference) if options.reference is not None else None
         require_same_memes(memes, reference)
         others = load_others(options.other_saes or ())
@@ -223,6 +226,19 @@ def _same_dictionary(one: Any, other: Any) -> bool:
         return False
     a, b = (normalize(sae.W_dec.detach().cpu().float(), dim=-1) for sae in (one, other))
     return bool(((a - b).abs() < 1e-3).all())
+
+
+def require_concepts_of(options: EvaluateOptions, memes: Embeddings) -> None:
+    """Checked before an SAE is trained for a control, not after it.
+
+    Raises:
+        ConfigError: a concept of these options, or of an evaluator's own, is not one of these memes.
+    """
+    for name in options.names():
+        if "concepts" in registry.find(name).Options.model_fields:
+            concepts = options.evaluators.get(name, {}).get("concepts", options.concepts)
+            if concepts is not None:
+                concepts_of(memes, concepts)
 
 
 def require_same_memes(memes: Embeddings, reference: Embeddings | None) -> None:
