@@ -298,7 +298,9 @@ def test_evaluate_reads_an_sae_of_another_project(tmp_path: Path, kind: str):
 def checkpoint(folder: Path, architecture: str, whitened: bool) -> tuple[TrainingSAE, ActivationScaler]:
     """As SAELens writes it in the middle of training: weights of scaled activations, the scale beside them."""
     norm = "covariance_whitening" if whitened else "expected_average_only_in"
-    more = {"topk": {"k": 4}, "matryoshka_batchtopk": {"k": 4, "matryoshka_widths": [10, 40]}}.get(architecture, {})
+    more = {"topk": {"k": 4}, "abstopk": {"k": 4}, "matryoshka_batchtopk": {"k": 4, "matryoshka_widths": [10, 40]}}.get(
+        architecture, {}
+    )
     section = {"architecture": architecture, "d_in": 24, "d_sae": 40, "normalize_activations": norm, **more}
     with torch.random.fork_rng():
         torch.manual_seed(0)
@@ -351,6 +353,16 @@ def test_a_checkpoint_is_never_read_as_a_finished_sae(tmp_path: Path):
             load_sae(given_)
         with pytest.raises(ConfigError, match=f"'{norm}': its weights take scaled activations"):
             load_train_config({"from_pretrained_path": str(given_)})
+
+
+@torch.no_grad()
+def test_a_checkpoint_of_abstopk_is_folded_before_its_signs_are_split(tmp_path: Path):
+    trained, scaler = checkpoint(tmp_path / "given", "abstopk", False)
+    with pytest.raises(ModelError, match=r"is a checkpoint of a training on scaled activations; .*saelens-checkpoint"):
+        import_sae(tmp_path / "given", tmp_path / "out")
+    import_sae(tmp_path / "given", tmp_path / "folded", converter="saelens-checkpoint")
+    sae, seen = import_sae(tmp_path / "folded", tmp_path / "out"), unscaled(trained, scaler)
+    torch.testing.assert_close(sae(X.float()), seen.decode(seen.encode(X.float())), rtol=1e-3, atol=1e-5)
 
 
 def test_the_scale_of_a_checkpoint_must_be_one(tmp_path: Path):
