@@ -7,14 +7,13 @@ import json
 from pathlib import Path
 from typing import Any
 
-from sae_lens.constants import ACTIVATION_SCALER_CFG_FILENAME
 from safetensors.torch import save
 
 from sae_lens_meme.embeddings import Embeddings
 from sae_lens_meme.errors import DataError
 from sae_lens_meme.storage import open_dataset, read_json, sha256_json, write_text
 
-RUNNER_CFG, SAE_CFG = "runner_cfg.json", "cfg.json"
+RUNNER_CFG, SAE_CFG, SCALER = "runner_cfg.json", "cfg.json", "activation_scaler.json"
 IMPORTED = "imported"
 """In the metadata of an SAE: whose it is, what became of it, and the hash of its file."""
 TRAINED_FURTHER = "trained_further"
@@ -100,7 +99,7 @@ def weights_fingerprint(sae: Any) -> str:
 
 def scaled_in_training(folder: str | Path) -> bool:
     """Whether the folder is a checkpoint from the middle of training on scaled activations: its weights do not take raw ones."""
-    file = Path(folder) / ACTIVATION_SCALER_CFG_FILENAME
+    file = Path(folder) / SCALER
     scaler = read_json(file) if file.is_file() else None
     return isinstance(scaler, dict) and any(value not in (None, False) for value in scaler.values())
 
@@ -114,7 +113,7 @@ def not_folded(normalize_activations: Any) -> str | None:
         return None
     return (
         f"its normalize_activations is {normalize_activations!r}: its weights take scaled activations, and the scale is "
-        f"not known; give the final SAE of that training, which says 'none', or restore {ACTIVATION_SCALER_CFG_FILENAME}"
+        f"not known; give the final SAE of that training, which says 'none', or restore {SCALER}"
     )
 
 
