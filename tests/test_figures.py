@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -170,6 +171,33 @@ def test_the_heat_map_shows_the_auroc_of_its_cell(inputs: Inputs):
                 if np.ma.is_masked(shown[i, j])
                 else shown[i, j] == pytest.approx(expected, nan_ok=True)
             )
+
+
+def one_table(table: pd.DataFrame) -> Any:
+    """Inputs of a figure that reads one table."""
+    return SimpleNamespace(table=lambda name: table, content={"results": {}})
+
+
+def pairs(**columns: list[Any]) -> pd.DataFrame:
+    """A row of `concept_alignment` per latent, all of one concept unless it is given."""
+    first = next(iter(columns.values()))
+    return pd.DataFrame({"latent": range(len(first)), "concept": "hate=1", "protocol": "corrected"} | columns)
+
+
+def test_the_heat_map_chooses_latents_on_validation_memes():
+    chose = [0.1, 0.9, 0.2, 0.8, 0.7, 0.3]
+    table = pairs(log10_p=[-30.0, -1, -20, -2, -3, 0], f1_validation=chose, auroc=chose, q_global=chose)
+    shown = drawn("heatmap", one_table(table))
+    assert [tick.get_text() for tick in shown.get_xticklabels()] == ["1", "3", "4"]
+    unchosen = drawn("heatmap", one_table(table.assign(f1_validation=np.nan)))
+    assert [tick.get_text() for tick in unchosen.get_xticklabels()] == ["0", "2", "4"], "then by p, the smallest first"
+
+
+def test_a_decoder_row_has_the_concept_of_its_smallest_p():
+    concepts = ["weak", "strong", "nothing"] * 2
+    table = pairs(concept=concepts, log10_p=[-2.5, -30, -0.1] * 2, q_global=[0.01, 1e-28, 0.8] * 2)
+    table["latent"] = [0, 0, 0, 1, 1, 1]
+    assert find("decoder_map")._concepts(one_table(table)) == {0: "strong", 1: "strong"}
 
 
 def test_the_best_latent_was_chosen_on_validation_memes(inputs: Inputs):
