@@ -236,7 +236,7 @@ def test_the_first_page_and_a_latents_page_name_the_label_and_agree():
         "hate: no (hate=yes −0.200, controls 0.200); used by humor"
     )
     assert used([unused, other], WORDS).text.startswith("That of humor, not hate. ")
-    assert used([unused], WORDS).text.startswith("None of 1 label: it moves no more than the controls. ")
+    assert used([unused], WORDS).text.startswith("None of 1 label: it is not shown to move more than the controls. ")
     assert used_for("stance=0", [CHANGE], WORDS) == "stance: not measured; used by hate"
 
 
@@ -267,14 +267,14 @@ NAMED = {
     ("naming", "concept", "word", "reason"),
     [
         (NAMED, None, "good name", "says on held-out memes which of them fire"),
-        (NAMED | {"holds": False}, None, "unsupported name", "no better than chance"),
+        (NAMED | {"holds": False}, None, "unsupported name", "not shown to say better than chance"),
         (NAMED | {"auroc": 0.55}, None, "weak name", "AUROC under 0.6"),
         (NAMED | {"auroc": None, "holds": None}, None, "untested name", "no test"),
         ({"name": None, "reason": "none fits"}, None, "no name", "none fits"),
         (None, None, "no name", "were not named"),
         (NAMED, {"f1_test": 0.8, "f1_always_on": 0.7}, "good name", "held-out memes"),
         (NAMED | {"name": "hate=0"}, {"f1_test": 0.6, "f1_always_on": 0.7}, "weak name", "does not find the memes with hate=no"),
-        (NAMED, {"f1_test": None, "f1_always_on": 0.7}, "weak name", "no better than 0.700"),
+        (NAMED, {"f1_test": None, "f1_always_on": 0.7}, "weak name", "finds those with cat was not measured"),
     ],
 )  # fmt: skip
 def test_a_name_has_one_verdict_with_its_reason(naming: Any, concept: Any, word: str, reason: str):
@@ -304,7 +304,7 @@ def test_memes_look_alike_side_by_side():
     picture = {"reference": "hook_image_embed", "ms": 0.5, "chance_within_source": 0.3, "q": 0.01}
     caption = picture | {"reference": "hook_text_embed", "q": 0.4}
     assert alike([picture, caption]).text.startswith("Pictures: yes, mean cosine 0.500 (chance within source 0.300")
-    assert "; Captions: no more than chance, mean cosine" in alike([picture, caption]).text
+    assert "; Captions: not shown, mean cosine" in alike([picture, caption]).text
     tones = [alike(rows).tone for rows in ([picture], [picture, caption], [caption], [])]
     assert tones == ["good", "fact", "poor", "unknown"]
 

@@ -98,7 +98,9 @@ def used(effects: list[Row], words: Words) -> Answer:
     )
     if not using:
         return Answer(
-            question, f"None of {several(len(found), 'label')}: it moves no more than the controls. {effect}", "poor"
+            question,
+            f"None of {several(len(found), 'label')}: it is not shown to move more than the controls. {effect}",
+            "poor",
         )
     others = [visible(use.label) for use in found if not use.beats]
     rest = f", not {listed(others)}" if others else ""
@@ -129,7 +131,7 @@ def alike(rows: list[Row]) -> Answer:
         return Answer(question, _sentence(f"Not known: {reason or 'too few memes fire it'}"), "unknown")
     beaten = [row.get("q") is not None and row["q"] < 0.05 for row in known]
     parts = [
-        f"{_SIDES.get(str(row['reference']), visible(str(row['reference'])))}: {'yes' if more else 'no more than chance'}, mean "
+        f"{_SIDES.get(str(row['reference']), visible(str(row['reference'])))}: {'yes' if more else 'not shown'}, mean "
         f"cosine {number(row['ms'])} (chance within source {number(row.get('chance_within_source'))}, q {chance(row.get('q'))})"
         for row, more in zip(known, beaten, strict=True)
     ]

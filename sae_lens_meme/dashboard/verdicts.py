@@ -40,11 +40,17 @@ def of_name(naming: Row | None, concept: Row | None, words: Words) -> Verdict:
         return Verdict(UNTESTED, "the held-out memes allow no test of it")
     if not naming.get("holds"):
         return Verdict(
-            REFUTED, "on held-out memes it says no better than chance which memes fire the latent: do not use it"
+            REFUTED,
+            "on held-out memes it is not shown to say better than chance which memes fire the latent: do not rely on it",
         )
     if naming["auroc"] < LEAST_AUROC:
         return Verdict(
             WEAK, f"it says which memes fire the latent better than chance, but with an AUROC under {LEAST_AUROC:g}"
+        )
+    if concept is not None and concept.get("f1_test") is None:
+        return Verdict(
+            WEAK,
+            f"it says which memes fire the latent; whether the latent finds those with {words(naming['name'])} was not measured",
         )
     if concept is not None and not beats_always_on(concept):
         return Verdict(
