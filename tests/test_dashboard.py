@@ -28,7 +28,7 @@ from sae_lens_meme.dashboard.numbers import short, signed_bytes, to_script
 from sae_lens_meme.dashboard.page import application, policy
 from sae_lens_meme.dashboard.sentences import about, again, alike, drives, frequency, used
 from sae_lens_meme.dashboard.step import data_uris
-from sae_lens_meme.dashboard.verdicts import of_name, uses
+from sae_lens_meme.dashboard.verdicts import of_concept, of_name, uses
 from sae_lens_meme.dashboard.words import Words, listed, several
 from sae_lens_meme.embeddings import Embeddings
 from sae_lens_meme.errors import ConfigError, StorageError
@@ -297,7 +297,30 @@ def test_sentences_carry_the_control_and_the_doubt():
     assert "dense" in frequency(2, 10, 1.0).text
     assert "dense" not in frequency(1, 10, 1.0).text
     assert drives({"class": None, "reason": "fires on 3 memes"}).text == "Not known: fires on 3 memes."
-    assert again({"stable": False, "mean_cosine": 0.3}).tone == "poor"
+
+
+def test_whether_a_latent_reappears_is_not_said_of_a_dead_one():
+    row = {"alive": True, "stable": False, "mean_cosine": 0.3}
+    assert again(row).text.startswith("No: the mean cosine of its decoder with its partners is 0.300, where 0.7 counts")
+    alone = again(row | {"mean_cosine": None})
+    assert (alone.tone, "cosine" in alone.text) == ("poor", False)
+    assert alone.text.startswith("No: no latent of another SAE is left to be its partner.")
+    dead = again({"alive": False, "stable": None, "mean_cosine": None})
+    assert dead == again(None)._replace(text="Not measured: it is dead, and only living latents are compared.")
+    assert again(None).text == "Not measured: no SAE with another seed was compared."
+
+
+@pytest.mark.parametrize(
+    ("low", "f1", "said"),
+    [
+        (None, 1.0, ("not measured", "unknown")),
+        (0.5, 1.0, ("none found", "poor")),
+        (0.6, 0.1, ("weakly", "fact")),
+        (0.6, 1.0, ("clearly", "good")),
+    ],
+)
+def test_a_concept_without_an_interval_is_not_measured(low: float | None, f1: float, said: tuple[str, str]):
+    assert of_concept({"auroc": 1.0, "auroc_low": low, "f1_test": f1, "f1_always_on": 0.2}) == said
 
 
 def test_memes_look_alike_side_by_side():

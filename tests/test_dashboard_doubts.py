@@ -178,6 +178,15 @@ def test_what_was_found_counts_what_the_table_shows():
     good = [verdict.word for verdict in latents.verdicts].count("good name")
     assert said[3].startswith(f"{good} of ")
     assert found([], replace_tables(latents)) == []
+    rare = line | {"found": False, "sure": "not measured", "concept": "rare"}
+    said = found([*lines, rare], latents)
+    assert said[0] == (
+        "Of 4 concepts, a latent tells 1 clearly and 1 weakly; for 1 none was found; 1 has too few test memes to say."
+    )
+    inputs = with_numbers()
+    text = "\n".join(doubts(inputs, latents, [line | {"concept": "common"}, rare]))
+    assert "Too few test memes say whether a latent is about 1 of 2 concepts: rare." in text
+    assert "No latent is found" not in text
 
 
 def replace_tables(latents: LatentPages) -> LatentPages:

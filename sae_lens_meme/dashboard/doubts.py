@@ -11,7 +11,17 @@ import pandas as pd
 from sae_lens_meme.dashboard.inputs import ReportInputs
 from sae_lens_meme.dashboard.latents import LatentPages
 from sae_lens_meme.dashboard.tokens import Tokens
-from sae_lens_meme.dashboard.verdicts import GOOD, NONE, REFUTED, TONES, UNTESTED, WEAK
+from sae_lens_meme.dashboard.verdicts import (
+    GOOD,
+    NONE,
+    NONE_FOUND,
+    NOT_MEASURED,
+    REFUTED,
+    TONES,
+    UNTESTED,
+    WEAK,
+    WEAKLY,
+)
 from sae_lens_meme.dashboard.words import Words, listed, several
 from sae_lens_meme.evaluators.contest.quantities import NAMES, PERMUTED, PROBE, RANDOM_LATENTS, SAE
 from sae_lens_meme.report.blocks import number, visible
@@ -78,7 +88,12 @@ def _rivals(numbers: dict[str, Any], group: str) -> tuple[list[str], list[str]]:
 
 
 def _concepts(glance: list[dict[str, Any]]) -> Iterator[str]:
-    for word, said in {"none found": "No latent is found for", "weakly": "Only weakly is a latent about"}.items():
+    words = {
+        NONE_FOUND: "No latent is found for",
+        NOT_MEASURED: "Too few test memes say whether a latent is about",
+        WEAKLY: "Only weakly is a latent about",
+    }
+    for word, said in words.items():
         which = [row["concept"] for row in glance if row["sure"] == word]
         if which:
             yield f"{said} {len(which)} of {several(len(glance), 'concept')}: {listed(which)}."

@@ -114,9 +114,13 @@ def _of(using: list[Use]) -> str:
 
 def again(row: Row | None) -> Answer:
     question = "Does it reappear with another seed?"
+    if row is not None and row.get("alive") is False:
+        return Answer(question, "Not measured: it is dead, and only living latents are compared.", "unknown")
     if row is None or row.get("stable") is None:
         return Answer(question, "Not measured: no SAE with another seed was compared.", "unknown")
-    text = f"its best partner has a decoder at cosine {number(row.get('mean_cosine'))}, where 0.7 counts as the same"
+    text = f"the mean cosine of its decoder with its partners is {number(row.get('mean_cosine'))}, where 0.7 counts as the same"
+    if row.get("mean_cosine") is None:
+        text = "no latent of another SAE is left to be its partner"
     if row["stable"]:
         return Answer(question, f"Yes: {text}.", "good")
     return Answer(question, f"No: {text}. Another training run would give other latents here.", "poor")
