@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import posixpath
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -43,7 +44,9 @@ def write_dataset(
     names, failed = shard_names(len(shards)), []
     for name, columns in zip(names, shards, strict=True):
         try:
-            folder.write(_join(subfolder, name), lambda path, columns=columns: _write_arrow(path, features, columns()))
+            folder.write(
+                posixpath.join(subfolder, name), lambda path, columns=columns: _write_arrow(path, features, columns())
+            )
         except ShardError as error:
             failed.append(f"{name} {error}")
     if failed:
@@ -60,16 +63,12 @@ def write_dataset(
         "_output_all_columns": False,
         "_split": split,
     }
-    folder.write(_join(subfolder, "dataset_info.json"), lambda path: _write_info(path, features))
-    folder.write(_join(subfolder, "state.json"), lambda path: _write_text(path, to_json(state)))
+    folder.write(posixpath.join(subfolder, "dataset_info.json"), lambda path: _write_info(path, features))
+    folder.write(posixpath.join(subfolder, "state.json"), lambda path: _write_text(path, to_json(state)))
 
 
 def shard_names(n: int) -> list[str]:
     return [f"data-{i:05d}-of-{n:05d}.arrow" for i in range(n)]
-
-
-def _join(subfolder: str, name: str) -> str:
-    return f"{subfolder}/{name}" if subfolder else name
 
 
 def _write_arrow(path: Path, features: Features, columns: Columns) -> None:

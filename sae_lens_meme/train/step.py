@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import posixpath
 import shutil
 import sys
 import tempfile
@@ -177,7 +178,7 @@ class _Step:
             save_file({"sparsity": sparsity}, Path(made) / SPARSITY_FILENAME)
             for file in (SAE_CFG_FILENAME, SAE_WEIGHTS_FILENAME, SPARSITY_FILENAME):
                 source = Path(made) / file
-                self.folder.write(_join(name, file), partial(_copy, source))
+                self.folder.write(posixpath.join(name, file), partial(shutil.copyfile, source))
 
     def _one_sign_a_latent(self, name: str, made: str) -> tuple[ReconstructionQuality, Tensor]:
         """Save AbsTopK as the `topk` SAE that computes the same, with what is counted of its latents."""
@@ -268,11 +269,3 @@ def _model(name: str, class_name: str | None = None) -> dict[str, Any]:
     """Without a local path, which would tell of this machine."""
     known = {"model_class_name": class_name} if class_name else {}
     return {"model_name": Path(name).name if Path(name).is_absolute() else name, **known}
-
-
-def _copy(source: Path, target: Path) -> None:
-    shutil.copyfile(source, target)
-
-
-def _join(name: str, file: str) -> str:
-    return f"{name}/{file}" if name else file
