@@ -63,8 +63,9 @@ def write_dataset(
         "_output_all_columns": False,
         "_split": split,
     }
-    folder.write(posixpath.join(subfolder, "dataset_info.json"), lambda path: _write_info(path, features))
-    folder.write(posixpath.join(subfolder, "state.json"), lambda path: _write_text(path, to_json(state)))
+    info = asdict(DatasetInfo(features=features)) | {"features": features.to_dict()}
+    folder.write_text(posixpath.join(subfolder, "dataset_info.json"), to_json(info))
+    folder.write_text(posixpath.join(subfolder, "state.json"), to_json(state))
 
 
 def shard_names(n: int) -> list[str]:
@@ -76,11 +77,3 @@ def _write_arrow(path: Path, features: Features, columns: Columns) -> None:
         if any(len(column) for column in columns.values()):
             writer.write_batch({name: columns[name] for name in features})
         writer.finalize()
-
-
-def _write_info(path: Path, features: Features) -> None:
-    _write_text(path, to_json(asdict(DatasetInfo(features=features)) | {"features": features.to_dict()}))
-
-
-def _write_text(path: Path, text: str) -> None:
-    path.write_text(text, encoding="utf-8")

@@ -15,7 +15,7 @@ import sys
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import filelock
 
@@ -32,6 +32,9 @@ from sae_lens_meme.storage.files import (
 )
 from sae_lens_meme.storage.manifest import MANIFEST, SCHEMA, SUCCESS, read_manifest
 from sae_lens_meme.storage.stores import url_of
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 LOCK, REPLACING = ".lock", ".replacing"
 
@@ -148,6 +151,14 @@ class StepFolder:
         self._files[name] = sha256_file(target)
         self._save_manifest({})
         return target
+
+    def write_text(self, name: str, text: str) -> Path:
+        """A file of text: UTF-8, its line ends as they are."""
+        return self.write(name, lambda path: path.write_text(text, encoding="utf-8", newline=""))
+
+    def write_table(self, name: str, table: pd.DataFrame) -> Path:
+        """A table as Parquet, without its index."""
+        return self.write(name, lambda path: table.to_parquet(path, index=False))
 
     def reopen(self) -> None:
         """The result is about to change: it is not complete until `finish`."""

@@ -213,9 +213,8 @@ def _scored(
 
 
 def _write(folder: StepFolder, findings: Findings) -> None:
-    tables = {SETTINGS: findings.table(), TABLE: findings.runs()}
-    for name, table in tables.items():
-        folder.write(name, partial(_write_table, table))
+    folder.write_table(SETTINGS, findings.table())
+    folder.write_table(TABLE, findings.runs())
     content = {
         "recommendation": findings.recommendation,
         "caution": findings.caution,
@@ -223,11 +222,7 @@ def _write(folder: StepFolder, findings: Findings) -> None:
         "keys": list(findings.chosen.setting.values),
         "columns": findings.columns(),
     }
-    folder.write(CONTENT, lambda path: path.write_text(to_json(content), encoding="utf-8"))
+    folder.write_text(CONTENT, to_json(content))
     for kind in ("png", "svg"):
         folder.write(f"{FIGURE}.{kind}", partial(write_figure, findings, kind))
     folder.finish(recommendation=findings.recommendation)
-
-
-def _write_table(table: pd.DataFrame, path: Path) -> None:
-    table.to_parquet(path, index=False)

@@ -123,14 +123,13 @@ class _Step:
         }
 
     def run(self) -> None:
-        self.folder.write(RUNNER_CFG_FILENAME, lambda path: write_text(path, to_json(self._runner_cfg())))
+        self.folder.write_text(RUNNER_CFG_FILENAME, to_json(self._runner_cfg()))
         runner = self._runner()
         runner.run()
         trainers: Trainers = runner.trainer.trainers if self.config.recipe.hook_names else {"": runner.trainer}
         for name, trainer in trainers.items():
             self._write_sae(name, trainer, runner)
-        log = _json_lines(runner.monitor.records)
-        self.folder.write(LOG, lambda path: write_text(path, log))
+        self.folder.write_text(LOG, _json_lines(runner.monitor.records))
         facts = {name: self._facts(name, trainer, runner) for name, trainer in trainers.items()}
         shutil.rmtree(self.folder.path / CHECKPOINTS, ignore_errors=True)
         self.folder.finish(**(facts if self.config.recipe.hook_names else facts[""]))

@@ -29,7 +29,7 @@ from sae_lens_meme.errors import ConfigError, DataError
 from sae_lens_meme.hooks import HookedModel, HookedVLM
 from sae_lens_meme.hooks.names import IMAGE_RESID
 from sae_lens_meme.provenance import describe_training_rows
-from sae_lens_meme.storage import StepFolder, to_json, write_text
+from sae_lens_meme.storage import StepFolder, to_json
 from sae_lens_meme.train.checkpoint import CHECKPOINTS, Checkpoints
 from sae_lens_meme.train.config import TrainConfig
 from sae_lens_meme.train.given import given_sha256, load_given
@@ -131,7 +131,7 @@ def train_on_positions(
     with StepFolder(out, "train", fingerprint, overwrite=overwrite) as folder:
         if not folder.complete:
             made = {**cfg.to_dict(), "sae_lens_meme": {"keep": list(recipe.keep)}}
-            folder.write(RUNNER_CFG_FILENAME, lambda path: write_text(path, to_json(made)))
+            folder.write_text(RUNNER_CFG_FILENAME, to_json(made))
             begun = {name: load_given(path, cfg.sae, hook) for name, path in config.given.items()}
             with seeded(cfg.seed), quiet(progress), refused_by_saelens():
                 how: Any = {"keep": recipe.keep, "checkpoint_folder": folder.path / CHECKPOINTS}
