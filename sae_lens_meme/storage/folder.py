@@ -12,7 +12,7 @@ import json
 import os
 import shutil
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -213,7 +213,7 @@ class StepFolder:
             self._save_manifest({})  # from now on the folder is known as ours, whatever happens
             return
         earlier = read_manifest(self.home)
-        difference = first_difference(earlier["fingerprint"], self.fingerprint)
+        difference = told_difference(earlier["fingerprint"], self.fingerprint)
         if earlier["step"] != self.step:  # --overwrite was meant for another folder
             raise StorageError(
                 f"{self.home}: holds the result of {earlier['step']!r}, not of {self.step!r}; choose another --out"
@@ -265,15 +265,24 @@ class StepFolder:
         write_text(self.path / MANIFEST, to_json(manifest))
 
 
-def first_difference(old: dict[str, Any], new: dict[str, Any], parent: str = "") -> str | None:
-    for key in sorted(old.keys() | new.keys()):
+def first_difference(old: Mapping[str, Any], new: Mapping[str, Any], parent: str = "") -> tuple[str, Any, Any] | None:
+    """The first key at which two JSON objects differ, with dots, and both values."""
+    for key in sorted({*old, *new}):
         there, now = old.get(key), new.get(key)
-        if isinstance(there, dict) and isinstance(now, dict):
-            if inner := first_difference(there, now, f"{parent}{key}."):
+        if isinstance(there, Mapping) and isinstance(now, Mapping):
+            if (inner := first_difference(there, now, f"{parent}{key}.")) is not None:
                 return inner
         elif there != now:
-            return f"{parent}{key}: {_short(there)} there, {_short(now)} now"
+            return f"{parent}{key}", there, now
     return None
+
+
+def told_difference(old: Mapping[str, Any], new: Mapping[str, Any]) -> str | None:
+    """As a refusal to replace a result says it."""
+    if (found := first_difference(old, new)) is None:
+        return None
+    key, there, now = found
+    return f"{key}: {_short(there)} there, {_short(now)} now"
 
 
 def _short(value: Any) -> str:
