@@ -8,13 +8,16 @@ from __future__ import annotations
 import posixpath
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from datasets import DatasetInfo, Features
 from datasets.arrow_writer import ArrowWriter
 
+from sae_lens_meme.engines import ShardEngine
 from sae_lens_meme.errors import ShardError
+from sae_lens_meme.progress import progress_bar
 from sae_lens_meme.storage import StepFolder, sha256_json, to_json
 
 Columns = dict[str, Any]  # lists or arrays, one entry per row
@@ -66,6 +69,22 @@ def write_dataset(
     info = asdict(DatasetInfo(features=features)) | {"features": features.to_dict()}
     folder.write_text(posixpath.join(subfolder, "dataset_info.json"), to_json(info))
     folder.write_text(posixpath.join(subfolder, "state.json"), to_json(state))
+
+
+def write_computed(
+    folder: StepFolder,
+    features: Features,
+    tasks: Sequence[Any],
+    engine: ShardEngine,
+    *,
+    unit: str = "memes",
+    progress: bool = True,
+) -> None:
+    """As `write_dataset`: a shard a task, computed by the engine where it is missing; the length of a task is what is counted."""
+    missing = [task for name, task in zip(shard_names(len(tasks)), tasks, strict=True) if not folder.has(name)]
+    with progress_bar(folder.step, sum(map(len, missing)), unit, show=progress) as advance:
+        columns = engine.map_shards(missing, advance)
+        write_dataset(folder, features, [partial(next, columns)] * len(tasks))
 
 
 def shard_names(n: int) -> list[str]:
