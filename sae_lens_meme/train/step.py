@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import json
-import posixpath
 import shutil
 import sys
 import tempfile
 from collections.abc import Iterable, Mapping
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from sae_lens import SAE
-from sae_lens.constants import RUNNER_CFG_FILENAME, SAE_CFG_FILENAME, SAE_WEIGHTS_FILENAME, SPARSITY_FILENAME
-from safetensors.torch import save_file
+from sae_lens.constants import RUNNER_CFG_FILENAME, SAE_CFG_FILENAME
 from torch import Tensor
 from tqdm.auto import tqdm
 
@@ -33,7 +30,7 @@ from sae_lens_meme.train.data import TrainingData, open_data
 from sae_lens_meme.train.given import given_sha256, load_given
 from sae_lens_meme.train.monitor import ReconstructionQuality, Trainers, reconstruction
 from sae_lens_meme.train.runner import MemeMultiSAETrainingRunner, MemeSAETrainingRunner, multi_config
-from sae_lens_meme.train.saelens import sort_config
+from sae_lens_meme.train.saelens import write_saved
 from sae_lens_meme.train.stream import train_on_positions
 
 LOG = "training_log.jsonl"
@@ -173,11 +170,7 @@ class _Step:
             sparsity = trainer.log_feature_sparsity
             if trainer.sae.cfg.architecture() == "abstopk":
                 runner.on_train_rows[name], sparsity = self._one_sign_a_latent(name, made)
-            sort_config(made)
-            save_file({"sparsity": sparsity}, Path(made) / SPARSITY_FILENAME)
-            for file in (SAE_CFG_FILENAME, SAE_WEIGHTS_FILENAME, SPARSITY_FILENAME):
-                source = Path(made) / file
-                self.folder.write(posixpath.join(name, file), partial(shutil.copyfile, source))
+            write_saved(self.folder, made, sparsity, name)
 
     def _one_sign_a_latent(self, name: str, made: str) -> tuple[ReconstructionQuality, Tensor]:
         """Save AbsTopK as the `topk` SAE that computes the same, with what is counted of its latents."""

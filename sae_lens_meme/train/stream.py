@@ -17,11 +17,10 @@ from typing import Any
 import torch
 from jaxtyping import Float
 from sae_lens import SAE, ActivationsStore, LanguageModelSAERunnerConfig, LanguageModelSAETrainingRunner, TrainingSAE
-from sae_lens.constants import RUNNER_CFG_FILENAME, SAE_CFG_FILENAME, SAE_WEIGHTS_FILENAME, SPARSITY_FILENAME
+from sae_lens.constants import RUNNER_CFG_FILENAME
 from sae_lens.evals import EvalConfig, run_evals
 from sae_lens.training.activation_scaler import ActivationScaler
 from sae_lens.training.sae_trainer import SAETrainer
-from safetensors.torch import save_file
 from torch import Tensor
 
 from sae_lens_meme.embeddings import Embeddings
@@ -34,7 +33,7 @@ from sae_lens_meme.train.checkpoint import CHECKPOINTS, Checkpoints
 from sae_lens_meme.train.config import TrainConfig
 from sae_lens_meme.train.given import given_sha256, load_given
 from sae_lens_meme.train.monitor import Monitor
-from sae_lens_meme.train.saelens import quiet, refused_by_saelens, seeded, sort_config
+from sae_lens_meme.train.saelens import quiet, refused_by_saelens, seeded, write_saved
 from sae_lens_meme.train.session import Session, replaced
 
 MOST_BATCHES = 64
@@ -150,12 +149,8 @@ def _write(folder: StepFolder, runner: TokenSAETrainingRunner, keep: Sequence[st
         for key, value in describe_training_rows(saved, memes).items():
             saved.cfg.metadata[key] = value
         saved.save_model(beside)
-    sort_config(beside)
-    save_file({"sparsity": runner.trainer.log_feature_sparsity}, beside / SPARSITY_FILENAME)
-    for name in (SAE_CFG_FILENAME, SAE_WEIGHTS_FILENAME, SPARSITY_FILENAME):
-        folder.write(name, lambda path, name=name: path.write_bytes((beside / name).read_bytes()))
-        (beside / name).unlink()
-    beside.rmdir()
+    write_saved(folder, beside, runner.trainer.log_feature_sparsity)
+    shutil.rmtree(beside)
     sae = SAE.load_from_disk(folder.path)
     facts = held_out(sae, runner.model, keep)  # type: ignore[arg-type]
     shutil.rmtree(folder.path / CHECKPOINTS, ignore_errors=True)
