@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pandas as pd
+from sae_lens import SAE
 
 from sae_lens_meme.embeddings import Embeddings
 from sae_lens_meme.engines import MakeWorker, ShardEngine, engine_of
@@ -22,7 +23,7 @@ from sae_lens_meme.sweep.findings import Findings
 from sae_lens_meme.sweep.grid import Setting, settings_of
 from sae_lens_meme.sweep.options import SweepOptions
 from sae_lens_meme.sweep.scores import ScoredSetting, SweepScorer
-from sae_lens_meme.train import TrainConfig, load_sae, load_train_config, train
+from sae_lens_meme.train import TrainConfig, load_train_config, train
 
 STEP, RUNS = "sweep", "runs"
 CONTENT, SETTINGS, TABLE, FIGURE = "sweep.json", "settings.parquet", "runs.parquet", "sweep"
@@ -206,8 +207,8 @@ def _scored(
                 except ShardError as error:
                     failed.append(f"{setting.name} seed={seed} {error}")
             if not failed:
-                folder = runs / setting.folder
-                yield scorer.score(setting, {seed: load_sae(folder / f"seed_{seed}") for seed in plan.seeds})
+                folders = {seed: runs / setting.folder / f"seed_{seed}" for seed in plan.seeds}
+                yield scorer.score(setting, {seed: SAE.load_from_disk(one) for seed, one in folders.items()})
     if failed:
         raise ShardError(f"sweep: {len(failed)} of {len(tasks)} SAEs could not be trained ({'; '.join(failed)})")
 

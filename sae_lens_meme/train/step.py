@@ -12,13 +12,13 @@ from typing import Any
 
 import torch
 from sae_lens import SAE
-from sae_lens.constants import RUNNER_CFG_FILENAME, SAE_CFG_FILENAME
+from sae_lens.constants import RUNNER_CFG_FILENAME
 from torch import Tensor
 from tqdm.auto import tqdm
 
 from sae_lens_meme.embed.options import HEADS
 from sae_lens_meme.embeddings import Embeddings
-from sae_lens_meme.errors import ConfigError, DataError
+from sae_lens_meme.errors import ConfigError
 from sae_lens_meme.hooks import HookedModel, HookedVLM
 from sae_lens_meme.provenance import weights_fingerprint
 from sae_lens_meme.row_kind import MEME
@@ -94,18 +94,9 @@ def train(
     with StepFolder(out, "train", _fingerprint(config, data, model, shuffled), overwrite=overwrite) as folder:
         if not folder.complete:
             _Step(config, data, model, shuffled, folder, progress).run()
-    return load_sae(out)
-
-
-def load_sae(folder: str | Path) -> SAE[Any] | dict[str, SAE[Any]]:
-    """The SAE of a train folder, or one by name after multi-hook training."""
-    folder = Path(folder)
-    if (folder / SAE_CFG_FILENAME).exists():
-        return SAE.load_from_disk(folder)
-    names = sorted(path.parent.name for path in folder.glob(f"*/{SAE_CFG_FILENAME}"))
-    if not names:
-        raise DataError(f"{folder}: holds no SAE ({SAE_CFG_FILENAME} is missing); give the folder that train wrote")
-    return {name: SAE.load_from_disk(folder / name) for name in names}
+    if not config.recipe.hook_names:
+        return SAE.load_from_disk(out)
+    return {name: SAE.load_from_disk(Path(out) / name) for name in sorted(config.hooks)}
 
 
 class _Step:
