@@ -44,7 +44,7 @@ class StepFolder:
 
     Args:
         path: the folder; it is made if it is not there. Of some steps also one in an object store, see `in_store`.
-        step: the step's name (`corpus`, `embed`, `train`, `evaluate`).
+        step: the step's name, such as `embed`; a folder that holds another step's result is refused.
         fingerprint: everything that changes a number of the result (JSON values).
         overwrite: replace a result of this step with another fingerprint instead of refusing it. It stays until the new one
             is whole.
