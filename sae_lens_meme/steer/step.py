@@ -12,8 +12,9 @@ import numpy as np
 import pandas as pd
 import torch
 
+from sae_lens_meme.figures.style import FORMATS
 from sae_lens_meme.images import open_image
-from sae_lens_meme.steer.figure import FORMATS, draw_steering
+from sae_lens_meme.steer.figure import draw_steering
 from sae_lens_meme.steer.opened import asked_and_shown, open_asked, picture_files
 from sae_lens_meme.steer.options import SteerOptions
 from sae_lens_meme.steer.run import WordScorer, steer_pictures

@@ -15,6 +15,7 @@ from sae_lens_meme.embeddings import Embeddings
 from sae_lens_meme.engines import MakeWorker, ShardEngine, engine_of
 from sae_lens_meme.errors import ConfigError, DataError, ShardError
 from sae_lens_meme.evaluators.contest.targets import Key
+from sae_lens_meme.figures.style import FORMATS
 from sae_lens_meme.planted import read_answer_key
 from sae_lens_meme.progress import progress_bar
 from sae_lens_meme.storage import StepFolder, read_finished, read_json, sha256_file, through_stores, to_json, url_of
@@ -224,6 +225,6 @@ def _write(folder: StepFolder, findings: Findings) -> None:
         "columns": findings.columns(),
     }
     folder.write_text(CONTENT, to_json(content))
-    for kind in ("png", "svg"):
+    for kind in FORMATS:
         folder.write(f"{FIGURE}.{kind}", partial(write_figure, findings, kind))
     folder.finish(recommendation=findings.recommendation)
