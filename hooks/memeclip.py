@@ -55,7 +55,9 @@ def fuse(
         if len(zero := np.flatnonzero(~x.any(axis=1))):
             row = int(zero[0])
             called = f"row {row}" if ids is None else f"row {row} (id {ids[row]!r})"
-            raise DataError(f"{hook}, {called}: the vector has norm 0 and cannot be normalised; remove the row")
+            raise DataError(
+                f"{hook}, {called}: the vector has norm 0 and cannot be normalised; remove the row (counted from 0)"
+            )
     v, t = (torch.from_numpy(np.array(x, order="C")) for x in (image, text))  # arrays on disk cannot be written to
     if heads is None:
         return unit_product(v.double(), t.double()).float().numpy()

@@ -1,6 +1,6 @@
 """Teaches SAELens to read memes: hooked MemeCLIP, a TopK recipe, a meme corpus, evaluators with controls.
 
-The steps are `corpus`, `embed`, `train`, `attribute`, `evaluate`; each is a module of that name and a command.
+The steps are `corpus`, `embed`, `train`, `attribute`, `evaluate`; each is a command, and a module of that name or `evaluators`.
 Importing `sae_lens_meme.train` registers the architecture `meme_topk` with SAELens.
 """
 

@@ -143,6 +143,13 @@ def run(
     run_all(config, out=out, overrides=overrides or [], full=full, overwrite=overwrite, open_report=open_report)
 
 
+def _say(message: str) -> None:
+    """On stderr; what it repeats of the data (ids, names of files) is shown, not interpreted by the terminal."""
+    from sae_lens_meme.report.blocks import visible
+
+    typer.echo(visible(message), err=True)
+
+
 def _one_line(error: Exception) -> str:
     """The message; of an error of the operating system (a full disk, no permission) the file and the reason."""
     if isinstance(error, MemeError) or not isinstance(error, OSError) or not error.strerror:
@@ -163,18 +170,18 @@ def main() -> None:
     except (MemeError, OSError) as error:
         if os.environ.get("SAE_LENS_MEME_DEBUG"):
             raise
-        typer.echo(f"error: {_one_line(error)}", err=True)
+        _say(f"error: {_one_line(error)}")
         sys.exit(2)
     except (KeyboardInterrupt, typer.Abort):
         typer.echo("\ninterrupted; run the same command again to resume", err=True)
         sys.exit(_INTERRUPTED)
     except MemoryError as error:
-        typer.echo(f"error: not enough memory ({_one_line(error) or 'no more could be allocated'})", err=True)
+        _say(f"error: not enough memory ({_one_line(error) or 'no more could be allocated'})")
         sys.exit(2)
     except Exception as error:
         if not hasattr(error, "format_message"):  # not typer's own usage errors
             raise
-        typer.echo(f"error: {_of_usage(error)}", err=True)
+        _say(f"error: {_of_usage(error)}")
         sys.exit(2)
 
 
@@ -184,11 +191,15 @@ def _of_usage(error: Any) -> str:
     Of a value of the wrong type it says what it must be, but not the value.
     """
     said = " ".join(error.format_message().split()).replace("Value error, ", "").rstrip(".")
+    said = said or "no command is given"
     wrong = error.__cause__.errors(include_url=False) if isinstance(error.__cause__, ValidationError) else []
     if wrong and wrong[0]["type"] != "value_error":
         said = wrong_value(error.param.opts[0], wrong)
     context = getattr(error, "ctx", None)
-    command = f" {context.info_name}" if context is not None and context.parent is not None else ""
+    if context is None:  # raised while the flags were read
+        command = next((f" {word}" for word in sys.argv[1:] if not word.startswith("-")), "")
+    else:
+        command = f" {context.info_name}" if context.parent is not None else ""
     return f"{said}{' See' if said.endswith('?') else '; see'} sae-lens-meme{command} --help"
 
 

@@ -236,11 +236,12 @@ def figures(
 ) -> None:
     """Draw figures for a paper, each as PNG and SVG."""
     from sae_lens_meme.figures import Inputs, write_figures
+    from sae_lens_meme.report.blocks import visible
 
     inputs = Inputs(evaluation, sae, embeddings, attribution, corpus, reveal)
     reasons = write_figures(inputs, out, only=only)
     for name, reason in reasons.items():
-        typer.echo(f"{name}: {'not drawn, ' + reason if reason else 'drawn'}")
+        typer.echo(visible(f"{name}: {'not drawn, ' + reason if reason else 'drawn'}"))
     _done(out, f"{sum(reason is None for reason in reasons.values())} figures, each as PNG and SVG")
 
 
@@ -344,4 +345,6 @@ def planted_vectors(*, out: Out, overwrite: Overwrite = False, **given: Any) -> 
 
 
 def _done(out: Path, what: str) -> None:
-    typer.echo(f"{out}: {what}")
+    from sae_lens_meme.report.blocks import visible
+
+    typer.echo(visible(f"{out}: {what}"))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pyarrow as pa
-from datasets import Array2D, ClassLabel, Dataset, concatenate_datasets
+from datasets import Array2D, ClassLabel, Dataset, Image, concatenate_datasets
 
 from sae_lens_meme.errors import DataError, StorageError
-from sae_lens_meme.hook_columns import distinct, matrix_of, require_finite, require_layout
+from sae_lens_meme.hook_columns import distinct, is_bytes, matrix_of, require_finite, require_layout
 from sae_lens_meme.labels import (
     SPLITS,
     beyond_64_bits,
@@ -23,7 +23,9 @@ from sae_lens_meme.labels import (
     is_missing,
     label_values,
     missing_code,
+    misspelled,
     read_split,
+    source_of,
 )
 from sae_lens_meme.row_kind import RowKind, kind_of_rows
 from sae_lens_meme.storage import fetched, open_dataset, read_finished, sha256_json
@@ -78,6 +80,8 @@ class Embeddings:
 
     @classmethod
     def from_dataset(cls, dataset: Dataset, **facts: Any) -> Embeddings:
+        for column, name in misspelled(dataset.column_names).items():
+            raise DataError(f"embeddings: there is a column {column!r} for {name!r}; rename it")
         require_layout(dataset, "embeddings")
         return cls(dataset, facts, str(dataset._fingerprint))
 
@@ -131,8 +135,10 @@ class Embeddings:
 
     @cached_property
     def sources(self) -> np.ndarray:
-        """The source data set of each meme (one constant where the table names none), str [n_samples]."""
-        return self._strings("source") if "source" in self.dataset.column_names else np.full(len(self), "all")
+        """The source data set of each meme (one constant for those of which the table names none), str [n_samples]."""
+        if "source" not in self.dataset.column_names:
+            return np.full(len(self), source_of(None))
+        return self._strings("source", source_of)
 
     @cached_property
     def strata(self) -> np.ndarray:
@@ -174,7 +180,7 @@ class Embeddings:
             unknown = [str(name) for name, split in zip(names, splits, strict=True) if split is None]
             raise DataError(
                 f"embeddings, row {row} (id {str(self.ids[row])!r}): split is {', '.join(map(repr, unknown[:5]))}, "
-                f"none of {', '.join(SPLITS)}; name the split of every meme, or leave the column out"
+                f"none of {', '.join(SPLITS)} (rows are counted from 0); name the split of every meme, or leave the column out"
             )
         found = np.array(splits, dtype=np.str_)[place]
         found[sorted(self.left_out)] = LEFT_OUT
@@ -243,7 +249,9 @@ class Embeddings:
 
     @cached_property
     def label_names(self) -> tuple[str, ...]:
-        return tuple(n for n in self.dataset.column_names if is_label_column(n) and n not in self.hooks)
+        kinds = self.dataset.features
+        pictures = [name for name, kind in kinds.items() if isinstance(kind, Image) or is_bytes(kind)]
+        return tuple(n for n in kinds if is_label_column(n) and n not in self.hooks and n not in pictures)
 
     def label(self, name: str) -> Label:
         """A label column, read by the rule of `labels.label_values`.
@@ -317,7 +325,7 @@ class Embeddings:
     def _column(self, name: str) -> pa.ChunkedArray:
         return self._flat.data.column(name)
 
-    def _strings(self, name: str) -> np.ndarray:
+    def _strings(self, name: str, read: Callable[[Any], str] = str) -> np.ndarray:
         if name not in self.dataset.column_names:
             raise DataError(
                 f"these embeddings have no column {name!r}; they have {', '.join(self.dataset.column_names)}"
@@ -325,9 +333,10 @@ class Embeddings:
         cells, place = distinct(self._column(name))
         if isinstance(kind := self.dataset.features[name], ClassLabel):
             cells = [kind.names[code] if code is not None and code >= 0 else None for code in cells]
+        texts = [read(cell) for cell in cells]
         # numpy's own strings are as wide as the longest of them and drop zeros at their end
-        plain = all(len(str(cell)) < 1000 and not str(cell).endswith("\0") for cell in cells)
-        return np.array([str(cell) for cell in cells], dtype=np.str_ if plain else object)[place]
+        plain = all(len(text) < 1000 and not text.endswith("\0") for text in texts)
+        return np.array(texts, dtype=np.str_ if plain else object)[place]
 
     def _require_hook(self, hook: str) -> None:
         if hook not in self.hooks:

@@ -7,7 +7,7 @@ readers depend on the eight: any other label column is used as it is.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import Any
 
 LEVELS: dict[str, dict[int, str]] = {
@@ -44,10 +44,10 @@ TOKEN_COLUMNS = {
 }
 """What token rows have beside the columns of memes, and the type of each; the view is in the facts of the embeddings."""
 
-NOT_LABELS = (
-    *("id", "source", "split", "group", "text", "text_origin", "image", "file_name", "image_sha256"),
-    *TOKEN_COLUMNS,
-)
+FIELDS = ("id", "image", "text", "split", "source", "group")
+"""What a column map names besides the labels."""
+
+NOT_LABELS = (*FIELDS, "text_origin", "file_name", "image_sha256", *TOKEN_COLUMNS)
 """Columns of a corpus, of embeddings or of a table that describe a meme and are never labels."""
 
 _TRUTH = {"false": 0, "true": 1}
@@ -65,6 +65,12 @@ def is_label_column(name: str) -> bool:
     return bool(name) and name not in NOT_LABELS and not name.startswith(("hook_", "__index_level_", "Unnamed: "))
 
 
+def misspelled(columns: Iterable[str], names: Collection[str] = (*FIELDS, *LABELS)) -> dict[str, str]:
+    """Columns whose name is one of ours but for upper case or spaces around it, where no column has that name itself."""
+    plain = {column: column.strip().casefold() for column in columns}
+    return {column: name for column, name in plain.items() if name in names and name not in plain}
+
+
 def is_missing(cell: Any) -> bool:
     """None, NaN, or text that spells a missing value.
 
@@ -72,6 +78,11 @@ def is_missing(cell: Any) -> bool:
     is missing by that type's own definition (`label_values`).
     """
     return cell.strip().casefold() in MISSING if isinstance(cell, str) else cell is None or cell != cell
+
+
+def source_of(cell: Any) -> str:
+    """The source of a meme; those without one are of one source."""
+    return "all" if is_missing(cell) else str(cell)
 
 
 def read_split(name: Any) -> str | None:

@@ -19,10 +19,6 @@ from sae_lens_meme.evaluators.options import EvaluateOptions
 from sae_lens_meme.ocr.options import OcrOptions
 from sae_lens_meme.options import check_keys
 from sae_lens_meme.planted.options import PlantedOptions, VectorOptions
-
-if TYPE_CHECKING:
-    from sae_lens_meme.train import TrainConfig
-
 from sae_lens_meme.results import dashboard_step, evaluate_step, show_reports
 from sae_lens_meme.steps import (
     attribute_step,
@@ -35,6 +31,9 @@ from sae_lens_meme.steps import (
     trained_saes,
     vectors_step,
 )
+
+if TYPE_CHECKING:
+    from sae_lens_meme.train import TrainConfig
 
 SECTIONS = ("out", "corpus", "ocr", "embed", "train", "attribute", "evaluate", "dashboard")
 

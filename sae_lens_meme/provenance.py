@@ -1,4 +1,4 @@
-"""What an SAE's own files say about its training memes and the groups of its latents."""
+"""What an SAE's own files say about its training memes, the scale of its activations and the groups of its latents."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from sae_lens_meme.embeddings import Embeddings
 from sae_lens_meme.errors import DataError
 from sae_lens_meme.storage import open_dataset, read_json, sha256_json, write_text
 
-RUNNER_CFG, SAE_CFG = "runner_cfg.json", "cfg.json"
+RUNNER_CFG, SAE_CFG, SCALER = "runner_cfg.json", "cfg.json", "activation_scaler.json"
 IMPORTED = "imported"
 """In the metadata of an SAE: whose it is, what became of it, and the hash of its file."""
 TRAINED_FURTHER = "trained_further"
@@ -95,6 +95,26 @@ def weights_fingerprint(sae: Any) -> str:
     """A hash of all weights, bit by bit."""
     weights = {name: value.detach().cpu().contiguous() for name, value in sae.state_dict().items()}
     return hashlib.sha256(save(weights)).hexdigest()
+
+
+def scaled_in_training(folder: str | Path) -> bool:
+    """Whether the folder is a checkpoint from the middle of training on scaled activations: its weights do not take raw ones."""
+    file = Path(folder) / SCALER
+    scaler = read_json(file) if file.is_file() else None
+    return isinstance(scaler, dict) and any(value not in (None, False) for value in scaler.values())
+
+
+def not_folded(normalize_activations: Any) -> str | None:
+    """Why an SAE of this setting, beside which no scale lies, does not take raw activations; None where it does.
+
+    SAELens writes `none` where it folds the scale into the weights; the other settings are computed for each activation.
+    """
+    if normalize_activations not in ("expected_average_only_in", "covariance_whitening"):
+        return None
+    return (
+        f"its normalize_activations is {normalize_activations!r}: its weights take scaled activations, and the scale is "
+        f"not known; give the final SAE of that training, which says 'none', or restore {SCALER}"
+    )
 
 
 def recorded_widths(folder: str | Path) -> list[int] | None:

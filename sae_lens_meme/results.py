@@ -185,7 +185,7 @@ def _print_index(evaluation: str | Path, names: Any) -> None:
     for evaluator, mine in names.str.partition("/").groupby(0, sort=False):
         groups = mine[2].str.partition("/")[0].drop_duplicates()
         shown = ", ".join(map(visible, groups[:8])) + (f", ... ({len(groups)})" if len(groups) > 8 else "")
-        console.print(Text.assemble((f"{evaluator}", "bold"), f"  {len(mine)} numbers: {shown}"))
+        console.print(Text.assemble((visible(evaluator), "bold"), f"  {len(mine)} numbers: {shown}"))
     console.print(
         Text(f"sae-lens-meme explain {evaluation} 'PATTERN' prints them, e.g. 'reconstruction/*'", style="dim")
     )

@@ -5,15 +5,19 @@
 
 from __future__ import annotations
 
+import posixpath
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from datasets import DatasetInfo, Features
 from datasets.arrow_writer import ArrowWriter
 
+from sae_lens_meme.engines import ShardEngine
 from sae_lens_meme.errors import ShardError
+from sae_lens_meme.progress import progress_bar
 from sae_lens_meme.storage import StepFolder, sha256_json, to_json
 
 Columns = dict[str, Any]  # lists or arrays, one entry per row
@@ -43,7 +47,9 @@ def write_dataset(
     names, failed = shard_names(len(shards)), []
     for name, columns in zip(names, shards, strict=True):
         try:
-            folder.write(_join(subfolder, name), lambda path, columns=columns: _write_arrow(path, features, columns()))
+            folder.write(
+                posixpath.join(subfolder, name), lambda path, columns=columns: _write_arrow(path, features, columns())
+            )
         except ShardError as error:
             failed.append(f"{name} {error}")
     if failed:
@@ -60,16 +66,29 @@ def write_dataset(
         "_output_all_columns": False,
         "_split": split,
     }
-    folder.write(_join(subfolder, "dataset_info.json"), lambda path: _write_info(path, features))
-    folder.write(_join(subfolder, "state.json"), lambda path: _write_text(path, to_json(state)))
+    info = asdict(DatasetInfo(features=features)) | {"features": features.to_dict()}
+    folder.write_text(posixpath.join(subfolder, "dataset_info.json"), to_json(info))
+    folder.write_text(posixpath.join(subfolder, "state.json"), to_json(state))
+
+
+def write_computed(
+    folder: StepFolder,
+    features: Features,
+    tasks: Sequence[Any],
+    engine: ShardEngine,
+    *,
+    unit: str = "memes",
+    progress: bool = True,
+) -> None:
+    """As `write_dataset`: a shard a task, computed by the engine where it is missing; the length of a task is what is counted."""
+    missing = [task for name, task in zip(shard_names(len(tasks)), tasks, strict=True) if not folder.has(name)]
+    with progress_bar(folder.step, sum(map(len, missing)), unit, show=progress) as advance:
+        columns = engine.map_shards(missing, advance)
+        write_dataset(folder, features, [partial(next, columns)] * len(tasks))
 
 
 def shard_names(n: int) -> list[str]:
     return [f"data-{i:05d}-of-{n:05d}.arrow" for i in range(n)]
-
-
-def _join(subfolder: str, name: str) -> str:
-    return f"{subfolder}/{name}" if subfolder else name
 
 
 def _write_arrow(path: Path, features: Features, columns: Columns) -> None:
@@ -77,11 +96,3 @@ def _write_arrow(path: Path, features: Features, columns: Columns) -> None:
         if any(len(column) for column in columns.values()):
             writer.write_batch({name: columns[name] for name in features})
         writer.finalize()
-
-
-def _write_info(path: Path, features: Features) -> None:
-    _write_text(path, to_json(asdict(DatasetInfo(features=features)) | {"features": features.to_dict()}))
-
-
-def _write_text(path: Path, text: str) -> None:
-    path.write_text(text, encoding="utf-8")

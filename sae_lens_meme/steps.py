@@ -121,16 +121,14 @@ def import_step(source: str, path: Path, section: dict[str, Any], *, out: Path, 
     sae = import_sae(path, out, options, converter=None if source == AUTO else source, overwrite=overwrite)
     cfg, imported = sae.cfg, sae.cfg.metadata.imported or {}
     hook = cfg.metadata.hook_name or "a hook that its files do not name: pass --hook to it, or here"
-    console.print(
-        Text(f"{out}: {cfg.architecture()}, d_in {cfg.d_in}, d_sae {cfg.d_sae}, reads {hook}"), soft_wrap=True
-    )
-    for note in imported.get("notes", ()):
-        console.print(Text(f"  {note}"), soft_wrap=True)
+    told = f"{out}: {cfg.architecture()}, d_in {cfg.d_in}, d_sae {cfg.d_sae}, reads {hook}"
+    for line in (told, *(f"  {note}" for note in imported.get("notes", ()))):
+        console.print(Text(visible(line)), soft_wrap=True)
 
 
 def _print_embeddings(out: Path, result: Embeddings, what: str) -> None:
     hooks = ", ".join(f"{hook} {result.d_in(hook)}" for hook in result.hooks)
-    console.print(Text(f"  {out}: {len(result):,} {what}, {hooks}"), soft_wrap=True)
+    console.print(Text(visible(f"  {out}: {len(result):,} {what}, {hooks}")), soft_wrap=True)
 
 
 def train_step(
@@ -196,7 +194,7 @@ def _live(
         read = Captions.load(seen.ocr)
         rows, note = read.fill(rows)
         depends_on.append(read.fingerprint)
-        console.print(Text(note), soft_wrap=True)
+        console.print(Text(visible(note)), soft_wrap=True)
     captions = [caption_of(meme) for meme in rows.select_columns(["text", "text_origin"]).to_list()]
     model = HookedMemeCLIP.from_memeclip_checkpoint(heads, name) if heads else find(family).from_pretrained(name)
     if seen.resize is not None:

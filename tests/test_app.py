@@ -27,7 +27,7 @@ from test_images import png_header
 from sae_lens_meme.app.options import AppOptions
 from sae_lens_meme.app.page import framed, trouble, verdict
 from sae_lens_meme.app.steering import HEAD, PROBE, Outcome, SteeredMeme, Steering
-from sae_lens_meme.errors import ConfigError
+from sae_lens_meme.errors import ConfigError, DataError
 from sae_lens_meme.evaluators import evaluate
 from sae_lens_meme.evaluators.latents import decoder_rows
 from sae_lens_meme.images import MAX_PIXELS
@@ -421,3 +421,25 @@ def test_a_bomb_and_an_empty_choice_are_one_line(reader: MemeReader):
     assert f"over the limit of {MAX_PIXELS:,}" in message
     assert "Upload a picture first" in page.upload(None, "", True)[0]
     assert page.steer(None, 3, 2.0) == ""
+
+
+@needs_gradio
+def test_reading_and_steering_leave_the_number_of_threads_as_it_was():
+    """numba's loops change it, and sums in other parts have other last bits: those of the next meme."""
+    from sae_lens_meme.app.interface import Interface
+
+    before = torch.get_num_threads()
+
+    def in_more_threads(*_: Any) -> Any:
+        torch.set_num_threads(before + 1)
+        raise DataError("nothing more is needed here")
+
+    page: Any = Interface.__new__(Interface)
+    page._reader, page._steering = SimpleNamespace(look=in_more_threads), SimpleNamespace(no_head=None)
+    picture = io.BytesIO()
+    Image.new("RGB", (8, 8)).save(picture, "PNG")
+    assert "nothing more" in page.upload(picture.getvalue(), "a caption", False)[0]
+    assert torch.get_num_threads() == before
+    with pytest.raises(DataError):
+        page.steer(SimpleNamespace(outcomes=in_more_threads), 0, 2.0)
+    assert torch.get_num_threads() == before

@@ -15,7 +15,7 @@ from sae_lens_meme.attributions import FEATURES, Attributions
 from sae_lens_meme.embeddings import Embeddings
 from sae_lens_meme.errors import DataError
 from sae_lens_meme.evaluators import Latents
-from sae_lens_meme.evaluators.attribution import PLACES, AttributionHits
+from sae_lens_meme.evaluators.attribution import PLACES, AttributionHits, _mean, _verdict
 from sae_lens_meme.evaluators.base import Unavailable
 
 KINDS = {"object": "visual", "topic": "textual", "clash": "cross-modal"}
@@ -94,8 +94,16 @@ def test_hits_chance_and_other_latents_by_hand(embeddings: Embeddings, sae: Any)
     assert result.table is not None
     assert result.table["latent"].tolist() == [0] * 4 + [1] * 2
     assert result.verdict == (
-        "On 50% of the memes the strongest patch is where the visual factor was put (chance 8%) "
+        "On average over factors, on 50% of the memes the strongest patch is where the visual factor was put (chance 8%) "
         "and on 50% of the memes the strongest word is where the textual factor was put (chance 25%)."
+    )
+
+
+def test_factors_count_alike_whatever_their_memes():
+    table = pd.DataFrame({"factor": ["a"] * 100 + ["b"] * 2, "hit": [1] * 100 + [0] * 2})
+    found = {"all_visual/hit_rate": _mean(table, "hit"), "all_visual/chance": 0.1, "all_textual/hit_rate": None}
+    assert _verdict(found | {"all_textual/chance": None}) == (
+        "On average over factors, on 50% of the memes the strongest patch is where the visual factor was put (chance 10%)."
     )
 
 

@@ -21,6 +21,7 @@ from arrays import anisotropic
 from command_line import CLI, run, run_here
 from datasets import load_from_disk
 from test_evaluation_schema import check_evaluation
+from tiny_sae import tiny_sae
 
 import sae_lens_meme
 from sae_lens_meme.cli import main
@@ -297,6 +298,8 @@ def test_evaluation_json_is_of_its_schema(results: Path):
         (("evaluate", "--sae", "S", "--embeddings", "E", "--out", "o", "--share", "half"), "error: --share is 'half', it must be a number; see sae-lens-meme evaluate --help"),
         (("select", "--sae", "S", "--embeddings", "E", "--out", "V"), "V: holds the result of 'evaluate', not of 'select'"),
         (("embed", "C", "--resize", "stretch", "--out", "o"), "'stretch' is not one of 'crop', 'squash', 'pad'; see sae-lens-meme embed --help"),
+        ((), "error: no command is given; see sae-lens-meme --help"),
+        (("evaluate", "--sae"), "error: Option '--sae' requires an argument; see sae-lens-meme evaluate --help"),
         (("embedd",), "No such command 'embedd'. Did you mean 'embed'?"),
         (("report",), "No such command 'report'. Did you mean 'dashboard'? See sae-lens-meme --help"),
         (("rport",), "Did you mean 'dashboard'?"),
@@ -319,6 +322,21 @@ def test_a_mistake_gives_one_line(
     assert status == 2, error
     assert len(error.strip().splitlines()) == 1, error
     assert message in error
+
+
+def test_text_of_the_data_is_shown_not_interpreted_by_the_terminal(tmp_path: Path):
+    """Escape sequences, C1 controls and bidirectional overrides in names of files and hooks."""
+    bad, shown = "\x1b]0;x\x07\x9b31m\u202e", r"\u001b]0;x\u0007\u009b31m\u202e"
+    for arguments in (("corpus", "--folder", bad), ("import", "dictionary_learning", f"{bad}.pt")):
+        done = run_here(*arguments, "--out", "o", cwd=tmp_path)
+        assert done.returncode == 2
+        assert shown in done.stderr
+        assert done.stderr.rstrip("\n").isprintable()
+    x = np.random.default_rng(0).standard_normal((20, 4)).astype(np.float32)
+    tiny_sae(x, d_sae=8, k=2, hook=bad).save_model(tmp_path / "given")
+    (tmp_path / "given" / "activation_scaler.json").write_text('{"scaling_factor": 2.0}')
+    done = run_here("import", "auto", "given", "--out", "o", cwd=tmp_path)
+    assert f"reads {shown}" in done.stdout
 
 
 @pytest.mark.whole

@@ -99,6 +99,62 @@ def test_the_files_of_a_hub_repository(tmp_path):
     assert rows["caption 0"]["id"] == "hub/data/train-00000-of-00002/1"
 
 
+HUB = {
+    "older": "data/{}-00000-of-00001-0a1b2c3d4e5f6a7b.parquet",
+    "converted": "default/{}/0000.parquet",
+    "one configuration": "{}/0000.parquet",
+    "numbered": "{}_1.parquet",
+    "COCO": "{}2017.parquet",
+}
+
+
+@pytest.mark.parametrize("name", HUB.values(), ids=HUB)
+def test_the_files_of_a_hub_repository_by_other_names(name: str, tmp_path):
+    for split, part in parts().items():
+        file = tmp_path / "hub" / name.format(split)
+        file.parent.mkdir(parents=True, exist_ok=True)
+        part.to_parquet(file)
+    rows = build(tmp_path / "hub", tmp_path / "out")
+    check(rows, SPLITS)
+    assert rows["caption 0"]["id"] == f"hub/{name.format('train').removesuffix('.parquet')}/1"
+
+
+def test_two_configurations_are_not_one_data_set(tmp_path):
+    for name in ("a", "b"):
+        (tmp_path / name / "train").mkdir(parents=True)
+        (tmp_path / name / "train" / "0000.parquet").touch()
+    with pytest.raises(BadTableError, match="holds several data sets: a, b; give the folder of one"):
+        read_folder(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("files", "message"),
+    [
+        (("train-000.tar", "extra-000.tar", "test-000.tar"), r"test-000\.tar names a split, but not extra-000\.tar; rename"),
+        (("train.csv", "unlabeled.csv", "more.csv", "test.csv"), r"test\.csv names .* not more\.csv, unlabeled\.csv; "),
+        (("data/train.csv", "data/rest.csv"), r"data: train\.csv names a split, but not rest\.csv; "),
+        (("train/metadata.csv", "rest/metadata.csv"), r"train.metadata\.csv names .* not rest.metadata\.csv; "),
+        (("a/train/0000.parquet", "a/partial-test/0000.parquet"), r"names a split, but not a.partial-test.0000\.parquet; "),
+        ([f"{name}.csv" for name in ["train", *"abcdefg"]], r"not a\.csv, .*, e\.csv and 2 more; "),
+    ],
+)  # fmt: skip
+def test_a_file_without_a_split_among_files_with_one_is_named(files: list[str], message: str, tmp_path):
+    """It was left out, or the splits of all were."""
+    for name in (*files, "._hidden.csv"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    with pytest.raises(BadTableError, match=message):
+        read_folder(tmp_path)
+
+
+@pytest.mark.parametrize("parts", [("train_1", "train_2", "test"), ("train-1", "train-2", "test-1"), ("train1", "train2", "test")])  # fmt: skip
+def test_numbered_parts_of_a_split(parts: tuple[str, ...], tmp_path):
+    for i, part in enumerate(parts):
+        (tmp_path / f"{part}.csv").write_text(f"image\n{i}.png\n")
+    (tmp_path / "._train_1.csv").write_bytes(b"\0")
+    assert [row.split and row.split[:4] for row in read_folder(tmp_path)] == ["test", "trai", "trai"]
+
+
 @pytest.mark.parametrize("suffix", ["jsonl", "csv"])
 def test_imagefolder_with_one_metadata_file_a_split(suffix: str, tmp_path):
     for split, part in parts().items():

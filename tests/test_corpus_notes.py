@@ -80,6 +80,21 @@ def test_a_corpus_of_sound_rows_has_nothing_to_say(tmp_path):
     assert "Train and test share no picture and no caption." in (tmp_path / "out" / "README.md").read_text()
 
 
+def test_what_was_not_read_is_said(tmp_path):
+    rows = [{"label": 1, "set": "train", "source": "a", "Unnamed: 0": 0} | {f"|{k}": 0 for k in range(9)}] * 2
+    folder = make(tmp_path / "mine", [dict(row) for row in rows])
+    build(folder, tmp_path / "out")
+    note = (
+        "no labels were read of mine; columns of mine that were not read (a column map names them): "
+        "'label', 'set', 'source', '|0', '|1', '|2' and 6 more"
+    )
+    assert corpus_notes(tmp_path / "out") == [note]
+    assert f"- {note.replace('|', '&#124;')}" in (tmp_path / "out" / "README.md").read_text()
+    columns = {"split": "set", "source": None, "labels": {"label": "label"} | {f"x{k}": f"|{k}" for k in range(9)}}
+    build(folder, tmp_path / "mapped", columns=columns)
+    assert corpus_notes(tmp_path / "mapped") == []
+
+
 @pytest.mark.parametrize("cause", ["other label", "picture", "own spelling"])
 def test_a_class_is_never_lost_whole(cause: str, tmp_path):
     """Every meme of one class has a fault that `skip` would pass over."""

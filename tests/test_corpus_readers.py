@@ -193,6 +193,26 @@ def test_own_names_are_the_default_and_null_turns_them_off():
     assert column_map(None, table).split == "split"
 
 
+HEADERS = [
+    ("Text", {"text": "Text"}, 'text: "Text"'),
+    (" split", {"split": None}, 'split: " split"'),
+    ("HATE", {"labels": {"hate": "HATE"}}, 'labels: {hate: "HATE"}'),
+]
+
+
+@pytest.mark.parametrize(("column", "columns", "hint"), HEADERS)
+def test_a_column_that_is_called_almost_as_ours_is_named(column, columns, hint):
+    table = Table(Path("t.csv"), ("image", column, "Source", "Group"), [])  # `source` would not be read either
+    with pytest.raises(BadTableError) as caught:
+        column_map(None, table)
+    name = column.strip().lower()
+    said = f"t.csv: the header has {column!r} for {name!r}; rename it, or say in the column map {hint} (null: not read)"
+    assert str(caught.value) == said
+    column_map(columns, table)
+    column_map({"labels": {"topic": column}}, table)
+    assert column_map(None, Table(Path("t.csv"), ("image", column, name), [])).unread == (column,)
+
+
 def test_yaml_cannot_run_code(tmp_path):
     (tmp_path / "map.yaml").write_text("image: !!python/object/apply:os.system ['echo']\n")
     with pytest.raises(ConfigError, match="is not plain YAML"):

@@ -28,7 +28,7 @@ from sae_lens_meme.dashboard.numbers import short, signed_bytes, to_script
 from sae_lens_meme.dashboard.page import application, policy
 from sae_lens_meme.dashboard.sentences import about, again, alike, drives, frequency, used
 from sae_lens_meme.dashboard.step import data_uris
-from sae_lens_meme.dashboard.verdicts import of_name, uses
+from sae_lens_meme.dashboard.verdicts import of_concept, of_name, uses
 from sae_lens_meme.dashboard.words import Words, listed, several
 from sae_lens_meme.embeddings import Embeddings
 from sae_lens_meme.errors import ConfigError, StorageError
@@ -236,7 +236,7 @@ def test_the_first_page_and_a_latents_page_name_the_label_and_agree():
         "hate: no (hate=yes −0.200, controls 0.200); used by humor"
     )
     assert used([unused, other], WORDS).text.startswith("That of humor, not hate. ")
-    assert used([unused], WORDS).text.startswith("None of 1 label: it moves no more than the controls. ")
+    assert used([unused], WORDS).text.startswith("None of 1 label: it is not shown to move more than the controls. ")
     assert used_for("stance=0", [CHANGE], WORDS) == "stance: not measured; used by hate"
 
 
@@ -267,14 +267,14 @@ NAMED = {
     ("naming", "concept", "word", "reason"),
     [
         (NAMED, None, "good name", "says on held-out memes which of them fire"),
-        (NAMED | {"holds": False}, None, "unsupported name", "no better than chance"),
+        (NAMED | {"holds": False}, None, "unsupported name", "not shown to say better than chance"),
         (NAMED | {"auroc": 0.55}, None, "weak name", "AUROC under 0.6"),
         (NAMED | {"auroc": None, "holds": None}, None, "untested name", "no test"),
         ({"name": None, "reason": "none fits"}, None, "no name", "none fits"),
         (None, None, "no name", "were not named"),
         (NAMED, {"f1_test": 0.8, "f1_always_on": 0.7}, "good name", "held-out memes"),
         (NAMED | {"name": "hate=0"}, {"f1_test": 0.6, "f1_always_on": 0.7}, "weak name", "does not find the memes with hate=no"),
-        (NAMED, {"f1_test": None, "f1_always_on": 0.7}, "weak name", "no better than 0.700"),
+        (NAMED, {"f1_test": None, "f1_always_on": 0.7}, "weak name", "finds those with cat was not measured"),
     ],
 )  # fmt: skip
 def test_a_name_has_one_verdict_with_its_reason(naming: Any, concept: Any, word: str, reason: str):
@@ -297,14 +297,37 @@ def test_sentences_carry_the_control_and_the_doubt():
     assert "dense" in frequency(2, 10, 1.0).text
     assert "dense" not in frequency(1, 10, 1.0).text
     assert drives({"class": None, "reason": "fires on 3 memes"}).text == "Not known: fires on 3 memes."
-    assert again({"stable": False, "mean_cosine": 0.3}).tone == "poor"
+
+
+def test_whether_a_latent_reappears_is_not_said_of_a_dead_one():
+    row = {"alive": True, "stable": False, "mean_cosine": 0.3}
+    assert again(row).text.startswith("No: the mean cosine of its decoder with its partners is 0.300, where 0.7 counts")
+    alone = again(row | {"mean_cosine": None})
+    assert (alone.tone, "cosine" in alone.text) == ("poor", False)
+    assert alone.text.startswith("No: no latent of another SAE is left to be its partner.")
+    dead = again({"alive": False, "stable": None, "mean_cosine": None})
+    assert dead == again(None)._replace(text="Not measured: it is dead, and only living latents are compared.")
+    assert again(None).text == "Not measured: no SAE with another seed was compared."
+
+
+@pytest.mark.parametrize(
+    ("low", "f1", "said"),
+    [
+        (None, 1.0, ("not measured", "unknown")),
+        (0.5, 1.0, ("none found", "poor")),
+        (0.6, 0.1, ("weakly", "fact")),
+        (0.6, 1.0, ("clearly", "good")),
+    ],
+)
+def test_a_concept_without_an_interval_is_not_measured(low: float | None, f1: float, said: tuple[str, str]):
+    assert of_concept({"auroc": 1.0, "auroc_low": low, "f1_test": f1, "f1_always_on": 0.2}) == said
 
 
 def test_memes_look_alike_side_by_side():
     picture = {"reference": "hook_image_embed", "ms": 0.5, "chance_within_source": 0.3, "q": 0.01}
     caption = picture | {"reference": "hook_text_embed", "q": 0.4}
     assert alike([picture, caption]).text.startswith("Pictures: yes, mean cosine 0.500 (chance within source 0.300")
-    assert "; Captions: no more than chance, mean cosine" in alike([picture, caption]).text
+    assert "; Captions: not shown, mean cosine" in alike([picture, caption]).text
     tones = [alike(rows).tone for rows in ([picture], [picture, caption], [caption], [])]
     assert tones == ["good", "fact", "poor", "unknown"]
 

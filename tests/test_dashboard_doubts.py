@@ -101,7 +101,7 @@ def test_names_latents_and_labels_are_counted():
 
 def audit(*rows: dict[str, Any]) -> ReportInputs:
     plain = {
-        "question": "hate=1", "subgroup": "humor=2", "n_ablated": 0, "q": 0.5, "fpr_gap": 0.1, "fpr_subgroup": 0.3,
+        "question": "hate=1", "subgroup": "humor=2", "n_ablated": 0, "q": 0.5, "fpr_gap": 0.1, "fpr_gap_within_source": None, "fpr_subgroup": 0.3,
         "fpr_background": 0.2, "n_subgroup_negative": 40, "closed": None, "closed_matched": None, "latents": "",
     }  # fmt: skip
     return replace(
@@ -123,10 +123,23 @@ def test_who_is_treated_worse_is_said_with_both_rates_and_the_latents_that_carry
     )
 
 
+def test_a_group_is_treated_worse_where_it_is_within_source():
+    """Simpson: 75 % and 2 % of the group are flagged where 95 % and 20 % of the others are, yet pooled it is 68 % of 28 %."""
+    better = {"q": 1e-7, "fpr_gap": 0.4, "fpr_gap_within_source": -0.19, "fpr_subgroup": 0.68, "fpr_background": 0.28}
+    inputs = audit(better, better | {"fpr_gap": -0.1, "fpr_gap_within_source": 0.21, "subgroup": "humor=1"})
+    words = LatentPages(inputs, QUICK).words
+    (sentence,) = treated_worse(inputs, words)
+    assert "Memes with humor=" in sentence
+    assert "very funny" not in sentence
+    assert "among memes of one source the gap is 0.21; q" in sentence
+    (none,) = treated_worse(audit(better), words)
+    assert none.startswith("No group is shown to be treated worse")
+
+
 def test_where_no_group_is_shown_to_be_treated_worse_it_says_so():
     words = LatentPages(small_inputs(), QUICK).words
     assert treated_worse(audit({}, {}), words) == [
-        "No group is shown to be treated worse: of 2 comparisons none has q under 0.05."
+        "No group is shown to be treated worse: of 2 comparisons none has q under 0.05 and more wrong flags in the group than outside."
     ]
     assert treated_worse(audit({"fpr_gap": None}), words) == ["Nothing can be said: no group has enough memes."]
     assert treated_worse(small_inputs(), words) == []
@@ -165,6 +178,15 @@ def test_what_was_found_counts_what_the_table_shows():
     good = [verdict.word for verdict in latents.verdicts].count("good name")
     assert said[3].startswith(f"{good} of ")
     assert found([], replace_tables(latents)) == []
+    rare = line | {"found": False, "sure": "not measured", "concept": "rare"}
+    said = found([*lines, rare], latents)
+    assert said[0] == (
+        "Of 4 concepts, a latent tells 1 clearly and 1 weakly; for 1 none was found; 1 has too few test memes to say."
+    )
+    inputs = with_numbers()
+    text = "\n".join(doubts(inputs, latents, [line | {"concept": "common"}, rare]))
+    assert "Too few test memes say whether a latent is about 1 of 2 concepts: rare." in text
+    assert "No latent is found" not in text
 
 
 def replace_tables(latents: LatentPages) -> LatentPages:

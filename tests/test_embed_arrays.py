@@ -193,7 +193,7 @@ def test_a_file_that_would_run_code_is_refused(tmp_path: Path, kind: str, monkey
         (
             {"table": TABLE.replace(",val,", ",dev-ish,", 1)},
             BadTableError,
-            "row 1: split 'dev-ish' is not one of train, validation, test",
+            "row 2: split 'dev-ish' is not one of train, validation, test",
         ),
         ({"table": TABLE.replace("id,", "name,", 1)}, BadTableError, r"has no column 'id'; it has 'name'"),
     ],
@@ -231,7 +231,7 @@ def test_truth_values_are_numbers_and_negative_levels_stay(files: dict[str, Path
 
 def test_a_code_below_the_levels_is_refused_not_counted_as_a_class(files: dict[str, Path], tmp_path: Path):
     files["table"].write_text("id,hate\n" + "".join(f"m{i},{-1 if i == 7 else i % 2}\n" for i in range(N)))
-    with pytest.raises(BadTableError, match="row 7: hate is -1, which is not one of its levels; leave it empty"):
+    with pytest.raises(BadTableError, match="row 8: hate is -1, which is not one of its levels; leave it empty"):
         embed_arrays(out=tmp_path / "e", **files)
 
 
@@ -360,8 +360,8 @@ def test_test_vectors_have_the_shape_of_real_ones():
 def test_a_label_beyond_64_bits_and_an_id_with_a_nul_are_refused(tmp_path):
     np.save(tmp_path / "x.npy", np.random.default_rng(0).normal(size=(3, 8)).astype(np.float32))
     for text, message in (
-        (f"id,topic\na,1\nb,{2**63}\nc,2\n", rf"t\.csv, row 1: topic is {2**63}, which does not fit 64 bits"),
-        ("id,topic\na,1\nb\0,1\nc,2\n", r"t\.csv, row 1: the id 'b\\x00' holds a NUL character"),
+        (f"id,topic\na,1\nb,{2**63}\nc,2\n", rf"t\.csv, row 2: topic is {2**63}, which does not fit 64 bits"),
+        ("id,topic\na,1\nb\0,1\nc,2\n", r"t\.csv, row 2: the id 'b\\x00' holds a NUL character"),
     ):
         (tmp_path / "t.csv").write_text(text)
         with pytest.raises(BadTableError, match=message):

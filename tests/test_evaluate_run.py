@@ -13,6 +13,7 @@ from arrays import make_embeddings
 from tiny_sae import tiny_sae
 
 from sae_lens_meme import measure
+from sae_lens_meme.embed import save_embeddings
 from sae_lens_meme.errors import ConfigError, DataError, ModelError, NonFiniteError, StorageError
 from sae_lens_meme.evaluators import (
     EvaluateOptions,
@@ -22,6 +23,7 @@ from sae_lens_meme.evaluators import (
     Section,
     Unavailable,
     encode,
+    evaluate,
     load_sae,
     register,
     unregister,
@@ -134,6 +136,18 @@ def test_wrong_options_are_one_line(given, message):
 def test_wrong_evaluators_are_refused_before_any_work(given, message):
     with pytest.raises(ConfigError, match=message):
         EvaluateOptions.from_mapping(given).check()
+
+
+@pytest.mark.parametrize(
+    "given", [{"concepts": ["hate=1", "nolabel=1"]}, {"evaluators": {"contest": {"concepts": ["nolabel=1"]}}}]
+)
+def test_a_concept_of_no_label_is_refused_before_any_work(tmp_path, given):
+    """Not after an SAE was trained for a control, in a folder that then refuses the next run."""
+    tiny_sae(VECTORS, d_sae=6, k=2).save_model(tmp_path / "sae")
+    save_embeddings(MEMES, tmp_path / "embeddings")
+    with pytest.raises(ConfigError, match="there is no label 'nolabel'; these embeddings have hate"):
+        evaluate(tmp_path / "sae", tmp_path / "embeddings", out=tmp_path / "out", progress=False, **given)
+    assert not (tmp_path / "out").exists()
 
 
 def test_what_to_distrust_is_said():

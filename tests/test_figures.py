@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -172,6 +174,33 @@ def test_the_heat_map_shows_the_auroc_of_its_cell(inputs: Inputs):
             )
 
 
+def one_table(table: pd.DataFrame) -> Any:
+    """Inputs of a figure that reads one table."""
+    return SimpleNamespace(table=lambda name: table)
+
+
+def pairs(**columns: list[Any]) -> pd.DataFrame:
+    """A row of `concept_alignment` per latent, all of one concept unless it is given."""
+    first = next(iter(columns.values()))
+    return pd.DataFrame({"latent": range(len(first)), "concept": "hate=1", "protocol": "corrected"} | columns)
+
+
+def test_the_heat_map_chooses_latents_on_validation_memes():
+    chose = [0.1, 0.9, 0.2, 0.8, 0.7, 0.3]
+    table = pairs(log10_p=[-30.0, -1, -20, -2, -3, 0], f1_validation=chose, auroc=chose, q_global=chose)
+    shown = drawn("heatmap", one_table(table))
+    assert [tick.get_text() for tick in shown.get_xticklabels()] == ["1", "3", "4"]
+    unchosen = drawn("heatmap", one_table(table.assign(f1_validation=np.nan)))
+    assert [tick.get_text() for tick in unchosen.get_xticklabels()] == ["0", "2", "4"], "then by p, the smallest first"
+
+
+def test_a_decoder_row_has_the_concept_of_its_smallest_p():
+    concepts = ["weak", "strong", "nothing"] * 2
+    table = pairs(concept=concepts, log10_p=[-2.5, -30, -0.1] * 2, q_global=[0.01, 1e-28, 0.8] * 2)
+    table["latent"] = [0, 0, 0, 1, 1, 1]
+    assert find("decoder_map")._concepts(one_table(table)) == {0: "strong", 1: "strong"}
+
+
 def test_the_best_latent_was_chosen_on_validation_memes(inputs: Inputs):
     axes = drawn("f1", inputs)
     table = inputs.table("concept_alignment")
@@ -179,6 +208,24 @@ def test_the_best_latent_was_chosen_on_validation_memes(inputs: Inputs):
     best = [rows.loc[rows.f1_validation.idxmax()] for _, rows in table.groupby("concept", sort=False)]
     points = next(line for line in axes.lines if line.get_label() == "best latent")
     assert points.get_xdata().tolist() == pytest.approx([row.f1_test for row in best])
+
+
+def test_the_loss_of_the_chosen_is_told_apart_from_the_shift_between_the_splits(inputs: Inputs):
+    title = drawn("winners_curse", inputs).get_title(loc="left").replace("\n", " ")
+    lost, selection, shift = (float(number) for number in re.findall(r"-?\d\.\d{3}", title))
+    numbers: Any = pd.Series(inputs.content["results"]["concept_alignment"]["numbers"], dtype=float)
+    numbers = numbers[numbers.index.str.startswith("corrected/")]
+    ends = [f"/best_winners_curse{part}" for part in ("", "_selection", "_shift")]
+    expected = [numbers[numbers.index.str.endswith(end)].mean() for end in ends]
+    assert [lost, selection, shift] == pytest.approx(expected, abs=5e-4)
+    assert f"{selection:.3f} by selection, {shift:.3f} by the shift between the splits" in title
+
+
+def test_latents_without_a_match_keep_their_place():
+    table = pd.DataFrame({"alive": [True] * 100 + [False], "seed_1/cosine": [0.99] * 10 + [np.nan] * 91})
+    axes = drawn("stability", one_table(table))
+    assert axes.lines[0].get_xdata().tolist() == pytest.approx([rank / 100 for rank in range(1, 11)])
+    assert axes.get_xlim() == (0, 1)
 
 
 def test_the_title_counts_latents_above_their_control(inputs: Inputs):

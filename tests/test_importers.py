@@ -6,6 +6,7 @@ import json
 import os
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,13 +15,16 @@ import torch.nn.functional as F
 from arrays import anisotropic
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from sae_lens import SAE
+from sae_lens import SAE, TrainingSAE
+from sae_lens.training.activation_scaler import ActivationScaler
 from safetensors.torch import save_file
 
 from sae_lens_meme import embed_arrays, measure
 from sae_lens_meme.errors import ConfigError, ModelError, StorageError
 from sae_lens_meme.evaluators import evaluate, load_sae
+from sae_lens_meme.evaluators.base import unscaled
 from sae_lens_meme.importers import converter_of, dictionary_learning_loader, import_sae, intervlm_loader
+from sae_lens_meme.train import load_train_config
 
 X = torch.from_numpy(anisotropic(100, 24, np.random.default_rng(0)))
 
@@ -289,6 +293,87 @@ def test_evaluate_reads_an_sae_of_another_project(tmp_path: Path, kind: str):
     assert again == report
     found = measure(given_, memes, progress=False, **only)
     assert found.content["results"]["reconstruction"] == stock["results"]["reconstruction"]
+
+
+def checkpoint(folder: Path, architecture: str, whitened: bool) -> tuple[TrainingSAE, ActivationScaler]:
+    """As SAELens writes it in the middle of training: weights of scaled activations, the scale beside them."""
+    norm = "covariance_whitening" if whitened else "expected_average_only_in"
+    more = {"topk": {"k": 4}, "abstopk": {"k": 4}, "matryoshka_batchtopk": {"k": 4, "matryoshka_widths": [10, 40]}}.get(
+        architecture, {}
+    )
+    section = {"architecture": architecture, "d_in": 24, "d_sae": 40, "normalize_activations": norm, **more}
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        sae = TrainingSAE.from_dict(section).eval()
+        for weight in sae.parameters():
+            weight.data.add_(torch.rand_like(weight) / 4)
+    scaler = ActivationScaler()
+    if whitened:
+        scaler.estimate_whitening(24, iter([3 * X.float()]), 1)
+    else:
+        scaler.estimate_scaling_factor(24, iter([3 * X.float()]), 1)
+    sae.cfg.metadata.hook_name = "hook_fused"
+    sae.save_model(folder)
+    scaler.save(str(folder / "activation_scaler.json"))
+    return sae, scaler
+
+
+@pytest.mark.parametrize("whitened", [False, True])
+@pytest.mark.parametrize("architecture", ["topk", "jumprelu", "gated", "standard", "matryoshka_batchtopk"])
+@torch.no_grad()
+def test_a_checkpoint_takes_raw_activations_when_its_scale_is_folded_in(tmp_path: Path, architecture, whitened: bool):
+    trained, scaler = checkpoint(tmp_path / "given", architecture, whitened)
+    assert converter_of(tmp_path / "given") == "saelens-checkpoint"
+    sae = import_sae(tmp_path / "given", tmp_path / "out")
+    assert sae.cfg.normalize_activations == "none"
+    x, seen = X.float(), unscaled(trained, scaler)
+    if architecture == "matryoshka_batchtopk":
+        assert sae.cfg.metadata.matryoshka_widths == [10, 40]
+        return
+    torch.testing.assert_close(sae(x), seen.decode(seen.encode(x)), rtol=1e-3, atol=1e-5)
+    assert torch.equal(sae.encode(x) > 0, seen.encode(x) > 0)
+
+
+def test_a_checkpoint_is_never_read_as_a_finished_sae(tmp_path: Path):
+    checkpoint(given_ := tmp_path / "given", "topk", False)
+    only: dict[str, Any] = {"only": ["reconstruction"], "bootstrap": 0, "progress": False}
+    found = evaluate(given_, embedded(tmp_path), out=tmp_path / "evaluation", **only)
+    import_sae(given_, tmp_path / "out")
+    stock = evaluate(tmp_path / "out", embedded(tmp_path), out=tmp_path / "stock", **only)
+    assert found["results"]["reconstruction"] == stock["results"]["reconstruction"]
+    with pytest.raises(
+        StorageError, match=r"a checkpoint of a training on scaled activations.* import saelens-checkpoint"
+    ):
+        load_sae(given_)
+    (given_ / "activation_scaler.json").unlink()
+    for norm in ("expected_average_only_in", "covariance_whitening"):
+        cfg = json.loads((given_ / "cfg.json").read_text()) | {"normalize_activations": norm}
+        (given_ / "cfg.json").write_text(json.dumps(cfg))
+        with pytest.raises(ModelError, match=f"'{norm}': its weights take scaled activations, .* give the final SAE"):
+            load_sae(given_)
+        with pytest.raises(ConfigError, match=f"'{norm}': its weights take scaled activations"):
+            load_train_config({"from_pretrained_path": str(given_)})
+
+
+@torch.no_grad()
+def test_a_checkpoint_of_abstopk_is_folded_before_its_signs_are_split(tmp_path: Path):
+    trained, scaler = checkpoint(tmp_path / "given", "abstopk", False)
+    with pytest.raises(ModelError, match=r"is a checkpoint of a training on scaled activations; .*saelens-checkpoint"):
+        import_sae(tmp_path / "given", tmp_path / "out")
+    import_sae(tmp_path / "given", tmp_path / "folded", converter="saelens-checkpoint")
+    sae, seen = import_sae(tmp_path / "folded", tmp_path / "out"), unscaled(trained, scaler)
+    torch.testing.assert_close(sae(X.float()), seen.decode(seen.encode(X.float())), rtol=1e-3, atol=1e-5)
+
+
+def test_the_scale_of_a_checkpoint_must_be_one(tmp_path: Path):
+    checkpoint(given_ := tmp_path / "given", "topk", False)
+    for wrong in ("1", 0, True, float("nan")):
+        (given_ / "activation_scaler.json").write_text(json.dumps({"scaling_factor": wrong}))
+        with pytest.raises(ModelError, match=r"scaling_factor is .*, it must be a number above 0"):
+            import_sae(given_, tmp_path / "out", converter="saelens-checkpoint")
+    (given_ / "activation_scaler.json").write_text('{"scaling_factor": null, "has_whitening": true}')
+    with pytest.raises(ModelError, match=r"activation_whitening.safetensors: no such file"):
+        import_sae(given_, tmp_path / "out")
 
 
 def test_evaluate_takes_a_bare_file_and_a_named_converter(tmp_path: Path):

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
 from arrays import anisotropic
-from datasets import ClassLabel, Dataset, Features, Value
+from datasets import Array2D, ClassLabel, Dataset, Features, Value
+from datasets import Image as ImageFeature
 from evaluations import FEW
+from PIL import Image
 from tiny_sae import tiny_sae
 
-from sae_lens_meme import as_embeddings, embed_arrays, measure
+from sae_lens_meme import Embeddings, as_embeddings, embed_arrays, measure
 from sae_lens_meme.errors import BadTableError, ConfigError, DataError, NonFiniteError
 from sae_lens_meme.evaluators import evaluate
 from sae_lens_meme.evaluators.run import load_sae
@@ -74,15 +78,11 @@ def tables() -> dict[str, Any]:
 
 @pytest.mark.parametrize("kind", tables())
 def test_every_kind_of_table_is_the_file(kind: str, from_disk: Path):
-    from sae_lens_meme import Embeddings
-
     same_memes(as_embeddings(tables()[kind], image=IMAGE, text=TEXT), Embeddings.load(from_disk / "embeddings"))
 
 
 def test_a_polars_frame_is_the_file(from_disk: Path):
     polars = pytest.importorskip("polars", reason="polars is not installed")
-    from sae_lens_meme import Embeddings
-
     same_memes(as_embeddings(polars.DataFrame(COLUMNS), image=IMAGE, text=TEXT), Embeddings.load(from_disk / "embeddings"))  # fmt: skip
 
 
@@ -98,6 +98,55 @@ def test_half_precision_tensors_are_widened():
     np.testing.assert_array_equal(as_embeddings(fused=half).take("hook_fused", np.arange(N)), half.float().numpy())
 
 
+@pytest.mark.parametrize(
+    ("vectors", "message"),
+    [
+        (torch.ones(2, 3, dtype=torch.complex64), "holds a torch.complex64 tensor of layout torch.strided; give a dense"),
+        (torch.eye(3).to_sparse(), "tensor of layout torch.sparse_coo; give a dense one of real numbers"),
+        (torch.ones(2, 3, device="meta"), "is not a matrix "),
+        (np.ma.array(np.ones((2, 3)), mask=[[1, 0, 0], [0, 0, 0]]), "has masked values; fill them"),
+        (np.ones((2, 3), "m8[s]"), r"has shape \(2, 3\) and type timedelta64\[s\]; a matrix"),
+        (np.ones((2, 3), "M8[s]"), "type datetime64"),
+        (np.ones((2, 3), "c8"), "type complex64"),
+        (np.ones((2, 3), bool), "type bool"),
+        ([[1, 2], [1]], "is not a matrix .*; give one vector a meme, all of one width"),
+    ],
+)  # fmt: skip
+@pytest.mark.filterwarnings("error")
+def test_what_is_no_matrix_of_real_numbers_is_one_line(vectors: Any, message: str):
+    with pytest.raises(DataError, match=f"^hook_fused: .*{message}") as caught:
+        as_embeddings(fused=vectors)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_duration_in_a_file_is_no_number(tmp_path: Path):
+    np.save(tmp_path / "x.npy", np.ones((2, 3), "m8[s]"))
+    (tmp_path / "t.csv").write_text("id\na\nb\n")
+    with pytest.raises(DataError, match=r"type timedelta64\[s\]; a matrix"):
+        embed_arrays(tmp_path / "e", table=tmp_path / "t.csv", fused_embeds=tmp_path / "x.npy")
+
+
+def test_labels_are_tensors_or_masked_arrays_too():
+    hate = [0, 1, 1, 0]
+    masked = np.ma.array([9, 1, 1, 0], mask=[1, 0, 0, 0])
+    memes = as_embeddings({"hate": torch.tensor(hate), "kind": masked}, fused=IMAGE[:4])
+    assert memes.label("hate").values.tolist() == hate
+    assert memes.label("kind").known.tolist() == [False, True, True, True]
+    assert memes.label("kind").classes == [0, 1]
+    unmasked = as_embeddings(fused=np.ma.array(IMAGE))
+    np.testing.assert_array_equal(unmasked.take("hook_fused", np.arange(N)), IMAGE)
+
+
+def test_a_named_index_is_a_column():
+    frame = pd.DataFrame(COLUMNS)
+    for table in (frame.set_index("id"), frame.set_index("id", drop=False), frame.set_index(["id", "split"])):
+        memes = as_embeddings(table, fused=IMAGE)
+        assert memes.ids.tolist() == COLUMNS["id"]
+        assert memes.splits.tolist() == SPLIT
+    unnamed = frame.set_index(pd.Index(range(5, N + 5)))
+    assert as_embeddings(unnamed, fused=IMAGE).label_names == ("hate", "kind")
+
+
 def test_without_a_split_memes_are_held_out_and_groups_stay_together():
     groups = [f"template {i // 3}" for i in range(N)]
     memes = as_embeddings({"group": groups}, fused=IMAGE, holdout=0.2)
@@ -107,6 +156,26 @@ def test_without_a_split_memes_are_held_out_and_groups_stay_together():
     assert (splits.groupby("group")["split"].nunique() == 1).all()
     again = as_embeddings({"group": groups[:60]}, fused=IMAGE[:60], holdout=0.2)
     assert again.splits.tolist() == memes.splits[:60].tolist(), "a split depends on no other meme"
+
+
+@pytest.mark.parametrize("missing", [None, "", " ", "NA", "nan", "None"])
+def test_memes_without_a_group_are_split_each_for_itself(missing: str | None):
+    alone = as_embeddings(fused=IMAGE).splits.tolist()
+    assert as_embeddings({"group": [missing] * N}, fused=IMAGE).splits.tolist() == alone
+    some = as_embeddings({"group": [missing if i % 2 else "a" for i in range(N)]}, fused=IMAGE).splits.tolist()
+    assert some[1::2] == alone[1::2]
+    assert len(set(some[::2])) == 1
+
+
+def test_a_missing_source_is_one_source_however_it_is_spelled():
+    cells = ["a", None, "", " ", "NA", "nan", "None"]
+    table = {"source": cells, "hook_fused": IMAGE[: len(cells), None]}
+    kinds = Features({"source": Value("string"), "hook_fused": Array2D((1, 16), "float32")})
+    for memes in (as_embeddings({"source": cells}, fused=IMAGE[: len(cells)]), Embeddings.from_dataset(Dataset.from_dict(table, features=kinds))):  # fmt: skip
+        assert memes.sources.tolist() == ["a"] + ["all"] * 6
+    kinds["source"] = ClassLabel(names=["a", "NA"])
+    coded = Embeddings.from_dataset(Dataset.from_dict(table | {"source": [0, 1, -1, None, 0, 0, 0]}, features=kinds))
+    assert coded.sources.tolist() == ["a", "all", "all", "all", "a", "a", "a"]
 
 
 def test_the_result_is_that_of_the_folders(from_disk: Path, tmp_path: Path):
@@ -179,7 +248,7 @@ def test_an_sae_is_left_as_it_was():
         (3, {"fused": IMAGE}, BadTableError, "table: is a int; give a DataFrame"),
         ({"id": ["a", "a"]}, {"fused": IMAGE[:2]}, BadTableError, "1 ids occur twice"),
         ({"id": ["a"]}, {"fused": IMAGE[:2]}, DataError, "2 vectors and the table 1 rows"),
-        ({"id": ["a", "b"], "split": ["train", "tset"]}, {"fused": IMAGE[:2]}, BadTableError, "row 1: split 'tset'"),
+        ({"id": ["a", "b"], "split": ["train", "tset"]}, {"fused": IMAGE[:2]}, BadTableError, "row 2: split 'tset'"),
         ({"hate": [0, "x", 1.5]}, {"fused": IMAGE[:3]}, BadTableError, "give each column values of one kind"),
         ({"hate": [0], "kind": [1, 2]}, {"fused": IMAGE[:2]}, BadTableError, "cannot be read"),
         (None, {"fused": [[1.0, np.nan]]}, NonFiniteError, "row 0"),
@@ -192,6 +261,66 @@ def test_bad_input_is_one_line(table: Any, vectors: Any, error: type, message: s
     with pytest.raises(error, match=message) as caught:
         as_embeddings(table, **vectors)
     assert "\n" not in str(caught.value)
+
+
+BYTES = [cell.encode() for cell in ("a", "b")]
+
+
+@pytest.mark.parametrize("name", ["id", "split", "text", "group", "source", "hate", "topic"])
+def test_bytes_are_neither_names_nor_captions_nor_labels(name: str, tmp_path: Path):
+    """Only pictures are bytes: such a column would be left out without a word."""
+    table = pa.table({"id": ["a", "b"], name: BYTES} if name != "id" else {"id": BYTES})
+    message = rf"column '{name}' holds bytes; write text, or leave it out$"
+    with pytest.raises(DataError, match=f"^table: {message}"):
+        as_embeddings(table, fused=IMAGE[:2])
+    with pytest.raises(DataError, match=f"^table: {message}"):  # as Parquet has UUIDs
+        as_embeddings(table.set_column(table.column_names.index(name), name, pa.array(BYTES, pa.binary(1))), fused=IMAGE[:2])  # fmt: skip
+    pq.write_table(table, tmp_path / "t.parquet")
+    np.save(tmp_path / "x.npy", IMAGE[:2])
+    with pytest.raises(DataError, match=rf"t\.parquet: {message}"):
+        embed_arrays(tmp_path / "e", table=tmp_path / "t.parquet", fused_embeds=tmp_path / "x.npy")
+    kinds = Features({name: Value("binary"), "hook_fused": Array2D((1, 16), "float32")})
+    with pytest.raises(DataError, match=f"^embeddings: {message}"):
+        Embeddings.from_dataset(Dataset.from_dict({name: BYTES, "hook_fused": IMAGE[:2, None]}, features=kinds))
+
+
+@pytest.mark.parametrize("column", ["Split", " split", "ID", "Hate", "TEXT "])
+def test_a_column_that_is_called_almost_as_ours_is_named(column: str, tmp_path: Path):
+    name = column.strip().lower()
+    table = {"id": ["a", "b"], "topic": [0, 1], column: ["train", "test"]}
+    if name == "id":
+        del table["id"]
+    message = rf"the header has '{column}' for '{name}'; rename it$"
+    with pytest.raises(BadTableError, match=f"^table: {message}"):
+        as_embeddings(table, fused=IMAGE[:2])
+    pd.DataFrame(table).to_csv(tmp_path / "t.csv", index=False)
+    np.save(tmp_path / "x.npy", IMAGE[:2])
+    with pytest.raises(BadTableError, match=rf"t\.csv: {message}"):
+        embed_arrays(tmp_path / "e", table=tmp_path / "t.csv", fused_embeds=tmp_path / "x.npy")
+    kinds = Features({column: Value("string"), "hook_fused": Array2D((1, 16), "float32")})
+    with pytest.raises(DataError, match=rf"^embeddings: there is a column '{column}' for '{name}'; rename it$"):
+        Embeddings.from_dataset(Dataset.from_dict({column: ["a", "b"], "hook_fused": IMAGE[:2, None]}, features=kinds))
+
+
+def test_pictures_stay_pictures():
+    buffer = io.BytesIO()
+    Image.new("RGB", (3, 2)).save(buffer, "PNG")
+    drawn = [None, buffer.getvalue()]
+    memes = as_embeddings({"image": [b"?", b"?"], "jpg": drawn, "hate": [0, 1]}, fused=IMAGE[:2])
+    assert memes.label_names == ("hate",)
+    kinds = Features({"jpg": Value("binary"), "png": ImageFeature(), "hook_fused": Array2D((1, 16), "float32")})
+    columns = {"jpg": drawn, "png": [{"bytes": drawn[1], "path": None}] * 2, "hook_fused": IMAGE[:2, None]}
+    assert Embeddings.from_dataset(Dataset.from_dict(columns, features=kinds)).label_names == ()
+
+
+def test_byte_strings_of_numpy_are_text():
+    split, text = np.array(["train", "test"], dtype="S5"), np.char.encode(["é", "b"], "utf-8")
+    memes = as_embeddings({"split": split, "text": text, "hate": [0, 1]}, fused=IMAGE[:2])
+    assert memes.splits.tolist() == ["train", "test"]
+    assert memes.texts is not None
+    assert memes.texts.tolist() == ["é", "b"]
+    with pytest.raises(BadTableError, match="table: cannot be read"):
+        as_embeddings({"text": np.array([b"\xff", b"b"])}, fused=IMAGE[:2])
 
 
 def test_an_sae_is_trained_in_memory(tmp_path: Path):
@@ -225,7 +354,6 @@ def test_figures_are_drawn_of_what_is_in_memory(from_disk: Path, tmp_path: Path)
 
 def test_what_was_measured_in_memory_is_saved_as_the_steps_save_it(from_disk: Path, tmp_path: Path):
     """So that the export, the report and every command read it."""
-    from sae_lens_meme import Embeddings
     from sae_lens_meme.dashboard import write_dashboard
     from sae_lens_meme.evaluators.run import load_sae
     from sae_lens_meme.export import export

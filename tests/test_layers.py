@@ -53,7 +53,7 @@ def test_every_module_has_a_layer():
 
 def allowed(name: str, path: Path) -> set[str]:
     if name == "hooks":
-        return {"errors", "options", "hooks"}
+        return {"errors", "hooks"}
     package = name.split(".")[0]
     below = {other for other in RANK if RANK[other] < RANK[name]} - EXCLUDED[name]
     own = {other for other in RANK if RANK[other] <= RANK[name] and other.split(".")[0] == package}

@@ -31,6 +31,9 @@ from sae_lens_meme.evaluators.monosemanticity import (
     permutation_draws,
     score,
 )
+from sae_lens_meme.evaluators.monosemanticity.quantities import CHANCE, N_LATENTS, SIGNIFICANT, Judge, OfReference
+from sae_lens_meme.evaluators.result import Measure
+from sae_lens_meme.metrics.multiple_testing import benjamini_hochberg
 
 IMAGE, TEXT, CROSS = "hook_image_embed", "hook_text_embed", "cross_modal"
 SIDES = {IMAGE: (IMAGE, IMAGE), TEXT: (TEXT, TEXT), CROSS: (IMAGE, TEXT)}
@@ -462,6 +465,29 @@ def test_a_share_says_of_how_many_latents_it_is(trained, result):
     n = few.numbers[f"{IMAGE}/sae/n_latents"]
     assert 0 < n < 10
     assert f"of {n} tested latents (of 24)" in few.verdict
+
+
+@pytest.mark.parametrize(
+    ("share", "n", "n_draws", "said"),
+    [
+        (0.0, 400, 199, "(with 199 permutations a share under 10% shows as 0)"),
+        (0.0, 400, 999, "(with 999 permutations a share under 2% shows as 0)"),
+        (0.1, 400, 199, ""),
+        (0.0, 9, 199, ""),  # one of nine at p = 1/200 has q = .045
+    ],
+)
+def test_a_share_that_the_permutations_cannot_show_is_said_in_the_verdict(share, n, n_draws, said):
+    p = np.ones(n)
+    p[: max(1, round(n / (0.05 * (n_draws + 1))) - 1)] = 1 / (n_draws + 1)
+    assert (benjamini_hochberg(np.log(p)) < 0.05).any() == (n == 9), "one latent fewer than that share, at the least p"
+    sae = {SIGNIFICANT: SIGNIFICANT(share, "sae"), N_LATENTS: N_LATENTS(n, "sae")}
+    judge = Judge(Measure("reference_is_independent", 1, "another encoder"), "two", "judged by two")
+    verdict = OfReference(IMAGE, CHANCE(0.3), {"sae": sae}, {}, n_draws).verdict(512, judge)
+    said = f" {said}" if said else ""
+    assert (
+        verdict
+        == f"{share:.0%} of {n} tested latents (of 512) fire on memes with similar image embeddings{said}; judged by two."
+    )
 
 
 def test_the_verdict_says_who_judges_and_what_raw_neurons_do(trained, result):

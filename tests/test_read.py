@@ -28,6 +28,7 @@ from sae_lens_meme.errors import BadImageError, BadTableError, ConfigError, Data
 from sae_lens_meme.evaluators import Latents, evaluate
 from sae_lens_meme.evaluators.classifiers import Probe
 from sae_lens_meme.evaluators.latents import encode
+from sae_lens_meme.evaluators.probes.compute import scores
 from sae_lens_meme.evaluators.run import load_sae
 from sae_lens_meme.images import small_webp
 from sae_lens_meme.ocr import ENGINES, Engine, Line
@@ -152,7 +153,51 @@ def test_contributions_are_exact_and_the_control_takes_out_others():
     low, median, high = found.without_random
     assert low <= median <= high
     assert median > found.without, "the carriers matter more than others"
-    assert found.evidence == "AUROC on held-out memes 0.80 (permuted labels 0.50)"
+    assert found.evidence == "AUROC on held-out memes 0.80 (no interval; permuted labels 0.50)"
+
+
+@pytest.mark.parametrize(
+    ("score", "evidence"),
+    [
+        (
+            Score(0.52, 0.51, 0.44, 0.6),
+            "no evidence: AUROC on held-out memes 0.52 (0.44 to 0.60; permuted labels 0.51)",
+        ),
+        (Score(0.8, 0.72, 0.7, 0.9), "no evidence: AUROC on held-out memes 0.80 (0.70 to 0.90; permuted labels 0.72)"),
+        (Score(0.8, None, 0.7, 0.9), "AUROC on held-out memes 0.80 (0.70 to 0.90)"),
+    ],
+)
+def test_a_probe_whose_interval_holds_chance_is_no_evidence(score: Score, evidence: str):
+    probe = Probe("hate", (0, 1), np.ones((1, 8)), np.zeros(1))
+    found = decide(probe, latents({0: 1.0}), np.array([0, 1]), score, ReadOptions())
+    assert found.evidence == evidence
+    assert (found.auroc, found.auroc_low, found.auroc_high) == (score.auroc, score.low, score.high)
+
+
+def test_the_probe_that_is_read_is_the_one_that_was_measured(memes: Path, reader: MemeReader):
+    """At the C that validation memes chose: fitted at another its scores are of another probe."""
+    table = pd.read_parquet(memes / "evaluation" / "probes.parquet")
+    table = table[table["space"] == "latents"].set_index("task")
+    assert set(table["C"]) != {1.0}
+    for task, probe in reader.probes:
+        assert table.loc[task.name, "C"] == probe.C
+        held_out = probe.predict_proba(reader.latents.csr()[task.held_out])
+        found, _ = scores(
+            probe.classes, held_out, task.label.values[task.held_out], reader.embeddings.strata[task.held_out]
+        )
+        assert found["log_loss"] == pytest.approx(table.loc[task.name, "log_loss"], abs=1e-6)
+
+
+def test_the_interval_of_a_probe_is_that_of_the_evaluation():
+    rows = [("hate", "latents", 0.8, 10.0), ("hate", "latents_permuted", 0.5, 10.0)]
+    table = pd.DataFrame(rows, columns=["task", "space", "auroc_within_source", "C"])
+    key = "hate/latents/auroc_within_source"
+    content = {"results": {"probes": {"numbers": {key: 0.8, f"{key}_low": 0.7, f"{key}_high": 0.9}}}}
+    measured = Measured.of_tables(None, table, content)
+    assert measured.probe("hate") == Score(0.8, 0.5, 0.7, 0.9)
+    assert measured.penalty("hate") == 10
+    assert (measured.probe("humor"), measured.penalty("humor")) == (Score(None, None), 1)
+    assert Measured.of_tables(None, table).probe("hate") == Score(0.8, 0.5)
 
 
 def test_more_than_two_classes_are_decided_against_the_runner_up():

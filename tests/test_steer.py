@@ -34,6 +34,7 @@ from sae_lens_meme.errors import ConfigError, DataError, ModelError
 from sae_lens_meme.hooks import HookedMemeCLIP, HookedVLM
 from sae_lens_meme.metrics.directions import unit_rows
 from sae_lens_meme.steer import SteeredAnswers, SteerOptions, latent_set, steer, steer_pictures
+from sae_lens_meme.steer.scores import arm_numbers, verdict_of, word_scores
 
 
 def sae_of(kind: str, d_in: int, hook: str) -> SAE[Any]:
@@ -276,7 +277,12 @@ class TestATrainedModel:
                 assert numbers.loc[(latent, arm, 2.0)].over_chance_high < steered.over_chance_low
         attached = found.scores[found.scores.arm == "SAE attached, nothing set"]
         assert (attached.changed == 0).all(), "with the error term nothing changes"
-        assert all("they follow this latent (1 of 2 strengths)." in sentence for sentence in found.verdict)
+        for latent, p in ((1, 2 / 12), (3, 1 / 12)):  # 11 other latents fire, one of them on green pictures as well
+            assert numbers.loc[(latent, "steered", 2.0)].p == p
+        few = "fewer than 20 other latents cannot tell it from chance"
+        assert all(few in sentence for sentence in found.verdict), (
+            "of four colours a random word is the latent's by luck"
+        )
         assert json.loads(json.dumps(found.to_dict(), allow_nan=False))["scores"][0]["arm"] == "plain"
 
     def test_without_the_error_term_what_the_sae_loses_is_in_an_arm_of_its_own(self, trained: Path):
@@ -316,6 +322,71 @@ class TestATrainedModel:
         scores = steer_pictures(model, sae, shown, shown, asked, ColourScorer(), progress=False).scores
         assert scores.score.isna().all()
         assert set(scores.reason) == {"the latent fires on no reference picture"}
+
+
+@pytest.fixture(scope="module")
+def space() -> tuple[np.ndarray, np.ndarray]:
+    """33 latents' pictures and 3 words for each of 300 draws, that have nothing to do with each other."""
+    rng = np.random.default_rng(0)
+    return unit_rows(rng.normal(size=(33, 32))), rng.normal(size=(300, 3, 32))
+
+
+def rows_of(
+    words: dict[str, list[str]], vectors: dict[str, np.ndarray], means: np.ndarray, latent: int = 0
+) -> list[dict[str, Any]]:
+    """What `scores.json` says of the first latent of `means`, where each arm answers with these words."""
+    rows, plain = [], words["SAE attached, nothing set"]
+    for arm, said in words.items():
+        cosines = word_scores(said, lambda asked: np.stack([vectors[word] for word in asked]), means)
+        strength = None if said is plain else 1.0
+        rows.append({"latent": latent, "arm": arm, "strength": strength, **arm_numbers(said, plain, cosines, 5, 0)})
+    return rows
+
+
+class TestTheVerdict:
+    ARMS = ("steered", "random latent", "random direction")
+
+    def test_answers_that_collapse_to_a_word_of_no_latent_are_seldom_claimed(self, space: Any):
+        """An interval above those of two controls alone would claim three in ten: these intervals have no width."""
+        means, drawn = space
+        rows = []
+        for draw, vectors in enumerate(drawn):
+            words = {"SAE attached, nothing set": ["other"] * 10} | {arm: [arm] * 10 for arm in self.ARMS}
+            rows += rows_of(words, dict(zip(self.ARMS, vectors, strict=True)) | {"other": means[-1]}, means, draw)
+        sentences = verdict_of(pd.DataFrame(rows))
+        assert len(sentences) == len(drawn)
+        assert sum("they follow this latent" in sentence for sentence in sentences) < 0.08 * len(drawn)
+
+    @pytest.mark.parametrize(
+        ("n_others", "n_pictures", "said", "p"),
+        [
+            (32, 30, "they follow this latent", 1 / 33),
+            (19, 30, "fewer than 20 other latents cannot tell it from chance", 1 / 20),
+            (32, 4, "fewer than 5 pictures have a word, so nothing says", None),
+            (0, 30, "no other latent fires on the reference pictures, so nothing says", None),
+        ],
+    )
+    def test_a_planted_latent_is_claimed_where_there_is_enough_to_tell(
+        self, space: Any, n_others: int, n_pictures: int, said: str, p: float | None
+    ):
+        table = pd.DataFrame(self._planted(space, n_others, n_pictures))
+        assert said in verdict_of(table)[0]
+        steered = table.set_index("arm").loc["steered"]
+        assert steered.n_others == n_others
+        assert pd.isna(steered.p) if p is None else steered.p == pytest.approx(p)
+        assert pd.isna(steered.score_low) == (n_pictures < 5), "one picture drawn again and again has no spread"
+
+    def test_a_sweep_says_at_how_many_strengths(self, space: Any):
+        rows = self._planted(space, 32, 30)
+        rows += [row | {"strength": 2.0, "p": 0.5} for row in rows if row["strength"]]
+        assert verdict_of(pd.DataFrame(rows))[0].endswith(": they follow this latent (1 of 2 strengths).")
+
+    def _planted(self, space: Any, n_others: int, n_pictures: int) -> list[dict[str, Any]]:
+        means, (vectors, *_) = space
+        known = dict(zip(self.ARMS, [means[0] + 0.1 * vectors[0], *vectors[1:]], strict=True)) | {"other": means[-1]}
+        words = {"SAE attached, nothing set": ["other"] * n_pictures}
+        words |= {arm: [arm] * n_pictures for arm in self.ARMS}
+        return rows_of(words, known, means[: n_others + 1])
 
 
 def test_one_command_writes_answers_scores_and_a_figure(trained: Path, tmp_path: Path):

@@ -399,6 +399,26 @@ def test_what_is_an_address(folder: str | Path, url: str | None):
     assert url_of(folder) == url
 
 
+def test_a_folder_of_this_machine_may_end_in_a_colon(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("run:", "s3:"):
+        (tmp_path / name).mkdir()
+    assert url_of(Path("run:/E")) is None
+    assert url_of(Path("s3://bucket")) == "s3://bucket"  # whatever else left a folder of that name
+    assert url_of(Path("nosuch://bucket")) == "nosuch://bucket"  # a slip, not a folder to be made here
+    assert build(Path("run:/E"))
+    assert not build(tmp_path / "run:" / "E")  # the same folder
+
+
+def test_a_path_that_datasets_would_cut_is_refused_before_the_work(tmp_path: Path):
+    for folder in (tmp_path / "p::x" / "E", "memory://a::b/E"):
+        with pytest.raises(ConfigError, match=r"E: holds '::', .* give the folder another name"):
+            StepFolder(folder, "embed", {})
+        with pytest.raises(ConfigError, match="holds '::'"):
+            Embeddings.load(folder)
+    assert not list(tmp_path.iterdir())
+
+
 def test_what_cannot_be_reached_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv(CACHE, str(tmp_path))
     monkeypatch.setitem(sys.modules, "gcsfs", None)

@@ -10,6 +10,7 @@ from sae_lens_meme.app.memes import MOST_FOUND, Memes
 from sae_lens_meme.app.page import NOTHING_ACTIVE, framed, steered_html, trouble
 from sae_lens_meme.app.steering import STRONGEST, SteeredMeme, Steering
 from sae_lens_meme.errors import MemeError
+from sae_lens_meme.evaluators.base import same_threads
 from sae_lens_meme.images import FORMATS, open_image, small_webp
 from sae_lens_meme.read import MemeReader
 from sae_lens_meme.report.blocks import number, visible
@@ -114,12 +115,14 @@ class Interface:
             return self._nothing("Upload a picture first.")
         return self._shown(picture, caption.strip() or (None if ocr else ""))
 
+    @same_threads()
     def steer(self, meme: SteeredMeme | None, latent: int | None, multiplier: float) -> str:
         """What the classifiers say then."""
         if meme is None or latent is None:
             return ""
         return steered_html(meme, latent, multiplier, self._steering.no_head)
 
+    @same_threads()
     def _shown(self, picture: bytes, caption: str | None) -> tuple[Any, ...]:
         try:
             image = open_image(picture, name="the picture")

@@ -23,8 +23,7 @@ from sae_lens_meme.errors import DataError
 from sae_lens_meme.evaluators.latents import encode, hook_of
 from sae_lens_meme.evaluators.rows import measured_rows
 from sae_lens_meme.evaluators.run import load_sae, sae_weights
-from sae_lens_meme.progress import progress_bar
-from sae_lens_meme.shards import shard_names, write_dataset
+from sae_lens_meme.shards import write_computed
 from sae_lens_meme.storage import MANIFEST, StepFolder, fetched, read_finished, sha256_file, sha256_json
 
 BLOCK = 64
@@ -92,10 +91,7 @@ def _chosen(sae: Any, memes: Embeddings, options: AttributeOptions) -> tuple[lis
 def _write(folder: StepFolder, engine: ShardEngine, chosen: pd.DataFrame, progress: bool) -> None:
     rows = np.unique(chosen["row"])
     blocks = [rows[start : start + BLOCK] for start in range(0, len(rows), BLOCK)]
-    missing = [block for name, block in zip(shard_names(len(blocks)), blocks, strict=True) if not folder.has(name)]
-    with progress_bar("attribute", sum(map(len, missing)), show=progress) as advance:
-        columns = engine.map_shards(missing, advance)
-        write_dataset(folder, FEATURES, [partial(next, columns)] * len(blocks))
+    write_computed(folder, FEATURES, blocks, engine, progress=progress)
 
 
 class _Worker:

@@ -9,6 +9,7 @@ from pathlib import Path
 from threading import Lock
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as parquet
@@ -55,9 +56,10 @@ def as_arrow(data: Any) -> pa.Table:
         if hasattr(data, "with_format"):  # datasets
             return data.with_format("arrow")[:]
         if isinstance(data, Mapping):
-            return pa.table({name: list(values) for name, values in data.items()})
+            return pa.table({name: _cells(values) for name, values in data.items()})
         if hasattr(data, "iloc"):  # pandas
-            return pa.Table.from_pandas(data, preserve_index=False)
+            named = [name for name in data.index.names if name is not None and name not in data.columns]
+            return pa.Table.from_pandas(data.reset_index(level=named) if named else data, preserve_index=False)
         if isinstance(data, Sequence) and not isinstance(data, str) and all(isinstance(row, Mapping) for row in data):
             return pa.Table.from_pylist(list(data))
     except (pa.ArrowException, ValueError, TypeError) as error:
@@ -66,6 +68,15 @@ def as_arrow(data: Any) -> pa.Table:
     raise BadTableError(
         f"table: is a {type(data).__name__}; give a DataFrame, a Dataset, a mapping of columns or a list of rows"
     )
+
+
+def _cells(values: Any) -> list[Any]:
+    """Tensors as numbers, masked values as missing, numpy's own byte strings as text."""
+    if hasattr(values, "detach") or isinstance(values, np.ma.MaskedArray):
+        return values.tolist()
+    if isinstance(values, np.ndarray) and values.dtype.kind == "S":
+        return np.char.decode(values, "utf-8").tolist()
+    return list(values)
 
 
 def _content(schema: pa.Schema, n_chunks: int, chunk: Chunk) -> tuple[list[str], list[dict[str, Any]], dict[str, Any]]:
@@ -131,7 +142,7 @@ def _is_picture(kind: pa.DataType) -> bool:
     """Bytes, or the struct of bytes and path that a Hugging Face `Image` is."""
     if pa.types.is_struct(kind):
         return kind.get_field_index("bytes") >= 0 and kind.get_field_index("path") >= 0
-    return pa.types.is_binary(kind) or pa.types.is_large_binary(kind)
+    return pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or pa.types.is_fixed_size_binary(kind)
 
 
 def _embedded(n_chunks: int, read: Callable[[int], pa.Table]) -> list[Embedded]:

@@ -163,7 +163,9 @@ def _plan(
     if options.dedupe:
         splits, duplicates = deduplicate(splits, links)
         dropped |= dropped_counts(duplicates)
-    return Plan(splits, looks, links, options.preset, options.holdout, shard_size, bad.rows, dropped, duplicates)
+    return Plan(
+        splits, looks, links, options.preset, options.holdout, shard_size, bad.rows, dropped, duplicates, bad.notes
+    )
 
 
 def _fingerprint(chosen: Chosen, rows: Sequence[Row], options: CorpusOptions, shard_size: int) -> dict[str, Any]:

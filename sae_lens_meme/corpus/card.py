@@ -48,7 +48,9 @@ def corpus_card(splits: Mapping[str, Sequence[Row]], facts: Mapping[str, Any]) -
         left_out=_list(
             [f"{reason}: {count:,} rows" for reason, count in facts["dropped"].items()], "No row was left out."
         ),
-        notes=_list(corpus_notes(facts), "Train and test share no picture and no caption."),
+        notes=_list(
+            [markdown_text(note) for note in corpus_notes(facts)], "Train and test share no picture and no caption."
+        ),
         leaks=_leaks_table(facts["leaks"]),
         merge="\n\n".join([preset, *(reader.note for _, reader in readers if reader and reader.note)]),
         provenance=_list([f"{markdown_text(s)}: {(reader and reader.provenance) or OTHER}" for s, reader in readers]),

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from sae_lens_meme.config import read_yaml
 from sae_lens_meme.corpus.tables import Table
 from sae_lens_meme.errors import BadTableError, ConfigError
-from sae_lens_meme.labels import LABELS, class_values, fits_64_bits, is_label_column
+from sae_lens_meme.labels import FIELDS, LABELS, class_values, fits_64_bits, is_label_column, misspelled
 from sae_lens_meme.options import check_keys
 
 Columns = Mapping[str, Any] | str | Path | None
 
-FIELDS = ("id", "image", "text", "split", "source", "group")
 ONLY_IF_NAMED = ("source", "group")
 """In tables of memes `source` tends to be the address that a picture came from, and `group` the people it is about."""
 
@@ -40,6 +40,7 @@ class ColumnMap:
     group: str | None = None  # memes with one value belong together
     labels: Mapping[str, LabelColumn] = field(default_factory=dict)
     pictures: str | None = None  # the folder of the pictures
+    unread: tuple[str, ...] = ()  # columns of the table that are not used, although nobody said so
 
     def used(self) -> list[str]:
         return [self.image, *self.read()]
@@ -62,7 +63,8 @@ def column_map(columns: Columns, table: Table) -> ColumnMap:
 
     Raises:
         ConfigError: an unknown key (names the nearest one) or a wrong value.
-        BadTableError: the table lacks a column that the map names.
+        BadTableError: the table lacks a column that the map names, or has one that is called as we would but for upper case
+            or spaces, of which the map says nothing.
     """
     given = _load(columns)
     _check(given)
@@ -73,6 +75,7 @@ def column_map(columns: Columns, table: Table) -> ColumnMap:
         raise BadTableError(
             f"{table.path.name}: no column is named 'image' or 'file_name'; map one with image: ..., the table has {found}"
         )
+    free = {*FIELDS, *LABELS} - {*fields, *labels, *ONLY_IF_NAMED}
     text = fields.pop("text", None)
     result = ColumnMap(
         labels={name: _label(name, value, table) for name, value in labels.items() if value is not None},
@@ -84,9 +87,23 @@ def column_map(columns: Columns, table: Table) -> ColumnMap:
     for name in result.read():
         if name in table.pictures:
             raise BadTableError(
-                f"{table.path.name}: column {name!r} holds pictures, not text; map it with image: {name}"
+                f"{table.path.name}: column {name!r} holds pictures, not text; write text, or map it with image: {name}"
             )
-    return result
+    rest = [name for name in table.columns if name not in result.used()]
+    _refuse_misspelled(table, misspelled(rest, free))
+    plain = [name for name in rest if (name in FIELDS or is_label_column(name)) and not name.startswith("__")]
+    return replace(result, unread=tuple(name for name in plain if name not in {*given, *labels}))
+
+
+def _refuse_misspelled(table: Table, names: Mapping[str, str]) -> None:
+    if names:
+        spelled = " and ".join(f"{column!r} for {name!r}" for column, name in names.items())
+        labels = ", ".join(f"{name}: {json.dumps(column)}" for column, name in names.items() if name in LABELS)
+        fields = [f"{name}: {json.dumps(column)}" for column, name in names.items() if name in FIELDS]
+        mapped = ", ".join([*fields, *([f"labels: {{{labels}}}"] if labels else [])])
+        raise BadTableError(
+            f"{table.path.name}: the header has {spelled}; rename it, or say in the column map {mapped} (null: not read)"
+        )
 
 
 def _own_fields(table: Table) -> dict[str, Any]:

@@ -33,8 +33,10 @@ def read_tables(
     found: Sequence[Found], root: Path, columns: Columns, bad: BadRows | None, source: str | None = None
 ) -> list[Row]:
     """The rows of these tables as one source, which is called after the folder unless it has a name of its own."""
+    bad = bad or BadRows()
     tables = [(split, read_table(file, keep_faults=True)) for split, file in found]
     maps = [column_map(columns, table) for _, table in tables]
+    bad.notes += _unread(maps, source or root.resolve().name)
     names = [
         [image_name(table, mapping, i) for i in range(len(table.rows))]
         for (_, table), mapping in zip(tables, maps, strict=True)
@@ -47,8 +49,21 @@ def read_tables(
         if table.pictures and not unique:  # embedded pictures need no name
             name = table.path.relative_to(root).with_suffix("").as_posix()
             layout = replace(layout, ids=tuple(f"{name}/{i + 1}" for i in range(len(images))))
-        rows += table_rows(table, layout, bad or BadRows())
+        rows += table_rows(table, layout, bad)
     return rows
+
+
+_SHOWN = 6  # columns that are named
+
+
+def _unread(maps: Sequence[ColumnMap], source: str) -> list[str]:
+    """What a table has and nobody asked for: a caption or a label may be among it."""
+    columns = list(dict.fromkeys(name for mapping in maps for name in mapping.unread))
+    shown = ", ".join(repr(name if len(name) <= 40 else f"{name[:37]}...") for name in columns[:_SHOWN])
+    more = f" and {len(columns) - _SHOWN} more" if len(columns) > _SHOWN else ""
+    said = [] if any(mapping.labels for mapping in maps) else [f"no labels were read of {source}"]
+    said += [f"columns of {source} that were not read (a column map names them): {shown}{more}"] if columns else []
+    return ["; ".join(said)] if said else []
 
 
 def _layout(table: Table, root: Path, columns: ColumnMap, images: Sequence[str], source: str | None) -> Layout:

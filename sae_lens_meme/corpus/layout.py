@@ -14,7 +14,9 @@ from sae_lens_meme.labels import read_split
 
 Found = tuple[str | None, Path]  # a table, and its split where the layout names one
 METADATA = tuple(f"metadata{suffix}" for suffix in SUFFIXES)
-_SHARD = re.compile(r"-\d{5}-of-\d{5}$")
+_PART = re.compile(r"(-\d{5}-of-\d{5}(-[0-9a-f]{16})?|[-_.]?\d+)$")
+"""What follows a split in the name of one of its parts; the Hub has put a fingerprint behind it."""
+_CONVERTED = f"{'[0-9]' * 4}.parquet"
 _PICTURE_FOLDERS = ("images", "img", "image", "pictures")
 _TRIED = 20  # pictures and folders that are looked at, where nobody said in which folder the pictures are
 
@@ -81,9 +83,14 @@ def find_tables(root: Path) -> list[Found]:
     """The tables of a folder, each with its split where the layout names one.
 
     That is `metadata.*` in the folder or in one folder per split, what `save_to_disk` writes, files named after their
-    splits as on the Hub (`train.csv`, `data/test-00000-of-00001.parquet`), WebDataset shards (`train-000000.tar`), or a single table of any name.
+    splits as on the Hub (`train.csv`, `train_2.csv`, `data/test-00000-of-00001.parquet`, `default/train/0000.parquet`),
+    WebDataset shards (`train-000000.tar`), or a single table of any name.
+
+    Raises:
+        BadTableError: there is none, or some name a split and some do not.
     """
-    for found in (_metadata(root), _saved(root), _folders(root), _named(root), _named(root / "data"), _tars(root)):
+    layouts = (_metadata, _saved, _folders, _named, lambda root: _named(root / "data"), _converted, _tars)
+    for found in (layout(root) for layout in layouts):
         if found:
             return found
     return [(None, find_file(root, METADATA, or_only=SUFFIXES))]
@@ -118,26 +125,60 @@ def _json(path: Path, key: str) -> list:
 
 
 def _folders(root: Path) -> list[Found]:
-    splits = sorted(entry for entry in root.iterdir() if entry.is_dir() and read_split(entry.name))
-    found = [(folder.name, path) for folder in splits for _, path in _metadata(folder)]
-    if found and len(found) < len(splits):
-        without = next(folder for folder in splits if folder.name not in dict(found))
-        raise BadTableError(f"{without}: has no {' or '.join(METADATA)}, but {found[0][1].parent.name} has; add it")
-    return list(found)
+    folders = sorted(entry for entry in root.iterdir() if entry.is_dir())
+    found = _all_named(root, [(folder.name, path) for folder in folders for _, path in _metadata(folder)])
+    if found:
+        without = [folder for folder in folders if read_split(folder.name) and folder.name not in dict(found)]
+        if without:
+            raise BadTableError(
+                f"{without[0]}: has no {' or '.join(METADATA)}, but {found[0][1].parent.name} has; add it"
+            )
+    return found
+
+
+def _all_named(root: Path, found: Sequence[Found]) -> list[Found]:
+    """These files if they name splits, none if they do not.
+
+    Raises:
+        BadTableError: some do and some do not; reading only those, or none of the splits, would lose memes or splits.
+    """
+    named = [path for split, path in found if read_split(split)]
+    others = [str(path.relative_to(root)) for split, path in found if not read_split(split)]
+    if named and others:
+        shown = ", ".join(others[:5]) + (f" and {len(others) - 5} more" if len(others) > 5 else "")
+        raise BadTableError(
+            f"{root}: {named[0].relative_to(root)} names a split, but not {shown}; rename it (as train_2), or move it elsewhere"
+        )
+    return list(found) if named else []
 
 
 def _named(folder: Path) -> list[Found]:
-    tables = sorted(p for p in folder.iterdir() if p.suffix.lower() in SUFFIXES) if folder.is_dir() else []
-    named = [(_SHARD.sub("", path.stem), path) for path in tables]
-    return [(name, path) for name, path in named if read_split(name)]
+    tables = _files(folder, SUFFIXES) if folder.is_dir() else []
+    return _all_named(folder, [(_PART.sub("", path.stem), path) for path in tables])
+
+
+def _files(folder: Path, suffixes: Sequence[str]) -> list[Path]:
+    """But those that are hidden: macOS puts one beside each."""
+    return sorted(p for p in folder.iterdir() if p.suffix.lower() in suffixes and not p.name.startswith("."))
+
+
+def _converted(root: Path) -> list[Found]:
+    """What the Hub makes of every data set: `default/train/0000.parquet`, where `default` is one of its configurations."""
+    files = sorted([*root.glob(f"*/{_CONVERTED}"), *root.glob(f"*/*/{_CONVERTED}")])
+    bases = {path.parent.parent for path in files}
+    found = {base: _all_named(root, [(p.parent.name, p) for p in files if p.parent.parent == base]) for base in bases}
+    named = sorted(base for base, parts in found.items() if parts)
+    if len(named) > 1:
+        names = ", ".join(base.name for base in named)
+        raise BadTableError(f"{root}: holds several data sets: {names}; give the folder of one")
+    return found[named[0]] if named else []
 
 
 def _tars(root: Path) -> list[Found]:
     """WebDataset shards such as `train-000000.tar`."""
-    tars = sorted(entry for entry in root.iterdir() if entry.suffix == TAR and entry.is_file())
-    splits = [re.split(r"[-_.]", path.stem)[0] for path in tars]
-    named = all(read_split(split) for split in splits)
-    return [(split if named else None, path) for split, path in zip(splits, tars, strict=True)]
+    tars = [path for path in _files(root, (TAR,)) if path.is_file()]
+    named = _all_named(root, [(re.split(r"[-_.]", path.stem)[0], path) for path in tars])
+    return named or [(None, path) for path in tars]
 
 
 def picture_folder(table: Path, root: Path, names: Sequence[str], given: str | None) -> Path:

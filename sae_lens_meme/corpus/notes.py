@@ -24,6 +24,7 @@ def corpus_notes(corpus: str | Path | Mapping[str, Any]) -> list[str]:
     """
     facts = corpus if isinstance(corpus, Mapping) else read_finished(corpus, "corpus")["facts"]
     notes = [line] if (line := skipped_line(facts["skipped"])) else []
+    notes += facts.get("unread", ())
     for what in ("pictures", "captions"):
         for split, (shared, n) in facts[f"shared_{what}"].items():
             if shared:

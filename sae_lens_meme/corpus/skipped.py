@@ -54,6 +54,8 @@ class BadRows:
 
     on_bad: OnBad = "raise"
     rows: list[BadRow] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    """What was not read of a source, in a sentence."""
 
     def add(self, row: BadRow, error: type[MemeError] = BadTableError) -> None:
         """Raises the error with file, row and id in front, unless bad rows are skipped."""

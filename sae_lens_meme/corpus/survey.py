@@ -63,7 +63,7 @@ def survey(
             for row, look in zip(part, looks, strict=True):
                 _require(row, look, bad)
             text = "".join(_line(row, look) for row, look in zip(part, looks, strict=True))
-            step.write(name, lambda path, text=text: path.write_text(text, encoding="ascii"))
+            step.write_text(name, text)
             seen.update(zip(part, looks, strict=True))
     return seen
 

@@ -42,6 +42,8 @@ class Plan:
     dropped: Mapping[str, int]
     duplicates: Sequence[BadRow] | None = None
     """What `deduplicate` left out; None where it was not requested."""
+    unread: Sequence[str] = ()
+    """What was not read of the sources, in sentences."""
 
     @property
     def extra_labels(self) -> list[str]:
@@ -124,25 +126,22 @@ def _record(row: Row, split: str, group: str, image: bytes) -> dict[str, Any]:
 
 
 def _finish(step: StepFolder, plan: Plan) -> None:
-    step.write("dataset_dict.json", lambda path: _write_text(path, json.dumps({"splits": list(plan.splits)})))
-    step.write(BAD_ROWS, lambda path: _write_text(path, "".join(map(_json_line, plan.bad))))
-    if (duplicates := plan.duplicates) is not None:
-        step.write(DUPLICATES, lambda path: _write_text(path, "".join(map(_json_line, duplicates))))
+    step.write_text("dataset_dict.json", json.dumps({"splits": list(plan.splits)}))
+    step.write_text(BAD_ROWS, "".join(map(_json_line, plan.bad)))
+    if plan.duplicates is not None:
+        step.write_text(DUPLICATES, "".join(map(_json_line, plan.duplicates)))
     facts = {
         "preset": plan.preset,
         "holdout": plan.holdout,
         "labels": [*LABELS, *plan.extra_labels],
         "dropped": dict(plan.dropped),
         "skipped": count_skipped(plan.bad),
+        **({"unread": list(plan.unread)} if plan.unread else {}),
         **corpus_facts(plan.splits, plan.links),
     }
-    step.write("README.md", lambda path: _write_text(path, corpus_card(plan.splits, facts)))
+    step.write_text("README.md", corpus_card(plan.splits, facts))
     step.finish(**facts)
 
 
 def _json_line(row: BadRow) -> str:
     return json.dumps(row.as_json(), ensure_ascii=True) + "\n"
-
-
-def _write_text(path: Path, text: str) -> None:
-    path.write_text(text, encoding="utf-8")

@@ -8,7 +8,17 @@ from typing import Any
 from sae_lens_meme.dashboard.latents import CONCEPT_COLUMNS, LatentPages
 from sae_lens_meme.dashboard.numbers import clean, short
 from sae_lens_meme.dashboard.sentences import chance
-from sae_lens_meme.dashboard.verdicts import CHANCE, GOOD, Use, beats_always_on, of_concept, uses
+from sae_lens_meme.dashboard.verdicts import (
+    CLEARLY,
+    GOOD,
+    NONE_FOUND,
+    NOT_MEASURED,
+    WEAKLY,
+    Use,
+    beats_always_on,
+    of_concept,
+    uses,
+)
 from sae_lens_meme.dashboard.words import Words, listed, several
 from sae_lens_meme.errors import ConfigError
 from sae_lens_meme.evaluators.concepts import Concept
@@ -89,7 +99,7 @@ def _glance(latents: LatentPages, page: dict[str, Any]) -> dict[str, Any]:
         "f1": number(best["f1_test"]),
         "always": number(best["f1_always_on"]),
         "beats": beats_always_on(best),
-        "found": (best["auroc_low"] or 0) > CHANCE,
+        "found": sure in (CLEARLY, WEAKLY),
         "driven": {"visual": "the picture", "textual": "the caption", "cross-modal": "both together"}.get(
             str(decided), "not known"
         ),
@@ -129,10 +139,12 @@ def found(lines: list[dict[str, Any]], latents: LatentPages) -> list[str]:
 
 def _told(lines: list[dict[str, Any]]) -> Iterator[str]:
     if lines:
-        count = {word: sum(line["sure"] == word for line in lines) for word in ("clearly", "weakly", "none found")}
+        said = [line["sure"] for line in lines]
+        unmeasured = said.count(NOT_MEASURED)
+        rest = f"; {unmeasured} {'has' if unmeasured == 1 else 'have'} too few test memes to say" if unmeasured else ""
         yield (
-            f"Of {several(len(lines), 'concept')}, a latent tells {count['clearly']} clearly and {count['weakly']} weakly; for "
-            f"{count['none found']} none was found."
+            f"Of {several(len(lines), 'concept')}, a latent tells {said.count(CLEARLY)} clearly and {said.count(WEAKLY)} weakly; "
+            f"for {said.count(NONE_FOUND)} none was found{rest}."
         )
 
 

@@ -11,7 +11,17 @@ import pandas as pd
 from sae_lens_meme.dashboard.inputs import ReportInputs
 from sae_lens_meme.dashboard.latents import LatentPages
 from sae_lens_meme.dashboard.tokens import Tokens
-from sae_lens_meme.dashboard.verdicts import GOOD, NONE, REFUTED, TONES, UNTESTED, WEAK
+from sae_lens_meme.dashboard.verdicts import (
+    GOOD,
+    NONE,
+    NONE_FOUND,
+    NOT_MEASURED,
+    REFUTED,
+    TONES,
+    UNTESTED,
+    WEAK,
+    WEAKLY,
+)
 from sae_lens_meme.dashboard.words import Words, listed, several
 from sae_lens_meme.evaluators.contest.quantities import NAMES, PERMUTED, PROBE, RANDOM_LATENTS, SAE
 from sae_lens_meme.report.blocks import number, visible
@@ -78,7 +88,12 @@ def _rivals(numbers: dict[str, Any], group: str) -> tuple[list[str], list[str]]:
 
 
 def _concepts(glance: list[dict[str, Any]]) -> Iterator[str]:
-    for word, said in {"none found": "No latent is found for", "weakly": "Only weakly is a latent about"}.items():
+    words = {
+        NONE_FOUND: "No latent is found for",
+        NOT_MEASURED: "Too few test memes say whether a latent is about",
+        WEAKLY: "Only weakly is a latent about",
+    }
+    for word, said in words.items():
         which = [row["concept"] for row in glance if row["sure"] == word]
         if which:
             yield f"{said} {len(which)} of {several(len(glance), 'concept')}: {listed(which)}."
@@ -140,7 +155,16 @@ def _numbers(inputs: ReportInputs, evaluator: str) -> dict[str, Any]:
 
 ALPHA = 0.05
 MOST = 5
-_NEEDED = {"question", "subgroup", "n_ablated", "q", "fpr_gap", "fpr_subgroup", "fpr_background"}
+_NEEDED = {
+    "question",
+    "subgroup",
+    "n_ablated",
+    "q",
+    "fpr_gap",
+    "fpr_gap_within_source",
+    "fpr_subgroup",
+    "fpr_background",
+}
 
 
 def audited(inputs: ReportInputs) -> pd.DataFrame | None:
@@ -152,18 +176,21 @@ def audited(inputs: ReportInputs) -> pd.DataFrame | None:
 
 
 def treated_worse(inputs: ReportInputs, words: Words) -> list[str]:
-    """A sentence per group that is flagged wrongly more often than the others, the largest gap first."""
+    """A sentence per group that is flagged wrongly more often than the others of its source, the largest gap first."""
     pairs = audited(inputs)
     if pairs is None:
         return []
     known = pairs.loc[pairs["fpr_gap"].notna(), :]
-    worse = known.loc[(known["q"] < ALPHA) & (known["fpr_gap"] > 0), :]
-    worse = worse.sort_values("fpr_gap", ascending=False, kind="stable")
+    # q is of the gap within source; a group that is a source has none
+    known = known.assign(tested=known["fpr_gap_within_source"].fillna(known["fpr_gap"]).astype(float))
+    worse = known.loc[(known["q"] < ALPHA) & (known["tested"] > 0), :]
+    worse = worse.sort_values("tested", ascending=False, kind="stable")
     if not len(worse):
         if not len(known):
             return ["Nothing can be said: no group has enough memes."]
         return [
-            f"No group is shown to be treated worse: of {several(len(known), 'comparison')} none has q under {ALPHA:g}."
+            f"No group is shown to be treated worse: of {several(len(known), 'comparison')} none has q under {ALPHA:g} "
+            "and more wrong flags in the group than outside."
         ]
     found = [_sentence(row, inputs, words) for row in worse.head(MOST).to_dict("records")]
     if len(worse) > MOST:
@@ -173,17 +200,20 @@ def treated_worse(inputs: ReportInputs, words: Words) -> list[str]:
 
 def _sentence(row: dict[str, Any], inputs: ReportInputs, words: Words) -> str:
     q = "below 1e-6" if row["q"] < 1e-6 else number(float(row["q"]))
+    within, pooled = f"; among memes of one source the gap is {row['tested']:.2f}", " over all sources"
+    if pd.isna(row["fpr_gap_within_source"]):
+        within = pooled = ""
     said = (
         f"Memes with {words(str(row['subgroup']))} are treated worse: where {words(str(row['question']))} is not true of "
         f"them, the classifier says it of {row['fpr_subgroup']:.0%} (of {several(int(row['n_subgroup_negative']), 'test meme')}), "
-        f"and of {row['fpr_background']:.0%} of such memes outside the group; q {q}."
+        f"and of {row['fpr_background']:.0%} of such memes outside the group{within}; q {q}."
     )
     edit = _taken_out(row, inputs)
     if edit is None:
         return said
     return (
         f"{said} Without the {several(int(edit['n_ablated']), 'latent')} that carry most of it ({edit['latents']}) the gap of "
-        f"{row['fpr_gap']:.2f} shrinks by {edit['closed']:.2f}, without as many like them by {edit['closed_matched']:.2f}."
+        f"{row['fpr_gap']:.2f}{pooled} shrinks by {edit['closed']:.2f}, without as many like them by {edit['closed_matched']:.2f}."
     )
 
 

@@ -138,7 +138,7 @@ class Readings:
         self._labels = {name: inputs.memes.label(name) for name in inputs.memes.label_names}
         self._reader = None
         if inputs.sae is not None and len(inputs.memes.rows("train")):
-            measured = Measured.of_tables(inputs.table("naming"), inputs.table("probes"))
+            measured = Measured.of_tables(inputs.table("naming"), inputs.table("probes"), inputs.evaluation)
             self._reader = VectorReader(
                 inputs.sae, inputs.memes, inputs.latents, measured, ReadOptions(), heads=inputs.heads
             )

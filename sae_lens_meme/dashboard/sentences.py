@@ -98,7 +98,9 @@ def used(effects: list[Row], words: Words) -> Answer:
     )
     if not using:
         return Answer(
-            question, f"None of {several(len(found), 'label')}: it moves no more than the controls. {effect}", "poor"
+            question,
+            f"None of {several(len(found), 'label')}: it is not shown to move more than the controls. {effect}",
+            "poor",
         )
     others = [visible(use.label) for use in found if not use.beats]
     rest = f", not {listed(others)}" if others else ""
@@ -112,9 +114,13 @@ def _of(using: list[Use]) -> str:
 
 def again(row: Row | None) -> Answer:
     question = "Does it reappear with another seed?"
+    if row is not None and row.get("alive") is False:
+        return Answer(question, "Not measured: it is dead, and only living latents are compared.", "unknown")
     if row is None or row.get("stable") is None:
         return Answer(question, "Not measured: no SAE with another seed was compared.", "unknown")
-    text = f"its best partner has a decoder at cosine {number(row.get('mean_cosine'))}, where 0.7 counts as the same"
+    text = f"the mean cosine of its decoder with its partners is {number(row.get('mean_cosine'))}, where 0.7 counts as the same"
+    if row.get("mean_cosine") is None:
+        text = "no latent of another SAE is left to be its partner"
     if row["stable"]:
         return Answer(question, f"Yes: {text}.", "good")
     return Answer(question, f"No: {text}. Another training run would give other latents here.", "poor")
@@ -129,7 +135,7 @@ def alike(rows: list[Row]) -> Answer:
         return Answer(question, _sentence(f"Not known: {reason or 'too few memes fire it'}"), "unknown")
     beaten = [row.get("q") is not None and row["q"] < 0.05 for row in known]
     parts = [
-        f"{_SIDES.get(str(row['reference']), visible(str(row['reference'])))}: {'yes' if more else 'no more than chance'}, mean "
+        f"{_SIDES.get(str(row['reference']), visible(str(row['reference'])))}: {'yes' if more else 'not shown'}, mean "
         f"cosine {number(row['ms'])} (chance within source {number(row.get('chance_within_source'))}, q {chance(row.get('q'))})"
         for row, more in zip(known, beaten, strict=True)
     ]

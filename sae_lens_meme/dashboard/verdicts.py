@@ -11,6 +11,8 @@ from sae_lens_meme.report.blocks import number
 CHANCE = 0.5
 """AUROC of guessing: a latent whose interval holds it is not about the concept."""
 GOOD, WEAK, REFUTED, UNTESTED, NONE = "good name", "weak name", "unsupported name", "untested name", "no name"
+CLEARLY, WEAKLY, NONE_FOUND, NOT_MEASURED = "clearly", "weakly", "none found", "not measured"
+"""How well the best latent of a concept tells it."""
 TONES = {GOOD: "good", WEAK: "fact", REFUTED: "poor", UNTESTED: "unknown", NONE: "poor"}
 
 Row = dict[str, Any]
@@ -40,11 +42,17 @@ def of_name(naming: Row | None, concept: Row | None, words: Words) -> Verdict:
         return Verdict(UNTESTED, "the held-out memes allow no test of it")
     if not naming.get("holds"):
         return Verdict(
-            REFUTED, "on held-out memes it says no better than chance which memes fire the latent: do not use it"
+            REFUTED,
+            "on held-out memes it is not shown to say better than chance which memes fire the latent: do not rely on it",
         )
     if naming["auroc"] < LEAST_AUROC:
         return Verdict(
             WEAK, f"it says which memes fire the latent better than chance, but with an AUROC under {LEAST_AUROC:g}"
+        )
+    if concept is not None and concept.get("f1_test") is None:
+        return Verdict(
+            WEAK,
+            f"it says which memes fire the latent; whether the latent finds those with {words(naming['name'])} was not measured",
         )
     if concept is not None and not beats_always_on(concept):
         return Verdict(
@@ -58,9 +66,11 @@ def of_name(naming: Row | None, concept: Row | None, words: Words) -> Verdict:
 
 def of_concept(best: Row) -> tuple[str, str]:
     """How well a latent tells the memes with a concept from those without: a word, and its tone."""
-    if (best["auroc_low"] or 0) <= CHANCE:
-        return "none found", "poor"
-    return ("clearly", "good") if beats_always_on(best) else ("weakly", "fact")
+    if best["auroc_low"] is None:
+        return NOT_MEASURED, "unknown"
+    if best["auroc_low"] <= CHANCE:
+        return NONE_FOUND, "poor"
+    return (CLEARLY, "good") if beats_always_on(best) else (WEAKLY, "fact")
 
 
 def beats_always_on(row: Row) -> bool:

@@ -101,13 +101,13 @@ _READERS = {
 }
 
 
-def _numbers(tensor: Any, file: Path) -> np.ndarray:
-    """Real numbers of any precision, bfloat16 and float8 among them, as numpy has them."""
+def _numbers(tensor: Any, name: str | Path) -> np.ndarray:
+    """Real numbers of any precision and device, bfloat16 and float8 among them, as numpy has them."""
     if tensor.is_complex() or "strided" not in str(tensor.layout):
         raise DataError(
-            f"{file}: holds a {tensor.dtype} tensor of layout {tensor.layout}; save a dense one of real numbers"
+            f"{name}: holds a {tensor.dtype} tensor of layout {tensor.layout}; give a dense one of real numbers"
         )
-    return tensor.detach().float().numpy()
+    return tensor.detach().float().cpu().numpy()
 
 
 def _pick(names: Collection[str], key: str, file: Path) -> str:
@@ -120,6 +120,24 @@ def _pick(names: Collection[str], key: str, file: Path) -> str:
     return key
 
 
+def matrix_in_memory(x: Any, name: str) -> Float[np.ndarray, "n d"]:
+    """A float32 matrix of an array, a tensor, a data frame or a list of lists.
+
+    Raises:
+        DataError: it is not a matrix of real numbers.
+    """
+    if isinstance(x, np.ma.MaskedArray) and np.ma.is_masked(x):
+        raise DataError(f"{name}: has masked values; fill them, or leave these memes out")
+    try:
+        array = _numbers(x, name) if hasattr(x, "detach") else np.asarray(x)
+    except MemeError:
+        raise
+    except Exception as error:  # numpy and torch raise what they like
+        reason = " ".join(str(error).split())[:200]
+        raise DataError(f"{name}: is not a matrix ({reason}); give one vector a meme, all of one width") from None
+    return as_matrix(array, name)
+
+
 def as_matrix(array: Any, name: str | Path) -> Float[np.ndarray, "n d"]:
     """A float32 matrix of what is an array already; tensors of SAELens' layout (n, 1, d) lose the middle axis.
 
@@ -128,7 +146,7 @@ def as_matrix(array: Any, name: str | Path) -> Float[np.ndarray, "n d"]:
     """
     if array.ndim == 3 and array.shape[1] == 1:
         array = array[:, 0]
-    if array.ndim != 2 or not np.issubdtype(array.dtype, np.number) or np.iscomplexobj(array):
+    if array.ndim != 2 or array.dtype.kind not in "iuf":
         raise DataError(
             f"{name}: has shape {array.shape} and type {array.dtype}; a matrix (memes, dimensions) is needed"
         )

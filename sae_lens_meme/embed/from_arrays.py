@@ -15,7 +15,7 @@ from sae_lens_meme.embed.arrays import read_array, split_key
 from sae_lens_meme.embed.options import ArrayOptions
 from sae_lens_meme.embeddings import Embeddings
 from sae_lens_meme.errors import BadTableError, DataError
-from sae_lens_meme.hook_columns import embedding_features, require_finite
+from sae_lens_meme.hook_columns import embedding_features, require_finite, require_text
 from sae_lens_meme.hooks.memeclip import fuse
 from sae_lens_meme.hooks.names import FUSED, IMAGE_EMBED, TEXT_EMBED
 from sae_lens_meme.labels import (
@@ -25,7 +25,9 @@ from sae_lens_meme.labels import (
     is_label_column,
     label_values,
     missing_code,
+    misspelled,
     read_split,
+    source_of,
 )
 from sae_lens_meme.shards import write_dataset
 from sae_lens_meme.storage import StepFolder, sha256_file, sha256_json
@@ -106,16 +108,22 @@ def _slice(columns: Mapping[str, Any], part: slice) -> dict[str, Any]:
 
 def description(table: Table) -> tuple[dict[str, Value], dict[str, list[Any]]]:
     """Column types and columns of the table: ids, sources, splits, captions, labels."""
-    table.require(["id"])
     path = table.path
+    for column, name in misspelled(table.columns).items():
+        raise BadTableError(f"{path}: the header has {column!r} for {name!r}; rename it")
+    for name, pictures in table.pictures.items():
+        require_text(str(path), name, (picture.read() for picture in pictures if picture.size))
+    table.require(["id"])
     columns: dict[str, list[Any]] = {
         name: [row[name] for row in table.rows]
         for name in table.columns
         if name not in table.pictures and (name in NOT_LABELS or is_label_column(name))
     }
     _check_ids(columns["id"], path)
-    columns["source"] = [v or "all" for v in columns.get("source", [None] * len(table.rows))]
-    columns["split"] = [_split(v, i, path) for i, v in enumerate(columns.get("split", ["train"] * len(table.rows)))]
+    columns["source"] = [source_of(v) for v in columns.get("source", [None] * len(table.rows))]
+    columns["split"] = [
+        _split(v, i, path) for i, v in enumerate(columns.get("split", ["train"] * len(table.rows)), start=1)
+    ]
     kinds: dict[str, Value] = {}
     for name, cells in columns.items():
         if name in NOT_LABELS:
@@ -130,13 +138,13 @@ def _label(name: str, cells: list[str | None], table: Table) -> tuple[list[Any],
     classes = table.classes.get(name)
     if (large := beyond_64_bits(cells)) is not None:
         raise BadTableError(
-            f"{table.path}, row {large}: {name} is {cells[large]}, which does not fit 64 bits; renumber the classes"
+            f"{table.path}, row {large + 1}: {name} is {cells[large]}, which does not fit 64 bits; renumber the classes"
         )
     codes = {cell: code for code, cell in enumerate(classes or ())}
     values = label_values(name, [codes.get(cell or "") for cell in cells] if classes else cells, classes)
     if (code := missing_code(name, values)) is not None:
         raise BadTableError(
-            f"{table.path}, row {values.index(code)}: {name} is {code}, which is not one of its levels; leave it empty where it is missing"
+            f"{table.path}, row {values.index(code) + 1}: {name} is {code}, which is not one of its levels; leave it empty where it is missing"
         )
     return values, Value("string" if any(isinstance(value, str) for value in values) else "int64")
 
@@ -153,7 +161,7 @@ def _split(value: str | None, row: int, table: Path) -> str:
 def _check_ids(ids: list[str | None], table: Path) -> None:
     seen: set[str] = set()
     repeated: list[str] = []
-    for row, value in enumerate(ids):
+    for row, value in enumerate(ids, start=1):
         if not value:
             raise BadTableError(f"{table}, row {row}: the id is empty; every meme needs one")
         if "\0" in value:

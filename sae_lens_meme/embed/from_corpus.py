@@ -26,8 +26,7 @@ from sae_lens_meme.hooks.memeclip import MemeCLIPHeads, fuse
 from sae_lens_meme.hooks.names import FUSED, IMAGE_EMBED, TEXT_EMBED
 from sae_lens_meme.labels import NOT_LABELS
 from sae_lens_meme.ocr import Captions
-from sae_lens_meme.progress import progress_bar
-from sae_lens_meme.shards import shard_names, write_dataset
+from sae_lens_meme.shards import write_computed, write_dataset
 from sae_lens_meme.storage import StepFolder, read_finished, sha256_file, sha256_json, url_of
 
 SHARD_BATCHES = 16
@@ -107,12 +106,8 @@ def _write(folder: StepFolder, engine: ShardEngine, progress: bool) -> None:
     facts = engine.facts
     size, n = SHARD_BATCHES * facts["fingerprint"]["batch_size"], facts["finish"]["n_samples"]
     shards = [range(start, min(start + size, n)) for start in range(0, n, size)]
-    missing = [shard for name, shard in zip(shard_names(len(shards)), shards, strict=True) if not folder.has(name)]
-    with progress_bar("embed", sum(map(len, missing)), show=progress) as advance:
-        columns = engine.map_shards(missing, advance)
-        described = Features.from_dict(facts["described"])
-        features = embedding_features(described, facts["finish"]["d_in"])
-        write_dataset(folder, features, [partial(next, columns)] * len(shards))
+    features = embedding_features(Features.from_dict(facts["described"]), facts["finish"]["d_in"])
+    write_computed(folder, features, shards, engine, progress=progress)
     folder.finish(**facts["finish"])
 
 

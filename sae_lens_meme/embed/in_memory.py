@@ -7,20 +7,20 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 from datasets import Dataset, Value
 
 from sae_lens_meme.corpus.arrow import as_arrow
 from sae_lens_meme.corpus.merge import hashed_split
 from sae_lens_meme.corpus.tables import table_of
-from sae_lens_meme.embed.arrays import as_matrix
+from sae_lens_meme.embed.arrays import matrix_in_memory
 from sae_lens_meme.embed.from_arrays import description, with_fused
 from sae_lens_meme.embed.options import HEADS
 from sae_lens_meme.embeddings import Embeddings
 from sae_lens_meme.errors import DataError
 from sae_lens_meme.hook_columns import embedding_features
 from sae_lens_meme.hooks.names import FUSED, IMAGE_EMBED, TEXT_EMBED
+from sae_lens_meme.labels import is_missing, misspelled
 from sae_lens_meme.shards import Columns, write_dataset
 from sae_lens_meme.storage import StepFolder
 
@@ -42,7 +42,7 @@ def as_embeddings(
         BadTableError, DataError, NonFiniteError: what, where, which value.
     """
     given = {IMAGE_EMBED: image, TEXT_EMBED: text, FUSED: fused}
-    vectors = {hook: as_matrix(_numpy(x), hook) for hook, x in given.items() if x is not None}
+    vectors = {hook: matrix_in_memory(x, hook) for hook, x in given.items() if x is not None}
     if not vectors:
         raise DataError("no vectors were given; pass image and text embeddings, or fused ones")
     rows = len(next(iter(vectors.values())))
@@ -51,7 +51,8 @@ def as_embeddings(
     if "split" not in described.columns:
         units = columns.get("group") or columns["id"]
         columns["split"] = [
-            hashed_split(str(unit or id), holdout) for unit, id in zip(units, columns["id"], strict=True)
+            hashed_split(str(id if is_missing(unit) else unit), holdout)
+            for unit, id in zip(units, columns["id"], strict=True)
         ]
     vectors = with_fused(vectors, columns["id"])
     features = embedding_features(kinds | {"split": Value("string")}, {hook: x.shape[1] for hook, x in vectors.items()})
@@ -60,14 +61,14 @@ def as_embeddings(
     return Embeddings.from_dataset(dataset, model="arrays", fusion="clip")
 
 
-def _numpy(x: Any) -> Any:
-    """A tensor of any device and precision as float32; anything else as numpy sees it."""
-    return x.detach().float().cpu().numpy() if hasattr(x, "detach") else np.asarray(x)
-
-
 def _with_ids(table: pa.Table) -> pa.Table:
     """With the row numbers as ids where there are none."""
-    return table if "id" in table.column_names else table.add_column(0, "id", pa.array(range(len(table))))
+    names = table.column_names
+    return (
+        table
+        if "id" in {*names, *misspelled(names).values()}
+        else table.add_column(0, "id", pa.array(range(len(table))))
+    )
 
 
 SHARD_SIZE = 4096

@@ -30,8 +30,7 @@ from sae_lens_meme.hooks.patches import View, boxes_of_tokens, view_of
 from sae_lens_meme.hooks.positions import IMAGE, TAGS, PositionSource, tag_numbers
 from sae_lens_meme.hooks.vocabulary import ids_of, spelled
 from sae_lens_meme.labels import is_missing
-from sae_lens_meme.progress import progress_bar
-from sae_lens_meme.shards import shard_names, write_dataset
+from sae_lens_meme.shards import write_computed
 from sae_lens_meme.storage import StepFolder, read_finished, sha256_json
 
 SHARD_ITEMS = 256
@@ -88,11 +87,8 @@ def embed_tokens(
 def _write(folder: StepFolder, engine: ShardEngine, options: EmbedOptions, progress: bool) -> None:
     facts, n = engine.facts, engine.facts["n_items"]
     shards = [range(start, min(start + SHARD_ITEMS, n)) for start in range(0, n, SHARD_ITEMS)]
-    missing = [shard for name, shard in zip(shard_names(len(shards)), shards, strict=True) if not folder.has(name)]
-    with progress_bar("embed", sum(map(len, missing)), show=progress) as advance:
-        columns = engine.map_shards(missing, advance)
-        features = embedding_features(Features.from_dict(facts["described"]), facts["finish"]["d_in"])
-        write_dataset(folder, features, [partial(next, columns)] * len(shards))
+    features = embedding_features(Features.from_dict(facts["described"]), facts["finish"]["d_in"])
+    write_computed(folder, features, shards, engine, progress=progress)
     found: list[Any] = list(load_from_disk(str(folder.path))["item"])
     notes = [*facts["notes"], *_notes(n, found, options.keep or ["image"])]
     folder.finish(**facts["finish"], n_items=n, n_samples=len(found), corpus_notes=notes)

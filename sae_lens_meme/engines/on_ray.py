@@ -18,7 +18,7 @@ from typing import Any
 from sae_lens_meme import __version__
 from sae_lens_meme.engines import Advance, ClusterOptions, MakeWorker
 from sae_lens_meme.errors import ConfigError, MemeError, ShardError
-from sae_lens_meme.storage import VERIFY
+from sae_lens_meme.storage import VERIFY, first_difference
 
 INSTALL = 'engine ray needs Ray, which is not installed; pip install "sae-lens-meme[ray]"'
 FAILURES, DEATHS = 3, 10
@@ -192,7 +192,7 @@ class RayEngine:
             ("version of", versions(), told["versions"]),
             ("", self._first["facts"], told["facts"]),
         ):
-            if (difference := _first_difference(here, there)) is not None:
+            if (difference := first_difference(here, there)) is not None:
                 name, mine, theirs = difference
                 raise ConfigError(
                     f"engine ray: {f'{what} {name}'.strip()} is {theirs} on {told['host']} and {mine} on "
@@ -293,14 +293,3 @@ def _cause(error: Any) -> BaseException:
 def _told(error: BaseException) -> str:
     text = " ".join(str(error).split()).partition(" traceback:")[0][:200]
     return text if isinstance(error, MemeError) else f"{type(error).__name__}: {text}"
-
-
-def _first_difference(here: Mapping[str, Any], there: Mapping[str, Any]) -> tuple[str, Any, Any] | None:
-    for key in sorted({*here, *there}):
-        mine, theirs = here.get(key), there.get(key)
-        if isinstance(mine, Mapping) and isinstance(theirs, Mapping):
-            if (inner := _first_difference(mine, theirs)) is not None:
-                return inner
-        elif mine != theirs:
-            return key, mine, theirs
-    return None

@@ -236,5 +236,4 @@ def _verdict(found: Mapping[str, Any]) -> str | None:
             )
     if not sentences:
         return None
-    text = " and ".join(sentences)
-    return f"{text[0].upper()}{text[1:]}."
+    return f"On average over factors, {' and '.join(sentences)}."

@@ -86,7 +86,7 @@ class Evaluator(ABC):
             DataError: the embeddings, labels or latents do not allow it; the message says why.
         """
         embeddings = self.embeddings if embeddings is None else embeddings
-        with eval_mode(sae), _same_threads():
+        with eval_mode(sae), same_threads():
             latents = encode(sae, embeddings, self.hook) if latents is None else latents
             require_latents_of(latents, embeddings)
             return self.measure(sae, embeddings, latents)
@@ -109,7 +109,7 @@ class Evaluator(ABC):
 
 
 @contextmanager
-def _same_threads() -> Iterator[None]:
+def same_threads() -> Iterator[None]:
     """numba's parallel loops raise the number of threads that torch uses after them, and with it other last bits."""
     before = torch.get_num_threads()
     try:

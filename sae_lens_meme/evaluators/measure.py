@@ -17,6 +17,7 @@ from sae_lens_meme.evaluators.cautions import cautions
 from sae_lens_meme.evaluators.content import content_of
 from sae_lens_meme.evaluators.context import Context
 from sae_lens_meme.evaluators.latents import encode
+from sae_lens_meme.evaluators.opened import require_concepts_of
 from sae_lens_meme.evaluators.options import EvaluateOptions
 from sae_lens_meme.evaluators.result import Result
 from sae_lens_meme.evaluators.run import (
@@ -149,6 +150,7 @@ def measure(
         raise ConfigError("measure has what is in this process' memory; `evaluate` runs on a cluster, on folders")
     memes = memes.without_contaminated() if chosen.exclude_leaks else memes
     dictionary = _loaded(sae, chosen) if isinstance(sae, (str, Path)) else _unsigned(require_sae(sae, "sae"), chosen)
+    require_concepts_of(chosen, memes)
     require_same_memes(memes, other)
     others = _named(other_saes)
     require_other_seeds(dictionary, others)

@@ -18,12 +18,14 @@ from sae_lens_meme.attributions import STEP, Attributions
 from sae_lens_meme.embed.options import HEADS
 from sae_lens_meme.embeddings import Embeddings
 from sae_lens_meme.errors import ConfigError, DataError, ModelError, StorageError
+from sae_lens_meme.evaluators import registry
+from sae_lens_meme.evaluators.concepts import concepts_of
 from sae_lens_meme.evaluators.context import Context
 from sae_lens_meme.evaluators.latents import Latents
 from sae_lens_meme.evaluators.options import EvaluateOptions
 from sae_lens_meme.hooks.names import FUSED
 from sae_lens_meme.planted import read_answer_key
-from sae_lens_meme.provenance import SAE_CFG, recorded_widths
+from sae_lens_meme.provenance import SAE_CFG, not_folded, recorded_widths
 from sae_lens_meme.storage import fetched, read_finished, read_json, sha256_file, sha256_json, verify
 
 
@@ -50,6 +52,7 @@ class Opened:
         """From a stock SAE: a converter that the options name is done with."""
         dictionary, memes = load_sae(sae, options.hook), Embeddings.load(embeddings)
         memes = memes.without_contaminated() if options.exclude_leaks else memes
+        require_concepts_of(options, memes)
         reference = Embeddings.load(options.reference) if options.reference is not None else None
         require_same_memes(memes, reference)
         others = load_others(options.other_saes or ())
@@ -106,11 +109,17 @@ def stock_sae(sae: str | Path, hook: str | None = None, converter: str | None = 
         yield stock
 
 
+_NOT_STOCK = {
+    "abstopk": "an AbsTopK SAE, whose latents have two signs",
+    "saelens-checkpoint": "a checkpoint of a training on scaled activations, whose weights do not take raw ones",
+}
+
+
 def _require_sae(folder: str | Path) -> None:
     from sae_lens_meme.importers import converter_of
 
     if (name := converter_of(folder)) is not None:
-        what = "an AbsTopK SAE, whose latents have two signs" if name == "abstopk" else f"an SAE of {name}"
+        what = _NOT_STOCK.get(name, f"an SAE of {name}")
         raise StorageError(
             f"{folder}: is {what}; `sae-lens-meme import {name} {folder} --out SAE` makes a stock SAE folder of it"
         )
@@ -155,7 +164,8 @@ def require_sae(sae: Any, where: str | Path) -> Any:
     """Refuse what SAELens loads as an SAE but what does not map a meme's vector to itself.
 
     Raises:
-        ModelError: a transcoder, or an SAE of sequences; its k is out of range, or a weight is not finite.
+        ModelError: a transcoder, or an SAE of sequences; its k is out of range, a weight is not finite, or the scale of
+            its activations is not known.
     """
     architecture = sae.cfg.architecture()
     if "transcoder" in architecture:
@@ -164,6 +174,8 @@ def require_sae(sae: Any, where: str | Path) -> Any:
         )
     if architecture == "temporal":
         raise ModelError(f"{where}: is a temporal SAE, which reads a sequence of tokens; a meme is one vector")
+    if reason := not_folded(sae.cfg.normalize_activations):
+        raise ModelError(f"{where}: {reason}")
     k, d_sae = getattr(sae.cfg, "k", 1), sae.cfg.d_sae
     if architecture == "topk" and (type(k) is not int or not 1 <= k <= d_sae):
         raise ModelError(
@@ -214,6 +226,19 @@ def _same_dictionary(one: Any, other: Any) -> bool:
         return False
     a, b = (normalize(sae.W_dec.detach().cpu().float(), dim=-1) for sae in (one, other))
     return bool(((a - b).abs() < 1e-3).all())
+
+
+def require_concepts_of(options: EvaluateOptions, memes: Embeddings) -> None:
+    """Checked before an SAE is trained for a control, not after it.
+
+    Raises:
+        ConfigError: a concept of these options, or of an evaluator's own, is not one of these memes.
+    """
+    for name in options.names():
+        if "concepts" in registry.find(name).Options.model_fields:
+            concepts = options.evaluators.get(name, {}).get("concepts", options.concepts)
+            if concepts is not None:
+                concepts_of(memes, concepts)
 
 
 def require_same_memes(memes: Embeddings, reference: Embeddings | None) -> None:

@@ -10,8 +10,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
-
 from sae_lens_meme.embeddings import Embeddings
 from sae_lens_meme.errors import StorageError
 from sae_lens_meme.evaluators import registry
@@ -200,19 +198,15 @@ def write_results(folder: StepFolder, content: dict[str, Any], results: Mapping[
     """The numbers, tables, page and figure of an evaluation, and the end of its step."""
     tables = {name: result.table for name, result in results.items() if result.table is not None}
     for name, table in (tables | {"numbers": numbers_table(content)}).items():
-        folder.write(f"{name}.parquet", partial(_write_table, table))
-    folder.write(EVALUATION, lambda path: path.write_text(to_json(content), encoding="utf-8"))
-    folder.write(PAGE, lambda path: path.write_text(report_html(content), encoding="utf-8"))
-    folder.write(TEXT, lambda path: path.write_text(report_text(content), encoding="utf-8"))
+        folder.write_table(f"{name}.parquet", table)
+    folder.write_text(EVALUATION, to_json(content))
+    folder.write_text(PAGE, report_html(content))
+    folder.write_text(TEXT, report_text(content))
     with tempfile.TemporaryDirectory() as drawn:
         picture = Path(drawn) / FIGURE
         if draw_figure(content, picture):
             folder.write(FIGURE, lambda path: path.write_bytes(picture.read_bytes()))
     folder.finish(evaluators=list(results))
-
-
-def _write_table(table: pd.DataFrame, path: Path) -> None:
-    table.to_parquet(path, index=False)
 
 
 CONTROL = "control_shuffled"

@@ -48,7 +48,7 @@ def export_corpus(corpus: str | Path, repo: str, *, out: str | Path, overwrite: 
             card = corpus_repository_card(
                 (Path(corpus) / "README.md").read_text(encoding="utf-8"), repo, [*map(str, splits)]
             )
-            folder.write("README.md", lambda path: path.write_text(card, encoding="utf-8"))
+            folder.write_text("README.md", card)
             folder.finish(repo=repo, rows={split: len(rows) for split, rows in splits.items()})
     return Path(out)
 

@@ -91,7 +91,7 @@ def export_hub(
             _copy_evaluation(folder, run.evaluation)
             _copy(folder, "report", pages)
             card = model_card(read_json(run.evaluation / EVALUATION), repo, report=bool(pages))
-            folder.write("README.md", lambda path: path.write_text(card, encoding="utf-8"))
+            folder.write_text("README.md", card)
             folder.finish(repo=repo)
     return Path(out)
 
@@ -164,7 +164,7 @@ def _copy_evaluation(folder: StepFolder, evaluation: Path) -> None:
     manifest = read_finished(evaluation, "evaluate")
     manifest["files"].pop(LATENTS, None)
     _copy(folder, "evaluation", {name: evaluation / name for name in (*manifest["files"], SUCCESS)})
-    folder.write(f"evaluation/{MANIFEST}", lambda path: path.write_text(to_json(manifest), encoding="utf-8"))
+    folder.write_text(f"evaluation/{MANIFEST}", to_json(manifest))
 
 
 def _pages(report: Path) -> dict[str, Path]:

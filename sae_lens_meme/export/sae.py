@@ -30,7 +30,7 @@ def named_config(sae: Path, names: ExportNames, *, address: bool = True) -> dict
 
 def copy_sae(folder: StepFolder, sae: Path, cfg: dict[str, Any], where: str = "sae") -> None:
     """A folder that `SAE.load_from_disk` opens."""
-    folder.write(f"{where}/{CONFIG}", lambda path: path.write_text(json.dumps(cfg), encoding="utf-8"))
+    folder.write_text(f"{where}/{CONFIG}", json.dumps(cfg))
     folder.write(f"{where}/{WEIGHTS}", partial(shutil.copyfile, sae / WEIGHTS))
 
 

@@ -44,5 +44,5 @@ def _concepts(inputs: Inputs) -> dict[int, str]:
     except NotDrawn:
         return {}
     table = table[(table["protocol"] == "corrected") & (table["q_global"] < ALPHA)]
-    best = table.sort_values("log10_p", ascending=False, kind="stable").drop_duplicates("latent")
+    best = table.sort_values("log10_p", kind="stable").drop_duplicates("latent")
     return dict(zip(best["latent"].astype(int), best["concept"], strict=True))

@@ -16,16 +16,15 @@ ALPHA = 0.05
 def draw(axes: Any, inputs: Inputs, *, per_concept: int = 3) -> None:
     """AUROC within source of the strongest latents of each concept; a dot where q over all pairs is below .05.
 
-    The latents are chosen by the q-values of all known memes and shown on test memes.
+    The latents are chosen by F1 on validation memes, without any by p over all known memes, and shown on test memes.
     """
     table = inputs.table("concept_alignment")
     table = table[table["protocol"] == "corrected"]
     if table.empty:
         raise NotDrawn("no pair was tested under the corrected protocol")
-    ordered = table.sort_values("log10_p", ascending=False, kind="stable")
-    chosen = list(
-        dict.fromkeys(ordered.groupby("concept", sort=False).head(per_concept).sort_values("concept")["latent"])
-    )
+    ordered = table.sort_values(["f1_validation", "log10_p"], ascending=[False, True], kind="stable")
+    first = ordered.groupby("concept", sort=False).head(per_concept).sort_values("concept", kind="stable")
+    chosen = list(dict.fromkeys(first["latent"]))
     auroc = table.pivot(index="concept", columns="latent", values="auroc")[chosen]
     q = table.pivot(index="concept", columns="latent", values="q_global")[chosen]
     image = axes.imshow(auroc.to_numpy(float), cmap=DIVERGING, vmin=0, vmax=1, aspect="auto")

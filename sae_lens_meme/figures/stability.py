@@ -13,7 +13,8 @@ TITLE = "Latents that reappear with another seed"
 
 
 def draw(axes: Any, inputs: Inputs) -> None:
-    """Cosine of each living latent with its match in each other SAE, and in an SAE of shuffled data."""
+    """Cosine of each living latent with its match in each other SAE, and in an SAE of shuffled data; a line ends where no
+    more latents have a match."""
     table = inputs.table("stability")
     columns = [name for name in table if str(name).endswith("/cosine")]
     if not columns:
@@ -22,12 +23,13 @@ def draw(axes: Any, inputs: Inputs) -> None:
     for column, colour in zip(columns, CYCLE * (1 + len(columns) // len(CYCLE)), strict=False):
         name = str(column).removesuffix("/cosine").replace("_", " ")
         cosines = np.sort(alive[column].dropna().to_numpy(float))[::-1]
-        axes.plot(np.linspace(0, 1, len(cosines)), cosines, color=colour, label=name)
+        axes.plot(np.arange(1, len(cosines) + 1) / len(alive), cosines, color=colour, label=name)
+    axes.set_xlim(0, 1)
     axes.set_ylim(min(0, axes.get_ylim()[0]), 1.02)
     titled(
         axes,
         f"{len(alive):,} living latents, matched one to one",
-        "share of latents, most stable first",
+        "share of living latents, most stable first",
         "cosine of decoder rows",
     )
     axes.legend()

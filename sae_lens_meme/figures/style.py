@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from sae_lens_meme.report.blocks import wrapped
@@ -18,6 +19,12 @@ SETTINGS: Any = {
     "ytick.labelsize": 8, "svg.hashsalt": "sae-lens-meme", "figure.dpi": 100, "savefig.dpi": 200,
 }  # fmt: skip
 """Matplotlib settings; a fixed salt makes an SVG the same bytes each time."""
+FORMATS = ("png", "svg")
+
+
+def save(figure: Any, path: str | Path, kind: str) -> None:
+    """One of `FORMATS`: without a date or a version, so that it is the same bytes each time."""
+    figure.savefig(path, format=kind, metadata={"Date": None} if kind == "svg" else {"Software": None})
 
 
 def titled(axes: Any, title: str, x: str = "", y: str = "") -> None:

@@ -10,11 +10,10 @@ from typing import Any
 from sae_lens_meme import figures
 from sae_lens_meme.errors import ConfigError, StorageError
 from sae_lens_meme.figures.inputs import Inputs, NotDrawn
-from sae_lens_meme.figures.style import SETTINGS
+from sae_lens_meme.figures.style import FORMATS, SETTINGS, save
 from sae_lens_meme.progress import progress_bar
 from sae_lens_meme.storage import atomic_file
 
-FORMATS = ("png", "svg")
 WIDTH, HEIGHT, ACROSS = 5.4, 4.2, 3
 
 
@@ -76,5 +75,5 @@ def _write(name: str, inputs: Inputs, out: Path) -> str | None:
         out.mkdir(parents=True, exist_ok=True)
         for kind in FORMATS:
             with atomic_file(out / f"{name}.{kind}") as temporary:
-                figure.savefig(temporary, metadata={"Date": None} if kind == "svg" else {"Software": None})
+                save(figure, temporary, kind)
     return None

@@ -14,6 +14,7 @@ FORMATS = (
     "dictionary_learning",
     "sparsify",
     "abstopk",
+    "saelens-checkpoint",
     "saelens-v",
     "vit-gpt2",
     "saev",

@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import shutil
 import tempfile
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from sae_lens import SAE
-from sae_lens.constants import SAE_CFG_FILENAME, SAE_WEIGHTS_FILENAME
 
 from sae_lens_meme.errors import ModelError
 from sae_lens_meme.importers.options import STEP, ImportOptions
 from sae_lens_meme.importers.table import converter_of, find, options_for
 from sae_lens_meme.provenance import IMPORTED, weights_fingerprint
 from sae_lens_meme.storage import StepFolder, through_stores
-from sae_lens_meme.train.saelens import sort_config
+from sae_lens_meme.train.saelens import write_saved
 
 
 @through_stores()
@@ -51,9 +49,7 @@ def import_sae(
         if not folder.complete:
             with tempfile.TemporaryDirectory() as made:
                 sae.save_model(made)
-                sort_config(made)
-                for file in (SAE_CFG_FILENAME, SAE_WEIGHTS_FILENAME):
-                    folder.write(file, partial(shutil.copyfile, Path(made) / file))
+                write_saved(folder, made)
             facts = {"d_in": sae.cfg.d_in, "d_sae": sae.cfg.d_sae, "hook": sae.cfg.metadata.hook_name}
             folder.finish(**facts, imported=sae.cfg.metadata[IMPORTED])
     return sae

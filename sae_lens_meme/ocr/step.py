@@ -17,8 +17,7 @@ from sae_lens_meme.errors import ConfigError, MemeError, StorageError
 from sae_lens_meme.ocr.engines import find, read_lines, text_of
 from sae_lens_meme.ocr.options import OcrOptions
 from sae_lens_meme.ocr.words import Word, words_of
-from sae_lens_meme.progress import progress_bar
-from sae_lens_meme.shards import shard_names, write_dataset
+from sae_lens_meme.shards import write_computed
 from sae_lens_meme.storage import MANIFEST, StepFolder, fetched, open_dataset, read_finished, sha256_file, sha256_json
 
 STEP, ORIGIN = "ocr", "ocr"
@@ -147,13 +146,8 @@ def _known(reuse: Path | None, engine: list[str]) -> dict[str, dict[str, Any]]:
 def _write(folder: StepFolder, corpus: Path, options: OcrOptions, progress: bool) -> None:
     pictures = _asked(load_rows(corpus), options.memes)
     parts = [pictures[start : start + SHARD] for start in range(0, len(pictures), SHARD)] or [[]]
-    missing = [part for name, part in zip(shard_names(len(parts)), parts, strict=True) if not folder.has(name)]
-    with (
-        engine_of(options.run_on, options, partial(_Worker, corpus, options)) as engine,
-        progress_bar("ocr", sum(map(len, missing)), unit="pictures", show=progress) as advance,
-    ):
-        columns = engine.map_shards(missing, advance)
-        write_dataset(folder, FEATURES, [partial(next, columns)] * len(parts))
+    with engine_of(options.run_on, options, partial(_Worker, corpus, options)) as engine:
+        write_computed(folder, FEATURES, parts, engine, unit="pictures", progress=progress)
     written = open_dataset(folder.path)
     folder.finish(
         engine=options.engine,

@@ -238,8 +238,8 @@ def _write(folder: StepFolder, vectors: PlantedVectors) -> None:
     key, columns, n = vectors.answer_key, vectors.columns, vectors.options.n_samples
     told = {"labels": key.causes, "factors": key.kinds, "parents": _named(vectors.parents, list(key.kinds))}
     directions = {"directions": vectors.directions.astype(np.float32), "origin": vectors.origin.astype(np.float32)}
-    folder.write(f"{ANSWER_KEY}/{CAUSES_FILE}", lambda path: path.write_text(to_json(told), encoding="utf-8"))
-    folder.write(f"{ANSWER_KEY}/{FACTORS}", lambda path: key.factors.to_parquet(path, index=False))
+    folder.write_text(f"{ANSWER_KEY}/{CAUSES_FILE}", to_json(told))
+    folder.write_table(f"{ANSWER_KEY}/{FACTORS}", key.factors)
     folder.write(f"{ANSWER_KEY}/{DIRECTIONS}", lambda path: path.write_bytes(save(directions, {"hook_name": FUSED})))
     shards = [partial(_rows, columns, slice(start, start + SHARD_SIZE)) for start in range(0, n, SHARD_SIZE)]
     write_dataset(folder, vectors.features, shards)

@@ -65,7 +65,7 @@ def write_planted(
         fingerprint["world"] = options.world
     with StepFolder(out, "planted", fingerprint, overwrite=overwrite) as step:
         # first, because it makes the manifest: without one a killed run would look like a stranger's folder
-        step.write(f"answer_key/{CAUSES_FILE}", lambda path: _write_text(path, to_json(causes_as_json(options.world))))
+        step.write_text(f"answer_key/{CAUSES_FILE}", to_json(causes_as_json(options.world)))
         _write_pictures(step, memes, progress)
         if not step.complete:
             _write_tables(step, memes)
@@ -88,7 +88,7 @@ def _write_pictures(step: StepFolder, memes: Sequence[PlantedMeme], progress: bo
                     step.reopen()
                     hashes[meme.path] = _write_picture(meme, step.path / meme.path)
                 advance(1)
-            step.write(name, lambda path, hashes=hashes: _write_text(path, to_json(hashes)))
+            step.write_text(name, to_json(hashes))
 
 
 def _blocks(memes: Sequence[PlantedMeme]) -> Iterator[tuple[str, Sequence[PlantedMeme]]]:
@@ -121,13 +121,9 @@ def _write_picture(meme: PlantedMeme, path: Path) -> str:
 
 def _write_tables(step: StepFolder, memes: Sequence[PlantedMeme]) -> None:
     for name, text in original_tables(memes).items():
-        step.write(name, lambda path, text=text: _write_text(path, text))
+        step.write_text(name, text)
     step.write(f"answer_key/{FACTORS}", lambda path: write_factors(memes, path))
     step.write(f"answer_key/{PLACES}", lambda path: write_places(memes, path))
-
-
-def _write_text(path: Path, text: str) -> None:
-    path.write_text(text, encoding="utf-8", newline="")
 
 
 _SHARED_DEV = 0.8  # of dev_seen comes again in dev_unseen

@@ -18,10 +18,13 @@ NEAR = 4
 
 
 class Score(NamedTuple):
-    """AUROC within source on held-out memes of a probe, and of the same probe on permuted labels; None where unknown."""
+    """AUROC within source on held-out memes of a probe, with its 95 % interval, and of the same probe on permuted labels;
+    None where unknown."""
 
     auroc: float | None
     permuted: float | None
+    low: float | None = None
+    high: float | None = None
 
 
 def decide(probe: Probe, latents: Latents, train: np.ndarray, score: Score, options: ReadOptions) -> Decision:
@@ -55,6 +58,8 @@ def decide(probe: Probe, latents: Latents, train: np.ndarray, score: Score, opti
         runner_up=plain(probe.classes[second]),
         prevalence=float(np.mean(train == probe.classes[top])),
         auroc=score.auroc,
+        auroc_low=score.low,
+        auroc_high=score.high,
         auroc_permuted=score.permuted,
         margin=float(contributions.sum() + bias),
         bias=float(bias),
@@ -107,7 +112,8 @@ def plain(value: Any) -> Any:
 def _evidence(score: Score) -> str:
     if score.auroc is None:
         return "how good this probe is on held-out memes is known only with --evaluation"
-    beside = "" if score.permuted is None else f" (permuted labels {score.permuted:.2f})"
-    if score.auroc <= max(0.5, score.permuted or 0):
-        return f"no evidence: AUROC on held-out memes {score.auroc:.2f}{beside}"
-    return f"AUROC on held-out memes {score.auroc:.2f}{beside}"
+    interval = "no interval" if score.low is None else f"{score.low:.2f} to {score.high:.2f}"
+    beside = "" if score.permuted is None else f"; permuted labels {score.permuted:.2f}"
+    measured = f"AUROC on held-out memes {score.auroc:.2f} ({interval}{beside})"
+    least = score.auroc if score.low is None else score.low
+    return f"no evidence: {measured}" if least <= max(0.5, score.permuted or 0) else measured

@@ -9,9 +9,11 @@ from typing import Any
 import pandas as pd
 
 from sae_lens_meme.errors import DataError
+from sae_lens_meme.evaluators.content import EVALUATION
+from sae_lens_meme.evaluators.probes.quantities import PENALTY, WITHIN
 from sae_lens_meme.read.decisions import Score
 from sae_lens_meme.read.reading import Name
-from sae_lens_meme.storage import read_finished
+from sae_lens_meme.storage import read_finished, read_json
 
 NO_EVALUATION = "no evaluation was given: names and their scores are not known"
 
@@ -31,6 +33,7 @@ class Measured:
     def __init__(self, evaluation: Path | None, expected: dict[str, Any]):
         self.given = evaluation is not None
         self._names = self._probes = None
+        self._content: dict[str, Any] = {"results": {}}
         if evaluation is None:
             return
         found = read_finished(evaluation, "evaluate")["fingerprint"]
@@ -38,12 +41,16 @@ class Measured:
             if found.get(part) != value:
                 raise DataError(f"{evaluation}: is of another {part} than the one given; evaluate again")
         self._names, self._probes = (_plain(_table(evaluation / f"{name}.parquet")) for name in ("naming", "probes"))
+        self._content = read_json(evaluation / EVALUATION)
 
     @classmethod
-    def of_tables(cls, naming: pd.DataFrame | None, probes: pd.DataFrame | None) -> Measured:
-        """From the tables of an evaluation in memory."""
+    def of_tables(
+        cls, naming: pd.DataFrame | None, probes: pd.DataFrame | None, content: dict[str, Any] | None = None
+    ) -> Measured:
+        """From the tables of an evaluation in memory, and its `evaluation.json`, which has the intervals."""
         made = cls(None, {})
         made.given, made._names, made._probes = True, _plain(naming), _plain(probes)
+        made._content = content or made._content
         return made
 
     def name(self, latent: int) -> Name:
@@ -58,15 +65,24 @@ class Measured:
         return Name(row["name"], **score, holds=holds, evidence=_evidence(score, row["holds"]))
 
     def probe(self, task: str) -> Score:
-        return Score(*(self._scores.get((task, space)) for space in ("latents", "latents_permuted")))
+        auroc, permuted = (self._row(task, space).get(WITHIN.key) for space in ("latents", "latents_permuted"))
+        numbers = self._content["results"].get("probes", {}).get("numbers", {})
+        low, high = (numbers.get(f"{task}/latents/{WITHIN.key}_{end}") for end in ("low", "high"))
+        return Score(auroc, permuted, low, high)
+
+    def penalty(self, task: str) -> float:
+        """The C of the probe that was measured; 1 where none was."""
+        return self._row(task, "latents").get(PENALTY.key) or 1.0
+
+    def _row(self, task: str, space: str) -> dict[str, Any]:
+        return self._probe_rows.get((task, space), {})
 
     @cached_property
-    def _scores(self) -> dict[tuple[str, str], float | None]:
+    def _probe_rows(self) -> dict[tuple[str, str], dict[str, Any]]:
         """By task and space."""
         if self._probes is None:
             return {}
-        columns = (self._probes[name] for name in ("task", "space", "auroc_within_source"))
-        return {(task, space): auroc for task, space, auroc in zip(*columns, strict=True)}
+        return {(row["task"], row["space"]): row for row in self._probes.to_dict("records")}
 
 
 def _evidence(score: dict[str, Any], holds: Any) -> str:

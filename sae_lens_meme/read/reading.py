@@ -83,6 +83,8 @@ class Decision:
     """Control: share of this class among the train memes with the label."""
     auroc: float | None
     """Of the probe on held-out memes, within source."""
+    auroc_low: float | None
+    auroc_high: float | None
     auroc_permuted: float | None
     """Control: of a probe on permuted labels."""
     margin: float

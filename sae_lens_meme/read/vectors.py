@@ -17,7 +17,7 @@ from jaxtyping import Float, Int
 
 from sae_lens_meme.embeddings import Embeddings
 from sae_lens_meme.evaluators.base import Unavailable
-from sae_lens_meme.evaluators.classifiers import Probe, Task, fit_latent_probe, tasks_of
+from sae_lens_meme.evaluators.classifiers import Probe, Task, fit_latent_probes, tasks_of
 from sae_lens_meme.evaluators.latents import Latents, eval_mode, hook_of
 from sae_lens_meme.evaluators.question_set.items import fusion_of
 from sae_lens_meme.hooks.memeclip import MemeCLIPHeads, fuse
@@ -78,10 +78,13 @@ class VectorReader:
 
     @cached_property
     def probes(self) -> list[tuple[Task, Probe]]:
-        """Of each label, fitted to the train memes."""
+        """Of each label, fitted to the train memes at the C of the probe that the evaluation measured."""
         tasks, _ = tasks_of(self.embeddings)
-        matrix = self.latents.csr()
-        return [(t, fit_latent_probe(t.name, matrix[t.train], t.label.values[t.train])) for t in tasks]
+        return [(task, self._probe(task)) for task in tasks]
+
+    def _probe(self, task: Task) -> Probe:
+        latents, y = self.latents.csr()[task.train], task.label.values[task.train]
+        return fit_latent_probes(task.name, latents, [y], [self.measured.penalty(task.name)])[0]
 
     @cached_property
     def no_exchange(self) -> str | None:

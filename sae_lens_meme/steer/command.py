@@ -23,9 +23,10 @@ def steer(
 
     steer --model llava-hf/llava-1.5-7b-hf --sae SAE --latents 39 --value 100 --pictures DIR --out STEER
     """
+    from sae_lens_meme.report.blocks import visible
     from sae_lens_meme.steer.step import steer as run
 
     options = SteerOptions(**given_to(SteerOptions, given))
     for sentence in run(sae, out, options, hook=hook, overwrite=overwrite)["verdict"]:
-        typer.echo(sentence)
+        typer.echo(visible(sentence))
     typer.echo(f"{out}: answers.parquet, scores.json, steering.png, steering.svg")

@@ -8,11 +8,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from sae_lens_meme.figures.style import BLUE, CYCLE, GREY, INK, ORANGE, PALE, SETTINGS, titled, wrapped
+from sae_lens_meme.figures.style import BLUE, CYCLE, FORMATS, GREY, INK, ORANGE, PALE, SETTINGS, save, titled, wrapped
 from sae_lens_meme.steer.scores import ATTACHED, PLAIN, RANDOM_DIRECTION, RANDOM_LATENT, STEERED
 
 MOST_LATENTS, MOST_WORDS = 6, 6
-FORMATS = ("png", "svg")
 _LINES = {STEERED: (BLUE, "-"), RANDOM_LATENT: (ORANGE, "--"), RANDOM_DIRECTION: (GREY, ":")}
 
 
@@ -31,8 +30,7 @@ def draw_steering(answers: pd.DataFrame, scores: pd.DataFrame, stem: Path) -> No
             draw_words(grid[0, column], answers, latent)
             draw_changes(grid[1, column], scores[scores["latent"] == latent])
         for kind in FORMATS:
-            dated: Any = {"Date": None} if kind == "svg" else {"Software": None}
-            figure.savefig(stem.with_suffix(f".{kind}"), metadata=dated)
+            save(figure, stem.with_suffix(f".{kind}"), kind)
 
 
 def draw_words(axes: Any, answers: Any, latent: int) -> None:

@@ -62,4 +62,4 @@ class SteerOptions(AskOptions):
     top: Annotated[int, Field(ge=1, le=10_000)] = 16
     """Pictures of a latent: those that activate it most."""
     others: Positive = 32
-    """Latents whose pictures the same words are compared with: the chance level."""
+    """Latents whose pictures the same words are compared with: the chance level, and what p ranks the score among (20 or more)."""

@@ -203,7 +203,7 @@ def _scores(
         if not any(arm.control is not None for arm in words if arm.latent == latent):
             missing = {"arm": RANDOM_LATENT, "reason": "no other latent fires on the reference pictures"}
             rows.append({"latent": latent, **missing})
-    return pd.DataFrame(rows).astype({"control": "Int64"})
+    return pd.DataFrame(rows).astype({"control": "Int64", "n_others": "Int64"})
 
 
 def _means(latent: int, images: np.ndarray, known: LatentFiring, options: SteerOptions) -> np.ndarray | None:

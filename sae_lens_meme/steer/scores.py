@@ -15,6 +15,12 @@ from sae_lens_meme.metrics.resampling import bootstrap_weights, percentile_inter
 Encoder = Callable[[Sequence[Any]], Float[np.ndarray, "n d"]]
 NO_SCORER = "no scorer was given"
 NO_WORDS = "no answer has a word"
+LEVEL = 0.05
+FEWEST_PICTURES = 5
+"""With a word; of fewer there is no interval and no p."""
+FEWEST_OTHERS = 20
+"""Other latents; among fewer no rank has p below `LEVEL`."""
+_TIE = 1e-6
 
 
 def picture_means(images: Float[np.ndarray, "n d"], tops: Sequence[np.ndarray]) -> Float[np.ndarray, "latents d"]:
@@ -45,34 +51,39 @@ def arm_numbers(
 ) -> dict[str, Any]:
     """Numbers of one arm over the pictures, each with its 95 % interval; the first latent of `cosines` is the steered one.
 
-    The score is a mean over pictures with a word, chance that of the same words with the pictures of other latents.
+    The score is a mean over pictures with a word, chance that of the same words with the pictures of other latents. p is
+    the rank of the score among theirs: an edit that turns all answers into one word leaves the interval no width, and how
+    near that word is to one latent's pictures is luck.
     """
     weights = np.array(list(bootstrap_weights(np.zeros(len(words), np.int64), replicates, seed)), dtype=float)
     changed = np.array([one != other for one, other in zip(words, plain, strict=True)], dtype=float)
     found = {"n": len(words), "n_without_word": sum(word is None for word in words)}
     found |= _mean("changed", changed, weights)
+    found |= {"score": None, "chance": None, "over_chance": None, "p": None, "n_others": 0}
     if cosines is None:
-        return found | {"score": None, "chance": None, "over_chance": None, "reason": NO_SCORER}
-    if np.isnan(cosines).all():
-        return found | {"score": None, "chance": None, "over_chance": None, "reason": NO_WORDS}
-    found |= _mean("score", cosines[:, 0], weights)
-    if cosines.shape[1] < 2:
-        return found | {
-            "chance": None,
-            "over_chance": None,
-            "reason": "no other latent fires on the reference pictures",
-        }
+        return found | {"reason": NO_SCORER}
+    said = cosines[~np.isnan(cosines).any(axis=1)]
+    if not len(said):
+        return found | {"reason": NO_WORDS}
+    found |= _mean("score", cosines[:, 0], weights) | {"n_others": cosines.shape[1] - 1}
+    if not found["n_others"]:
+        return found | {"reason": "no other latent fires on the reference pictures"}
     chance = cosines[:, 1:].mean(axis=1)
-    return found | _mean("chance", chance, weights) | _mean("over_chance", cosines[:, 0] - chance, weights)
+    found |= _mean("chance", chance, weights) | _mean("over_chance", cosines[:, 0] - chance, weights)
+    if len(said) < FEWEST_PICTURES:
+        return found | {"reason": f"fewer than {FEWEST_PICTURES} pictures have a word"}
+    score, *others = said.mean(axis=0)
+    return found | {"p": (1 + int(np.sum(np.array(others) >= score - _TIE))) / (1 + len(others))}
 
 
 def _mean(name: str, x: Float[np.ndarray, " n"], weights: Float[np.ndarray, "replicates n"]) -> dict[str, Any]:
-    """The mean over pictures that have a value, and its interval."""
+    """The mean over pictures that have a value, and its interval; of few pictures none."""
     known = ~np.isnan(x)
+    enough = known.sum() >= FEWEST_PICTURES and len(weights)
     totals = weights[:, known].sum(axis=1)
     with np.errstate(invalid="ignore", divide="ignore"):
         replicates = weights[:, known] @ x[known] / totals
-    low, high = percentile_interval(replicates) if len(replicates) else (np.nan, np.nan)
+    low, high = percentile_interval(replicates) if enough else (np.nan, np.nan)
     numbers = {name: float(x[known].mean()), f"{name}_low": low, f"{name}_high": high}
     return {key: float(value) if np.isfinite(value) else None for key, value in numbers.items()}
 
@@ -98,16 +109,23 @@ def _sentence(latent: int, rows: Any) -> str:
     others = "".join(f", {row.arm} {row.changed:.0%}" for row in controls.itertuples())
     said = f"Latent {latent} at {first.strength:g}: {first.changed:.0%} of {first.n:.0f} answers change"
     said += f" (SAE attached alone {attached.changed:.0%}{others})"
-    if pd.isna(first.get("over_chance")):
+    if pd.isna(first.p):
         return f"{said}; {first.reason}, so nothing says whether they follow the latent."
-    ends = f"[{first.over_chance_low:.2f}, {first.over_chance_high:.2f}]"
-    said += f"; they match its pictures by {first.over_chance:.2f} {ends} over chance"
+    said += f"; they match its pictures by {_shown(first.over_chance)} [{_shown(first.over_chance_low)}, "
+    said += f"{_shown(first.over_chance_high)}] over chance (p = {first.p:.2g} among {first.n_others} other latents"
+    said += "".join(f", {row.arm} {_shown(row.over_chance)}" for row in controls.itertuples()) + ")"
+    if first.n_others < FEWEST_OTHERS:
+        return (
+            f"{said}; fewer than {FEWEST_OTHERS} other latents cannot tell it from chance (--others, --references), "
+            "so nothing says whether they follow the latent."
+        )
     beaten = [_beats(row, _controls(rows, row.strength)) for _, row in steered.iterrows()]
     if beaten[0] is None:
         return f"{said}; a control is missing, so nothing says whether this is the latent's doing."
-    least = ", ".join(f"{row.arm} {_shown(row.over_chance)}" for row in controls.itertuples())
-    said += f" ({least}): "
-    said += "they follow this latent" if beaten[0] else "no more than a control's do, so it does not steer them"
+    said += ": "
+    said += (
+        "they follow this latent" if beaten[0] else "a control or other latents do as well, so it is not shown to steer"
+    )
     swept = f" ({sum(map(bool, beaten))} of {len(beaten)} strengths)" if len(beaten) > 1 else ""
     return f"{said}{swept}."
 
@@ -117,11 +135,11 @@ def _controls(rows: Any, strength: float) -> Any:
 
 
 def _beats(steered: Any, controls: Any) -> bool | None:
-    """Whether the interval lies above 0 and above those of both controls; None where one is missing."""
+    """Whether the interval lies above 0 and those of both controls, and the rank is high; None where one is missing."""
     highs = controls["over_chance_high"].astype(float)
-    if len(controls) < len(CONTROLS) or highs.isna().any() or pd.isna(steered.over_chance_low):
+    if len(controls) < len(CONTROLS) or highs.isna().any() or pd.isna([steered.p, steered.over_chance_low]).any():
         return None
-    return bool(steered.over_chance_low > max(0.0, highs.max()))
+    return bool(steered.over_chance_low > max(0.0, highs.max()) and steered.p < LEVEL)
 
 
 def _shown(value: Any) -> str:

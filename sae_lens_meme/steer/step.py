@@ -12,12 +12,13 @@ import numpy as np
 import pandas as pd
 import torch
 
+from sae_lens_meme.figures.style import FORMATS
 from sae_lens_meme.images import open_image
-from sae_lens_meme.steer.figure import FORMATS, draw_steering
+from sae_lens_meme.steer.figure import draw_steering
 from sae_lens_meme.steer.opened import asked_and_shown, open_asked, picture_files
 from sae_lens_meme.steer.options import SteerOptions
 from sae_lens_meme.steer.run import WordScorer, steer_pictures
-from sae_lens_meme.storage import StepFolder, read_json, to_json, write_text
+from sae_lens_meme.storage import StepFolder, read_json, to_json
 
 ANSWERS, SCORES, FIGURE = "answers.parquet", "scores.json", "steering"
 _BATCH = 32
@@ -62,8 +63,8 @@ def steer(
                 **{"n_pictures": len(asked), "n_references": len(references), "scorer": options.scorer},
                 **found.to_dict(),
             }
-            folder.write(ANSWERS, lambda path: found.answers.to_parquet(path, index=False))
-            folder.write(SCORES, lambda path: write_text(path, to_json(written)))
+            folder.write_table(ANSWERS, found.answers)
+            folder.write_text(SCORES, to_json(written))
             _draw(folder, found.answers, found.scores)
             folder.finish(n_pictures=len(asked), latents=options.latents, verdict=found.verdict)
     return read_json(Path(out) / SCORES)

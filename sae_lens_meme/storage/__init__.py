@@ -9,7 +9,7 @@ from sae_lens_meme.storage.files import (
     to_json,
     write_text,
 )
-from sae_lens_meme.storage.folder import LOCK, REPLACING, StepFolder
+from sae_lens_meme.storage.folder import LOCK, REPLACING, StepFolder, first_difference
 from sae_lens_meme.storage.manifest import (
     MANIFEST,
     SUCCESS,
@@ -31,6 +31,7 @@ __all__ = [
     "StepFolder",
     "atomic_file",
     "fetched",
+    "first_difference",
     "open_dataset",
     "read_finished",
     "read_json",

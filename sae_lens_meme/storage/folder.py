@@ -12,10 +12,10 @@ import json
 import os
 import shutil
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import filelock
 
@@ -33,6 +33,9 @@ from sae_lens_meme.storage.files import (
 from sae_lens_meme.storage.manifest import MANIFEST, SCHEMA, SUCCESS, read_manifest
 from sae_lens_meme.storage.stores import url_of
 
+if TYPE_CHECKING:
+    import pandas as pd
+
 LOCK, REPLACING = ".lock", ".replacing"
 
 
@@ -41,7 +44,7 @@ class StepFolder:
 
     Args:
         path: the folder; it is made if it is not there. Of some steps also one in an object store, see `in_store`.
-        step: the step's name (`corpus`, `embed`, `train`, `evaluate`).
+        step: the step's name, such as `embed`; a folder that holds another step's result is refused.
         fingerprint: everything that changes a number of the result (JSON values).
         overwrite: replace a result of this step with another fingerprint instead of refusing it. It stays until the new one
             is whole.
@@ -149,6 +152,14 @@ class StepFolder:
         self._save_manifest({})
         return target
 
+    def write_text(self, name: str, text: str) -> Path:
+        """A file of text: UTF-8, its line ends as they are."""
+        return self.write(name, lambda path: path.write_text(text, encoding="utf-8", newline=""))
+
+    def write_table(self, name: str, table: pd.DataFrame) -> Path:
+        """A table as Parquet, without its index."""
+        return self.write(name, lambda path: table.to_parquet(path, index=False))
+
     def reopen(self) -> None:
         """The result is about to change: it is not complete until `finish`."""
         (self.path / SUCCESS).unlink(missing_ok=True)
@@ -202,7 +213,7 @@ class StepFolder:
             self._save_manifest({})  # from now on the folder is known as ours, whatever happens
             return
         earlier = read_manifest(self.home)
-        difference = first_difference(earlier["fingerprint"], self.fingerprint)
+        difference = told_difference(earlier["fingerprint"], self.fingerprint)
         if earlier["step"] != self.step:  # --overwrite was meant for another folder
             raise StorageError(
                 f"{self.home}: holds the result of {earlier['step']!r}, not of {self.step!r}; choose another --out"
@@ -254,15 +265,24 @@ class StepFolder:
         write_text(self.path / MANIFEST, to_json(manifest))
 
 
-def first_difference(old: dict[str, Any], new: dict[str, Any], parent: str = "") -> str | None:
-    for key in sorted(old.keys() | new.keys()):
+def first_difference(old: Mapping[str, Any], new: Mapping[str, Any], parent: str = "") -> tuple[str, Any, Any] | None:
+    """The first key at which two JSON objects differ, with dots, and both values."""
+    for key in sorted({*old, *new}):
         there, now = old.get(key), new.get(key)
-        if isinstance(there, dict) and isinstance(now, dict):
-            if inner := first_difference(there, now, f"{parent}{key}."):
+        if isinstance(there, Mapping) and isinstance(now, Mapping):
+            if (inner := first_difference(there, now, f"{parent}{key}.")) is not None:
                 return inner
         elif there != now:
-            return f"{parent}{key}: {_short(there)} there, {_short(now)} now"
+            return f"{parent}{key}", there, now
     return None
+
+
+def told_difference(old: Mapping[str, Any], new: Mapping[str, Any]) -> str | None:
+    """As a refusal to replace a result says it."""
+    if (found := first_difference(old, new)) is None:
+        return None
+    key, there, now = found
+    return f"{key}: {_short(there)} there, {_short(now)} now"
 
 
 def _short(value: Any) -> str:

@@ -9,7 +9,7 @@ from typing import Any, cast
 
 from sae_lens_meme.errors import ConfigError, MemeError, StorageError
 from sae_lens_meme.storage.files import read_json, remove, sha256_file
-from sae_lens_meme.storage.folder import StepFolder, first_difference
+from sae_lens_meme.storage.folder import StepFolder, told_difference
 from sae_lens_meme.storage.manifest import MANIFEST, SUCCESS
 from sae_lens_meme.storage.stores import Store, url_of
 from sae_lens_meme.storage.through import end_replacing, remove_all, upload
@@ -145,7 +145,7 @@ class InStore(StepFolder):
             return True
         what, advice = there.get("step"), "choose another --out"
         if of_this_step:
-            what = first_difference(there.get("fingerprint") or {}, self.fingerprint)
+            what = told_difference(there.get("fingerprint") or {}, self.fingerprint)
             begun = "it is not finished: remove it" if self._may_replace else "pass --overwrite to replace it"
             advice = f"{begun} or {advice}"
         raise StorageError(f"{self._store.url}: holds a different result ({what}); {advice}")

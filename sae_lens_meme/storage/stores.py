@@ -21,14 +21,29 @@ from sae_lens_meme.storage.files import atomic_file, parse_json, remove, sha256_
 MANIFEST, SUCCESS, LOCK = "manifest.json", "_SUCCESS", ".lock"
 CACHE = "SAE_LENS_MEME_CACHE"
 """Environment variable: where stores are mirrored; default ~/.cache/sae-lens-meme."""
-_URL = re.compile(r"([a-zA-Z][\w+.-]+):/{1,2}([^/].*)")  # pathlib makes s3:/x of s3://x; C:/x is a drive
+_URL = re.compile(r"([a-zA-Z][\w+.-]+):(/{1,2})([^/].*)")  # pathlib makes s3:/x of s3://x; C:/x is a drive
 _EXTRAS = {"s3": 's3fs; pip install "sae-lens-meme[s3]"', "gs": "gcsfs; pip install gcsfs"}
 
 
 def url_of(folder: str | Path) -> str | None:
-    """The address of a folder in a store; None for a folder of this machine."""
+    """The address of a folder in a store; None for a folder of this machine, such as one in an existing folder `run:`.
+
+    Raises:
+        ConfigError: there is a `::` in it, at which fsspec, and with it `datasets`, cuts a path in two.
+    """
+    if "::" in str(folder):
+        raise ConfigError(f"{folder}: holds '::', at which datasets cuts a path in two; give the folder another name")
     found = _URL.fullmatch(str(folder))
-    return f"{found[1]}://{found[2].rstrip('/')}" if found else None
+    if found is None or (found[2] == "/" and _is_folder_here(found[1])):
+        return None
+    return f"{found[1]}://{found[3].rstrip('/')}"
+
+
+def _is_folder_here(scheme: str) -> bool:
+    """A folder `run:` of this machine, and not what pathlib made of the address of a store."""
+    from fsspec import available_protocols
+
+    return scheme not in available_protocols() and Path(f"{scheme}:").is_dir()
 
 
 class Store:

@@ -79,7 +79,7 @@ def patch_filter(
             asked, shown = asked_and_shown(files, references, options.seed)
             found = _filtered(study, asked, shown, named, options, progress)
             facts = {"model": options.model, "hook": study.hook, "prompt": options.prompt, **found.facts}
-            folder.write(WEIGHTS, lambda path: found.weights.to_parquet(path, index=False))
+            folder.write_table(WEIGHTS, found.weights)
             write_study(folder, FOUND, facts, {OUTCOMES: found.result})
     return read_json(Path(out) / FOUND)
 

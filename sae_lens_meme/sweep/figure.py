@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from sae_lens_meme.figures.style import CYCLE, GREY, INK, SETTINGS, titled, wrapped
+from sae_lens_meme.figures.style import CYCLE, GREY, INK, SETTINGS, save, titled, wrapped
 from sae_lens_meme.sweep.findings import Findings
 from sae_lens_meme.sweep.scores import STABLE, TEST, ScoredSetting, mean_of
 
@@ -27,8 +27,7 @@ def write_figure(findings: Findings, kind: str, path: Path) -> None:
         figure = Figure(figsize=(14, 4.4), layout="constrained")
         FigureCanvasAgg(figure)
         _draw(findings, figure.subplots(1, 3))
-        metadata = {"Date": None} if kind == "svg" else {"Software": None}
-        figure.savefig(path, format=kind, metadata=metadata)
+        save(figure, path, kind)
 
 
 def _draw(findings: Findings, axes: Any) -> None:

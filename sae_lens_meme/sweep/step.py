@@ -9,11 +9,13 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pandas as pd
+from sae_lens import SAE
 
 from sae_lens_meme.embeddings import Embeddings
 from sae_lens_meme.engines import MakeWorker, ShardEngine, engine_of
 from sae_lens_meme.errors import ConfigError, DataError, ShardError
 from sae_lens_meme.evaluators.contest.targets import Key
+from sae_lens_meme.figures.style import FORMATS
 from sae_lens_meme.planted import read_answer_key
 from sae_lens_meme.progress import progress_bar
 from sae_lens_meme.storage import StepFolder, read_finished, read_json, sha256_file, through_stores, to_json, url_of
@@ -22,7 +24,7 @@ from sae_lens_meme.sweep.findings import Findings
 from sae_lens_meme.sweep.grid import Setting, settings_of
 from sae_lens_meme.sweep.options import SweepOptions
 from sae_lens_meme.sweep.scores import ScoredSetting, SweepScorer
-from sae_lens_meme.train import TrainConfig, load_sae, load_train_config, train
+from sae_lens_meme.train import TrainConfig, load_train_config, train
 
 STEP, RUNS = "sweep", "runs"
 CONTENT, SETTINGS, TABLE, FIGURE = "sweep.json", "settings.parquet", "runs.parquet", "sweep"
@@ -206,16 +208,15 @@ def _scored(
                 except ShardError as error:
                     failed.append(f"{setting.name} seed={seed} {error}")
             if not failed:
-                folder = runs / setting.folder
-                yield scorer.score(setting, {seed: load_sae(folder / f"seed_{seed}") for seed in plan.seeds})
+                folders = {seed: runs / setting.folder / f"seed_{seed}" for seed in plan.seeds}
+                yield scorer.score(setting, {seed: SAE.load_from_disk(one) for seed, one in folders.items()})
     if failed:
         raise ShardError(f"sweep: {len(failed)} of {len(tasks)} SAEs could not be trained ({'; '.join(failed)})")
 
 
 def _write(folder: StepFolder, findings: Findings) -> None:
-    tables = {SETTINGS: findings.table(), TABLE: findings.runs()}
-    for name, table in tables.items():
-        folder.write(name, partial(_write_table, table))
+    folder.write_table(SETTINGS, findings.table())
+    folder.write_table(TABLE, findings.runs())
     content = {
         "recommendation": findings.recommendation,
         "caution": findings.caution,
@@ -223,11 +224,7 @@ def _write(folder: StepFolder, findings: Findings) -> None:
         "keys": list(findings.chosen.setting.values),
         "columns": findings.columns(),
     }
-    folder.write(CONTENT, lambda path: path.write_text(to_json(content), encoding="utf-8"))
-    for kind in ("png", "svg"):
+    folder.write_text(CONTENT, to_json(content))
+    for kind in FORMATS:
         folder.write(f"{FIGURE}.{kind}", partial(write_figure, findings, kind))
     folder.finish(recommendation=findings.recommendation)
-
-
-def _write_table(table: pd.DataFrame, path: Path) -> None:
-    table.to_parquet(path, index=False)

@@ -7,7 +7,7 @@ from sae_lens_meme.train.config import TrainConfig, load_train_config
 from sae_lens_meme.train.data import TrainingData, open_data
 from sae_lens_meme.train.runner import MemeMultiSAETrainingRunner, MemeSAETrainingRunner
 from sae_lens_meme.train.sae import MemeTopKTrainingSAE, MemeTopKTrainingSAEConfig
-from sae_lens_meme.train.step import load_sae, train
+from sae_lens_meme.train.step import train
 from sae_lens_meme.train.stream import TokenSAETrainingRunner, train_on_positions
 
 __all__ = [
@@ -18,7 +18,6 @@ __all__ = [
     "TokenSAETrainingRunner",
     "TrainConfig",
     "TrainingData",
-    "load_sae",
     "load_train_config",
     "open_data",
     "train",

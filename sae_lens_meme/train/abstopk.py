@@ -9,6 +9,9 @@ import torch
 from sae_lens.loading.pretrained_sae_loaders import sae_lens_disk_loader
 from torch import Tensor
 
+from sae_lens_meme.errors import ModelError
+from sae_lens_meme.provenance import not_folded, scaled_in_training
+
 
 def abstopk_loader(
     path: str | Path,
@@ -21,8 +24,18 @@ def abstopk_loader(
     """Latent d_sae + i is -i: the k largest magnitudes of x are the k largest of [x, -x] after ReLU.
 
     Everything that ranks, thresholds or shows activations takes them for 0 or more.
+
+    Raises:
+        ModelError: its weights take scaled activations.
     """
+    if scaled_in_training(path):
+        raise ModelError(
+            f"{path}: is a checkpoint of a training on scaled activations; `sae-lens-meme import saelens-checkpoint {path} "
+            "--out CHECKPOINT` folds the scale into its weights"
+        )
     cfg, weights = sae_lens_disk_loader(path, device, cfg_overrides)
+    if reason := not_folded(cfg.get("normalize_activations")):
+        raise ModelError(f"{path}: {reason}")
     signed = {name: weights[name] for name in ("W_enc", "b_enc", "W_dec")}
     axis = {"W_enc": 1}
     both = {name: torch.cat([x, -x], dim=axis.get(name, 0)).contiguous() for name, x in signed.items()}

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from sae_lens import TrainingSAE
-from sae_lens.constants import ACTIVATION_SCALER_CFG_FILENAME, SAE_CFG_FILENAME, SAE_WEIGHTS_FILENAME
+from sae_lens.constants import SAE_CFG_FILENAME, SAE_WEIGHTS_FILENAME
 from sae_lens.loading.pretrained_sae_loaders import (
     get_sae_lens_config_from_disk,
     handle_config_defaulting,
@@ -19,7 +19,8 @@ from sae_lens.registry import SAE_CLASS_REGISTRY, SAE_TRAINING_CLASS_REGISTRY
 from sae_lens.saes.sae import SAEMetadata
 
 from sae_lens_meme.errors import ConfigError
-from sae_lens_meme.storage import read_json, sha256_file, sha256_json
+from sae_lens_meme.provenance import not_folded, scaled_in_training
+from sae_lens_meme.storage import sha256_file, sha256_json
 from sae_lens_meme.train.saelens import quiet, refused_by_saelens, seeded
 
 WHERE = "train.from_pretrained_path"
@@ -33,7 +34,7 @@ def with_shape_of(given: str | Path, sae: Mapping[str, Any]) -> dict[str, Any]:
     Raises:
         ConfigError: the two contradict each other, SAELens cannot train this kind, or no SAE is there.
     """
-    cfg = _config(Path(given))
+    cfg = config_of(given)
     architecture = _architecture(given, cfg, sae)
     known = {field.name for field in fields(SAE_TRAINING_CLASS_REGISTRY[architecture][1])}  # type: ignore[arg-type]
     own = {key: value for key, value in cfg.items() if key in known and key not in _OF_THE_RUN}
@@ -49,7 +50,7 @@ def with_shape_of(given: str | Path, sae: Mapping[str, Any]) -> dict[str, Any]:
 
 def hook_of(given: str | Path) -> str | None:
     """The hook that the SAE names."""
-    return (_config(Path(given)).get("metadata") or {}).get("hook_name")
+    return (config_of(given).get("metadata") or {}).get("hook_name")
 
 
 def load_given(given: str | Path, cfg: Any, hook: str) -> TrainingSAE[Any]:
@@ -58,7 +59,7 @@ def load_given(given: str | Path, cfg: Any, hook: str) -> TrainingSAE[Any]:
     Raises:
         ConfigError: it takes activations of another width, or SAELens cannot load it.
     """
-    stored = _config(Path(given))
+    stored = config_of(given)
     if stored.get("d_in") != cfg.d_in:
         raise ConfigError(
             f"{WHERE}: the SAE in {given} takes {stored.get('d_in')} dimensions, the activations at {hook} have {cfg.d_in}"
@@ -77,31 +78,29 @@ def given_sha256(given: str | Path) -> str:
     return sha256_json([sha256_file(Path(given) / file) for file in (SAE_CFG_FILENAME, SAE_WEIGHTS_FILENAME)])
 
 
-def refuse_scaled(folder: str | Path) -> None:
-    """Refuse a checkpoint from the middle of training on scaled activations: its weights do not take raw ones.
+def config_of(given: str | Path) -> dict[str, Any]:
+    """What its `cfg.json` says.
 
     Raises:
-        ConfigError: the message says how to resume.
+        ConfigError: no SAE is there, or one whose weights take scaled activations.
     """
-    file = Path(folder) / ACTIVATION_SCALER_CFG_FILENAME
-    scaler = read_json(file) if file.is_file() else {}
-    if isinstance(scaler, dict) and any(value not in (None, False) for value in scaler.values()):
-        raise ConfigError(
-            f"{WHERE}: {folder} is a checkpoint of a training on scaled activations, and its weights do not take raw "
-            "ones; resume that training, or give its final SAE"
-        )
-
-
-def _config(folder: Path) -> dict[str, Any]:
     for file in (SAE_CFG_FILENAME, SAE_WEIGHTS_FILENAME):
-        if not (folder / file).is_file():
+        if not (Path(given) / file).is_file():
             raise ConfigError(
-                f"{WHERE}: {folder} is not an SAE folder (it has no {file}); give what train, SAELens or "
+                f"{WHERE}: {given} is not an SAE folder (it has no {file}); give what train, SAELens or "
                 f"`sae-lens-meme import` wrote"
             )
-    refuse_scaled(folder)
+    if scaled_in_training(given):
+        raise ConfigError(
+            f"{WHERE}: {given} is a checkpoint of a training on scaled activations, and its weights do not take raw "
+            f"ones; resume that training, or give its final SAE, or what `sae-lens-meme import saelens-checkpoint {given} "
+            "--out SAE` makes"
+        )
     with refused_by_saelens(WHERE):
-        return handle_config_defaulting(get_sae_lens_config_from_disk(folder))
+        cfg = handle_config_defaulting(get_sae_lens_config_from_disk(given))
+    if reason := not_folded(cfg.get("normalize_activations")):
+        raise ConfigError(f"{WHERE}: {given}: {reason}")
+    return cfg
 
 
 def _architecture(given: str | Path, cfg: Mapping[str, Any], sae: Mapping[str, Any]) -> str:

@@ -31,7 +31,7 @@ from sae_lens_meme.provenance import TRAINED_FURTHER, describe_training_rows, tr
 from sae_lens_meme.standardize import Moments
 from sae_lens_meme.train.checkpoint import Checkpoints, refuse_code
 from sae_lens_meme.train.data import EpochShuffle, TrainingData, open_data
-from sae_lens_meme.train.given import refuse_scaled
+from sae_lens_meme.train.given import config_of
 from sae_lens_meme.train.monitor import (
     EpochMonitor,
     InferenceView,
@@ -97,7 +97,7 @@ class _EpochRunner:
         path = getattr(cfg, "from_pretrained_path", None)
         self._takes_raw = given is not None or path is not None
         if path is not None:
-            refuse_scaled(path)
+            config_of(path)
         # SAELens wants tokens and a model to run them through; the batches come from `data`, whatever these are
         rows = Dataset.from_dict({"input_ids": data.train_rows[:, None].tolist()})
         with self._in_saelens(cfg):

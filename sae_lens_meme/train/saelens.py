@@ -1,11 +1,13 @@
-"""What SAELens refuses, prints and seeds: its refusals become our errors, before the first step if possible."""
+"""What SAELens refuses, prints, seeds and saves: its refusals become our errors, before the first step if possible."""
 
 from __future__ import annotations
 
 import copy
 import json
 import logging
+import posixpath
 import re
+import shutil
 import sys
 import warnings
 from collections.abc import Iterator
@@ -17,12 +19,15 @@ from typing import Any
 import torch
 from sae_lens import TrainingSAE
 from sae_lens.config import SAETrainerConfig
-from sae_lens.constants import SAE_CFG_FILENAME
+from sae_lens.constants import SAE_CFG_FILENAME, SAE_WEIGHTS_FILENAME, SPARSITY_FILENAME
 from sae_lens.saes.sae import TrainStepInput
 from sae_lens.training import multi_sae_trainer, sae_trainer
 from sae_lens.training.sae_trainer import SAETrainer
+from safetensors.torch import save_file
+from torch import Tensor
 
 from sae_lens_meme.errors import ConfigError, MemeError
+from sae_lens_meme.storage import StepFolder
 
 _BATCH = 8
 
@@ -123,10 +128,15 @@ def quiet(progress: bool) -> Iterator[None]:
             module.tqdm = bar
 
 
-def sort_config(folder: str | Path) -> None:
-    """SAELens writes `cfg.json` with its keys in the order of a set, which is another in each process."""
-    path = Path(folder) / SAE_CFG_FILENAME
-    path.write_text(json.dumps(json.loads(path.read_text()), sort_keys=True))
+def write_saved(folder: StepFolder, made: str | Path, sparsity: Tensor | None = None, name: str = "") -> None:
+    """The files of an SAE that SAELens saved in `made`, in `folder` or the folder `name` in it."""
+    files, cfg = [SAE_CFG_FILENAME, SAE_WEIGHTS_FILENAME], Path(made) / SAE_CFG_FILENAME
+    cfg.write_text(json.dumps(json.loads(cfg.read_text()), sort_keys=True))  # its keys are those of a set, in any order
+    if sparsity is not None:
+        save_file({"sparsity": sparsity}, Path(made) / SPARSITY_FILENAME)
+        files.append(SPARSITY_FILENAME)
+    for file in files:
+        folder.write(posixpath.join(name, file), partial(shutil.copyfile, Path(made) / file))
 
 
 def _has_a_reader() -> bool:

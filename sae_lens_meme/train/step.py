@@ -7,20 +7,18 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Iterable, Mapping
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from sae_lens import SAE
-from sae_lens.constants import RUNNER_CFG_FILENAME, SAE_CFG_FILENAME, SAE_WEIGHTS_FILENAME, SPARSITY_FILENAME
-from safetensors.torch import save_file
+from sae_lens.constants import RUNNER_CFG_FILENAME
 from torch import Tensor
 from tqdm.auto import tqdm
 
 from sae_lens_meme.embed.options import HEADS
 from sae_lens_meme.embeddings import Embeddings
-from sae_lens_meme.errors import ConfigError, DataError
+from sae_lens_meme.errors import ConfigError
 from sae_lens_meme.hooks import HookedModel, HookedVLM
 from sae_lens_meme.provenance import weights_fingerprint
 from sae_lens_meme.row_kind import MEME
@@ -32,7 +30,7 @@ from sae_lens_meme.train.data import TrainingData, open_data
 from sae_lens_meme.train.given import given_sha256, load_given
 from sae_lens_meme.train.monitor import ReconstructionQuality, Trainers, reconstruction
 from sae_lens_meme.train.runner import MemeMultiSAETrainingRunner, MemeSAETrainingRunner, multi_config
-from sae_lens_meme.train.saelens import sort_config
+from sae_lens_meme.train.saelens import write_saved
 from sae_lens_meme.train.stream import train_on_positions
 
 LOG = "training_log.jsonl"
@@ -96,18 +94,9 @@ def train(
     with StepFolder(out, "train", _fingerprint(config, data, model, shuffled), overwrite=overwrite) as folder:
         if not folder.complete:
             _Step(config, data, model, shuffled, folder, progress).run()
-    return load_sae(out)
-
-
-def load_sae(folder: str | Path) -> SAE[Any] | dict[str, SAE[Any]]:
-    """The SAE of a train folder, or one by name after multi-hook training."""
-    folder = Path(folder)
-    if (folder / SAE_CFG_FILENAME).exists():
-        return SAE.load_from_disk(folder)
-    names = sorted(path.parent.name for path in folder.glob(f"*/{SAE_CFG_FILENAME}"))
-    if not names:
-        raise DataError(f"{folder}: holds no SAE ({SAE_CFG_FILENAME} is missing); give the folder that train wrote")
-    return {name: SAE.load_from_disk(folder / name) for name in names}
+    if not config.recipe.hook_names:
+        return SAE.load_from_disk(out)
+    return {name: SAE.load_from_disk(Path(out) / name) for name in sorted(config.hooks)}
 
 
 class _Step:
@@ -122,14 +111,13 @@ class _Step:
         }
 
     def run(self) -> None:
-        self.folder.write(RUNNER_CFG_FILENAME, lambda path: write_text(path, to_json(self._runner_cfg())))
+        self.folder.write_text(RUNNER_CFG_FILENAME, to_json(self._runner_cfg()))
         runner = self._runner()
         runner.run()
         trainers: Trainers = runner.trainer.trainers if self.config.recipe.hook_names else {"": runner.trainer}
         for name, trainer in trainers.items():
             self._write_sae(name, trainer, runner)
-        log = _json_lines(runner.monitor.records)
-        self.folder.write(LOG, lambda path: write_text(path, log))
+        self.folder.write_text(LOG, _json_lines(runner.monitor.records))
         facts = {name: self._facts(name, trainer, runner) for name, trainer in trainers.items()}
         shutil.rmtree(self.folder.path / CHECKPOINTS, ignore_errors=True)
         self.folder.finish(**(facts if self.config.recipe.hook_names else facts[""]))
@@ -173,11 +161,7 @@ class _Step:
             sparsity = trainer.log_feature_sparsity
             if trainer.sae.cfg.architecture() == "abstopk":
                 runner.on_train_rows[name], sparsity = self._one_sign_a_latent(name, made)
-            sort_config(made)
-            save_file({"sparsity": sparsity}, Path(made) / SPARSITY_FILENAME)
-            for file in (SAE_CFG_FILENAME, SAE_WEIGHTS_FILENAME, SPARSITY_FILENAME):
-                source = Path(made) / file
-                self.folder.write(_join(name, file), partial(_copy, source))
+            write_saved(self.folder, made, sparsity, name)
 
     def _one_sign_a_latent(self, name: str, made: str) -> tuple[ReconstructionQuality, Tensor]:
         """Save AbsTopK as the `topk` SAE that computes the same, with what is counted of its latents."""
@@ -268,11 +252,3 @@ def _model(name: str, class_name: str | None = None) -> dict[str, Any]:
     """Without a local path, which would tell of this machine."""
     known = {"model_class_name": class_name} if class_name else {}
     return {"model_name": Path(name).name if Path(name).is_absolute() else name, **known}
-
-
-def _copy(source: Path, target: Path) -> None:
-    shutil.copyfile(source, target)
-
-
-def _join(name: str, file: str) -> str:
-    return f"{name}/{file}" if name else file

@@ -17,11 +17,10 @@ from typing import Any
 import torch
 from jaxtyping import Float
 from sae_lens import SAE, ActivationsStore, LanguageModelSAERunnerConfig, LanguageModelSAETrainingRunner, TrainingSAE
-from sae_lens.constants import RUNNER_CFG_FILENAME, SAE_CFG_FILENAME, SAE_WEIGHTS_FILENAME, SPARSITY_FILENAME
+from sae_lens.constants import RUNNER_CFG_FILENAME
 from sae_lens.evals import EvalConfig, run_evals
 from sae_lens.training.activation_scaler import ActivationScaler
 from sae_lens.training.sae_trainer import SAETrainer
-from safetensors.torch import save_file
 from torch import Tensor
 
 from sae_lens_meme.embeddings import Embeddings
@@ -29,12 +28,12 @@ from sae_lens_meme.errors import ConfigError, DataError
 from sae_lens_meme.hooks import HookedModel, HookedVLM
 from sae_lens_meme.hooks.names import IMAGE_RESID
 from sae_lens_meme.provenance import describe_training_rows
-from sae_lens_meme.storage import StepFolder, to_json, write_text
+from sae_lens_meme.storage import StepFolder, to_json
 from sae_lens_meme.train.checkpoint import CHECKPOINTS, Checkpoints
 from sae_lens_meme.train.config import TrainConfig
 from sae_lens_meme.train.given import given_sha256, load_given
 from sae_lens_meme.train.monitor import Monitor
-from sae_lens_meme.train.saelens import quiet, refused_by_saelens, seeded, sort_config
+from sae_lens_meme.train.saelens import quiet, refused_by_saelens, seeded, write_saved
 from sae_lens_meme.train.session import Session, replaced
 
 MOST_BATCHES = 64
@@ -131,7 +130,7 @@ def train_on_positions(
     with StepFolder(out, "train", fingerprint, overwrite=overwrite) as folder:
         if not folder.complete:
             made = {**cfg.to_dict(), "sae_lens_meme": {"keep": list(recipe.keep)}}
-            folder.write(RUNNER_CFG_FILENAME, lambda path: write_text(path, to_json(made)))
+            folder.write_text(RUNNER_CFG_FILENAME, to_json(made))
             begun = {name: load_given(path, cfg.sae, hook) for name, path in config.given.items()}
             with seeded(cfg.seed), quiet(progress), refused_by_saelens():
                 how: Any = {"keep": recipe.keep, "checkpoint_folder": folder.path / CHECKPOINTS}
@@ -150,12 +149,8 @@ def _write(folder: StepFolder, runner: TokenSAETrainingRunner, keep: Sequence[st
         for key, value in describe_training_rows(saved, memes).items():
             saved.cfg.metadata[key] = value
         saved.save_model(beside)
-    sort_config(beside)
-    save_file({"sparsity": runner.trainer.log_feature_sparsity}, beside / SPARSITY_FILENAME)
-    for name in (SAE_CFG_FILENAME, SAE_WEIGHTS_FILENAME, SPARSITY_FILENAME):
-        folder.write(name, lambda path, name=name: path.write_bytes((beside / name).read_bytes()))
-        (beside / name).unlink()
-    beside.rmdir()
+    write_saved(folder, beside, runner.trainer.log_feature_sparsity)
+    shutil.rmtree(beside)
     sae = SAE.load_from_disk(folder.path)
     facts = held_out(sae, runner.model, keep)  # type: ignore[arg-type]
     shutil.rmtree(folder.path / CHECKPOINTS, ignore_errors=True)

@@ -159,6 +159,7 @@ class Monosemanticity(Evaluator):
                 for who, one in found.items()
             },
             measures_of_draws(sae, name, f"{name}/permuted", f"{DICTIONARIES['permuted']}; {memes}", n_draws),
+            n_draws,
         )
 
     def _parts(self, sae: Any, embeddings: Embeddings, latents: Latents, panel: Panel) -> Iterator[Result]:

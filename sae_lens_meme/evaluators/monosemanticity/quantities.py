@@ -203,6 +203,8 @@ class OfReference(NamedTuple):
     dictionaries: dict[str, Found]
     """`sae`, and `neurons` where they are measured."""
     permuted: Found
+    n_draws: int
+    """Of the test."""
 
     def measures(self, d_sae: int) -> list[Measure]:
         """Those of the printed table come with their controls."""
@@ -236,7 +238,10 @@ class OfReference(NamedTuple):
             return None
         rival = f", raw neurons {how}" if neurons and (how := _compared(neurons[MEAN], sae[MEAN])) else ""
         what = REFERENCES.get(self.name, self.name)
-        return f"{share:.0%} of {n} tested latents (of {d_sae}) fire on memes with similar {what}{rival}; {judge.said}."
+        least, hidden = least_share(self.n_draws), ""
+        if not share and n and n * least >= 1:
+            hidden = f" (with {self.n_draws} permutations a share under {least:.0%} shows as 0)"
+        return f"{share:.0%} of {n} tested latents (of {d_sae}) fire on memes with similar {what}{hidden}{rival}; {judge.said}."
 
 
 def _compared(one: Measure, other: Measure) -> str | None:
@@ -265,8 +270,13 @@ def _too_few(n_draws: int) -> str | None:
     return None if (n_draws + 1) * ALPHA > 1 else f"with {n_draws} permutations no p is below {ALPHA:g}"
 
 
+def least_share(n_draws: int) -> float:
+    """The share of the tested latents that must reach the least p for any q to be below alpha."""
+    return 1 / ALPHA / (n_draws + 1)
+
+
 def _test(n_draws: int) -> str:
     return (
         f"{n_draws} permutations of the activations within source, groups whole, so that no p is below 1/{n_draws + 1} and a share under "
-        f"{1 / ALPHA / (n_draws + 1):.0%} shows as 0"
+        f"{least_share(n_draws):.0%} shows as 0"
     )

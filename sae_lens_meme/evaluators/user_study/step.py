@@ -67,8 +67,8 @@ def compare_with_users(
     result = user_agreement(study, metrics)
     with StepFolder(out, "user-study", fingerprint, overwrite=overwrite) as step:
         if not step.complete:
-            step.write("user_study.json", lambda path: path.write_text(to_json(result.to_dict()), encoding="utf-8"))
-            step.write("user_study.parquet", lambda path: result.table.to_parquet(path, index=False))  # type: ignore[union-attr]
+            step.write_text("user_study.json", to_json(result.to_dict()))
+            step.write_table("user_study.parquet", result.table)  # type: ignore[arg-type]
             step.finish(metrics=list(metrics))
     return result
 
