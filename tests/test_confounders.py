@@ -154,6 +154,17 @@ def test_flips_are_calibrated_where_latents_know_nothing_and_groups_are_large():
     assert small <= 12, "a tenth of 60, and four standard deviations"
 
 
+def test_few_components_give_no_bootstrap_of_the_difference_to_neurons():
+    embeddings, dictionary = quads(40)
+    result = Confounders(embeddings).evaluate(oracle(dictionary))
+    numbers = result.numbers
+    assert numbers["hate=1/picture/n_components"] == 16
+    assert numbers["hate=1/picture/ordered_low"] is not None, "Wilson's"
+    for key in ("hate=1/picture/sae_minus_neurons", "mean_ordered"):
+        assert numbers[f"{key}_low"] is None
+        assert "components; a bootstrap needs 20" in result.reasons[f"{key}_low"]
+
+
 def test_a_missing_label_makes_no_pair(planted):
     embeddings, sae, _ = planted
     hate = embeddings.label("hate").values

@@ -37,6 +37,7 @@ from sae_lens_meme.evaluators.cross_modal import (
     token_item_scores,
     token_omega,
 )
+from sae_lens_meme.evaluators.cross_modal.token_weights import TrainTokens, permuted_pictures
 from sae_lens_meme.hooks import HookedVLM
 from sae_lens_meme.select import select_memes
 
@@ -113,6 +114,65 @@ def test_chance_is_the_mean_over_all_pairs_of_a_text_and_an_image_token():
     pairs = [unit[a] @ unit[b] for a in np.flatnonzero(modality == TEXT) for b in np.flatnonzero(modality == IMAGE)]
     assert token_chance(modality, lambda rows: h[rows]) == pytest.approx(np.mean(pairs), abs=1e-12)
     assert np.isnan(token_chance(np.full(3, TEXT), lambda rows: h[rows]))
+    source = np.arange(len(h)) % 2
+    pairs = [
+        [
+            unit[a] @ unit[b]
+            for a in np.flatnonzero(modality == TEXT)
+            for b in np.flatnonzero(modality == IMAGE)
+            if source[a] == source[b]
+        ]
+    ]
+    assert token_chance(modality, lambda rows: h[rows], source) == pytest.approx(np.mean(pairs), abs=1e-12)
+
+
+def train_tokens(z: np.ndarray, kind: np.ndarray, item: np.ndarray, source: np.ndarray, h: np.ndarray) -> TrainTokens:
+    return TrainTokens(
+        sparse.csr_matrix(z), kind, item, source, np.unique(item, return_inverse=True)[1], lambda r: h[r]
+    )
+
+
+def above_permuted(tokens: TrainTokens) -> int:
+    """Of 20 permutations those whose median weight is below the observed one."""
+    medians = [
+        np.nanmedian(token_omega(tokens.z[order], tokens.kind, tokens.take)) for order in permuted_pictures(tokens, 0)
+    ]
+    return int((np.array(medians) < np.nanmedian(token_omega(tokens.z, tokens.kind, tokens.take))).sum())
+
+
+@pytest.mark.parametrize("knows", ["source", "picture"])
+def test_knowing_the_source_or_the_picture_alone_is_not_above_permuted_pictures(knows: str):
+    """Each latent fires on random tokens of one source, or on all tokens of a few pictures of it."""
+    rng = np.random.default_rng(0)
+    items, per, d = 60, 10, 8
+    item, kind = np.arange(items).repeat(per), np.tile([TEXT, IMAGE], items * per // 2)
+    source = item % 2
+    h = (
+        rng.standard_normal((2, d))[source]
+        + rng.standard_normal((items, d))[item]
+        + rng.standard_normal((len(item), d))
+    )
+    z = np.zeros((len(item), 20))
+    for f in range(20):
+        own = np.flatnonzero(source == f % 2)
+        fires = np.isin(item, rng.choice(item[own], 5)) if knows == "picture" else rng.choice(own, 100, replace=False)
+        z[fires, f] = 1 + rng.random(len(z[fires]))
+    assert above_permuted(train_tokens(z, kind, item, source, h)) < 20
+
+
+def test_pictures_are_permuted_whole_within_source():
+    """Some have more tokens than others: theirs are given twice or left out, in their order."""
+    rng = np.random.default_rng(1)
+    n = rng.integers(1, 9, 40)
+    item = np.arange(40).repeat(n)
+    source, kind = item % 2, rng.choice([TEXT, IMAGE], len(item))
+    tokens = train_tokens(np.zeros((len(item), 1)), kind, item, source, np.zeros((len(item), 1)))
+    for order in permuted_pictures(tokens, 0):
+        np.testing.assert_array_equal(kind[order], kind)
+        np.testing.assert_array_equal(source[order], source)
+        giver = pd.DataFrame({"to": item, "of": item[order], "kind": kind, "row": order})
+        assert giver.groupby("to")["of"].nunique().max() == 1
+        assert all(rows.is_monotonic_increasing for _, rows in giver.groupby(["to", "kind"])["row"])
 
 
 @given(seed=st.integers(0, 10_000), rule=st.sampled_from(["cooccurrence", "any"]), delta=st.sampled_from([0.0, 1.0]))

@@ -8,13 +8,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import PIL.Image
 import pytest
 from datasets import Dataset
+from scipy.stats.contingency import association
 from test_cli import here
 
 from sae_lens_meme.corpus import build_corpus, load_rows
 from sae_lens_meme.describe import Description, describe_corpus
+from sae_lens_meme.describe.description import cooccurrence
 from sae_lens_meme.errors import DataError
 
 N = 60
@@ -124,6 +127,38 @@ def test_labels_that_only_share_a_source_do_not_go_together(corpus: Path):
     assert row["V"] > 0.5
     assert row["V permuted"] > 0.5
     assert row["q"] > 0.05
+
+
+def test_equal_labels_are_found_among_many_and_chance_is_that_of_permutations():
+    rng, n = np.random.default_rng(0), 300
+    memes = pd.DataFrame({"id": np.arange(n), "group": np.arange(n), "source": np.repeat(["a", "b"], [100, 200])})
+    for j in range(15):
+        memes[f"l{j:02}"] = rng.integers(0, 3, n)
+    memes["l01"] = memes["l00"]
+    table = cooccurrence(memes, [f"l{j:02}" for j in range(15)])
+    assert table.conclusion.startswith(
+        "1 of 105 pairs of labels go together within their sources (q <= 0.05), most l00"
+    )
+    row = next(row for row in table.records() if row["labels"] == "l03, l04")
+    x, y = memes["l03"].to_numpy(), memes["l04"].to_numpy()
+    observed = naive_v(x, y)
+    naive = [naive_v(x, y[np.concatenate([rng.permutation(100), 100 + rng.permutation(200)])]) for _ in range(400)]
+    assert row["V"] == pytest.approx(observed)
+    assert row["V permuted"] == pytest.approx(np.mean(naive), rel=0.1)
+    assert row["p"] == pytest.approx(np.mean(np.array(naive) >= observed), abs=0.1)
+
+
+def naive_v(x: np.ndarray, y: np.ndarray) -> float:
+    return float(association(pd.crosstab(x, y).to_numpy(), method="cramer"))
+
+
+def test_a_meme_without_a_group_is_its_own(corpus: Path):
+    rows: Any = load_rows(corpus).remove_columns("group")
+    once = describe_corpus(rows, progress=False)
+    groups = describe_corpus(rows.add_column("group", [None, None, "x", "x"] + [None] * (N - 4)), progress=False)
+    assert only(once, "rows")["groups"] == N
+    assert only(groups, "rows")["groups"] == N - 1
+    assert {row["groups"] for row in groups.tables["cooccurrence"].records()} == {N - 1}
 
 
 def test_copies_are_counted_once(corpus: Path):

@@ -35,6 +35,8 @@ from sae_lens_meme.evaluators.influence import (
     latent_route,
     steer_through_model,
 )
+from sae_lens_meme.evaluators.influence.evaluator import _verdict
+from sae_lens_meme.evaluators.result import Control, Measure
 
 N, D, MULTIPLIERS = 300, 24, (0.0, 5.0, 0.5, -2.0)
 
@@ -316,23 +318,26 @@ def test_normalising_sae_has_no_embedding_route_but_a_reason(data):
     assert set(result.table["route"]) == {"latent"}
 
 
-def test_intervals_are_those_of_a_plain_bootstrap():
+@pytest.mark.parametrize("whole", [False, True])
+def test_intervals_are_those_of_a_plain_bootstrap(whole):
     z = random_latents(4)
     n = z.shape[0]
     strata = np.arange(n) % 2
     route = latent_route(random_probe(3, z.shape[1]), z, no_directions(z.shape[1]))
-    resampling = Resampling.of(z, strata, 40, seed=7)
-    np.testing.assert_array_equal(resampling.weights[strata == 0].sum(0), (strata == 0).sum())
+    groups = np.maximum(np.arange(n) - 20, 0) if whole else None  # one group of 21 memes, drawn whole
+    resampling = Resampling.of(z, strata, 40, seed=7, groups=groups)
+    drawn = resampling.weights.sum(0, dtype=int)
+    assert (len(set(drawn)) > 1) == whole
     effects = effects_of(route, (0, 5), resampling, n_random=0)
     deltas, dense = np.zeros((n, z.shape[1], 2, 3)), z.toarray()
     deltas[z.nonzero()] = route.deltas(0, n, np.array([0.0, 5.0]))
     for latent in (0, 5, 12):
         replicates = np.einsum("nb,nmc->bmc", resampling.weights, deltas[:, latent])
         active = resampling.weights[dense[:, latent] != 0].sum(0)
-        low, high = np.quantile(replicates / n, [0.025, 0.975], axis=0)
+        low, high = np.quantile(replicates / drawn[:, None, None], [0.025, 0.975], axis=0)
         np.testing.assert_allclose(effects.delta_all_interval[0][latent], low, atol=1e-6)
         np.testing.assert_allclose(effects.delta_all_interval[1][latent], high, atol=1e-6)
-        low, high = np.quantile((replicates / active[:, None, None])[active > 0], [0.025, 0.975], axis=0)
+        low, high = np.quantile(replicates[active > 0] / active[active > 0, None, None], [0.025, 0.975], axis=0)
         np.testing.assert_allclose(effects.delta_active_interval[0][latent], low, atol=1e-6)
         np.testing.assert_allclose(effects.delta_active_interval[1][latent], high, atol=1e-6)
 
@@ -541,6 +546,16 @@ def test_the_verdict_counts_what_beats_random_steps(data, result):
     _, embeddings, sae = data
     assert Influence(embeddings, n_bootstrap=0, n_random=0).evaluate(sae).verdict is None
     assert "lower end" not in Influence(embeddings, n_bootstrap=0).evaluate(sae).verdict
+
+
+def test_the_verdict_does_not_take_an_unknown_step_for_none():
+    """Of a classifier that is not linear there is no step orthogonal to it."""
+    controls = (Control("random maximum", 0.1, "a rival"), Control("orthogonal", None, "a rival"))
+    measure = Measure("ablation/embedding/hate/largest", 0.2, "of a latent", controls=controls)
+    verdict = _verdict([measure], False)
+    assert verdict is not None
+    assert "ablation for 1 of 1 labels" in verdict
+    assert "0%" not in verdict
 
 
 def test_a_latent_that_fires_alone_has_no_other_of_its_rate(data):

@@ -5,6 +5,7 @@ import re
 from collections.abc import Callable
 from functools import partial
 from itertools import permutations, product
+from typing import Any
 
 import hostile
 import numpy as np
@@ -40,6 +41,8 @@ from sae_lens_meme.evaluators.question_set import (
     table_of,
     variance_shares,
 )
+from sae_lens_meme.evaluators.question_set.evaluator import _verdict
+from sae_lens_meme.evaluators.result import Measure
 from sae_lens_meme.hooks.memeclip import MemeCLIPHeads, fuse
 from sae_lens_meme.metrics.resampling import bootstrap_weights
 
@@ -139,12 +142,13 @@ def test_of_fixed_conditions_the_shares_are_the_sums_of_squares():
         np.testing.assert_allclose(found.shares, found.squares / found.squares.sum(axis=0))
 
 
-def test_intervals_equal_a_loop_over_resamples():
+@pytest.mark.parametrize("groups", [None, np.maximum(np.arange(40) - 12, 0)])
+def test_intervals_equal_a_loop_over_resamples(groups: Any):
     z = random_cells(5)
     strata = np.repeat([0, 1], [15, 25])
-    found = effects(cells(z), n_bootstrap=30, strata=strata, seed=7, min_items=1)
+    found = effects(cells(z), n_bootstrap=30, strata=strata, groups=groups, seed=7, min_items=1)
     signed, shares = [], []
-    for weight in bootstrap_weights(strata, 30, 7):
+    for weight in bootstrap_weights(strata, 30, 7, groups):
         rows = np.repeat(np.arange(40), weight)
         again = effects(cells(z[:, rows]), n_bootstrap=0, min_items=0)
         signed.append(again.effects[:, found.latents])
@@ -483,6 +487,22 @@ def test_planted_pairs_of_a_picture_and_a_caption_are_found():
     assert result.numbers["random/share_binding"] < 0.1
     assert result.verdict.startswith("16 of 16 latents bind a feature of the picture to one of the caption (random")
     assert result.table["concentration_low"].min() > 0.8
+
+
+@pytest.mark.parametrize(
+    ("cross_modal", "chance", "said"),
+    [
+        (10, {}, "10 of 100 latents need picture and caption together and 0 bind a feature of each; how many random"),
+        (10, {"share_cross_modal": 0.3, "share_binding": 0.01}, "10 of 100 need both sides, but so do 30% of random"),
+        (40, {"share_cross_modal": 0.3, "share_binding": 0.01}, "40 of 100 need both sides (random directions 30%); 0"),
+    ],
+)
+def test_random_directions_are_said_to_do_what_they_do(cross_modal: int, chance: dict[str, float], said: str):
+    counts = {f"n_{name}": 0 for name in ("visual", "textual", "binding", "copying")}
+    counts |= {"n_cross_modal": cross_modal, "n_undecided": 100 - cross_modal}
+    random = counts | {"n_binding": 0 if chance else None, "share_cross_modal": None, "share_binding": None} | chance
+    groups = ({key: Measure(key, value, "what", reason="why") for key, value in of.items()} for of in (counts, random))
+    assert said in (_verdict(dict(zip(("", "random"), groups, strict=True)), 100) or "")
 
 
 def test_latents_of_one_side_are_not_called_cross_modal():

@@ -145,6 +145,37 @@ def test_answers_change_where_the_ablated_latent_decides_them(grid: Any):
     assert {"matched", "again"} == set(result.rows()[0]["controls"])
 
 
+def test_a_claim_about_answers_is_of_the_paired_difference_to_the_matched_latent():
+    """Latent 0 changes every answer; 1, the only other that fires, what the case says; 2 fires nowhere."""
+
+    def changes(n: int, matched: bool, **options: Any) -> Any:
+        def answers_of(pictures: Any, prompt: str, latent: int | None) -> list[str]:
+            return [str(latent == 0 or (latent == 1 and matched)) for _ in pictures]
+
+        pictures = list(range(n))
+        grid = ask(lambda pictures, prompt: np.array([[1.0, 1.0, 0.0]] * len(pictures)), pictures, ["a", "b"])
+        return answer_changes(answers_of, pictures, ["a", "b"], [0, 2], grid=grid, **options)
+
+    found = changes(40, matched=False)
+    assert found.verdict is not None
+    assert "for 1 of 1 latents" in found.verdict, "a latent that never fires has no match"
+    numbers = found.numbers
+    bound = 1 - 0.025 ** (1 / 40)
+    assert numbers["latent_0/changed_low"] == pytest.approx(1 - bound)
+    assert numbers["latent_0/changed_minus_matched_low"] == pytest.approx(1 - 2 * bound)
+    assert numbers["latent_2/changed_high"] == pytest.approx(bound)
+    assert numbers["latent_2/changed_minus_matched"] is None
+    same = changes(40, matched=True)
+    assert same.verdict is not None
+    assert "for 0 of 1 latents" in same.verdict
+    assert same.numbers["latent_0/changed_minus_matched_low"] < 0 < same.numbers["latent_0/changed_minus_matched_high"]
+    for few in (changes(1, matched=False), changes(40, matched=False, n_bootstrap=0)):
+        assert few.verdict is None
+        assert few.numbers["latent_0/changed_low"] is None
+        assert few.table["low"].isna().all()
+    assert "1 pictures; an interval needs 20" in changes(1, matched=False).reasons["latent_0/changed_low"]
+
+
 def test_answers_that_vary_by_themselves_are_told():
     rng = np.random.default_rng(0)
     result = answer_changes(lambda pictures, *_: rng.choice(["a", "b"], len(pictures)).tolist(), PICTURES, PROMPTS, [1])

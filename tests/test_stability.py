@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import permutations
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pandas as pd
@@ -34,6 +34,8 @@ from sae_lens_meme.evaluators.stability import (
     random_like,
     rate_groups,
 )
+from sae_lens_meme.evaluators.stability.evaluator import of_significant
+from sae_lens_meme.evaluators.stability.quantities import ODDS, ODDS_WITHIN
 from sae_lens_meme.metrics.resampling import permutation_within
 
 D_IN = 24
@@ -278,6 +280,32 @@ def test_the_firing_rate_explains_what_it_explains():
     assert numbers["significance/within_rate/odds_ratio"] < numbers["significance/odds_ratio"] / 1.5
 
 
+def test_the_verdict_takes_the_odds_ratio_within_firing_rate():
+    """The more often a latent fires the more often it is significant, and stable; given the rate they are independent."""
+    rng = np.random.default_rng(0)
+    rate = rng.uniform(0, 1, 600)
+    significant, stable = (rng.random((2, 600)) < rate).astype(float)
+    found = of_significance(significant, stable == 1, stable, rate, 0, 0)
+    (crude_low, *_), (low, high, *_) = (
+        cast("Any", found[key].interval) for key in (("significance", ODDS), ("significance/within_rate", ODDS_WITHIN))
+    )
+    assert crude_low > 1
+    assert low < 1 < high
+    said = of_significant(found)
+    assert "not shown to do so more or less often" in said
+    assert f"{low:.2f} to {high:.2f}, among latents of similar firing rate" in said
+
+
+def test_a_seed_without_a_partner_is_below_the_threshold():
+    """The first latent is in one narrow SAE and in no other; the second in all of them."""
+    rows = rows_of(4, 0)
+    others = {"a": sae_of(rows[:2]), "b": sae_of(rows[1:2]), "c": sae_of(rows[1:2])}
+    result = stability(sae_of(rows), others)
+    table = table_of(result)
+    assert table["stable"].tolist() == [False, True, False, False]
+    assert table["mean_cosine"].fillna(-1).tolist() == pytest.approx([1 / 3, 1, -1, -1])
+
+
 def test_equal_rates_are_in_one_group():
     groups = rate_groups(np.array([0.1] * 8 + [0.2, 0.3]))
     assert len(set(groups[:8])) == 1
@@ -334,8 +362,8 @@ def test_controls_are_in_no_mean():
     [
         (range(22), "significant latents more often (odds ratio "),
         (range(18, 40), "significant latents less often (odds ratio 0.0"),
-        (range(0, 40, 2), "significant latents no more often than others (odds ratio 1.00, 0."),
-        (range(20), "significant latents more often (odds ratio 49.15 or more)."),
+        (range(0, 40, 2), "significant latents are not shown to do so more or less often (odds ratio "),
+        (range(20), "significant latents more often (odds ratio 49.15 or more, whatever their firing rate)."),
         ([], "whether the significant ones do is not known."),
     ],
 )

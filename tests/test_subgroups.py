@@ -35,6 +35,8 @@ from sae_lens_meme.evaluators.subgroups import (
     questions_of,
     subgroups_of,
 )
+from sae_lens_meme.evaluators.subgroups.audits import q_of, repeats_of
+from sae_lens_meme.evaluators.subgroups.questions import Subgroup
 
 UNKNOWN, FALSE, TRUE = 0, 1, 2
 N, D = 3_000, 16
@@ -168,6 +170,17 @@ def test_two_subgroups_never_share_a_name():
     assert "'a': a=b=c" in names
 
 
+def test_a_mirrored_subgroup_is_no_test_of_its_own():
+    codes = np.array([[1, 2, 2, 0, 2], [2, 1, 1, 0, 1], [1, 2, 1, 0, 1], [2, 1, 1, 0, 1], [1, 1, 2, 2, 2]], np.uint8)
+    columns = ["a", "a", "b", "source", "source"]
+    subgroups = [Subgroup(str(i), column, of) for i, (column, of) in enumerate(zip(columns, codes, strict=True))]
+    question = SimpleNamespace(test=np.arange(4))
+    assert repeats_of(question, subgroups) == [0, 1, 0, 0, 0]
+    log_p = np.log([0.01, 0.01, 0.5, 0.5, np.nan])
+    found = [SimpleNamespace(log_p=p, repeats=r) for p, r in zip(log_p, [0, 1, 0, 0, 0], strict=True)]
+    np.testing.assert_allclose(q_of(found), [0.03, 0.03, 0.5, 0.5, np.nan])
+
+
 # planted bias
 
 
@@ -207,8 +220,8 @@ def biased() -> SimpleNamespace:
 
 def test_planted_bias_is_found_with_the_latent_that_carries_it(biased):
     numbers, table = biased.result.numbers, biased.result.table
-    assert numbers["n_pairs"] == 2
-    assert numbers["n_pairs_with_gap"] == 2
+    assert numbers["n_pairs"] == numbers["n_pairs_with_gap"] == 1, "of two values each is outside of the other"
+    assert sorted(set(table[table["n_ablated"] == 0]["subgroup"])) == ["group_of=in", "group_of=out"]
     assert numbers["n_pairs_with_gap_permuted"] <= 0.5
     assert numbers["hate=1/group_of=in/fpr_gap"] > 0.12
     assert numbers["hate=1/group_of=in/fpr_gap_low"] > 0.08
@@ -218,7 +231,8 @@ def test_planted_bias_is_found_with_the_latent_that_carries_it(biased):
     assert row["latents"].startswith("1 (+"), "direction 1 is the group's"
     assert row["chosen"]
     assert re.search(
-        r"worst: the classifier of hate=1 wrongly flags \d+% in group_of=in, \d+% outside; 5 latents close",
+        r"worst: hate=1 wrongly said of \d+% in group_of=in, \d+% outside \(within source \+0.\d\d\); "
+        rf"5 latents close 0.\d\d of the gap of {numbers['hate=1/group_of=in/fpr_gap']:.2f} \(matched",
         biased.result.verdict,
     )
 
@@ -238,6 +252,7 @@ def test_a_printed_section_holds_one_scale(biased):
         controls.setdefault(row["section"], set()).update(row["controls"])
     assert controls["Subgroups: false positives in the subgroup minus outside"] == {
         "permuted",
+        "within source",
         "in subgroup",
         "outside",
     }
@@ -249,7 +264,7 @@ def test_a_printed_section_holds_one_scale(biased):
 def test_where_there_is_no_bias_none_is_found():
     fair = [world(biased=False, seed=seed) for seed in range(6)]
     found = [Subgroups(w.memes, tasks=["hate"], **QUICK).evaluate(w.sae).numbers["n_pairs_with_gap"] for w in fair]
-    assert sum(found) <= 2, found  # two mirrored pairs a world
+    assert sum(found) <= 1, found
 
 
 def test_every_number_of_the_audit_agrees_with_naive_loops(biased):
@@ -412,7 +427,7 @@ def test_with_too_few_memes_it_says_so():
     )
     found = Subgroups(memes, n_bootstrap=0).evaluate(tiny_sae(x.astype(np.float32), d_sae=12, k=3))
     assert found.numbers["n_pairs"] == 0
-    assert found.numbers["n_pairs_left_out"] == 2
+    assert found.numbers["n_pairs_left_out"] == 1
     assert "nothing can be said" in found.verdict
     assert found.table["reason"].str.contains("it needs 20 of each").all()
     assert isinstance(found.table, pd.DataFrame)

@@ -16,6 +16,7 @@ from typer.testing import CliRunner
 from sae_lens_meme.cli import build_app
 from sae_lens_meme.errors import BadTableError, ConfigError, DataError
 from sae_lens_meme.evaluators.user_study import (
+    SPARSITY,
     UserStudy,
     compare_with_users,
     monosemanticity_of,
@@ -102,6 +103,38 @@ def test_intervals_hold_the_truth_although_pairs_share_neurons(tmp_path: Path):
         simple += abs(p - truth) <= 1.96 * np.sqrt(p * (1 - p) / n_pairs)
     assert held / draws > 0.9
     assert simple / draws < 0.85
+
+
+def differences(n_pairs: int, shared: bool) -> Any:
+    """A metric that is right of every pair beside a sparsity that is right of half of them, or of none."""
+    x, y = (np.array([f"{side}{i}" for i in range(n_pairs)]) for side in "xy")
+    right = dict.fromkeys(x.tolist(), 1.0) | dict.fromkeys(y.tolist(), 0.0)
+    sparse = {name: -value if shared or i % 2 else value for i, (name, value) in enumerate(right.items())}
+    one = UserStudy(Path(), x, y, np.ones(n_pairs, bool), {}, {})
+    return user_agreement(one, {SPARSITY: sparse, "MS": right})
+
+
+def test_few_pairs_and_equal_ones_have_no_interval_of_the_difference():
+    for n, shared, reason in ((1, True, "1 pairs; it needs 20"), (40, True, "it is the same in every pair")):
+        found = differences(n, shared)
+        assert found.numbers["MS/minus_sparsity"] == 1
+        assert found.numbers["MS/minus_sparsity_low"] is None
+        assert found.reasons["MS/minus_sparsity_low"] == reason
+        assert "not known whether more than by preferring" in found.verdict
+    assert ", more than by preferring" in differences(40, shared=False).verdict
+
+
+def test_a_negative_dyadic_variance_is_not_an_interval_of_no_width():
+    """All pairs share one neuron: residuals of its pairs add up to 0, and so does the dyadic variance."""
+    n = 40
+    x, y = np.full(n, "a"), np.array([f"b{i}" for i in range(n)])
+    chose_x = (np.arange(n) % 2 == 0) | (np.arange(n) % 4 == 3)
+    scores = {"a": 0.5} | {name: float(i % 2) for i, name in enumerate(y.tolist())}
+    one = UserStudy(Path(), x, y, chose_x, {}, {})
+    numbers = user_agreement(one, {SPARSITY: dict.fromkeys(scores, 0.0), "MS": scores}).numbers
+    assert numbers["MS/minus_sparsity"] == 0.25
+    half = 1.96 * np.sqrt(0.75 * 0.25 / n)
+    assert numbers["MS/minus_sparsity_low"] == pytest.approx(0.25 - half, abs=1e-4)
 
 
 def test_the_command_compares_published_scores_embeddings_and_given_ones(tmp_path: Path):

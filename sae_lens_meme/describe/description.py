@@ -5,13 +5,14 @@ from __future__ import annotations
 import io
 from dataclasses import asdict, dataclass
 from itertools import combinations
+from math import ceil
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from datasets import Dataset, Image
 from PIL import Image as Pillow
-from scipy.stats import false_discovery_control
+from scipy.stats import false_discovery_control, random_table
 
 from sae_lens_meme.corpus.build import all_rows, caption_of
 from sae_lens_meme.errors import DataError
@@ -80,8 +81,8 @@ def describe_corpus(corpus: Any, *, progress: bool = True) -> Description:
     memes: Any = pd.DataFrame(rows.remove_columns("image").with_format(None).to_pandas())
     memes["caption"] = [caption_of(meme) for meme in memes[["text", "text_origin"]].to_dict("records")]
     memes["source"] = memes["source"].fillna("(none)")
-    if "group" not in memes:
-        memes["group"] = memes["id"]
+    group = pd.factorize(memes["group" if "group" in memes else "id"])[0]
+    memes["group"] = np.where(group < 0, -1 - np.arange(len(memes)), group)  # a meme without a group is its own
     labels = [name for name in rows.column_names if is_label_column(name)]
     sizes = _sizes(rows, progress)
     captioned = memes[memes["caption"].notna()]
@@ -226,13 +227,18 @@ def _histogram(x: np.ndarray, edges: np.ndarray) -> dict[str, list[float]]:
 
 
 DRAWS, SIGNIFICANT = 199, 0.05
+"""Permutations at least, and the q up to which labels go together."""
 _PAIR_COLUMNS = ["labels", "memes with both", "groups", "V", "V permuted", "p", "q"]
 
 
 def cooccurrence(memes: pd.DataFrame, labels: list[str]) -> DescriptionTable:
-    """Cramér's V of every two labels, on one meme of each group, beside V where one of them is permuted within sources."""
-    rng = np.random.default_rng(0)
-    pairs = [_pair(memes, a, b, rng) for a, b in combinations(labels, 2)]
+    """Cramér's V of every two labels, on one meme of each group, beside V where one of them is permuted within sources.
+
+    As many permutations as let a single pair be significant among all.
+    """
+    rng, named = np.random.default_rng(0), list(combinations(labels, 2))
+    draws = max(DRAWS, ceil(len(named) / SIGNIFICANT))
+    pairs = [_pair(memes, a, b, draws, rng) for a, b in named]
     rows = [row for row in pairs if row[1]]
     tested = [row for row in rows if row[5] is not None]
     for row, q in zip(tested, false_discovery_control([row[5] for row in tested]) if tested else [], strict=True):
@@ -250,7 +256,7 @@ def cooccurrence(memes: pd.DataFrame, labels: list[str]) -> DescriptionTable:
     return DescriptionTable("cooccurrence", "Labels that go together (Cramér's V)", _PAIR_COLUMNS, rows, conclusion)
 
 
-def _pair(memes: pd.DataFrame, a: str, b: str, rng: np.random.Generator) -> list[Any]:
+def _pair(memes: pd.DataFrame, a: str, b: str, draws: int, rng: np.random.Generator) -> list[Any]:
     both: Any = memes[memes[a].notna() & memes[b].notna()]
     one = both.sort_values("id").drop_duplicates("group")  # copies are no independent evidence
     row: list[Any] = [f"{a}, {b}", len(both), len(one), None, None, None, None]
@@ -259,22 +265,19 @@ def _pair(memes: pd.DataFrame, a: str, b: str, rng: np.random.Generator) -> list
     x, y, source = (pd.factorize(one[name], sort=True)[0] for name in (a, b, "source"))
     if min(x.max(), y.max()) == 0:  # one value only
         return row
-    observed = _v(x, y)
-    places = [np.flatnonzero(source == code) for code in range(source.max() + 1)]
-    permuted = np.empty(DRAWS)
-    for draw in range(DRAWS):
-        shuffled = y.copy()
-        for mine in places:
-            shuffled[mine] = y[rng.permutation(mine)]
-        permuted[draw] = _v(x, shuffled)
-    p = (1 + int((permuted >= observed).sum())) / (1 + DRAWS)
-    return [*row[:3], observed, float(permuted.mean()), p, None]
+    shape = (source.max() + 1, x.max() + 1, y.max() + 1)
+    of_source = np.bincount(np.ravel_multi_index((source, x, y), shape), minlength=np.prod(shape)).reshape(shape)
+    permuted = np.zeros((draws, *shape[1:]))
+    for table in of_source:  # what a permutation within a source makes of its table: another of the same margins
+        permuted += random_table(table.sum(axis=1), table.sum(axis=0)).rvs(draws, random_state=rng)
+    v = _v(np.concatenate([of_source.sum(axis=0)[None], permuted]))
+    observed, by_chance = v[0], v[1:]
+    p = (1 + int((by_chance >= observed).sum())) / (1 + draws)
+    return [*row[:3], float(observed), float(by_chance.mean()), p, None]
 
 
-def _v(x: np.ndarray, y: np.ndarray) -> float:
-    """Cramér's V of two codes with at least two values each."""
-    shape = x.max() + 1, y.max() + 1
-    table = np.bincount(x * shape[1] + y, minlength=shape[0] * shape[1]).reshape(shape)
-    expected = np.outer(table.sum(axis=1), table.sum(axis=0)) / len(x)
-    chi2 = ((table - expected) ** 2 / expected).sum()
-    return float(np.sqrt(chi2 / len(x) / (min(shape) - 1)))
+def _v(tables: np.ndarray) -> np.ndarray:
+    """Cramér's V of each of many tables [tables, rows, columns] of the same margins, none of them 0."""
+    n, expected = tables[0].sum(), np.outer(tables[0].sum(axis=1), tables[0].sum(axis=0)) / tables[0].sum()
+    chi2 = ((tables - expected) ** 2 / expected).sum(axis=(1, 2))
+    return np.sqrt(chi2 / n / (min(expected.shape) - 1))

@@ -109,12 +109,17 @@ class ConfounderReport:
         if n < FEW_COMPONENTS or share in (0, 1):
             ends: Any = proportion_confint(share * n, n, method="wilson")
             return Interval(*map(float, ends), what=q.WILSON)
-        return self._bootstrap(self._draws(place, q.SAE))
+        return self._bootstrap(self._draws(place, q.SAE), n)
 
-    def _bootstrap(self, draws: Float64[np.ndarray, " replicates"]) -> Interval | None:
+    def _bootstrap(self, draws: Float64[np.ndarray, " replicates"], n: int) -> Interval | None:
+        """Of a number on `n` components."""
         if not len(draws):
             return None
+        if n < FEW_COMPONENTS:
+            return Interval(None, None, q.BOOTSTRAP, f"{n} components; a bootstrap needs {FEW_COMPONENTS}")
         low, high = percentile_interval(draws)
+        if low == high:
+            return Interval(None, None, q.BOOTSTRAP, "it is the same in every component")
         return Interval(float(low), float(high), q.BOOTSTRAP)
 
     # measures
@@ -138,9 +143,10 @@ class ConfounderReport:
             yield q.Q(self.q[i], key, rows=pairs)
             apart = answer.share(q.SAE) - answer.share(q.NEURONS)
             draws = self._draws(i, q.SAE) - self._draws(i, q.NEURONS)
-            yield q.MINUS_NEURONS(apart, key, rows=pairs, interval=self._bootstrap(draws))
+            components = len(np.unique(self.component[i]))
+            yield q.MINUS_NEURONS(apart, key, rows=pairs, interval=self._bootstrap(draws, components))
             yield q.N_PAIRS(len(answer.question.held_out), key)
-            yield q.N_COMPONENTS(len(np.unique(self.component[i])), key)
+            yield q.N_COMPONENTS(components, key)
             yield q.N_TIED(int((answer.signs[q.SAE] == 0).sum()), key)
             yield q.N_SELECTION(len(answer.question.selection), key)
 
@@ -148,9 +154,8 @@ class ConfounderReport:
         yield q.N_SETS(len(self.answers))
         yield q.N_ABOVE(int((self.q < ALPHA).sum()))
         draws = np.array([self._draws(i, q.SAE) for i in range(len(self.answers))])
-        few = len(np.unique(np.concatenate(self.component))) < FEW_COMPONENTS
-        interval = None if few else self._bootstrap(draws.mean(axis=0))
-        yield q.MEAN(self.mean(q.SAE), interval=interval)
+        components = len(np.unique(np.concatenate(self.component)))
+        yield q.MEAN(self.mean(q.SAE), interval=self._bootstrap(draws.mean(axis=0), components))
         yield from (of(self.mean(name)) for name, of in q.OF_MEANS.items())
 
     def mean(self, name: str) -> float:

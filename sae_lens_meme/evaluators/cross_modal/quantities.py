@@ -63,9 +63,10 @@ TOKEN_WEIGHTS = {
         Quantity("omega/median", "median weight over the latents with one, train tokens"),
         Quantity(
             "omega/median_permuted",
-            "control: mean over 20 permutations of the median weight where each token's activations go to another token of its kind",
+            "control: mean over 20 permutations of the median weight where the activations of each picture and its text go together to "
+            "another of its source",
         ),
-        Quantity("omega/median_chance", "control: mean cosine of any text token and any image token"),
+        Quantity("omega/median_chance", "control: mean cosine of any text token and any image token of one source"),
         Quantity(
             "score/spearman_l0",
             "Spearman correlation over train pictures of the score (sum of the weights of latents active in a text token and "

@@ -24,10 +24,11 @@ from sae_lens_meme.evaluators.cross_modal.tokens import (
 from sae_lens_meme.evaluators.latents import Latents
 from sae_lens_meme.evaluators.result import Measure, Result, Section, nullable, of_known
 from sae_lens_meme.hooks.positions import IMAGE, TEXT
+from sae_lens_meme.metrics.resampling import permutation_within
 
 SECTION = Section(
     "SAE-V: cosine of the text tokens and the image tokens that fire a latent most, train tokens",
-    "chance: any text token and any image token; permuted: activations given to other tokens of the same kind",
+    "chance: any text token and any image token of one source; permuted: each picture's activations given to another of its source",
 )
 DRAWS = 20
 """Permutations."""
@@ -63,6 +64,8 @@ class TrainTokens(NamedTuple):
     z: Sparse
     kind: Int[np.ndarray, " tokens"]
     item: np.ndarray
+    source: Int[np.ndarray, " tokens"]
+    group: Int[np.ndarray, " tokens"]
     take: Take
 
     @classmethod
@@ -70,7 +73,10 @@ class TrainTokens(NamedTuple):
         def take(places: np.ndarray) -> np.ndarray:
             return embeddings.take(hook, rows.train[places])
 
-        return cls(latents.csr()[rows.train], rows.kind[rows.train], rows.item[rows.train], take)
+        kind, item, source, group = (
+            column[rows.train] for column in (rows.kind, rows.item, embeddings.strata, embeddings.groups)
+        )
+        return cls(latents.csr()[rows.train], kind, item, source, group, take)
 
 
 def scores_of_tokens(embeddings: Embeddings, latents: Latents, hook: str, *, delta: float) -> ItemScores:
@@ -97,7 +103,7 @@ def scores_of_tokens(embeddings: Embeddings, latents: Latents, hook: str, *, del
 
 
 def of_tokens(embeddings: Embeddings, latents: Latents, hook: str, *, delta: float, seed: int) -> Result:
-    """SAE-V's weight and score as released (`token_omega`, `token_item_scores`), beside permuted tokens.
+    """SAE-V's weight and score as released (`token_omega`, `token_item_scores`), beside permuted pictures.
 
     Args:
         delta: a latent is active in a picture above it.
@@ -105,12 +111,13 @@ def of_tokens(embeddings: Embeddings, latents: Latents, hook: str, *, delta: flo
     Raises:
         Unavailable: the train tokens are of one kind.
     """
-    z, kind, item, take = tokens = TrainTokens.of(TokenRows.of(embeddings), embeddings, latents, hook)
+    z, kind, item, source, _, take = tokens = TrainTokens.of(TokenRows.of(embeddings), embeddings, latents, hook)
     omega = token_omega(z, kind, take)
     permuted = np.array(
-        [of_known(np.median, token_omega(drawn, kind, take)) for drawn in _permuted(z, kind, seed)], dtype=float
+        [of_known(np.median, token_omega(z[order], kind, take)) for order in permuted_pictures(tokens, seed)],
+        dtype=float,
     )
-    chance = token_chance(kind, take)
+    chance = token_chance(kind, take, source)
     scores = token_item_scores(z, kind, item, omega, delta=delta)
     measures = _measures(tokens, omega, permuted, chance)
     measures.append(TOKEN_WEIGHTS["score/spearman_l0"](rank_correlation(scores.sum, scores.l0)))
@@ -118,15 +125,28 @@ def of_tokens(embeddings: Embeddings, latents: Latents, hook: str, *, delta: flo
     return Result("cross_modal", SECTION, tuple(measures), table, TOKEN_COLUMNS, _verdict(omega, permuted, chance))
 
 
-def _permuted(z: Sparse, kind: np.ndarray, seed: int) -> Iterator[Sparse]:
-    """The activations of each token given to another of its kind; one draw is in memory at a time."""
+def permuted_pictures(tokens: TrainTokens, seed: int) -> Iterator[Int[np.ndarray, " tokens"]]:
+    """For each token one of the same kind whose activations it gets, `DRAWS` times.
+
+    Tokens of one picture are not independent evidence: the activations of a picture and its text go together to another
+    picture of the source, as those of a meme do in `cross_modal_weights`, and keep their order. Where the other picture has fewer
+    tokens or more, they go to the token at the same share of the way: some are given twice or left out.
+    """
+    items, first, picture = np.unique(tokens.item, return_index=True, return_inverse=True)
+    has = [np.bincount(picture[tokens.kind == code], minlength=len(items)) > 0 for code in (TEXT, IMAGE)]
+    alike = 4 * tokens.source[first] + 2 * has[0] + has[1]
     rng = np.random.default_rng(seed)
     for _ in range(DRAWS):
-        order = np.arange(len(kind))
+        other = permutation_within(alike, rng, groups=tokens.group[first])
+        order = np.arange(len(tokens.kind))
         for code in (TEXT, IMAGE):
-            mine = np.flatnonzero(kind == code)
-            order[mine] = rng.permutation(mine)
-        yield z[order]
+            mine = np.flatnonzero(tokens.kind == code)
+            mine = mine[np.argsort(picture[mine], kind="stable")]
+            of, n = picture[mine], np.bincount(picture[mine], minlength=len(items))
+            start = n.cumsum() - n
+            place = np.arange(len(mine)) - start[of]
+            order[mine] = mine[start[other[of]] + place * n[other[of]] // n[of]]
+        yield order
 
 
 def _measures(
@@ -168,8 +188,8 @@ def _verdict(omega: np.ndarray, permuted: np.ndarray, chance: float) -> str:
         return "SAE-V's weight is defined for no latent: none is fired by enough text tokens and image tokens."
     known = permuted[~np.isnan(permuted)]
     above = int((known < median).sum())
-    told = f"above {above} of {len(known)} permutations" if len(known) else "permuted tokens give no weight"
+    told = f"above {above} of {len(known)} permutations" if len(known) else "permuted pictures give no weight"
     return (
         f"SAE-V's weight is defined for {n} of {len(omega)} latents, with a median of {median:.2f} "
-        f"(any two tokens: {chance:.2f}), {told}."
+        f"(any two tokens of one source: {chance:.2f}), {told}."
     )

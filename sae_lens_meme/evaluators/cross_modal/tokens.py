@@ -78,19 +78,30 @@ def token_omega(
     return omega
 
 
-def token_chance(modality: Int[np.ndarray, " tokens"], take: Take) -> float:
+def token_chance(
+    modality: Int[np.ndarray, " tokens"], take: Take, strata: Int[np.ndarray, " tokens"] | None = None
+) -> float:
     """What omega is expected to be where a latent's tokens are random: the mean cosine of a text and an image token.
 
-    NaN where there are no tokens of one modality.
+    Args:
+        strata: of each token, such as its source; only pairs of one stratum count.
+
+    Returns:
+        NaN where there are no such pairs.
     """
-    rows = [np.flatnonzero(np.asarray(modality) == code) for code in (TEXT, IMAGE)]
-    if not all(len(mine) for mine in rows):
-        return float("nan")
-    sums: list[np.ndarray] = []
-    for mine in rows:
-        parts = [_units(mine[start : start + CHUNK], take).sum(axis=0) for start in range(0, len(mine), CHUNK)]
-        sums.append(np.sum(parts, axis=0))
-    return float(sums[0] @ sums[1]) / (len(rows[0]) * len(rows[1]))
+    modality, strata = np.asarray(modality), np.zeros(len(modality), int) if strata is None else np.asarray(strata)
+    total, pairs = 0.0, 0
+    for stratum in np.unique(strata):
+        text, image = (np.flatnonzero((modality == code) & (strata == stratum)) for code in (TEXT, IMAGE))
+        if len(text) and len(image):
+            total += float(_sum_of_units(text, take) @ _sum_of_units(image, take))
+            pairs += len(text) * len(image)
+    return total / pairs if pairs else float("nan")
+
+
+def _sum_of_units(rows: np.ndarray, take: Take) -> Float64[np.ndarray, " d"]:
+    parts = [_units(rows[start : start + CHUNK], take).sum(axis=0) for start in range(0, len(rows), CHUNK)]
+    return np.sum(parts, axis=0)
 
 
 class TokenItemScores(NamedTuple):

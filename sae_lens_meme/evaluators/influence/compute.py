@@ -100,7 +100,7 @@ def effects_of(
     n_active = np.bincount(route.latents.indices, minlength=d_sae)
     shape = (d_sae, len(m), route.n_outputs)
     delta_all = (sums / n).reshape(shape)
-    intervals = (None, None) if resampling is None else _intervals(resampled, resampling, n, shape)
+    intervals = (None, None) if resampling is None else _intervals(resampled, resampling, shape)
     return Effects(
         delta_all,
         np.where(n_active > 0, sums.T / np.maximum(n_active, 1), np.nan).T.reshape(shape),
@@ -199,10 +199,11 @@ def _unsigned(route: Route, values: np.ndarray) -> np.ndarray:
     return np.repeat(values, len(route.classes) // route.n_outputs, axis=2).ravel()
 
 
-def _intervals(resampled: Any, resampling: Resampling, n: int, shape: tuple[int, ...]) -> tuple[Ends, Ends]:
+def _intervals(resampled: Any, resampling: Resampling, shape: tuple[int, ...]) -> tuple[Ends, Ends]:
     every, active = [], []
+    drawn = resampling.weights.sum(axis=0).astype(np.float32)  # groups are drawn whole: not n in each resample
     for sums in resampled:  # one multiplier and class at a time: no second copy of all
-        every.append(percentile_interval((sums / n).T))
+        every.append(percentile_interval((sums / drawn).T))
         with np.errstate(invalid="ignore"):
             active.append(percentile_interval((sums / resampling.n_active).T))
     return _stacked(every, shape), _stacked(active, shape)

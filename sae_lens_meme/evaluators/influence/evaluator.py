@@ -320,25 +320,28 @@ def _require_fits(head: Head, hook: str, d_in: int, tasks: Sequence[Task]) -> No
 
 def _verdict(measures: Sequence[Measure], flattered: bool) -> str | None:
     """Whether the largest effect (the lower end of its interval) beats the largest of random steps, and what of it is length."""
-    found: dict[str, list[tuple[bool, bool, float]]] = {}
+    found: dict[str, list[bool]] = {}
+    by_length: dict[str, list[tuple[bool, float]]] = {}  # where the classifier is linear
     for measure in measures:
         rivals = {control.name: control.value for control in measure.controls}
         if (rival := rivals.get("random maximum")) is not None and measure.value:
             low = measure.value if measure.interval is None else measure.interval.low or 0
             kind, multiplier, *_ = measure.key.split("/")
-            length = rivals.get(ORTHOGONAL) or 0
             edit = f"steering {multiplier}" if kind == "steering" else kind
-            found.setdefault(edit, []).append((low > rival, length >= low, length / measure.value))
+            found.setdefault(edit, []).append(low > rival)
+            if (length := rivals.get(ORTHOGONAL)) is not None:
+                by_length.setdefault(edit, []).append((length >= low, length / measure.value))
     if not found:
         return None
-    beats = ", ".join(f"{edit} for {sum(won for won, *_ in of)}" for edit, of in found.items())
+    beats = ", ".join(f"{edit} for {sum(of)}" for edit, of in found.items())
     length = ", ".join(
-        f"{edit} for {sum(much for _, much, _ in of)} (median {np.median([part for *_, part in of]):.0%})"
-        for edit, of in found.items()
+        f"{edit} for {sum(much for much, _ in of)} (median {np.median([part for _, part in of]):.0%})"
+        for edit, of in by_length.items()
     )
+    alone = f"does as much: {length}" if length else "cannot be asked of a classifier that is not linear"
     by = " (lower end of 95 %)" if any(measure.interval for measure in measures) else ""
     same = "; chosen on the same memes" if flattered else ""
     return (
         f"One latent beats the largest random step{by}: {beats} of {max(map(len, found.values()))} labels. "
-        f"Renormalisation alone (a step orthogonal to the probe) does as much: {length}{same}."
+        f"Renormalisation alone (a step orthogonal to the probe) {alone}{same}."
     )

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pandas as pd
-from jaxtyping import Bool
+from jaxtyping import Bool, Float64
 
 from sae_lens_meme.errors import DataError
 from sae_lens_meme.evaluators.question_set.grid import N_PICTURES, N_PROMPTS, Grid
@@ -21,17 +22,21 @@ CHANGED = Quantity("changed", "share of the answers that ablating the latent cha
 CHANGED_MATCHED = Quantity(
     "changed_matched",
     "control: the same for another latent that fires in about as many cells",
-    "there is no such latent",
+    "there is no such latent, or this one never fires",
 )
+BEYOND = replace(CHANGED_MATCHED, key="changed_minus_matched", what="changed minus changed_matched, paired by picture")
 CHANGED_AGAIN = Quantity(
     "changed_again", "control: share of answers that differ when nothing is ablated and every question is asked again"
 )
+MIN_PICTURES = 20
+"""With fewer, a bootstrap interval is too short."""
+_HOW = "percentile bootstrap over pictures; where all are alike, exact bound on the share of pictures that are not"
 CHANGE_COLUMNS = {
     "latent": "that is ablated",
     "prompt": "the question",
     "changed": "share of the pictures whose answer changes",
-    "low": "low end of its 95 % interval: percentile bootstrap over pictures",
-    "high": "high end of its 95 % interval: percentile bootstrap over pictures",
+    "low": f"low end of its 95 % interval: {_HOW}; null with fewer than {MIN_PICTURES} pictures",
+    "high": f"high end of its 95 % interval: {_HOW}; null with fewer than {MIN_PICTURES} pictures",
     "changed_matched": "control: of the matched latent; null where there is none",
 }
 
@@ -71,29 +76,32 @@ def answer_changes(
     )
     matched = {} if grid is None else _matched(grid, latents)
     asked = CHANGED_AGAIN(again.mean())
-    measures, tables, clear = [N_PICTURES(len(pictures)), N_PROMPTS(len(prompts)), asked], [], 0
-    draws = np.array(
-        list(bootstrap_weights(np.zeros(len(pictures), np.int64), n_bootstrap, seed)) or np.ones((1, len(pictures)))
-    )
+    measures, tables, lows = [N_PICTURES(len(pictures)), N_PROMPTS(len(prompts)), asked], [], []
+    draws = np.array(list(bootstrap_weights(np.zeros(len(pictures), np.int64), n_bootstrap, seed)))
     for latent in latents:
         changed = _answers(answers_of, pictures, prompts, latent) != plain
         other = _answers(answers_of, pictures, prompts, matched[latent]) != plain if latent in matched else None
-        ends = percentile_interval(draws @ changed.mean(axis=1) / len(pictures)) if n_bootstrap else (None, None)
-        interval = Interval(ends[0], ends[1], "percentile bootstrap over pictures", "n_bootstrap is 0: no intervals")
-        rival = CHANGED_MATCHED(
-            None if other is None else other.mean(), f"latent_{latent}", rows=f"latent {matched.get(latent)}"
-        )
-        clear += rival.value is not None and ends[0] is not None and ends[0] > rival.value
+        interval, at, rows = _interval(changed.mean(axis=1), draws), f"latent_{latent}", f"latent {matched.get(latent)}"
+        rival = CHANGED_MATCHED(None if other is None else other.mean(), at, rows=rows)
+        beyond = BEYOND(None, at, rows=rows)
+        if other is not None:
+            apart = changed.mean(axis=1) - other.mean(axis=1)
+            ends = _interval(apart, draws, least=-1)
+            beyond = BEYOND(apart.mean(), at, rows=rows, interval=ends)
+            lows.append(ends.low)
         shown = [control for control in (rival.control("matched"), asked.control("again")) if control.value is not None]
         measures += [
-            CHANGED(changed.mean(), f"latent_{latent}", interval=interval).row(f"latent {latent}", *shown),
+            CHANGED(changed.mean(), at, interval=interval).row(f"latent {latent}", *shown),
             rival,
+            beyond,
         ]
-        tables.append(_by_prompt(latent, prompts, changed, other, draws, n_bootstrap))
+        tables.append(_by_prompt(latent, prompts, changed, other, draws))
     table = pd.concat(tables, ignore_index=True) if tables else None
+    known = [low for low in lows if low is not None]
     verdict = (
-        f"Ablation changes answers more than that of a matched latent for {clear} of {len(latents)} latents."
-        if matched
+        f"Ablation changes answers more than that of a matched latent for {sum(low > 0 for low in known)} of {len(known)} "
+        "latents that have one."
+        if known
         else None
     )
     return Result("answer_changes", section, tuple(measures), table, CHANGE_COLUMNS if tables else {}, verdict)
@@ -108,10 +116,24 @@ def _answers(answers_of: AnswersOf, pictures: Sequence[Any], prompts: Sequence[s
 
 
 def _matched(grid: Grid, latents: Sequence[int]) -> dict[int, int]:
-    """Of each latent the one outside `latents` whose number of cells is nearest; ties go to the smaller latent."""
+    """Of each latent that fires the one outside `latents` whose number of cells is nearest; ties go to the smaller latent."""
     n = np.diff(grid.cells.csc().indptr)
     others = np.setdiff1d(np.flatnonzero(n), latents)
-    return {f: int(others[np.abs(n[others] - n[f]).argmin()]) for f in latents} if len(others) else {}
+    return {f: int(others[np.abs(n[others] - n[f]).argmin()]) for f in latents if n[f]} if len(others) else {}
+
+
+def _interval(values: Float64[np.ndarray, " pictures"], draws: np.ndarray, least: float = 0) -> Interval:
+    """Of the mean of values from `least` to 1."""
+    n = len(values)
+    if not len(draws):
+        return Interval(None, None, _HOW, "n_bootstrap is 0: no intervals")
+    if n < MIN_PICTURES:
+        return Interval(None, None, _HOW, f"{n} pictures; an interval needs {MIN_PICTURES}")
+    if np.ptp(values) == 0:
+        others = 1 - 0.025 ** (1 / n)  # Clopper and Pearson's end for 0 of n
+        return Interval(*(float(values[0] + others * (end - values[0])) for end in (least, 1)), what=_HOW)
+    low, high = percentile_interval(draws @ values / n)
+    return Interval(float(low), float(high), _HOW)
 
 
 def _by_prompt(
@@ -120,10 +142,10 @@ def _by_prompt(
     changed: Bool[np.ndarray, "pictures prompts"],
     other: Bool[np.ndarray, "pictures prompts"] | None,
     draws: np.ndarray,
-    n_bootstrap: int,
 ) -> pd.DataFrame:
     nothing = np.full(len(prompts), np.nan)
-    low, high = percentile_interval(draws @ changed / len(changed)) if n_bootstrap else (nothing, nothing)
+    ends = [_interval(column, draws)[:2] for column in changed.T.astype(float)]
+    low, high = np.array(ends, dtype=float).reshape(-1, 2).T
     return pd.DataFrame(
         {
             "latent": latent,

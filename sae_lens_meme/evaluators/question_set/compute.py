@@ -180,10 +180,10 @@ def _block(
     part = [cell[:, latents] for cell in z]
     aa, ab, ba, bb = part
     contrasts = [a * aa + b * ab + c * ba + d * bb for a, b, c, d in SIGNS]
-    n = len(weights)
-    means = np.stack([np.asarray(cell.sum(axis=0)).ravel() / n for cell in part])
-    signed = np.stack([c.T @ weights for c in contrasts]) / n  # [3, latents, 1 + replicates]
-    squares = np.stack([c.power(2).T @ weights for c in contrasts]) / n
+    means = np.stack([np.asarray(cell.sum(axis=0)).ravel() / len(weights) for cell in part])
+    sizes = weights.sum(axis=0)  # groups are drawn whole: not as many items in each resample
+    signed = np.stack([c.T @ weights for c in contrasts]) / sizes  # [3, latents, 1 + replicates]
+    squares = np.stack([c.power(2).T @ weights for c in contrasts]) / sizes
     shares = variance_shares(squares, drawn)
     # A resample without an item in which the latent differs says nothing of its shares: the estimate stands in.
     shares = np.where(np.isnan(shares), shares[..., :1], shares)

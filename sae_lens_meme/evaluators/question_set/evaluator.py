@@ -274,14 +274,23 @@ def _verdict(of: dict[str, dict[str, Measure]], m: int) -> str | None:
     n, copies = here["n_binding"].value, here["n_copying"].value
     if n is None:
         return f"{both} of {m} latents need picture and caption together; whether they bind a feature of each is not known."
+    chance, beside = random["share_binding"].value, random["share_cross_modal"].value
+    if chance is None or beside is None:
+        return (
+            f"{both} of {m} latents need picture and caption together and {n} bind a feature of each; "
+            "how many random directions do is not known."
+        )
     if _more(here, random):
         return (
             f"{n} of {m} latents bind a feature of the picture to one of the caption (random directions "
-            f"{random['share_binding'].value or 0:.0%}); {visual} follow the picture, {textual} the caption."
+            f"{chance:.0%}); {visual} follow the picture, {textual} the caption."
         )
+    so_do = (
+        f", but so do {beside:.0%} of random directions" if beside >= both / m else f" (random directions {beside:.0%})"
+    )
     return (
-        f"No cross-modal latents are shown: {both} of {m} need both sides, but so do {random['share_cross_modal'].value or 0:.0%} of "
-        f"random directions; {n} bind a feature of each{f', {copies} copy one dimension' if copies else ''}."
+        f"No cross-modal latents are shown: {both} of {m} need both sides{so_do}; {n} bind a feature of each "
+        f"(random directions {chance:.0%}){f', {copies} copy one dimension' if copies else ''}."
     )
 
 
@@ -289,8 +298,8 @@ def _more(here: dict[str, Measure], random: dict[str, Measure]) -> bool:
     """Whether more latents bind than random directions, p < .05."""
     table = []
     for part in (here, random):
-        units, binding = sum(part[f"n_{name}"].value or 0 for name in CLASS_WHAT), part["n_binding"].value or 0
-        table.append([binding, units - binding])
+        binding: Any = part["n_binding"].value
+        table.append([binding, sum(part[f"n_{name}"].value or 0 for name in CLASS_WHAT) - binding])
     test: Any = fisher_exact(table, alternative="greater")
     return bool(test.pvalue < 0.05)
 

@@ -30,6 +30,7 @@ from sae_lens_meme.evaluators.stability.compute import (
 )
 from sae_lens_meme.evaluators.stability.quantities import (
     ODDS,
+    ODDS_WITHIN,
     ByGroup,
     Counterpart,
     MatchedDictionaries,
@@ -242,10 +243,19 @@ def _verdict(matched: MatchedDictionaries, seeds: ByGroup, significance: ByGroup
         return None
     seeds_ = "another seed" if len(matched.seeds) == 1 else f"{len(matched.seeds)} other seeds"
     said = f"{share.value:.0%} of {n} latents reappear with {seeds_} (random directions: {rival.value:.0%})"
-    odds = significance["significance", ODDS]
-    if odds.interval is None or odds.interval.low is None:
-        return f"{said}; whether the significant ones do is not known."
+    return f"{said}{of_significant(significance)}."
+
+
+def of_significant(significance: ByGroup) -> str:
+    """Within firing rate where that is defined: frequent latents are both more stable and more often significant."""
+    within, crude = significance.get(("significance/within_rate", ODDS_WITHIN)), significance["significance", ODDS]
+    known = [odds for odds in (within, crude) if odds and odds.interval and odds.interval.low is not None]
+    if not known:
+        return "; whether the significant ones do is not known"
+    odds: Any = known[0]
     low, high = odds.interval.low, odds.interval.high
-    how = "less often" if high is not None and high < 1 else "more often" if low > 1 else "no more often than others"
     ratio = f"{low:.2f} or more" if high is None else f"{odds.value:.2f}, {low:.2f} to {high:.2f}"
-    return f"{said}, significant latents {how} (odds ratio {ratio})."
+    among = f"(odds ratio {ratio}, {'among latents of similar firing rate' if odds is within else 'whatever their firing rate'})"
+    if low > 1 or (high is not None and high < 1):
+        return f", significant latents {'more' if low > 1 else 'less'} often {among}"
+    return f"; significant latents are not shown to do so more or less often {among}"

@@ -49,7 +49,11 @@ ODDS_WITHIN = Quantity("odds_ratio", f"{_ODDS}: Mantel-Haenszel {_RATE}")
 _INDEPENDENT = "two-sided p of no association of being stable and being significant"
 P = Quantity("p", f"{_INDEPENDENT}: Fisher's exact test")
 P_WITHIN = Quantity("p", f"{_INDEPENDENT}: Cochran-Mantel-Haenszel test {_RATE}")
-DIFFERENCE = Quantity("cosine_difference", "mean cosine with the partners, significant minus other latents")
+_NO_PARTNER = ", 0 in one where the latent has no partner"
+DIFFERENCE = Quantity(
+    "cosine_difference",
+    f"cosine with the partners, mean over seeds{_NO_PARTNER}: of significant minus of other latents",
+)
 DIFFERENCE_WITHIN = replace(DIFFERENCE, what=f"{DIFFERENCE.what}, {_RATE}")
 
 ByGroup = dict[tuple[str, Quantity], Measure]
@@ -128,10 +132,9 @@ class MatchedDictionaries:
 
     @cached_property
     def cosine(self) -> Float[np.ndarray, " latents"]:
-        """Mean over the seeds in which a latent has a partner."""
+        """Mean over the seeds, 0 in one where a latent has no partner; NaN where it has none in any."""
         has_one = ~np.isnan(self.cosines)
-        total, n = np.where(has_one, self.cosines, 0).sum(1), has_one.sum(1)
-        return np.where(n > 0, total / np.maximum(n, 1), np.nan)
+        return np.where(has_one.any(axis=1), np.where(has_one, self.cosines, 0).mean(axis=1), np.nan)
 
     @property
     def stable(self) -> Bool[np.ndarray, " latents"]:
@@ -246,7 +249,10 @@ def table_of(matched: MatchedDictionaries, alpha: float) -> tuple[pd.DataFrame, 
         "latent": (np.arange(n), "of this SAE"),
         "alive": (matched.alive, "fires on some meme and has a decoder direction"),
         "firing_rate": (nullable(matched.rate), "share of all memes, of all splits, that fire the latent"),
-        "mean_cosine": (nullable(matched.cosine), "mean over the other seeds in which the latent has a partner"),
+        "mean_cosine": (
+            nullable(matched.cosine),
+            f"mean over the other seeds{_NO_PARTNER}; null where it has none in any",
+        ),
         "n_stable": (pd.arrays.IntegerArray(n_stable, dead), f"other seeds in which the cosine is {at_least}"),
         "stable": (pd.arrays.BooleanArray(matched.stable, dead), f"mean_cosine is {at_least}"),
         "significant": (

@@ -76,6 +76,8 @@ class AuditedSubgroup:
     log_p: float
     within: float
     """The gap within source."""
+    repeats: int
+    """How many places before it the same memes are compared, one side for the other; 0 where nowhere."""
     selection_gap: float
     """The gap on the memes that select."""
     carriers: Int[np.ndarray, " carriers"]
@@ -102,8 +104,9 @@ def audits(
         enough = [i for i, a in enumerate(measured) if "fpr_gap" not in a.reasons]
         log_p[enough], within[enough] = gaps_tested(question, [mine[i] for i in enough], memes)
         gain = None if memes.gain is None else memes.gain[:, place]
-        parts = zip(mine, measured, log_p, within, _selected(question, mine, memes, gain), strict=True)
-        return [AuditedSubgroup(question, s, a, p, w, *chosen) for s, a, p, w, chosen in parts]
+        repeats, selected = repeats_of(question, mine), _selected(question, mine, memes, gain)
+        parts = zip(mine, measured, log_p, within, repeats, selected, strict=True)
+        return [AuditedSubgroup(question, s, a, p, w, r, *chosen) for s, a, p, w, r, chosen in parts]
 
     return [found for each in in_threads(of, range(len(questions))) for found in each]
 
@@ -168,6 +171,28 @@ def _selected(
     return found
 
 
+def repeats_of(question: AuditQuestion, subgroups: Sequence[Subgroup]) -> list[int]:
+    """Of each subgroup how many places before it the same memes are compared; 0 where nowhere.
+
+    Those outside of one value of two are those with the other; where a label is known in two sources, so are these.
+    """
+    first: dict[tuple[bool, bytes], int] = {}
+    places = []
+    for i, subgroup in enumerate(subgroups):
+        codes = subgroup.codes[question.test]
+        opposite = np.where(codes == UNKNOWN, UNKNOWN, FALSE + TRUE - codes).astype(codes.dtype)
+        sides = min(codes.tobytes(), opposite.tobytes())
+        places.append(i - first.setdefault((subgroup.column == SOURCE, sides), i))  # sources are tested without strata
+    return places
+
+
+def q_of(found: Sequence[AuditedSubgroup]) -> Float64[np.ndarray, " pairs"]:
+    """Benjamini-Hochberg q over all pairs; one that repeats another has its q, and is no test of its own."""
+    repeats, log_p = np.array([f.repeats for f in found], dtype=int), np.array([f.log_p for f in found], dtype=float)
+    q = benjamini_hochberg(np.where(repeats > 0, np.nan, log_p))
+    return q[np.arange(len(found)) - repeats]
+
+
 class Null(NamedTuple):
     """Of draws of permuted membership."""
 
@@ -180,6 +205,7 @@ class Null(NamedTuple):
 def permuted(found: Sequence[AuditedSubgroup], memes: AuditedMemes, alpha: float, draws: int, seed: int) -> Null:
     """The same tests where membership changes places within source (sources: among all memes), groups whole."""
     embeddings, measured = memes.embeddings, [i for i, f in enumerate(found) if "fpr_gap" not in f.audit.reasons]
+    repeated = np.array([found[i].repeats > 0 for i in measured], dtype=bool)
     by_question = [
         (question, [found[i].subgroup for i in mine])
         for question, mine in groupby(measured, lambda i: found[i].question)
@@ -191,7 +217,7 @@ def permuted(found: Sequence[AuditedSubgroup], memes: AuditedMemes, alpha: float
         strata = {False: embeddings.strata, True: np.zeros_like(embeddings.strata)}
         to = {kind: permutation_within(of, rng, embeddings.by_id, embeddings.groups) for kind, of in strata.items()}
         log_p = [gaps_tested(question, mine, memes, to)[0] for question, mine in by_question]
-        q = benjamini_hochberg(np.concatenate([np.empty(0), *log_p]))
+        q = benjamini_hochberg(np.where(repeated, np.nan, np.concatenate([np.empty(0), *log_p])))
         gaps = np.full(len(found), np.nan)
         gaps[measured] = [_gap(found[i], to[found[i].subgroup.column == SOURCE]) for i in measured]
         return int((q < alpha).sum()), gaps

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any
 
-import numpy as np
 from pydantic import Field
 
 from sae_lens_meme import options
@@ -14,11 +13,10 @@ from sae_lens_meme.evaluators.base import Evaluator
 from sae_lens_meme.evaluators.classifiers import ReadsProbes, tasks_of
 from sae_lens_meme.evaluators.latents import Latents, decoder_rows_or_none, hook_of
 from sae_lens_meme.evaluators.result import Result
-from sae_lens_meme.evaluators.subgroups.audits import AuditedMemes, audits, effects_of, permuted, worst_of
+from sae_lens_meme.evaluators.subgroups.audits import AuditedMemes, audits, effects_of, permuted, q_of, worst_of
 from sae_lens_meme.evaluators.subgroups.quantities import COLUMNS
 from sae_lens_meme.evaluators.subgroups.questions import questions_of, subgroups_of
 from sae_lens_meme.evaluators.subgroups.report import FIRST, SubgroupReport
-from sae_lens_meme.metrics.multiple_testing import benjamini_hochberg
 from sae_lens_meme.metrics.threads import in_threads
 
 
@@ -77,6 +75,5 @@ class Subgroups(ReadsProbes, Evaluator):
         effects = in_threads(
             lambda f: effects_of(f, place[f.question.name], memes, ns, given.n_matched, given.seed), worst
         )
-        q = benjamini_hochberg(np.array([f.log_p for f in found]))
-        report = SubgroupReport(found, q, null, dict(zip(worst, effects, strict=True)), ns, given)
+        report = SubgroupReport(found, q_of(found), null, dict(zip(worst, effects, strict=True)), ns, given)
         return Result(self.name, FIRST, tuple(report.measures()), report.table(), COLUMNS, report.verdict())

@@ -41,13 +41,16 @@ PERMUTED = Quantity(
     "over draws",
     "no draws were requested, or a draw leaves one side empty",
 )
+_ONCE = "two subgroups each of which is outside of the other are one comparison"
 Q = Quantity(
     "q",
-    "Benjamini-Hochberg q over all pairs of the two-sided exact test of the gap within source (of sources: without strata), "
+    f"Benjamini-Hochberg q over all pairs ({_ONCE}) of the two-sided exact test of the gap within source (of sources: without strata), "
     "of one meme per group",
     "there are too few negatives, or the margins allow only one table",
 )
-N_PAIRS = Quantity("n_pairs", "pairs of a class and a subgroup with enough negatives in and outside the subgroup")
+N_PAIRS = Quantity(
+    "n_pairs", f"pairs of a class and a subgroup with enough negatives in and outside the subgroup; {_ONCE}"
+)
 N_LEFT_OUT = Quantity("n_pairs_left_out", "pairs with too few negatives to measure the gap")
 N_GAPS = Quantity("n_pairs_with_gap", f"pairs whose gap in false positives has q < alpha: {Q.what}")
 N_GAPS_PERMUTED = Quantity(

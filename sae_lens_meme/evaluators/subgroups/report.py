@@ -40,7 +40,8 @@ FIRST = Section("Subgroups: gaps in false positives", "permuted: membership perm
 GAPS = Section(
     "Subgroups: false positives in the subgroup minus outside",
     "of each class the subgroup with the largest gap on train and validation memes, measured on test memes; in subgroup, "
-    "outside: the two false-positive rates; permuted: |gap| where membership is permuted within source",
+    "outside: the two false-positive rates; within source: the gap among memes of one source, which is what is tested; permuted: "
+    "|gap| where membership is permuted within source",
     "false-positive rate and its gap, test memes",
 )
 RANKING = Section(
@@ -69,12 +70,18 @@ class SubgroupReport:
         self.middle = min(ns, key=lambda n: abs(n - 5))
 
     @cached_property
+    def counted(self) -> np.ndarray:
+        """Which pairs do not repeat another."""
+        return np.array([not f.repeats for f in self.found], dtype=bool)
+
+    @cached_property
     def n_pairs(self) -> int:
-        return sum("fpr_gap" not in f.audit.reasons for f in self.found)
+        measured = np.array(["fpr_gap" not in f.audit.reasons for f in self.found], dtype=bool)
+        return int((measured & self.counted).sum())
 
     @cached_property
     def n_gaps(self) -> int:
-        return int((self.q < self.given.alpha).sum())
+        return int(((self.q < self.given.alpha) & self.counted).sum())
 
     @cached_property
     def n_gaps_permuted(self) -> float | None:
@@ -87,7 +94,7 @@ class SubgroupReport:
         null = N_GAPS_PERMUTED(self.n_gaps_permuted, rows=f"{self.given.n_permutations} draws (seed {self.given.seed})")
         label = f"pairs with a gap in false positives, q < {self.given.alpha:g} (of {n.value})"
         yield N_GAPS(self.n_gaps, rows=rows).row(label, null.control("permuted"))
-        yield from (n, null, N_LEFT_OUT(len(self.found) - self.n_pairs, rows=rows))
+        yield from (n, null, N_LEFT_OUT(int(self.counted.sum()) - self.n_pairs, rows=rows))
         for i, found in enumerate(self.found):
             if found in self.effects or self.q[i] < self.given.alpha:
                 yield from self._of_pair(i, found)
@@ -102,19 +109,21 @@ class SubgroupReport:
             made[key] = quantity(draws[0], group, interval=_interval(draws, reason), reason=reason)
         too_few = audit.reasons.get("fpr_gap")
         permuted = PERMUTED(self.null.gap[i], group, reason=too_few)
+        within = WITHIN(found.within, group, reason=too_few)
         if found in self.printed:
             rates = {"fpr_subgroup": "in subgroup", "fpr_background": "outside"}
             beside = [made[key].control(heading) for key, heading in rates.items()]
             pair = f"{found.question.name}, {found.subgroup.name}"
             label = f"{pair} ({audit.n_subgroup_negative} negatives)"
-            made["fpr_gap"] = made["fpr_gap"].row(label, permuted.control("permuted"), *beside, section=GAPS)
+            beside = [permuted.control("permuted"), within.control("within source"), *beside]
+            made["fpr_gap"] = made["fpr_gap"].row(label, *beside, section=GAPS)
             across = [
                 made[key].control(heading) for key, heading in {"bpsn_auroc": "BPSN", "bnsp_auroc": "BNSP"}.items()
             ]
             label = f"{pair} ({audit.n_subgroup_positive} positives, {audit.n_subgroup_negative} negatives)"
             made["subgroup_auroc"] = made["subgroup_auroc"].row(label, *across, section=RANKING)
         yield from made.values()
-        yield from (permuted, WITHIN(found.within, group, reason=too_few), Q(self.q[i], group, reason=too_few))
+        yield from (permuted, within, Q(self.q[i], group, reason=too_few))
 
     def _of_effects(self, found: AuditedSubgroup, effects: list[CarrierAblation]) -> Iterator[Measure]:
         by_n = {effect.n: effect for effect in effects}
@@ -215,9 +224,9 @@ class SubgroupReport:
             return None
         if not self.n_pairs:
             return f"No subgroup and background have {self.given.min_support} negative test memes each: nothing can be said about bias."
-        null = "" if self.n_gaps_permuted is None else f"; membership permuted: {self.n_gaps_permuted:.1f}"
+        null = "" if self.n_gaps_permuted is None else f"; permuted: {self.n_gaps_permuted:.1f}"
         sentence = (
-            f"{self.n_gaps} of {self.n_pairs} pairs of classifier and subgroup differ in false positives "
+            f"{self.n_gaps} of {self.n_pairs} classifier x subgroup pairs differ in false positives "
             f"(q < {self.given.alpha:g}{null})"
         )
         if not self.printed:
@@ -225,9 +234,9 @@ class SubgroupReport:
         worst = self.printed[0]
         rates = [worst.audit.values[key][0] for key in ("fpr_subgroup", "fpr_background")]
         name, subgroup = (_short(name) for name in (worst.question.name, worst.subgroup.name))
-        sentence += (
-            f"; worst: the classifier of {name} wrongly flags {rates[0]:.0%} in {subgroup}, {rates[1]:.0%} outside"
-        )
+        sentence += f"; worst: {name} wrongly said of {rates[0]:.0%} in {subgroup}, {rates[1]:.0%} outside"
+        if not np.isnan(worst.within):
+            sentence += f" (within source {worst.within:+.2f})"
         effect = next((e for e in self.effects[worst] if e.n == self.middle), None)
         if effect is None or effect.closed_matched is None:
             return f"{sentence}."
@@ -235,7 +244,8 @@ class SubgroupReport:
             round(value, 2) + 0.0 for value in (effect.closed[0], effect.closed_matched.mean())
         )  # no -0.00
         which = "1 latent closes" if len(effect.latents) == 1 else f"{len(effect.latents)} latents close"
-        return f"{sentence}; {which} {closed:.2f} of it (matched: {matched:.2f})."
+        gap = abs(worst.audit.values["fpr_gap"][0])
+        return f"{sentence}; {which} {closed:.2f} of the gap of {gap:.2f} (matched: {matched:.2f})."
 
 
 def _interval(draws: np.ndarray, reason: str | None) -> Interval | None:

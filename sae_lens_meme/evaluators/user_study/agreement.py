@@ -34,7 +34,9 @@ BEYOND = Quantity(
     "minus_sparsity", f"agreement minus that of preferring the neuron that {SPARSITY}, the same pairs", _NONE
 )
 _INTERVAL = "Wilson's, with the sample size that a variance over pairs that share a neuron leaves (dyadic-robust)"
-_DIFFERENCE = "normal, with the dyadic-robust variance of the paired difference"
+_DIFFERENCE = "normal, with the dyadic-robust variance of the paired difference, at least that of pairs that share none"
+FEW_PAIRS = 20
+"""With fewer, the normal interval of a difference is too short."""
 COLUMNS = {
     "metric": "that is compared with users",
     "from": "least absolute difference of its scores in the bin",
@@ -128,8 +130,15 @@ def _beyond(study: UserStudy, differences: Float64[np.ndarray, " pairs"], at: st
     if not n:
         return BEYOND(None, at, rows=rows)
     mean = float(differences[known].mean())
-    half = norm.ppf(0.975) * np.sqrt(_variance(study, np.where(known, differences - mean, 0.0), n))
-    return BEYOND(mean, at, rows=rows, interval=Interval(mean - half, mean + half, _DIFFERENCE))
+    robust = _variance(study, np.where(known, differences - mean, 0.0), n)
+    variance = max(robust, float(differences[known].var()) / n)
+    half = norm.ppf(0.975) * np.sqrt(variance)
+    interval = Interval(mean - half, mean + half, _DIFFERENCE)
+    if n < FEW_PAIRS:
+        interval = Interval(None, None, _DIFFERENCE, f"{n} pairs; it needs {FEW_PAIRS}")
+    elif not variance:
+        interval = Interval(None, None, _DIFFERENCE, "it is the same in every pair")
+    return BEYOND(mean, at, rows=rows, interval=interval)
 
 
 def _constant(name: str, value: float) -> Any:
@@ -167,8 +176,9 @@ def _verdict(measures: list[Measure]) -> str | None:
         text += (
             f" ({ends.low:.1%} to {ends.high:.1%})" if ends and ends.low is not None and ends.high is not None else ""
         )
-        if beyond is not None and beyond.interval is not None and beyond.interval.low is not None:
-            more = "more than" if beyond.interval.low > 0 else "not more than"
+        if beyond is not None and beyond.interval is not None:
+            low = beyond.interval.low
+            more = "not known whether more than" if low is None else "more than" if low > 0 else "not more than"
             text += f", {more} by preferring the neuron that {SPARSITY}"
         said.append(text)
     return f"{'; '.join(said)}." if said else None
