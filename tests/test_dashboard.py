@@ -301,7 +301,9 @@ def test_sentences_carry_the_control_and_the_doubt():
 
 def test_whether_a_latent_reappears_is_not_said_of_a_dead_one():
     row = {"alive": True, "stable": False, "mean_cosine": 0.3}
-    assert again(row).text.startswith("No: the mean cosine of its decoder with its partners is 0.300, where 0.7 counts")
+    assert again(row).text.startswith(
+        "No: the cosine of its decoder with its partner is 0.300 on average over other runs (0 in one without"
+    )
     alone = again(row | {"mean_cosine": None})
     assert (alone.tone, "cosine" in alone.text) == ("poor", False)
     assert alone.text.startswith("No: no latent of another SAE is left to be its partner.")

@@ -118,7 +118,7 @@ def again(row: Row | None) -> Answer:
         return Answer(question, "Not measured: it is dead, and only living latents are compared.", "unknown")
     if row is None or row.get("stable") is None:
         return Answer(question, "Not measured: no SAE with another seed was compared.", "unknown")
-    text = f"the mean cosine of its decoder with its partners is {number(row.get('mean_cosine'))}, where 0.7 counts as the same"
+    text = f"the cosine of its decoder with its partner is {number(row.get('mean_cosine'))} on average over other runs (0 in one without a partner), where 0.7 counts as the same"
     if row.get("mean_cosine") is None:
         text = "no latent of another SAE is left to be its partner"
     if row["stable"]:
