@@ -23,6 +23,7 @@ from sae_lens_meme.evaluators.content import EVALUATION
 from sae_lens_meme.evaluators.latents import Latents
 from sae_lens_meme.evaluators.run import LATENTS, load_sae, sae_weights
 from sae_lens_meme.hooks import read_memeclip_checkpoint
+from sae_lens_meme.provenance import SAE_WEIGHTS
 from sae_lens_meme.row_kind import MEME
 from sae_lens_meme.storage import read_finished, read_json, sha256_json
 from sae_lens_meme.train.step import LOG
@@ -144,5 +145,5 @@ def _training(log: Path) -> list[dict[str, Any]]:
 
 
 def _decoder(sae: Path) -> np.ndarray:
-    with safe_open(str(sae / "sae_weights.safetensors"), framework="pt") as file:
+    with safe_open(str(sae / SAE_WEIGHTS), framework="pt") as file:
         return file.get_tensor("W_dec").float().numpy()

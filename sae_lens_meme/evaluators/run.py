@@ -32,8 +32,9 @@ from sae_lens_meme.evaluators.options import EvaluateOptions
 from sae_lens_meme.evaluators.result import Result
 from sae_lens_meme.evaluators.workers import CANNOT, Found, evaluating, measured
 from sae_lens_meme.progress import progress_bar
+from sae_lens_meme.provenance import RUNNER_CFG
 from sae_lens_meme.report import draw_figure, report_html, report_text
-from sae_lens_meme.storage import StepFolder, fetched, read_finished, read_json, through_stores, to_json
+from sae_lens_meme.storage import MANIFEST, StepFolder, fetched, read_finished, read_json, through_stores, to_json
 
 __all__ = [
     "evaluate",
@@ -240,7 +241,7 @@ def _recipe(sae: Path) -> Any:
     from sae_lens_meme.train import TrainConfig
     from sae_lens_meme.train.config import Recipe
 
-    if (sae.parent / "runner_cfg.json").is_file() and not (sae / "manifest.json").is_file():
+    if (sae.parent / RUNNER_CFG).is_file() and not (sae / MANIFEST).is_file():
         raise Unavailable("this SAE was trained together with others; train it alone to have this control")
     try:
         fingerprint = read_finished(sae, "train")["fingerprint"]

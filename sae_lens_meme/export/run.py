@@ -15,7 +15,7 @@ from sae_lens_meme.embeddings import Embeddings
 from sae_lens_meme.errors import DataError, StorageError
 from sae_lens_meme.evaluators.latents import Latents, hook_of
 from sae_lens_meme.evaluators.run import LATENTS, load_sae, sae_weights
-from sae_lens_meme.export.sae import WEIGHTS
+from sae_lens_meme.provenance import SAE_WEIGHTS
 from sae_lens_meme.storage import read_finished, sha256_file, sha256_json
 
 
@@ -95,7 +95,7 @@ class Run:
     def _require_of_this(self, folder: Path, step: str) -> None:
         """By the weights alone: what the SAE's config says about Neuronpedia changes no number."""
         made = read_finished(folder, step)["fingerprint"]
-        if made.get("sae", {}).get(WEIGHTS) != sha256_file(self.sae / WEIGHTS):
+        if made.get("sae", {}).get(SAE_WEIGHTS) != sha256_file(self.sae / SAE_WEIGHTS):
             raise DataError(f"{folder}: is of another SAE than {self.sae}; run {step} again")
         if made.get("embeddings") != self.memes.fingerprint:
             raise DataError(f"{folder}: is of other embeddings than {self.embeddings}; run {step} again")

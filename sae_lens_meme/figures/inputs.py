@@ -21,8 +21,6 @@ from sae_lens_meme.storage import fetched, open_dataset, read_finished, read_jso
 if TYPE_CHECKING:
     from sae_lens_meme.describe import Description
 
-LOG = "training_log.jsonl"
-
 
 class NotDrawn(DataError):
     """Why a figure cannot be drawn from these folders."""
@@ -119,6 +117,8 @@ class Inputs:
     @cached_property
     def training_log(self) -> Any:
         """A row per epoch."""
+        from sae_lens_meme.train.step import LOG
+
         if hasattr(self.sae, "W_dec"):
             raise NotDrawn("it needs the training log; give the folder of the SAE")
         file = self._folder("sae") / LOG
