@@ -199,9 +199,9 @@ class Result:
         found = dict.fromkeys(measure.section or self.section for measure in self._shown)
         return [section._asdict() for section in found]
 
-    def to_log_dict(self, prefix: str = "") -> dict[str, float]:
+    def to_log_dict(self) -> dict[str, float]:
         """A fresh flat dict of floats for logging; undefined numbers are left out."""
-        return {f"{prefix}{key}": float(value) for key, value in self.numbers.items() if value is not None}
+        return {key: float(value) for key, value in self.numbers.items() if value is not None}
 
     def to_dict(self) -> dict[str, Any]:
         """Strict JSON values; the table is left to Parquet."""

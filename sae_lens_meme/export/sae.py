@@ -27,10 +27,10 @@ def named_config(sae: Path, names: ExportNames, *, address: bool = True) -> dict
     return {**cfg, "metadata": metadata}
 
 
-def copy_sae(folder: StepFolder, sae: Path, cfg: dict[str, Any], where: str = "sae") -> None:
+def copy_sae(folder: StepFolder, sae: Path, cfg: dict[str, Any]) -> None:
     """A folder that `SAE.load_from_disk` opens."""
-    folder.write_text(f"{where}/{SAE_CFG}", json.dumps(cfg))
-    folder.write(f"{where}/{SAE_WEIGHTS}", partial(shutil.copyfile, sae / SAE_WEIGHTS))
+    folder.write_text(f"sae/{SAE_CFG}", json.dumps(cfg))
+    folder.write(f"sae/{SAE_WEIGHTS}", partial(shutil.copyfile, sae / SAE_WEIGHTS))
 
 
 def mark_sae(sae: str | Path, neuronpedia_id: str) -> None:
