@@ -151,10 +151,6 @@ class Result:
             raise ValueError(f"{self.name}: column {unlike[0]!r} is not both in the table and explained")
 
     @cached_property
-    def by_key(self) -> dict[str, Measure]:
-        return {measure.key: measure for measure in self.measures}
-
-    @cached_property
     def numbers(self) -> dict[str, Number]:
         """Flat; the ends of an interval under `_low` and `_high`; None where undefined."""
         return {key: value for measure in self.measures for key, (value, _, _) in _views(measure).items()}
