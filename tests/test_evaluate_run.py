@@ -30,7 +30,8 @@ from sae_lens_meme.evaluators import (
 )
 from sae_lens_meme.evaluators.cautions import cautions
 from sae_lens_meme.evaluators.context import Context
-from sae_lens_meme.evaluators.run import require_same_memes, run_evaluators, sae_weights
+from sae_lens_meme.evaluators.opened import require_same_memes, sae_weights
+from sae_lens_meme.evaluators.run import run_evaluators
 
 VECTORS = np.random.default_rng(0).normal(size=(6, 4)).astype(np.float32)
 MEMES = make_embeddings({"hook_fused": VECTORS}, labels={"hate": [0, 1, 0, 1, 0, 1]})

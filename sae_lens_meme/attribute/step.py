@@ -21,8 +21,8 @@ from sae_lens_meme.embeddings import Embeddings
 from sae_lens_meme.engines import ShardEngine, engine_of
 from sae_lens_meme.errors import DataError
 from sae_lens_meme.evaluators.latents import encode, hook_of
+from sae_lens_meme.evaluators.opened import load_sae, sae_weights
 from sae_lens_meme.evaluators.rows import measured_rows
-from sae_lens_meme.evaluators.run import load_sae, sae_weights
 from sae_lens_meme.shards import write_computed
 from sae_lens_meme.storage import MANIFEST, StepFolder, fetched, read_finished, sha256_file, sha256_json
 

@@ -19,9 +19,9 @@ from sae_lens_meme.corpus import caption_of, load_rows
 from sae_lens_meme.embed.options import HEADS
 from sae_lens_meme.embeddings import Embeddings
 from sae_lens_meme.errors import StorageError
-from sae_lens_meme.evaluators.content import EVALUATION
+from sae_lens_meme.evaluators.content import EVALUATION, LATENTS
 from sae_lens_meme.evaluators.latents import Latents
-from sae_lens_meme.evaluators.run import LATENTS, load_sae, sae_weights
+from sae_lens_meme.evaluators.opened import load_sae, sae_weights
 from sae_lens_meme.hooks import read_memeclip_checkpoint
 from sae_lens_meme.provenance import SAE_WEIGHTS
 from sae_lens_meme.row_kind import MEME

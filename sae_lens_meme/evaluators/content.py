@@ -16,7 +16,7 @@ from sae_lens_meme.row_kind import TOKEN
 
 SCHEMA = 2
 """The version of `evaluation.json`: bumped when a key changes meaning or is removed, not when one is added."""
-EVALUATION = "evaluation.json"
+EVALUATION, LATENTS = "evaluation.json", "latents.safetensors"
 
 
 def content_of(context: Context) -> dict[str, Any]:

@@ -13,8 +13,9 @@ import pandas as pd
 from sae_lens_meme.attributions import STEP, Attributions
 from sae_lens_meme.embeddings import Embeddings
 from sae_lens_meme.errors import DataError, StorageError
+from sae_lens_meme.evaluators.content import LATENTS
 from sae_lens_meme.evaluators.latents import Latents, hook_of
-from sae_lens_meme.evaluators.run import LATENTS, load_sae, sae_weights
+from sae_lens_meme.evaluators.opened import load_sae, sae_weights
 from sae_lens_meme.provenance import SAE_WEIGHTS
 from sae_lens_meme.storage import read_finished, sha256_file, sha256_json
 

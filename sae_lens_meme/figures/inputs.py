@@ -13,7 +13,7 @@ import pandas as pd
 
 from sae_lens_meme.embeddings import Embeddings
 from sae_lens_meme.errors import DataError
-from sae_lens_meme.evaluators.content import EVALUATION
+from sae_lens_meme.evaluators.content import EVALUATION, LATENTS
 from sae_lens_meme.evaluators.latents import Latents
 from sae_lens_meme.evaluators.measure import Evaluation
 from sae_lens_meme.storage import fetched, open_dataset, read_finished, read_json
@@ -92,7 +92,7 @@ class Inputs:
     def latents(self) -> Latents:
         if isinstance(self.evaluation, Evaluation):
             return self.evaluation.latents
-        return Latents.load(self._folder("evaluation") / "latents.safetensors")
+        return Latents.load(self._folder("evaluation") / LATENTS)
 
     @cached_property
     def memes(self) -> Embeddings:
@@ -103,7 +103,7 @@ class Inputs:
     @cached_property
     def dictionary(self) -> Any:
         """The SAE."""
-        from sae_lens_meme.evaluators.run import load_sae
+        from sae_lens_meme.evaluators.opened import load_sae
 
         if hasattr(self.sae, "W_dec"):
             return self.sae
