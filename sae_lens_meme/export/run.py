@@ -8,12 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 
 from sae_lens_meme.attributions import STEP, Attributions
 from sae_lens_meme.embeddings import Embeddings
-from sae_lens_meme.errors import DataError, StorageError
-from sae_lens_meme.evaluators.content import LATENTS
+from sae_lens_meme.errors import DataError
+from sae_lens_meme.evaluators.content import LATENTS, table_in
 from sae_lens_meme.evaluators.latents import Latents, hook_of
 from sae_lens_meme.evaluators.opened import load_sae, sae_weights
 from sae_lens_meme.provenance import SAE_WEIGHTS
@@ -70,13 +69,7 @@ class Run:
 
     def table(self, evaluator: str) -> Any:
         """The table of an evaluator, a `pandas.DataFrame`; None where it was not run."""
-        file = self.evaluation / f"{evaluator}.parquet"
-        try:
-            return pd.read_parquet(file) if file.is_file() else None
-        except (OSError, ValueError) as error:
-            raise StorageError(
-                f"{file}: cannot be read ({' '.join(str(error).split())[:200]}); evaluate again"
-            ) from None
+        return table_in(self.evaluation, evaluator)
 
     @property
     def alignment(self) -> Any:

@@ -13,7 +13,7 @@ import pandas as pd
 
 from sae_lens_meme.embeddings import Embeddings
 from sae_lens_meme.errors import DataError
-from sae_lens_meme.evaluators.content import EVALUATION, LATENTS
+from sae_lens_meme.evaluators.content import EVALUATION, LATENTS, table_in
 from sae_lens_meme.evaluators.latents import Latents
 from sae_lens_meme.evaluators.measure import Evaluation
 from sae_lens_meme.storage import fetched, open_dataset, read_finished, read_json
@@ -85,8 +85,7 @@ class Inputs:
         if isinstance(self.evaluation, Evaluation):
             result = self.evaluation.results.get(evaluator)
             return None if result is None else result.table
-        file = self._folder("evaluation") / f"{evaluator}.parquet"
-        return pd.read_parquet(file) if file.is_file() else None
+        return table_in(self._folder("evaluation"), evaluator)
 
     @cached_property
     def latents(self) -> Latents:
