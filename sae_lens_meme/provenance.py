@@ -13,7 +13,8 @@ from sae_lens_meme.embeddings import Embeddings
 from sae_lens_meme.errors import DataError
 from sae_lens_meme.storage import open_dataset, read_json, sha256_json, write_text
 
-RUNNER_CFG, SAE_CFG, SCALER = "runner_cfg.json", "cfg.json", "activation_scaler.json"
+RUNNER_CFG, SCALER = "runner_cfg.json", "activation_scaler.json"
+SAE_CFG, SAE_WEIGHTS = "cfg.json", "sae_weights.safetensors"
 IMPORTED = "imported"
 """In the metadata of an SAE: whose it is, what became of it, and the hash of its file."""
 TRAINED_FURTHER = "trained_further"

@@ -24,7 +24,7 @@ from sae_lens_meme.evaluators.cross_modal import (
     scores_of_tokens,
 )
 from sae_lens_meme.evaluators.latents import Latents, encode, hook_of
-from sae_lens_meme.evaluators.run import load_sae, sae_weights
+from sae_lens_meme.evaluators.opened import load_sae, sae_weights
 from sae_lens_meme.row_kind import TOKEN
 from sae_lens_meme.storage import StepFolder, read_finished, through_stores
 

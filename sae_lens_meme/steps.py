@@ -25,7 +25,7 @@ from sae_lens_meme.ocr.options import OcrOptions
 from sae_lens_meme.planted.options import PlantedOptions, VectorOptions
 from sae_lens_meme.report.blocks import visible
 from sae_lens_meme.row_kind import MEME
-from sae_lens_meme.storage import fetched, read_manifest, sha256_json, to_json, write_text
+from sae_lens_meme.storage import MANIFEST, fetched, read_manifest, sha256_json, to_json, write_text
 
 if TYPE_CHECKING:
     from sae_lens_meme.train import TrainConfig
@@ -238,7 +238,7 @@ def timed(step: str):
 def trained_saes(folder: str | Path) -> dict[Path, str]:
     """Folder and validation numbers of each SAE of a `train` result; of any other folder only itself."""
     folder = fetched(folder)
-    if not (folder / "manifest.json").is_file():
+    if not (folder / MANIFEST).is_file():
         return {folder: ""}
     facts = read_manifest(folder)["facts"]
     several = {

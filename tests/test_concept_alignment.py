@@ -436,7 +436,7 @@ def test_a_latent_that_fails_on_test_memes_has_an_interval_above_0():
     fires = np.where(np.array(splits) == "test", ~true, true)
     latents = Latents.from_csr(fires[:, None].astype(np.float32))
     result = ConceptAlignment(embeddings, ["hate=1"], n_bootstrap=20).measure_latents(embeddings, latents)
-    best = result.by_key["corrected/hate=1/best_f1_test"]
+    best = next(measure for measure in result.measures if measure.key == "corrected/hate=1/best_f1_test")
     assert (best.value, best.interval.low) == (0, 0)  # type: ignore[union-attr]
     assert best.interval.high == pytest.approx(0.168, abs=0.01)  # type: ignore[union-attr]
     assert "Clopper and Pearson" in result.explain["corrected/hate=1/best_f1_test_high"]

@@ -29,8 +29,10 @@ from sae_lens_meme.evaluators import (
     unregister,
 )
 from sae_lens_meme.evaluators.cautions import cautions
+from sae_lens_meme.evaluators.content import table_in
 from sae_lens_meme.evaluators.context import Context
-from sae_lens_meme.evaluators.run import require_same_memes, run_evaluators, sae_weights
+from sae_lens_meme.evaluators.opened import require_same_memes, sae_weights
+from sae_lens_meme.evaluators.run import run_evaluators
 
 VECTORS = np.random.default_rng(0).normal(size=(6, 4)).astype(np.float32)
 MEMES = make_embeddings({"hook_fused": VECTORS}, labels={"hate": [0, 1, 0, 1, 0, 1]})
@@ -203,3 +205,10 @@ def test_what_maps_one_hook_to_another_is_no_sae(tmp_path, kind: str):
         load_sae(tmp_path, "hook_fused")
     with pytest.raises(ModelError, match=rf"is a {kind}, which maps one hook to another"):
         measure(made, MEMES, hook="hook_fused", progress=False)
+
+
+def test_a_damaged_table_of_an_evaluation_is_named_in_one_line(tmp_path):
+    assert table_in(tmp_path, "naming") is None
+    (tmp_path / "naming.parquet").write_bytes(b"PAR1")
+    with pytest.raises(StorageError, match=r"naming\.parquet: cannot be read \(.+\); evaluate again"):
+        table_in(tmp_path, "naming")

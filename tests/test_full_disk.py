@@ -14,7 +14,7 @@ from test_train_resume import contents
 
 from sae_lens_meme import storage
 from sae_lens_meme.errors import StorageError
-from sae_lens_meme.evaluators.run import sae_weights
+from sae_lens_meme.evaluators.opened import sae_weights
 from sae_lens_meme.storage import read_finished, read_manifest
 
 pytestmark = pytest.mark.whole

@@ -22,7 +22,7 @@ from tiny_sae import tiny_sae
 from sae_lens_meme import Embeddings, as_embeddings, embed_arrays, measure
 from sae_lens_meme.errors import BadTableError, ConfigError, DataError, NonFiniteError
 from sae_lens_meme.evaluators import evaluate
-from sae_lens_meme.evaluators.run import load_sae
+from sae_lens_meme.evaluators.opened import load_sae
 from sae_lens_meme.labels import SPLITS
 
 N = 300
@@ -335,7 +335,7 @@ def test_an_sae_is_trained_in_memory(tmp_path: Path):
 
 
 def test_figures_are_drawn_of_what_is_in_memory(from_disk: Path, tmp_path: Path):
-    from sae_lens_meme.evaluators.run import load_sae
+    from sae_lens_meme.evaluators.opened import load_sae
     from sae_lens_meme.figures import Inputs, write_figures
 
     only: Any = {"only": ["concept_alignment", "reconstruction"], "bootstrap": 0}
@@ -355,7 +355,7 @@ def test_figures_are_drawn_of_what_is_in_memory(from_disk: Path, tmp_path: Path)
 def test_what_was_measured_in_memory_is_saved_as_the_steps_save_it(from_disk: Path, tmp_path: Path):
     """So that the export, the report and every command read it."""
     from sae_lens_meme.dashboard import write_dashboard
-    from sae_lens_meme.evaluators.run import load_sae
+    from sae_lens_meme.evaluators.opened import load_sae
     from sae_lens_meme.export import export
 
     memes = as_embeddings(COLUMNS, image=IMAGE, text=TEXT)

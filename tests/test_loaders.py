@@ -35,7 +35,7 @@ from sae_lens_meme.embed.arrays import read_array
 from sae_lens_meme.embeddings import Embeddings
 from sae_lens_meme.errors import MemeError
 from sae_lens_meme.evaluators.latents import Latents
-from sae_lens_meme.evaluators.run import load_sae
+from sae_lens_meme.evaluators.opened import load_sae
 from sae_lens_meme.evaluators.user_study import UserStudy, read_scores
 from sae_lens_meme.hooks import MemeCLIPHeads, load_local_towers, read_memeclip_checkpoint, save_memeclip_heads
 from sae_lens_meme.hooks.checkpoint import MemeCLIPCheckpoint

@@ -97,8 +97,8 @@ def test_a_score_that_knows_nothing_does_not_beat_random_patches(planted):
     for seed in range(60):
         noise = {"noise": np.random.default_rng(100 + seed).random(right.shape)}
         found = compare_patch_filters(noise, kept_right(right), shares=[0.25], seed=seed, n_bootstrap=100)
-        interval = found.by_key["keep_0.25/noise/minus_random"].interval
-        held.append(interval is not None and interval.low <= 0 <= interval.high)
+        low, high = (found.numbers[f"keep_0.25/noise/minus_random_{end}"] for end in ("low", "high"))
+        held.append(low is not None and high is not None and low <= 0 <= high)
     assert 0.87 <= np.mean(held) <= 1
 
 

@@ -28,8 +28,8 @@ from sae_lens_meme.errors import BadImageError, BadTableError, ConfigError, Data
 from sae_lens_meme.evaluators import Latents, evaluate
 from sae_lens_meme.evaluators.classifiers import Probe
 from sae_lens_meme.evaluators.latents import encode
+from sae_lens_meme.evaluators.opened import load_sae
 from sae_lens_meme.evaluators.probes.compute import scores
-from sae_lens_meme.evaluators.run import load_sae
 from sae_lens_meme.images import small_webp
 from sae_lens_meme.ocr import ENGINES, Engine, Line
 from sae_lens_meme.read import MemeReader, ReadOptions, read_meme

@@ -17,7 +17,7 @@ from test_train_data import embeddings_of
 
 from sae_lens_meme import measure
 from sae_lens_meme.errors import ConfigError, DataError, NonFiniteError, StorageError
-from sae_lens_meme.evaluators.run import load_others
+from sae_lens_meme.evaluators.opened import load_others
 from sae_lens_meme.hooks import HookedMemeCLIP
 from sae_lens_meme.provenance import training_rows_known
 from sae_lens_meme.steps import trained_saes

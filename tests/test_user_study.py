@@ -210,6 +210,6 @@ def test_what_is_missing_is_said(tmp_path: Path):
     with pytest.raises(DataError, match="there is no metric"):
         user_agreement(read, {})
     with pytest.raises(DataError, match="3 embeddings for activations on 200 pictures"):
-        read.metric(monosemanticity_of(np.ones((3, 2))))
+        monosemanticity_of(np.ones((3, 2)))(next(read.activations())[1])
     (tmp_path / "s.csv").write_text("k,score\n1,\n2,0.5\n")
     assert np.isnan(read_scores(tmp_path / "s.csv")["1"])

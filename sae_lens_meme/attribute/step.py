@@ -15,14 +15,13 @@ from sae_lens_meme.attribute.choose import choose_latents, choose_memes
 from sae_lens_meme.attribute.options import AttributeOptions
 from sae_lens_meme.attributions import FEATURES, GRID, STEP, TOP, Attributions
 from sae_lens_meme.corpus import caption_of, load_rows
-from sae_lens_meme.corpus.build import Pictures
+from sae_lens_meme.corpus.build import Pictures, require_memes
 from sae_lens_meme.embed.encoder import Encoder, require_model
 from sae_lens_meme.embeddings import Embeddings
 from sae_lens_meme.engines import ShardEngine, engine_of
-from sae_lens_meme.errors import DataError
 from sae_lens_meme.evaluators.latents import encode, hook_of
+from sae_lens_meme.evaluators.opened import load_sae, sae_weights
 from sae_lens_meme.evaluators.rows import measured_rows
-from sae_lens_meme.evaluators.run import load_sae, sae_weights
 from sae_lens_meme.shards import write_computed
 from sae_lens_meme.storage import MANIFEST, StepFolder, fetched, read_finished, sha256_file, sha256_json
 
@@ -156,11 +155,7 @@ class _Source(Sequence[Any]):
         dataset = load_rows(corpus)
         place = {identity: i for i, identity in enumerate(dataset["id"])}
         ids = [str(embeddings.ids[row]) for row in rows]
-        if lacking := [identity for identity in ids if identity not in place]:
-            raise DataError(
-                f"{corpus}: meme {lacking[0]!r} of the embeddings is not in it ({len(lacking)} such memes); "
-                "give the corpus that was embedded"
-            )
+        require_memes(corpus, ids, place)
         self._ids = dict(zip(rows.tolist(), ids, strict=True))
         self._place, self._pictures = place, Pictures(dataset)
         self._captions = embeddings.dataset.select_columns(["text", "text_origin"])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -118,6 +118,15 @@ def all_rows(corpus: Any) -> Dataset:
     if missing := {"id", "image"} - set(getattr(rows, "column_names", ())):
         raise DataError(f"corpus: has no column {', '.join(sorted(missing))}; give memes with id and image")
     return rows
+
+
+def require_memes(corpus: Path, ids: Iterable[str], known: Container[str]) -> None:
+    """Raises DataError where an embedded meme is not among those that the corpus has."""
+    if lacking := [identity for identity in ids if identity not in known]:
+        raise DataError(
+            f"{corpus}: meme {lacking[0]!r} of the embeddings is not in it ({len(lacking)} such memes); "
+            "give the corpus that was embedded"
+        )
 
 
 def caption_of(meme: Mapping[str, Any]) -> str | None:

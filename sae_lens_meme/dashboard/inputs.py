@@ -19,10 +19,11 @@ from sae_lens_meme.corpus import caption_of, load_rows
 from sae_lens_meme.embed.options import HEADS
 from sae_lens_meme.embeddings import Embeddings
 from sae_lens_meme.errors import StorageError
-from sae_lens_meme.evaluators.content import EVALUATION
+from sae_lens_meme.evaluators.content import EVALUATION, LATENTS, table_in
 from sae_lens_meme.evaluators.latents import Latents
-from sae_lens_meme.evaluators.run import LATENTS, load_sae, sae_weights
+from sae_lens_meme.evaluators.opened import load_sae, sae_weights
 from sae_lens_meme.hooks import read_memeclip_checkpoint
+from sae_lens_meme.provenance import SAE_WEIGHTS
 from sae_lens_meme.row_kind import MEME
 from sae_lens_meme.storage import read_finished, read_json, sha256_json
 from sae_lens_meme.train.step import LOG
@@ -103,10 +104,10 @@ def read_inputs(
     _require_same(manifest["fingerprint"].get("sae"), weights, folder, f"the SAE {sae}")
     _require_same(manifest["fingerprint"].get("embeddings"), memes.fingerprint, folder, f"the embeddings {embeddings}")
     latents = Latents.load(folder / LATENTS)
-    names = [name for name in content["results"] if (folder / f"{name}.parquet").is_file()]
+    tables = {name: table_in(folder, name) for name in content["results"]}
     return ReportInputs(
         evaluation=content,
-        tables={name: pd.read_parquet(folder / f"{name}.parquet") for name in names},
+        tables={name: table for name, table in tables.items() if table is not None},
         latents=latents,
         memes=memes.as_evaluated(manifest["fingerprint"]),
         decoder=_decoder(Path(sae)),
@@ -144,5 +145,5 @@ def _training(log: Path) -> list[dict[str, Any]]:
 
 
 def _decoder(sae: Path) -> np.ndarray:
-    with safe_open(str(sae / "sae_weights.safetensors"), framework="pt") as file:
+    with safe_open(str(sae / SAE_WEIGHTS), framework="pt") as file:
         return file.get_tensor("W_dec").float().numpy()

@@ -23,7 +23,7 @@ _SHARED = {
     "Latents": "latents",
     "encode": "latents",
     "evaluate": "run",
-    "load_sae": "run",
+    "load_sae": "opened",
     "measure": "measure",
 }
 __all__ = ["find", "names", "register", "unregister", *_SHARED]

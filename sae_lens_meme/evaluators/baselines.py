@@ -16,19 +16,18 @@ from typing_extensions import Self
 from sae_lens_meme import options
 from sae_lens_meme.embeddings import Embeddings
 from sae_lens_meme.errors import ConfigError, DataError
-from sae_lens_meme.evaluators.base import Evaluator, Unavailable
+from sae_lens_meme.evaluators.base import Evaluator
 from sae_lens_meme.evaluators.concept_alignment.compute import PROTOCOLS
 from sae_lens_meme.evaluators.concept_alignment.counts import FAMILIES, N_ABOVE, PairCounts
 from sae_lens_meme.evaluators.concept_alignment.quantities import COUNTS, NO_QUALITY, TESTED
 from sae_lens_meme.evaluators.concepts import Concept, ConceptLabels, Concepts, concepts_of, require_concepts
-from sae_lens_meme.evaluators.context import Context
+from sae_lens_meme.evaluators.context import SHUFFLED, Context
 from sae_lens_meme.evaluators.controls import FITS, Fitted, SharedDirections, activations
 from sae_lens_meme.evaluators.latents import Latents, encode, hook_of, require_latents_of
 from sae_lens_meme.evaluators.result import Control, Measure, Number, Quantity, Result, Section
 from sae_lens_meme.evaluators.strata import Strata, strata_of
 from sae_lens_meme.metrics.ranking import Ranked
 
-SHUFFLED = "shuffled_data"
 _PERMUTED = (
     "all labels of a meme given to another meme of its source, groups whole, so that labels and latents are unrelated;"
 )
@@ -142,11 +141,7 @@ class Baselines(Evaluator):
     @classmethod
     def from_context(cls, context: Context) -> Self:
         require_concepts(context.embeddings, context.options.concepts)
-        if context.train_shuffled is not None:
-            try:
-                context.controls[SHUFFLED] = context.train_shuffled()
-            except Unavailable as error:
-                context.skipped[f"baselines/{SHUFFLED}"] = str(error)
+        context.shuffled_sae(cls.name)
         return cls(context.embeddings, others=context.controls, fitted=context.directions, **context.options_of(cls))
 
     def measure(self, sae: Any, embeddings: Embeddings, latents: Latents) -> Result:

@@ -24,6 +24,8 @@ from sae_lens_meme.standardize import moments
 
 MAX_CLASSES = 20
 """A label with more classes is used only if it is named: it is an identifier rather than a label."""
+MAX_ROWS = 50_000
+"""Dense probes are fitted on at most this many train rows."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -198,19 +200,18 @@ class SharedProbes:
     """Probes that several evaluators share, each fitted on first use.
 
     Args:
-        max_rows: dense probes are fitted on at most this many train rows, drawn by `seed`.
+        seed: draws the train rows of dense probes, where there are more than `MAX_ROWS`.
         embedding_C, latents_C: the C of the probes on the embedding and on latents that will be needed: they are fitted in
             one go with the first, so that their last bits do not depend on which evaluator asks first.
     """
 
     def __init__(
         self,
-        max_rows: int = 50_000,
         seed: int = 0,
         embedding_C: Sequence[float] = (),
         latents_C: Sequence[float] = (),
     ):
-        self.max_rows, self.seed = max_rows, seed
+        self.seed = seed
         self.embedding_C, self.latents_C = tuple(embedding_C), tuple(latents_C)
         self._fitted: dict[tuple[str, str, str], dict[float, Probe]] = {}
         self._of_latents: dict[tuple[str, str], tuple[Latents, dict[float, Probe]]] = {}
@@ -253,7 +254,7 @@ class SharedProbes:
         return [found[C] for C in penalties]
 
     def rows(self, task: Task) -> np.ndarray:
-        return thinned(task.train, task.label.values, self.max_rows, self.seed)
+        return thinned(task.train, task.label.values, MAX_ROWS, self.seed)
 
 
 def thinned(rows: np.ndarray, values: np.ndarray, at_most: int, seed: int) -> np.ndarray:

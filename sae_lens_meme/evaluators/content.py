@@ -10,13 +10,14 @@ import pandas as pd
 import pyarrow.parquet as pq
 
 from sae_lens_meme.embeddings import Embeddings
+from sae_lens_meme.errors import StorageError
 from sae_lens_meme.evaluators.context import Context
 from sae_lens_meme.labels import SPLITS
 from sae_lens_meme.row_kind import TOKEN
 
 SCHEMA = 2
 """The version of `evaluation.json`: bumped when a key changes meaning or is removed, not when one is added."""
-EVALUATION = "evaluation.json"
+EVALUATION, LATENTS = "evaluation.json", "latents.safetensors"
 
 
 def content_of(context: Context) -> dict[str, Any]:
@@ -89,6 +90,19 @@ def numbers_table(content: dict[str, Any]) -> pd.DataFrame:
     ]
     table = pd.DataFrame(rows, columns=["evaluator", "number", "value", "reason", "explain"])
     return table.astype({"value": "Float64", "reason": "string"})
+
+
+def table_in(evaluation: Path, name: str) -> pd.DataFrame | None:
+    """The table of that evaluator; None where it did not run or has none.
+
+    Raises:
+        StorageError: the file is damaged.
+    """
+    file = evaluation / f"{name}.parquet"
+    try:
+        return pd.read_parquet(file) if file.is_file() else None
+    except (OSError, ValueError) as error:
+        raise StorageError(f"{file}: cannot be read ({' '.join(str(error).split())[:200]}); evaluate again") from None
 
 
 def table_of_latents(evaluation: str | Path, name: str) -> pd.DataFrame | None:

@@ -20,6 +20,10 @@ if TYPE_CHECKING:
     from sae_lens_meme.evaluators.controls import SharedDirections
 
 
+SHUFFLED = "shuffled_data"
+"""The control that is an SAE of the same recipe, trained on embeddings shuffled per dimension."""
+
+
 @dataclass
 class Context:
     """An SAE, its memes and latents, what is compared with it, and the results so far."""
@@ -56,6 +60,15 @@ class Context:
         shared["n_bootstrap"] = self.options.bootstrap
         known = evaluator.Options.model_fields
         return {k: v for k, v in shared.items() if k in known} | self.options.evaluators.get(evaluator.name, {})
+
+    def shuffled_sae(self, evaluator: str) -> Any:
+        """The SAE of shuffled data, trained for the first evaluator that asks; None where it cannot be."""
+        if SHUFFLED not in self.controls and self.train_shuffled is not None:
+            try:
+                self.controls[SHUFFLED] = self.train_shuffled()
+            except Unavailable as error:
+                self.skipped[f"{evaluator}/{SHUFFLED}"] = str(error)
+        return self.controls.get(SHUFFLED)
 
     def other_seeds(self, evaluator: str) -> dict[str, Any]:
         """SAEs of the same recipe and other seeds: those that were given, and those that are trained on request."""

@@ -14,24 +14,22 @@ from sae_lens_meme.embed.in_memory import save_embeddings
 from sae_lens_meme.embeddings import Embeddings
 from sae_lens_meme.errors import ConfigError
 from sae_lens_meme.evaluators.cautions import cautions
-from sae_lens_meme.evaluators.content import content_of
+from sae_lens_meme.evaluators.content import LATENTS, content_of
 from sae_lens_meme.evaluators.context import Context
 from sae_lens_meme.evaluators.latents import encode
-from sae_lens_meme.evaluators.opened import require_concepts_of
-from sae_lens_meme.evaluators.options import EvaluateOptions
-from sae_lens_meme.evaluators.result import Result
-from sae_lens_meme.evaluators.run import (
-    LATENTS,
+from sae_lens_meme.evaluators.opened import (
     load_others,
     load_sae,
+    require_concepts_of,
     require_other_seeds,
     require_sae,
     require_same_memes,
-    run_evaluators,
     sae_weights,
     stock_sae,
-    write_results,
 )
+from sae_lens_meme.evaluators.options import EvaluateOptions
+from sae_lens_meme.evaluators.result import Result
+from sae_lens_meme.evaluators.run import run_evaluators, write_results
 from sae_lens_meme.evaluators.stock_evals import reads
 from sae_lens_meme.planted import read_answer_key
 from sae_lens_meme.report import draw_figure, figure_of, report_fragment, report_text

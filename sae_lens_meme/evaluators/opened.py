@@ -24,8 +24,8 @@ from sae_lens_meme.evaluators.context import Context
 from sae_lens_meme.evaluators.latents import Latents
 from sae_lens_meme.evaluators.options import EvaluateOptions
 from sae_lens_meme.hooks.names import FUSED
-from sae_lens_meme.planted import read_answer_key
-from sae_lens_meme.provenance import SAE_CFG, not_folded, recorded_widths
+from sae_lens_meme.planted.answer_key import FACTORS, read_answer_key
+from sae_lens_meme.provenance import SAE_CFG, SAE_WEIGHTS, not_folded, recorded_widths
 from sae_lens_meme.storage import fetched, read_finished, read_json, sha256_file, sha256_json, verify
 
 
@@ -67,7 +67,7 @@ class Opened:
             "other_saes": {name: sae_weights(path) for name, (path, _) in others.items()},
             "options": options.recorded(),
             "hook": dictionary.cfg.metadata.hook_name,
-            "answer_key": sha256_file(key_folder / "factors.parquet") if key_folder else None,
+            "answer_key": sha256_file(key_folder / FACTORS) if key_folder else None,
             **(
                 {"files": {key: sha256_file(file) for key, file in files.items()}} if (files := options.files()) else {}
             ),
@@ -123,9 +123,9 @@ def _require_sae(folder: str | Path) -> None:
         raise StorageError(
             f"{folder}: is {what}; `sae-lens-meme import {name} {folder} --out SAE` makes a stock SAE folder of it"
         )
-    if not (Path(folder) / "cfg.json").is_file():
+    if not (Path(folder) / SAE_CFG).is_file():
         raise StorageError(
-            f"{folder}: is not an SAE folder (no cfg.json); give the folder that train wrote, or name the --converter of evaluate or import for one of another project"
+            f"{folder}: is not an SAE folder (no {SAE_CFG}); give the folder that train wrote, or name the --converter of evaluate or import for one of another project"
         )
 
 
@@ -254,8 +254,8 @@ def sae_weights(sae: str | Path) -> dict[str, str]:
     sae = fetched(sae)
     _require_sae(sae)
     verify(sae)  # or a damaged SAE would be taken for another one
-    weights, cfg = (sha256_file(Path(sae) / name) for name in ("sae_weights.safetensors", "cfg.json"))
-    content = read_json(Path(sae) / "cfg.json")
+    weights, cfg = (sha256_file(Path(sae) / name) for name in (SAE_WEIGHTS, SAE_CFG))
+    content = read_json(Path(sae) / SAE_CFG)
     if isinstance(content, dict) and (content.get("metadata") or {}).pop("neuronpedia_id", None):
         cfg = hashlib.sha256(json.dumps(content).encode()).hexdigest()  # as SAELens writes it
-    return {"cfg.json": cfg, "sae_weights.safetensors": weights}
+    return {SAE_CFG: cfg, SAE_WEIGHTS: weights}

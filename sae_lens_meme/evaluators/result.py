@@ -151,10 +151,6 @@ class Result:
             raise ValueError(f"{self.name}: column {unlike[0]!r} is not both in the table and explained")
 
     @cached_property
-    def by_key(self) -> dict[str, Measure]:
-        return {measure.key: measure for measure in self.measures}
-
-    @cached_property
     def numbers(self) -> dict[str, Number]:
         """Flat; the ends of an interval under `_low` and `_high`; None where undefined."""
         return {key: value for measure in self.measures for key, (value, _, _) in _views(measure).items()}
@@ -199,9 +195,9 @@ class Result:
         found = dict.fromkeys(measure.section or self.section for measure in self._shown)
         return [section._asdict() for section in found]
 
-    def to_log_dict(self, prefix: str = "") -> dict[str, float]:
+    def to_log_dict(self) -> dict[str, float]:
         """A fresh flat dict of floats for logging; undefined numbers are left out."""
-        return {f"{prefix}{key}": float(value) for key, value in self.numbers.items() if value is not None}
+        return {key: float(value) for key, value in self.numbers.items() if value is not None}
 
     def to_dict(self) -> dict[str, Any]:
         """Strict JSON values; the table is left to Parquet."""

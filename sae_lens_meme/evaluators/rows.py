@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import numpy as np
 from jaxtyping import Int, UInt8
 
 from sae_lens_meme.embeddings import Embeddings
-from sae_lens_meme.errors import ConfigError
 from sae_lens_meme.metrics.resampling import bootstrap_weights
 
 
-def measured_rows(embeddings: Embeddings, which: str = "held_out") -> tuple[Int[np.ndarray, " rows"], str]:
-    """Rows, ascending, and what to call them: test rows, else validation rows, else all; with "all" all of them.
-
-    Raises:
-        ConfigError: `which` is neither.
-    """
-    require_which(which)
+def measured_rows(
+    embeddings: Embeddings, which: Literal["held_out", "all"] = "held_out"
+) -> tuple[Int[np.ndarray, " rows"], str]:
+    """Rows, ascending, and what to call them: test rows, else validation rows, else all; with "all" all of them."""
     split, rows = embeddings.held_out()
     if which == "all" or split is None:
         return np.arange(len(embeddings)), "all rows" if which == "all" else "all rows (none are held out)"
@@ -37,12 +35,6 @@ def resampled(
     for i, weight in enumerate(drawn, start=1):
         weights[:, i] = weight[place[rows]]
     return weights
-
-
-def require_which(which: str) -> None:
-    """Raises ConfigError unless it is one of the two."""
-    if which not in ("held_out", "all"):
-        raise ConfigError(f"rows={which!r}; give 'held_out' or 'all'")
 
 
 def name_of_held_out(split: str | None) -> str:

@@ -15,38 +15,19 @@ from sae_lens_meme.errors import StorageError
 from sae_lens_meme.evaluators import registry
 from sae_lens_meme.evaluators.base import Evaluator, Unavailable
 from sae_lens_meme.evaluators.cautions import cautions
-from sae_lens_meme.evaluators.content import EVALUATION, content_of, numbers_table
+from sae_lens_meme.evaluators.content import EVALUATION, LATENTS, content_of, numbers_table
 from sae_lens_meme.evaluators.context import Context
 from sae_lens_meme.evaluators.latents import Latents
-from sae_lens_meme.evaluators.opened import (
-    Opened,
-    load_others,
-    load_sae,
-    require_other_seeds,
-    require_sae,
-    require_same_memes,
-    sae_weights,
-    stock_sae,
-)
+from sae_lens_meme.evaluators.opened import Opened, stock_sae
 from sae_lens_meme.evaluators.options import EvaluateOptions
 from sae_lens_meme.evaluators.result import Result
 from sae_lens_meme.evaluators.workers import CANNOT, Found, evaluating, measured
 from sae_lens_meme.progress import progress_bar
+from sae_lens_meme.provenance import RUNNER_CFG
 from sae_lens_meme.report import draw_figure, report_html, report_text
-from sae_lens_meme.storage import StepFolder, fetched, read_finished, read_json, through_stores, to_json
+from sae_lens_meme.storage import MANIFEST, StepFolder, fetched, read_finished, read_json, through_stores, to_json
 
-__all__ = [
-    "evaluate",
-    "load_others",
-    "load_sae",
-    "require_other_seeds",
-    "require_sae",
-    "require_same_memes",
-    "sae_weights",
-    "stock_sae",
-]
-
-LATENTS, PAGE, TEXT, FIGURE = "latents.safetensors", "evaluation.html", "evaluation.txt", "evaluation.png"
+PAGE, TEXT, FIGURE = "evaluation.html", "evaluation.txt", "evaluation.png"
 CONVERTED = "sae"
 """The stock SAE that one of another project was converted to."""
 
@@ -240,7 +221,7 @@ def _recipe(sae: Path) -> Any:
     from sae_lens_meme.train import TrainConfig
     from sae_lens_meme.train.config import Recipe
 
-    if (sae.parent / "runner_cfg.json").is_file() and not (sae / "manifest.json").is_file():
+    if (sae.parent / RUNNER_CFG).is_file() and not (sae / MANIFEST).is_file():
         raise Unavailable("this SAE was trained together with others; train it alone to have this control")
     try:
         fingerprint = read_finished(sae, "train")["fingerprint"]

@@ -14,9 +14,8 @@ from huggingface_hub import ModelCard, ModelCardData
 
 from sae_lens_meme.embeddings import Embeddings
 from sae_lens_meme.errors import StorageError
-from sae_lens_meme.evaluators.content import EVALUATION
+from sae_lens_meme.evaluators.content import EVALUATION, LATENTS
 from sae_lens_meme.evaluators.latents import Latents
-from sae_lens_meme.evaluators.run import LATENTS
 from sae_lens_meme.export.names import ExportNames
 from sae_lens_meme.export.options import ExportOptions
 from sae_lens_meme.export.push import push_folder, require_repo

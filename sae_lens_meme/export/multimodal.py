@@ -12,8 +12,7 @@ from typing import Any
 
 from sae_lens_meme.attributions import GRID, covered
 from sae_lens_meme.corpus import load_rows
-from sae_lens_meme.corpus.build import Pictures
-from sae_lens_meme.errors import DataError
+from sae_lens_meme.corpus.build import Pictures, require_memes
 from sae_lens_meme.export.activations import as_dict, row_id
 from sae_lens_meme.export.examples import Example
 from sae_lens_meme.export.names import ExportNames
@@ -39,11 +38,7 @@ class Shown:
         self._corpus = corpus
         rows = load_rows(corpus)
         self._hashes = dict(zip(rows["id"], rows["image_sha256"], strict=True))
-        if lacking := sorted(memes - self._hashes.keys()):
-            raise DataError(
-                f"{corpus}: meme {lacking[0]!r} of the embeddings is not in it ({len(lacking)} such memes); "
-                "give the corpus that was embedded"
-            )
+        require_memes(corpus, sorted(memes), self._hashes)
         one_each = {self._hashes[meme]: meme for meme in sorted(memes, reverse=True)}
         self._memes = [one_each[sha256] for sha256 in sorted(one_each)]
         self._place = {self._hashes[meme]: i for i, meme in enumerate(self._memes)}

@@ -8,14 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 
 from sae_lens_meme.attributions import STEP, Attributions
 from sae_lens_meme.embeddings import Embeddings
-from sae_lens_meme.errors import DataError, StorageError
+from sae_lens_meme.errors import DataError
+from sae_lens_meme.evaluators.content import LATENTS, table_in
 from sae_lens_meme.evaluators.latents import Latents, hook_of
-from sae_lens_meme.evaluators.run import LATENTS, load_sae, sae_weights
-from sae_lens_meme.export.sae import WEIGHTS
+from sae_lens_meme.evaluators.opened import load_sae, sae_weights
+from sae_lens_meme.provenance import SAE_WEIGHTS
 from sae_lens_meme.storage import read_finished, sha256_file, sha256_json
 
 
@@ -69,13 +69,7 @@ class Run:
 
     def table(self, evaluator: str) -> Any:
         """The table of an evaluator, a `pandas.DataFrame`; None where it was not run."""
-        file = self.evaluation / f"{evaluator}.parquet"
-        try:
-            return pd.read_parquet(file) if file.is_file() else None
-        except (OSError, ValueError) as error:
-            raise StorageError(
-                f"{file}: cannot be read ({' '.join(str(error).split())[:200]}); evaluate again"
-            ) from None
+        return table_in(self.evaluation, evaluator)
 
     @property
     def alignment(self) -> Any:
@@ -95,7 +89,7 @@ class Run:
     def _require_of_this(self, folder: Path, step: str) -> None:
         """By the weights alone: what the SAE's config says about Neuronpedia changes no number."""
         made = read_finished(folder, step)["fingerprint"]
-        if made.get("sae", {}).get(WEIGHTS) != sha256_file(self.sae / WEIGHTS):
+        if made.get("sae", {}).get(SAE_WEIGHTS) != sha256_file(self.sae / SAE_WEIGHTS):
             raise DataError(f"{folder}: is of another SAE than {self.sae}; run {step} again")
         if made.get("embeddings") != self.memes.fingerprint:
             raise DataError(f"{folder}: is of other embeddings than {self.embeddings}; run {step} again")

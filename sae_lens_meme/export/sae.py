@@ -9,9 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from sae_lens_meme.export.names import ExportNames
+from sae_lens_meme.provenance import SAE_CFG, SAE_WEIGHTS
 from sae_lens_meme.storage import MANIFEST, StepFolder, read_json, read_manifest, sha256_file, to_json, write_text
-
-CONFIG, WEIGHTS = "cfg.json", "sae_weights.safetensors"
 
 
 def named_config(sae: Path, names: ExportNames, *, address: bool = True) -> dict[str, Any]:
@@ -21,17 +20,17 @@ def named_config(sae: Path, names: ExportNames, *, address: bool = True) -> dict
         address: SAELens builds the addresses of quick lists from `model_name`, so that it becomes the model's id on
             Neuronpedia where the two differ; the name by which the model is loaded is kept as `loads_from`.
     """
-    cfg = read_json(sae / CONFIG)
+    cfg = read_json(sae / SAE_CFG)
     metadata = dict(cfg.get("metadata") or {}) | {"neuronpedia_id": names.neuronpedia_id}
     if address and metadata.get("model_name") != names.model:
         metadata |= {"loads_from": metadata.get("model_name"), "model_name": names.model}
     return {**cfg, "metadata": metadata}
 
 
-def copy_sae(folder: StepFolder, sae: Path, cfg: dict[str, Any], where: str = "sae") -> None:
+def copy_sae(folder: StepFolder, sae: Path, cfg: dict[str, Any]) -> None:
     """A folder that `SAE.load_from_disk` opens."""
-    folder.write_text(f"{where}/{CONFIG}", json.dumps(cfg))
-    folder.write(f"{where}/{WEIGHTS}", partial(shutil.copyfile, sae / WEIGHTS))
+    folder.write_text(f"sae/{SAE_CFG}", json.dumps(cfg))
+    folder.write(f"sae/{SAE_WEIGHTS}", partial(shutil.copyfile, sae / SAE_WEIGHTS))
 
 
 def mark_sae(sae: str | Path, neuronpedia_id: str) -> None:
@@ -40,11 +39,11 @@ def mark_sae(sae: str | Path, neuronpedia_id: str) -> None:
     In a result of `train` the manifest records the new file.
     """
     sae = Path(sae)
-    cfg = read_json(sae / CONFIG)
+    cfg = read_json(sae / SAE_CFG)
     cfg["metadata"] = dict(cfg.get("metadata") or {}) | {"neuronpedia_id": neuronpedia_id}
-    write_text(sae / CONFIG, json.dumps(cfg))
+    write_text(sae / SAE_CFG, json.dumps(cfg))
     for owner in (sae, *sae.parents[:2]):  # the SAE of one hook is a folder inside the result
-        name = (sae / CONFIG).relative_to(owner).as_posix()
+        name = (sae / SAE_CFG).relative_to(owner).as_posix()
         if (owner / MANIFEST).is_file() and name in (manifest := read_manifest(owner))["files"]:
-            manifest["files"][name] = sha256_file(sae / CONFIG)
+            manifest["files"][name] = sha256_file(sae / SAE_CFG)
             write_text(owner / MANIFEST, to_json(manifest))

@@ -74,7 +74,7 @@ def upload(folder: str | Path, *, key: str | None = None, progress: bool = True)
     return f"https://neuronpedia.org/{facts['model']}/{facts['source']}"
 
 
-def require_key(key: str | None = None) -> None:
+def require_key() -> None:
     """What `upload` will need, checked before an export is written for it; nothing is sent.
 
     Raises:
@@ -82,7 +82,7 @@ def require_key(key: str | None = None) -> None:
     """
     client = _client()
     with _errors(client):
-        client.FeatureRequest(api_key=key)
+        client.FeatureRequest()
 
 
 def model_body(folder: str | Path) -> dict[str, Any]:

@@ -13,15 +13,13 @@ import pandas as pd
 
 from sae_lens_meme.embeddings import Embeddings
 from sae_lens_meme.errors import DataError
-from sae_lens_meme.evaluators.content import EVALUATION
+from sae_lens_meme.evaluators.content import EVALUATION, LATENTS, table_in
 from sae_lens_meme.evaluators.latents import Latents
 from sae_lens_meme.evaluators.measure import Evaluation
 from sae_lens_meme.storage import fetched, open_dataset, read_finished, read_json
 
 if TYPE_CHECKING:
     from sae_lens_meme.describe import Description
-
-LOG = "training_log.jsonl"
 
 
 class NotDrawn(DataError):
@@ -87,14 +85,13 @@ class Inputs:
         if isinstance(self.evaluation, Evaluation):
             result = self.evaluation.results.get(evaluator)
             return None if result is None else result.table
-        file = self._folder("evaluation") / f"{evaluator}.parquet"
-        return pd.read_parquet(file) if file.is_file() else None
+        return table_in(self._folder("evaluation"), evaluator)
 
     @cached_property
     def latents(self) -> Latents:
         if isinstance(self.evaluation, Evaluation):
             return self.evaluation.latents
-        return Latents.load(self._folder("evaluation") / "latents.safetensors")
+        return Latents.load(self._folder("evaluation") / LATENTS)
 
     @cached_property
     def memes(self) -> Embeddings:
@@ -105,7 +102,7 @@ class Inputs:
     @cached_property
     def dictionary(self) -> Any:
         """The SAE."""
-        from sae_lens_meme.evaluators.run import load_sae
+        from sae_lens_meme.evaluators.opened import load_sae
 
         if hasattr(self.sae, "W_dec"):
             return self.sae
@@ -119,6 +116,8 @@ class Inputs:
     @cached_property
     def training_log(self) -> Any:
         """A row per epoch."""
+        from sae_lens_meme.train.step import LOG
+
         if hasattr(self.sae, "W_dec"):
             raise NotDrawn("it needs the training log; give the folder of the SAE")
         file = self._folder("sae") / LOG

@@ -119,6 +119,15 @@ def tensor(state: dict[str, Any], key: str, path: Path, ndim: int, *, floats: bo
     return value
 
 
+def tensors(state: dict[str, Any], keys: Iterable[str], path: Path) -> dict[str, Tensor]:
+    """By key: those that begin with `W_` are matrices, all others vectors.
+
+    Raises:
+        ModelError: as for `tensor`.
+    """
+    return {key: tensor(state, key, path, 2 if key.startswith("W_") else 1) for key in keys}
+
+
 def number(values: dict[str, Any], keys: Iterable[str], path: Path) -> int | None:
     """The first of these that is there.
 

@@ -5,11 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor
-
 from sae_lens_meme.errors import ModelError
 from sae_lens_meme.hooks.names import IMAGE_RESID
-from sae_lens_meme.importers.files import attributes, load_tensors, names, pickled_names, tensor, weights_file
+from sae_lens_meme.importers.files import attributes, load_tensors, names, pickled_names, tensors, weights_file
 from sae_lens_meme.importers.stock import Loaded, stock
 
 CONFIG_CLASSES = ("src.sae_training.config.ViTSAERunnerConfig", "src.sae_training.config.Config")
@@ -43,10 +41,7 @@ def patchsae_loader(
         )
     if config.get("gated_sae"):
         raise ModelError(f"{weights_path}: is a gated SAE, whose forward pass PatchSAE does not have")
-    weights: dict[str, Tensor] = {
-        name: tensor(state, name, weights_path, 2 if name.startswith("W_") else 1)
-        for name in ("W_enc", "b_enc", "W_dec", "b_dec")
-    }
+    weights = tensors(state, ("W_enc", "b_enc", "W_dec", "b_dec"), weights_path)
     model = config.get("model_name")
     return stock(
         weights_path,

@@ -10,7 +10,7 @@ from typing import Any
 from torch import Tensor
 
 from sae_lens_meme.errors import ModelError
-from sae_lens_meme.importers.files import load_tensors, require_file, tensor, weights_file
+from sae_lens_meme.importers.files import load_tensors, require_file, tensor, tensors, weights_file
 from sae_lens_meme.importers.stock import Loaded, stock
 
 LONGEST_HEADER = 1_000_000
@@ -42,10 +42,7 @@ def saev_loader(
     weights_path = weights_file(Path(path), ("sae.pt",))
     header, state = _read(weights_path)
     kind, params = _activation(weights_path, header)
-    weights: dict[str, Tensor] = {
-        name: tensor(state, name, weights_path, 2 if name.startswith("W_") else 1)
-        for name in ("W_enc", "b_enc", "W_dec", "b_dec")
-    }
+    weights = tensors(state, ("W_enc", "b_enc", "W_dec", "b_dec"), weights_path)
     fields: dict[str, Any] = {"architecture": "standard"}
     notes = ["saev may have centred and scaled the activations when it trained; the file does not say"]
     if kind == "TopK":

@@ -5,8 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor
-
 from sae_lens_meme.errors import ModelError
 from sae_lens_meme.importers.files import (
     attributes,
@@ -15,7 +13,7 @@ from sae_lens_meme.importers.files import (
     pickled_names,
     read_json,
     state_dict,
-    tensor,
+    tensors,
     weights_file,
 )
 from sae_lens_meme.importers.stock import Loaded, image_hook, stock
@@ -55,9 +53,7 @@ def vit_prisma_loader(
     config = attributes(checkpoint.get("cfg")) or read_json(weights_path.with_name(CONFIG))
     state = state_dict(checkpoint)
     architecture, fields = _architecture(weights_path, config)
-    weights: dict[str, Tensor] = {
-        name: tensor(state, name, weights_path, 2 if name.startswith("W_") else 1) for name in _TENSORS[architecture]
-    }
+    weights = tensors(state, _TENSORS[architecture], weights_path)
     if "k" in fields:
         architecture = "topk"
     normalised = config.get("normalize_activations")

@@ -9,7 +9,7 @@ from typing import Any
 import pandas as pd
 
 from sae_lens_meme.errors import DataError
-from sae_lens_meme.evaluators.content import EVALUATION
+from sae_lens_meme.evaluators.content import EVALUATION, table_in
 from sae_lens_meme.evaluators.probes.quantities import PENALTY, WITHIN
 from sae_lens_meme.read.decisions import Score
 from sae_lens_meme.read.reading import Name
@@ -40,7 +40,7 @@ class Measured:
         for part, value in expected.items():
             if found.get(part) != value:
                 raise DataError(f"{evaluation}: is of another {part} than the one given; evaluate again")
-        self._names, self._probes = (_plain(_table(evaluation / f"{name}.parquet")) for name in ("naming", "probes"))
+        self._names, self._probes = (_plain(table_in(evaluation, name)) for name in ("naming", "probes"))
         self._content = read_json(evaluation / EVALUATION)
 
     @classmethod
@@ -91,10 +91,6 @@ def _evidence(score: dict[str, Any], holds: Any) -> str:
     interval = f" ({score['auroc_low']:.2f} to {score['auroc_high']:.2f})" if score["auroc_low"] is not None else ""
     measured = f"AUROC {score['auroc']:.2f}{interval} on held-out memes, q {score['q']:.1g}"
     return measured if holds else f"no evidence: {measured}"
-
-
-def _table(path: Path) -> pd.DataFrame | None:
-    return pd.read_parquet(path) if path.is_file() else None
 
 
 def _plain(table: pd.DataFrame | None) -> Any:

@@ -18,9 +18,10 @@ from sae_lens_meme.embed.encoder import Encoder
 from sae_lens_meme.embeddings import Embeddings
 from sae_lens_meme.errors import ConfigError, DataError
 from sae_lens_meme.evaluators.classifiers import Probe, Task
+from sae_lens_meme.evaluators.content import LATENTS
 from sae_lens_meme.evaluators.decoding import reconstructed
 from sae_lens_meme.evaluators.latents import Latents, encode, encode_vector, eval_mode, hook_of
-from sae_lens_meme.evaluators.run import LATENTS, load_sae, sae_weights
+from sae_lens_meme.evaluators.opened import load_sae, sae_weights
 from sae_lens_meme.hooks.memeclip import fuse
 from sae_lens_meme.hooks.names import FUSED, IMAGE_EMBED, TEXT_EMBED
 from sae_lens_meme.images import open_image

@@ -9,12 +9,11 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from sae_lens_meme.attributions import covered
+from sae_lens_meme.attributions import GRID, covered
 from sae_lens_meme.report.blocks import number, visible
 from sae_lens_meme.report.page import rendered
 from sae_lens_meme.report.terminal import plain_table
 
-GRID = 7
 MOST_WORDS = 3
 SENTENCES = ("evidence", "carried by")
 """Columns that share the remaining width."""

@@ -11,7 +11,7 @@ import torch
 
 from sae_lens_meme.device import pick_device
 from sae_lens_meme.errors import DataError, ModelError
-from sae_lens_meme.evaluators.run import load_sae, sae_weights
+from sae_lens_meme.evaluators.opened import load_sae, sae_weights
 from sae_lens_meme.hooks import HookedVLM
 from sae_lens_meme.hooks.base import state_sha256
 from sae_lens_meme.hooks.names import DECODER_CROSS, DECODER_RESID

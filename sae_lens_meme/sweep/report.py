@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import sys
 from typing import Any
 
 import pandas as pd
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from sae_lens_meme.report.blocks import visible
 from sae_lens_meme.report.terminal import plain_table
+from sae_lens_meme.steps import console
 from sae_lens_meme.sweep.step import FIGURE, RUNS, Sweep
 
 MOST_ROWS = 40
@@ -21,8 +20,7 @@ NOTE = (
 )
 
 
-def print_sweep(found: Sweep, console: Console | None = None) -> None:
-    console = console or Console(highlight=False, width=None if sys.stdout.isatty() else 110)
+def print_sweep(found: Sweep) -> None:
     console.print(_table(found))
     console.print(Text(NOTE, style="dim"))
     console.print(Text(visible(found.content["recommendation"]), style="bold"))

@@ -16,7 +16,7 @@ from sae_lens_meme.engines import MakeWorker, ShardEngine, engine_of
 from sae_lens_meme.errors import ConfigError, DataError, ShardError
 from sae_lens_meme.evaluators.contest.targets import Key
 from sae_lens_meme.figures.style import FORMATS
-from sae_lens_meme.planted import read_answer_key
+from sae_lens_meme.planted.answer_key import FACTORS, read_answer_key
 from sae_lens_meme.progress import progress_bar
 from sae_lens_meme.storage import StepFolder, read_finished, read_json, sha256_file, through_stores, to_json, url_of
 from sae_lens_meme.sweep.figure import write_figure
@@ -154,7 +154,7 @@ def _fingerprint(plan: _Plan, options: SweepOptions, memes: Embeddings) -> dict[
         },
         "seeds": list(plan.seeds),
         "bootstrap": options.bootstrap,
-        "answer_key": sha256_file(key / "factors.parquet") if key else None,
+        "answer_key": sha256_file(key / FACTORS) if key else None,
     }
 
 

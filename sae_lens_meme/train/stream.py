@@ -36,8 +36,8 @@ from sae_lens_meme.train.monitor import Monitor
 from sae_lens_meme.train.saelens import quiet, refused_by_saelens, seeded, write_saved
 from sae_lens_meme.train.session import Session, replaced
 
-MOST_BATCHES = 64
-"""Batches of validation rows that the trained SAE is measured on."""
+MOST_BATCHES, BATCH = 64, 4
+"""Batches of validation rows that the trained SAE is measured on, and rows of each."""
 
 
 class TokenSAETrainingRunner(LanguageModelSAETrainingRunner):
@@ -158,15 +158,15 @@ def _write(folder: StepFolder, runner: TokenSAETrainingRunner, keep: Sequence[st
     folder.finish(**facts, **steps, d_in=sae.cfg.d_in, d_sae=sae.cfg.d_sae)
 
 
-def held_out(sae: SAE[Any], model: HookedModel, keep: str | Collection[str], batch: int = 4) -> dict[str, Any]:
+def held_out(sae: SAE[Any], model: HookedModel, keep: str | Collection[str]) -> dict[str, Any]:
     """SAELens' `run_evals` on the kept positions of validation rows, of test rows where there are none."""
     for split in ("validation", "test"):
         try:
             rows = model.token_dataset(split, keep=keep, hook=sae.cfg.metadata.hook_name, labelled=False)
         except DataError:
             continue
-        n_batches = min(MOST_BATCHES, math.ceil(len(rows) / batch))
-        batch = min(batch, len(rows) // n_batches)
+        n_batches = min(MOST_BATCHES, math.ceil(len(rows) / BATCH))
+        batch = min(BATCH, len(rows) // n_batches)
         rows = rows.select(range(n_batches * batch))  # of equal size: run_evals would begin again at the first
         return {"held_out_split": split, **_measured(sae, model, rows, batch, n_batches)}
     return {"validation_n": 0, "validation_explained_variance": None, "validation_reason": "no validation rows"}

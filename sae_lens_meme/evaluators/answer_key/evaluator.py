@@ -16,8 +16,8 @@ from sae_lens_meme.embeddings import Embeddings
 from sae_lens_meme.evaluators.answer_key.classes import score_classes, with_conjunctions
 from sae_lens_meme.evaluators.answer_key.factors import score_answer_key
 from sae_lens_meme.evaluators.base import Evaluator, Unavailable
-from sae_lens_meme.evaluators.contest.quantities import HEADINGS, SHUFFLED
-from sae_lens_meme.evaluators.context import Context
+from sae_lens_meme.evaluators.contest.quantities import HEADINGS
+from sae_lens_meme.evaluators.context import SHUFFLED, Context
 from sae_lens_meme.evaluators.latents import Latents
 from sae_lens_meme.evaluators.result import Result
 

@@ -11,15 +11,15 @@ from typing_extensions import Self
 from sae_lens_meme import options
 from sae_lens_meme.embeddings import Embeddings
 from sae_lens_meme.errors import DataError
-from sae_lens_meme.evaluators.base import Evaluator, Unavailable
+from sae_lens_meme.evaluators.base import Evaluator
 from sae_lens_meme.evaluators.concepts import Concepts, require_concepts
 from sae_lens_meme.evaluators.contest.compute import Arena, Scores, ablate, permuted, play, whole_embedding
-from sae_lens_meme.evaluators.contest.quantities import COLUMNS, PERMUTED, PROBE, RANDOM_LATENTS, SAE, SHUFFLED
+from sae_lens_meme.evaluators.contest.quantities import COLUMNS, PERMUTED, PROBE, RANDOM_LATENTS, SAE
 from sae_lens_meme.evaluators.contest.report import ContestReport
 from sae_lens_meme.evaluators.contest.standings import Standings
 from sae_lens_meme.evaluators.contest.targets import Key
 from sae_lens_meme.evaluators.contest.units import KINDS, of_dictionary, of_directions
-from sae_lens_meme.evaluators.context import Context
+from sae_lens_meme.evaluators.context import SHUFFLED, Context
 from sae_lens_meme.evaluators.controls import SharedDirections
 from sae_lens_meme.evaluators.latents import Latents, encode, hook_of
 from sae_lens_meme.evaluators.result import Result, Section
@@ -83,15 +83,10 @@ class Contest(Evaluator):
     def from_context(cls, context: Context) -> Self:
         if context.answer_key is None:
             require_concepts(context.embeddings, context.options_of(cls)["concepts"])
-        if SHUFFLED not in context.controls and context.train_shuffled is not None:
-            try:
-                context.controls[SHUFFLED] = context.train_shuffled()
-            except Unavailable as error:
-                context.skipped[f"{cls.name}/{SHUFFLED}"] = str(error)
         return cls(
             context.embeddings,
             key=context.answer_key,
-            shuffled=context.controls.get(SHUFFLED),
+            shuffled=context.shuffled_sae(cls.name),
             seeds=context.other_seeds(cls.name),
             fitted=context.directions,
             **context.options_of(cls),

@@ -2,15 +2,10 @@
 
 from __future__ import annotations
 
+from sae_lens_meme.evaluators.context import SHUFFLED
 from sae_lens_meme.evaluators.result import Quantity
 
-SAE, SHUFFLED, PROBE, PERMUTED, RANDOM_LATENTS = (
-    "sae",
-    "shuffled_data",
-    "linear_probe",
-    "permuted_labels",
-    "random_latents",
-)
+SAE, PROBE, PERMUTED, RANDOM_LATENTS = "sae", "linear_probe", "permuted_labels", "random_latents"
 HEADINGS = {
     "neurons": "neurons",
     "pca": "PCA",

@@ -6,7 +6,7 @@ Firing and significance come from the memes; nothing is fitted, so no rows are h
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import numpy as np
 import pandas as pd
@@ -18,6 +18,7 @@ from sae_lens_meme.embeddings import Embeddings
 from sae_lens_meme.errors import ConfigError, DataError
 from sae_lens_meme.evaluators.base import Evaluator, Unavailable
 from sae_lens_meme.evaluators.concepts import Concept, ConceptLabels, concepts_of
+from sae_lens_meme.evaluators.context import SHUFFLED, Context
 from sae_lens_meme.evaluators.latents import Latents, encode, hook_of
 from sae_lens_meme.evaluators.result import Measure, Result, Section
 from sae_lens_meme.evaluators.stability.compute import (
@@ -49,13 +50,8 @@ from sae_lens_meme.metrics.resampling import permutation_within
 from sae_lens_meme.options import Count, Options, Share
 from sae_lens_meme.standardize import train_moments
 
-if TYPE_CHECKING:
-    from sae_lens_meme.evaluators.context import Context
-
 Scale = Float[np.ndarray, " d_in"] | float
 Cosine = Annotated[float, Field(gt=0, le=1)]
-SHUFFLED = "shuffled_data"
-"""The control that `Baselines` trains."""
 GROUPS = ("mean", "least", "most", "significance")
 """First parts of keys that are not names of SAEs."""
 

@@ -16,7 +16,7 @@ from sae_lens_meme.evaluators.base import Evaluator
 from sae_lens_meme.evaluators.concepts import Concepts
 from sae_lens_meme.evaluators.contest import Rows, Targets, targets_of
 from sae_lens_meme.evaluators.contest.targets import Key
-from sae_lens_meme.evaluators.context import Context
+from sae_lens_meme.evaluators.context import SHUFFLED, Context
 from sae_lens_meme.evaluators.latents import Latents, decoder_rows_or_none, encode, hook_of
 from sae_lens_meme.evaluators.result import Result
 from sae_lens_meme.evaluators.superposition.compute import (
@@ -30,7 +30,7 @@ from sae_lens_meme.evaluators.superposition.compute import (
     matched_rates,
     thresholds,
 )
-from sae_lens_meme.evaluators.superposition.quantities import COLUMNS, NEURONS, RANDOM, SAE, SHUFFLED
+from sae_lens_meme.evaluators.superposition.quantities import COLUMNS, NEURONS, RANDOM, SAE
 from sae_lens_meme.evaluators.superposition.report import FIRST, MeasuredUnits, SuperpositionReport
 from sae_lens_meme.metrics.by_column import count_by_column
 from sae_lens_meme.metrics.directions import random_directions

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from sae_lens_meme.evaluators.context import SHUFFLED
 from sae_lens_meme.evaluators.result import Quantity
 
-SAE, NEURONS, RANDOM, SHUFFLED, PERMUTED = "sae", "neurons", "random", "shuffled_data", "permuted"
+SAE, NEURONS, RANDOM, PERMUTED = "sae", "neurons", "random", "permuted"
 UNITS = {
     SAE: "latents that fire on the memes that select",
     NEURONS: "dimensions of the z-scored embedding, either sign a unit, each firing as often as some latent",

@@ -10,6 +10,7 @@ import pandas as pd
 from jaxtyping import Bool, Float64, Int
 
 from sae_lens_meme.evaluators.contest import Targets
+from sae_lens_meme.evaluators.context import SHUFFLED
 from sae_lens_meme.evaluators.result import Interval, Measure, Quantity, Section, nullable
 from sae_lens_meme.evaluators.superposition.compute import Answers, Geometry, expected_abs_cosine
 from sae_lens_meme.evaluators.superposition.quantities import (
@@ -33,7 +34,6 @@ from sae_lens_meme.evaluators.superposition.quantities import (
     PERMUTED,
     RANDOM,
     SAE,
-    SHUFFLED,
     SUM,
     TARGETS,
     UNITS,

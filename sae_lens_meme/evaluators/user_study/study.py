@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -88,10 +88,6 @@ class UserStudy:
                     yield name, values
         except (OSError, UnicodeDecodeError) as error:
             raise BadTableError(f"{path}: cannot be read ({' '.join(str(error).split())})") from None
-
-    def metric(self, score: Callable[[Float64[np.ndarray, " pictures"]], float]) -> dict[str, float]:
-        """A metric computed from each neuron's activations alone."""
-        return {name: score(values) for name, values in self.activations()}
 
 
 def read_scores(path: str | Path) -> dict[str, float]:
