@@ -268,6 +268,27 @@ def test_the_three_strongest_regions_are_outlined(inputs: Inputs):
     assert corners == [(6, 6), (5, 6), (4, 6)]  # scores rise from the first patch to the last
 
 
+@pytest.mark.parametrize(("view", "middle", "top"), [("whole", 40, 160), ("centre", 160, 160), ("padded", 40, 0)])
+def test_a_picture_shows_what_its_patches_divide(inputs: Inputs, view: str, middle: int, top: int):
+    """A picture of 400 x 100 whose middle 100 columns are white: how much of the panel is white along and across."""
+    wide = np.full((100, 400, 3), (255, 0, 0), dtype=np.uint8)
+    wide[:, 150:250] = 255
+    rows, places = inputs._pictures
+    of_view = Inputs(inputs.evaluation, attribution=inputs.attribution, corpus=inputs.corpus)
+    of_view.__dict__ |= {"view": view, "_pictures": ([{"image": Pillow.fromarray(wide)}] * len(rows), places)}
+    shown = np.asarray(drawn("top_memes", of_view, latent=0, n=1, reveal=True).images[0].get_array())
+    white = shown[..., 1] > 128
+    assert white[80].sum() == pytest.approx(middle, abs=2)
+    assert white[:20, 80].sum() * 8 == pytest.approx(top, abs=2)
+
+
+def test_what_the_patches_divide_is_that_of_the_attribution(inputs: Inputs, tmp_path: Path):
+    with StepFolder(tmp_path / "attribution", "attribute", {}) as step:
+        step.finish(view="centre")
+    assert Inputs(inputs.evaluation, attribution=tmp_path / "attribution").view == "centre"
+    assert inputs.view == "whole"
+
+
 def test_foreign_text_is_no_mathematics(inputs: Inputs):
     axes = drawn("f1", inputs)
     axes.figure.canvas.draw()
