@@ -158,6 +158,21 @@ def test_the_contest_shows_the_table(inputs: Inputs):
     assert [tick.get_text() for tick in axes.get_yticklabels()][rows["units"].tolist().index("sae")] == "SAE"
 
 
+def test_the_contest_draws_one_number_of_units(inputs: Inputs):
+    """As README calls it: without k."""
+    axes, one = drawn("contest", inputs), drawn("contest", inputs, k=1)
+    assert axes.get_xlabel() == one.get_xlabel() == "probe on 1 unit(s), AUROC"
+    units = [tick.get_text() for tick in axes.get_yticklabels()]
+    assert len(units) == len(set(units)) == len(one.get_yticklabels())
+
+
+def test_the_contest_puts_the_least_absorbed_first():
+    rows: Any = {"units": ["pca", "sae"], "value": [0.4, 0.1], "k": [np.nan, np.nan], "estimator": "absorbed"}
+    rows |= {"targets": "planted", "target": "all", "n_targets": 3, "low": np.nan, "high": np.nan}
+    axes = drawn("contest", one_table(pd.DataFrame(rows)), estimator="absorbed")
+    assert [tick.get_text() for tick in axes.get_yticklabels()] == ["SAE", "PCA"]
+
+
 def test_the_heat_map_shows_the_auroc_of_its_cell(inputs: Inputs):
     axes = drawn("heatmap", inputs)
     shown = axes.images[0].get_array()
