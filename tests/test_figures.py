@@ -265,6 +265,15 @@ def test_a_label_of_many_classes_is_not_above_its_control_by_choice():
     assert 40 <= int(re.findall(r"(\d+)%", title)[0]) <= 55
 
 
+def test_the_modalities_of_one_latent_are_those_of_its_top_memes():
+    rows = pd.DataFrame({"latent": [7, 7, 8], "kind": ["top", "quantile", "top"], "caption_local": [1.0, 2.0, 3.0]})
+    of: Any = SimpleNamespace(attributions=rows, called=lambda latent: f"latent {latent}")
+    axes = drawn("modalities", of, latent=7)
+    assert axes.get_title(loc="left") == "1 top memes of latent 7"
+    assert axes.lines[0].get_xdata().tolist() == [1.0]
+    assert drawn("modalities", of).get_title(loc="left") == "2 top memes of 2 latents"
+
+
 def test_dead_latents_are_counted(inputs: Inputs):
     latents, rows = inputs.latents, inputs.latents.csr()
     dead = sum(rows[:, [i]].nnz == 0 for i in range(latents.d_sae))
