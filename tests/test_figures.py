@@ -274,6 +274,18 @@ def test_the_modalities_of_one_latent_are_those_of_its_top_memes():
     assert drawn("modalities", of).get_title(loc="left") == "2 top memes of 2 latents"
 
 
+def test_pairs_that_pass_are_counted_as_their_protocol_does():
+    table = pd.DataFrame({"baseline": ["sae", "sae"], "protocol": ["corrected", "published"]})
+    table = table.assign(share_of_tests_global=[0.1, 0.2], share_of_tests_concept=[0.3, 0.4])
+    of = one_table(table)
+    of.content = {"options": {"options": {"baselines": {"alpha": 0.01}}}}
+    axes = drawn("protocols", of)
+    assert [bar.get_width() for bar in axes.patches] == [0.1, 0.4]
+    assert axes.get_title(loc="left") == "Pairs with q < 0.01: no measure of quality"
+    of.content = {"options": {}}
+    assert "q < 0.05" in drawn("protocols", of).get_title(loc="left")
+
+
 def test_dead_latents_are_counted(inputs: Inputs):
     latents, rows = inputs.latents, inputs.latents.csr()
     dead = sum(rows[:, [i]].nnz == 0 for i in range(latents.d_sae))
