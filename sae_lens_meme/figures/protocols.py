@@ -30,4 +30,4 @@ def draw(axes: Any, inputs: Inputs) -> None:
             axes.barh(np.arange(len(names)) + shift, shares, height=0.3, color=colour, label=f"{protocol} protocol")
     listed(axes, [str(name).replace("_", " ") for name in names])
     titled(axes, f"Pairs with q < {alpha:g}: no measure of quality", "share of the tested latent × concept pairs")
-    axes.legend()
+    axes.legend(loc="upper center", bbox_to_anchor=(0.4, -0.14), ncols=2)
