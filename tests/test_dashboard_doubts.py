@@ -141,6 +141,9 @@ def test_where_no_group_is_shown_to_be_treated_worse_it_says_so():
     assert treated_worse(audit({}, {}), words) == [
         "No group is shown to be treated worse: of 2 comparisons none has q under 0.05 and more wrong flags in the group than outside."
     ]
+    mirrored = audit({}, {"subgroup": "humor=3", "fpr_gap": -0.1})
+    once = {"results": {"subgroups": {"numbers": {"n_pairs": 1}}}}
+    assert "of 1 comparison none has" in treated_worse(replace(mirrored, evaluation=once), words)[0]
     assert treated_worse(audit({"fpr_gap": None}), words) == ["Nothing can be said: no group has enough memes."]
     assert treated_worse(small_inputs(), words) == []
     assert "For 1 of 2 pairs of classifier and group it is not known" in said(audit({}, {"fpr_gap": None}))

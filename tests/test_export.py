@@ -9,6 +9,7 @@ from typing import Any
 from urllib.parse import unquote
 
 import numpy as np
+import pandas as pd
 import pytest
 from exported import complaints, inputs, measured, pictures, rows, write_arrays, write_seen
 from PIL import Image
@@ -20,6 +21,7 @@ from sae_lens_meme.embeddings import Embeddings
 from sae_lens_meme.errors import ConfigError, DataError, StorageError
 from sae_lens_meme.evaluators.latents import encode
 from sae_lens_meme.export import ExportOptions, export, mark_sae
+from sae_lens_meme.export.lift import _Classes
 from sae_lens_meme.storage import StepFolder, read_json
 
 HOSTILE = (
@@ -184,8 +186,6 @@ def test_statistics_of_a_latent(which: str, request: pytest.FixtureRequest):
 
 
 def test_words_have_the_log_odds_by_which_naming_chooses_them(seen: Path, made: Path):
-    import pandas as pd
-
     naming = pd.read_parquet(seen / "evaluation" / "naming.parquet").set_index("latent")
     checked = 0
     for row in rows(made, "features"):
@@ -199,6 +199,21 @@ def test_words_have_the_log_odds_by_which_naming_chooses_them(seen: Path, made: 
     assert checked > 5
 
 
+def test_a_class_that_nothing_speaks_against_comes_first():
+    """hate=1 is true of all memes on which the latent fires and of no others: its odds ratio is infinite, null in the table."""
+    table = pd.DataFrame({"latent": 3, "concept": ["humor=2", "hate=1", "stance=0", "target=1"]}).assign(
+        odds_ratio=pd.array([4.0, None, 0.5, None], "Float64"),
+        q_global=pd.array([0.01, 1e-30, 0.01, 0.9], "Float64"),
+        a=[20, 50, 5, 1], b=[5, 0, 10, 0], c=[10, 0, 10, 4], d=[10, 150, 10, 9],
+    )  # fmt: skip
+    classes = _Classes(table)
+    (none, found) = classes.of(range(2, 4))
+    assert none == ([], [])
+    assert found.positive == [("hate=1", pytest.approx(np.log(50.5 * 150.5 / 0.5**2), rel=1e-4)), ("humor=2", 1.3863)]
+    assert found.negative == [("stance=0", -0.69315)]
+    assert "infinite comes first" in classes.note
+
+
 def test_without_captions_classes_take_the_place_of_words(of_arrays: Path):
     shown = {text for row in rows(of_arrays, "features") for text in (*row["pos_str"], *row["neg_str"])}
     assert shown <= {"(none)", "hate=0", "hate=1"}
@@ -207,8 +222,6 @@ def test_without_captions_classes_take_the_place_of_words(of_arrays: Path):
 
 
 def test_explanations_are_the_names_that_hold(arrays: Path, of_arrays: Path):
-    import pandas as pd
-
     naming = pd.read_parquet(arrays / "evaluation" / "naming.parquet")
     held = naming[naming["holds"].fillna(False).astype(bool)]
     found = rows(of_arrays, "explanations")

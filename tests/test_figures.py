@@ -158,6 +158,21 @@ def test_the_contest_shows_the_table(inputs: Inputs):
     assert [tick.get_text() for tick in axes.get_yticklabels()][rows["units"].tolist().index("sae")] == "SAE"
 
 
+def test_the_contest_draws_one_number_of_units(inputs: Inputs):
+    """As README calls it: without k."""
+    axes, one = drawn("contest", inputs), drawn("contest", inputs, k=1)
+    assert axes.get_xlabel() == one.get_xlabel() == "probe on 1 unit(s), AUROC"
+    units = [tick.get_text() for tick in axes.get_yticklabels()]
+    assert len(units) == len(set(units)) == len(one.get_yticklabels())
+
+
+def test_the_contest_puts_the_least_absorbed_first():
+    rows: Any = {"units": ["pca", "sae"], "value": [0.4, 0.1], "k": [np.nan, np.nan], "estimator": "absorbed"}
+    rows |= {"targets": "planted", "target": "all", "n_targets": 3, "low": np.nan, "high": np.nan}
+    axes = drawn("contest", one_table(pd.DataFrame(rows)), estimator="absorbed")
+    assert [tick.get_text() for tick in axes.get_yticklabels()] == ["SAE", "PCA"]
+
+
 def test_the_heat_map_shows_the_auroc_of_its_cell(inputs: Inputs):
     axes = drawn("heatmap", inputs)
     shown = axes.images[0].get_array()
@@ -231,9 +246,44 @@ def test_latents_without_a_match_keep_their_place():
 def test_the_title_counts_latents_above_their_control(inputs: Inputs):
     axes = drawn("influence", inputs)
     table = inputs.table("influence")
-    rows = table[(table.kind == "ablation") & table.published & (table["head"] == "probe")]
+    rows = table[(table.kind == "ablation") & table.published & (table["head"] == "probe") & (table.n_active > 0)]
     share = (rows.delta_all.abs() > rows.delta_random.abs()).mean()
-    assert f"{share:.0%} of the" in axes.get_title(loc="left")
+    assert f"{share:.0%} of the" in axes.get_title(loc="left"), "of two classes"
+
+
+def test_a_label_of_many_classes_is_not_above_its_control_by_choice():
+    """Nothing but noise: four classes and four random steps; a quarter of the latents is silent."""
+    rng = np.random.default_rng(0)
+    n, classes = 1000, 4
+    delta, random = rng.standard_normal((n, classes)), np.abs(rng.standard_normal((4, n, classes))).mean(0)
+    published = np.abs(delta).argmax(1)[:, None] == np.arange(classes)
+    fires = np.repeat(np.arange(n) % 4 > 0, classes)
+    table = pd.DataFrame({"latent": np.repeat(np.arange(n), classes), "delta_all": delta.ravel() * fires})
+    table = table.assign(delta_random=random.ravel() * fires, n_active=fires, published=published.ravel())
+    table = table.assign(task="a", kind="ablation", multiplier=0.0, route="latent", head="probe")
+    title = drawn("influence", one_table(table)).get_title(loc="left").replace("\n", " ")
+    assert 40 <= int(re.findall(r"(\d+)%", title)[0]) <= 55
+
+
+def test_the_modalities_of_one_latent_are_those_of_its_top_memes():
+    rows = pd.DataFrame({"latent": [7, 7, 8], "kind": ["top", "quantile", "top"], "caption_local": [1.0, 2.0, 3.0]})
+    of: Any = SimpleNamespace(attributions=rows, called=lambda latent: f"latent {latent}")
+    axes = drawn("modalities", of, latent=7)
+    assert axes.get_title(loc="left") == "1 top memes of latent 7"
+    assert axes.lines[0].get_xdata().tolist() == [1.0]
+    assert drawn("modalities", of).get_title(loc="left") == "2 top memes of 2 latents"
+
+
+def test_pairs_that_pass_are_counted_as_their_protocol_does():
+    table = pd.DataFrame({"baseline": ["sae", "sae"], "protocol": ["corrected", "published"]})
+    table = table.assign(share_of_tests_global=[0.1, 0.2], share_of_tests_concept=[0.3, 0.4])
+    of = one_table(table)
+    of.content = {"options": {"options": {"baselines": {"alpha": 0.01}}}}
+    axes = drawn("protocols", of)
+    assert [bar.get_width() for bar in axes.patches] == [0.1, 0.4]
+    assert axes.get_title(loc="left") == "Pairs with q < 0.01: no measure of quality"
+    of.content = {"options": {}}
+    assert "q < 0.05" in drawn("protocols", of).get_title(loc="left")
 
 
 def test_dead_latents_are_counted(inputs: Inputs):
@@ -266,6 +316,27 @@ def test_the_three_strongest_regions_are_outlined(inputs: Inputs):
     axes = drawn("top_memes", inputs, latent=1, n=1)
     corners = [(round((p.get_x() - 0.02) * 7 / 0.96), round((p.get_y() - 0.02) * 7 / 0.96)) for p in axes.patches]
     assert corners == [(6, 6), (5, 6), (4, 6)]  # scores rise from the first patch to the last
+
+
+@pytest.mark.parametrize(("view", "middle", "top"), [("whole", 40, 160), ("centre", 160, 160), ("padded", 40, 0)])
+def test_a_picture_shows_what_its_patches_divide(inputs: Inputs, view: str, middle: int, top: int):
+    """A picture of 400 x 100 whose middle 100 columns are white: how much of the panel is white along and across."""
+    wide = np.full((100, 400, 3), (255, 0, 0), dtype=np.uint8)
+    wide[:, 150:250] = 255
+    rows, places = inputs._pictures
+    of_view = Inputs(inputs.evaluation, attribution=inputs.attribution, corpus=inputs.corpus)
+    of_view.__dict__ |= {"view": view, "_pictures": ([{"image": Pillow.fromarray(wide)}] * len(rows), places)}
+    shown = np.asarray(drawn("top_memes", of_view, latent=0, n=1, reveal=True).images[0].get_array())
+    white = shown[..., 1] > 128
+    assert white[80].sum() == pytest.approx(middle, abs=2)
+    assert white[:20, 80].sum() * 8 == pytest.approx(top, abs=2)
+
+
+def test_what_the_patches_divide_is_that_of_the_attribution(inputs: Inputs, tmp_path: Path):
+    with StepFolder(tmp_path / "attribution", "attribute", {}) as step:
+        step.finish(view="centre")
+    assert Inputs(inputs.evaluation, attribution=tmp_path / "attribution").view == "centre"
+    assert inputs.view == "whole"
 
 
 def test_foreign_text_is_no_mathematics(inputs: Inputs):

@@ -117,7 +117,16 @@ def test_without_a_section_to_draw_there_is_no_figure(tmp_path: Path):
 
 @pytest.mark.parametrize(
     ("value", "shown"),
-    [(None, "-"), (3, "3"), (1234, "1,234"), (0.5, "0.500"), (0.0004, "0.0004"), (0.00001, "1e-05"), (1.0, "1.000")],
+    [
+        (None, "-"),
+        (3, "3"),
+        (1234, "1,234"),
+        (0.5, "0.500"),
+        (0.0004, "0.0004"),
+        (0.00001, "1e-05"),
+        (1.0, "1.000"),
+        (-0.0, "0"),
+    ],
 )
 def test_numbers(value, shown):
     assert number(value) == shown

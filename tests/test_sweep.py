@@ -22,6 +22,7 @@ from sae_lens_meme.planted import write_planted_vectors
 from sae_lens_meme.sweep import Sweep, step, sweep
 from sae_lens_meme.sweep.figure import pareto
 from sae_lens_meme.sweep.grid import settings_of
+from sae_lens_meme.sweep.report import short
 from sae_lens_meme.sweep.scores import Yardstick, without_test
 
 pytestmark = pytest.mark.whole
@@ -213,3 +214,11 @@ def test_the_command_prints_the_table_and_the_sentence(found: Sweep, vectors: Pa
     without = run_here("sweep", recipe, "--embeddings", vectors, "--out", tmp_path / "x")
     assert (without.returncode, without.stderr.count("\n")) == (2, 1)
     assert "--grid is missing; give the values to compare, e.g. --grid sae.k=16,32,64" in without.stderr
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [(-10.25, "-10.250"), (0.5, ".500"), (-0.5, "-.500"), (-0.0004, ".000"), (1.0, "1.000"), (np.nan, "-")],
+)
+def test_numbers_of_the_table(value: float, shown: str):
+    assert short(value) == shown

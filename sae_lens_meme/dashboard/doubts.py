@@ -188,8 +188,9 @@ def treated_worse(inputs: ReportInputs, words: Words) -> list[str]:
     if not len(worse):
         if not len(known):
             return ["Nothing can be said: no group has enough memes."]
+        n = _numbers(inputs, "subgroups").get("n_pairs", len(known))  # two groups, each outside of the other, are one
         return [
-            f"No group is shown to be treated worse: of {several(len(known), 'comparison')} none has q under {ALPHA:g} "
+            f"No group is shown to be treated worse: of {several(n, 'comparison')} none has q under {ALPHA:g} "
             "and more wrong flags in the group than outside."
         ]
     found = [_sentence(row, inputs, words) for row in worse.head(MOST).to_dict("records")]

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
+import pandas as pd
 from jaxtyping import Float
 from scipy import sparse
 
@@ -119,24 +120,38 @@ class _Classes:
 
     def __init__(self, alignment: Any):
         self.note = "There are no captions: 'positive and negative logits' are empty."
-        self._rows: dict[int, Any] = {}
+        self._found: dict[int, list[_Class]] = {}
         if alignment is not None:
             self.note = (
                 "There are no captions: 'positive and negative logits' are classes by the log odds ratio of firing, "
-                "those with q < .05 over all pairs."
+                "those with q < .05 over all pairs; a class whose odds ratio is infinite comes first, with the log odds ratio of the "
+                "pooled counts, half a meme added to each."
             )
-            kept = alignment[(alignment["q_global"] < 0.05).fillna(False) & (alignment["odds_ratio"] > 0).fillna(False)]
-            kept = kept[np.isfinite(kept["odds_ratio"].astype(float))]
-            self._rows = {int(latent): rows for latent, rows in kept.groupby("latent")}
+            kept = alignment[(alignment["q_global"] < 0.05).fillna(False) & (alignment["odds_ratio"] != 0).fillna(True)]
+            for row in kept.to_dict("records"):
+                self._found.setdefault(int(row["latent"]), []).append(_Class.of(row))
 
     def of(self, latents: range) -> Iterator[Lifts]:
         for latent in latents:
-            rows = self._rows.get(latent)
-            odds = [] if rows is None else np.log(rows["odds_ratio"].astype(float)).tolist()
-            named = [] if rows is None else [token(concept) for concept in rows["concept"]]
-            pairs = sorted(zip(named, map(number, odds), strict=True), key=lambda pair: -pair[1])
-            positive, negative = ([pair for pair in pairs if sign * pair[1] > 0] for sign in (1, -1))
-            yield Lifts(positive[:SHOWN], negative[::-1][:SHOWN])
+            found = sorted(self._found.get(latent, []), key=lambda one: (not one.infinite, -one.log_odds))
+            positive = [(one.name, one.log_odds) for one in found if one.infinite or one.log_odds > 0]
+            negative = [(one.name, one.log_odds) for one in found[::-1] if not one.infinite and one.log_odds < 0]
+            yield Lifts(positive[:SHOWN], negative[:SHOWN])
+
+
+class _Class(NamedTuple):
+    name: str
+    log_odds: float
+    infinite: bool
+    """The odds ratio is: b c = 0, and so q is small because nothing speaks against the class."""
+
+    @classmethod
+    def of(cls, row: dict[str, Any]) -> _Class:
+        odds, infinite = row["odds_ratio"], bool(pd.isna(row["odds_ratio"]))
+        if infinite:
+            a, b, c, d = (float(row[cell]) + 0.5 for cell in "abcd")
+            odds = a * d / (b * c)
+        return cls(token(row["concept"]), number(np.log(float(odds))), infinite)
 
 
 def _rows_by(sources: np.ndarray) -> list[np.ndarray]:

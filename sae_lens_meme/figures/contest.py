@@ -31,12 +31,12 @@ def draw(
     Args:
         estimator: `auroc`, `k_sparse`, `mcc`, `tpp` or another of the table.
         targets: `labels`, `planted` or `cross_modal`; default the first that was measured.
-        k: units of a probe, or units taken out.
+        k: units of a probe, or units taken out; default the fewest that were measured.
     """
     rows = _chosen(inputs.table("contest"), estimator, targets, k)
     if rows.empty:
         raise NotDrawn(f"the contest has no row for estimator {estimator!r}, targets {targets!r}, k {k}")
-    rows = rows.sort_values("value", ascending=False)
+    rows = rows.sort_values("value", ascending=estimator.startswith("absorbed"))
     for place, row in enumerate(rows.itertuples()):
         colour = BLUE if row.units == "sae" else GREY if row.units in ("linear_probe", "permuted_labels") else INK
         if row.low == row.low and row.high == row.high:
@@ -44,6 +44,7 @@ def draw(
         axes.plot(row.value, place, "o", color=colour, ms=7 if row.units == "sae" else 5)
     listed(axes, [_called(str(units)) for units in rows["units"]])
     first = rows.iloc[0]
+    k = None if first["k"] != first["k"] else int(first["k"])
     titled(
         axes,
         f"{str(first['targets']).replace('_', '-')}: {int(first['n_targets'])} targets",
@@ -57,6 +58,8 @@ def _chosen(table: Any, estimator: str, targets: str | None = None, k: int | Non
         rows = rows[rows["k"] == k]
     if len(rows):
         rows = rows[rows["targets"] == (targets or rows["targets"].iloc[0])]
+    if k is None and rows["k"].notna().any():
+        rows = rows[rows["k"] == rows["k"].min()]
     return rows
 
 

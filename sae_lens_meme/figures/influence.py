@@ -23,26 +23,33 @@ def panels(inputs: Inputs) -> list[dict[str, Any]]:
 
 
 def draw(axes: Any, inputs: Inputs, *, kind: str = "ablation", multiplier: float | None = None) -> None:
-    """A point per latent and label: mean change of the label's probability, and that of random steps of the same norm."""
+    """A point per label and latent that fires: |mean change| of a class's probability, and that of random steps of the
+    same norm, each the mean over classes: of a class that was chosen, the control would have to be chosen too.
+    """
     table = inputs.table("influence")
-    table = table[(table["kind"] == kind) & table["published"].astype(bool) & (table["head"] == "probe")]
+    table = table[(table["kind"] == kind) & (table["route"] == "latent") & (table["head"] == "probe")]
     if multiplier is not None:
         table = table[table["multiplier"] == multiplier]
     if table.empty:
         raise NotDrawn(f"influence has no row of kind {kind!r}")
-    floor = max(float(table["delta_all"].abs()[table["delta_all"] != 0].min()), 1e-7)
-    for (task, rows), colour in zip(table.groupby("task", sort=False), CYCLE * 4, strict=False):
+    if "delta_random" not in table:
+        raise NotDrawn("influence was measured without random steps; evaluate with influence.n_random above 0")
+    columns = ["delta_random", "delta_all"]
+    fires = table[table["n_active"] > 0]
+    changes = fires[columns].abs().groupby([fires["task"], fires["latent"]], sort=False).mean()
+    floor = max(1e-7, float(changes["delta_all"][changes["delta_all"] != 0].min()))
+    for (task, rows), colour in zip(changes.groupby("task", sort=False), CYCLE * 4, strict=False):
         axes.plot(
-            *(rows[name].abs().clip(lower=floor) for name in ("delta_random", "delta_all")),
+            *(rows[name].clip(lower=floor) for name in columns),
             ".", color=colour, ls="", ms=4, label=str(task), rasterized=True,
         )  # fmt: skip
     axes.set(xscale="log", yscale="log")
     axes.axline((floor, floor), (1, 1), color=RED, lw=1)
-    above = np.mean(table["delta_all"].abs() > table["delta_random"].abs())
+    above = np.mean(changes["delta_all"] > changes["delta_random"])
     what = kind if multiplier is None else f"{kind} ×{multiplier:g}"
     titled(
         axes,
-        f"{what}: above the random step for {above:.0%} of the latents",
+        f"{what}: above the mean random step for {above:.0%} of the latent × label points (both means over classes)",
         "random step of equal norm",
         "change by the latent",
     )

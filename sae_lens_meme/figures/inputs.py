@@ -131,6 +131,11 @@ class Inputs:
         return pd.DataFrame(open_dataset(self._folder("attribution")).with_format(None).to_pandas())
 
     @cached_property
+    def view(self) -> str:
+        """The part of a picture that the patches of the attribution divide, see `attributions.covered`."""
+        return read_finished(self._folder("attribution"), "attribute")["facts"].get("view", "whole")
+
+    @cached_property
     def description(self) -> Description:
         """What is in the corpus.
 

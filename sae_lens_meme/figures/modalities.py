@@ -20,7 +20,7 @@ def draw(axes: Any, inputs: Inputs, *, latent: int | None = None) -> None:
     the caption is replaced by the mean caption, `meme_global` the real one.
     """
     rows = inputs.attributions
-    rows = rows[rows["kind"] == "top"] if latent is None else rows[rows["latent"] == latent]
+    rows = rows[(rows["kind"] == "top") & (True if latent is None else rows["latent"] == latent)]
     columns = [name for name in COLUMNS if name in rows and rows[name].notna().any()]
     if not columns:
         raise NotDrawn("no latent was attributed on both sides")

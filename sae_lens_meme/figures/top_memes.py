@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from sae_lens_meme.attributions import covered
 from sae_lens_meme.figures.inputs import Inputs, NotDrawn
 from sae_lens_meme.figures.style import titled
 
@@ -22,6 +23,8 @@ def panels(inputs: Inputs) -> list[dict[str, Any]]:
 
 def draw(axes: Any, inputs: Inputs, *, latent: int, n: int = 8, columns: int = 4, reveal: bool = False) -> None:
     """The n strongest memes in a grid, with the regions that drive the latent outlined in each.
+
+    Of each picture what its patches divide: the square in its centre, or with its margins, where the towers see that.
 
     Args:
         reveal: show the pictures. Memes can be hateful, so they are blurred unless this is set.
@@ -47,7 +50,10 @@ def draw(axes: Any, inputs: Inputs, *, latent: int, n: int = 8, columns: int = 4
 def _picture(inputs: Inputs, id: str, reveal: bool) -> np.ndarray:
     from PIL import Image, ImageFilter
 
-    picture = inputs.picture(id).convert("RGB").resize((SIZE, SIZE), Image.Resampling.LANCZOS)
+    picture = inputs.picture(id).convert("RGB")
+    left, top, width, height = covered(inputs.view, picture.size)
+    seen = picture.crop((round(left), round(top), round(left + width), round(top + height)))
+    picture = seen.resize((SIZE, SIZE), Image.Resampling.LANCZOS)
     return np.asarray(picture if reveal else picture.filter(ImageFilter.GaussianBlur(BLUR)))
 
 

@@ -74,7 +74,7 @@ def number(value: float | int | None) -> str:
     if value is None:
         return "-"
     if isinstance(value, int) or abs(value) >= 100 or (value == round(value) and abs(value) != 1):
-        return f"{value:,.0f}"
+        return f"{value + 0:,.0f}"  # + 0: no -0
     if abs(value) >= 0.001:
         return f"{value:.3f}"
     return f"{value:.4f}" if abs(value) >= 0.0001 else f"{value:.0e}"

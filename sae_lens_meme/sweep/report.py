@@ -8,6 +8,7 @@ import pandas as pd
 from rich.table import Table
 from rich.text import Text
 
+from sae_lens_meme.evaluators.contest.standings import short
 from sae_lens_meme.report.blocks import visible
 from sae_lens_meme.report.terminal import plain_table
 from sae_lens_meme.steps import console
@@ -48,18 +49,14 @@ def _table(found: Sweep) -> Table:
 def _numbers(row: dict[str, Any]) -> list[str]:
     low, high = row["test_headline_low"], row["test_headline_high"]
     return [
-        _short(row["validation_headline"]),
-        _short(row["test_headline"]),
-        "-" if pd.isna(low) else f"{_short(low)} to {_short(high)}",
-        _short(row["test_headline_seeds_sd"]),
-        _short(row["test_neurons"]),
-        _short(row["test_random"]),
-        _short(row["test_explained_variance_zscored"]),
+        short(row["validation_headline"]),
+        short(row["test_headline"]),
+        "-" if pd.isna(low) else f"{short(low)} to {short(high)}",
+        short(row["test_headline_seeds_sd"]),
+        short(row["test_neurons"]),
+        short(row["test_random"]),
+        short(row["test_explained_variance_zscored"]),
         "-" if pd.isna(row["test_l0"]) else f"{row['test_l0']:.1f}",
-        _short(row["stable"]),
-        _short(row["stable_random"]),
+        short(row["stable"]),
+        short(row["stable_random"]),
     ]
-
-
-def _short(value: float) -> str:
-    return "-" if pd.isna(value) else f"{value:.3f}".replace("0.", ".", 1)

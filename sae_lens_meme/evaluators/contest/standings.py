@@ -183,8 +183,11 @@ def is_dense(units: str) -> bool:
 
 
 def short(value: float, digits: int = 3) -> str:
-    """-.012: without the leading zero."""
-    return f"{value:.{digits}f}".replace("0.", ".", 1) if abs(value) < 1 else f"{value:.{digits}f}"
+    """-.012: without the leading zero, and never -.000; undefined is a dash."""
+    if pd.isna(value):
+        return "-"
+    shown = f"{round(float(value), digits) + 0.0:.{digits}f}"
+    return shown.replace("0.", ".", 1) if abs(value) < 1 else shown
 
 
 def _verb(apart: Mean) -> str:
