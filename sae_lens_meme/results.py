@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import sys
 from collections.abc import Mapping, Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -68,6 +70,8 @@ def read_step(
     if page is not None:
         write_text(page, reading_html(found, *small_webp(open_image(picture))))
     if as_json:
+        if isinstance(sys.stdout, io.TextIOWrapper):  # JSON is UTF-8, whatever the terminal or the pipe is
+            sys.stdout.reconfigure(encoding="utf-8", errors="backslashreplace")
         print(to_json(found), end="")
     else:
         print_reading(found, console)

@@ -7,6 +7,7 @@ import io
 import json
 import re
 import shutil
+import sys
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -37,6 +38,7 @@ from sae_lens_meme.read.decisions import Score, decide
 from sae_lens_meme.read.names import Measured
 from sae_lens_meme.read.vectors import verdict
 from sae_lens_meme.report.reading import carried, print_reading, reading_html
+from sae_lens_meme.results import read_step
 
 FEW = {"n_attributed": 2, "n_swaps": 16, "n_random": 5, "device": "cpu"}
 
@@ -397,6 +399,14 @@ def test_the_command_prints_json_and_writes_a_page(memes: Path, tmp_path: Path):
     wrong = run("read", "nothing.png", *common, cwd=memes)
     assert (wrong.returncode, wrong.stdout) == (2, "")
     assert re.fullmatch(r"error: image 'nothing.png' does not exist or is not a file; check the path\n", wrong.stderr)
+
+
+def test_json_is_utf8_whatever_the_pipe_is(memes: Path, reading: Any, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("sae_lens_meme.read.read_meme", lambda *_, **__: dataclasses.replace(reading, caption="猫"))
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(raw := io.BytesIO(), encoding="cp1252"))
+    read_step(memes / "meme.png", memes / "sae", memes / "embeddings", {}, as_json=True)
+    sys.stdout.flush()
+    assert json.loads(raw.getvalue().decode("utf-8"))["caption"] == "猫"
 
 
 def test_an_unusual_meme_is_called_so(reader: MemeReader, memes: Path):
