@@ -295,6 +295,8 @@ def test_a_missing_caption_is_read_from_the_picture(memes: Path, reader: MemeRea
     assert (found := reader.read(memes / "meme.png")).caption is None
     assert found.caption_from == "none"
     assert found.latents == reader.read(memes / "meme.png", "").latents
+    blank = reader.read(memes / "meme.png", "  \n")
+    assert (blank.caption, blank.caption_from, blank.notes) == (None, "none", found.notes)
 
 
 def test_without_an_ocr_library_the_message_says_what_to_do(
