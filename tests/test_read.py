@@ -392,12 +392,18 @@ def test_no_sentence_is_cut_in_a_terminal_of_110_characters(reading: Any):
 
 def test_the_command_prints_json_and_writes_a_page(memes: Path, tmp_path: Path):
     common = ("--sae", "sae", "--embeddings", "embeddings", "--caption", "a cat", "--n-attributed", "1")
+    (tmp_path / "m.html").write_text("<!doctype html>of an earlier run")
     found = run("read", "meme.png", *common, "--json", "--page", str(tmp_path / "m.html"), cwd=memes)
     assert found.returncode == 0, found.stderr
     told = json.loads(found.stdout)
     assert (told["caption"], told["caption_from"]) == ("a cat", "given")
     assert len(told["latents"]) == 6
-    assert "<!doctype html>" in (tmp_path / "m.html").read_text()
+    assert re.match("<!doctype html>(?!of an)", (tmp_path / "m.html").read_text())
+    picture = (memes / "meme.png").read_bytes()
+    lost = run("read", "meme.png", *common, "--page", "meme.png", cwd=memes)
+    assert lost.returncode == 2
+    assert "--page meme.png: is there already and is not a page" in lost.stderr
+    assert (memes / "meme.png").read_bytes() == picture
     wrong = run("read", "nothing.png", *common, cwd=memes)
     assert (wrong.returncode, wrong.stdout) == (2, "")
     assert re.fullmatch(r"error: image 'nothing.png' does not exist or is not a file; check the path\n", wrong.stderr)
