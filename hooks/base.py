@@ -152,21 +152,23 @@ class HookedModel(SAEAttachable):
             return_type: None, `logits` (batch, 1, n_classes), `loss`, `both`; `auto` is logits where
                 the model has a head and None otherwise. For position tokens a meme's logits and loss are repeated at
                 each of its positions, as SAELens compares them position by position.
-            labels: index of each row's class; default the label of the rows.
+            labels: index of each row's class, one a row; default the label of the rows.
             loss_per_token: losses `(batch, 1)` instead of their mean.
             stop_at_layer: SAELens passes it for language models; it has no effect here.
             prepend_bos: likewise.
 
         Raises:
             ModelError: no head for logits, no source for row numbers, no towers for pixels.
-            DataError: a row that is not there, or a loss for a row without a label.
+            DataError: a row that is not there, an input of another shape, or a loss for a row without a label.
         """
         if return_type not in (None, "auto", "logits", "loss", "both"):
             raise ModelError(f"return_type {return_type!r} is not one of None, logits, loss, both, auto")
         if return_type in ("logits", "loss", "both") and LOGITS not in self.shapes:
             raise ModelError("this model has no head, so no logits and no loss; call model.fit_head(embeddings, task)")
-        target = self._targets(input, labels) if return_type in ("loss", "both") else None
         inputs = self._inputs(input)
+        target = None
+        if return_type in ("loss", "both"):
+            target = self._targets(input, labels, batch=len(next(iter(inputs.values()))))
         n = input.shape[1] if isinstance(input, Tensor) else 1
         self._require_same_positions(input, n)
         try:
@@ -252,7 +254,29 @@ class HookedModel(SAEAttachable):
             source = self._require_source()
             require_rows(source, rows)
             input = source.take(rows)
+        self._require_shapes(input)
         return {name: self._placed(x) for name, x in input.items()}
+
+    def _require_shapes(self, inputs: Any) -> None:
+        """Tensors of one batch, those at a hook with its positions and width: others would be broadcast."""
+        given = inputs if isinstance(inputs, Mapping) else {"the input": inputs}
+        for name, x in given.items():
+            if given is not inputs or not isinstance(x, Tensor):
+                raise DataError(
+                    f"{name} is of type {type(x).__name__}; give row numbers, a tensor (batch, 1), or a dict of tensors, such as "
+                    "{hook: (batch, 1, d)}: torch.as_tensor makes one"
+                )
+        sizes = {name: tuple(x.shape[:1]) for name, x in given.items()}
+        if len(set(sizes.values())) != 1:
+            raise DataError(
+                f"the tensors of a batch have a row a meme each, here there are {sizes}; give as many of each"
+            )
+        for name, x in given.items():
+            shape = self.shapes.get(name)
+            if shape and (x.ndim != 3 or x.shape[2] != shape.width or shape.positions not in (0, x.shape[1])):
+                raise DataError(
+                    f"{name} has shape {tuple(x.shape)}; give (batch, {shape.positions or 'positions'}, {shape.width})"
+                )
 
     def _placed(self, x: Tensor) -> Tensor:
         """On the model's device; real numbers carry gradients, so that every hook behind them has one."""
@@ -263,9 +287,15 @@ class HookedModel(SAEAttachable):
             return x
         return x.detach().requires_grad_().clone()  # a hook may write into it, which a leaf does not allow
 
-    def _targets(self, input: Input, labels: Tensor | None) -> Int[Tensor, " batch"]:
+    def _targets(self, input: Input, labels: Tensor | None, batch: int) -> Int[Tensor, " batch"]:
         if labels is not None:
-            return labels.flatten().to(self.device)
+            labels, n_classes = torch.as_tensor(labels).flatten(), self.shapes[LOGITS].width
+            if labels.is_floating_point() or len(labels) != batch or not ((labels >= 0) & (labels < n_classes)).all():
+                raise DataError(
+                    f"labels= takes a whole number of 0 to {n_classes - 1}, the index of its class, for each of the {batch} "
+                    "rows; leave out rows without a label"
+                )
+            return labels.long().to(self.device)
         if not isinstance(input, Tensor):
             raise DataError("a loss on pixels or vectors needs labels=, the index of each row's class")
         if self.task is None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 from pathlib import Path
@@ -162,6 +163,9 @@ def main() -> None:
     # Before torch is imported: OpenMP threads that spin while they wait fight over the cores with those of other
     # libraries in the process. Measured on two cores: a small training step takes 10 ms instead of 200.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    for stream in (sys.stdout, sys.stderr):  # a pipe of Windows is not UTF-8, and captions are of any language
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     try:
         status = build_app()(standalone_mode=False) or 0
         if status == _INTERRUPTED:  # typer turns Ctrl-C into a status

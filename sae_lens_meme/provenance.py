@@ -9,9 +9,10 @@ from typing import Any
 
 from safetensors.torch import save
 
+from sae_lens_meme.attributions import STEP
 from sae_lens_meme.embeddings import Embeddings
-from sae_lens_meme.errors import DataError
-from sae_lens_meme.storage import open_dataset, read_json, sha256_json, write_text
+from sae_lens_meme.errors import DataError, StorageError
+from sae_lens_meme.storage import open_dataset, read_finished, read_json, sha256_json, write_text
 
 RUNNER_CFG, SCALER = "runner_cfg.json", "activation_scaler.json"
 SAE_CFG, SAE_WEIGHTS = "cfg.json", "sae_weights.safetensors"
@@ -19,6 +20,30 @@ IMPORTED = "imported"
 """In the metadata of an SAE: whose it is, what became of it, and the hash of its file."""
 TRAINED_FURTHER = "trained_further"
 """In the metadata of an SAE: training began with weights whose own training rows are not known."""
+
+
+def require_evaluated(evaluation: str | Path, part: str, given: Any, what: str) -> None:
+    """The evaluation is of this SAE or these embeddings, `part` of its fingerprint.
+
+    Raises:
+        StorageError: it is of others, or not finished.
+    """
+    if read_finished(evaluation, "evaluate")["fingerprint"].get(part) != given:
+        raise StorageError(f"{evaluation}: was not made from {what}; give the folder that `evaluate` was given")
+
+
+def require_attribution_of(evaluation: str | Path, attribution: str | Path) -> None:
+    """The attribution is of the SAE and the embeddings of the evaluation.
+
+    Raises:
+        StorageError: it is of others, or one of both is not finished.
+    """
+    evaluated, made = (
+        read_finished(folder, step)["fingerprint"] for folder, step in ((evaluation, "evaluate"), (attribution, STEP))
+    )
+    for part, what in (("sae", "SAE"), ("embeddings", "embeddings")):
+        if made.get(part) != evaluated.get(part):
+            raise StorageError(f"{attribution}: was not made from the {what} of {evaluation}; run attribute again")
 
 
 def training_rows_known(sae: Any, embeddings: Embeddings) -> str | None:

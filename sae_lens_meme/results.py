@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import sys
 from collections.abc import Mapping, Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -62,17 +64,31 @@ def read_step(
     from sae_lens_meme.report.reading import print_reading, reading_html
 
     options = ReadOptions.from_mapping(section)
+    if page is not None:
+        _require_no_other_file(page)
     found = read_meme(
         picture, sae=only_sae(sae), embeddings=embeddings, caption=caption, evaluation=evaluation, options=options
     ).to_dict()
     if page is not None:
         write_text(page, reading_html(found, *small_webp(open_image(picture))))
     if as_json:
+        if isinstance(sys.stdout, io.TextIOWrapper):  # JSON is UTF-8, whatever the terminal or the pipe is
+            sys.stdout.reconfigure(encoding="utf-8", errors="backslashreplace")
         print(to_json(found), end="")
     else:
         print_reading(found, console)
         if page is not None:
             console.print(Text.assemble(("Open ", "bold"), str(page)), soft_wrap=True)
+
+
+def _require_no_other_file(page: Path) -> None:
+    """A page replaces a page, never the picture."""
+    if not page.is_file():
+        return
+    with page.open("rb") as file:
+        start = file.read(64).lstrip().lower()
+    if start and not start.startswith(b"<!doctype html"):
+        raise ConfigError(f"--page {page}: is there already and is not a page; give another name, such as meme.html")
 
 
 def dashboard_step(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import re
@@ -70,6 +71,16 @@ def results(arrays: Path) -> Path:
 
 def test_the_version_is_printed(capsys: pytest.CaptureFixture[str]):
     assert here(("--version",), capsys) == (0, f"sae-lens-meme {sae_lens_meme.__version__}\n", "")
+
+
+def test_a_pipe_that_is_not_utf8_takes_every_caption(monkeypatch: pytest.MonkeyPatch):
+    out = io.TextIOWrapper(raw := io.BytesIO(), encoding="cp1252", newline="\n")
+    monkeypatch.setattr(sys, "stdout", out)
+    monkeypatch.setattr("sae_lens_meme.cli.build_app", lambda: lambda **_: print("café 猫"))
+    with pytest.raises(SystemExit) as ended:
+        main()
+    out.flush()
+    assert (ended.value.code, raw.getvalue()) == (0, b"caf\xe9 \\u732b\n")
 
 
 def test_help_is_there_in_a_second():

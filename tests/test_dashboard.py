@@ -6,6 +6,7 @@ import base64
 import io
 import json
 import re
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -34,6 +35,7 @@ from sae_lens_meme.embeddings import Embeddings
 from sae_lens_meme.errors import ConfigError, StorageError
 from sae_lens_meme.evaluators.run import evaluate
 from sae_lens_meme.read import MemeReader
+from sae_lens_meme.storage import read_json
 
 QUICK = DashboardOptions(map="tsne")
 WORDS = Words(make_embeddings({"hook_fused": np.eye(2, dtype=np.float32)}, labels={"hate": [0, 1], "humor": [0, 2]}))
@@ -150,6 +152,12 @@ def test_folders_that_do_not_belong_together_are_refused(folders: Path, tmp_path
         write_dashboard(folders / "embeddings", folders / "sae", folders / "embeddings", out=tmp_path / "b")
     with pytest.raises(ConfigError, match="did you mean 'pixels'"):
         report_of(folders, tmp_path / "c", pixel=3)
+    given = (folders / "evaluation", folders / "sae", folders / "embeddings")
+    shutil.copytree(folders / "attribution", tmp_path / "attribution")
+    manifest = read_json(path := tmp_path / "attribution" / "manifest.json")
+    path.write_text(json.dumps(manifest | {"fingerprint": manifest["fingerprint"] | {"embeddings": "others"}}))
+    with pytest.raises(StorageError, match=r"attribution: was not made from the embeddings of .*; run attribute again"):
+        write_dashboard(*given, attribution=tmp_path / "attribution", out=tmp_path / "d")
 
 
 WITHOUT = {

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import re
+import shutil
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -19,12 +21,12 @@ from PIL import Image as Pillow
 from tiny_sae import tiny_sae
 
 from sae_lens_meme.embed import embed_arrays
-from sae_lens_meme.errors import ConfigError
+from sae_lens_meme.errors import ConfigError, StorageError
 from sae_lens_meme.evaluators import evaluate
 from sae_lens_meme.figures import NAMES, Inputs, find, write_figures
 from sae_lens_meme.figures.inputs import NotDrawn
 from sae_lens_meme.projection import project
-from sae_lens_meme.storage import StepFolder
+from sae_lens_meme.storage import StepFolder, read_finished, read_json
 
 N, D_SAE = 300, 24
 ONLY = ["contest", "concept_alignment", "baselines", "influence", "reconstruction", "stability", "naming"]
@@ -83,7 +85,8 @@ def write_attribution(folder: Path) -> None:
         for latent in range(3)
         for rank in range(4)
     ]  # fmt: skip
-    with StepFolder(folder, "attribute", {}) as step:
+    made = read_finished(folder.parent / "evaluation", "evaluate")["fingerprint"]
+    with StepFolder(folder, "attribute", {part: made[part] for part in ("sae", "embeddings")}) as step:
         Dataset.from_list(rows).save_to_disk(str(folder))
         step.finish()
 
@@ -134,6 +137,20 @@ def test_a_figure_without_its_folder_says_what_to_give(run: Path, tmp_path: Path
     assert reasons["contest"] is reasons["heatmap"] is reasons["density"] is None
     assert reasons["training"] == "it needs the folder of sae; give --sae"
     assert reasons["tokens"] == "it needs the folder of attribution; give --attribution"
+
+
+def test_folders_of_another_run_are_refused(run: Path, tmp_path: Path):
+    with pytest.raises(StorageError, match=r"evaluation: was not made from the SAE .*other; give the folder"):
+        Inputs(run / "evaluation", sae=run / "other")
+    shutil.copytree(run / "embeddings", tmp_path / "embeddings")
+    shutil.copytree(run / "attribution", tmp_path / "attribution")
+    for folder, change in (("embeddings", {"options": "others"}), ("attribution", {"sae": "another"})):
+        manifest = read_json(path := tmp_path / folder / "manifest.json")
+        path.write_text(json.dumps(manifest | {"fingerprint": manifest["fingerprint"] | change}))
+    with pytest.raises(StorageError, match="was not made from the embeddings"):
+        Inputs(run / "evaluation", embeddings=tmp_path / "embeddings")
+    with pytest.raises(StorageError, match=r"attribution: was not made from the SAE of .*evaluation; run attribute"):
+        Inputs(run / "evaluation", attribution=tmp_path / "attribution")
 
 
 def test_what_cannot_be_drawn_is_an_error_where_nothing_is_left(run: Path, tmp_path: Path):

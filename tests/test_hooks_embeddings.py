@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -82,6 +83,38 @@ def test_losses_are_those_of_labelled_rows_and_a_missing_label_is_no_class():
     with pytest.raises(DataError, match="needs labels="):
         model({"hook_fused": torch.ones(1, 1, 8)}, return_type="loss")
     assert model({"hook_fused": torch.ones(1, 1, 8)}, return_type="loss", labels=torch.tensor([0])) > 0
+
+
+def test_inputs_of_other_shapes_are_refused_and_not_broadcast():
+    x = np.random.default_rng(0).standard_normal((60, 8)).astype(np.float32)
+    labels = {"hate": (x[:, 0] > 0).astype(int).tolist()}
+    model: Any = HookedMemeCLIP.from_embeddings(
+        make_embeddings({"hook_image_embed": x, "hook_text_embed": x[::-1].copy()}, labels=labels)
+    )
+
+    def sides(image: Any, text: Any) -> dict[str, Any]:
+        return {"hook_image_embed": image, "hook_text_embed": text}
+
+    whole = torch.ones(3, 1, 8)
+    wrong: dict[str, Any] = {
+        "the input is of type list": [[1], [2]],
+        "the input is of type ndarray": np.arange(3)[:, None],
+        "hook_text_embed is of type ndarray": sides(whole, whole.numpy()),
+        r"shape \(3, 8\); give \(batch, 1, 8\)": sides(whole[:, 0], whole[:, 0]),
+        r"hook_text_embed has shape \(3, 1, 1\)": sides(whole, whole[..., :1]),
+        r"shape \(3, 1, 4\)": sides(whole[..., :4], whole[..., :4]),
+        r"shape \(3, 2, 8\)": {"hook_fused": torch.ones(3, 2, 8)},
+        r"here there are .*hook_text_embed': \(1,\)": sides(whole, whole[:1]),
+        r"here there are \{\}": {},
+    }
+    for message, given in wrong.items():
+        with pytest.raises(DataError, match=message):
+            model(given)
+    for target in (torch.tensor([-100, 0, 1]), torch.tensor([0, 1, 2]), torch.tensor([0, 1]), torch.ones(3)):
+        for rows in (sides(whole, whole), torch.arange(3)[:, None]):
+            with pytest.raises(DataError, match=r"labels= takes a whole number of 0 to 1.* for each of the 3 rows"):
+                model(rows, return_type="loss", labels=target)
+    assert model(sides(whole, whole), return_type="loss", labels=torch.tensor([[0], [1], [1]])) > 0
 
 
 def test_a_class_that_train_lacks_has_no_loss():

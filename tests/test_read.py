@@ -7,6 +7,7 @@ import io
 import json
 import re
 import shutil
+import sys
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -37,6 +38,7 @@ from sae_lens_meme.read.decisions import Score, decide
 from sae_lens_meme.read.names import Measured
 from sae_lens_meme.read.vectors import verdict
 from sae_lens_meme.report.reading import carried, print_reading, reading_html
+from sae_lens_meme.results import read_step
 
 FEW = {"n_attributed": 2, "n_swaps": 16, "n_random": 5, "device": "cpu"}
 
@@ -293,6 +295,8 @@ def test_a_missing_caption_is_read_from_the_picture(memes: Path, reader: MemeRea
     assert (found := reader.read(memes / "meme.png")).caption is None
     assert found.caption_from == "none"
     assert found.latents == reader.read(memes / "meme.png", "").latents
+    blank = reader.read(memes / "meme.png", "  \n")
+    assert (blank.caption, blank.caption_from, blank.notes) == (None, "none", found.notes)
 
 
 def test_without_an_ocr_library_the_message_says_what_to_do(
@@ -388,15 +392,29 @@ def test_no_sentence_is_cut_in_a_terminal_of_110_characters(reading: Any):
 
 def test_the_command_prints_json_and_writes_a_page(memes: Path, tmp_path: Path):
     common = ("--sae", "sae", "--embeddings", "embeddings", "--caption", "a cat", "--n-attributed", "1")
+    (tmp_path / "m.html").write_text("<!doctype html>of an earlier run")
     found = run("read", "meme.png", *common, "--json", "--page", str(tmp_path / "m.html"), cwd=memes)
     assert found.returncode == 0, found.stderr
     told = json.loads(found.stdout)
     assert (told["caption"], told["caption_from"]) == ("a cat", "given")
     assert len(told["latents"]) == 6
-    assert "<!doctype html>" in (tmp_path / "m.html").read_text()
+    assert re.match("<!doctype html>(?!of an)", (tmp_path / "m.html").read_text())
+    picture = (memes / "meme.png").read_bytes()
+    lost = run("read", "meme.png", *common, "--page", "meme.png", cwd=memes)
+    assert lost.returncode == 2
+    assert "--page meme.png: is there already and is not a page" in lost.stderr
+    assert (memes / "meme.png").read_bytes() == picture
     wrong = run("read", "nothing.png", *common, cwd=memes)
     assert (wrong.returncode, wrong.stdout) == (2, "")
     assert re.fullmatch(r"error: image 'nothing.png' does not exist or is not a file; check the path\n", wrong.stderr)
+
+
+def test_json_is_utf8_whatever_the_pipe_is(memes: Path, reading: Any, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("sae_lens_meme.read.read_meme", lambda *_, **__: dataclasses.replace(reading, caption="猫"))
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(raw := io.BytesIO(), encoding="cp1252"))
+    read_step(memes / "meme.png", memes / "sae", memes / "embeddings", {}, as_json=True)
+    sys.stdout.flush()
+    assert json.loads(raw.getvalue().decode("utf-8"))["caption"] == "猫"
 
 
 def test_an_unusual_meme_is_called_so(reader: MemeReader, memes: Path):

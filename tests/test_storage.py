@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import stat
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -171,6 +173,28 @@ def test_two_runs_at_once_are_refused(tmp_path: Path):
         StepFolder(tmp_path / "a", "embed", {}),
     ):
         pass
+
+
+@pytest.mark.parametrize("reason", [errno.EACCES, errno.EROFS])
+def test_what_is_finished_is_read_where_nothing_can_be_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, reason: int
+):
+    build(tmp_path / "finished")
+    build(tmp_path / "begun")
+    (tmp_path / "begun" / "_SUCCESS").unlink()
+    opened = os.open
+
+    def read_only(path: Any, flags: int, *rest: Any, **options: Any) -> int:
+        if flags & (os.O_WRONLY | os.O_RDWR | os.O_CREAT):
+            raise OSError(reason, os.strerror(reason), str(path))
+        return opened(path, flags, *rest, **options)
+
+    monkeypatch.setattr(os, "open", read_only)
+    with StepFolder(tmp_path / "finished", "embed", {"seed": 1}) as folder:
+        assert folder.complete
+    for name, seed in (("finished", 2), ("begun", 1)):
+        with pytest.raises(StorageError, match=f"{name}: nothing can be written there.*choose another --out"):
+            StepFolder(tmp_path / name, "embed", {"seed": seed}).__enter__()
 
 
 def test_the_wrong_kind_of_result_is_named(tmp_path: Path):

@@ -18,12 +18,11 @@ from sae_lens_meme.attributions import STEP, Attributions
 from sae_lens_meme.corpus import caption_of, load_rows
 from sae_lens_meme.embed.options import HEADS
 from sae_lens_meme.embeddings import Embeddings
-from sae_lens_meme.errors import StorageError
 from sae_lens_meme.evaluators.content import EVALUATION, LATENTS, table_in
 from sae_lens_meme.evaluators.latents import Latents
 from sae_lens_meme.evaluators.opened import load_sae, sae_weights
 from sae_lens_meme.hooks import read_memeclip_checkpoint
-from sae_lens_meme.provenance import SAE_WEIGHTS
+from sae_lens_meme.provenance import SAE_WEIGHTS, require_attribution_of, require_evaluated
 from sae_lens_meme.row_kind import MEME
 from sae_lens_meme.storage import read_finished, read_json, sha256_json
 from sae_lens_meme.train.step import LOG
@@ -101,8 +100,10 @@ def read_inputs(
     memes = Embeddings.load(embeddings)
     content = read_json(folder / EVALUATION)
     weights = sae_weights(sae)
-    _require_same(manifest["fingerprint"].get("sae"), weights, folder, f"the SAE {sae}")
-    _require_same(manifest["fingerprint"].get("embeddings"), memes.fingerprint, folder, f"the embeddings {embeddings}")
+    require_evaluated(folder, "sae", weights, f"the SAE {sae}")
+    require_evaluated(folder, "embeddings", memes.fingerprint, f"the embeddings {embeddings}")
+    if attribution is not None:
+        require_attribution_of(folder, attribution)
     latents = Latents.load(folder / LATENTS)
     tables = {name: table_in(folder, name) for name in content["results"]}
     return ReportInputs(
@@ -124,11 +125,6 @@ def read_inputs(
             "attribution": None if attribution is None else sha256_json(read_finished(attribution, STEP)["files"]),
         },
     )
-
-
-def _require_same(evaluated: Any, given: Any, folder: Path, what: str) -> None:
-    if evaluated != given:
-        raise StorageError(f"{folder}: was not made from {what}; give the folder that `evaluate` was given")
 
 
 def _heads(memes: Embeddings) -> Any:

@@ -16,6 +16,7 @@ from sae_lens_meme.errors import DataError
 from sae_lens_meme.evaluators.content import EVALUATION, LATENTS, table_in
 from sae_lens_meme.evaluators.latents import Latents
 from sae_lens_meme.evaluators.measure import Evaluation
+from sae_lens_meme.provenance import require_attribution_of, require_evaluated
 from sae_lens_meme.storage import fetched, open_dataset, read_finished, read_json
 
 if TYPE_CHECKING:
@@ -31,7 +32,7 @@ class Inputs:
     """The folders of one run, or what is in memory of it; only the evaluation is needed by all figures.
 
     Raises:
-        StorageError: a folder is not the finished result of its step.
+        StorageError: a folder is not the finished result of its step, or not of the SAE and memes of the evaluation.
     """
 
     evaluation: Evaluation | str | Path | None
@@ -56,6 +57,19 @@ class Inputs:
         for name in ("evaluation", "sae", "embeddings", "attribution", "corpus"):
             if isinstance(folder := getattr(self, name), (str, Path)):
                 setattr(self, name, fetched(folder))
+        if isinstance(self.evaluation, (str, Path)):
+            self._require_one_run(self.evaluation)
+
+    def _require_one_run(self, evaluation: str | Path) -> None:
+        from sae_lens_meme.evaluators.opened import sae_weights
+
+        if isinstance(self.sae, (str, Path)):
+            require_evaluated(evaluation, "sae", sae_weights(self.sae), f"the SAE {self.sae}")
+        if isinstance(self.embeddings, (str, Path)):
+            given = Embeddings.load(self.embeddings).fingerprint
+            require_evaluated(evaluation, "embeddings", given, f"the embeddings {self.embeddings}")
+        if isinstance(self.attribution, (str, Path)):
+            require_attribution_of(evaluation, self.attribution)
 
     @classmethod
     def of_run(cls, folder: str | Path, sae: str = "", **options: Any) -> Inputs:

@@ -124,11 +124,10 @@ class MemeReader:
     def look(self, picture: str | Path | bytes, caption: str | None = None) -> Look:
         """The same with the embeddings and the latents that it was read from."""
         image = open_image(picture)
-        caption_from = "given" if caption else "none"
-        if caption is None:
-            caption = self._read_text(image)
-            caption_from = "picture" if caption else "none"
-        caption = cell_text(caption) or None
+        caption_from = "picture" if caption is None else "given"
+        caption = cell_text(self._read_text(image) if caption is None else caption)
+        if not caption or not caption.strip():
+            caption, caption_from = None, "none"
         vectors = self.vectors(image, caption)
         latents = encode_vector(self.sae, vectors[self.hook][0])
         fidelity, rank = self._fidelity(vectors[self.hook])

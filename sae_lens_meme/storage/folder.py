@@ -55,7 +55,8 @@ class StepFolder:
         path: where files are written: `home`, or a folder in it while another result is being replaced.
 
     Raises:
-        StorageError: another process holds the folder, it holds a different result, or the disk is full.
+        StorageError: another process holds the folder, it holds a different result, the disk is full, or nothing can be
+            written there and this result is not finished.
     """
 
     def __new__(cls, path: str | Path, *_: Any, **__: Any) -> StepFolder:
@@ -91,7 +92,9 @@ class StepFolder:
         self._made = [folder for folder in (self.home, *self.home.parents) if not folder.exists()]
         try:
             self.home.mkdir(parents=True, exist_ok=True)
-            self._lock.acquire()
+            if not self._acquire():
+                self._adopt_finished()
+                return self
             if (self.home / REPLACING / SUCCESS).exists():  # an earlier run ended between two renames
                 self._take_place()
             self._adopt_earlier_run()
@@ -103,6 +106,26 @@ class StepFolder:
             self.__exit__(type(error), error, None)
             raise
         return self
+
+    def _acquire(self) -> bool:
+        """Take the lock; False where nothing can be written."""
+        try:
+            self._lock.acquire()
+        except OSError as error:
+            if error.errno not in (errno.EACCES, errno.EPERM, errno.EROFS):
+                raise
+            return False
+        return True
+
+    def _adopt_finished(self) -> None:
+        """A finished result is only read."""
+        earlier = read_manifest(self.home) if (self.home / SUCCESS).exists() else None
+        if earlier is None or (earlier["step"], earlier["fingerprint"]) != (self.step, self.fingerprint):
+            raise StorageError(
+                f"{self.home}: nothing can be written there, and it does not hold this {self.step} result, finished; "
+                "choose another --out or allow writing"
+            )
+        self._files = dict(earlier["files"])
 
     def __exit__(self, _: object, error: BaseException | None, __: object) -> None:
         if error is not None and self.path != self.home and not self._files:
