@@ -48,6 +48,8 @@ from sae_lens_meme.evaluators.contest import (
     special_cases,
     tpp,
 )
+from sae_lens_meme.evaluators.contest.compute import Event
+from sae_lens_meme.evaluators.contest.standings import Standings
 from sae_lens_meme.evaluators.context import Context
 
 GOLDEN = json.loads((Path(__file__).parent / "saebench_golden.json").read_text())
@@ -423,6 +425,19 @@ def test_memes_without_groups_are_drawn_one_by_one_within_source():
     weights = resampled(memes, np.arange(40), 8, seed=0)
     assert (weights[:10].sum(axis=0) == 10).all()
     assert (weights[10:].sum(axis=0) == 30).all()
+
+
+def test_a_label_and_its_opposite_are_one_question_of_the_rank_test():
+    """Three questions allow no p below .25, five none below 1/16, however many of their opposites are asked too."""
+    rng = np.random.default_rng(0)
+    for n, expected in ((3, np.nan), (5, 2 / 2**5)):
+        codes = np.where(rng.random((40, n)) < 0.5, TRUE, FALSE)
+        targets = targets_from(np.hstack([codes, TRUE + FALSE - codes]), "labels")
+        arena: Any = SimpleNamespace(targets=targets, tasks={}, cases=None)
+        event, gain = Event("labels", "auroc"), np.linspace(0.01, 0.1, 2 * n)[None]
+        scores = {"sae": {event: 0.6 + gain}, "neurons": {event: np.full((1, 2 * n), 0.6)}}
+        p = Standings(arena, scores, [], {}).wilcoxon_p(event, "neurons")
+        assert p == pytest.approx(expected, nan_ok=True)
 
 
 # hierarchy, ties, and what is left of labels that say nothing

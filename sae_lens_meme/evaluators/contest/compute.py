@@ -213,10 +213,22 @@ def names_of(arena: Arena, event: Event) -> list[str]:
     """The targets of an event, in the order of its draws."""
     if event.estimator == "scr":
         return [task.tie.name for task in arena.tasks[event.group]]
+    return list(_targets_of(arena, event).names)
+
+
+def _targets_of(arena: Arena, event: Event) -> Targets:
     if event.estimator in ("absorbed", "absorbed_elsewhere", "own_latent"):
-        return list(arena.cases[0].names) if arena.cases is not None else []
+        return arena.cases[0] if arena.cases is not None else arena.targets.only(np.empty(0, np.int64))
     columns = _ablated if event.estimator.startswith("tpp") else Targets.columns
-    return [arena.targets.names[c] for c in columns(arena.targets, event.group)]
+    return arena.targets.only(columns(arena.targets, event.group))
+
+
+def questions(arena: Arena, event: Event) -> Int[np.ndarray, " questions"]:
+    """Places in the draws of an event of the first target of each question: a label's two classes are one."""
+    if event.estimator == "scr":  # no two ties are of one question
+        return np.arange(len(arena.tasks[event.group]))
+    same = _targets_of(arena, event).same()
+    return np.flatnonzero(same.argmax(axis=1) == np.arange(len(same)))
 
 
 WORTH = 0.03
