@@ -49,6 +49,7 @@ from sae_lens_meme.evaluators.contest import (
     tpp,
 )
 from sae_lens_meme.evaluators.contest.compute import Event
+from sae_lens_meme.evaluators.contest.matched import Matched, correlations
 from sae_lens_meme.evaluators.contest.standings import Standings
 from sae_lens_meme.evaluators.context import Context
 
@@ -263,6 +264,33 @@ def test_one_to_one_is_the_hungarian_matching_of_correlations_within_source():
     columns = found.columns(sparse_units(data.acts))
     scored = correlation_of(columns, targets, rows, np.ones((len(rows.test), 1), np.uint8))[0]
     np.testing.assert_allclose(scored[target], scored_on[unit, target] * np.sign(chosen_on[unit, target]), atol=1e-12)
+
+
+def test_what_is_not_known_of_a_meme_is_no_part_of_the_mcc():
+    """Of half of the memes a planted value is unknown: a unit that is right wherever it is known is right."""
+    rng = np.random.default_rng(0)
+    true, every = rng.random((400, 2)) < 0.4, np.arange(400)
+    codes = np.where(rng.random(true.shape) < 0.5, np.where(true, TRUE, FALSE), UNKNOWN)
+    targets, rows = targets_from(codes), Rows(every[:200], every[:0], every[200:], "test", every % 2)
+    units = sparse_units(np.hstack([true, rng.random((400, 1)) < 0.5]))
+    np.testing.assert_allclose(correlations(units, targets, rows.strata, rows.train)[[0, 1], [0, 1]], 1)
+    columns = one_to_one(units, targets, rows).columns(units)
+    np.testing.assert_allclose(correlation_of(columns, targets, rows, np.ones((200, 1), np.uint8)), 1)
+
+
+def test_a_special_case_is_unknown_where_a_part_is():
+    general = np.array([TRUE, TRUE, UNKNOWN, FALSE, TRUE] * 80)
+    special = np.array([TRUE, FALSE, TRUE, FALSE, UNKNOWN] * 80)
+    every = np.arange(400)
+    rows = Rows(every[:200], every[:0], every[200:], "test", np.zeros(400, np.int64))
+    codes = np.stack([general, special], axis=1)
+    cases, of = special_cases(targets_from(codes), rows)
+    assert (cases.names, of.tolist()) == (("t1",), [0])
+    assert cases.codes[:5, 0].tolist() == [TRUE, FALSE, UNKNOWN, FALSE, UNKNOWN]
+    units = sparse_units(np.stack([general == FALSE, special == TRUE], axis=1))
+    best = Matched(np.array([1, 1]), np.ones(2))
+    found = absorption(units, best, cases, of, targets_from(codes), rows)
+    assert found.elsewhere[0] == 1, "of the memes that are known not to be of the case, none of which fires"
 
 
 def test_on_one_set_of_memes_the_mcc_is_that_of_saelens():

@@ -39,7 +39,7 @@ from sae_lens_meme.evaluators.contest.targets import (
 )
 from sae_lens_meme.evaluators.contest.units import Units
 from sae_lens_meme.evaluators.rows import resampled
-from sae_lens_meme.metrics.association import TRUE
+from sae_lens_meme.metrics.association import FALSE, TRUE
 from sae_lens_meme.metrics.resampling import permutation_within
 from sae_lens_meme.standardize import Moments
 
@@ -258,10 +258,11 @@ def absorption(
     test = rows.test
     silent = units.take(best.unit[general])[test] == 0
     fires = units.take(own)[test] > 0
-    case, value = cases.codes[test] == TRUE, targets.codes[test][:, general] == TRUE
+    case, value = cases.codes[test], targets.codes[test][:, general] == TRUE
     differs = own != best.unit[general]
-    absorbed = _mean(silent, case & fires)
-    return Absorption(np.where(differs, absorbed, np.nan), _mean(silent, value & ~case), differs.astype(float))
+    absorbed = _mean(silent, (case == TRUE) & fires)
+    elsewhere = _mean(silent, value & (case == FALSE))
+    return Absorption(np.where(differs, absorbed, np.nan), elsewhere, differs.astype(float))
 
 
 def split(
