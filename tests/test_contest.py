@@ -50,6 +50,7 @@ from sae_lens_meme.evaluators.contest import (
 )
 from sae_lens_meme.evaluators.contest.compute import Event
 from sae_lens_meme.evaluators.contest.matched import Matched, correlations
+from sae_lens_meme.evaluators.contest.probing import linear_probes
 from sae_lens_meme.evaluators.contest.standings import Standings
 from sae_lens_meme.evaluators.context import Context
 
@@ -353,6 +354,18 @@ def test_a_probe_on_separable_units_ends():
 
 
 # SAEBench's own numbers
+
+
+def test_validation_memes_of_one_class_choose_no_penalty():
+    """They define no AUROC: C is 1, as without validation memes."""
+    data = some()
+    rows, targets = data.rows, data.targets.only(np.array([0]))
+    true = rows.validation[data.codes[rows.validation, 0] == TRUE]
+    some_of_one, none = (
+        linear_probes(data.acts, targets, Rows(rows.train, validation, rows.test, "test", rows.strata), 1_000, 0)
+        for validation in (true, true[:0])
+    )
+    np.testing.assert_allclose(some_of_one.coef, none.coef, rtol=1e-5)
 
 
 def test_k_sparse_probes_agree_with_saebench():
