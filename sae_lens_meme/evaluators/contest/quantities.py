@@ -71,7 +71,9 @@ ESTIMATORS = {
             "scr",
             "spurious correlation removal (SAEBench): a probe is trained where 90 % of the targets agree with a tie (the "
             "source, or a value of another factor); n units that carry the tie are set to zero; (accuracy after - biased) "
-            "/ (balanced - biased), mean over tasks, on test memes with the four cells of target and tie alike",
+            "/ (balanced - biased), mean over tasks, on test memes with the four cells of target and tie alike; tasks are those "
+            "with balanced - biased of .05 or more on the same memes, and the interval takes that difference for exact, so "
+            "that it is too short where a task's is small",
             "no target varies enough with a tie to bias a probe, or the units have no fixed directions",
         ),
         Quantity(
