@@ -12,7 +12,7 @@ import pytest
 from arrays import anisotropic, make_embeddings
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy import stats
+from scipy import sparse, stats
 from sklearn.metrics import f1_score, precision_score, recall_score, roc_auc_score
 from source_corpus import CONCEPTS, FOLLOWS_HATE, FOLLOWS_SOURCE, source_corpus
 from statsmodels.stats.proportion import proportion_confint
@@ -372,8 +372,16 @@ def test_the_size_of_the_effect_stands_beside_the_count(corpus):
     embeddings, latents = corpus
     result = ConceptAlignment(embeddings, CONCEPTS, n_bootstrap=5).measure_latents(embeddings, latents)
     assert result.table is not None
-    pairs = result.table[(result.table.protocol == "corrected") & (result.table.q_global < 0.05)]
-    n, numbers = len(pairs), result.numbers
+    of = result.table[result.table.protocol == "corrected"].reset_index(drop=True)
+    rest = np.flatnonzero(embeddings.splits != "test")
+    without = align(
+        Embeddings.from_dataset(embeddings.dataset.select(rest)),
+        Latents.from_csr(latents.csr()[rest]),
+        protocol="corrected",
+    )
+    pairs = of[without.q_global < 0.05]
+    n, numbers = int((of.q_global < 0.05).sum()), result.numbers
+    assert numbers["corrected/n_significant_without_test_global"] == len(pairs)
     assert numbers["corrected/median_auroc_significant_global"] == pytest.approx(pairs.auroc.astype(float).median())
     assert numbers["corrected/n_auroc_above_half_significant_global"] == (pairs.auroc_low > 0.5).sum()
     low, high = (pairs[end].dropna().astype(float) for end in ("auroc_low", "auroc_high"))
@@ -383,16 +391,37 @@ def test_the_size_of_the_effect_stands_beside_the_count(corpus):
     assert row["measure"] == f"corrected protocol (of {numbers['corrected/n_pairs_tested']} pairs tested)"
     assert (row["value"], row["low"] is None) == (n, False)
     assert row["controls"] == {
+        "without test memes": len(pairs),
         "median AUROC": numbers["corrected/median_auroc_significant_global"],
         "share with .5 in its interval": numbers["corrected/share_auroc_holding_half_significant_global"],
         "above always on, of 6 concepts": numbers["corrected/n_concepts_above_always_on"],
     }
     assert result.verdict == (
-        f"{n} of {numbers['corrected/n_pairs_tested']} latent x concept pairs are significant, with a median AUROC of "
-        f"{row['controls']['median AUROC']:.2f} on test memes, {share:.0%} indistinguishable from .5; the best latent beats always-on for "
+        f"{n} of {numbers['corrected/n_pairs_tested']} latent x concept pairs are significant; those found without the test "
+        f"memes ({len(pairs)}) have a median AUROC of {row['controls']['median AUROC']:.2f} on them, {share:.0%} indistinguishable from .5; the best latent beats always-on for "
         f"{numbers['corrected/n_concepts_above_always_on']} of 6 concepts."
     )
     assert "no measure of quality" in result.section.note
+
+
+def test_test_memes_choose_no_pair_whose_effect_they_measure():
+    """Latents of one true AUROC of .52: those found with the help of the test memes have .529 there."""
+    rng = np.random.default_rng(0)
+    true, splits = rng.random(2_000) < 0.5, np.array(["train", "test"] * 1_000)
+    fires = rng.random((2_000, 600)) < np.where(true, 0.34, 0.30)[:, None]
+    latents = Latents.from_csr(sparse.csr_matrix(fires.astype(np.float32)))
+    x = {"hook_fused": np.zeros((2_000, 2), np.float32)}
+    embeddings = make_embeddings(x, labels={"hate": true.astype(int).tolist()}, splits=splits.tolist())
+    given = {"concepts": ["hate=1"], "protocol": "corrected", "n_bootstrap": 0}
+    numbers = ConceptAlignment(embeddings, **given).measure_latents(embeddings, latents).numbers
+    assert numbers["corrected/median_auroc_significant_global"] == pytest.approx(0.52, abs=0.004)
+    rest = make_embeddings(x, labels={"hate": true.astype(int).tolist()}, splits=["train"] * 2_000)
+    result = ConceptAlignment(rest, **given).measure_latents(rest, latents)
+    keys = [
+        f"corrected/{q}_significant_global" for q in ("median_auroc", "n_auroc_above_half", "share_auroc_holding_half")
+    ]
+    assert [result.numbers[key] for key in keys] == [None] * 3
+    assert all("no test memes" in result.reasons[key] for key in keys)
 
 
 @pytest.mark.parametrize(("fired", "true"), [(0, 7), (5, 7), (40, 3), (1, 1)])

@@ -48,6 +48,10 @@ from sae_lens_meme.evaluators.contest import (
     special_cases,
     tpp,
 )
+from sae_lens_meme.evaluators.contest.compute import Event
+from sae_lens_meme.evaluators.contest.matched import Matched, correlations
+from sae_lens_meme.evaluators.contest.probing import linear_probes
+from sae_lens_meme.evaluators.contest.standings import Standings
 from sae_lens_meme.evaluators.context import Context
 
 GOLDEN = json.loads((Path(__file__).parent / "saebench_golden.json").read_text())
@@ -263,6 +267,33 @@ def test_one_to_one_is_the_hungarian_matching_of_correlations_within_source():
     np.testing.assert_allclose(scored[target], scored_on[unit, target] * np.sign(chosen_on[unit, target]), atol=1e-12)
 
 
+def test_what_is_not_known_of_a_meme_is_no_part_of_the_mcc():
+    """Of half of the memes a planted value is unknown: a unit that is right wherever it is known is right."""
+    rng = np.random.default_rng(0)
+    true, every = rng.random((400, 2)) < 0.4, np.arange(400)
+    codes = np.where(rng.random(true.shape) < 0.5, np.where(true, TRUE, FALSE), UNKNOWN)
+    targets, rows = targets_from(codes), Rows(every[:200], every[:0], every[200:], "test", every % 2)
+    units = sparse_units(np.hstack([true, rng.random((400, 1)) < 0.5]))
+    np.testing.assert_allclose(correlations(units, targets, rows.strata, rows.train)[[0, 1], [0, 1]], 1)
+    columns = one_to_one(units, targets, rows).columns(units)
+    np.testing.assert_allclose(correlation_of(columns, targets, rows, np.ones((200, 1), np.uint8)), 1)
+
+
+def test_a_special_case_is_unknown_where_a_part_is():
+    general = np.array([TRUE, TRUE, UNKNOWN, FALSE, TRUE] * 80)
+    special = np.array([TRUE, FALSE, TRUE, FALSE, UNKNOWN] * 80)
+    every = np.arange(400)
+    rows = Rows(every[:200], every[:0], every[200:], "test", np.zeros(400, np.int64))
+    codes = np.stack([general, special], axis=1)
+    cases, of = special_cases(targets_from(codes), rows)
+    assert (cases.names, of.tolist()) == (("t1",), [0])
+    assert cases.codes[:5, 0].tolist() == [TRUE, FALSE, UNKNOWN, FALSE, UNKNOWN]
+    units = sparse_units(np.stack([general == FALSE, special == TRUE], axis=1))
+    best = Matched(np.array([1, 1]), np.ones(2))
+    found = absorption(units, best, cases, of, targets_from(codes), rows)
+    assert found.elsewhere[0] == 1, "of the memes that are known not to be of the case, none of which fires"
+
+
 def test_on_one_set_of_memes_the_mcc_is_that_of_saelens():
     data = some()
     codes = np.where(data.codes == UNKNOWN, FALSE, data.codes)
@@ -323,6 +354,18 @@ def test_a_probe_on_separable_units_ends():
 
 
 # SAEBench's own numbers
+
+
+def test_validation_memes_of_one_class_choose_no_penalty():
+    """They define no AUROC: C is 1, as without validation memes."""
+    data = some()
+    rows, targets = data.rows, data.targets.only(np.array([0]))
+    true = rows.validation[data.codes[rows.validation, 0] == TRUE]
+    some_of_one, none = (
+        linear_probes(data.acts, targets, Rows(rows.train, validation, rows.test, "test", rows.strata), 1_000, 0)
+        for validation in (true, true[:0])
+    )
+    np.testing.assert_allclose(some_of_one.coef, none.coef, rtol=1e-5)
 
 
 def test_k_sparse_probes_agree_with_saebench():
@@ -423,6 +466,19 @@ def test_memes_without_groups_are_drawn_one_by_one_within_source():
     weights = resampled(memes, np.arange(40), 8, seed=0)
     assert (weights[:10].sum(axis=0) == 10).all()
     assert (weights[10:].sum(axis=0) == 30).all()
+
+
+def test_a_label_and_its_opposite_are_one_question_of_the_rank_test():
+    """Three questions allow no p below .25, five none below 1/16, however many of their opposites are asked too."""
+    rng = np.random.default_rng(0)
+    for n, expected in ((3, np.nan), (5, 2 / 2**5)):
+        codes = np.where(rng.random((40, n)) < 0.5, TRUE, FALSE)
+        targets = targets_from(np.hstack([codes, TRUE + FALSE - codes]), "labels")
+        arena: Any = SimpleNamespace(targets=targets, tasks={}, cases=None)
+        event, gain = Event("labels", "auroc"), np.linspace(0.01, 0.1, 2 * n)[None]
+        scores = {"sae": {event: 0.6 + gain}, "neurons": {event: np.full((1, 2 * n), 0.6)}}
+        p = Standings(arena, scores, [], {}).wilcoxon_p(event, "neurons")
+        assert p == pytest.approx(expected, nan_ok=True)
 
 
 # hierarchy, ties, and what is left of labels that say nothing

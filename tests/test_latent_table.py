@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from arrays import anisotropic
 from chromium import chromium, opened
 from datasets import Dataset, DatasetDict, Features, Image, Value
@@ -62,8 +63,25 @@ def test_rows_are_the_latents_that_fire_most_on_held_out_memes(found: Any):
     order = test[np.argsort(-first, kind="stable")[: (first > 0).sum()]]
     wanted = [IDS[order[round(place * (len(order) - 1))]] for place in (0, 0.25, 0.5, 0.75)]
     assert frame["memes"][0] == list(dict.fromkeys(wanted))
-    named = found["naming"].table.set_index("latent")["printed"]
-    assert frame["name"].tolist() == named[frame["latent"]].tolist()
+
+
+def test_a_name_is_shown_only_where_it_held_on_memes_that_did_not_choose_it():
+    sae = tiny_sae(X, d_sae=16, k=3)
+    fires = sae.encode(torch.from_numpy(X)).detach().numpy() > 0
+    texts = ["cat" if fire else "dog rain" for fire in fires[:, np.abs(fires.mean(0) - 0.4).argmin()]]
+    for without in ([], ["test", "validation"]):
+        splits = ["train" if split in without else split for split in TABLE["split"]]
+        memes = as_embeddings(TABLE | {"split": splits, "text": texts}, fused=X)
+        again = measure(sae, memes, only=["naming"], bootstrap=0, hook="hook_fused", progress=False)
+        table, shown = again["naming"].table.set_index("latent"), again.latent_table(n=16)
+        frame = shown.frame.set_index("latent")
+        held = table.index[table["holds"].eq(True).fillna(False) & (table["auroc"] >= 0.6).fillna(False)]
+        named = frame.index[frame["name"].notna()]
+        assert set(named) == set(held)
+        assert frame.loc[named, "name"].tolist() == table.loc[named, "name"].tolist()
+        assert frame.drop(named)[["AUROC", "low", "high"]].isna().all(axis=None)
+        assert bool(len(held)) != bool(without), "some names hold, and without held-out memes none can"
+        assert (f"most of the {N} memes" in shown.note) == bool(without)
 
 
 def test_everything_is_escaped_and_no_script_is_needed(found: Any):

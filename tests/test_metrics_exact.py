@@ -193,6 +193,12 @@ def test_cmh_equals_statsmodels():
     assert 2 * math.exp(cmh_greater(one(STRATA))[0, 0]) == pytest.approx(expected.pvalue, rel=1e-9)
 
 
+def test_a_stratum_of_one_meme_or_of_none_says_nothing():
+    singles = [(1, 1, 1, 1)] * 6 + [(0, 0, 0, 0)]
+    assert np.isnan(cmh_greater(one(singles))[0, 0])
+    assert cmh_greater(one(STRATA + singles))[0, 0] == pytest.approx(cmh_greater(one(STRATA))[0, 0], rel=1e-12)
+
+
 def test_common_odds_ratio_equals_statsmodels():
     reference, odds = statsmodels_of(STRATA), common_odds_ratio(one(STRATA))
     assert odds.value[0, 0] == pytest.approx(reference.oddsratio_pooled, rel=1e-12)

@@ -172,6 +172,17 @@ def test_memes_that_measure_choose_nothing(data):
     assert {found[f"stance/{space}/C"] for space in ("latents", "embedding", "reconstruction")} == {1.0}
 
 
+def test_validation_memes_of_one_class_choose_nothing(data):
+    """They define no AUROC: C is 1, not the first of the grid."""
+    _, embeddings, sae = data
+    label = embeddings.label("stance")
+    kept = np.flatnonzero((embeddings.splits != "validation") | (label.values == label.values[0]))
+    memes = type(embeddings).from_dataset(embeddings.dataset.select(kept))
+    assert len(memes.rows("validation"))
+    found = Probes(memes, tasks=["stance"], n_permutations=0, n_bootstrap=0).evaluate(sae).numbers
+    assert {found[f"stance/{space}/C"] for space in ("latents", "embedding", "reconstruction")} == {1.0}
+
+
 def test_latents_and_embedding_are_compared_on_the_same_resamples_of_groups(data):
     """Against a loop that writes the drawn groups out; copies of a meme make the interval no narrower."""
     _, embeddings, sae = data

@@ -2,6 +2,8 @@
 from __future__ import annotations
 
 import json
+from types import SimpleNamespace
+from typing import Any
 
 import hostile
 import numpy as np
@@ -18,7 +20,7 @@ from sae_lens_meme.errors import DataError, NonFiniteError
 from sae_lens_meme.evaluators import Reconstruction
 from sae_lens_meme.evaluators.decoding import reconstructed
 from sae_lens_meme.evaluators.latents import Latents, encode
-from sae_lens_meme.evaluators.reconstruction import Reference, Sums, density_histogram
+from sae_lens_meme.evaluators.reconstruction import Reference, Sums, _verdict, density_histogram
 from sae_lens_meme.standardize import moments
 
 D = 64
@@ -226,6 +228,16 @@ def test_the_verdict_says_how_much_and_where(data):
         worse = tiny_sae(x)
         worse.W_dec.mul_(-3)
     assert "explains less of held-out memes than their mean" in Reconstruction(embeddings).evaluate(worse).verdict
+
+
+@pytest.mark.parametrize(("mean", "said"), [(-1.03, "the mean -103%"), (-0.001, "the mean 0%")])
+def test_the_verdict_has_what_the_mean_of_the_train_memes_explains(mean, said):
+    """It is no mean of the memes that are measured, and explains less than nothing where they differ."""
+    sae, plain = (SimpleNamespace(value=value) for value in (0.99, mean))
+    numbers: Any = {"explained_variance_zscored": sae, "explained_variance_zscored_mean_predictor": plain}
+    assert f"99% of train memes, {said})." in (
+        _verdict({"held_out": numbers, "train": numbers}, "held-out memes") or ""
+    )
 
 
 def test_rows_stand_beside_train_memes_and_the_mean(data):

@@ -9,6 +9,8 @@ import numpy as np
 import pandas as pd
 
 from sae_lens_meme.errors import BadImageError, ConfigError
+from sae_lens_meme.evaluators.naming.compute import LEAST_AUROC
+from sae_lens_meme.evaluators.naming.quantities import NO_NAME
 from sae_lens_meme.report import Column, latents_html
 
 PLACES = (0, 0.25, 0.5, 0.75)
@@ -53,10 +55,10 @@ def latent_table(found: Any, corpus: Any, n: int) -> LatentTable:
         acts.data[acts.indptr[i] : acts.indptr[i + 1]].mean() if fires[i] else None for i in shown
     ]
     frame["memes"] = [_spread(acts, i, found.embeddings.ids[rows]) for i in shown]
-    of = f"the {len(rows):,} {split or 'train'} memes"
+    of = f"the {len(rows):,} {f'{split} ' if split else ''}memes"
     note = (
         f"{len(shown)} of {len(fires):,} latents, those that fire on most of {of}; a name is printed where it held on "
-        f"memes not used to choose it; memes: the strongest, and those behind 25, 50 and 75 % of the memes on which the latent fires."
+        f"memes not used to choose it, with an AUROC of {LEAST_AUROC:g} or more there; memes: the strongest, and those behind 25, 50 and 75 % of the memes on which the latent fires."
     )
     if "naming" not in found.results:
         note += " Names are missing: evaluate naming too."
@@ -67,7 +69,8 @@ def _named(found: Any) -> pd.DataFrame:
     if "naming" not in found.results:
         return pd.DataFrame(columns=["name", "AUROC", "low", "high"])
     table = found.results["naming"].table.set_index("latent")
-    return table[list(_NAME)].set_axis(["name", "AUROC", "low", "high"], axis=1)
+    shown = table["holds"].fillna(False).astype(bool) & (table["printed"] != NO_NAME)
+    return table[list(_NAME)].where(shown).set_axis(["name", "AUROC", "low", "high"], axis=1)
 
 
 def _spread(acts: Any, latent: int, ids: np.ndarray) -> list[str]:

@@ -151,12 +151,14 @@ def _of_outliers(reference: Reference) -> list[Measure]:
 
 def _verdict(found: dict[str, dict[str, Measure]], memes: str) -> str | None:
     here, train = (found[split]["explained_variance_zscored"].value for split in ("held_out", "train"))
-    if here is None or train is None:
+    mean = found["held_out"][f"explained_variance_zscored_{_PLAIN}"].value
+    if here is None or train is None or mean is None:
         return None
     if here <= 0:
         return f"The SAE explains less of {memes} than their mean does (explained variance {here:.2f}, z-scored)."
     return (
-        f"The SAE explains {here:.0%} of the variance of {memes} (z-scored; {train:.0%} of train memes, the mean 0%)."
+        f"The SAE explains {here:.0%} of the variance of {memes} (z-scored; {train:.0%} of train memes, the mean "
+        f"{round(mean, 2) + 0.0:.0%})."  # + 0.0: no -0%
     )
 
 

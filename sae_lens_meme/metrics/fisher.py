@@ -94,9 +94,9 @@ def one_a_group(groups: Int[np.ndarray, " n"] | None) -> list[Int[np.ndarray, " 
 
 def cmh_greater(tables: Tables) -> Float[np.ndarray, "latents concepts"]:
     """Natural log of the one-sided Cochran-Mantel-Haenszel p, without continuity correction."""
-    n, true, fires = np.maximum(tables.n, 2), tables.true, tables.fires
+    n, true, fires = np.maximum(tables.n, 1), tables.true, tables.fires
     expected = fires * (true / n)
-    variance = expected * (1 - true / n) * (n - fires) / (n - 1)
+    variance = expected * (1 - true / n) * (n - fires) / np.maximum(n - 1, 1)
     total = variance.sum(axis=-1)
     with np.errstate(divide="ignore", invalid="ignore"):
         z = (tables.fires_true - expected).sum(axis=-1) / np.sqrt(total)

@@ -95,13 +95,21 @@ class PairCounts:
         return {N_F1: int((f1 > INTERVLM_F1).sum()), N_ABOVE: above}
 
 
+def significant_without_test(
+    latents: Latents, labels: ConceptLabels, alpha: float
+) -> dict[str, Bool[np.ndarray, "latents concepts"]]:
+    """By family the pairs that are significant on the memes that are not test memes, which then measure them unselected."""
+    count = Counter(latents.csr(), labels.known, labels.sources).count
+    return significant(association(count, labels, "corrected", alpha, (labels.splits != "test").astype(int)), alpha)
+
+
 class Effect(NamedTuple):
     """How large the AUROCs of some pairs are."""
 
     median: float
     """NaN where none has one."""
-    n_above_half: int
-    """Pairs whose interval lies above one half."""
+    n_above_half: int | None
+    """Pairs whose interval lies above one half; None where no pair at all has an AUROC."""
     share_holding_half: float
     """Of the pairs with an interval, those whose interval holds one half; NaN without any."""
 
@@ -111,7 +119,8 @@ def effect_of(pairs: Pairs, chosen: Bool[np.ndarray, "latents concepts"]) -> Eff
     median = np.nan if np.isnan(auroc).all() else float(np.nanmedian(auroc))
     known = ~np.isnan(low)
     holds = (low[known] <= 0.5) & (high[known] >= 0.5)
-    return Effect(median, int((low > 0.5).sum()), float(holds.mean()) if known.any() else np.nan)
+    above = None if np.isnan(pairs.columns["auroc"]).all() else int((low > 0.5).sum())
+    return Effect(median, above, float(holds.mean()) if known.any() else np.nan)
 
 
 def n_above_always_on(pairs: Pairs) -> int | None:

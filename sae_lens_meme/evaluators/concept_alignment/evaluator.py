@@ -37,6 +37,7 @@ from sae_lens_meme.evaluators.concept_alignment.counts import (
     effect_of,
     n_above_always_on,
     pair_counts,
+    significant_without_test,
 )
 from sae_lens_meme.evaluators.concept_alignment.curse import curse_of
 from sae_lens_meme.evaluators.concept_alignment.printed import label_of, pairs_table, section_of_best, why_undefined
@@ -62,6 +63,7 @@ from sae_lens_meme.evaluators.concept_alignment.quantities import (
     SEEDS,
     SOURCE_ONLY,
     TESTED,
+    WITHOUT_TEST,
 )
 from sae_lens_meme.evaluators.concepts import Concept, ConceptLabels, Concepts, concepts_of, require_concepts
 from sae_lens_meme.evaluators.context import Context
@@ -157,7 +159,8 @@ class ConceptAlignment(Evaluator):
             f"Concepts: latent x concept pairs with q < {self.options.alpha:g}",
             "95 %: for this SAE alone (delete-d jackknife over memes, groups whole)"
             f"{f'; other training seeds ({len(seeds)}): least and most' if seeds else ', not over training seeds'}. Beside each "
-            "count the size of the effects: the median AUROC of these pairs, the share of them with .5 in the interval of the "
+            "count the size of the effects: the median AUROC of these pairs (corrected: of those that are significant without the "
+            "test memes, which would flatter what they chose), the share of them with .5 in the interval of the "
             "AUROC (indistinguishable from chance), and how many concepts have a latent with a larger F1 than firing always: on test "
             "memes, or for the published protocol on all memes. The published protocol treats each concept as "
             f"its own family of tests, so that false pairs add up over concepts. {NO_QUALITY}",
@@ -203,12 +206,17 @@ class ConceptAlignment(Evaluator):
             key: quantity(numbers[key], protocol, rows=rows, interval=_jackknife(spread.get(key)))
             for key, quantity in COUNTS.items()
         }
+        unselected = significant_without_test(latents, labels, alpha) if protocol == "corrected" else None
         for family, found in significant(pairs.log_p, alpha).items():
-            effect = effect_of(pairs, found)
+            effect = effect_of(pairs, found if unselected is None else unselected[family])
             median = MEDIAN_AUROC[family](effect.median, protocol, rows=scored)
             holding = HOLDING_HALF[family](effect.share_holding_half, protocol, rows=scored)
             yield from (median, holding, AUROC_ABOVE_HALF[family](effect.n_above_half, protocol, rows=scored))
             beside = [median.control("median AUROC"), holding.control("share with .5 in its interval")]
+            if unselected is not None:
+                without = WITHOUT_TEST[family](int(unselected[family].sum()), protocol, rows=rows)
+                yield without
+                beside.insert(0, without.control("without test memes"))
             if label := SHOWN.get((protocol, family)):
                 if family == OWN_FAMILY[protocol]:
                     beside.append(above.control(f"above always on, of {len(pairs.concepts)} concepts"))
@@ -300,10 +308,11 @@ def _verdict(measures: list[Measure]) -> str | None:
             f"{number['published/n_significant_concept']:,} latent x concept pairs are significant under the published "
             "protocol, which cannot tell a concept from the source of a meme."
         )
-    tested, median, holding, above = (
+    tested, without, median, holding, above = (
         number[f"corrected/{key}"]
         for key in (
             "n_pairs_tested",
+            "n_significant_without_test_global",
             "median_auroc_significant_global",
             "share_auroc_holding_half_significant_global",
             "n_concepts_above_always_on",
@@ -313,10 +322,15 @@ def _verdict(measures: list[Measure]) -> str | None:
         return None
     if not n:
         return f"Not one of {tested:,} latent x concept pairs is significant."
+    significant_pairs = f"{n:,} of {tested:,} latent x concept pairs are significant"
+    if not without and above is not None:
+        return (
+            f"{significant_pairs}, none of them without the test memes, so that nothing says how large the effects are."
+        )
     if median is None or above is None:
-        return f"{n:,} of {tested:,} latent x concept pairs are significant; there are no test memes to say how large the effects are."
+        return f"{significant_pairs}; there are no test memes to say how large the effects are."
     return (
-        f"{n:,} of {tested:,} latent x concept pairs are significant, with a median AUROC of {median:.2f} on test memes"
+        f"{significant_pairs}; those found without the test memes ({without:,}) have a median AUROC of {median:.2f} on them"
         f"{'' if holding is None else f', {holding:.0%} indistinguishable from .5'}; the best latent beats always-on for {above} of "
         f"{number['corrected/n_concepts']} concepts."
     )

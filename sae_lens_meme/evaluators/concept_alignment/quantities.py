@@ -70,28 +70,39 @@ COUNTS = {
 }
 """Numbers of `counts.PairCounts`."""
 N_CONCEPTS = Quantity("n_concepts", "concepts")
+WITHOUT_TEST = {
+    f: Quantity(
+        f"n_significant_without_test_{f}",
+        f"pairs with q < alpha on the memes that are not test memes, {_OF[f]}: those whose AUROCs on test memes are given, as "
+        "memes that had a part in choosing a pair would flatter it",
+    )
+    for f in FAMILIES
+}
+_CHOSEN = "q < alpha (corrected: of the test without the test memes, so that they choose nothing)"
+_NONE = "no pair is significant (corrected: without the test memes)"
 MEDIAN_AUROC = {
     f: Quantity(
         f"median_auroc_significant_{f}",
-        f"median AUROC of the pairs with q < alpha, {_OF[f]}: the effect beside the significance",
-        "no pair is significant, or none of them has a defined AUROC",
+        f"median AUROC of the pairs with {_CHOSEN}, {_OF[f]}: the effect beside the significance",
+        f"{_NONE}, or none of them has a defined AUROC, as where there are no test memes",
     )
     for f in FAMILIES
 }
 AUROC_ABOVE_HALF = {
     f: Quantity(
         f"n_auroc_above_half_significant_{f}",
-        f"of the pairs with q < alpha, {_OF[f]}, those whose interval of the AUROC lies above .5 (one that is not known does "
+        f"of the pairs with {_CHOSEN}, {_OF[f]}, those whose interval of the AUROC lies above .5 (one that is not known does "
         "not)",
+        "no pair has a defined AUROC, as where there are no test memes",
     )
     for f in FAMILIES
 }
 HOLDING_HALF = {
     f: Quantity(
         f"share_auroc_holding_half_significant_{f}",
-        f"of the pairs with q < alpha, {_OF[f]}, and an interval of the AUROC, the share whose interval contains .5: on these "
+        f"of the pairs with {_CHOSEN}, {_OF[f]}, and an interval of the AUROC, the share whose interval contains .5: on these "
         "memes they are indistinguishable from chance",
-        "no pair is significant, or none of them has an interval",
+        f"{_NONE}, or none of them has an interval, as where there are no test memes",
     )
     for f in FAMILIES
 }

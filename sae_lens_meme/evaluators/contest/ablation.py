@@ -220,7 +220,7 @@ def scr(
     """For each task (accuracy after ablation - biased accuracy) / (balanced accuracy - biased accuracy), on test memes.
 
     Units are chosen by |mean difference x (direction . weights)| of a probe for the tie. The four cells of target and tie
-    count the same.
+    count the same. The denominator is that of the memes as they are in every draw.
 
     Args:
         seed: as for `tpp`.

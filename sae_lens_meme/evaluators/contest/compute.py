@@ -39,7 +39,7 @@ from sae_lens_meme.evaluators.contest.targets import (
 )
 from sae_lens_meme.evaluators.contest.units import Units
 from sae_lens_meme.evaluators.rows import resampled
-from sae_lens_meme.metrics.association import TRUE
+from sae_lens_meme.metrics.association import FALSE, TRUE
 from sae_lens_meme.metrics.resampling import permutation_within
 from sae_lens_meme.standardize import Moments
 
@@ -213,10 +213,22 @@ def names_of(arena: Arena, event: Event) -> list[str]:
     """The targets of an event, in the order of its draws."""
     if event.estimator == "scr":
         return [task.tie.name for task in arena.tasks[event.group]]
+    return list(_targets_of(arena, event).names)
+
+
+def _targets_of(arena: Arena, event: Event) -> Targets:
     if event.estimator in ("absorbed", "absorbed_elsewhere", "own_latent"):
-        return list(arena.cases[0].names) if arena.cases is not None else []
+        return arena.cases[0] if arena.cases is not None else arena.targets.only(np.empty(0, np.int64))
     columns = _ablated if event.estimator.startswith("tpp") else Targets.columns
-    return [arena.targets.names[c] for c in columns(arena.targets, event.group)]
+    return arena.targets.only(columns(arena.targets, event.group))
+
+
+def questions(arena: Arena, event: Event) -> Int[np.ndarray, " questions"]:
+    """Places in the draws of an event of the first target of each question: a label's two classes are one."""
+    if event.estimator == "scr":  # no two ties are of one question
+        return np.arange(len(arena.tasks[event.group]))
+    same = _targets_of(arena, event).same()
+    return np.flatnonzero(same.argmax(axis=1) == np.arange(len(same)))
 
 
 WORTH = 0.03
@@ -246,10 +258,11 @@ def absorption(
     test = rows.test
     silent = units.take(best.unit[general])[test] == 0
     fires = units.take(own)[test] > 0
-    case, value = cases.codes[test] == TRUE, targets.codes[test][:, general] == TRUE
+    case, value = cases.codes[test], targets.codes[test][:, general] == TRUE
     differs = own != best.unit[general]
-    absorbed = _mean(silent, case & fires)
-    return Absorption(np.where(differs, absorbed, np.nan), _mean(silent, value & ~case), differs.astype(float))
+    absorbed = _mean(silent, (case == TRUE) & fires)
+    elsewhere = _mean(silent, value & (case == FALSE))
+    return Absorption(np.where(differs, absorbed, np.nan), elsewhere, differs.astype(float))
 
 
 def split(

@@ -51,14 +51,17 @@ def one_to_one(units: Units, targets: Targets, rows: Rows) -> Matched:
 def correlations(
     units: Units, targets: Targets, strata: Int[np.ndarray, " n"], rows: np.ndarray
 ) -> Float64[np.ndarray, "units targets"]:
-    """Of activations and truth within strata, 0 where one of them is constant. The targets are known on these memes."""
-    inside = np.zeros(len(strata))
+    """Of activations and truth within strata on the memes of which the target is known, 0 where one of them is constant."""
+    inside = np.zeros((len(strata), 1))
     inside[rows] = 1
+    known = targets.codes != UNKNOWN
+    if not known[rows].all():  # else one sum of the activations serves all targets
+        inside = inside * known
     truth = (targets.codes == TRUE).astype(np.float64)
     covariance, variance, squares, of_truth = 0.0, 0.0, 0.0, 0.0
     for s in np.unique(strata[rows]):
-        mine = (inside * (strata == s))[:, None]
-        n, true = mine.sum(), (mine * truth).sum(axis=0)
+        mine = inside * (strata == s)[:, None]
+        n, true = np.maximum(mine.sum(axis=0), 1), (mine * truth).sum(axis=0)
         total, square = units.sums(mine), units.sums(mine, power=2)
         covariance = covariance + units.sums(mine * truth) - total * true / n
         variance, squares = variance + square - total**2 / n, squares + square
@@ -97,17 +100,18 @@ def _thresholds(
 
 
 def correlation_of(columns: Float64[np.ndarray, "n targets"], targets: Targets, rows: Rows, weights: Weights) -> Draws:
-    """Of each column and its target within source on test memes; 0 where the column is constant, NaN where the target is.
+    """Of each column and its target within source on the test memes of which the target is known; 0 where the column is
+    constant, NaN where the target is.
 
     The sign of a column was chosen before, so that a match that does not hold counts against it.
     """
-    x, y = columns[rows.test], (targets.codes[rows.test] == TRUE).astype(np.float64)
+    known = (targets.codes[rows.test] != UNKNOWN).astype(np.float64)
+    x, y = columns[rows.test] * known, (targets.codes[rows.test] == TRUE).astype(np.float64)
     strata, covariance, of_x, squares, of_y = rows.strata[rows.test], 0.0, 0.0, 0.0, 0.0
     for s in np.unique(strata):
         mine = strata == s
-        drawn, n = weights[mine].T.astype(np.float64), weights[mine].sum(axis=0, dtype=np.float64)[:, None]
-        sum_x, sum_y = drawn @ x[mine], drawn @ y[mine]
-        n = np.maximum(n, 1)
+        drawn = weights[mine].T.astype(np.float64)
+        sum_x, sum_y, n = drawn @ x[mine], drawn @ y[mine], np.maximum(drawn @ known[mine], 1)
         covariance = covariance + drawn @ (x[mine] * y[mine]) - sum_x * sum_y / n
         square = drawn @ x[mine] ** 2
         of_x, squares = of_x + square - sum_x**2 / n, squares + square

@@ -18,7 +18,9 @@ from sae_lens_meme.metrics.ranking import auroc_of_scores
 from sae_lens_meme.metrics.threads import in_threads
 
 FEW_C, WHOLE_C, DEFAULT_C = (0.01, 0.1, 1.0), (1e-3, 1e-2, 1e-1, 1.0), 1.0
-"""Inverse penalties to choose from on validation: of units scaled to a root mean square of 1, of z-scored dimensions."""
+"""Inverse penalties to choose from on validation: of units scaled to a root mean square of 1, of z-scored dimensions.
+
+The last is DEFAULT_C, for where validation memes tell none from another."""
 AT_ONCE = 8
 """Targets in one fit of whole-embedding probes."""
 
@@ -75,11 +77,11 @@ def _scores(columns: Float64[np.ndarray, "n k"], codes: np.ndarray, rows: Rows) 
 
 
 def _best(scored: Sequence[np.ndarray], codes: np.ndarray, rows: Rows) -> int:
-    """The place of the scores with the best AUROC on validation memes; the first where there is none."""
+    """The place of the scores with the best AUROC on validation memes; the last where none is defined."""
     known = rows.validation[codes[rows.validation] != UNKNOWN]
     truth = codes[known] == TRUE
     found = [auroc_of_scores(scores[known], truth, rows.strata[known])[0] for scores in scored]
-    return int(np.argmax(np.nan_to_num(found)))
+    return len(scored) - 1 if np.isnan(found).all() else int(np.nanargmax(found))
 
 
 class LinearProbes(NamedTuple):

@@ -71,7 +71,9 @@ ESTIMATORS = {
             "scr",
             "spurious correlation removal (SAEBench): a probe is trained where 90 % of the targets agree with a tie (the "
             "source, or a value of another factor); n units that carry the tie are set to zero; (accuracy after - biased) "
-            "/ (balanced - biased), mean over tasks, on test memes with the four cells of target and tie alike",
+            "/ (balanced - biased), mean over tasks, on test memes with the four cells of target and tie alike; tasks are those "
+            "with balanced - biased of .05 or more on the same memes, and the interval takes that difference for exact, so "
+            "that it is too short where a task's is small",
             "no target varies enough with a tie to bias a probe, or the units have no fixed directions",
         ),
         Quantity(
@@ -108,9 +110,11 @@ COUNTS = {
     ),
 }
 """Targets with at least this score."""
-WILCOXON = "two-sided p of a Wilcoxon signed-rank test over the targets"
+WILCOXON = (
+    "two-sided p of a Wilcoxon signed-rank test over the targets, of two that are opposite on every meme the first"
+)
 SEEDS = "standard deviation over SAEs of other training seeds and this one"
-FEW_TARGETS = "fewer than 5 targets differ, of which no rank test can say anything"
+FEW_TARGETS = "fewer than 5 targets (opposite ones counted once) differ, of which no rank test can say anything"
 BOOTSTRAP = "bootstrap of the test memes, those of one group drawn together, for this SAE and these targets"
 NO_BOOTSTRAP = "it has no bootstrap samples"
 
@@ -128,6 +132,6 @@ COLUMNS = {
     "sae_minus": "the SAE's value minus this one",
     "sae_minus_low": "low end of its 95 % interval (the same samples for both)",
     "sae_minus_high": "high end",
-    "wilcoxon_p": "two-sided signed-rank test over the targets, of the SAE against these units",
+    "wilcoxon_p": "two-sided signed-rank test over the targets (of opposite ones the first), of the SAE against these units",
     "seeds_sd": "of the SAE: standard deviation of the value over SAEs of other training seeds and this one",
 }

@@ -156,7 +156,7 @@ class ContestReport:
             yield measure.row(measure.shown or "", *other, *measure.controls, section=section)
 
     def _nearest(self) -> Iterator[Measure]:
-        note = "The best dense rival and the best sparse one. p: signed-rank test over targets."
+        note = "The best dense rival and the best sparse one. p: signed-rank test over targets, opposite ones counted once."
         if self.standings.others:
             note += f" Seeds sd: standard deviation of the SAE's value over {len(self.standings.others) + 1} training seeds."
         section = Section("The SAE minus its nearest rivals", note)

@@ -10,13 +10,13 @@ import numpy as np
 import pandas as pd
 from scipy.stats import wilcoxon
 
-from sae_lens_meme.evaluators.contest.compute import Arena, Event, Scores, names_of
+from sae_lens_meme.evaluators.contest.compute import Arena, Event, Scores, names_of, questions
 from sae_lens_meme.evaluators.contest.matched import Draws
 from sae_lens_meme.evaluators.contest.quantities import COLUMNS, NAMES, PERMUTED, PROBE, RANDOM_LATENTS, SAE
 from sae_lens_meme.metrics.resampling import percentile_interval
 
 FEWEST_PAIRS = 5
-"""Targets that differ, from which on a rank test can say something."""
+"""Questions that differ, from which on a rank test can say something."""
 
 
 class Mean(NamedTuple):
@@ -62,6 +62,7 @@ class Standings:
     ):
         self.arena, self.scores, self.others, self.unfit, self.doubts = arena, scores, others, unfit, doubts
         self.events = list(scores[SAE])
+        self._questions = {event: questions(arena, event) for event in self.events}
         self.rivals = [name for name in scores if name not in (SAE, PROBE, PERMUTED, RANDOM_LATENTS)]
 
     def middle(self, estimator: str, group: str) -> Event:
@@ -79,8 +80,8 @@ class Standings:
         return Mean.of(ours[:draws] - theirs[:draws])
 
     def wilcoxon_p(self, event: Event, rival: str) -> float:
-        """NaN with fewer than FEWEST_PAIRS targets that differ."""
-        apart = self.scores[SAE][event][0] - self.scores[rival][event][0]
+        """Over one target a question; NaN with fewer than FEWEST_PAIRS that differ."""
+        apart = (self.scores[SAE][event][0] - self.scores[rival][event][0])[self._questions[event]]
         apart = apart[~np.isnan(apart) & (np.abs(apart) > 1e-12)]
         if len(apart) < FEWEST_PAIRS:
             return np.nan

@@ -140,24 +140,24 @@ def _of_key(embeddings: Embeddings, key: Key) -> Targets:
 
 
 def special_cases(targets: Targets, rows: Rows) -> tuple[Targets, np.ndarray]:
-    """Conjunctions of the HIERARCHY's factors, and values that imply another; and the general target of each."""
-    found: list[tuple[str, np.ndarray, int]] = []
-    truth, planted = targets.codes == TRUE, targets.columns(PLANTED, CROSS_MODAL)
+    """Conjunctions of the HIERARCHY's factors, and values that imply another; and the general target of each.
+
+    A case is unknown where one of the two is.
+    """
+    found: list[tuple[str, int, int]] = []
+    true, planted = targets.codes == TRUE, targets.columns(PLANTED, CROSS_MODAL)
     for g in planted:
         children = [c for c in planted if targets.factor[c] == HIERARCHY.get(str(targets.factor[g]))]
-        found += [(f"{targets.names[g]} & {targets.names[c]}", truth[:, g] & truth[:, c], int(g)) for c in children]
+        found += [(f"{targets.names[g]} & {targets.names[c]}", int(c), int(g)) for c in children]
         found += [
-            (targets.names[c], truth[:, c], int(g))
+            (targets.names[c], int(c), int(g))
             for c in planted
-            if truth[:, c].sum() < truth[:, g].sum() and not (truth[:, c] & ~truth[:, g]).any()
+            if true[:, c].sum() < true[:, g].sum() and not (true[:, c] & (targets.codes[:, g] == FALSE)).any()
         ]
     if not found:
         return targets.only(np.empty(0, np.int64)), np.empty(0, np.int64)
-    names, cases, general = zip(*found, strict=True)
-    made = Targets(names, _codes(*cases), np.full(len(names), PLANTED), targets.factor[np.array(general)])
+    names, special, general = zip(*found, strict=True)
+    codes = np.minimum(targets.codes[:, special], targets.codes[:, general])  # UNKNOWN < FALSE < TRUE
+    made = Targets(names, codes, np.full(len(names), PLANTED), targets.factor[np.array(general)])
     kept = np.flatnonzero([_enough(made.codes[:, c], rows) for c in range(len(made))])
     return made.only(kept), np.array(general)[kept]
-
-
-def _codes(*truths: np.ndarray) -> UInt8[np.ndarray, "n targets"]:
-    return np.where(np.stack(truths, axis=1), np.uint8(TRUE), np.uint8(FALSE))

@@ -97,7 +97,7 @@ class Probes(ReadsProbes, Evaluator):
         apart = Section(
             "Linear probes: AUROC of latents minus that of the embedding, within source",
             "95 %: both probes on the same resampled memes, groups whole; C: inverse penalty of each, chosen on validation "
-            "memes (of the same task; 1 where none has the label)",
+            "memes (of the same task; 1 where none has the label, or none of a second class)",
         )
         measures = [measure for each in found.values() for measure in self._measures(each, apart)]
         measures += [AUROC(None, f"{name}/latents", reason=reason) for name, reason in skipped.items()]
@@ -194,12 +194,13 @@ class Probes(ReadsProbes, Evaluator):
 
 
 def _validation(task: Task, embeddings: Embeddings) -> np.ndarray:
-    """Memes that may choose: of a class that the train memes have, and none of those that measure."""
+    """Memes that may choose: of a class that the train memes have, none of those that measure; and not of one class alone."""
     if task.split != "test":
         return np.empty(0, dtype=np.int64)
     rows = embeddings.rows("validation")
     rows = rows[task.label.known[rows]]
-    return rows[np.isin(task.label.values[rows], np.unique(task.label.values[task.train]))]
+    rows = rows[np.isin(task.label.values[rows], np.unique(task.label.values[task.train]))]
+    return rows if len(np.unique(task.label.values[rows])) > 1 else rows[:0]
 
 
 def _row(scored: Scored) -> dict[str, Any]:
