@@ -64,7 +64,7 @@ def column_map(columns: Columns, table: Table) -> ColumnMap:
     Raises:
         ConfigError: an unknown key (names the nearest one) or a wrong value.
         BadTableError: the table lacks a column that the map names, or has one that is called as we would but for upper case
-            or spaces, of which the map says nothing.
+            or spaces, of which the map says nothing (of a label: where the map names no labels at all).
     """
     given = _load(columns)
     _check(given)
@@ -75,7 +75,8 @@ def column_map(columns: Columns, table: Table) -> ColumnMap:
         raise BadTableError(
             f"{table.path.name}: no column is named 'image' or 'file_name'; map one with image: ..., the table has {found}"
         )
-    free = {*FIELDS, *LABELS} - {*fields, *labels, *ONLY_IF_NAMED}
+    ours = FIELDS if given.get("labels") else (*FIELDS, *LABELS)  # who names labels wants no others
+    free = {*ours} - {*fields, *labels, *ONLY_IF_NAMED}
     text = fields.pop("text", None)
     result = ColumnMap(
         labels={name: _label(name, value, table) for name, value in labels.items() if value is not None},
