@@ -302,6 +302,15 @@ def test_a_column_that_is_called_almost_as_ours_is_named(column: str, tmp_path: 
         Embeddings.from_dataset(Dataset.from_dict({column: ["a", "b"], "hook_fused": IMAGE[:2, None]}, features=kinds))
 
 
+def test_all_columns_that_are_called_almost_as_ours_are_named_at_once():
+    table = {"ID": ["a", "b"], "Split": ["train"] * 2, "Hate": [0, 1]}
+    found = "'ID' for 'id' and 'Split' for 'split' and 'Hate' for 'hate'; rename it$"
+    with pytest.raises(BadTableError, match=f"^table: the header has {found}"):
+        as_embeddings(table, fused=IMAGE[:2])
+    with pytest.raises(DataError, match=f"^embeddings: there is a column {found}"):
+        Embeddings.from_dataset(Dataset.from_dict(table))
+
+
 def test_other_bytes_are_left_out(tmp_path: Path):
     buffer = io.BytesIO()
     Image.new("RGB", (3, 2)).save(buffer, "PNG")

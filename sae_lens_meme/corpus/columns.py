@@ -11,7 +11,7 @@ from typing import Any
 from sae_lens_meme.config import read_yaml
 from sae_lens_meme.corpus.tables import Table
 from sae_lens_meme.errors import BadTableError, ConfigError
-from sae_lens_meme.labels import FIELDS, LABELS, class_values, fits_64_bits, is_label_column, misspelled
+from sae_lens_meme.labels import FIELDS, LABELS, class_values, fits_64_bits, is_label_column, misspelled, respelled
 from sae_lens_meme.options import check_keys
 
 Columns = Mapping[str, Any] | str | Path | None
@@ -98,12 +98,11 @@ def column_map(columns: Columns, table: Table) -> ColumnMap:
 
 def _refuse_misspelled(table: Table, names: Mapping[str, str]) -> None:
     if names:
-        spelled = " and ".join(f"{column!r} for {name!r}" for column, name in names.items())
         labels = ", ".join(f"{name}: {json.dumps(column)}" for column, name in names.items() if name in LABELS)
         fields = [f"{name}: {json.dumps(column)}" for column, name in names.items() if name in FIELDS]
         mapped = ", ".join([*fields, *([f"labels: {{{labels}}}"] if labels else [])])
         raise BadTableError(
-            f"{table.path.name}: the header has {spelled}; rename it, or say in the column map {mapped} (null: not read)"
+            f"{table.path.name}: the header has {respelled(names)}; rename it, or say in the column map {mapped} (null: not read)"
         )
 
 
