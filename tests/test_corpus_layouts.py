@@ -160,6 +160,14 @@ def test_a_table_without_a_split_among_tables_with_one_is_said_not_to_be_read(fi
     assert f"- {note}" in (tmp_path / "out" / "README.md").read_text()
 
 
+@pytest.mark.parametrize("name", ["memes.csv", ".memes.csv"])
+def test_the_only_table_of_a_folder(name: str, tmp_path):
+    """Beside what macOS puts beside each file."""
+    (tmp_path / name).write_text("image\n0.png\n")
+    (tmp_path / f"._{name}").write_bytes(b"\0")
+    assert [row.file.name for row in read_folder(tmp_path)] == [name]
+
+
 @pytest.mark.parametrize("parts", [("train_1", "train_2", "test"), ("train-1", "train-2", "test-1"), ("train1", "train2", "test")])  # fmt: skip
 def test_numbered_parts_of_a_split(parts: tuple[str, ...], tmp_path):
     for i, part in enumerate(parts):

@@ -39,8 +39,11 @@ def source_folder(root: str | Path, source: str) -> Path:
 
 
 def find_file(root: Path, names: Sequence[str], *, or_only: Sequence[str] = ()) -> Path:
-    """The first of `names` in `root` (upper and lower case alike), else its only file that ends as `or_only` says."""
-    here = sorted(entry for entry in root.iterdir() if entry.is_file())
+    """The first of `names` in `root` (upper and lower case alike), else its only file that ends as `or_only` says.
+
+    macOS puts a file of the same name, with `._` before it, beside each.
+    """
+    here = sorted(entry for entry in root.iterdir() if entry.is_file() and not entry.name.startswith("._"))
     by_name = {entry.name.casefold(): entry for entry in here}
     for name in names:
         if name.casefold() in by_name:
