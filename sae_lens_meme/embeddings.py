@@ -25,6 +25,7 @@ from sae_lens_meme.labels import (
     missing_code,
     misspelled,
     read_split,
+    respelled,
     source_of,
 )
 from sae_lens_meme.row_kind import RowKind, kind_of_rows
@@ -80,8 +81,8 @@ class Embeddings:
 
     @classmethod
     def from_dataset(cls, dataset: Dataset, **facts: Any) -> Embeddings:
-        for column, name in misspelled(dataset.column_names).items():
-            raise DataError(f"embeddings: there is a column {column!r} for {name!r}; rename it")
+        if found := misspelled(dataset.column_names):
+            raise DataError(f"embeddings: there is a column {respelled(found)}; rename it")
         require_layout(dataset, "embeddings")
         return cls(dataset, facts, str(dataset._fingerprint))
 

@@ -5,7 +5,7 @@ A row is a meme, or a token of a picture (`row_kind`).
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -14,8 +14,7 @@ import pyarrow.compute as pc
 from datasets import Array2D, Dataset, Features, Value
 
 from sae_lens_meme.errors import DataError, NonFiniteError
-from sae_lens_meme.images import is_picture
-from sae_lens_meme.labels import NOT_LABELS, TOKEN_COLUMNS, is_label_column
+from sae_lens_meme.labels import LABELS, NOT_LABELS, TOKEN_COLUMNS
 
 
 def token_features() -> dict[str, Any]:
@@ -58,16 +57,13 @@ def require_finite(x: np.ndarray, hook: str, ids: Sequence[str] | np.ndarray, ro
         )
 
 
-def require_text(where: str, name: str, cells: Iterable[bytes | None]) -> None:
-    """A column of bytes may hold pictures, but no ids, splits, captions or labels.
+def require_text(where: str, name: str) -> None:
+    """A column of bytes is left out, and so may not be called as one that describes a meme, nor as one of the eight labels.
 
     Raises:
-        DataError: it has the name of one of those, or its first filled cell is no picture.
+        DataError: it is.
     """
-    if name == "image" or (name not in NOT_LABELS and not is_label_column(name)):
-        return
-    first = next((cell for cell in cells if cell), None)
-    if name in NOT_LABELS or (first is not None and not is_picture(first)):
+    if name in (*NOT_LABELS, *LABELS) and name != "image":
         raise DataError(f"{where}: column {name!r} holds bytes; write text, or leave it out")
 
 
@@ -80,7 +76,7 @@ def require_layout(dataset: Dataset, where: str) -> None:
     """Raises DataError where vectors are not one per meme (one meme's positions would be read as several memes), or text is bytes."""
     for name, kind in dataset.features.items():
         if is_bytes(kind):
-            require_text(where, name, (row[name] for row in dataset.select_columns(name).with_format(None)))
+            require_text(where, name)
         if isinstance(kind, Array2D):
             shape, width = list(kind.shape), kind.shape[-1] if len(kind.shape) else None
             if (

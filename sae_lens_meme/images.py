@@ -45,15 +45,6 @@ def open_image(source: str | Path | bytes, *, name: str | None = None) -> Image.
     return _decode(read_image_file(source, name=name), name or str(source))
 
 
-def is_picture(data: bytes) -> bool:
-    """Whether these bytes begin as a picture does that `open_image` reads."""
-    try:
-        _open_header(data, "")
-    except BadImageError:
-        return False
-    return True
-
-
 def small_webp(image: Image.Image, longest: int = 384) -> tuple[bytes, tuple[int, int]]:
     """A picture made small and encoded again, so that nothing but its pixels is kept; and its size."""
     small = Image.frombytes("RGB", image.size, image.convert("RGB").tobytes())  # without profile and comments

@@ -7,7 +7,7 @@ readers depend on the eight: any other label column is used as it is.
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 LEVELS: dict[str, dict[int, str]] = {
@@ -69,6 +69,11 @@ def misspelled(columns: Iterable[str], names: Collection[str] = (*FIELDS, *LABEL
     """Columns whose name is one of ours but for upper case or spaces around it, where no column has that name itself."""
     plain = {column: column.strip().casefold() for column in columns}
     return {column: name for column, name in plain.items() if name in names and name not in plain}
+
+
+def respelled(columns: Mapping[str, str]) -> str:
+    """What `misspelled` found, all of it, for a message."""
+    return " and ".join(f"{column!r} for {name!r}" for column, name in columns.items())
 
 
 def is_missing(cell: Any) -> bool:

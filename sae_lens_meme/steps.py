@@ -25,7 +25,7 @@ from sae_lens_meme.ocr.options import OcrOptions
 from sae_lens_meme.planted.options import PlantedOptions, VectorOptions
 from sae_lens_meme.report.blocks import visible
 from sae_lens_meme.row_kind import MEME
-from sae_lens_meme.storage import MANIFEST, fetched, read_manifest, sha256_json, to_json, write_text
+from sae_lens_meme.storage import MANIFEST, fetched, read_finished, read_manifest, sha256_json, to_json, write_text
 
 if TYPE_CHECKING:
     from sae_lens_meme.train import TrainConfig
@@ -36,13 +36,15 @@ console = Console(highlight=False, width=None if sys.stdout.isatty() else 110)
 def corpus_step(section: dict[str, Any], *, out: Path, overwrite: bool = False) -> None:
     """Build a corpus; print what is in it, and what was left out and why."""
     from sae_lens_meme.corpus import build_corpus, corpus_notes
+    from sae_lens_meme.corpus.notes import dropped_note
 
     options = corpus_options().from_mapping(section)
     with timed("corpus"):
         built = build_corpus(out, options, overwrite=overwrite)
     memes = ", ".join(f"{len(rows):,} {split}" for split, rows in built.items())
     console.print(Text(f"  {out}: {memes} memes"), soft_wrap=True)
-    for note in corpus_notes(out):
+    facts = read_finished(out, "corpus")["facts"]
+    for note in filter(None, [dropped_note(facts), *corpus_notes(facts)]):
         console.print(Text(f"  {visible(note)}"), soft_wrap=True)
 
 

@@ -16,7 +16,7 @@ from datasets import ClassLabel, Dataset, DatasetDict, Features, Value
 from datasets import Image as ImageFeature
 from PIL import Image
 
-from sae_lens_meme.corpus import build_corpus, read_folder
+from sae_lens_meme.corpus import build_corpus, corpus_notes, read_folder
 from sae_lens_meme.errors import BadImageError, BadTableError, ConfigError
 
 N = 12
@@ -127,24 +127,45 @@ def test_two_configurations_are_not_one_data_set(tmp_path):
         read_folder(tmp_path)
 
 
+def test_a_shard_without_a_split_among_shards_with_one_is_named(tmp_path):
+    """It was left out, or the splits of all were."""
+    for name in ("train-000.tar", "extra-000.tar", "test-000.tar", "._hidden.tar"):
+        (tmp_path / name).touch()
+    with pytest.raises(BadTableError, match=r"test-000\.tar names a split, but not extra-000\.tar; rename"):
+        read_folder(tmp_path)
+
+
 @pytest.mark.parametrize(
-    ("files", "message"),
+    ("files", "unread"),
     [
-        (("train-000.tar", "extra-000.tar", "test-000.tar"), r"test-000\.tar names a split, but not extra-000\.tar; rename"),
-        (("train.csv", "unlabeled.csv", "more.csv", "test.csv"), r"test\.csv names .* not more\.csv, unlabeled\.csv; "),
-        (("data/train.csv", "data/rest.csv"), r"data: train\.csv names a split, but not rest\.csv; "),
-        (("train/metadata.csv", "rest/metadata.csv"), r"train.metadata\.csv names .* not rest.metadata\.csv; "),
-        (("a/train/0000.parquet", "a/partial-test/0000.parquet"), r"names a split, but not a.partial-test.0000\.parquet; "),
-        ([f"{name}.csv" for name in ["train", *"abcdefg"]], r"not a\.csv, .*, e\.csv and 2 more; "),
+        (("train.csv", "labels.csv", "sample_submission.csv", "test.csv"), "'labels.csv', 'sample_submission.csv'"),
+        (("data/train.csv", "data/train_2.csv", "data/rest.csv"), "'data/rest.csv'"),
+        (("train/metadata.csv", "annotators/metadata.csv"), "'annotators/metadata.csv'"),
+        ([f"{name}.csv" for name in ["train", *"abcdefgh"]], "'a.csv', 'b.csv', 'c.csv', 'd.csv', 'e.csv', 'f.csv' and 2 more"),
     ],
 )  # fmt: skip
-def test_a_file_without_a_split_among_files_with_one_is_named(files: list[str], message: str, tmp_path):
-    """It was left out, or the splits of all were."""
-    for name in (*files, "._hidden.csv"):
-        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / name).touch()
-    with pytest.raises(BadTableError, match=message):
-        read_folder(tmp_path)
+def test_a_table_without_a_split_among_tables_with_one_is_said_not_to_be_read(files: list[str], unread: str, tmp_path):
+    for i, name in enumerate((*files, "._hidden.csv")):
+        file = tmp_path / "mine" / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(f"image,hate\n{i}.png,1\n" if name.startswith((*SPLITS, "data/train")) else "\0")
+        (file.parent / f"{i}.png").write_bytes(png(i))
+    rows = read_folder(tmp_path / "mine")
+    assert {row.file.relative_to(tmp_path / "mine").as_posix() for row in rows} == {
+        name for name in files if name.startswith((*SPLITS, "data/train"))
+    }
+    build_corpus(tmp_path / "out", folder=tmp_path / "mine", progress=False)
+    note = f"files of mine that were not read (their names are not those of splits): {unread}"
+    assert note in corpus_notes(tmp_path / "out")
+    assert f"- {note}" in (tmp_path / "out" / "README.md").read_text()
+
+
+@pytest.mark.parametrize("name", ["memes.csv", ".memes.csv"])
+def test_the_only_table_of_a_folder(name: str, tmp_path):
+    """Beside what macOS puts beside each file."""
+    (tmp_path / name).write_text("image\n0.png\n")
+    (tmp_path / f"._{name}").write_bytes(b"\0")
+    assert [row.file.name for row in read_folder(tmp_path)] == [name]
 
 
 @pytest.mark.parametrize("parts", [("train_1", "train_2", "test"), ("train-1", "train-2", "test-1"), ("train1", "train2", "test")])  # fmt: skip

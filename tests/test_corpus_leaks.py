@@ -24,6 +24,7 @@ from sae_lens_meme.embeddings import Embeddings
 from sae_lens_meme.errors import BadTableError, ConfigError
 from sae_lens_meme.evaluators.cautions import cautions
 from sae_lens_meme.evaluators.options import EvaluateOptions
+from sae_lens_meme.steps import corpus_step
 from sae_lens_meme.storage import read_manifest
 
 
@@ -176,6 +177,17 @@ def test_dedupe_drops_from_train_and_from_validation_and_never_from_test(tmp_pat
     assert sum(facts["dropped"].values()) == 5
     assert "- dedupe: has the picture of a held-out meme: 1 rows" in (tmp_path / "out" / "README.md").read_text()
     assert not (tmp_path / "out" / "bad_rows.jsonl").read_text(), "they are not faulty"
+
+
+def test_what_was_left_out_is_said_in_the_last_lines_and_once_in_the_card(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    folder = str(leaking(tmp_path / "mine"))
+    corpus_step({"folder": folder, "columns": COLUMNS, "dedupe": True}, out=tmp_path / "out")
+    assert "  5 rows left out: dedupe: has the picture of a held-out meme (1), " in capsys.readouterr().out
+    assert (tmp_path / "out" / "README.md").read_text().count("dedupe: has the picture") == 1
+    corpus_step({"folder": folder, "columns": COLUMNS}, out=tmp_path / "all")
+    assert "left out" not in capsys.readouterr().out
 
 
 def test_a_chain_is_dropped_whole(tmp_path: Path):

@@ -177,9 +177,11 @@ def test_every_row_without_a_split_lands_in_exactly_one(holdout, size):
 
 def test_unlabelled_rows_of_the_challenge_are_counted():
     rows = [a_row(i, source="hmc", split="test", labels={"hate": None}) for i in range(3)]
-    merged = merge([*rows, a_row(9)], holdout=0)
+    fine = a_row(8, source="hmc", split="test", labels={"hate": None, "pc_race": 0, "pc_sex": None})
+    merged = merge([*rows, fine, a_row(9)], holdout=0)
     assert merged.dropped == {"hmc test: no label": 3}
     assert [row.id for row in merged.splits["train"]] == ["s/9"]
+    assert [row.id for row in merged.splits["test"]] == ["s/8"]  # a fine-grained label is a label
 
 
 def test_rejections():

@@ -213,6 +213,24 @@ def test_a_column_that_is_called_almost_as_ours_is_named(column, columns, hint):
     assert column_map(None, Table(Path("t.csv"), ("image", column, name), [])).unread == (column,)
 
 
+@pytest.mark.parametrize("cell", ["", "NA", "nan", "None"])
+def test_a_missing_source_is_that_of_the_folder(cell: str, tmp_path):
+    root = write(tmp_path / "mine", t__csv=f",file_name,src,hate\n7,a.png,web,1\n8,b.png,{cell},1\n9,c.png,{cell},?\n")
+    bad = BadRows("skip")
+    rows = read_folder(root, {"source": "src"}, bad)
+    assert [(row.id, row.source) for row in rows] == [("web/a.png", "web"), ("mine/b.png", "mine")]
+    assert [row.source for row in bad.rows] == ["mine"]
+
+
+def test_a_map_that_names_its_labels_leaves_the_others_unread():
+    columns = ("Image_name", "Corrected_text", "Humour", "Sarcasm", "Offensive", "Overall_Sentiment")
+    wanted = {"image": "Image_name", "text": "Corrected_text", "labels": {"sentiment": "Overall_Sentiment"}}
+    mapping = column_map(wanted, Table(Path("t.csv"), columns, []))
+    assert (list(mapping.labels), mapping.unread) == (["sentiment"], ("Humour", "Sarcasm", "Offensive"))
+    with pytest.raises(BadTableError, match="has 'Split' for 'split'; rename it"):
+        column_map(wanted, Table(Path("t.csv"), (*columns, "Split"), []))
+
+
 def test_yaml_cannot_run_code(tmp_path):
     (tmp_path / "map.yaml").write_text("image: !!python/object/apply:os.system ['echo']\n")
     with pytest.raises(ConfigError, match="is not plain YAML"):

@@ -403,6 +403,14 @@ def test_steps_that_want_a_stock_sae_name_the_command_that_makes_one(tmp_path: P
         load_sae(folder)
 
 
+def test_a_stock_sae_is_said_to_be_one(tmp_path: Path):
+    import_sae(foreign(tmp_path / "given", "dictionary_learning"), tmp_path / "stock")
+    with pytest.raises(ModelError, match="stock: is a stock SAE already; give it to evaluate --sae as it is, or"):
+        import_sae(tmp_path / "stock", tmp_path / "again")
+    with pytest.raises(ModelError, match=r"holds no ae\.pt"):
+        import_sae(tmp_path / "stock", tmp_path / "again", converter="dictionary_learning")
+
+
 def test_evaluate_runs_nothing_of_a_malicious_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     (tmp_path / "given").mkdir()
     torch.save({"encoder.weight": Malicious()}, tmp_path / "given" / "ae.pt")

@@ -266,9 +266,9 @@ def test_bad_input_is_one_line(table: Any, vectors: Any, error: type, message: s
 BYTES = [cell.encode() for cell in ("a", "b")]
 
 
-@pytest.mark.parametrize("name", ["id", "split", "text", "group", "source", "hate", "topic"])
+@pytest.mark.parametrize("name", ["id", "split", "text", "group", "source", "hate", "sentiment"])
 def test_bytes_are_neither_names_nor_captions_nor_labels(name: str, tmp_path: Path):
-    """Only pictures are bytes: such a column would be left out without a word."""
+    """Such a column would be left out without a word."""
     table = pa.table({"id": ["a", "b"], name: BYTES} if name != "id" else {"id": BYTES})
     message = rf"column '{name}' holds bytes; write text, or leave it out$"
     with pytest.raises(DataError, match=f"^table: {message}"):
@@ -302,11 +302,24 @@ def test_a_column_that_is_called_almost_as_ours_is_named(column: str, tmp_path: 
         Embeddings.from_dataset(Dataset.from_dict({column: ["a", "b"], "hook_fused": IMAGE[:2, None]}, features=kinds))
 
 
-def test_pictures_stay_pictures():
+def test_all_columns_that_are_called_almost_as_ours_are_named_at_once():
+    table = {"ID": ["a", "b"], "Split": ["train"] * 2, "Hate": [0, 1]}
+    found = "'ID' for 'id' and 'Split' for 'split' and 'Hate' for 'hate'; rename it$"
+    with pytest.raises(BadTableError, match=f"^table: the header has {found}"):
+        as_embeddings(table, fused=IMAGE[:2])
+    with pytest.raises(DataError, match=f"^embeddings: there is a column {found}"):
+        Embeddings.from_dataset(Dataset.from_dict(table))
+
+
+def test_other_bytes_are_left_out(tmp_path: Path):
     buffer = io.BytesIO()
     Image.new("RGB", (3, 2)).save(buffer, "PNG")
     drawn = [None, buffer.getvalue()]
-    memes = as_embeddings({"image": [b"?", b"?"], "jpg": drawn, "hate": [0, 1]}, fused=IMAGE[:2])
+    columns = {"id": ["a", "b"], "image": [b"?", b"?"], "jpg": drawn, "phash": [b"12345678"] * 2, "hate": [0, 1]}
+    assert as_embeddings(columns, fused=IMAGE[:2]).label_names == ("hate",)
+    pq.write_table(pa.table(columns), tmp_path / "t.parquet")
+    np.save(tmp_path / "x.npy", IMAGE[:2])
+    memes = embed_arrays(tmp_path / "e", table=tmp_path / "t.parquet", fused_embeds=tmp_path / "x.npy")
     assert memes.label_names == ("hate",)
     kinds = Features({"jpg": Value("binary"), "png": ImageFeature(), "hook_fused": Array2D((1, 16), "float32")})
     columns = {"jpg": drawn, "png": [{"bytes": drawn[1], "path": None}] * 2, "hook_fused": IMAGE[:2, None]}

@@ -410,6 +410,22 @@ def test_a_folder_of_this_machine_may_end_in_a_colon(tmp_path: Path, monkeypatch
     assert not build(tmp_path / "run:" / "E")  # the same folder
 
 
+@pytest.mark.parametrize("scheme", ["file", "local"])
+def test_the_address_of_a_folder_of_this_machine_is_refused(
+    scheme: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """It was a folder of the same name below the current one."""
+    monkeypatch.chdir(tmp_path)
+    for folder in (f"{scheme}:///a/E", Path(f"{scheme}:///a/E"), f"{scheme}://a/E"):
+        with pytest.raises(
+            ConfigError, match=f"E: {scheme} is no store; give the path of the folder without {scheme}:$"
+        ):
+            build(folder)
+        with pytest.raises(ConfigError, match="is no store"):
+            Embeddings.load(folder)
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_path_that_datasets_would_cut_is_refused_before_the_work(tmp_path: Path):
     for folder in (tmp_path / "p::x" / "E", "memory://a::b/E"):
         with pytest.raises(ConfigError, match=r"E: holds '::', .* give the folder another name"):

@@ -11,7 +11,7 @@ from typing import Any
 from sae_lens_meme.config import read_yaml
 from sae_lens_meme.corpus.tables import Table
 from sae_lens_meme.errors import BadTableError, ConfigError
-from sae_lens_meme.labels import FIELDS, LABELS, class_values, fits_64_bits, is_label_column, misspelled
+from sae_lens_meme.labels import FIELDS, LABELS, class_values, fits_64_bits, is_label_column, misspelled, respelled
 from sae_lens_meme.options import check_keys
 
 Columns = Mapping[str, Any] | str | Path | None
@@ -64,7 +64,7 @@ def column_map(columns: Columns, table: Table) -> ColumnMap:
     Raises:
         ConfigError: an unknown key (names the nearest one) or a wrong value.
         BadTableError: the table lacks a column that the map names, or has one that is called as we would but for upper case
-            or spaces, of which the map says nothing.
+            or spaces, of which the map says nothing (of a label: where the map names no labels at all).
     """
     given = _load(columns)
     _check(given)
@@ -75,7 +75,8 @@ def column_map(columns: Columns, table: Table) -> ColumnMap:
         raise BadTableError(
             f"{table.path.name}: no column is named 'image' or 'file_name'; map one with image: ..., the table has {found}"
         )
-    free = {*FIELDS, *LABELS} - {*fields, *labels, *ONLY_IF_NAMED}
+    ours = FIELDS if given.get("labels") else (*FIELDS, *LABELS)  # who names labels wants no others
+    free = {*ours} - {*fields, *labels, *ONLY_IF_NAMED}
     text = fields.pop("text", None)
     result = ColumnMap(
         labels={name: _label(name, value, table) for name, value in labels.items() if value is not None},
@@ -97,12 +98,11 @@ def column_map(columns: Columns, table: Table) -> ColumnMap:
 
 def _refuse_misspelled(table: Table, names: Mapping[str, str]) -> None:
     if names:
-        spelled = " and ".join(f"{column!r} for {name!r}" for column, name in names.items())
         labels = ", ".join(f"{name}: {json.dumps(column)}" for column, name in names.items() if name in LABELS)
         fields = [f"{name}: {json.dumps(column)}" for column, name in names.items() if name in FIELDS]
         mapped = ", ".join([*fields, *([f"labels: {{{labels}}}"] if labels else [])])
         raise BadTableError(
-            f"{table.path.name}: the header has {spelled}; rename it, or say in the column map {mapped} (null: not read)"
+            f"{table.path.name}: the header has {respelled(names)}; rename it, or say in the column map {mapped} (null: not read)"
         )
 
 

@@ -24,9 +24,17 @@ def read_folder(path: str | Path, columns: Columns = None, bad: BadRows | None =
         BadTableError: no table, a column is missing, or a row is bad and `bad` raises.
         ConfigError: the map has an unknown key.
     """
-    path = Path(path)
-    root = path.parent if path.is_file() else source_folder(path, "your memes")
-    return read_tables([(None, path)] if path.is_file() else find_tables(root), root, columns, bad)
+    path, bad = Path(path), bad or BadRows()
+    if path.is_file():
+        return read_tables([(None, path)], path.parent, columns, bad)
+    root = source_folder(path, "your memes")
+    tables = find_tables(root)
+    if tables.unread:
+        files = _shown([file.relative_to(root).as_posix() for file in tables.unread])
+        bad.notes.append(
+            f"files of {root.resolve().name} that were not read (their names are not those of splits): {files}"
+        )
+    return read_tables(tables.read, root, columns, bad)
 
 
 def read_tables(
@@ -53,17 +61,20 @@ def read_tables(
     return rows
 
 
-_SHOWN = 6  # columns that are named
+_SHOWN = 6  # columns or files that are named
 
 
 def _unread(maps: Sequence[ColumnMap], source: str) -> list[str]:
     """What a table has and nobody asked for: a caption or a label may be among it."""
     columns = list(dict.fromkeys(name for mapping in maps for name in mapping.unread))
-    shown = ", ".join(repr(name if len(name) <= 40 else f"{name[:37]}...") for name in columns[:_SHOWN])
-    more = f" and {len(columns) - _SHOWN} more" if len(columns) > _SHOWN else ""
     said = [] if any(mapping.labels for mapping in maps) else [f"no labels were read of {source}"]
-    said += [f"columns of {source} that were not read (a column map names them): {shown}{more}"] if columns else []
+    said += [f"columns of {source} that were not read (a column map names them): {_shown(columns)}"] if columns else []
     return ["; ".join(said)] if said else []
+
+
+def _shown(names: Sequence[str]) -> str:
+    shown = ", ".join(repr(name if len(name) <= 40 else f"{name[:37]}...") for name in names[:_SHOWN])
+    return shown + (f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else "")
 
 
 def _layout(table: Table, root: Path, columns: ColumnMap, images: Sequence[str], source: str | None) -> Layout:

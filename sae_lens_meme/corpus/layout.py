@@ -6,6 +6,7 @@ import json
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 from sae_lens_meme.corpus.columns import ColumnMap
 from sae_lens_meme.corpus.tables import SUFFIXES, TAR, Table
@@ -21,6 +22,14 @@ _PICTURE_FOLDERS = ("images", "img", "image", "pictures")
 _TRIED = 20  # pictures and folders that are looked at, where nobody said in which folder the pictures are
 
 
+class FoundTables(NamedTuple):
+    """The tables of a folder."""
+
+    read: Sequence[Found]
+    unread: Sequence[Path] = ()
+    """Those that name no split, where the others do."""
+
+
 def source_folder(root: str | Path, source: str) -> Path:
     """The folder of a source; raises BadTableError if there is none."""
     root = Path(root)
@@ -30,8 +39,11 @@ def source_folder(root: str | Path, source: str) -> Path:
 
 
 def find_file(root: Path, names: Sequence[str], *, or_only: Sequence[str] = ()) -> Path:
-    """The first of `names` in `root` (upper and lower case alike), else its only file that ends as `or_only` says."""
-    here = sorted(entry for entry in root.iterdir() if entry.is_file())
+    """The first of `names` in `root` (upper and lower case alike), else its only file that ends as `or_only` says.
+
+    macOS puts a file of the same name, with `._` before it, beside each.
+    """
+    here = sorted(entry for entry in root.iterdir() if entry.is_file() and not entry.name.startswith("._"))
     by_name = {entry.name.casefold(): entry for entry in here}
     for name in names:
         if name.casefold() in by_name:
@@ -79,7 +91,7 @@ def require_columns(table: Table, columns: ColumnMap) -> None:
     table.require(columns.used(), hint)
 
 
-def find_tables(root: Path) -> list[Found]:
+def find_tables(root: Path) -> FoundTables:
     """The tables of a folder, each with its split where the layout names one.
 
     That is `metadata.*` in the folder or in one folder per split, what `save_to_disk` writes, files named after their
@@ -87,30 +99,32 @@ def find_tables(root: Path) -> list[Found]:
     WebDataset shards (`train-000000.tar`), or a single table of any name.
 
     Raises:
-        BadTableError: there is none, or some name a split and some do not.
+        BadTableError: there is none, or some shards name a split and some do not.
     """
     layouts = (_metadata, _saved, _folders, _named, lambda root: _named(root / "data"), _converted, _tars)
     for found in (layout(root) for layout in layouts):
-        if found:
+        if found.read:
             return found
-    return [(None, find_file(root, METADATA, or_only=SUFFIXES))]
+    return FoundTables([(None, find_file(root, METADATA, or_only=SUFFIXES))])
 
 
-def _metadata(root: Path) -> list[Found]:
+def _metadata(root: Path) -> FoundTables:
     files = [root / name for name in METADATA if (root / name).is_file()]
-    return [(None, file) for file in files[:1]]
+    return FoundTables([(None, file) for file in files[:1]])
 
 
-def _saved(root: Path) -> list[Found]:
+def _saved(root: Path) -> FoundTables:
     """The files of a `Dataset` or `DatasetDict` on disk."""
     folders: dict[str | None, Path] = {None: root} if (root / "state.json").is_file() else {}
     if (root / "dataset_dict.json").is_file():
         folders = {name: root / Path(name).name for name in _json(root / "dataset_dict.json", "splits")}
-    return [
-        (split, folder / Path(file["filename"]).name)
-        for split, folder in folders.items()
-        for file in _json(folder / "state.json", "_data_files")
-    ]
+    return FoundTables(
+        [
+            (split, folder / Path(file["filename"]).name)
+            for split, folder in folders.items()
+            for file in _json(folder / "state.json", "_data_files")
+        ]
+    )
 
 
 def _json(path: Path, key: str) -> list:
@@ -124,37 +138,27 @@ def _json(path: Path, key: str) -> list:
     return found
 
 
-def _folders(root: Path) -> list[Found]:
+def _folders(root: Path) -> FoundTables:
     folders = sorted(entry for entry in root.iterdir() if entry.is_dir())
-    found = _all_named(root, [(folder.name, path) for folder in folders for _, path in _metadata(folder)])
-    if found:
-        without = [folder for folder in folders if read_split(folder.name) and folder.name not in dict(found)]
+    found = _by_split([(folder.name, path) for folder in folders for _, path in _metadata(folder).read])
+    if found.read:
+        without = [folder for folder in folders if read_split(folder.name) and folder.name not in dict(found.read)]
         if without:
             raise BadTableError(
-                f"{without[0]}: has no {' or '.join(METADATA)}, but {found[0][1].parent.name} has; add it"
+                f"{without[0]}: has no {' or '.join(METADATA)}, but {found.read[0][1].parent.name} has; add it"
             )
     return found
 
 
-def _all_named(root: Path, found: Sequence[Found]) -> list[Found]:
-    """These files if they name splits, none if they do not.
-
-    Raises:
-        BadTableError: some do and some do not; reading only those, or none of the splits, would lose memes or splits.
-    """
-    named = [path for split, path in found if read_split(split)]
-    others = [str(path.relative_to(root)) for split, path in found if not read_split(split)]
-    if named and others:
-        shown = ", ".join(others[:5]) + (f" and {len(others) - 5} more" if len(others) > 5 else "")
-        raise BadTableError(
-            f"{root}: {named[0].relative_to(root)} names a split, but not {shown}; rename it (as train_2), or move it elsewhere"
-        )
-    return list(found) if named else []
+def _by_split(found: Sequence[Found]) -> FoundTables:
+    """These files if any of them name splits, none if they do not."""
+    named = [(split, path) for split, path in found if read_split(split)]
+    return FoundTables(named, [path for split, path in found if not read_split(split)] if named else ())
 
 
-def _named(folder: Path) -> list[Found]:
+def _named(folder: Path) -> FoundTables:
     tables = _files(folder, SUFFIXES) if folder.is_dir() else []
-    return _all_named(folder, [(_PART.sub("", path.stem), path) for path in tables])
+    return _by_split([(_PART.sub("", path.stem), path) for path in tables])
 
 
 def _files(folder: Path, suffixes: Sequence[str]) -> list[Path]:
@@ -162,23 +166,33 @@ def _files(folder: Path, suffixes: Sequence[str]) -> list[Path]:
     return sorted(p for p in folder.iterdir() if p.suffix.lower() in suffixes and not p.name.startswith("."))
 
 
-def _converted(root: Path) -> list[Found]:
+def _converted(root: Path) -> FoundTables:
     """What the Hub makes of every data set: `default/train/0000.parquet`, where `default` is one of its configurations."""
     files = sorted([*root.glob(f"*/{_CONVERTED}"), *root.glob(f"*/*/{_CONVERTED}")])
     bases = {path.parent.parent for path in files}
-    found = {base: _all_named(root, [(p.parent.name, p) for p in files if p.parent.parent == base]) for base in bases}
-    named = sorted(base for base, parts in found.items() if parts)
+    found = {base: _by_split([(p.parent.name, p) for p in files if p.parent.parent == base]) for base in bases}
+    named = sorted(base for base, tables in found.items() if tables.read)
     if len(named) > 1:
         names = ", ".join(base.name for base in named)
         raise BadTableError(f"{root}: holds several data sets: {names}; give the folder of one")
-    return found[named[0]] if named else []
+    return found[named[0]] if named else FoundTables([])
 
 
-def _tars(root: Path) -> list[Found]:
-    """WebDataset shards such as `train-000000.tar`."""
+def _tars(root: Path) -> FoundTables:
+    """WebDataset shards such as `train-000000.tar`.
+
+    Raises:
+        BadTableError: some name a split and some do not; reading only those, or none of the splits, would lose memes or splits.
+    """
     tars = [path for path in _files(root, (TAR,)) if path.is_file()]
-    named = _all_named(root, [(re.split(r"[-_.]", path.stem)[0], path) for path in tars])
-    return named or [(None, path) for path in tars]
+    found = _by_split([(re.split(r"[-_.]", path.stem)[0], path) for path in tars])
+    if found.unread:
+        shown = ", ".join(path.name for path in found.unread[:5])
+        more = f" and {len(found.unread) - 5} more" if len(found.unread) > 5 else ""
+        raise BadTableError(
+            f"{root}: {found.read[0][1].name} names a split, but not {shown}{more}; rename it (as train_2), or move it elsewhere"
+        )
+    return found if found.read else FoundTables([(None, path) for path in tars])
 
 
 def picture_folder(table: Path, root: Path, names: Sequence[str], given: str | None) -> Path:

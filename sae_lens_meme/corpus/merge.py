@@ -111,7 +111,7 @@ def _labelled(rows: Sequence[Row], dropped: Counter[str]) -> list[Row]:
     for row in rows:
         if row.source == "hmc" and row.split == "dev_unseen" and row.id in seen:
             dropped["hmc dev_unseen: also in dev_seen"] += 1
-        elif row.source == "hmc" and row.labels.get("hate") is None:
+        elif row.source == "hmc" and all(value is None for value in row.labels.values()):
             dropped[f"hmc {row.split}: no label"] += 1
         else:
             kept.append(row)

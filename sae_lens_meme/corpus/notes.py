@@ -37,6 +37,17 @@ def corpus_notes(corpus: str | Path | Mapping[str, Any]) -> list[str]:
     return notes
 
 
+def dropped_note(facts: Mapping[str, Any]) -> str | None:
+    """For the last lines of the command, which rows the merge left out; the card has a list of them.
+
+    Args:
+        facts: those of a manifest.
+    """
+    reasons = ", ".join(f"{reason} ({count:,})" for reason, count in facts["dropped"].items())
+    total = sum(facts["dropped"].values())
+    return f"{total:,} row{'s' * (total != 1)} left out: {reasons}" if total else None
+
+
 def corpus_facts(splits: Splits, links: Links) -> dict[str, Any]:
     """Facts of the manifest that are counted over the rows that were written.
 

@@ -79,7 +79,7 @@ def table_rows(table: Table, layout: Layout, bad: BadRows) -> list[Row]:
         except BadCell as error:
             columns = layout.columns
             values = {**labels, "split": cells.get(columns.split or "") or layout.split}
-            source = cells.get(columns.source or "") or layout.source
+            source = _source(layout, cells)
             identity = cells.get(columns.id, "") if columns.id else image
             bad.add(BadRow(table.path.name, number, identity or "", str(error), error.kind, source, values))
     return rows
@@ -93,7 +93,7 @@ def image_name(table: Table, columns: ColumnMap, i: int) -> str:
 
 def _row(table: Table, layout: Layout, number: int, image: str, labels: Mapping[str, int | None]) -> Row:
     columns, cells = layout.columns, table.rows[number - 1]
-    source = _filled(cells, columns.source) if columns.source else layout.source
+    source = _source(layout, cells)
     embedded = table.pictures.get(columns.image)
     name = image.removeprefix(layout.strip)
     identity = _filled(cells, columns.id) if columns.id else layout.ids[number - 1] if layout.ids else name
@@ -131,6 +131,12 @@ def _labels(columns: ColumnMap, cells: Cells) -> tuple[dict[str, Any], BadCell |
             values[name] = cell
             problems.append(error)
     return values, next(iter(problems), None)
+
+
+def _source(layout: Layout, cells: Cells) -> str:
+    """Of a row whose source is missing, as of a table without one: that of the layout."""
+    cell = cells.get(layout.columns.source) if layout.columns.source else None
+    return layout.source if cell is None or is_missing(cell) else cell
 
 
 def _filled(cells: Cells, column: str) -> str:

@@ -27,6 +27,7 @@ from sae_lens_meme.labels import (
     missing_code,
     misspelled,
     read_split,
+    respelled,
     source_of,
 )
 from sae_lens_meme.shards import write_dataset
@@ -109,10 +110,10 @@ def _slice(columns: Mapping[str, Any], part: slice) -> dict[str, Any]:
 def description(table: Table) -> tuple[dict[str, Value], dict[str, list[Any]]]:
     """Column types and columns of the table: ids, sources, splits, captions, labels."""
     path = table.path
-    for column, name in misspelled(table.columns).items():
-        raise BadTableError(f"{path}: the header has {column!r} for {name!r}; rename it")
-    for name, pictures in table.pictures.items():
-        require_text(str(path), name, (picture.read() for picture in pictures if picture.size))
+    if found := misspelled(table.columns):
+        raise BadTableError(f"{path}: the header has {respelled(found)}; rename it")
+    for name in table.pictures:
+        require_text(str(path), name)
     table.require(["id"])
     columns: dict[str, list[Any]] = {
         name: [row[name] for row in table.rows]

@@ -12,7 +12,7 @@ from sae_lens import SAE
 from sae_lens_meme.errors import ModelError
 from sae_lens_meme.importers.options import STEP, ImportOptions
 from sae_lens_meme.importers.table import converter_of, find, options_for
-from sae_lens_meme.provenance import IMPORTED, weights_fingerprint
+from sae_lens_meme.provenance import IMPORTED, SAE_CFG, SAE_WEIGHTS, weights_fingerprint
 from sae_lens_meme.storage import StepFolder, through_stores
 from sae_lens_meme.train.saelens import write_saved
 
@@ -36,12 +36,17 @@ def import_sae(
         converter: the format, one of `FORMATS`; default: recognised from its files, else dictionary_learning.
 
     Raises:
-        ModelError: the files are not those of an SAE that is known here; the message names what is missing.
+        ModelError: the files are not those of an SAE that is known here (the message names what is missing), or are stock.
         ConfigError: there is no such format, or it does not take one of the options.
         StorageError: there is something else at `out`.
     """
     options, path = ImportOptions.of(options, given), Path(path)
-    name = converter or converter_of(path) or "dictionary_learning"
+    recognised = converter or converter_of(path)
+    if recognised is None and all((path / name).is_file() for name in (SAE_CFG, SAE_WEIGHTS)):
+        raise ModelError(
+            f"{path}: is a stock SAE already; give it to evaluate --sae as it is, or name the format that it is of"
+        )
+    name = recognised or "dictionary_learning"
     asked = options_for(name, options.model_dump(exclude_none=True))
     sae = _load(name, path, asked)
     fingerprint = {"format": name, "weights": weights_fingerprint(sae), "cfg": sae.cfg.to_dict()}

@@ -22,6 +22,7 @@ MANIFEST, SUCCESS, LOCK = "manifest.json", "_SUCCESS", ".lock"
 CACHE = "SAE_LENS_MEME_CACHE"
 """Environment variable: where stores are mirrored; default ~/.cache/sae-lens-meme."""
 _URL = re.compile(r"([a-zA-Z][\w+.-]+):(/{1,2})([^/].*)")  # pathlib makes s3:/x of s3://x; C:/x is a drive
+_HERE = re.compile(r"(file|local):/")  # what fsspec calls the files of this machine
 _EXTRAS = {"s3": 's3fs; pip install "sae-lens-meme[s3]"', "gs": "gcsfs; pip install gcsfs"}
 
 
@@ -29,10 +30,13 @@ def url_of(folder: str | Path) -> str | None:
     """The address of a folder in a store; None for a folder of this machine, such as one in an existing folder `run:`.
 
     Raises:
-        ConfigError: there is a `::` in it, at which fsspec, and with it `datasets`, cuts a path in two.
+        ConfigError: there is a `::` in it, at which fsspec, and with it `datasets`, cuts a path in two; or it is the address
+            of a folder of this machine, of which pathlib takes one slash and fsspec the other.
     """
     if "::" in str(folder):
         raise ConfigError(f"{folder}: holds '::', at which datasets cuts a path in two; give the folder another name")
+    if here := _HERE.match(str(folder)):
+        raise ConfigError(f"{folder}: {here[1]} is no store; give the path of the folder without {here[1]}:")
     found = _URL.fullmatch(str(folder))
     if found is None or (found[2] == "/" and _is_folder_here(found[1])):
         return None
