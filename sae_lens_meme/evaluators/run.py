@@ -10,8 +10,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from sae_lens_meme.device import pick_device
 from sae_lens_meme.embeddings import Embeddings
-from sae_lens_meme.errors import StorageError
+from sae_lens_meme.errors import ConfigError, StorageError
 from sae_lens_meme.evaluators import registry
 from sae_lens_meme.evaluators.base import Evaluator, Unavailable
 from sae_lens_meme.evaluators.cautions import cautions
@@ -229,4 +230,15 @@ def _recipe(sae: Path) -> Any:
         raise Unavailable("this SAE was not trained by `train`: its recipe is not known") from None
     if "begun_with" in fingerprint:
         raise Unavailable("this SAE was trained further from given weights: its recipe alone cannot reproduce it")
-    return TrainConfig(fingerprint["config"], Recipe(**fingerprint["recipe"]))
+    config = fingerprint["config"]
+    dictionary = {key: value for key, value in config["sae"].items() if key != "device"}
+    config = {**config, "sae": dictionary, "device": _device_here(config["device"])}
+    return TrainConfig(config, Recipe(**fingerprint["recipe"]))
+
+
+def _device_here(name: str) -> str:
+    """The device of a training, or `auto` where this machine has none of that name."""
+    try:
+        return pick_device(name)
+    except ConfigError:
+        return "auto"
