@@ -26,7 +26,17 @@ from sae_lens_meme.evaluators.options import EvaluateOptions
 from sae_lens_meme.hooks.names import FUSED
 from sae_lens_meme.planted.answer_key import FACTORS, read_answer_key
 from sae_lens_meme.provenance import SAE_CFG, SAE_WEIGHTS, not_folded, recorded_widths
-from sae_lens_meme.storage import fetched, read_finished, read_json, sha256_file, sha256_json, verify
+from sae_lens_meme.storage import (
+    MANIFEST,
+    SUCCESS,
+    fetched,
+    read_finished,
+    read_json,
+    read_manifest,
+    sha256_file,
+    sha256_json,
+    verify,
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -156,6 +166,9 @@ def _require_sae(folder: str | Path) -> None:
             f"{folder}: is {what}; `sae-lens-meme import {name} {folder} --out SAE` makes a stock SAE folder of it"
         )
     if not (Path(folder) / SAE_CFG).is_file():
+        begun = read_manifest(folder) if (Path(folder) / MANIFEST).is_file() else {}
+        if begun.get("step") == "train" and not (Path(folder) / SUCCESS).exists():
+            raise StorageError(f"{folder}: the train step was interrupted; run it again to finish it")
         raise StorageError(
             f"{folder}: is not an SAE folder (no {SAE_CFG}); give the folder that train wrote, or name the --converter of evaluate or import for one of another project"
         )
