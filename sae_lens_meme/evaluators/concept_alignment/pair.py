@@ -11,10 +11,10 @@ import numpy as np
 
 from sae_lens_meme.embeddings import Embeddings
 from sae_lens_meme.errors import ConfigError, DataError
+from sae_lens_meme.evaluators import hook_of, memes_of, sae_of
 from sae_lens_meme.evaluators.concept_alignment.compute import measure_pairs
 from sae_lens_meme.evaluators.concepts import Concept, ConceptLabels, concepts_of, default_concepts
 from sae_lens_meme.evaluators.latents import Latents, encode, require_latents_of
-from sae_lens_meme.evaluators.opened import hook_of, memes_of, sae_of
 from sae_lens_meme.evaluators.result import defined
 from sae_lens_meme.options import Count, check_value
 
