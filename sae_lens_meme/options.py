@@ -75,10 +75,11 @@ class Options(BaseModel):
         """
         if not isinstance(given, Mapping):
             raise ConfigError(f"{cls.section}: is {type(given).__name__}, not a mapping of options")
+        check_keys(cls.section, given, cls.model_fields)
         return cls(**given)
 
 
-def check_keys(where: str, given: Iterable[str], known: Iterable[str]) -> None:
+def check_keys(where: str, given: Iterable[Any], known: Iterable[str]) -> None:
     """Refuse an unknown key and name the nearest known one."""
     known = list(known)
     for key in given:
@@ -86,6 +87,7 @@ def check_keys(where: str, given: Iterable[str], known: Iterable[str]) -> None:
             continue
         near = difflib.get_close_matches(str(key), known, n=1, cutoff=0.5)
         hint = f"did you mean {near[0]!r}?" if near else f"known keys: {', '.join(sorted(known))}"
+        hint = f"YAML reads on, yes, off and no as true and false; {hint}" if isinstance(key, bool) else hint
         raise ConfigError(f"{where}: unknown key {key!r}; {hint}")
 
 

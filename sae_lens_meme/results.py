@@ -31,14 +31,14 @@ def evaluate_step(
     overwrite: bool = False,
 ) -> None:
     """Evaluate and print what was found; the section is that of `EvaluateOptions`."""
-    from sae_lens_meme.evaluators.run import CONVERTED, PAGE, evaluate
+    from sae_lens_meme.evaluators.run import PAGE, converted, evaluate
     from sae_lens_meme.report import print_report, print_summary
 
     options = EvaluateOptions.from_mapping(section)
     with timed("evaluate"):
         report = evaluate(only_sae(sae), embeddings, options, out=out, overwrite=overwrite)
     out = fetched(out)
-    if (kept := out / CONVERTED).is_dir():
+    if kept := converted(out):
         console.print(
             Text(f"  {kept}: the SAE as a stock one, which dashboard, figures and export take"), soft_wrap=True
         )

@@ -18,6 +18,7 @@ from source_corpus import CONCEPTS, FOLLOWS_HATE, FOLLOWS_SOURCE, source_corpus
 from statsmodels.stats.proportion import proportion_confint
 from tiny_sae import tiny_sae
 
+from sae_lens_meme.embed import save_embeddings
 from sae_lens_meme.embeddings import Embeddings
 from sae_lens_meme.errors import ConfigError, DataError
 from sae_lens_meme.evaluators import EvaluateOptions, Latents, Result, Unavailable, encode
@@ -27,6 +28,7 @@ from sae_lens_meme.evaluators.concept_alignment import significant as significan
 from sae_lens_meme.evaluators.concept_alignment.compute import f1_interval
 from sae_lens_meme.evaluators.concepts import Concept, ConceptLabels
 from sae_lens_meme.evaluators.context import Context
+from sae_lens_meme.evaluators.opened import load_others
 from sae_lens_meme.metrics.association import FALSE, TRUE, Counter, f1_bounds_at_ends
 
 CONTRACT = [
@@ -335,6 +337,21 @@ def test_one_latent_one_concept():
     assert got.top_memes[0][0] == embeddings.ids[z.argmax()]
 
 
+def test_a_question_of_folders_and_of_an_sae_that_names_no_hook(tmp_path):
+    x, embeddings = sae_corpus()
+    sae = tiny_sae(x, d_sae=24, k=4)
+    expected = concept_alignment(latent=np.int64(3), concept="hate=1", sae=sae, embeddings=embeddings)  # type: ignore[arg-type]
+    sae.cfg.metadata.hook_name = None
+    sae.save_model(tmp_path / "sae")
+    save_embeddings(embeddings, tmp_path / "embeddings")
+    with pytest.raises(ConfigError, match="this SAE names no hook; pass hook=, one of hook_fused"):
+        concept_alignment(latent=3, concept="hate=1", sae=sae, embeddings=embeddings)
+    folders = {"sae": tmp_path / "sae", "embeddings": tmp_path / "embeddings"}
+    assert concept_alignment(latent=3, concept="hate=1", hook="hook_fused", **folders) == expected
+    others = load_others([tmp_path / "sae"], "hook_fused")
+    assert others["sae"][1].cfg.metadata.hook_name == "hook_fused"
+
+
 def test_an_undefined_answer_has_a_reason():
     x, embeddings = sae_corpus()
     sae = tiny_sae(x, d_sae=24, k=4)
@@ -362,6 +379,13 @@ def test_bad_questions():
         concept_alignment(latent=0, concept="stance=support", sae=sae, embeddings=embeddings)
     with pytest.raises(DataError, match=r"latent 24 is outside 0..23 of this SAE"):
         concept_alignment(latent=24, concept="hate=1", sae=sae, embeddings=embeddings)
+    for wrong, message in (
+        ({"latent": 7.0}, "latent is 7.0, it must be an integer"),
+        ({"latent": True}, "latent is True, it must be an integer"),
+        ({"top": -1}, "top is -1, it must be 0 or more"),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            concept_alignment(**{"latent": 0, "concept": "hate=1", "sae": sae, "embeddings": embeddings} | wrong)  # type: ignore[arg-type]
     with pytest.raises(ConfigError, match="protocol is 'right', it must be 'corrected', 'published' or 'both'"):
         ConceptAlignment(embeddings, protocol="right")
     with pytest.raises(ConfigError, match="alpha is 5"):

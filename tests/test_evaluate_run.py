@@ -33,6 +33,7 @@ from sae_lens_meme.evaluators.content import table_in
 from sae_lens_meme.evaluators.context import Context
 from sae_lens_meme.evaluators.opened import require_same_memes, sae_weights
 from sae_lens_meme.evaluators.run import run_evaluators
+from sae_lens_meme.storage import StepFolder
 
 VECTORS = np.random.default_rng(0).normal(size=(6, 4)).astype(np.float32)
 MEMES = make_embeddings({"hook_fused": VECTORS}, labels={"hate": [0, 1, 0, 1, 0, 1]})
@@ -167,6 +168,13 @@ def test_what_to_distrust_is_said():
 
 def test_a_folder_that_is_no_sae_is_named(tmp_path):
     with pytest.raises(StorageError, match=r"is not an SAE folder \(no cfg.json\); give the folder that train wrote"):
+        sae_weights(tmp_path)
+
+
+def test_a_training_that_was_killed_is_to_be_run_again(tmp_path):
+    with StepFolder(tmp_path, "train", {}) as folder:  # which does not finish
+        folder.write_text("runner_cfg.json", "{}")
+    with pytest.raises(StorageError, match="the train step was interrupted; run it again to finish it"):
         sae_weights(tmp_path)
 
 

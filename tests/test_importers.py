@@ -291,6 +291,9 @@ def test_evaluate_reads_an_sae_of_another_project(tmp_path: Path, kind: str):
     torch.testing.assert_close(kept(X), imported(X))
     again = evaluate(given_, memes, out=tmp_path / "evaluation", progress=False, **only)
     assert again == report
+    other: Any = {**only, "seed": 1, "overwrite": True, "progress": False}
+    evaluate(tmp_path / "imported", memes, out=tmp_path / "evaluation", **other)
+    assert not (tmp_path / "evaluation" / "sae").exists()  # it was of the evaluation that was replaced
     found = measure(given_, memes, progress=False, **only)
     assert found.content["results"]["reconstruction"] == stock["results"]["reconstruction"]
 

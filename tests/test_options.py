@@ -39,6 +39,15 @@ def test_refused_options(given: dict[str, Any], message: str):
 
 
 @pytest.mark.parametrize(
+    ("key", "said"),
+    [(True, "YAML reads on, yes, off and no as true and false; known keys"), (1, "known keys"), (None, "known keys")],
+)
+def test_a_key_that_is_not_text_is_unknown(key: Any, said: str):
+    with pytest.raises(ConfigError, match=f"^sow: unknown key {key!r}; {said}: crop, depth, rows$"):
+        Sowing.from_mapping({key: 3})
+
+
+@pytest.mark.parametrize(
     ("value", "expected"),
     [([5, None], tuple[int | None, ...]), (1, float), (None, int | None), ("bos", int | Literal["bos"]), (3, Any)],
 )

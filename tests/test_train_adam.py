@@ -59,6 +59,18 @@ def test_steps_are_those_of_torch(fields: dict[str, Any], scale: float):
     require_same_numbers(ours, theirs)
 
 
+@pytest.mark.parametrize(("d_in", "d_sae"), [(16, 1), (1, 24), (1, 1), (16, 16)])
+@pytest.mark.parametrize("init", ["xavier", "tied"])
+def test_one_latent_or_one_dimension_or_a_square(d_in: int, d_sae: int, init: str):
+    """A matrix with one row or one column lies in memory both ways."""
+    ours, theirs = (make_trainer(fused, d_in=d_in, d_sae=d_sae, k=1, init=init) for fused in (True, False))
+    for x in X[:8, :, :d_in]:
+        for trainer in (ours, theirs):
+            trainer.step(x)
+    require_same_numbers(ours, theirs)
+    assert ours.sae.W_enc.data_ptr() != ours.sae.W_dec.data_ptr()
+
+
 def test_a_latent_that_never_fires_still_moves_as_its_moments_say():
     trainer = make_trainer(True)
     trainer.step(X[0])

@@ -15,6 +15,7 @@ from sae_lens.training.sae_trainer import SAETrainer
 from test_train_data import embeddings_of
 
 from sae_lens_meme.errors import NonFiniteError, StorageError
+from sae_lens_meme.evaluators.run import train_control
 from sae_lens_meme.train import train
 
 pytestmark = pytest.mark.whole
@@ -238,3 +239,34 @@ def test_nothing_on_disk_names_this_machine(tmp_path):
     run(tmp_path / "sae")
     for name, data in contents(tmp_path / "sae").items():
         assert str(tmp_path).encode() not in data, name
+
+
+def trained_on(device: str, folder: Path) -> None:
+    """As if the SAE of this folder had been trained there."""
+    manifest = json.loads((folder / "manifest.json").read_text())
+    manifest["fingerprint"]["config"]["device"] = manifest["fingerprint"]["config"]["sae"]["device"] = device
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+
+
+def test_a_finished_sae_is_loaded_wherever_it_was_trained_and_an_unfinished_one_goes_on_there(tmp_path):
+    run(tmp_path, few := section(epochs=1, device="cpu"))
+    trained_on("cuda", tmp_path)
+    before = contents(tmp_path)
+    run(tmp_path, few)
+    assert contents(tmp_path) == before
+    with pytest.raises(StorageError, match="holds a different result"):
+        run(tmp_path, section(epochs=1, device="cpu", seed=7))
+    (tmp_path / "_SUCCESS").unlink()
+    with pytest.raises(
+        StorageError, match=r"begun on 'cuda' and is not finished.*train\.device=cuda, pass --overwrite"
+    ):
+        run(tmp_path, few)
+    run(tmp_path, few, overwrite=True)
+    assert json.loads((tmp_path / "manifest.json").read_text())["fingerprint"]["config"]["device"] == "cpu"
+
+
+def test_the_recipe_of_an_sae_of_another_device_is_trained_here(tmp_path):
+    run(tmp_path / "sae", section(epochs=1))
+    trained_on("xpu", tmp_path / "sae")
+    train_control(tmp_path / "sae", EMBEDDINGS, tmp_path / "control")
+    assert json.loads((tmp_path / "control" / "manifest.json").read_text())["fingerprint"]["config"]["device"] != "xpu"

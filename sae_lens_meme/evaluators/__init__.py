@@ -23,7 +23,10 @@ _SHARED = {
     "Latents": "latents",
     "encode": "latents",
     "evaluate": "run",
+    "hook_of": "opened",
     "load_sae": "opened",
+    "memes_of": "opened",
+    "sae_of": "opened",
     "measure": "measure",
 }
 __all__ = ["find", "names", "register", "unregister", *_SHARED]

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
@@ -18,14 +17,14 @@ from sae_lens_meme.evaluators.content import LATENTS, content_of
 from sae_lens_meme.evaluators.context import Context
 from sae_lens_meme.evaluators.latents import encode
 from sae_lens_meme.evaluators.opened import (
+    hook_of,
     load_others,
-    load_sae,
+    memes_of,
     require_concepts_of,
     require_other_seeds,
-    require_sae,
     require_same_memes,
+    sae_of,
     sae_weights,
-    stock_sae,
 )
 from sae_lens_meme.evaluators.options import EvaluateOptions
 from sae_lens_meme.evaluators.result import Result
@@ -141,20 +140,18 @@ def measure(
         ConfigError: a wrong option, an SAE that names no hook while none is given, or one that is compared with itself.
         DataError: from an evaluator that runs alone.
     """
-    memes, other = _opened(embeddings), None if reference is None else _opened(reference)
+    memes, other = memes_of(embeddings), None if reference is None else memes_of(reference)
     chosen = EvaluateOptions(**options)
     chosen.check()
     if chosen.engine != "local":
         raise ConfigError("measure has what is in this process' memory; `evaluate` runs on a cluster, on folders")
     memes = memes.without_contaminated() if chosen.exclude_leaks else memes
-    dictionary = _loaded(sae, chosen) if isinstance(sae, (str, Path)) else _unsigned(require_sae(sae, "sae"), chosen)
+    dictionary = sae_of(sae, chosen.hook, chosen.converter)
     require_concepts_of(chosen, memes)
     require_same_memes(memes, other)
-    others = _named(other_saes)
+    hook = hook_of(dictionary, memes, chosen.hook)
+    others = _named(other_saes, hook)
     require_other_seeds(dictionary, others)
-    hook = chosen.hook or dictionary.cfg.metadata.hook_name
-    if hook is None:
-        raise ConfigError(f"this SAE names no hook; pass hook=, one of {', '.join(memes.hooks)}")
     with reads(dictionary, hook):
         context = Context(
             *(dictionary, memes, encode(dictionary, memes, hook), chosen),
@@ -167,25 +164,7 @@ def measure(
         return Evaluation(content_of(context), context.results, dictionary, memes, context.latents, chosen)
 
 
-def _loaded(sae: str | Path, options: EvaluateOptions) -> Any:
-    with stock_sae(sae, options.hook, options.converter) as stock:
-        return load_sae(stock, options.hook)
-
-
-def _unsigned(sae: Any, options: EvaluateOptions) -> Any:
-    """AbsTopK, whose latents have two signs, as the `topk` SAE that computes the same; any other as it is."""
-    if sae.cfg.architecture() != "abstopk":
-        return sae
-    with TemporaryDirectory() as made:
-        sae.save_model(made)
-        return _loaded(made, options)
-
-
-def _opened(embeddings: Embeddings | str | Path) -> Embeddings:
-    return embeddings if isinstance(embeddings, Embeddings) else Embeddings.load(embeddings)
-
-
-def _named(saes: Mapping[str, Any] | Collection[str | Path]) -> dict[str, Any]:
+def _named(saes: Mapping[str, Any] | Collection[str | Path], hook: str) -> dict[str, Any]:
     if isinstance(saes, Mapping):
         return {str(name): sae for name, sae in saes.items()}
-    return {name: sae for name, (_, sae) in load_others(saes).items()}
+    return {name: sae for name, (_, sae) in load_others(saes, hook).items()}

@@ -26,7 +26,17 @@ from sae_lens_meme.evaluators.options import EvaluateOptions
 from sae_lens_meme.hooks.names import FUSED
 from sae_lens_meme.planted.answer_key import FACTORS, read_answer_key
 from sae_lens_meme.provenance import SAE_CFG, SAE_WEIGHTS, not_folded, recorded_widths
-from sae_lens_meme.storage import fetched, read_finished, read_json, sha256_file, sha256_json, verify
+from sae_lens_meme.storage import (
+    MANIFEST,
+    SUCCESS,
+    fetched,
+    read_finished,
+    read_json,
+    read_manifest,
+    sha256_file,
+    sha256_json,
+    verify,
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,7 +65,7 @@ class Opened:
         require_concepts_of(options, memes)
         reference = Embeddings.load(options.reference) if options.reference is not None else None
         require_same_memes(memes, reference)
-        others = load_others(options.other_saes or ())
+        others = load_others(options.other_saes or (), dictionary.cfg.metadata.hook_name)
         loaded = {name: other for name, (_, other) in others.items()}
         require_other_seeds(dictionary, loaded)
         key_folder = None if options.answer_key is None else fetched(options.answer_key)
@@ -109,6 +119,38 @@ def stock_sae(sae: str | Path, hook: str | None = None, converter: str | None = 
         yield stock
 
 
+def memes_of(embeddings: Embeddings | str | Path) -> Embeddings:
+    """Embeddings, or those of a folder."""
+    return embeddings if isinstance(embeddings, Embeddings) else Embeddings.load(embeddings)
+
+
+def sae_of(sae: Any, hook: str | None = None, converter: str | None = None) -> Any:
+    """An SAE, or that of a folder; AbsTopK, whose latents have two signs, as the `topk` SAE that computes the same.
+
+    Raises:
+        ModelError: as for `require_sae`, `stock_sae` and `load_sae`.
+    """
+    if isinstance(sae, (str, Path)):
+        with stock_sae(sae, hook, converter) as stock:
+            return load_sae(stock, hook)
+    if require_sae(sae, "sae").cfg.architecture() != "abstopk":
+        return sae
+    with tempfile.TemporaryDirectory() as made:
+        sae.save_model(made)
+        return sae_of(made, hook, converter)
+
+
+def hook_of(sae: Any, memes: Embeddings, hook: str | None = None) -> str:
+    """The hook that is given, or the one that the SAE names.
+
+    Raises:
+        ConfigError: there is neither.
+    """
+    if (found := hook or sae.cfg.metadata.hook_name) is None:
+        raise ConfigError(f"this SAE names no hook; pass hook=, one of {', '.join(memes.hooks)}")
+    return found
+
+
 _NOT_STOCK = {
     "abstopk": "an AbsTopK SAE, whose latents have two signs",
     "saelens-checkpoint": "a checkpoint of a training on scaled activations, whose weights do not take raw ones",
@@ -124,13 +166,20 @@ def _require_sae(folder: str | Path) -> None:
             f"{folder}: is {what}; `sae-lens-meme import {name} {folder} --out SAE` makes a stock SAE folder of it"
         )
     if not (Path(folder) / SAE_CFG).is_file():
+        begun = read_manifest(folder) if (Path(folder) / MANIFEST).is_file() else {}
+        if begun.get("step") == "train" and not (Path(folder) / SUCCESS).exists():
+            raise StorageError(f"{folder}: the train step was interrupted; run it again to finish it")
         raise StorageError(
             f"{folder}: is not an SAE folder (no {SAE_CFG}); give the folder that train wrote, or name the --converter of evaluate or import for one of another project"
         )
 
 
-def load_sae(folder: str | Path, hook: str | None = None) -> Any:
+def load_sae(folder: str | Path, hook: str | None = None, *, unnamed: str | None = None) -> Any:
     """Any SAE that SAELens loads, with the hook that it reads.
+
+    Args:
+        hook: instead of the one that it names.
+        unnamed: where it names none.
 
     Raises:
         StorageError: no SAE is there.
@@ -150,7 +199,7 @@ def load_sae(folder: str | Path, hook: str | None = None) -> Any:
     if "k" in vars(sae.cfg) and "k" not in read_json(Path(folder) / SAE_CFG):  # SAELens takes 100
         raise ModelError(f"{folder}: its {SAE_CFG} names no k; write there how many latents are active at once")
     require_sae(sae, folder)
-    sae.cfg.metadata.hook_name = hook or sae.cfg.metadata.hook_name
+    sae.cfg.metadata.hook_name = hook or sae.cfg.metadata.hook_name or unnamed
     if (
         sae.cfg.metadata.matryoshka_widths is None
     ):  # SAELens saves Matryoshka SAEs as JumpReLU ones, without their groups
@@ -197,11 +246,15 @@ def _attribution_of(folder: Path, evaluated: dict[str, Any]) -> str:
     return sha256_json(manifest["files"])
 
 
-def load_others(folders: Collection[str | Path]) -> dict[str, tuple[Path, Any]]:
-    """By the last part of their path; the whole path where two have the same one."""
+def load_others(folders: Collection[str | Path], hook: str | None = None) -> dict[str, tuple[Path, Any]]:
+    """By the last part of their path; the whole path where two have the same one.
+
+    Args:
+        hook: of those that name none.
+    """
     paths = [Path(folder) for folder in folders]
     names = [path.name if [p.name for p in paths].count(path.name) == 1 else str(path) for path in paths]
-    return {name: (path, load_sae(path, None)) for name, path in zip(names, paths, strict=True)}
+    return {name: (path, load_sae(path, unnamed=hook)) for name, path in zip(names, paths, strict=True)}
 
 
 def require_other_seeds(sae: Any, others: Mapping[str, Any]) -> None:

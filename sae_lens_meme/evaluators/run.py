@@ -10,8 +10,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from sae_lens_meme.device import pick_device
 from sae_lens_meme.embeddings import Embeddings
-from sae_lens_meme.errors import StorageError
+from sae_lens_meme.errors import ConfigError, StorageError
 from sae_lens_meme.evaluators import registry
 from sae_lens_meme.evaluators.base import Evaluator, Unavailable
 from sae_lens_meme.evaluators.cautions import cautions
@@ -22,10 +23,20 @@ from sae_lens_meme.evaluators.opened import Opened, stock_sae
 from sae_lens_meme.evaluators.options import EvaluateOptions
 from sae_lens_meme.evaluators.result import Result
 from sae_lens_meme.evaluators.workers import CANNOT, Found, evaluating, measured
+from sae_lens_meme.importers.options import STEP as IMPORT
 from sae_lens_meme.progress import progress_bar
 from sae_lens_meme.provenance import RUNNER_CFG
 from sae_lens_meme.report import draw_figure, report_html, report_text
-from sae_lens_meme.storage import MANIFEST, StepFolder, fetched, read_finished, read_json, through_stores, to_json
+from sae_lens_meme.storage import (
+    MANIFEST,
+    StepFolder,
+    fetched,
+    read_finished,
+    read_json,
+    read_manifest,
+    through_stores,
+    to_json,
+)
 
 PAGE, TEXT, FIGURE = "evaluation.html", "evaluation.txt", "evaluation.png"
 CONVERTED = "sae"
@@ -75,11 +86,16 @@ def _evaluate(
     progress: bool,
 ) -> dict[str, Any]:
     opened = Opened.of_stock(sae, embeddings, options)
-    kept = (CONVERTED, CONTROL, *(f"seed_{i}" for i in range(1, options.stability_seeds + 1)))
+    kept = (CONTROL, *(f"seed_{i}" for i in range(1, options.stability_seeds + 1)))
+    converts, stands = sae != fetched(given), out / CONVERTED
+    if stands.is_dir() and (converted(out) is None or stands.resolve() == fetched(given).resolve()):
+        if converts:
+            raise StorageError(
+                f"{stands}: is an SAE of its own, which the converted one would replace; choose another --out"
+            )
+        kept = (*kept, CONVERTED)
     with StepFolder(out, "evaluate", opened.fingerprint, overwrite=overwrite, keep=kept) as folder:
         if not folder.complete:
-            if sae != fetched(given):
-                shutil.copytree(sae, folder.home / CONVERTED, dirs_exist_ok=True)
             with evaluating(opened, partial(Opened.of, given, embeddings, options), options) as workers:
                 file = folder.write(LATENTS, lambda path: workers.encode(progress).save(path))
                 context = opened.context(
@@ -93,8 +109,24 @@ def _evaluate(
                     warnings=cautions(opened.sae, opened.memes),
                 )
                 run_evaluators(context, options.names(), progress, workers.measure)
+            if converts:
+                _copy_whole(sae, folder.path / CONVERTED)
             write_results(folder, content_of(context), context.results)
     return read_json(out / EVALUATION)
+
+
+def _copy_whole(sae: Path, to: Path) -> None:
+    """A copy that is there whole or not at all."""
+    beside = to.with_name(f".{to.name}")
+    shutil.copytree(sae, beside, dirs_exist_ok=True)
+    shutil.rmtree(to, ignore_errors=True)
+    beside.replace(to)
+
+
+def converted(out: str | Path) -> Path | None:
+    """The stock SAE beside an evaluation, if it was converted and is not an SAE of its own."""
+    folder = Path(out) / CONVERTED
+    return folder if (folder / MANIFEST).is_file() and read_manifest(folder)["step"] == IMPORT else None
 
 
 def run_evaluators(
@@ -229,4 +261,15 @@ def _recipe(sae: Path) -> Any:
         raise Unavailable("this SAE was not trained by `train`: its recipe is not known") from None
     if "begun_with" in fingerprint:
         raise Unavailable("this SAE was trained further from given weights: its recipe alone cannot reproduce it")
-    return TrainConfig(fingerprint["config"], Recipe(**fingerprint["recipe"]))
+    config = fingerprint["config"]
+    dictionary = {key: value for key, value in config["sae"].items() if key != "device"}
+    config = {**config, "sae": dictionary, "device": _device_here(config["device"])}
+    return TrainConfig(config, Recipe(**fingerprint["recipe"]))
+
+
+def _device_here(name: str) -> str:
+    """The device of a training, or `auto` where this machine has none of that name."""
+    try:
+        return pick_device(name)
+    except ConfigError:
+        return "auto"

@@ -45,13 +45,17 @@ def _update_matrices(matrices: tuple[Tensor, Tensor], optimizer: Optimizer, args
         return
     group, states = optimizer.param_groups[0], [_next_state(W, optimizer.state[W]) for W in gradients]
     (beta1, beta2), step = group["betas"], states[0]["step"].item()
+    W_enc, W_dec = matrices
     arrays = tuple(
-        tuple(_by_row(tensor) for tensor in (W, _laid_out_as(W, gradient), *(state[name] for name in _MOMENTS)))
+        tuple(
+            (tensor.T if W is W_enc else tensor).detach().numpy()  # a matrix with one row or column lies both ways
+            for tensor in (W, _laid_out_as(W, gradient), *(state[name] for name in _MOMENTS))
+        )
         for (W, gradient), state in zip(gradients.items(), states, strict=True)
     )
     step_size, root = group["lr"] / (1 - beta1**step), (1 - beta2**step) ** 0.5
     numbers = np.array([1 - beta1, beta2, 1 - beta2, -step_size, root, group["eps"]], np.float32)
-    in_parts(_adam, even_parts(len(arrays[0][0])), arrays, *numbers)
+    in_parts(_adam, even_parts(len(W_dec)), arrays, *numbers)
     for W in gradients:
         W.grad = None
 
@@ -72,12 +76,6 @@ def _row_after_row(optimizer: Optimizer, state_dict: dict[str, Any]) -> dict[str
 
 def _laid_out_as(W: Tensor, tensor: Tensor) -> Tensor:
     return tensor if tensor.stride() == W.stride() else torch.empty_like(W).copy_(tensor)
-
-
-def _by_row(tensor: Tensor) -> np.ndarray:
-    """Rows that are whole in memory."""
-    array = tensor.detach().numpy()
-    return array if array.flags.c_contiguous else array.T
 
 
 @njit(nogil=True, fastmath={"contract"}, error_model="numpy")

@@ -63,6 +63,10 @@ NARROWER |= {"lr": Annotated[float, Field(gt=0, le=100)]} | dict.fromkeys(
     ),
     Positive,
 )
+NotNegative: Any = Annotated[float, Field(ge=0)]
+NARROWER |= {"lr_end": NotNegative | None, "lr_warm_up_steps": Count, "lr_decay_steps": Count}
+OF_SAE = {"decoder_init_norm": NotNegative | None, "aux_loss_coefficient": NotNegative, "l1_coefficient": NotNegative}
+OF_SAE |= {"l0_coefficient": NotNegative, "l1_warm_up_steps": Count, "l0_warm_up_steps": Count}
 Width = Annotated[int, Field(ge=1, le=2**24)]
 """Types of fields of SAELens that it declares as plain integers."""
 
@@ -250,6 +254,7 @@ def _check_sae(sae: dict[str, Any]) -> None:
         raise ConfigError(f"train.sae.architecture is {architecture!r}, SAELens knows {known}")
     config_class = SAE_TRAINING_CLASS_REGISTRY[architecture][1]
     types = _field_types(config_class) | {"architecture": str, "d_sae": Width}
+    types |= {name: kind for name, kind in OF_SAE.items() if name in types}
     _leave_out_fields_of_meme_topk(sae, types)
     check_keys(f"train.sae ({architecture})", sae, types)
     _check_values("train.sae", sae, types)

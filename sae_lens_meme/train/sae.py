@@ -85,7 +85,7 @@ class MemeTopKTrainingSAE(TopKTrainingSAE):
         if self.cfg.decoder_init_norm is not None:
             self.W_dec.data *= self.cfg.decoder_init_norm / self.W_dec.data.norm(dim=-1, keepdim=True)
         if self.cfg.init == "tied":
-            self.W_enc.data = self.W_dec.data.T.contiguous()  # a copy; safetensors refuses a transposed view
+            self.W_enc.data = self.W_dec.data.T.clone(memory_format=torch.contiguous_format)  # no transposed view
 
     @torch.no_grad()
     def constrain_decoder(self) -> None:

@@ -27,6 +27,7 @@ from sae_lens_meme.train.abstopk import abstopk_loader
 from sae_lens_meme.train.checkpoint import CHECKPOINTS
 from sae_lens_meme.train.config import TrainConfig, load_train_config
 from sae_lens_meme.train.data import TrainingData, open_data
+from sae_lens_meme.train.folder import training_folder
 from sae_lens_meme.train.given import given_sha256, load_given
 from sae_lens_meme.train.monitor import ReconstructionQuality, Trainers, reconstruction
 from sae_lens_meme.train.runner import MemeMultiSAETrainingRunner, MemeSAETrainingRunner, multi_config
@@ -91,7 +92,7 @@ def train(
     data = open_data(embeddings, list(config.hooks.values()), model=model, chunk=chunk)
     section = _model_of(embeddings) | dict(config.section)
     config = TrainConfig(section, config.recipe)
-    with StepFolder(out, "train", _fingerprint(config, data, model, shuffled), overwrite=overwrite) as folder:
+    with training_folder(out, _fingerprint(config, data, model, shuffled), overwrite=overwrite) as folder:
         if not folder.complete:
             _Step(config, data, model, shuffled, folder, progress).run()
     if not config.recipe.hook_names:

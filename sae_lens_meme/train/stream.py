@@ -31,6 +31,7 @@ from sae_lens_meme.provenance import describe_training_rows
 from sae_lens_meme.storage import StepFolder, to_json
 from sae_lens_meme.train.checkpoint import CHECKPOINTS, Checkpoints
 from sae_lens_meme.train.config import TrainConfig
+from sae_lens_meme.train.folder import training_folder
 from sae_lens_meme.train.given import given_sha256, load_given
 from sae_lens_meme.train.monitor import Monitor
 from sae_lens_meme.train.saelens import quiet, refused_by_saelens, seeded, write_saved
@@ -127,7 +128,7 @@ def train_on_positions(
         "begun_with": given,
     }
     fingerprint |= {"rows": tokens.shape} | ({"memes": memes.fingerprint} if memes is not None else {})
-    with StepFolder(out, "train", fingerprint, overwrite=overwrite) as folder:
+    with training_folder(out, fingerprint, overwrite=overwrite) as folder:
         if not folder.complete:
             made = {**cfg.to_dict(), "sae_lens_meme": {"keep": list(recipe.keep)}}
             folder.write_text(RUNNER_CFG_FILENAME, to_json(made))

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import operator
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from sae_lens_meme.embeddings import Embeddings
 from sae_lens_meme.errors import ConfigError, DataError
+from sae_lens_meme.evaluators import hook_of, memes_of, sae_of
 from sae_lens_meme.evaluators.concept_alignment.compute import measure_pairs
 from sae_lens_meme.evaluators.concepts import Concept, ConceptLabels, concepts_of, default_concepts
 from sae_lens_meme.evaluators.latents import Latents, encode, require_latents_of
 from sae_lens_meme.evaluators.result import defined
+from sae_lens_meme.options import Count, check_value
 
 
 @dataclass(frozen=True)
@@ -49,7 +53,8 @@ def concept_alignment(
     latent: int,
     concept: str | Concept,
     sae: Any,
-    embeddings: Embeddings,
+    embeddings: Embeddings | str | Path,
+    hook: str | None = None,
     top: int = 10,
     latents: Latents | None = None,
 ) -> LatentConcept:
@@ -58,15 +63,25 @@ def concept_alignment(
     q counts every latent under this concept and the default ones, so all of them are measured (well under a
     second). Pass `latents=encode(sae, embeddings)` to ask for many pairs without encoding each time.
 
+    Args:
+        sae: any SAELens SAE, or its folder.
+        embeddings: or the folder that `embed` wrote.
+        hook: the hook to read, if the SAE names none.
+        top: how many memes are named.
+
     Raises:
-        ConfigError: the concept is not in these embeddings; the message lists what there is.
+        ConfigError: the concept is not in these embeddings; the message lists what there is. Or no hook is named, or
+            latent or top is no whole number.
         DataError: the SAE has no such latent, or does not fit the embeddings.
     """
+    embeddings, sae = memes_of(embeddings), sae_of(sae, hook)
+    check_value("latent", latent := _whole(latent), int)
+    check_value("top", top := _whole(top), Count)
     concept = concept if isinstance(concept, Concept) else Concept.parse(concept)
     (concept,) = concepts_of(embeddings, [concept])
     if not 0 <= latent < sae.cfg.d_sae:
         raise DataError(f"latent {latent} is outside 0..{sae.cfg.d_sae - 1} of this SAE")
-    latents = encode(sae, embeddings) if latents is None else latents
+    latents = encode(sae, embeddings, hook_of(sae, embeddings, hook)) if latents is None else latents
     require_latents_of(latents, embeddings)
     pairs = measure_pairs(latents, ConceptLabels.of(embeddings, _family(embeddings, concept)), "corrected")
     row = {name: column[latent, 0] for name, column in pairs.columns.items()}
@@ -77,6 +92,14 @@ def concept_alignment(
     top_memes = _top_memes(latents, latent, embeddings, top)
     facts = {"n": int(row["n"]), "threshold_split": pairs.threshold_splits[0], "top_memes": top_memes}
     return LatentConcept(latent, concept.name, reasons=reasons, **facts, **values)
+
+
+def _whole(number: Any) -> Any:
+    """A whole number of numpy or torch as one of Python; anything else as it is, to be refused."""
+    try:
+        return number if isinstance(number, bool) else operator.index(number)
+    except TypeError:
+        return number
 
 
 def _family(embeddings: Embeddings, concept: Concept) -> tuple[Concept, ...]:
