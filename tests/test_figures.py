@@ -350,7 +350,10 @@ def test_a_picture_shows_what_its_patches_divide(inputs: Inputs, view: str, midd
 
 
 def test_what_the_patches_divide_is_that_of_the_attribution(inputs: Inputs, tmp_path: Path):
-    with StepFolder(tmp_path / "attribution", "attribute", {}) as step:
+    made = read_finished(inputs.evaluation, "evaluate")["fingerprint"]
+    with StepFolder(
+        tmp_path / "attribution", "attribute", {part: made[part] for part in ("sae", "embeddings")}
+    ) as step:
         step.finish(view="centre")
     assert Inputs(inputs.evaluation, attribution=tmp_path / "attribution").view == "centre"
     assert inputs.view == "whole"
