@@ -66,8 +66,7 @@ class Inputs:
         if isinstance(self.sae, (str, Path)):
             require_evaluated(evaluation, "sae", sae_weights(self.sae), f"the SAE {self.sae}")
         if isinstance(self.embeddings, (str, Path)):
-            given = Embeddings.load(self.embeddings).fingerprint
-            require_evaluated(evaluation, "embeddings", given, f"the embeddings {self.embeddings}")
+            require_evaluated(evaluation, "embeddings", self.memes.fingerprint, f"the embeddings {self.embeddings}")
         if isinstance(self.attribution, (str, Path)):
             require_attribution_of(evaluation, self.attribution)
 
