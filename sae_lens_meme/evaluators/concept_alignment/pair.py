@@ -74,22 +74,23 @@ def concept_alignment(
             latent or top is no whole number.
         DataError: the SAE has no such latent, or does not fit the embeddings.
     """
-    embeddings, sae = memes_of(embeddings), sae_of(sae, hook)
+    memes: Embeddings = memes_of(embeddings)
+    sae = sae_of(sae, hook)
     check_value("latent", latent := _whole(latent), int)
     check_value("top", top := _whole(top), Count)
     concept = concept if isinstance(concept, Concept) else Concept.parse(concept)
-    (concept,) = concepts_of(embeddings, [concept])
+    (concept,) = concepts_of(memes, [concept])
     if not 0 <= latent < sae.cfg.d_sae:
         raise DataError(f"latent {latent} is outside 0..{sae.cfg.d_sae - 1} of this SAE")
-    latents = encode(sae, embeddings, hook_of(sae, embeddings, hook)) if latents is None else latents
-    require_latents_of(latents, embeddings)
-    pairs = measure_pairs(latents, ConceptLabels.of(embeddings, _family(embeddings, concept)), "corrected")
+    latents = encode(sae, memes, hook_of(sae, memes, hook)) if latents is None else latents
+    require_latents_of(latents, memes)
+    pairs = measure_pairs(latents, ConceptLabels.of(memes, _family(memes, concept)), "corrected")
     row = {name: column[latent, 0] for name, column in pairs.columns.items()}
     names = {"f1": "f1_test", "precision": "precision_test", "recall": "recall_test", "q": "q_global"}
     fields = ("f1", "f1_always_on", "precision", "recall", "p", "q", "odds_ratio", "auroc")
     values: dict[str, Any] = {name: defined(row[names.get(name, name)]) for name in fields}
     reasons = {name: _why_undefined(name, row) for name, value in values.items() if value is None}
-    top_memes = _top_memes(latents, latent, embeddings, top)
+    top_memes = _top_memes(latents, latent, memes, top)
     facts = {"n": int(row["n"]), "threshold_split": pairs.threshold_splits[0], "top_memes": top_memes}
     return LatentConcept(latent, concept.name, reasons=reasons, **facts, **values)
 
