@@ -28,7 +28,7 @@ class Squares:
 
     @classmethod
     def of_threads(cls, folder: Path) -> Squares:
-        return cls(folder, {"threads": os.environ["OMP_NUM_THREADS"]})
+        return cls(folder, {"threads": os.environ["OMP_NUM_THREADS"], "blas": on_ray._blas_threads()})
 
     def __call__(self, tasks: Iterable[int], advance: Callable[[int], None]) -> Iterator[dict[str, Any]]:
         for task in tasks:

@@ -18,6 +18,7 @@ import pytest
 from ray_workers import Squares, broken, older, unlike, write_squares
 from seen_memes import EMBED, write_memes
 from test_attribute import FEW
+from threadpoolctl import threadpool_limits
 
 from sae_lens_meme.attribute import attribute
 from sae_lens_meme.corpus import build_corpus, load_rows
@@ -213,9 +214,10 @@ def test_evaluate_on_workers_that_are_killed_gives_the_bytes_of_one_process(
 
 def test_workers_have_the_threads_of_this_process(cluster: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """A sum over other parts has other last bits."""
-    monkeypatch.setattr(on_ray, "_threads", lambda: 3)
-    with engine_of("ray", ClusterOptions(actors=1), partial(Squares.of_threads, tmp_path)) as engine:
-        assert engine.facts["threads"] == "3"
+    monkeypatch.setattr(on_ray, "_threads", lambda: 3)  # torch's, which is not the number of numpy's
+    make_worker = partial(Squares.of_threads, tmp_path)
+    with threadpool_limits(1, "blas"), engine_of("ray", ClusterOptions(actors=1), make_worker) as engine:
+        assert dict(engine.facts) == {"threads": "3", "blas": 1}
 
 
 @pytest.mark.slow

@@ -15,6 +15,8 @@ from dataclasses import dataclass, field
 from importlib.metadata import version
 from typing import Any
 
+from threadpoolctl import threadpool_info
+
 from sae_lens_meme import __version__
 from sae_lens_meme.engines import Advance, ClusterOptions, MakeWorker
 from sae_lens_meme.errors import ConfigError, MemeError, ShardError
@@ -93,9 +95,20 @@ class Actor:
 
 
 def _threads() -> int:
-    """Of this process: a sum over other parts has other last bits, so that workers have as many."""
+    """Of torch in this process."""
     torch: Any = sys.modules.get("torch")
     return torch.get_num_threads() if torch else int(os.environ.get("OMP_NUM_THREADS") or os.cpu_count() or 1)
+
+
+def _blas_threads() -> int:
+    """Of numpy and scipy in this process: not torch's number where a core runs two threads, or torch's was set later."""
+    return max((pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas"), default=1)
+
+
+def _environment() -> dict[str, str]:
+    """Of the workers: a sum over other parts has other last bits, so that they have as many threads as this process."""
+    openmp = {"OMP_NUM_THREADS": str(_threads()), "OMP_WAIT_POLICY": "PASSIVE"}
+    return openmp | {"OPENBLAS_NUM_THREADS": str(_blas_threads())}
 
 
 def _hardware() -> str:
@@ -104,7 +117,7 @@ def _hardware() -> str:
         return platform.machine()
     if torch.cuda.is_available():
         return torch.cuda.get_device_name()
-    return f"{platform.machine()} {torch.backends.cpu.get_cpu_capability()}"
+    return f"{platform.machine()} {torch.backends.cpu.get_cpu_capability()} with {_blas_threads()} BLAS threads"
 
 
 @dataclass(eq=False)
@@ -125,7 +138,7 @@ class RayEngine:
         fitting = min(cores // threads, int(resources.get("memory", 0) // MEMORY))
         self.ray, self.n = ray, options.actors or gpus or max(1, fitting)
         share = 1 if gpus else max(1, min(threads, cores // self.n))
-        alike = {"env_vars": {"OMP_NUM_THREADS": str(threads), "OMP_WAIT_POLICY": "PASSIVE"}}
+        alike = {"env_vars": _environment()}
         self._class = ray.remote(Actor).options(num_gpus=1 if gpus else 0, num_cpus=share, runtime_env=alike)
         self._make_worker, self._first = make_worker, {}
         self._hardware: set[str] = set()
