@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
@@ -18,8 +19,9 @@ from sae_lens.analysis import neuronpedia_integration
 
 from sae_lens_meme.attributions import Attributions
 from sae_lens_meme.embeddings import Embeddings
-from sae_lens_meme.errors import ConfigError, DataError, StorageError
+from sae_lens_meme.errors import ConfigError, StorageError
 from sae_lens_meme.evaluators.latents import encode
+from sae_lens_meme.evaluators.opened import sae_weights
 from sae_lens_meme.export import ExportOptions, export, mark_sae
 from sae_lens_meme.export.lift import _Classes
 from sae_lens_meme.storage import StepFolder, read_json
@@ -281,8 +283,6 @@ def test_saelens_opens_the_pages_of_the_exported_sae(made: Path, monkeypatch: py
 
 
 def test_an_sae_is_marked_only_when_asked_and_stays_exportable(arrays: Path, tmp_path: Path):
-    import shutil
-
     run = Path(shutil.copytree(arrays, tmp_path / "run"))
     before = (run / "sae" / "cfg.json").read_bytes()
     export(run / "evaluation", out=tmp_path / "a", **inputs(run))
@@ -291,6 +291,19 @@ def test_an_sae_is_marked_only_when_asked_and_stays_exportable(arrays: Path, tmp
     assert SAE.load_from_disk(run / "sae").cfg.metadata.neuronpedia_id == "some-model/0-some-set"
     export(run / "evaluation", out=tmp_path / "b", **inputs(run))
     measured(run, ["naming", "concept_alignment"])  # it is there already; that of another SAE would be refused
+
+
+@pytest.mark.parametrize("metadata", [{}, {"neuronpedia_id": None}, None])
+def test_a_marked_sae_is_the_same_however_its_config_is_written(tmp_path: Path, arrays: Path, metadata: Any):
+    folder = Path(shutil.copytree(arrays / "sae", tmp_path / "sae"))
+    (folder / "manifest.json").unlink(missing_ok=True)
+    cfg = {key: value for key, value in read_json(folder / "cfg.json").items() if key != "metadata"}
+    (folder / "cfg.json").write_text(json.dumps(cfg | ({} if metadata is None else {"metadata": metadata}), indent=2))
+    before = sae_weights(folder)
+    mark_sae(folder, "some-model/0-some-set")
+    assert sae_weights(folder) == before
+    (folder / "cfg.json").write_text(json.dumps(cfg | {"k": 1}))
+    assert sae_weights(folder) != before
 
 
 def test_a_result_of_train_stays_finished_when_its_sae_is_marked(arrays: Path, tmp_path: Path):
@@ -320,9 +333,9 @@ def test_names_are_the_users_to_choose(arrays: Path, tmp_path: Path):
 
 
 def test_results_of_another_sae_are_refused(arrays: Path, seen: Path, tmp_path: Path):
-    with pytest.raises(DataError, match="is of another SAE"):
+    with pytest.raises(StorageError, match="was not made from the SAE"):
         export(seen / "evaluation", out=tmp_path / "out", **inputs(arrays))
-    with pytest.raises(DataError, match="is of other embeddings"):
+    with pytest.raises(StorageError, match="was not made from the embeddings"):
         export(
             seen / "evaluation",
             out=tmp_path / "out",

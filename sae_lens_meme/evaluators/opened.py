@@ -303,12 +303,13 @@ def require_same_memes(memes: Embeddings, reference: Embeddings | None) -> None:
 
 
 def sae_weights(sae: str | Path) -> dict[str, str]:
-    """Hashes of both files; the id of its pages on Neuronpedia, which `export` may add, makes no other SAE of it."""
+    """Hashes of the weights and of what the config says: `export` may add the id of its pages on Neuronpedia, and write
+    the file in another layout, which makes no other SAE of it."""
     sae = fetched(sae)
     _require_sae(sae)
     verify(sae)  # or a damaged SAE would be taken for another one
-    weights, cfg = (sha256_file(Path(sae) / name) for name in (SAE_WEIGHTS, SAE_CFG))
     content = read_json(Path(sae) / SAE_CFG)
-    if isinstance(content, dict) and (content.get("metadata") or {}).pop("neuronpedia_id", None):
-        cfg = hashlib.sha256(json.dumps(content).encode()).hexdigest()  # as SAELens writes it
-    return {SAE_CFG: cfg, SAE_WEIGHTS: weights}
+    if isinstance(content, dict) and isinstance(metadata := content.get("metadata") or {}, dict):
+        content["metadata"] = {key: value for key, value in metadata.items() if key != "neuronpedia_id"}
+    cfg = hashlib.sha256(json.dumps(content).encode()).hexdigest()  # of the bytes that SAELens writes
+    return {SAE_CFG: cfg, SAE_WEIGHTS: sha256_file(Path(sae) / SAE_WEIGHTS)}

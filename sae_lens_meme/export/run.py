@@ -15,15 +15,14 @@ from sae_lens_meme.errors import DataError
 from sae_lens_meme.evaluators.content import LATENTS, table_in
 from sae_lens_meme.evaluators.latents import Latents, hook_of
 from sae_lens_meme.evaluators.opened import load_sae, sae_weights
-from sae_lens_meme.provenance import SAE_WEIGHTS
-from sae_lens_meme.storage import read_finished, sha256_file, sha256_json
+from sae_lens_meme.provenance import require_attribution_of, require_evaluated
+from sae_lens_meme.storage import read_finished, sha256_json
 
 
 @dataclass(frozen=True)
 class Run:
     """Raises:
-    StorageError: a folder is not the finished result of its step.
-    DataError: a result is of another SAE or of other memes.
+    StorageError: a folder is not the finished result of its step, or of another SAE or other memes.
     """
 
     evaluation: Path
@@ -33,9 +32,10 @@ class Run:
     corpus: Path | None
 
     def __post_init__(self) -> None:
-        self._require_of_this(self.evaluation, "evaluate")
+        require_evaluated(self.evaluation, "sae", sae_weights(self.sae), f"the SAE {self.sae}")
+        require_evaluated(self.evaluation, "embeddings", self.memes.fingerprint, f"the embeddings {self.embeddings}")
         if self.attribution is not None:
-            self._require_of_this(self.attribution, STEP)
+            require_attribution_of(self.evaluation, self.attribution)
 
     @cached_property
     def dictionary(self) -> Any:
@@ -85,11 +85,3 @@ class Run:
             for step, folder in steps.items()
         }
         return {"sae": sae_weights(self.sae), "embeddings": self.memes.fingerprint, **files}
-
-    def _require_of_this(self, folder: Path, step: str) -> None:
-        """By the weights alone: what the SAE's config says about Neuronpedia changes no number."""
-        made = read_finished(folder, step)["fingerprint"]
-        if made.get("sae", {}).get(SAE_WEIGHTS) != sha256_file(self.sae / SAE_WEIGHTS):
-            raise DataError(f"{folder}: is of another SAE than {self.sae}; run {step} again")
-        if made.get("embeddings") != self.memes.fingerprint:
-            raise DataError(f"{folder}: is of other embeddings than {self.embeddings}; run {step} again")
