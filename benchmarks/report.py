@@ -130,13 +130,16 @@ def _prepare(folder: Path, shape: Shape) -> None:
     from benchmarks.corpus_of_arrays import write_embeddings, write_sae
     from sae_lens_meme.evaluators import EvaluateOptions, evaluate
     from sae_lens_meme.evaluators.latents import Latents
+    from sae_lens_meme.storage import read_finished
 
     embeddings = write_embeddings(folder, shape)
     write_sae(folder / "sae", embeddings, shape)
     options = EvaluateOptions(only=list(SHOWN))
     evaluate(folder / "sae", folder / "embeddings", options, out=folder / "evaluation", progress=False)
     _write_corpus(folder / "corpus", embeddings)
-    _write_attribution(folder / "attribution", Latents.load(folder / "evaluation" / "latents.safetensors"), embeddings)
+    of = read_finished(folder / "evaluation", "evaluate")["fingerprint"]
+    latents = Latents.load(folder / "evaluation" / "latents.safetensors")
+    _write_attribution(folder / "attribution", latents, embeddings, {part: of[part] for part in ("sae", "embeddings")})
 
 
 def _write_corpus(folder: Path, embeddings: Any) -> None:
@@ -170,7 +173,7 @@ def _memes(ids: list[str], texts: list[str]) -> Iterator[dict[str, Any]]:
         yield {"id": name, "text": text, "text_origin": origin, "image": {"bytes": file.getvalue(), "path": None}}
 
 
-def _write_attribution(folder: Path, latents: Any, embeddings: Any) -> None:
+def _write_attribution(folder: Path, latents: Any, embeddings: Any, of: dict[str, Any]) -> None:
     """The memes that `attribute` would choose, with drawn scores."""
     from sae_lens_meme.attribute.choose import choose_memes
     from sae_lens_meme.attribute.options import AttributeOptions
@@ -183,7 +186,7 @@ def _write_attribution(folder: Path, latents: Any, embeddings: Any) -> None:
     pairs = pairs.sort_values(["row", "latent"], kind="stable", ignore_index=True)
     blocks = [slice(*ends) for ends in pairwise([*range(0, len(pairs), SHARD), len(pairs)])]
     shards = [partial(_scores, pairs.iloc[block], embeddings, i) for i, block in enumerate(blocks)]
-    with StepFolder(folder, STEP, {}) as step:
+    with StepFolder(folder, STEP, of) as step:
         write_dataset(step, FEATURES, shards)
         step.finish(latents=every, n_memes=len(embeddings), grid=GRID, view="whole", rows="all")
 

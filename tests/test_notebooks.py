@@ -33,6 +33,10 @@ def outputs(notebook: nbformat.NotebookNode) -> list[nbformat.NotebookNode]:
     return [output for cell in notebook.cells for output in cell.get("outputs", [])]
 
 
+def kinds(notebook: nbformat.NotebookNode) -> list[tuple[str, str | None]]:
+    return [(output.output_type, output.get("name")) for output in outputs(notebook)]
+
+
 def texts(notebook: nbformat.NotebookNode) -> str:
     """Everything that the outputs say, without pictures."""
     said = [output.get("text", "") for output in outputs(notebook)]
@@ -111,7 +115,7 @@ def test_a_notebook_runs_on_few_memes(name: str, tmp_path: Path):
 def test_all_notebooks_run_in_one_folder(tmp_path: Path):
     for name in NAMES:
         notebook = notebooks.execute(notebooks.notebook_of(name), tmp_path)
-        assert len(outputs(notebook)) == len(outputs(committed(name)))
+        assert kinds(notebook) == kinds(committed(name)), texts(notebook)
 
 
 def test_a_cell_that_fails_stops_the_notebook(tmp_path: Path):
