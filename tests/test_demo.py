@@ -302,7 +302,8 @@ def test_read_agrees_with_the_key_on_saes_of_other_seeds(demo: Path, tmp_path: P
     arguments = ("train", "demo.yaml", "--embeddings", demo / "embeddings", "--out", tmp_path / "sae", f"seed={seed}")
     assert sae_lens_meme(*map(str, arguments), cwd=tmp_path).returncode == 0
     found = agreement(demo, tmp_path / "sae", 100)
-    assert found.agrees >= max(0.9, found.chance + 0.3), found
+    assert found.agrees >= max(0.85, found.chance + 0.3), found
+    assert found.agrees_where_true >= 0.9, found
 
 
 def test_every_number_and_every_table_is_what_it_was(demo: Path):
