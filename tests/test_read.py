@@ -383,6 +383,17 @@ def test_the_terminal_shows_latents_decisions_and_neighbours(reading: Any):
     assert "no evidence" in text
 
 
+def test_every_cell_stands_under_its_heading(reading: Any):
+    file, first = io.StringIO(), reading.latents[0]
+    print_reading(reading.to_dict(), Console(file=file, width=300, force_jupyter=False))
+    lines = file.getvalue().splitlines()
+    head = next(line for line in lines if line.startswith("latent "))
+    row = lines[lines.index(head) + 2]
+    cells = {"fires on": f"{first.firing_rate:.1%}", "stronger than": f"{first.stronger_than:.0%}"}
+    cells |= {"evidence": first.name.evidence, "decided by": first.sides.decided_by}
+    assert [heading for heading, cell in cells.items() if not row[head.index(heading) :].startswith(cell)] == []
+
+
 def test_no_sentence_is_cut_in_a_terminal_of_110_characters(reading: Any):
     file, found = io.StringIO(), reading.to_dict()
     print_reading(found, Console(file=file, width=110, force_jupyter=False))
