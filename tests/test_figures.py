@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from arrays import anisotropic
+from arrays import anisotropic, make_embeddings
 from datasets import Dataset, DatasetDict, Features, Image, Value
 from evaluations import FEW
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -226,6 +226,41 @@ def test_the_heat_map_chooses_latents_on_validation_memes():
     assert [tick.get_text() for tick in unchosen.get_xticklabels()] == ["0", "2", "4"], "then by p, the smallest first"
 
 
+def test_the_strongest_latents_are_those_of_the_heat_map():
+    evidence = [-1.0, -9, -20, -2, -3, 0]
+    table = pairs(log10_p=evidence, f1_validation=[np.nan] * 6, auroc=[0.5] * 6, q_global=[0.5] * 6)
+    table = table.assign(auroc_low=0.4, auroc_high=0.6, threshold_split=None)
+    of = one_table(table)
+    of.called = str
+    axes = drawn("top_latents", of, n=3)
+    assert [tick.get_text() for tick in axes.get_yticklabels()] == ["2", "1", "4"], "by p, as nothing else chose"
+    for figure in (axes, drawn("heatmap", of)):
+        assert "flattering" in figure.get_title(loc="left"), "the memes shown had a part in the choice"
+    other = table.assign(concept="rare", auroc=np.nan)
+    of = one_table(pd.concat([other, table]))
+    assert find("top_latents").panels(of) == [{"concept": "hate=1"}], "a concept of no test meme stops no other"
+    for name in ("heatmap", "top_latents"):
+        with pytest.raises(NotDrawn, match="no test memes"):
+            drawn(name, one_table(other), **({"concept": "rare"} if name == "top_latents" else {}))
+
+
+def test_the_axis_says_which_memes_chose():
+    scores = [0.1, 0.5, 0.2]
+    table = pairs(f1_validation=scores, f1_test=scores).assign(threshold_split="train")
+    of = one_table(table)
+    of.content = {"results": {"concept_alignment": {"numbers": {}}}}
+    assert drawn("winners_curse", of).get_xlabel() == "F1 on train memes, which chose"
+
+
+def test_pairs_of_the_published_protocol_alone_are_not_drawn():
+    table = pairs(log10_p=[-9.0], q_global=[0.001], f1_validation=[0.5], f1_test=[np.nan], auroc=[0.9])
+    of = one_table(table.assign(protocol="published"))
+    for name in ("f1", "heatmap", "top_latents", "winners_curse"):
+        with pytest.raises(NotDrawn, match="protocol=both"):
+            drawn(name, of)
+    assert find("decoder_map")._concepts(of) is None, "not: no latent has a concept"
+
+
 def test_a_decoder_row_has_the_concept_of_its_smallest_p():
     concepts = ["weak", "strong", "nothing"] * 2
     table = pairs(concept=concepts, log10_p=[-2.5, -30, -0.1] * 2, q_global=[0.01, 1e-28, 0.8] * 2)
@@ -363,6 +398,17 @@ def test_foreign_text_is_no_mathematics(inputs: Inputs):
     axes = drawn("f1", inputs)
     axes.figure.canvas.draw()
     assert any(r"\$x^2\$ <b>" in tick.get_text() for tick in axes.get_yticklabels())
+
+
+def test_the_memes_of_the_map_are_those_of_the_evaluation(tmp_path: Path):
+    memes = make_embeddings(
+        {"hook_fused": np.eye(8)}, splits=["train"] * 4 + ["test"] * 4, labels={"group": ["a"] * 5 + list("bcd")}
+    )
+    with StepFolder(tmp_path, "evaluate", {"options": {"exclude_leaks": True}}) as step:
+        step.finish()
+    assert Inputs(tmp_path, embeddings=memes).memes.held_out()[1].tolist() == [5, 6, 7], (
+        "row 4 is a copy of train memes"
+    )
 
 
 @pytest.mark.whole
