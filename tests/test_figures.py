@@ -25,6 +25,7 @@ from sae_lens_meme.errors import ConfigError, StorageError
 from sae_lens_meme.evaluators import evaluate
 from sae_lens_meme.figures import NAMES, Inputs, find, write_figures
 from sae_lens_meme.figures.inputs import NotDrawn
+from sae_lens_meme.figures.style import save
 from sae_lens_meme.projection import project
 from sae_lens_meme.storage import StepFolder, read_finished, read_json
 
@@ -409,6 +410,23 @@ def test_the_memes_of_the_map_are_those_of_the_evaluation(tmp_path: Path):
     assert Inputs(tmp_path, embeddings=memes).memes.held_out()[1].tolist() == [5, 6, 7], (
         "row 4 is a copy of train memes"
     )
+
+
+def test_long_and_hostile_names_are_drawn_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Each of 70 classes has its colour, and what stands out of the figure is not cut."""
+    values = [rf"$\nothing$ {i} {'long ' * 20}" for i in range(70)]
+    memes = make_embeddings({"hook_fused": np.eye(80)}, splits=["test"] * 80, labels={"kind": (values * 2)[:80]})
+    of: Any = SimpleNamespace(memes=memes, content={"sae": {"hook": "hook_fused"}}, seed=0)
+    monkeypatch.setattr(find("memes_map"), "project", lambda x, seed: x[:, :2])
+    axes = drawn("memes_map", of, space="h")
+    texts = [text.get_text() for text in axes.get_legend().get_texts()]
+    assert len(texts) == 70
+    assert max(len(line) for text in texts for line in text.splitlines()) < 45
+    axes.get_legend().remove()
+    axes.set_title("a title of which the half does not fit " * 4, loc="left")
+    axes.figure.set_size_inches(3, 2)
+    save(axes.figure, tmp_path / "wide.png", "png")
+    assert Pillow.open(tmp_path / "wide.png").width > 3 * axes.figure.dpi * 1.5
 
 
 @pytest.mark.whole
