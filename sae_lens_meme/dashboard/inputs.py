@@ -82,6 +82,13 @@ class ReportInputs:
         """The table of an evaluator that has run and has one."""
         return self.tables.get(evaluator)
 
+    @cached_property
+    def alignment(self) -> pd.DataFrame | None:
+        """The pairs of `concept_alignment` under the corrected protocol: the published one holds no rows out."""
+        table = self.table("concept_alignment")
+        mine = None if table is None else table.loc[table["protocol"] == "corrected", :]
+        return None if mine is None or mine.empty else mine
+
 
 def read_inputs(
     evaluation: str | Path,
