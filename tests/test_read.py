@@ -10,13 +10,14 @@ import shutil
 import sys
 from html.parser import HTMLParser
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import PIL.Image
 import pytest
-from arrays import anisotropic
+from arrays import anisotropic, make_embeddings
 from command_line import run_here as run
 from rich.console import Console
 from seen_memes import save_sae, write_memes
@@ -36,7 +37,7 @@ from sae_lens_meme.ocr import ENGINES, Engine, Line
 from sae_lens_meme.read import MemeReader, ReadOptions, read_meme
 from sae_lens_meme.read.decisions import Score, decide
 from sae_lens_meme.read.names import Measured
-from sae_lens_meme.read.vectors import verdict
+from sae_lens_meme.read.vectors import VectorReader, verdict
 from sae_lens_meme.report.reading import carried, print_reading, reading_html
 from sae_lens_meme.results import read_step
 
@@ -235,6 +236,14 @@ def test_an_sae_of_one_side_is_decided_by_it(memes: Path):
         assert {latent.sides.decided_by for latent in found.latents} == {side}
         assert found.hook == {"sae_image": "hook_image_embed", "sae_text": "hook_text_embed"}[sae]
         assert any("No evaluation was given" in note for note in found.notes)
+
+
+def test_the_hook_that_is_given_is_read_where_the_sae_names_none():
+    x = anisotropic(20, 4, np.random.default_rng(0))
+    memes = make_embeddings({"hook_image_embed": x, "hook_fused": x})
+    sae: Any = SimpleNamespace(cfg=SimpleNamespace(metadata=SimpleNamespace(hook_name=None)))
+    options = ReadOptions(hook="hook_image_embed")
+    assert VectorReader(sae, memes, None, None, options).hook == "hook_image_embed"  # pyright: ignore[reportArgumentType]
 
 
 def test_names_say_how_good_they_are(memes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
