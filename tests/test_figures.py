@@ -241,7 +241,7 @@ def test_the_strongest_latents_are_those_of_the_heat_map():
     of = one_table(pd.concat([other, table]))
     assert find("top_latents").panels(of) == [{"concept": "hate=1"}], "a concept of no test meme stops no other"
     for name in ("heatmap", "top_latents"):
-        with pytest.raises(NotDrawn, match="no test memes"):
+        with pytest.raises(NotDrawn, match="no pair has an AUROC on test memes"):
             drawn(name, one_table(other), **({"concept": "rare"} if name == "top_latents" else {}))
 
 
@@ -316,6 +316,15 @@ def test_a_label_of_many_classes_is_not_above_its_control_by_choice():
     table = table.assign(task="a", kind="ablation", multiplier=0.0, route="latent", head="probe")
     title = drawn("influence", one_table(table)).get_title(loc="left").replace("\n", " ")
     assert 40 <= int(re.findall(r"(\d+)%", title)[0]) <= 55
+
+
+def test_the_influence_of_dead_latents_is_not_drawn():
+    table = pd.DataFrame({"kind": ["ablation"], "route": "latent", "head": "probe", "n_active": 0})
+    assert find("influence").panels(one_table(table.assign(kind="steering", multiplier=2.0))) == [
+        {"kind": "steering", "multiplier": 2.0}
+    ], "no ablation was measured"
+    with pytest.raises(NotDrawn, match="no latent fires"):
+        drawn("influence", one_table(table.assign(delta_random=0.0, delta_all=0.0, task="a", latent=0)))
 
 
 def test_the_modalities_of_one_latent_are_those_of_its_top_memes():

@@ -14,11 +14,11 @@ TITLE = "Influence of each latent, against random directions"
 
 
 def panels(inputs: Inputs) -> list[dict[str, Any]]:
-    """Ablation, and the strongest steering that was measured."""
+    """Ablation, and the strongest steering, where they were measured."""
     table = inputs.table("influence")
     steering = table.loc[table["kind"] == "steering", "multiplier"]
     return [
-        {"kind": "ablation"},
+        *([{"kind": "ablation"}] if (table["kind"] == "ablation").any() else []),
         *([{"kind": "steering", "multiplier": float(steering.max())}] if len(steering) else []),
     ]
 
@@ -37,6 +37,8 @@ def draw(axes: Any, inputs: Inputs, *, kind: str = "ablation", multiplier: float
         raise NotDrawn("influence was measured without random steps; evaluate with influence.n_random above 0")
     columns = ["delta_random", "delta_all"]
     fires = table[table["n_active"] > 0]
+    if fires.empty:
+        raise NotDrawn("no latent fires on the memes that influence was measured on")
     changes = fires[columns].abs().groupby([fires["task"], fires["latent"]], sort=False).mean()
     floor = max(1e-7, float(changes["delta_all"][changes["delta_all"] != 0].min()))
     for (task, rows), colour in zip(changes.groupby("task", sort=False), cycle(CYCLE), strict=False):

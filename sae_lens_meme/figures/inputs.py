@@ -226,7 +226,7 @@ def by_evidence(inputs: Inputs) -> tuple[Any, str]:
     """
     table = alignment(inputs)
     if table["auroc"].isna().all():
-        raise NotDrawn("there are no test memes to measure a pair on")
+        raise NotDrawn("no pair has an AUROC on test memes")
     chosen = table["f1_validation"].notna().any()
     ordered = table.sort_values(["f1_validation", "log10_p"], ascending=[False, True], kind="stable")
     return ordered, "" if chosen else ", chosen on memes that include these: flattering"
