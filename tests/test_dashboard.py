@@ -23,7 +23,7 @@ from seen_memes import write_memes
 from sae_lens_meme.attribute import attribute
 from sae_lens_meme.corpus import load_rows
 from sae_lens_meme.dashboard import DashboardOptions, ReportInputs, write_dashboard, write_report
-from sae_lens_meme.dashboard.concepts import choice, concept_pages, glance, used_for
+from sae_lens_meme.dashboard.concepts import choice, concept_pages, found, glance, used_for
 from sae_lens_meme.dashboard.doubts import missing
 from sae_lens_meme.dashboard.latents import LatentPages
 from sae_lens_meme.dashboard.numbers import short, signed_bytes, to_script
@@ -232,12 +232,25 @@ def test_the_published_protocol_alone_measures_no_held_out_memes():
     assert "concept_alignment.protocol=both" in missing(inputs)["concept_alignment"]
 
 
+def test_of_dead_latents_none_is_most_about_a_concept():
+    """Not: there are too few test memes to say."""
+    inputs = small_inputs()
+    measured = ["f1_validation", "f1_test", "auroc", "auroc_low", "auroc_high", "q_global"]
+    table = inputs.tables["concept_alignment"].assign(**dict.fromkeys(measured, np.nan))
+    latents = replace(inputs.latents, values=np.zeros_like(inputs.latents.values))
+    pages = LatentPages(replace(inputs, latents=latents, tables={"concept_alignment": table}), QUICK)
+    lines = glance(pages, concept_pages(pages))
+    assert lines == found(lines, pages) == []
+
+
 def test_an_influence_without_random_steps_is_shown():
     inputs = small_inputs()
     table = inputs.tables["influence"].drop(columns=["delta_random", "delta_orthogonal"])
     effects = LatentPages(replace(inputs, tables=inputs.tables | {"influence": table}), QUICK).effects
     assert effects is not None
-    assert effects.rows(0)
+    rows = [row for latent in range(inputs.latents.d_sae) for row in effects.rows(latent)]
+    assert rows
+    assert not any(use.beats for use in uses(rows)), "a change without its control"
 
 
 def test_the_latent_of_a_concept_is_chosen_on_validation_memes_alone():

@@ -41,7 +41,7 @@ def _page(latents: LatentPages, name: str, rows: Any) -> dict[str, Any]:
     chosen = next(iter(rows["threshold_split"][rows["f1_validation"].notna()].astype(str)), None)
     order = ["f1_validation", "q_global"] if chosen else ["q_global"]
     ranked = rows.sort_values([*order, "latent"], ascending=[False, True, True][-len(order) - 1 :], kind="stable")
-    shown = ranked.head(MOST_LATENTS)
+    shown = ranked.head(MOST_LATENTS if latents.firing[ranked["latent"].iloc[0]] else 0)  # none where all are dead
     records = [{key: short(row[key]) for key in ("latent", *CONCEPT_COLUMNS)} for row in shown.to_dict("records")]
     significant = int((rows["q_global"] < 0.05).sum())
     return {
@@ -175,4 +175,6 @@ def _named(latents: LatentPages) -> Iterator[str]:
     if "naming" in latents.tables:
         alive = [verdict.word for verdict, fires in zip(latents.verdicts, latents.firing, strict=True) if fires]
         good = alive.count(GOOD)
+        if not alive:
+            return
         yield f"{good:,} of {several(len(alive), 'latent')} that fire {'has' if good == 1 else 'have'} a {GOOD}."
