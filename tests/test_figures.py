@@ -354,6 +354,12 @@ def test_dead_latents_are_counted(inputs: Inputs):
     assert drawn("density", inputs).get_title(loc="left") == f"{dead} of {D_SAE} latents never fire"
 
 
+def test_a_latent_without_captions_among_its_strongest_memes_stops_no_other():
+    rows = pd.DataFrame({"latent": [0, 0, 1], "kind": ["top", "quantile", "top"], "rank": 0})
+    rows["words"], rows["word_scores"] = [[], ["cat"], ["dog"]], [[], [9.0], [1.0]]
+    assert find("tokens").panels(SimpleNamespace(attributions=rows)) == [{"latent": 1}]
+
+
 def test_words_are_coloured_by_their_score(inputs: Inputs):
     axes = drawn("tokens", inputs, latent=0)
     words = {text.get_text(): text.get_bbox_patch().get_facecolor() for text in axes.texts}
