@@ -20,7 +20,7 @@ function MemeBody({ place, meme, caption }) {
   return html`<div class="meme">
     <div class="large"><${Picture} place=${place} covered=${covered} overlay=${html`<${Patch} place=${place} />`} /><${Caption} text=${caption} covered=${covered} span=${token?.span} />
       <${Where} token=${token} covered=${covered} /></div>
-    <section><h2>Labels</h2>${meme.labels.length ? html`<table class="numbers"><tbody>${meme.labels.map(([name, level]) => html`<tr><th scope="row">${name}</th><td>${level ?? html`<span class="dim">missing</span>`}</td></tr>`)}</tbody></table>` : html`<p class="note">${core.missing.labels}</p>`}</section>
+    <section><h2>Labels</h2>${meme.labels.length ? html`<table class="numbers"><tbody>${meme.labels.map(([name, level]) => html`<tr><th scope="row">${name}</th><td class="level">${level ?? html`<span class="dim">missing</span>`}</td></tr>`)}</tbody></table>` : html`<p class="note">${core.missing.labels}</p>`}</section>
     <${Reading} meme=${meme} />
     <section><h2>All its latents</h2>${meme.latents.length ? html`<table class="numbers"><caption class="unseen">Active latents, the strongest first</caption><tbody>${meme.latents.map(([latent, activation]) => html`<tr>
       <th scope="row"><a href=${link.latent(latent)}>${latent}: ${titleOf(latent)}</a> ${core.latents.name[latent] === null ? null : html`<${Tag} tone=${core.tones[core.latents.verdict[latent]]}>${core.latents.verdict[latent]}<//>`}</th>
