@@ -28,6 +28,7 @@ from sae_lens_meme.figures.inputs import NotDrawn
 from sae_lens_meme.figures.style import save
 from sae_lens_meme.projection import project
 from sae_lens_meme.storage import StepFolder, read_finished, read_json
+from sae_lens_meme.train.step import read_log
 
 N, D_SAE = 300, 24
 ONLY = ["contest", "concept_alignment", "baselines", "influence", "reconstruction", "stability", "naming"]
@@ -159,6 +160,15 @@ def test_what_cannot_be_drawn_is_an_error_where_nothing_is_left(run: Path, tmp_p
         write_figures(Inputs(run / "evaluation"), tmp_path, only=["training"], progress=False)
     with pytest.raises(ConfigError, match="did you mean 'contest'"):
         write_figures(Inputs(run / "evaluation"), tmp_path, only=["contets"], progress=False)
+
+
+def test_saes_that_were_trained_together_have_one_log(tmp_path: Path):
+    lines = [json.dumps({"sae": name, "epoch": 1, "loss": loss}) for name, loss in (("a", 0.5), ("b", 0.25))]
+    (tmp_path / "training_log.jsonl").write_text("\n".join(lines))
+    assert [record["loss"] for record in read_log(tmp_path / "b")] == [0.25]
+    assert read_log(tmp_path / "c") == []
+    of_run = Inputs(None, sae=tmp_path / "a")
+    assert of_run.training_log["loss"].tolist() == [0.5]
 
 
 def test_a_result_that_was_left_out_is_named(inputs: Inputs):

@@ -132,14 +132,13 @@ class Inputs:
     @cached_property
     def training_log(self) -> Any:
         """A row per epoch."""
-        from sae_lens_meme.train.step import LOG
+        from sae_lens_meme.train.step import LOG, read_log
 
         if hasattr(self.sae, "W_dec"):
             raise NotDrawn("it needs the training log; give the folder of the SAE")
-        file = self._folder("sae") / LOG
-        if not file.is_file():
-            raise NotDrawn(f"{file.parent} has no {LOG}: another tool trained this SAE")
-        return pd.read_json(file, lines=True)
+        if not (records := read_log(folder := self._folder("sae"))):
+            raise NotDrawn(f"{folder} has no {LOG}: another tool trained this SAE")
+        return pd.DataFrame(records)
 
     @cached_property
     def attributions(self) -> Any:
