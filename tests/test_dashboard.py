@@ -23,7 +23,8 @@ from seen_memes import write_memes
 from sae_lens_meme.attribute import attribute
 from sae_lens_meme.corpus import load_rows
 from sae_lens_meme.dashboard import DashboardOptions, ReportInputs, write_dashboard, write_report
-from sae_lens_meme.dashboard.concepts import concept_pages, glance, used_for
+from sae_lens_meme.dashboard.concepts import choice, concept_pages, found, glance, used_for
+from sae_lens_meme.dashboard.doubts import missing
 from sae_lens_meme.dashboard.latents import LatentPages
 from sae_lens_meme.dashboard.numbers import short, signed_bytes, to_script
 from sae_lens_meme.dashboard.page import application, policy
@@ -190,6 +191,66 @@ def test_memes_without_captions_labels_and_tables(tmp_path: Path):
     assert core["latents"]["name"] == [None] * 24
     answers = parts_of(page)["part-latents-0"][0]["answers"]
     assert [tone for _, _, tone in answers] == ["unknown", "fact", "unknown", "unknown", "unknown", "unknown"]
+
+
+def test_what_the_evaluation_left_out_needs_no_other_memes():
+    inputs = small_inputs()
+    tables = {name: table for name, table in inputs.tables.items() if name != "influence"}
+    assert missing(replace(inputs, tables=tables))["influence"].endswith(
+        "to change that, evaluate it (--only influence)."
+    )
+
+
+def test_it_says_which_memes_chose_a_latent():
+    inputs = small_inputs()
+    table = inputs.tables["concept_alignment"]
+    name = str(table["concept"].iloc[0])
+    mine = table["concept"] == name
+
+    def told(table: pd.DataFrame) -> tuple[str, str]:
+        pages = concept_pages(LatentPages(replace(inputs, tables=inputs.tables | {"concept_alignment": table}), QUICK))
+        return choice(pages), next(page["sentence"] for page in pages if page["name"] == name)
+
+    usual = (
+        "Each latent was chosen on validation memes; all numbers are of test memes, which had no part in the choice."
+    )
+    assert told(table)[0] == usual
+    on_train = told(table.assign(threshold_split=table["threshold_split"].mask(mine, "train")))
+    assert on_train[0].startswith("Each latent was chosen on train and validation memes;")
+    assert "it was chosen by its F1 on the train memes." in on_train[1]
+    by_q = told(table.assign(f1_validation=table["f1_validation"].mask(mine)))
+    assert by_q[0] == f"{usual} Not so for 1 concept: there it was chosen by q over memes with the test memes among them, which flatters its numbers."  # fmt: skip
+    assert "it was chosen by q, as there are only test memes, which flatters it." in by_q[1]
+    assert told(table.assign(f1_validation=np.nan))[0].startswith("Each latent was chosen by q")
+
+
+def test_the_published_protocol_alone_measures_no_held_out_memes():
+    inputs = small_inputs()
+    table = inputs.tables["concept_alignment"].assign(protocol="published")
+    inputs = replace(inputs, tables=inputs.tables | {"concept_alignment": table})
+    assert concept_pages(LatentPages(inputs, QUICK)) == []
+    assert "concept_alignment.protocol=both" in missing(inputs)["concept_alignment"]
+
+
+def test_of_dead_latents_none_is_most_about_a_concept():
+    """Not: there are too few test memes to say."""
+    inputs = small_inputs()
+    measured = ["f1_validation", "f1_test", "auroc", "auroc_low", "auroc_high", "q_global"]
+    table = inputs.tables["concept_alignment"].assign(**dict.fromkeys(measured, np.nan))
+    latents = replace(inputs.latents, values=np.zeros_like(inputs.latents.values))
+    pages = LatentPages(replace(inputs, latents=latents, tables={"concept_alignment": table}), QUICK)
+    lines = glance(pages, concept_pages(pages))
+    assert lines == found(lines, pages) == []
+
+
+def test_an_influence_without_random_steps_is_shown():
+    inputs = small_inputs()
+    table = inputs.tables["influence"].drop(columns=["delta_random", "delta_orthogonal"])
+    effects = LatentPages(replace(inputs, tables=inputs.tables | {"influence": table}), QUICK).effects
+    assert effects is not None
+    rows = [row for latent in range(inputs.latents.d_sae) for row in effects.rows(latent)]
+    assert rows
+    assert not any(use.beats for use in uses(rows)), "a change without its control"
 
 
 def test_the_latent_of_a_concept_is_chosen_on_validation_memes_alone():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -16,6 +17,7 @@ from test_dashboard import parts_of
 from test_report import HOSTILE
 
 from sae_lens_meme.dashboard import DashboardOptions, write_report
+from sae_lens_meme.embeddings import Embeddings
 
 pytestmark = pytest.mark.whole
 
@@ -509,6 +511,27 @@ def test_nothing_runs_over_the_side(browser: Any, report: Path, width: int, sche
             tab.wait_for_timeout(150)
             assert tab.evaluate("document.documentElement.scrollWidth") <= width, view
     assert heard == []
+
+
+def test_no_long_name_runs_over_the_side(browser: Any, tmp_path: Path):
+    inputs, name = (
+        small_inputs(),
+        "a_label_in_one_word_that_is_longer_than_any_telephone_is_wide_and_longer_than_half_a_desk",
+    )
+    table = inputs.tables["concept_alignment"]
+    tables = inputs.tables | {
+        "concept_alignment": table.assign(concept=table["concept"].astype(str).str.replace("hate", name)),
+        "influence": inputs.tables["influence"].assign(task=name),
+    }
+    memes = Embeddings.from_dataset(inputs.memes.dataset.rename_column("hate", name), **inputs.memes.facts)
+    named = replace(inputs, tables=tables, memes=memes, corpus=None, attribution=None, sae=None)
+    page = write_report(named, QUICK, out=tmp_path, progress=False)
+    for width in (390, 1280):
+        with opened(browser, page, viewport={"width": width, "height": 800}) as (tab, _):
+            for view in ("run", "latents", f"latent={busiest()}", "compare=0,1"):
+                tab.evaluate(f"location.hash = {json.dumps(view)}")
+                tab.wait_for_timeout(50)
+                assert tab.evaluate("document.documentElement.scrollWidth") <= width, view
 
 
 def test_without_javascript_the_run_and_its_tables_can_be_read(browser: Any, report: Path):

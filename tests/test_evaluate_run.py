@@ -164,6 +164,8 @@ def test_what_to_distrust_is_said():
     assert "1 of 2 test captions are also in train" in said
     assert "No test meme has a known label of late" in said
     assert "training rows of this SAE are not known" in said
+    alone = cautions(tiny_sae(VECTORS, d_sae=6, k=2), make_embeddings({"hook_fused": VECTORS}, splits=["test"] * 6))
+    assert not any("train memes" in line for line in alone), "there are none"
 
 
 def test_a_folder_that_is_no_sae_is_named(tmp_path):

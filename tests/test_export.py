@@ -24,6 +24,7 @@ from sae_lens_meme.evaluators.latents import encode
 from sae_lens_meme.evaluators.opened import sae_weights
 from sae_lens_meme.export import ExportOptions, export, mark_sae
 from sae_lens_meme.export.lift import _Classes
+from sae_lens_meme.export.run import Run
 from sae_lens_meme.storage import StepFolder, read_json
 
 HOSTILE = (
@@ -330,6 +331,12 @@ def test_names_are_the_users_to_choose(arrays: Path, tmp_path: Path):
         ExportOptions(source_set="A B")
     with pytest.raises(ConfigError, match="url"):
         ExportOptions(url="https://memes.example")
+
+
+def test_pairs_of_the_published_protocol_alone_are_not_measured(monkeypatch: pytest.MonkeyPatch):
+    """Not: no class effect is significant."""
+    monkeypatch.setattr(Run, "table", lambda run, name: pd.DataFrame({"protocol": ["published"], "q_global": [0.01]}))
+    assert Run.__new__(Run).alignment is None
 
 
 def test_results_of_another_sae_are_refused(arrays: Path, seen: Path, tmp_path: Path):

@@ -94,6 +94,7 @@ def test_the_evaluation_and_the_report_come_with_it(run: Path, folder: Path):
         run / "evaluation" / "evaluation.html"
     ).read_bytes()
     assert (folder / "report" / "report.html").read_text() == "<p>report</p>"
+    assert "no caption is in this repository outside `report/`" in (folder / "README.md").read_text()
     given = {name: run / name for name in ("sae", "embeddings")}
     with pytest.raises(StorageError, match="embeddings: is neither a page nor a folder with one"):
         export_hub(run / "evaluation", REPO, out=folder / "x", report=run / "embeddings", **given)

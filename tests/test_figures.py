@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from arrays import anisotropic
+from arrays import anisotropic, make_embeddings
 from datasets import Dataset, DatasetDict, Features, Image, Value
 from evaluations import FEW
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -25,8 +25,10 @@ from sae_lens_meme.errors import ConfigError, StorageError
 from sae_lens_meme.evaluators import evaluate
 from sae_lens_meme.figures import NAMES, Inputs, find, write_figures
 from sae_lens_meme.figures.inputs import NotDrawn
+from sae_lens_meme.figures.style import save
 from sae_lens_meme.projection import project
 from sae_lens_meme.storage import StepFolder, read_finished, read_json
+from sae_lens_meme.train.step import read_log
 
 N, D_SAE = 300, 24
 ONLY = ["contest", "concept_alignment", "baselines", "influence", "reconstruction", "stability", "naming"]
@@ -160,6 +162,15 @@ def test_what_cannot_be_drawn_is_an_error_where_nothing_is_left(run: Path, tmp_p
         write_figures(Inputs(run / "evaluation"), tmp_path, only=["contets"], progress=False)
 
 
+def test_saes_that_were_trained_together_have_one_log(tmp_path: Path):
+    lines = [json.dumps({"sae": name, "epoch": 1, "loss": loss}) for name, loss in (("a", 0.5), ("b", 0.25))]
+    (tmp_path / "training_log.jsonl").write_text("\n".join(lines))
+    assert [record["loss"] for record in read_log(tmp_path / "b")] == [0.25]
+    assert read_log(tmp_path / "c") == []
+    of_run = Inputs(None, sae=tmp_path / "a")
+    assert of_run.training_log["loss"].tolist() == [0.5]
+
+
 def test_a_result_that_was_left_out_is_named(inputs: Inputs):
     with pytest.raises(NotDrawn, match="no result of probes"):
         inputs.table("probes")
@@ -226,6 +237,41 @@ def test_the_heat_map_chooses_latents_on_validation_memes():
     assert [tick.get_text() for tick in unchosen.get_xticklabels()] == ["0", "2", "4"], "then by p, the smallest first"
 
 
+def test_the_strongest_latents_are_those_of_the_heat_map():
+    evidence = [-1.0, -9, -20, -2, -3, 0]
+    table = pairs(log10_p=evidence, f1_validation=[np.nan] * 6, auroc=[0.5] * 6, q_global=[0.5] * 6)
+    table = table.assign(auroc_low=0.4, auroc_high=0.6, threshold_split=None)
+    of = one_table(table)
+    of.called = str
+    axes = drawn("top_latents", of, n=3)
+    assert [tick.get_text() for tick in axes.get_yticklabels()] == ["2", "1", "4"], "by p, as nothing else chose"
+    for figure in (axes, drawn("heatmap", of)):
+        assert "flattering" in figure.get_title(loc="left"), "the memes shown had a part in the choice"
+    other = table.assign(concept="rare", auroc=np.nan)
+    of = one_table(pd.concat([other, table]))
+    assert find("top_latents").panels(of) == [{"concept": "hate=1"}], "a concept of no test meme stops no other"
+    for name in ("heatmap", "top_latents"):
+        with pytest.raises(NotDrawn, match="no pair has an AUROC on test memes"):
+            drawn(name, one_table(other), **({"concept": "rare"} if name == "top_latents" else {}))
+
+
+def test_the_axis_says_which_memes_chose():
+    scores = [0.1, 0.5, 0.2]
+    table = pairs(f1_validation=scores, f1_test=scores).assign(threshold_split="train")
+    of = one_table(table)
+    of.content = {"results": {"concept_alignment": {"numbers": {}}}}
+    assert drawn("winners_curse", of).get_xlabel() == "F1 on train memes, which chose"
+
+
+def test_pairs_of_the_published_protocol_alone_are_not_drawn():
+    table = pairs(log10_p=[-9.0], q_global=[0.001], f1_validation=[0.5], f1_test=[np.nan], auroc=[0.9])
+    of = one_table(table.assign(protocol="published"))
+    for name in ("f1", "heatmap", "top_latents", "winners_curse"):
+        with pytest.raises(NotDrawn, match="protocol=both"):
+            drawn(name, of)
+    assert find("decoder_map")._concepts(of) is None, "not: no latent has a concept"
+
+
 def test_a_decoder_row_has_the_concept_of_its_smallest_p():
     concepts = ["weak", "strong", "nothing"] * 2
     table = pairs(concept=concepts, log10_p=[-2.5, -30, -0.1] * 2, q_global=[0.01, 1e-28, 0.8] * 2)
@@ -282,6 +328,15 @@ def test_a_label_of_many_classes_is_not_above_its_control_by_choice():
     assert 40 <= int(re.findall(r"(\d+)%", title)[0]) <= 55
 
 
+def test_the_influence_of_dead_latents_is_not_drawn():
+    table = pd.DataFrame({"kind": ["ablation"], "route": "latent", "head": "probe", "n_active": 0})
+    assert find("influence").panels(one_table(table.assign(kind="steering", multiplier=2.0))) == [
+        {"kind": "steering", "multiplier": 2.0}
+    ], "no ablation was measured"
+    with pytest.raises(NotDrawn, match="no latent fires"):
+        drawn("influence", one_table(table.assign(delta_random=0.0, delta_all=0.0, task="a", latent=0)))
+
+
 def test_the_modalities_of_one_latent_are_those_of_its_top_memes():
     rows = pd.DataFrame({"latent": [7, 7, 8], "kind": ["top", "quantile", "top"], "caption_local": [1.0, 2.0, 3.0]})
     of: Any = SimpleNamespace(attributions=rows, called=lambda latent: f"latent {latent}")
@@ -307,6 +362,12 @@ def test_dead_latents_are_counted(inputs: Inputs):
     latents, rows = inputs.latents, inputs.latents.csr()
     dead = sum(rows[:, [i]].nnz == 0 for i in range(latents.d_sae))
     assert drawn("density", inputs).get_title(loc="left") == f"{dead} of {D_SAE} latents never fire"
+
+
+def test_a_latent_without_captions_among_its_strongest_memes_stops_no_other():
+    rows = pd.DataFrame({"latent": [0, 0, 1], "kind": ["top", "quantile", "top"], "rank": 0})
+    rows["words"], rows["word_scores"] = [[], ["cat"], ["dog"]], [[], [9.0], [1.0]]
+    assert find("tokens").panels(SimpleNamespace(attributions=rows)) == [{"latent": 1}]
 
 
 def test_words_are_coloured_by_their_score(inputs: Inputs):
@@ -363,6 +424,34 @@ def test_foreign_text_is_no_mathematics(inputs: Inputs):
     axes = drawn("f1", inputs)
     axes.figure.canvas.draw()
     assert any(r"\$x^2\$ <b>" in tick.get_text() for tick in axes.get_yticklabels())
+
+
+def test_the_memes_of_the_map_are_those_of_the_evaluation(tmp_path: Path):
+    memes = make_embeddings(
+        {"hook_fused": np.eye(8)}, splits=["train"] * 4 + ["test"] * 4, labels={"group": ["a"] * 5 + list("bcd")}
+    )
+    with StepFolder(tmp_path, "evaluate", {"options": {"exclude_leaks": True}}) as step:
+        step.finish()
+    assert Inputs(tmp_path, embeddings=memes).memes.held_out()[1].tolist() == [5, 6, 7], (
+        "row 4 is a copy of train memes"
+    )
+
+
+def test_long_and_hostile_names_are_drawn_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Each of 70 classes has its colour, and what stands out of the figure is not cut."""
+    values = [rf"$\nothing$ {i} {'long ' * 20}" for i in range(70)]
+    memes = make_embeddings({"hook_fused": np.eye(80)}, splits=["test"] * 80, labels={"kind": (values * 2)[:80]})
+    of: Any = SimpleNamespace(memes=memes, content={"sae": {"hook": "hook_fused"}}, seed=0)
+    monkeypatch.setattr(find("memes_map"), "project", lambda x, seed: x[:, :2])
+    axes = drawn("memes_map", of, space="h")
+    texts = [text.get_text() for text in axes.get_legend().get_texts()]
+    assert len(texts) == 70
+    assert max(len(line) for text in texts for line in text.splitlines()) < 45
+    axes.get_legend().remove()
+    axes.set_title("a title of which the half does not fit " * 4, loc="left")
+    axes.figure.set_size_inches(3, 2)
+    save(axes.figure, tmp_path / "wide.png", "png")
+    assert Pillow.open(tmp_path / "wide.png").width > 3 * axes.figure.dpi * 1.5
 
 
 @pytest.mark.whole

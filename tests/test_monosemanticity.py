@@ -373,7 +373,7 @@ def test_an_undefined_score_is_null_with_a_reason(seed, rate):
     measured = Measurement.of(PanelUnits.of(latents_of(z)), panel_of(embeddings), 10.0, 9, seed=0)
     for name in SIDES:
         table = measured.table().query("reference == @name").set_index("latent")
-        assert table.reason[SILENT] == "fires on no meme"
+        assert table.reason[SILENT] == "fires on no meme that is measured"
         assert table.reason[SINGLE] == "fires on one meme only"
         assert table.reason[CONSTANT] == "the same activation on every meme"
         assert table.reason[PAIR] == "effective support below 10: not tested"

@@ -10,13 +10,14 @@ import shutil
 import sys
 from html.parser import HTMLParser
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import PIL.Image
 import pytest
-from arrays import anisotropic
+from arrays import anisotropic, make_embeddings
 from command_line import run_here as run
 from rich.console import Console
 from seen_memes import save_sae, write_memes
@@ -36,7 +37,7 @@ from sae_lens_meme.ocr import ENGINES, Engine, Line
 from sae_lens_meme.read import MemeReader, ReadOptions, read_meme
 from sae_lens_meme.read.decisions import Score, decide
 from sae_lens_meme.read.names import Measured
-from sae_lens_meme.read.vectors import verdict
+from sae_lens_meme.read.vectors import VectorReader, verdict
 from sae_lens_meme.report.reading import carried, print_reading, reading_html
 from sae_lens_meme.results import read_step
 
@@ -237,6 +238,14 @@ def test_an_sae_of_one_side_is_decided_by_it(memes: Path):
         assert any("No evaluation was given" in note for note in found.notes)
 
 
+def test_the_hook_that_is_given_is_read_where_the_sae_names_none():
+    x = anisotropic(20, 4, np.random.default_rng(0))
+    memes = make_embeddings({"hook_image_embed": x, "hook_fused": x})
+    sae: Any = SimpleNamespace(cfg=SimpleNamespace(metadata=SimpleNamespace(hook_name=None)))
+    options = ReadOptions(hook="hook_image_embed")
+    assert VectorReader(sae, memes, None, None, options).hook == "hook_image_embed"  # pyright: ignore[reportArgumentType]
+
+
 def test_names_say_how_good_they_are(memes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("SAE_LENS_MEME_VERIFY", "0")  # the table is one that no step wrote
     row = {"auroc": 0.8, "auroc_low": 0.7, "auroc_high": 0.9, "q": 0.001, "holds": True, "reason": None}
@@ -381,6 +390,17 @@ def test_the_terminal_shows_latents_decisions_and_neighbours(reading: Any):
     for part in (*(str(latent.latent) for latent in reading.latents), "hate", "humor", reading.neighbours[0].id):
         assert part in text
     assert "no evidence" in text
+
+
+def test_every_cell_stands_under_its_heading(reading: Any):
+    file, first = io.StringIO(), reading.latents[0]
+    print_reading(reading.to_dict(), Console(file=file, width=300, force_jupyter=False))
+    lines = file.getvalue().splitlines()
+    head = next(line for line in lines if line.startswith("latent "))
+    row = lines[lines.index(head) + 2]
+    cells = {"fires on": f"{first.firing_rate:.1%}", "stronger than": f"{first.stronger_than:.0%}"}
+    cells |= {"evidence": first.name.evidence, "decided by": first.sides.decided_by}
+    assert [heading for heading, cell in cells.items() if not row[head.index(heading) :].startswith(cell)] == []
 
 
 def test_no_sentence_is_cut_in_a_terminal_of_110_characters(reading: Any):

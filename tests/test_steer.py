@@ -380,6 +380,7 @@ class TestTheVerdict:
         rows = self._planted(space, 32, 30)
         rows += [row | {"strength": 2.0, "p": 0.5} for row in rows if row["strength"]]
         assert verdict_of(pd.DataFrame(rows))[0].endswith(": they follow this latent (1 of 2 strengths).")
+        assert "the first word of" in verdict_of(pd.DataFrame(rows))[0], "`changed` compares no more of an answer"
 
     def _planted(self, space: Any, n_others: int, n_pictures: int) -> list[dict[str, Any]]:
         means, (vectors, *_) = space

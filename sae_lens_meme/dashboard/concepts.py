@@ -37,11 +37,11 @@ def concept_pages(latents: LatentPages) -> list[dict[str, Any]]:
 
 
 def _page(latents: LatentPages, name: str, rows: Any) -> dict[str, Any]:
-    """Ranked by F1 on validation memes; without any, by q."""
-    by_validation = rows["f1_validation"].notna().any()
-    order = ["f1_validation", "q_global"] if by_validation else ["q_global"]
+    """Ranked by F1 on the memes that choose; without any, by q. `chosen` is their split."""
+    chosen = next(iter(rows["threshold_split"][rows["f1_validation"].notna()].astype(str)), None)
+    order = ["f1_validation", "q_global"] if chosen else ["q_global"]
     ranked = rows.sort_values([*order, "latent"], ascending=[False, True, True][-len(order) - 1 :], kind="stable")
-    shown = ranked.head(MOST_LATENTS)
+    shown = ranked.head(MOST_LATENTS if latents.firing[ranked["latent"].iloc[0]] else 0)  # none where all are dead
     records = [{key: short(row[key]) for key in ("latent", *CONCEPT_COLUMNS)} for row in shown.to_dict("records")]
     significant = int((rows["q_global"] < 0.05).sum())
     return {
@@ -49,21 +49,21 @@ def _page(latents: LatentPages, name: str, rows: Any) -> dict[str, Any]:
         "latents": [record["latent"] for record in records],
         "rows": [[record[column] for column in CONCEPT_COLUMNS] for record in records],
         "significant": significant,
-        "sentence": latents.words.kind.said(_sentence(name, records[0], by_validation, latents.words))
-        if records
-        else None,
+        "chosen": chosen,
+        "sentence": latents.words.kind.said(_sentence(name, records[0], chosen, latents.words)) if records else None,
         "rivals": _rivals(latents, name),
     }
 
 
-def _sentence(name: str, best: dict[str, Any], by_validation: bool, words: Words) -> str:
-    chosen = "by its F1 on the validation memes" if by_validation else "by q, as there are no validation memes"
+def _sentence(name: str, best: dict[str, Any], chosen: str | None, words: Words) -> str:
+    how = f"by its F1 on the {chosen} memes" if chosen else "by q, as there are only test memes, which flatters it"
     sure, _ = of_concept(best)
     return (
-        f"Latent {best['latent']} is most about {words(name)} ({sure}): it was chosen {chosen}. On "
+        f"Latent {best['latent']} is most about {words(name)} ({sure}): it was chosen {how}. On "
         f"{several(best['n_test'] or 0, 'test meme')} its F1 is {number(best['f1_test'])}, where always saying yes gives "
         f"{number(best['f1_always_on'])}; from the latent to the concept its AUROC within source is {number(best['auroc'])} "
-        f"(95 %: {number(best['auroc_low'])} to {number(best['auroc_high'])}), where guessing gives 0.5; q {chance(best['q_global'])}."
+        f"(95 %: {number(best['auroc_low'])} to {number(best['auroc_high'])}), where guessing gives 0.5. Over all "
+        f"memes whose label is known, q {chance(best['q_global'])}."
     )
 
 
@@ -75,6 +75,17 @@ def _rivals(latents: LatentPages, name: str) -> list[list[Any]]:
         return []
     mine = table[(table["targets"] == "labels") & (table["estimator"] == "auroc") & (table["target"] == name)]
     return [[clean(str(units)), short(value)] for units, value in zip(mine["units"], mine["value"], strict=True)]
+
+
+def choice(pages: list[dict[str, Any]]) -> str:
+    """Which memes chose the latents of the table, and whether the numbers are of others."""
+    chosen = [page["chosen"] for page in pages if page["latents"]]
+    splits, by_q = list(dict.fromkeys(filter(None, chosen))), chosen.count(None)
+    said = f"Each latent was chosen on {listed(splits)} memes; all numbers are of test memes, which had no part in the choice."
+    flattered = "chosen by q over memes with the test memes among them, which flatters its numbers."
+    if not splits:
+        return f"Each latent was {flattered}"
+    return f"{said} Not so for {several(by_q, 'concept')}: there it was {flattered}" if by_q else said
 
 
 def glance(latents: LatentPages, pages: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -164,4 +175,6 @@ def _named(latents: LatentPages) -> Iterator[str]:
     if "naming" in latents.tables:
         alive = [verdict.word for verdict, fires in zip(latents.verdicts, latents.firing, strict=True) if fires]
         good = alive.count(GOOD)
+        if not alive:
+            return
         yield f"{good:,} of {several(len(alive), 'latent')} that fire {'has' if good == 1 else 'have'} a {GOOD}."

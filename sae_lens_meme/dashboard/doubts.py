@@ -287,8 +287,13 @@ def _missing(inputs: ReportInputs) -> dict[str, str]:
         found["labels"] = "Labels are not shown: these memes have none."
     skipped = inputs.evaluation["skipped"]
     for name, (what, needs) in _WANTED.items():
-        if name not in inputs.tables:
-            found[name] = _cannot_say(what, skipped.get(name, "the evaluation left it out"), needs)
+        if name in skipped:
+            found[name] = _cannot_say(what, skipped[name], needs)
+        elif name not in inputs.tables:
+            found[name] = _cannot_say(what, "the evaluation left it out", f"evaluate it (--only {name})")
+        elif name == "concept_alignment" and inputs.alignment is None:
+            why = "the published protocol, which holds no memes out, was measured alone"
+            found[name] = _cannot_say(what, why, "evaluate with concept_alignment.protocol=both")
     for name, reason in skipped.items():
         if name not in _WANTED:
             what, needs = _ALSO.get(name, (f"what {name.replace('_', ' ').replace('/', ' with ')} gives", ""))

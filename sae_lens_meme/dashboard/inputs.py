@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -25,7 +24,7 @@ from sae_lens_meme.hooks import read_memeclip_checkpoint
 from sae_lens_meme.provenance import SAE_WEIGHTS, require_attribution_of, require_evaluated
 from sae_lens_meme.row_kind import MEME
 from sae_lens_meme.storage import read_finished, read_json, sha256_json
-from sae_lens_meme.train.step import LOG
+from sae_lens_meme.train.step import read_log
 
 
 @dataclass(frozen=True)
@@ -82,6 +81,13 @@ class ReportInputs:
         """The table of an evaluator that has run and has one."""
         return self.tables.get(evaluator)
 
+    @cached_property
+    def alignment(self) -> pd.DataFrame | None:
+        """The pairs of `concept_alignment` under the corrected protocol: the published one holds no rows out."""
+        table = self.table("concept_alignment")
+        mine = None if table is None else table.loc[table["protocol"] == "corrected", :]
+        return None if mine is None or mine.empty else mine
+
 
 def read_inputs(
     evaluation: str | Path,
@@ -116,7 +122,7 @@ def read_inputs(
         attribution=None if attribution is None else Attributions.load(attribution),
         sae=load_sae(sae, content["sae"]["hook"]),
         heads=_heads(memes),
-        training=_training(Path(sae) / LOG),
+        training=read_log(sae),
         fingerprint={
             "evaluation": sha256_json(manifest["files"]),
             "sae": weights,
@@ -130,14 +136,6 @@ def read_inputs(
 def _heads(memes: Embeddings) -> Any:
     file = memes.path / HEADS if memes.path else None
     return read_memeclip_checkpoint(file).heads if file is not None and file.is_file() else None
-
-
-def _training(log: Path) -> list[dict[str, Any]]:
-    """Empty where another program trained the SAE."""
-    try:
-        return [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines()]
-    except (OSError, ValueError):
-        return []
 
 
 def _decoder(sae: Path) -> np.ndarray:

@@ -49,13 +49,7 @@ class LatentPages:
 
     @cached_property
     def concepts(self) -> ByLatent | None:
-        """The rows of the corrected protocol, else of the published one."""
-        table = self.inputs.table("concept_alignment")
-        if table is None:
-            return None
-        protocols = list(dict.fromkeys(table["protocol"]))
-        protocol = "corrected" if "corrected" in protocols else protocols[0]
-        return ByLatent.of(table.loc[table["protocol"] == protocol, :], self.d_sae)
+        return ByLatent.of(self.inputs.alignment, self.d_sae)
 
     @cached_property
     def concept_names(self) -> list[str]:
@@ -67,10 +61,9 @@ class LatentPages:
         table = self.inputs.table("influence")
         if table is None:
             return None
-        largest = table.groupby(["task", "class", "kind", "multiplier", "route", "head"])["delta_random"].transform(
-            "max"
-        )
-        table = table.assign(largest_random=largest)
+        if "delta_random" in table:
+            edits = table.groupby(["task", "class", "kind", "multiplier", "route", "head"])
+            table = table.assign(largest_random=edits["delta_random"].transform("max"))
         return ByLatent.of(table.loc[table["published"].astype(bool), :], self.d_sae)
 
     @cached_property

@@ -13,7 +13,7 @@ from typing import Any
 from PIL import Image
 
 from sae_lens_meme.dashboard import page
-from sae_lens_meme.dashboard.concepts import concept_pages, found, glance
+from sae_lens_meme.dashboard.concepts import choice, concept_pages, found, glance
 from sae_lens_meme.dashboard.doubts import doubts, missing, treated_worse
 from sae_lens_meme.dashboard.inputs import ReportInputs, read_inputs
 from sae_lens_meme.dashboard.latents import CONCEPT_COLUMNS, EFFECT_COLUMNS, LatentPages
@@ -98,6 +98,7 @@ def _write(folder: StepFolder, inputs: ReportInputs, options: DashboardOptions, 
     concepts = concept_pages(latents)
     parts = list(_parts(latents, memes, concepts, options))
     kind, lacks = inputs.memes.row_kind, missing(inputs)
+    held_out, rows = inputs.memes.held_out()
     beside = _estimated_bytes(latents, memes, options) > options.single_file_mb * 1e6
     core = {
         "latents": latents.index(),
@@ -115,6 +116,7 @@ def _write(folder: StepFolder, inputs: ReportInputs, options: DashboardOptions, 
         "no_sides": memes.readings.no_sides,
         "sizes": {"latents": LATENTS, "memes": MEMES, "pictures": PICTURES},
         "dense": DENSE,
+        "held_out": [held_out, len(rows)],
         "map": {"umap": "UMAP", "tsne": "t-SNE"}[options.map],
         "hook": clean(str(inputs.evaluation["sae"]["hook"])),
         "pictures": inputs.corpus is not None,
@@ -134,6 +136,7 @@ def _write(folder: StepFolder, inputs: ReportInputs, options: DashboardOptions, 
         "fairness": [kind.said(line) for line in treated_worse(inputs, latents.words)],
         "found": [kind.said(line) for line in found(lines, latents)],
         "use": USED,
+        "choice": kind.said(choice(concepts)),
         "rows": kind,
     }
     with progress_bar("dashboard", len(parts), unit="parts", show=progress) as advance:

@@ -99,7 +99,8 @@ class Use(NamedTuple):
 
     @property
     def beats(self) -> bool:
-        return least_change(self.row) > self.control
+        """Not where random steps were not measured: a change without its control shows nothing."""
+        return self.row.get("largest_random") is not None and least_change(self.row) > self.control
 
     @property
     def measured(self) -> str:

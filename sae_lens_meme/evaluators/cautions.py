@@ -47,7 +47,11 @@ def _of_splits(embeddings: Embeddings) -> Iterator[str]:
     if len(rows) < FEW_TEST_MEMES:
         yield f"{len(rows)} {split} memes: intervals for rare latents are unreliable."
     if split == "test" and not len(embeddings.rows("validation")):
-        yield "There are no validation memes: thresholds and latents were chosen on train memes."
+        yield (
+            "There are no validation memes: thresholds and latents were chosen on train memes."
+            if len(embeddings.rows("train"))
+            else "There are test memes only: no threshold is chosen, and a latent only on memes that also measure it."
+        )
 
 
 def _of_left_out(embeddings: Embeddings) -> Iterator[str]:

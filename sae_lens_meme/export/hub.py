@@ -45,6 +45,9 @@ FEATURES = Features(
         "values": [Value("float32")],
     }
 )
+_OUTSIDE = (
+    " outside `report/`: that page can hold both, blurred and masked until a reader asks, on the terms of their sources"
+)
 _TEMPLATE = Path(__file__).with_name("card.md")
 
 
@@ -125,6 +128,7 @@ def model_card(evaluation: dict[str, Any], repo: str, report: bool = False) -> s
         cautions=_list(cautions(evaluation)) or "The evaluation has no warning.",
         repo=repo,
         report=" `report/` holds the report." if report else "",
+        outside=_OUTSIDE if report else "",
     )
     return str(card).rstrip() + "\n"
 

@@ -73,9 +73,10 @@ class Run:
 
     @property
     def alignment(self) -> Any:
-        """That of concept_alignment under the corrected protocol, which takes sources and groups into account."""
+        """That of concept_alignment under the corrected protocol, which takes sources and groups into account; None without."""
         table = self.table("concept_alignment")
-        return None if table is None else table[table["protocol"] == "corrected"]
+        mine = None if table is None else table[table["protocol"] == "corrected"]
+        return None if mine is None or mine.empty else mine
 
     def recorded(self) -> dict[str, Any]:
         """What a result that is made of these folders depends on."""

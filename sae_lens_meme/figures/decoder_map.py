@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from sae_lens_meme.figures.inputs import Inputs, NotDrawn
-from sae_lens_meme.figures.style import CYCLE, PALE, titled
+from sae_lens_meme.figures.inputs import Inputs, NotDrawn, alignment
+from sae_lens_meme.figures.style import CYCLE, PALE, titled, wrapped
 from sae_lens_meme.projection import project
 
 TITLE = "UMAP of the decoder"
@@ -21,8 +21,8 @@ def draw(axes: Any, inputs: Inputs) -> None:
         raise NotDrawn(f"{len(alive)} latents fire")
     points = project(inputs.decoder[alive], seed=inputs.seed)
     concept = _concepts(inputs)
-    values = np.array([concept.get(int(latent), "none") for latent in alive], dtype=object)
-    n_named = int(np.sum(values != "none"))
+    values = np.array([(concept or {}).get(int(latent), "none") for latent in alive], dtype=object)
+    n_named = f"{np.sum(values != 'none'):,} have a concept with q < {ALPHA}"
     for i, value in enumerate(sorted(set(values) - {"none"})):
         axes.plot(
             *points[values == value].T,
@@ -30,19 +30,19 @@ def draw(axes: Any, inputs: Inputs) -> None:
             color=CYCLE[i % len(CYCLE)],
             ms=4,
             ls="",
-            label=str(value),
+            label=wrapped(value),
         )
     axes.plot(*points[values == "none"].T, ".", color=PALE, ms=4, ls="", label="no concept", zorder=0)
     axes.set(xticks=[], yticks=[])
-    titled(axes, f"UMAP of {len(alive):,} decoder rows; {n_named:,} have a concept with q < {ALPHA}")
+    titled(axes, f"UMAP of {len(alive):,} decoder rows; {'no concept was tested' if concept is None else n_named}")
     axes.legend(loc="center left", bbox_to_anchor=(1, 0.5))
 
 
-def _concepts(inputs: Inputs) -> dict[int, str]:
+def _concepts(inputs: Inputs) -> dict[int, str] | None:
     try:
-        table = inputs.table("concept_alignment")
+        table = alignment(inputs)
     except NotDrawn:
-        return {}
-    table = table[(table["protocol"] == "corrected") & (table["q_global"] < ALPHA)]
+        return None
+    table = table[table["q_global"] < ALPHA]
     best = table.sort_values("log10_p", kind="stable").drop_duplicates("latent")
     return dict(zip(best["latent"].astype(int), best["concept"], strict=True))

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
-from sae_lens_meme.figures.inputs import Inputs, NotDrawn
+from sae_lens_meme.figures.inputs import Inputs, NotDrawn, alignment
 from sae_lens_meme.figures.style import BLUE, GREY, RED, listed, titled
 
 TITLE = "F1 on test memes of the best latent of each concept"
 
 
 def draw(axes: Any, inputs: Inputs) -> None:
-    """Latent and threshold were chosen on validation memes."""
+    """Latent and threshold were chosen on validation memes, where a concept is true of none on train memes."""
     best = best_latents(inputs)
     rows = range(len(best))
     axes.hlines(rows, best["f1_always_on"], best["f1_test"], color=GREY, lw=1)
@@ -25,9 +25,9 @@ def draw(axes: Any, inputs: Inputs) -> None:
 
 
 def best_latents(inputs: Inputs) -> Any:
-    """A `pandas.DataFrame`, a row per concept: the latent with the best F1 on validation memes, corrected protocol."""
-    table = inputs.table("concept_alignment")
-    table = table[(table["protocol"] == "corrected") & table["f1_validation"].notna() & table["f1_test"].notna()]
+    """A `pandas.DataFrame`, a row per concept: the latent with the best F1 on the memes that choose."""
+    table = alignment(inputs)
+    table = table[table["f1_validation"].notna() & table["f1_test"].notna()]
     if table.empty:
         raise NotDrawn("no concept has scores on test memes")
     return table.loc[table.groupby("concept", sort=False)["f1_validation"].idxmax()].reset_index(drop=True)

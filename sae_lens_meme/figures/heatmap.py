@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from sae_lens_meme.figures.inputs import Inputs, NotDrawn
+from sae_lens_meme.figures.inputs import Inputs, by_evidence
 from sae_lens_meme.figures.style import DIVERGING, INK, titled, wrapped
 
 TITLE = "Concepts against latents"
@@ -18,12 +18,8 @@ def draw(axes: Any, inputs: Inputs, *, per_concept: int = 3) -> None:
 
     The latents are chosen by F1 on validation memes, without any by p over all known memes, and shown on test memes.
     """
-    table = inputs.table("concept_alignment")
-    table = table[table["protocol"] == "corrected"]
-    if table.empty:
-        raise NotDrawn("no pair was tested under the corrected protocol")
-    ordered = table.sort_values(["f1_validation", "log10_p"], ascending=[False, True], kind="stable")
-    first = ordered.groupby("concept", sort=False).head(per_concept).sort_values("concept", kind="stable")
+    table, flattering = by_evidence(inputs)
+    first = table.groupby("concept", sort=False).head(per_concept).sort_values("concept", kind="stable")
     chosen = list(dict.fromkeys(first["latent"]))
     auroc = table.pivot(index="concept", columns="latent", values="auroc")[chosen]
     q = table.pivot(index="concept", columns="latent", values="q_global")[chosen]
@@ -33,4 +29,4 @@ def draw(axes: Any, inputs: Inputs, *, per_concept: int = 3) -> None:
     axes.set_xticks(range(len(chosen)), [str(latent) for latent in chosen], rotation=90)
     axes.set_yticks(range(len(auroc)), [wrapped(concept) for concept in auroc.index])
     axes.figure.colorbar(image, ax=axes, label="AUROC, test memes", shrink=0.8)
-    titled(axes, f"Each concept's {per_concept} strongest latents (dot: q < {ALPHA})", "latent")
+    titled(axes, f"Each concept's {per_concept} strongest latents (dot: q < {ALPHA}){flattering}", "latent")

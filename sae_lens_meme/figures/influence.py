@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
+from itertools import cycle
 from typing import Any
 
 import numpy as np
 
 from sae_lens_meme.figures.inputs import Inputs, NotDrawn
-from sae_lens_meme.figures.style import CYCLE, RED, titled
+from sae_lens_meme.figures.style import CYCLE, RED, titled, wrapped
 
 TITLE = "Influence of each latent, against random directions"
 
 
 def panels(inputs: Inputs) -> list[dict[str, Any]]:
-    """Ablation, and the strongest steering that was measured."""
+    """Ablation, and the strongest steering, where they were measured."""
     table = inputs.table("influence")
     steering = table.loc[table["kind"] == "steering", "multiplier"]
     return [
-        {"kind": "ablation"},
+        *([{"kind": "ablation"}] if (table["kind"] == "ablation").any() else []),
         *([{"kind": "steering", "multiplier": float(steering.max())}] if len(steering) else []),
     ]
 
@@ -36,12 +37,14 @@ def draw(axes: Any, inputs: Inputs, *, kind: str = "ablation", multiplier: float
         raise NotDrawn("influence was measured without random steps; evaluate with influence.n_random above 0")
     columns = ["delta_random", "delta_all"]
     fires = table[table["n_active"] > 0]
+    if fires.empty:
+        raise NotDrawn("no latent fires on the memes that influence was measured on")
     changes = fires[columns].abs().groupby([fires["task"], fires["latent"]], sort=False).mean()
     floor = max(1e-7, float(changes["delta_all"][changes["delta_all"] != 0].min()))
-    for (task, rows), colour in zip(changes.groupby("task", sort=False), CYCLE * 4, strict=False):
+    for (task, rows), colour in zip(changes.groupby("task", sort=False), cycle(CYCLE), strict=False):
         axes.plot(
             *(rows[name].clip(lower=floor) for name in columns),
-            ".", color=colour, ls="", ms=4, label=str(task), rasterized=True,
+            ".", color=colour, ls="", ms=4, label=wrapped(task), rasterized=True,
         )  # fmt: skip
     axes.set(xscale="log", yscale="log")
     axes.axline((floor, floor), (1, 1), color=RED, lw=1)

@@ -108,9 +108,12 @@ class Inputs:
 
     @cached_property
     def memes(self) -> Embeddings:
-        return (
-            self.embeddings if isinstance(self.embeddings, Embeddings) else Embeddings.load(self._folder("embeddings"))
-        )
+        """In the splits of the evaluation."""
+        given = self.embeddings
+        memes = given if isinstance(given, Embeddings) else Embeddings.load(self._folder("embeddings"))
+        if not isinstance(self.evaluation, (str, Path)):
+            return memes
+        return memes.as_evaluated(read_finished(self.evaluation, "evaluate")["fingerprint"])
 
     @cached_property
     def dictionary(self) -> Any:
@@ -129,14 +132,13 @@ class Inputs:
     @cached_property
     def training_log(self) -> Any:
         """A row per epoch."""
-        from sae_lens_meme.train.step import LOG
+        from sae_lens_meme.train.step import LOG, read_log
 
         if hasattr(self.sae, "W_dec"):
             raise NotDrawn("it needs the training log; give the folder of the SAE")
-        file = self._folder("sae") / LOG
-        if not file.is_file():
-            raise NotDrawn(f"{file.parent} has no {LOG}: another tool trained this SAE")
-        return pd.read_json(file, lines=True)
+        if not (records := read_log(folder := self._folder("sae"))):
+            raise NotDrawn(f"{folder} has no {LOG}: another tool trained this SAE")
+        return pd.DataFrame(records)
 
     @cached_property
     def attributions(self) -> Any:
@@ -197,6 +199,36 @@ class Inputs:
         if folder is None:
             raise NotDrawn(f"it needs the folder of {which}; give --{which}")
         return Path(folder)
+
+
+def alignment(inputs: Inputs) -> Any:
+    """The pairs of `concept_alignment` under the corrected protocol: the published one holds no rows out.
+
+    Raises:
+        NotDrawn: there are none.
+    """
+    table = inputs.table("concept_alignment")
+    table = table[table["protocol"] == "corrected"]
+    if table.empty:
+        raise NotDrawn("no pair was tested under the corrected protocol; evaluate with concept_alignment.protocol=both")
+    return table
+
+
+def by_evidence(inputs: Inputs) -> tuple[Any, str]:
+    """These, ordered by F1 on the memes that choose, without any by p over all known memes.
+
+    Returns:
+        The pairs, and what to add to a title: of pairs that test memes chose, that it flatters them.
+
+    Raises:
+        NotDrawn: no pair has an AUROC.
+    """
+    table = alignment(inputs)
+    if table["auroc"].isna().all():
+        raise NotDrawn("no pair has an AUROC on test memes")
+    chosen = table["f1_validation"].notna().any()
+    ordered = table.sort_values(["f1_validation", "log10_p"], ascending=[False, True], kind="stable")
+    return ordered, "" if chosen else ", chosen on memes that include these: flattering"
 
 
 def _plain(column: Any) -> np.ndarray:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from itertools import cycle
 from typing import Any
 
 import numpy as np
 
 from sae_lens_meme.figures.inputs import Inputs, NotDrawn
-from sae_lens_meme.figures.style import CYCLE, PALE, titled
+from sae_lens_meme.figures.style import CYCLE, PALE, titled, wrapped
 from sae_lens_meme.projection import project
 
 TITLE = "UMAP of the embedding h and of the latents z"
@@ -26,7 +27,7 @@ def draw(axes: Any, inputs: Inputs, *, space: str = "z", colour_by: str | None =
         colour_by: a label or `source`; default the first label with two classes.
     """
     memes = inputs.memes
-    rows = memes.rows("test") if len(memes.rows("test")) else memes.rows("validation")
+    _, rows = memes.held_out()
     if len(rows) < 3:
         raise NotDrawn(f"there are {len(rows)} held-out memes")
     rows = np.sort(np.random.default_rng(inputs.seed).permutation(rows)[:MOST])
@@ -34,7 +35,7 @@ def draw(axes: Any, inputs: Inputs, *, space: str = "z", colour_by: str | None =
     kept = np.any(x != 0, axis=1)
     points = project(x[kept], seed=inputs.seed)
     name, values = _colours(inputs, colour_by, rows[kept])
-    for value, colour in zip(dict.fromkeys(values), CYCLE * 8, strict=False):
+    for value, colour in zip(dict.fromkeys(values), cycle(CYCLE), strict=False):
         mine = values == value
         shade = PALE if value == "unknown" else colour
         axes.plot(
@@ -43,7 +44,7 @@ def draw(axes: Any, inputs: Inputs, *, space: str = "z", colour_by: str | None =
             color=shade,
             ms=3,
             ls="",
-            label=str(value),
+            label=wrapped(value),
             rasterized=True,
             zorder=1 + (value != "unknown"),
         )

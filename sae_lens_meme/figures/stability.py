@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from sae_lens_meme.figures.inputs import Inputs, NotDrawn
-from sae_lens_meme.figures.style import CYCLE, titled
+from sae_lens_meme.figures.style import CYCLE, titled, wrapped
 
 TITLE = "Latents that reappear with another seed"
 
@@ -23,7 +23,7 @@ def draw(axes: Any, inputs: Inputs) -> None:
     for column, colour in zip(columns, CYCLE * (1 + len(columns) // len(CYCLE)), strict=False):
         name = str(column).removesuffix("/cosine").replace("_", " ")
         cosines = np.sort(alive[column].dropna().to_numpy(float))[::-1]
-        axes.plot(np.arange(1, len(cosines) + 1) / len(alive), cosines, color=colour, label=name)
+        axes.plot(np.arange(1, len(cosines) + 1) / len(alive), cosines, color=colour, label=wrapped(name))
     axes.set_xlim(0, 1)
     axes.set_ylim(min(0, axes.get_ylim()[0]), 1.02)
     titled(

@@ -24,7 +24,11 @@ FORMATS = ("png", "svg")
 
 def save(figure: Any, path: str | Path, kind: str) -> None:
     """One of `FORMATS`: without a date or a version, so that it is the same bytes each time."""
-    figure.savefig(path, format=kind, metadata={"Date": None} if kind == "svg" else {"Software": None})
+    options: Any = {"format": kind, "metadata": {"Date": None} if kind == "svg" else {"Software": None}}
+    figure.savefig(path, **options)
+    drawn = figure.get_tightbbox()
+    if drawn.x1 > figure.bbox_inches.x1:  # long names leave a title or a legend less room than it takes
+        figure.savefig(path, **options, bbox_inches=figure.bbox_inches.union([figure.bbox_inches, drawn.padded(0.1)]))
 
 
 def titled(axes: Any, title: str, x: str = "", y: str = "") -> None:

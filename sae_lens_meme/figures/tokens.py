@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -11,26 +12,25 @@ from sae_lens_meme.figures.style import DIVERGING, titled
 from sae_lens_meme.report.blocks import visible
 
 TITLE = "Words that drive a latent"
-MOST_PANELS, CHARACTERS = 4, 74
+MOST_PANELS, CHARACTERS, MEMES = 4, 74, 8
 
 
 def panels(inputs: Inputs) -> list[dict[str, Any]]:
-    """The latents that are driven most by single words."""
+    """The latents that are driven most by single words, of those whose strongest memes have captions."""
     rows = inputs.attributions
     strongest = rows.assign(
         most=[np.max(np.abs(scores), initial=0) if scores is not None else 0 for scores in rows["word_scores"]]
     )
     means = strongest.groupby("latent")["most"].mean().sort_values(ascending=False)
-    return [{"latent": int(latent)} for latent in means[means > 0].index[:MOST_PANELS]]
+    drawn = (int(latent) for latent in means[means > 0].index if len(_shown(inputs, int(latent))))
+    return [{"latent": latent} for latent in islice(drawn, MOST_PANELS)]
 
 
-def draw(axes: Any, inputs: Inputs, *, latent: int, n: int = 8) -> None:
+def draw(axes: Any, inputs: Inputs, *, latent: int, n: int = MEMES) -> None:
     """The n strongest memes; red: the latent fires less without the word, blue: more."""
     import matplotlib as mpl
 
-    rows = inputs.attributions
-    rows = rows[(rows["latent"] == latent) & (rows["kind"] == "top")].sort_values("rank").head(n)
-    rows = rows[[words is not None and len(words) > 0 for words in rows["words"]]]
+    rows = _shown(inputs, latent, n)
     if rows.empty:
         raise NotDrawn(f"latent {latent} has no attributed captions")
     largest = max(float(np.max(np.abs(scores), initial=0)) for scores in rows["word_scores"]) or 1.0
@@ -50,3 +50,10 @@ def draw(axes: Any, inputs: Inputs, *, latent: int, n: int = 8) -> None:
     axes.set(xlim=(0, 1), ylim=(max(line, 12), -1), xticks=[], yticks=[])
     axes.spines[:].set_visible(False)
     titled(axes, f"{inputs.called(latent)}: top memes")
+
+
+def _shown(inputs: Inputs, latent: int, n: int = MEMES) -> Any:
+    """Of the n strongest memes those with a caption."""
+    rows = inputs.attributions
+    rows = rows[(rows["latent"] == latent) & (rows["kind"] == "top")].sort_values("rank").head(n)
+    return rows[[words is not None and len(words) > 0 for words in rows["words"]]]

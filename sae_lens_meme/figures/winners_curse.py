@@ -8,7 +8,7 @@ import numpy as np
 
 from sae_lens_meme.evaluators.concept_alignment.quantities import CURSE
 from sae_lens_meme.figures.f1 import best_latents
-from sae_lens_meme.figures.inputs import Inputs
+from sae_lens_meme.figures.inputs import Inputs, alignment
 from sae_lens_meme.figures.style import BLUE, PALE, RED, titled
 
 TITLE = "The winner's curse"
@@ -16,8 +16,8 @@ TITLE = "The winner's curse"
 
 def draw(axes: Any, inputs: Inputs) -> None:
     """A point per latent and concept; below the line, the chosen latent does worse on memes not used to choose it."""
-    table = inputs.table("concept_alignment")
-    table = table[(table["protocol"] == "corrected") & table["f1_validation"].notna() & table["f1_test"].notna()]
+    table = alignment(inputs)
+    table = table[table["f1_validation"].notna() & table["f1_test"].notna()]
     best = best_latents(inputs)
     axes.plot(
         table["f1_validation"],
@@ -36,7 +36,7 @@ def draw(axes: Any, inputs: Inputs) -> None:
     titled(
         axes,
         f"The chosen latents lose {lost:.3f} of F1 on average{_parts(inputs, best['concept'])}",
-        "F1 on validation memes, which chose",
+        f"F1 on {' and '.join(table['threshold_split'].unique())} memes, which chose",
         "F1 on test memes",
     )
     axes.legend(loc="upper left")

@@ -50,7 +50,7 @@ class VectorReader:
     ):
         self.sae, self.embeddings, self.latents = sae, embeddings, latents
         self.measured, self.options, self._heads = measured, options, heads
-        self.hook = hook_of(sae, embeddings)
+        self.hook = hook_of(sae, embeddings, options.hook)
         self.train = embeddings.rows("train")
 
     def active(self, latents: Latents, vectors: Mapping[str, np.ndarray]) -> tuple[ActiveLatent, ...]:

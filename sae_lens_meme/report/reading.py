@@ -19,6 +19,7 @@ SENTENCES = ("evidence", "carried by")
 """Columns that share the remaining width."""
 LEAST_ROOM = 24
 """Width that such a column has at least: two of them fit into 110 characters, where wider ones would be cut."""
+FIRES_ON = "share of the train memes, and of these the share with a smaller activation."
 DECIDED_BY = (
     "in brackets the share of other memes' captions, and of other memes' pictures, with which the latent stays active."
 )
@@ -29,6 +30,7 @@ def print_reading(reading: dict[str, Any], console: Console) -> None:
     for line in heading(reading):
         console.print(Text(line, style="bold" if line.startswith("Caption") else ""), soft_wrap=True)
     console.print(_latents(reading["latents"]))
+    console.print(Text(f"Fires on, stronger than: {FIRES_ON}", style="dim"))
     console.print(Text(f"Decided by: {DECIDED_BY}", style="dim"))
     for latent in reading["latents"]:
         if latent["seen"]:
@@ -142,9 +144,11 @@ def _latents(latents: list[dict[str, Any]]) -> Table:
             str(latent["latent"]),
             number(latent["activation"]),
             f"{latent['firing_rate']:.1%}",
+            "-" if latent["stronger_than"] is None else f"{latent['stronger_than']:.0%}",
             name["name"] or "-",
+            name["evidence"],
+            decided_by(latent["sides"]),
         )
-        cells = (*cells, name["evidence"], decided_by(latent["sides"]))
         table.add_row(*(Text(visible(cell)) for cell in cells))
     return table
 

@@ -54,7 +54,7 @@ def draw_words(axes: Any, answers: Any, latent: int) -> None:
 
 
 def draw_changes(axes: Any, rows: Any) -> None:
-    """Share of answers that change, with 95 % intervals over pictures."""
+    """Share of answers whose first word changes, with 95 % intervals over pictures."""
     for arm, (colour, line) in _LINES.items():
         mine = rows[(rows["arm"] == arm) & rows["strength"].notna()].sort_values("strength")
         if mine.empty:
@@ -65,4 +65,4 @@ def draw_changes(axes: Any, rows: Any) -> None:
     axes.axhline(float(attached["changed"].iloc[0]), color=INK, lw=0.8, label="SAE attached")
     axes.set_ylim(-0.02, 1.02)
     axes.legend(fontsize=7)
-    titled(axes, "", "strength", "share of answers that change")
+    titled(axes, "", "strength", "share of first words that change")

@@ -107,7 +107,9 @@ def _sentence(latent: int, rows: Any) -> str:
     controls = _controls(rows, first.strength)
     attached = rows[rows.arm == ATTACHED].iloc[0]
     others = "".join(f", {row.arm} {row.changed:.0%}" for row in controls.itertuples())
-    said = f"Latent {latent} at {first.strength:g}: {first.changed:.0%} of {first.n:.0f} answers change"
+    said = (
+        f"Latent {latent} at {first.strength:g}: the first word of {first.changed:.0%} of {first.n:.0f} answers changes"
+    )
     said += f" (SAE attached alone {attached.changed:.0%}{others})"
     if pd.isna(first.p):
         return f"{said}; {first.reason}, so nothing says whether they follow the latent."

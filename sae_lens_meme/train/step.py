@@ -212,6 +212,23 @@ def _numbers(part: str, result: ReconstructionQuality) -> dict[str, Any]:
     }
 
 
+def read_log(sae: str | Path) -> list[dict[str, Any]]:
+    """What was logged when the SAE in this folder was trained, a record an epoch; none where another program trained it.
+
+    SAEs that were trained together have one log, beside their folders.
+    """
+    folder = Path(sae).absolute()
+    for owner in (folder, *folder.parents[:2]):
+        name = "" if owner == folder else folder.relative_to(owner).as_posix()
+        try:
+            records = [json.loads(line) for line in (owner / LOG).read_text(encoding="utf-8").splitlines()]
+        except (OSError, ValueError):
+            continue
+        if mine := [record for record in records if record.get("sae", "") == name]:
+            return mine
+    return []
+
+
 def _json_lines(records: list[dict[str, Any]]) -> str:
     return "".join(json.dumps(record, allow_nan=False) + "\n" for record in records)
 

@@ -23,13 +23,16 @@ function ConceptBars({ page }) {
     <p>${tied.length ? `Of ${several(tested.length, "tested concept")} it is tied to ${tied.length} (q < 0.05); ${tied.filter((r) => r.f1_test > r.f1_always_on).length} of these it tells better than always saying yes.` : `It is tied to none of ${several(tested.length, "tested concept")} (q < 0.05).`}</p>
     <${Dots} rows=${shown.map(line)} domain=${[0, 1]} reference=${0.5} axis=${`AUROC, how well the latent tells the ${NOUN.many} with the concept: test ${NOUN.many}, within source; 0.5 is guessing`} />
     <div class="scroll"><table class="numbers"><caption class="unseen">Concepts of this latent</caption>
-      <thead><tr><th scope="col">concept</th><th scope="col">odds ratio (95 %)</th><th scope="col">fires more often by</th><th scope="col">q</th><th scope="col">F1, test</th><th scope="col">F1, always yes</th><th scope="col">${NOUN.many}</th></tr></thead>
+      <thead><tr><th scope="col">concept</th><th scope="col">odds ratio (95 %)</th><th scope="col">fires more often by</th><th scope="col">q</th><th scope="col">F1, test</th><th scope="col">F1, always yes</th><th scope="col">test ${NOUN.many}</th></tr></thead>
       <tbody>${tested.map((row) => html`<tr class=${row.q_global < 0.05 ? "" : "faint"}><th scope="row"><a href=${link.concept(row.name)}>${called(row.name)}</a></th>
         <td>${number(row.odds_ratio)}${interval(row.odds_ratio_low, row.odds_ratio_high)}</td><td>${signedNumber(row.firing_rate_difference)}</td>
         <td>${chance(row.q_global)}</td><td class=${row.f1_test > row.f1_always_on ? "better" : ""}>${number(row.f1_test)}</td><td>${number(row.f1_always_on)}</td><td>${number(row.n_test)}</td></tr>`)}</tbody>
     </table></div>
-    <p class="note">Grey: not significant after correction over all latents and concepts. Bold: better than always saying yes.</p>`;
+    <p class="note">F1 is measured on test ${NOUN.many}; odds ratio, difference and q on all whose label is known. Grey: not significant after correction over all latents and concepts. Bold: better than always saying yes.</p>`;
 }
+
+/** Which rows so many are: the held-out ones, else all. */
+const held = (n) => (n === core.held_out[1] ? core.held_out[0] : "all");
 
 function EffectBars({ page }) {
   const rows = records(core.effect_columns, page.effects).filter((row) => row.delta_all !== null);
@@ -47,7 +50,7 @@ function EffectBars({ page }) {
     const beats = mine.filter((row) => row.beats);
     return html`<h3>The latent is ${what}</h3>
       <p>${beats.length ? `The classifiers of ${beats.length} of ${several(mine.length, "label")} move by more than the controls: ${beats.map((row) => row.task).join(", ")}.` : `No classifier of ${several(mine.length, "label")} moves by more than the controls.`}</p>
-      <${Dots} rows=${mine.map(line)} reference=${0} axis=${`mean change of the class's probability, test ${NOUN.many}`} />`;
+      <${Dots} rows=${mine.map(line)} reference=${0} axis=${`mean change of the class's probability, ${held(mine[0].n)} ${NOUN.many}`} />`;
   })}
   <p class="note">Grey band: as large a step in a random direction. Marks: the mean of latents that fire as often. A dim row is within a control. ${core.use}</p>`;
 }

@@ -20,7 +20,7 @@ function MemeBody({ place, meme, caption }) {
   return html`<div class="meme">
     <div class="large"><${Picture} place=${place} covered=${covered} overlay=${html`<${Patch} place=${place} />`} /><${Caption} text=${caption} covered=${covered} span=${token?.span} />
       <${Where} token=${token} covered=${covered} /></div>
-    <section><h2>Labels</h2>${meme.labels.length ? html`<table class="numbers"><tbody>${meme.labels.map(([name, level]) => html`<tr><th scope="row">${name}</th><td>${level ?? html`<span class="dim">missing</span>`}</td></tr>`)}</tbody></table>` : html`<p class="note">${core.missing.labels}</p>`}</section>
+    <section><h2>Labels</h2>${meme.labels.length ? html`<table class="numbers"><tbody>${meme.labels.map(([name, level]) => html`<tr><th scope="row">${name}</th><td class="level">${level ?? html`<span class="dim">missing</span>`}</td></tr>`)}</tbody></table>` : html`<p class="note">${core.missing.labels}</p>`}</section>
     <${Reading} meme=${meme} />
     <section><h2>All its latents</h2>${meme.latents.length ? html`<table class="numbers"><caption class="unseen">Active latents, the strongest first</caption><tbody>${meme.latents.map(([latent, activation]) => html`<tr>
       <th scope="row"><a href=${link.latent(latent)}>${latent}: ${titleOf(latent)}</a> ${core.latents.name[latent] === null ? null : html`<${Tag} tone=${core.tones[core.latents.verdict[latent]]}>${core.latents.verdict[latent]}<//>`}</th>
@@ -67,19 +67,20 @@ function ConceptPage({ value }) {
   if (!page) return html`<h1>No such concept</h1><p>“${value}” was not tested.</p><${Concepts} />`;
   const rows = records(core.concept_columns, page.rows);
   const rivals = page.rivals.filter(([name]) => name !== "sae");
+  const [split] = core.held_out;
   const sae = page.rivals.find(([name]) => name === "sae");
   return html`<h1>Concept ${called(value)}</h1>
     <p>${page.sentence}</p><p>${several(page.significant, "latent is", "latents are")} tied to it (q under 0.05 over all latents and concepts).</p>
-    ${rivals.length > 0 && html`<section><h2>Against other units</h2><p>The best single unit for this concept, chosen on train and validation ${NOUN.many}, measured on test ${NOUN.many}.</p>
-      <${Dots} rows=${[{ label: "the SAE's latents", value: sae?.[1], strong: true }, ...rivals.map(([name, v]) => ({ label: name.replaceAll("_", " "), value: v }))]} domain=${[0, 1]} reference=${0.5} axis=${`AUROC of the best unit, test ${NOUN.many} within source`} />
+    ${rivals.length > 0 && html`<section><h2>Against other units</h2><p>The best single unit for this concept, chosen on ${split === "test" ? "train and validation" : "train"} ${NOUN.many}, measured on ${split} ${NOUN.many}.</p>
+      <${Dots} rows=${[{ label: "the SAE's latents", value: sae?.[1], strong: true }, ...rivals.map(([name, v]) => ({ label: name.replaceAll("_", " "), value: v }))]} domain=${[0, 1]} reference=${0.5} axis=${`AUROC of the best unit, ${split} ${NOUN.many} within source`} />
       <p class="note">k: as few units fire on a ${NOUN.one} as latents do; the others are dense. The linear probe reads the whole embedding and is the ceiling; permuted labels are the floor.</p></section>`}
     <section><h2>Its latents</h2>
       <${Dots} rows=${rows.slice(0, 12).map((row, i) => ({ label: `${page.latents[i]}: ${titleOf(page.latents[i])}`, href: link.latent(page.latents[i]), value: row.auroc, low: row.auroc_low, high: row.auroc_high, poor: !(row.f1_test > row.f1_always_on) }))} domain=${[0, 1]} reference=${0.5} axis=${`AUROC, how well the latent tells the ${NOUN.many} with the concept: test ${NOUN.many}, within source; 0.5 is guessing`} />
       <div class="scroll"><table class="numbers"><caption class="unseen">Latents of this concept</caption>
-        <thead><tr><th scope="col">latent</th><th scope="col">F1, validation (the order)</th><th scope="col">F1, test</th><th scope="col">F1, always yes</th><th scope="col">AUROC, latent to concept (95 %)</th><th scope="col">odds ratio</th><th scope="col">q</th></tr></thead>
+        <thead><tr><th scope="col">latent</th><th scope="col">${page.chosen ? `F1, ${page.chosen} (the order)` : "F1"}</th><th scope="col">F1, test</th><th scope="col">F1, always yes</th><th scope="col">AUROC, latent to concept (95 %)</th><th scope="col">odds ratio</th><th scope="col">q${page.chosen ? "" : " (the order)"}</th></tr></thead>
         <tbody>${rows.map((row, i) => html`<tr class=${row.q_global < 0.05 ? "" : "faint"}><th scope="row"><a href=${link.latent(page.latents[i])}>${page.latents[i]}: ${titleOf(page.latents[i])}</a></th>
           <td>${number(row.f1_validation)}</td><td class=${row.f1_test > row.f1_always_on ? "better" : ""}>${number(row.f1_test)}</td><td>${number(row.f1_always_on)}</td><td>${number(row.auroc)}${interval(row.auroc_low, row.auroc_high)}</td><td>${number(row.odds_ratio)}</td><td>${chance(row.q_global)}</td></tr>`)}</tbody>
-      </table></div><p class="note">Dim: the F1 of always saying yes is not beaten (chart), not significant (table). Ordered on validation ${NOUN.many}; all else is measured on test ${NOUN.many}.</p></section>`;
+      </table></div><p class="note">Dim: the F1 of always saying yes is not beaten (chart), not significant (table). F1 and AUROC are measured on test ${NOUN.many}, odds ratio and q on all whose label is known${page.chosen ? "" : ", the test ones that measure among them"}.</p></section>`;
 }
 
 function Concepts() {

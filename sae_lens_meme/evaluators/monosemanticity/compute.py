@@ -344,5 +344,5 @@ class Measurement:
         reason[~np.isfinite(scores.ms)] = "no two different memes have weight in it"
         reason[units.constant] = "the same activation on every meme"
         reason[units.support == 1] = "fires on one meme only"
-        reason[units.support == 0] = "fires on no meme"
+        reason[units.support == 0] = "fires on no meme that is measured"
         return reason
