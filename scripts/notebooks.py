@@ -74,7 +74,11 @@ def execute(notebook: NotebookNode, folder: Path, *, installed: bool = False, ti
     """
     paths = [] if installed else [str(ROOT)]
     paths += filter(None, [os.environ.get("PYTHONPATH")])
-    given = {"timeout": timeout, "kernel_name": "python3", "coalesce_streams": True}  # or what is printed comes in parts
+    given = {
+        "timeout": timeout,
+        "kernel_name": "python3",
+        "coalesce_streams": True,
+    }  # or what is printed comes in parts
     client = NotebookClient(notebook, resources={"metadata": {"path": folder}}, **given)
     quiet = {"HF_HUB_OFFLINE": "1", "PYTHONWARNINGS": "ignore:IProgress not found"}  # tqdm's, where ipywidgets is not
     client.execute(env={**os.environ, "PYTHONPATH": os.pathsep.join(paths), **quiet})
