@@ -164,6 +164,15 @@ def test_a_file_that_has_changed_in_the_store_is_named(store: str, tmp_path: Pat
         fetched(store)
 
 
+def test_no_two_addresses_share_a_mirror(memory: str):
+    """`run 1` was read as `run+1`, whichever was opened last."""
+    names = ["run_1", "run 1", "run+1", "run%201", "rün 1"]
+    for seed, name in enumerate(names):
+        build(f"{memory}/{name}", fingerprint={"seed": seed})
+    found = {name: fetched(f"{memory}/{name}") for name in names}
+    assert [read_finished(found[name], "embed")["fingerprint"]["seed"] for name in names] == [0, 1, 2, 3, 4]
+
+
 def test_a_manifest_cannot_write_outside_the_mirror(store: str):
     build(store)
     fs, root = fsspec.core.url_to_fs(store)

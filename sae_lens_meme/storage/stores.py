@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import filelock
 
@@ -56,12 +57,12 @@ class Store:
     def __init__(self, url: str):
         self.url = url
         scheme, _, place = url.partition("://")
-        safe = [re.sub(r"[^\w.=,-]", "_", part) for part in (scheme, *place.split("/"))]
+        safe = [re.sub(r"[^\w.=,-]", lambda odd: quote(odd[0], safe=""), part) for part in (scheme, *place.split("/"))]
         if {"", ".", ".."} & set(safe):
             raise ConfigError(f"{url}: is no address of a folder; write it without empty parts and ..")
         home = os.environ.get(CACHE) or Path.home() / ".cache" / "sae-lens-meme"
         self.mirror = Path(home, *safe)
-        """The folder of this machine that holds a copy."""
+        """The folder of this machine that holds a copy: of no other address."""
         with _told(url):
             self._fs, self._root = _opened(url)
 
