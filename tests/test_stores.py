@@ -16,13 +16,16 @@ import pytest
 from seen_memes import EMBED
 from test_storage import N_SHARDS, build
 
-from sae_lens_meme.corpus import build_corpus, load_rows
+from sae_lens_meme.corpus import build_corpus, export_table, load_rows
 from sae_lens_meme.dashboard import write_dashboard
 from sae_lens_meme.embed import embed_corpus
 from sae_lens_meme.embeddings import Embeddings
 from sae_lens_meme.errors import ConfigError, StorageError
 from sae_lens_meme.evaluators import evaluate
+from sae_lens_meme.figures import Inputs, write_figures
+from sae_lens_meme.pipeline import run
 from sae_lens_meme.planted import write_planted
+from sae_lens_meme.results import explain_latent
 from sae_lens_meme.storage import StepFolder, fetched, read_finished, through_stores, url_of
 from sae_lens_meme.storage.stores import CACHE, Store
 from sae_lens_meme.sweep import sweep
@@ -442,6 +445,34 @@ def test_a_path_that_datasets_would_cut_is_refused_before_the_work(tmp_path: Pat
         with pytest.raises(ConfigError, match="holds '::'"):
             Embeddings.load(folder)
     assert not list(tmp_path.iterdir())
+
+
+SMALL = {
+    "embed": {"planted": {"n_samples": 300, "n_factors": 6, "d_in": 8, "active": 1}},
+    "train": {"epochs": 1, "train_batch_size_tokens": 64, "sae": {"d_sae": 8, "k": 2}},
+    "evaluate": {"only": ["reconstruction", "answer_key"], "bootstrap": 2},
+}
+
+
+def test_a_recipe_runs_into_a_store(memory: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """It ended in a traceback after `train`, and left a folder `memory:` here."""
+    monkeypatch.chdir(tmp_path)
+    Path("small.yaml").write_text(json.dumps(SMALL))
+    run("small.yaml", out=memory)
+    assert {name for name in contents(memory) if name.count("/") == 1 and name.endswith("_SUCCESS")} == {
+        f"{step}/_SUCCESS" for step in ("embeddings", "sae", "evaluation", "report")
+    }
+    explain_latent(f"{memory}/evaluation", 3)
+    key = f"{memory}/embeddings/answer_key"
+    found = sweep(
+        SMALL["train"], embeddings=f"{memory}/embeddings", out="sweep", grid=["sae.k=1"], seeds=1, answer_key=key
+    )
+    assert found.content["headline"] == "MCC"
+    with pytest.raises(ConfigError, match=f"{memory}/figures: this is written to a folder of this machine only"):
+        write_figures(Inputs(f"{memory}/evaluation"), f"{memory}/figures", only=["density"])
+    with pytest.raises(ConfigError, match=r"rows\.csv: this is written to a folder of this machine only"):
+        export_table("nowhere", f"{memory}/rows.csv")
+    assert not list(tmp_path.glob("memory*"))
 
 
 def test_what_cannot_be_reached_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

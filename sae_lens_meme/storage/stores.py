@@ -51,6 +51,16 @@ def _is_folder_here(scheme: str) -> bool:
     return scheme not in available_protocols() and Path(f"{scheme}:").is_dir()
 
 
+def require_here(path: str | Path) -> None:
+    """Refuse the address of a place in a store, where what is written one file at a time cannot go.
+
+    Raises:
+        ConfigError: it is one; pathlib would make a folder `s3:` of it.
+    """
+    if (url := url_of(path)) is not None:
+        raise ConfigError(f"{url}: this is written to a folder of this machine only; choose a local one and copy it")
+
+
 class Store:
     """A folder in an object store."""
 
