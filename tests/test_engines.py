@@ -212,6 +212,50 @@ def test_evaluate_on_workers_that_are_killed_gives_the_bytes_of_one_process(
     assert contents(tmp_path / "there") == contents(tmp_path / "here")
 
 
+class SmallNodes:
+    """In place of Ray: two nodes of four cores, which are taken at first."""
+
+    def __init__(self):
+        self.asked: dict[str, Any] = {}
+
+    def nodes(self) -> list[Any]:
+        return [
+            {"Alive": alive, "Resources": {"CPU": cores}} for alive, cores in ((True, 4.0), (True, 4.0), (False, 64.0))
+        ]
+
+    def cluster_resources(self) -> dict[str, float]:
+        return {"CPU": 8.0, "memory": 2.0**40}
+
+    def available_resources(self) -> dict[str, float]:
+        return {}
+
+    def remote(self, _: type) -> SmallNodes:
+        return self
+
+    def options(self, **asked: Any) -> SmallNodes:
+        self.asked = asked
+        return self
+
+    def wait(self, refs: list[Any], num_returns: int, timeout: float | None = None) -> tuple[list[Any], list[Any]]:
+        return ([], refs) if timeout is not None else (refs[:1], refs[1:])
+
+
+def test_workers_ask_for_what_a_node_has_and_say_what_they_wait_for(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    """A worker of eight threads never started where nodes have four cores, and nothing said so."""
+    monkeypatch.setattr(on_ray, "_threads", lambda: 8)
+    engine = on_ray.RayEngine(ray := SmallNodes(), ClusterOptions(), Squares)  # type: ignore[arg-type]
+    assert (engine.n, ray.asked["num_cpus"]) == (2, 4)
+    assert ray.asked["runtime_env"]["env_vars"]["OMP_NUM_THREADS"] == "8"
+    engine.loading = {"loading": None}
+    assert engine.wait(["running"]) == "running"
+    assert not capsys.readouterr().err
+    assert engine.wait([]) == "loading"
+    assert "note: no worker is ready after 60 s" in (told := capsys.readouterr().err)
+    assert "(CPUs: 0 free of 8;" in told
+
+
 def test_workers_have_the_threads_of_this_process(cluster: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """A sum over other parts has other last bits."""
     monkeypatch.setattr(on_ray, "_threads", lambda: 3)  # torch's, which is not the number of numpy's
