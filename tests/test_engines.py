@@ -76,6 +76,15 @@ def test_without_ray_it_says_how_to_install_it(tmp_path: Path, monkeypatch: pyte
         write_squares(tmp_path / "out", tmp_path / "orders", 1)
 
 
+@pytest.mark.parametrize(("option", "value"), [("actors", 2), ("address", "auto")])
+def test_a_cluster_that_is_described_must_be_asked_for(tmp_path: Path, option: str, value: Any):
+    """`evaluate --actors 2` without `--engine ray` took one process and said nothing."""
+    with pytest.raises(
+        ConfigError, match=f"{option} {value!r} is of a cluster, which nobody asked for: add --engine ray"
+    ):
+        write_squares(tmp_path / "out", tmp_path / "orders", 1, "local", **{option: value})
+
+
 @pytest.mark.parametrize("actors", [1, 2])
 def test_shards_of_workers_that_are_killed_are_the_same_bytes(cluster: Any, tmp_path: Path, actors: int):
     write_squares(tmp_path / "here", tmp_path / "orders", 9, "local")
