@@ -263,6 +263,31 @@ def memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     return f"memory://{tmp_path.name}"
 
 
+@through_stores()
+def one_file(out: Any, seed: int, meanwhile: Callable[[], object] = lambda: None) -> None:
+    with StepFolder(out, "train", {"seed": seed}) as folder:
+        meanwhile()
+        folder.write("seed.bin", lambda path: path.write_bytes(bytes([seed])))
+        folder.finish()
+
+
+def test_two_runs_of_a_machine_at_once_are_refused_in_a_store_too(memory: str):
+    """The second took the mirror of the first, which had named nothing yet, and said that it had written its result."""
+
+    def refused(run: Callable[[], object]) -> None:
+        for _ in range(2):  # the first refusal removed the mirror, and the second run went on
+            with pytest.raises(StorageError, match=f"^{memory}/.: another process is writing this result; wait"):
+                run()
+
+    with StepFolder(f"{memory}/e", "embed", {"seed": 1}) as folder:
+        refused(lambda: build(f"{memory}/e", fingerprint={"seed": 2}))
+        folder.write("seed.bin", lambda path: path.write_bytes(bytes([1])))
+        folder.finish()
+    one_file(f"{memory}/t", 1, lambda: refused(lambda: one_file(f"{memory}/t", 2)))
+    for name in "et":
+        assert contents(f"{memory}/{name}")["seed.bin"] == bytes([1])
+
+
 def test_a_step_that_fails_leaves_in_the_store_what_it_named(memory: str, monkeypatch: pytest.MonkeyPatch):
     """Nothing, where it made nothing; never a file of which no manifest says whose it is."""
     with pytest.raises(ZeroDivisionError), StepFolder(f"{memory}/refused", "embed", {"seed": 1}):

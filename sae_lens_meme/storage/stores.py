@@ -76,6 +76,22 @@ class Store:
         with _told(url):
             self._fs, self._root = _opened(url)
 
+    def require_free(self) -> None:
+        """Before the mirror is made anew.
+
+        Raises:
+            StorageError: another process of this machine writes a result in it.
+        """
+        if not (self.mirror / LOCK).exists():
+            return
+        try:
+            with filelock.FileLock(self.mirror / LOCK, timeout=0):
+                pass
+        except filelock.Timeout:
+            raise StorageError(
+                f"{self.url}: another process is writing this result; wait for it or choose another --out"
+            ) from None
+
     def names(self) -> list[str]:
         """What lies directly in the folder; not the empty folders that some stores keep when their files go."""
         with _told(self.url):

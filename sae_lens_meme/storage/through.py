@@ -52,9 +52,11 @@ def _uploaded(url: str) -> Iterator[Path]:
     """The mirror, in which a step finds what the store has and leaves what the store is to have.
 
     Raises:
-        StorageError: files of others are there; or of the step, with the address in place of the mirror.
+        StorageError: files of others are there, or another process writes; or of the step, with the address in place of the
+            mirror.
     """
     store = Store(url)
+    store.require_free()
     end_replacing(store)
     begun = store.mirror.with_name(f".{store.mirror.name}.begun")
     there, finished = store.manifest(), store.exists(SUCCESS)
