@@ -312,11 +312,27 @@ def test_what_a_killed_run_did_not_name_is_not_in_another_result(memory: str, tm
     assert "half.bin" not in contents(memory)
 
 
+def test_where_nothing_can_be_put_nothing_is_begun(memory: str, monkeypatch: pytest.MonkeyPatch):
+    """A bucket that is not there was noticed after hours of training."""
+
+    def refused(*_: object) -> None:
+        raise StorageError("no such bucket")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Store, "put_text", refused)
+        with pytest.raises(StorageError, match="no such bucket"):
+            one_file(f"{memory}/a", 1, lambda: pytest.fail("it was begun"))
+    one_file(f"{memory}/a", 1)
+    assert contents(f"{memory}/a").keys() == {"manifest.json", "_SUCCESS", "seed.bin"}
+
+
 def test_an_upload_that_fails_is_taken_back(memory: str, monkeypatch: pytest.MonkeyPatch):
-    for n in (2, 5):
+    for n in (4, 7):  # the first two find out whether anything can be put
         with monkeypatch.context() as patched:
             stopped_at(n, patched)
-            with pytest.raises(StorageError, match="the connection was reset"):
+            with pytest.raises(
+                StorageError, match=r"the connection was reset.*; the whole result is in .*, and the same command"
+            ):
                 step(out=memory, seed=1)
         assert contents(memory) == {}
     step(out=memory, seed=1)
@@ -511,6 +527,10 @@ def test_what_cannot_be_reached_is_one_line(tmp_path: Path, monkeypatch: pytest.
         Embeddings.load("memory://nothing/here")
     with pytest.raises(ConfigError, match=r"is no address of a folder; write it without empty parts and \.\."):
         Embeddings.load("memory://a/../../etc")
+    monkeypatch.chdir(tmp_path)
+    for folder in ("s3://", "s3:///run", Path("s3://")):  # s3://$BUCKET without such a variable was a folder s3: here
+        with pytest.raises(ConfigError, match="names no bucket; write s3://BUCKET/FOLDER"):
+            StepFolder(folder, "embed", {})
 
 
 def test_a_local_folder_asks_no_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

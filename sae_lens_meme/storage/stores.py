@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -19,10 +19,11 @@ import filelock
 from sae_lens_meme.errors import ConfigError, MemeError, StorageError
 from sae_lens_meme.storage.files import atomic_file, parse_json, remove, sha256_file, write_text
 
-MANIFEST, SUCCESS, LOCK = "manifest.json", "_SUCCESS", ".lock"
+MANIFEST, SUCCESS, LOCK, PROBE = "manifest.json", "_SUCCESS", ".lock", ".probe"
 CACHE = "SAE_LENS_MEME_CACHE"
 """Environment variable: where stores are mirrored; default ~/.cache/sae-lens-meme."""
 _URL = re.compile(r"([a-zA-Z][\w+.-]+):(/{1,2})([^/].*)")  # pathlib makes s3:/x of s3://x; C:/x is a drive
+_BARE = re.compile(r"([a-zA-Z][\w+.-]+):(/{0,2}|///.*)")  # of `s3://$BUCKET/run` where there is no such variable
 _HERE = re.compile(r"(file|local):/")  # what fsspec calls the files of this machine
 _EXTRAS = {"s3": 's3fs; pip install "sae-lens-meme[s3]"', "gs": "gcsfs; pip install gcsfs"}
 
@@ -32,12 +33,15 @@ def url_of(folder: str | Path) -> str | None:
 
     Raises:
         ConfigError: there is a `::` in it, at which fsspec, and with it `datasets`, cuts a path in two; or it is the address
-            of a folder of this machine, of which pathlib takes one slash and fsspec the other.
+            of a folder of this machine, of which pathlib takes one slash and fsspec the other; or that of a store without
+            a bucket.
     """
     if "::" in str(folder):
         raise ConfigError(f"{folder}: holds '::', at which datasets cuts a path in two; give the folder another name")
     if here := _HERE.match(str(folder)):
         raise ConfigError(f"{folder}: {here[1]} is no store; give the path of the folder without {here[1]}:")
+    if (bare := _BARE.fullmatch(str(folder))) and _is_protocol(bare[1]) and not Path(f"{bare[1]}:").is_dir():
+        raise ConfigError(f"{folder}: names no bucket; write {bare[1]}://BUCKET/FOLDER")
     found = _URL.fullmatch(str(folder))
     if found is None or (found[2] == "/" and _is_folder_here(found[1])):
         return None
@@ -46,9 +50,13 @@ def url_of(folder: str | Path) -> str | None:
 
 def _is_folder_here(scheme: str) -> bool:
     """A folder `run:` of this machine, and not what pathlib made of the address of a store."""
+    return not _is_protocol(scheme) and Path(f"{scheme}:").is_dir()
+
+
+def _is_protocol(scheme: str) -> bool:
     from fsspec import available_protocols
 
-    return scheme not in available_protocols() and Path(f"{scheme}:").is_dir()
+    return scheme in available_protocols()
 
 
 def require_here(path: str | Path) -> None:
@@ -91,6 +99,12 @@ class Store:
             raise StorageError(
                 f"{self.url}: another process is writing this result; wait for it or choose another --out"
             ) from None
+
+    def require_writable(self) -> None:
+        """Raises StorageError: nothing can be put here, which hours of work would end with."""
+        self.put_text(PROBE, "")
+        with suppress(StorageError):  # there are stores that only keep
+            self.remove(PROBE)
 
     def names(self) -> list[str]:
         """What lies directly in the folder; not the empty folders that some stores keep when their files go."""
