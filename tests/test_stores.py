@@ -312,6 +312,17 @@ def test_what_a_killed_run_did_not_name_is_not_in_another_result(memory: str, tm
     assert "half.bin" not in contents(memory)
 
 
+def test_a_bucket_is_never_made(bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """A slip in its name made another one."""
+    monkeypatch.setenv(CACHE, str(tmp_path))
+    for write in (build, lambda out: one_file(out, 1)):
+        with pytest.raises(
+            StorageError, match=r"s3://buckte/.*: the store cannot be used \(The specified bucket does not"
+        ):
+            write("s3://buckte/e")
+    assert fsspec.filesystem("s3").ls("") == ["bucket"]
+
+
 def test_where_nothing_can_be_put_nothing_is_begun(memory: str, monkeypatch: pytest.MonkeyPatch):
     """A bucket that is not there was noticed after hours of training."""
 

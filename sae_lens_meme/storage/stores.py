@@ -25,6 +25,8 @@ CACHE = "SAE_LENS_MEME_CACHE"
 _URL = re.compile(r"([a-zA-Z][\w+.-]+):(/{1,2})([^/].*)")  # pathlib makes s3:/x of s3://x; C:/x is a drive
 _BARE = re.compile(r"([a-zA-Z][\w+.-]+):(/{0,2}|///.*)")  # of `s3://$BUCKET/run` where there is no such variable
 _HERE = re.compile(r"(file|local):/")  # what fsspec calls the files of this machine
+_BUCKETS = ("s3", "s3a", "gs", "gcs", "az", "abfs", "abfss")
+"""Stores without folders: to make one there would make its bucket."""
 _EXTRAS = {"s3": 's3fs; pip install "sae-lens-meme[s3]"', "gs": "gcsfs; pip install gcsfs"}
 
 
@@ -175,7 +177,8 @@ class Store:
                 self._fs.rm_file(f"{self._root}/{name}")
 
     def _make_folder(self, name: str) -> None:
-        self._fs.makedirs(f"{self._root}/{name}".rpartition("/")[0], exist_ok=True)
+        if self.url.partition("://")[0] not in _BUCKETS:
+            self._fs.makedirs(f"{self._root}/{name}".rpartition("/")[0], exist_ok=True)
 
     def manifest(self) -> dict[str, Any] | None:
         """What the manifest says; None without one."""
