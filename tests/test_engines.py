@@ -221,6 +221,15 @@ def test_evaluate_on_workers_that_are_killed_gives_the_bytes_of_one_process(
     assert contents(tmp_path / "there") == contents(tmp_path / "here")
 
 
+@pytest.mark.parametrize(("given", "threads"), [("3", 3), ("3,2", 3), ("0", 7), ("many", 7), ("", 7)])
+def test_threads_where_torch_is_not_imported(monkeypatch: pytest.MonkeyPatch, given: str, threads: int):
+    """`ocr --run-on ray` ended in a traceback with OMP_NUM_THREADS=3,2, which OpenMP takes, or 0."""
+    monkeypatch.delitem(sys.modules, "torch")
+    monkeypatch.setattr("os.cpu_count", lambda: 7)
+    monkeypatch.setenv("OMP_NUM_THREADS", given)
+    assert on_ray._threads() == threads
+
+
 class SmallNodes:
     """In place of Ray: two nodes of four cores, which are taken at first."""
 

@@ -99,9 +99,11 @@ class Actor:
 
 
 def _threads() -> int:
-    """Of torch in this process."""
-    torch: Any = sys.modules.get("torch")
-    return torch.get_num_threads() if torch else int(os.environ.get("OMP_NUM_THREADS") or os.cpu_count() or 1)
+    """Of torch in this process, or what it would have."""
+    if torch := sys.modules.get("torch"):
+        return torch.get_num_threads()
+    given = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0].strip()  # OpenMP takes a number a level: 8,2
+    return int(given) if given.isdecimal() and int(given) else os.cpu_count() or 1
 
 
 def _blas_threads() -> int:
