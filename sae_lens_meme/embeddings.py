@@ -29,7 +29,7 @@ from sae_lens_meme.labels import (
     source_of,
 )
 from sae_lens_meme.row_kind import RowKind, kind_of_rows
-from sae_lens_meme.storage import fetched, open_dataset, read_finished, sha256_json
+from sae_lens_meme.storage import fetched, open_dataset, read_finished, require_here, sha256_json
 
 LEFT_OUT = "left out"
 """What `Embeddings.splits` says about a meme that is in none."""
@@ -235,8 +235,10 @@ class Embeddings:
 
         Raises:
             DataError: there are no such rows.
+            ConfigError: `folder` lies in a store.
             StorageError: there is something at `folder`.
         """
+        require_here(folder)
         folder, rows = Path(folder), self.rows(split)
         if not len(rows):
             raise DataError(f"{self.path or 'embeddings'}: no rows of split {split!r} to export")

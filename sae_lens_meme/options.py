@@ -86,7 +86,7 @@ def check_keys(where: str, given: Iterable[Any], known: Iterable[str]) -> None:
         if key in known:
             continue
         near = difflib.get_close_matches(str(key), known, n=1, cutoff=0.5)
-        hint = f"did you mean {near[0]!r}?" if near else f"known keys: {', '.join(sorted(known))}"
+        hint = f"did you mean {near[0]!r}?" if near else f"known keys: {', '.join(sorted(known)) or 'none'}"
         hint = f"YAML reads on, yes, off and no as true and false; {hint}" if isinstance(key, bool) else hint
         raise ConfigError(f"{where}: unknown key {key!r}; {hint}")
 

@@ -31,6 +31,7 @@ from sae_lens_meme.steps import (
     trained_saes,
     vectors_step,
 )
+from sae_lens_meme.storage import fetched, url_of
 
 if TYPE_CHECKING:
     from sae_lens_meme.train import TrainConfig
@@ -66,7 +67,8 @@ def run(
     base = _results_folder(config, out or recipe.get("out"))
     started = time.perf_counter()
     training, options = _check_sections(recipe, base)
-    base.mkdir(parents=True, exist_ok=True)
+    if url_of(base) is None:
+        base.mkdir(parents=True, exist_ok=True)
     answer_key = corpus_section(recipe.get("corpus"), base, overwrite)
     embedding = recipe.get("embed") or {}
     corpus = None if embedding.keys() & {"table", "planted"} else base / "corpus"  # vectors have no pictures
@@ -86,7 +88,7 @@ def run(
     options = {"answer_key": answer_key, **options} if answer_key else options
     pages = []
     for sae in trained_saes(base / "sae"):
-        name = sae.relative_to(base / "sae")  # one folder per SAE after multi-hook training
+        name = sae.relative_to(fetched(base / "sae"))  # one folder per SAE after multi-hook training
         seen = {}
         if corpus is not None and "hook" not in embedding:  # single tokens are no memes to attribute to
             seen = {"attribution": base / "attribution" / name}
@@ -129,7 +131,7 @@ def _check_sections(recipe: dict[str, Any], base: Path) -> tuple[TrainConfig, di
             raise ConfigError("embed.planted draws vectors, which need no memes; leave out the section corpus")
     else:
         (ArrayOptions if arrays else EmbedOptions).from_mapping(embedding)
-    if corpus is None and not arrays and not vectors and not (base / "corpus").is_dir():
+    if corpus is None and not arrays and not vectors and not fetched(base / "corpus").is_dir():
         raise ConfigError("corpus: the section is missing; give one, or arrays with embed: {table: rows.csv, ...}")
     memes = isinstance(corpus, dict) and corpus.get("planted")
     if isinstance(corpus, dict):

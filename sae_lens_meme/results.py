@@ -150,6 +150,7 @@ def explain_numbers(evaluation: str | Path, pattern: str | None = None) -> None:
         console.print(Padding(Text(visible(row.explain), style="dim"), (0, 0, 0, 4)))
 
 
+@through_stores("evaluation")
 def explain_latent(evaluation: str | Path, latent: int, pattern: str | None = None) -> None:
     """Print what every evaluator's table says about one latent, column by column, with each column's explanation.
 

@@ -30,7 +30,8 @@ from sae_lens_meme.storage import MANIFEST, fetched, read_finished, read_manifes
 if TYPE_CHECKING:
     from sae_lens_meme.train import TrainConfig
 
-console = Console(highlight=False, width=None if sys.stdout.isatty() else 110)
+_in_terminal = sys.stdout is not None and sys.stdout.isatty()  # None: there is no place to print to
+console = Console(highlight=False, width=None if _in_terminal else 110)
 
 
 def corpus_step(section: dict[str, Any], *, out: Path, overwrite: bool = False) -> None:

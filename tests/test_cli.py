@@ -83,6 +83,12 @@ def test_a_pipe_that_is_not_utf8_takes_every_caption(monkeypatch: pytest.MonkeyP
     assert (ended.value.code, raw.getvalue()) == (0, b"caf\xe9 \\u732b\n")
 
 
+def test_a_step_needs_no_place_to_print_to():
+    """`>&-` in a shell, pythonw on Windows: sys.stdout is None."""
+    code = "import sys; sys.stdout = None; from sae_lens_meme.steps import console; console.print('found')"
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
 def test_help_is_there_in_a_second():
     started = time.perf_counter()
     done = run("--help")

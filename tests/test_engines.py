@@ -76,6 +76,15 @@ def test_without_ray_it_says_how_to_install_it(tmp_path: Path, monkeypatch: pyte
         write_squares(tmp_path / "out", tmp_path / "orders", 1)
 
 
+@pytest.mark.parametrize(("option", "value"), [("actors", 2), ("address", "auto")])
+def test_a_cluster_that_is_described_must_be_asked_for(tmp_path: Path, option: str, value: Any):
+    """`evaluate --actors 2` without `--engine ray` took one process and said nothing."""
+    with pytest.raises(
+        ConfigError, match=f"{option} {value!r} is of a cluster, which nobody asked for: add --engine ray"
+    ):
+        write_squares(tmp_path / "out", tmp_path / "orders", 1, "local", **{option: value})
+
+
 @pytest.mark.parametrize("actors", [1, 2])
 def test_shards_of_workers_that_are_killed_are_the_same_bytes(cluster: Any, tmp_path: Path, actors: int):
     write_squares(tmp_path / "here", tmp_path / "orders", 9, "local")
@@ -210,6 +219,59 @@ def test_evaluate_on_workers_that_are_killed_gives_the_bytes_of_one_process(
     evaluate(tmp_path / "sae", memes / "embeddings", out=tmp_path / "there", engine="ray", actors=2, **asked)
     assert killed[0] >= 3
     assert contents(tmp_path / "there") == contents(tmp_path / "here")
+
+
+@pytest.mark.parametrize(("given", "threads"), [("3", 3), ("3,2", 3), ("0", 7), ("many", 7), ("", 7)])
+def test_threads_where_torch_is_not_imported(monkeypatch: pytest.MonkeyPatch, given: str, threads: int):
+    """`ocr --run-on ray` ended in a traceback with OMP_NUM_THREADS=3,2, which OpenMP takes, or 0."""
+    monkeypatch.delitem(sys.modules, "torch")
+    monkeypatch.setattr("os.cpu_count", lambda: 7)
+    monkeypatch.setenv("OMP_NUM_THREADS", given)
+    assert on_ray._threads() == threads
+
+
+class SmallNodes:
+    """In place of Ray: two nodes of four cores, which are taken at first."""
+
+    def __init__(self):
+        self.asked: dict[str, Any] = {}
+
+    def nodes(self) -> list[Any]:
+        return [
+            {"Alive": alive, "Resources": {"CPU": cores}} for alive, cores in ((True, 4.0), (True, 4.0), (False, 64.0))
+        ]
+
+    def cluster_resources(self) -> dict[str, float]:
+        return {"CPU": 8.0, "memory": 2.0**40}
+
+    def available_resources(self) -> dict[str, float]:
+        return {}
+
+    def remote(self, _: type) -> SmallNodes:
+        return self
+
+    def options(self, **asked: Any) -> SmallNodes:
+        self.asked = asked
+        return self
+
+    def wait(self, refs: list[Any], num_returns: int, timeout: float | None = None) -> tuple[list[Any], list[Any]]:
+        return ([], refs) if timeout is not None else (refs[:1], refs[1:])
+
+
+def test_workers_ask_for_what_a_node_has_and_say_what_they_wait_for(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    """A worker of eight threads never started where nodes have four cores, and nothing said so."""
+    monkeypatch.setattr(on_ray, "_threads", lambda: 8)
+    engine = on_ray.RayEngine(ray := SmallNodes(), ClusterOptions(), Squares)  # type: ignore[arg-type]
+    assert (engine.n, ray.asked["num_cpus"]) == (2, 4)
+    assert ray.asked["runtime_env"]["env_vars"]["OMP_NUM_THREADS"] == "8"
+    engine.loading = {"loading": None}
+    assert engine.wait(["running"]) == "running"
+    assert not capsys.readouterr().err
+    assert engine.wait([]) == "loading"
+    assert "note: no worker is ready after 60 s" in (told := capsys.readouterr().err)
+    assert "(CPUs: 0 free of 8;" in told
 
 
 def test_workers_have_the_threads_of_this_process(cluster: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

@@ -134,6 +134,7 @@ def test_wrong_options_are_one_line(given, message):
         ({"only": ["answer_key"]}, "'answer_key' needs --answer-key FOLDER"),
         ({"only": ["probes"], "skip": ["probes"]}, "no evaluator is left; there are contest, reconstruction"),
         ({"influence": {"n_randm": 3}}, "influence: unknown key 'n_randm'; did you mean 'n_random'"),
+        ({"reconstruction": {"n": 3}}, "^reconstruction: unknown key 'n'; known keys: none$"),
     ],
 )
 def test_wrong_evaluators_are_refused_before_any_work(given, message):

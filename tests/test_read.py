@@ -34,6 +34,7 @@ from sae_lens_meme.evaluators.opened import load_sae
 from sae_lens_meme.evaluators.probes.compute import scores
 from sae_lens_meme.images import small_webp
 from sae_lens_meme.ocr import ENGINES, Engine, Line
+from sae_lens_meme.planted import write_planted_vectors
 from sae_lens_meme.read import MemeReader, ReadOptions, read_meme
 from sae_lens_meme.read.decisions import Score, decide
 from sae_lens_meme.read.names import Measured
@@ -291,6 +292,13 @@ def test_arrays_cannot_be_read(tmp_path: Path, memes: Path):
     save_sae(tmp_path / "sae", embed_arrays(tmp_path / "e", table=tmp_path / "t.csv", fused_embeds=tmp_path / "x.npy"))
     with pytest.raises(DataError, match="made from arrays, so there are no pictures and no model to run"):
         MemeReader(tmp_path / "sae", tmp_path / "e")
+
+
+def test_planted_vectors_cannot_be_read(tmp_path: Path):
+    vectors = write_planted_vectors(tmp_path / "v", n_samples=60, n_factors=6, d_in=8, active=1)
+    save_sae(tmp_path / "sae", vectors)
+    with pytest.raises(DataError, match="made from planted vectors, so there are no pictures and no model to run"):
+        MemeReader(tmp_path / "sae", tmp_path / "v")
 
 
 def test_a_missing_caption_is_read_from_the_picture(memes: Path, reader: MemeReader, monkeypatch: pytest.MonkeyPatch):

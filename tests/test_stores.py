@@ -16,13 +16,16 @@ import pytest
 from seen_memes import EMBED
 from test_storage import N_SHARDS, build
 
-from sae_lens_meme.corpus import build_corpus, load_rows
+from sae_lens_meme.corpus import build_corpus, export_table, load_rows
 from sae_lens_meme.dashboard import write_dashboard
 from sae_lens_meme.embed import embed_corpus
 from sae_lens_meme.embeddings import Embeddings
 from sae_lens_meme.errors import ConfigError, StorageError
 from sae_lens_meme.evaluators import evaluate
+from sae_lens_meme.figures import Inputs, write_figures
+from sae_lens_meme.pipeline import run
 from sae_lens_meme.planted import write_planted
+from sae_lens_meme.results import explain_latent
 from sae_lens_meme.storage import StepFolder, fetched, read_finished, through_stores, url_of
 from sae_lens_meme.storage.stores import CACHE, Store
 from sae_lens_meme.sweep import sweep
@@ -164,6 +167,15 @@ def test_a_file_that_has_changed_in_the_store_is_named(store: str, tmp_path: Pat
         fetched(store)
 
 
+def test_no_two_addresses_share_a_mirror(memory: str):
+    """`run 1` was read as `run+1`, whichever was opened last."""
+    names = ["run_1", "run 1", "run+1", "run%201", "rün 1"]
+    for seed, name in enumerate(names):
+        build(f"{memory}/{name}", fingerprint={"seed": seed})
+    found = {name: fetched(f"{memory}/{name}") for name in names}
+    assert [read_finished(found[name], "embed")["fingerprint"]["seed"] for name in names] == [0, 1, 2, 3, 4]
+
+
 def test_a_manifest_cannot_write_outside_the_mirror(store: str):
     build(store)
     fs, root = fsspec.core.url_to_fs(store)
@@ -251,6 +263,31 @@ def memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     return f"memory://{tmp_path.name}"
 
 
+@through_stores()
+def one_file(out: Any, seed: int, meanwhile: Callable[[], object] = lambda: None) -> None:
+    with StepFolder(out, "train", {"seed": seed}) as folder:
+        meanwhile()
+        folder.write("seed.bin", lambda path: path.write_bytes(bytes([seed])))
+        folder.finish()
+
+
+def test_two_runs_of_a_machine_at_once_are_refused_in_a_store_too(memory: str):
+    """The second took the mirror of the first, which had named nothing yet, and said that it had written its result."""
+
+    def refused(run: Callable[[], object]) -> None:
+        for _ in range(2):  # the first refusal removed the mirror, and the second run went on
+            with pytest.raises(StorageError, match=f"^{memory}/.: another process is writing this result; wait"):
+                run()
+
+    with StepFolder(f"{memory}/e", "embed", {"seed": 1}) as folder:
+        refused(lambda: build(f"{memory}/e", fingerprint={"seed": 2}))
+        folder.write("seed.bin", lambda path: path.write_bytes(bytes([1])))
+        folder.finish()
+    one_file(f"{memory}/t", 1, lambda: refused(lambda: one_file(f"{memory}/t", 2)))
+    for name in "et":
+        assert contents(f"{memory}/{name}")["seed.bin"] == bytes([1])
+
+
 def test_a_step_that_fails_leaves_in_the_store_what_it_named(memory: str, monkeypatch: pytest.MonkeyPatch):
     """Nothing, where it made nothing; never a file of which no manifest says whose it is."""
     with pytest.raises(ZeroDivisionError), StepFolder(f"{memory}/refused", "embed", {"seed": 1}):
@@ -275,11 +312,38 @@ def test_what_a_killed_run_did_not_name_is_not_in_another_result(memory: str, tm
     assert "half.bin" not in contents(memory)
 
 
+def test_a_bucket_is_never_made(bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """A slip in its name made another one."""
+    monkeypatch.setenv(CACHE, str(tmp_path))
+    for write in (build, lambda out: one_file(out, 1)):
+        with pytest.raises(
+            StorageError, match=r"s3://buckte/.*: the store cannot be used \(The specified bucket does not"
+        ):
+            write("s3://buckte/e")
+    assert fsspec.filesystem("s3").ls("") == ["bucket"]
+
+
+def test_where_nothing_can_be_put_nothing_is_begun(memory: str, monkeypatch: pytest.MonkeyPatch):
+    """A bucket that is not there was noticed after hours of training."""
+
+    def refused(*_: object) -> None:
+        raise StorageError("no such bucket")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Store, "put_text", refused)
+        with pytest.raises(StorageError, match="no such bucket"):
+            one_file(f"{memory}/a", 1, lambda: pytest.fail("it was begun"))
+    one_file(f"{memory}/a", 1)
+    assert contents(f"{memory}/a").keys() == {"manifest.json", "_SUCCESS", "seed.bin"}
+
+
 def test_an_upload_that_fails_is_taken_back(memory: str, monkeypatch: pytest.MonkeyPatch):
-    for n in (2, 5):
+    for n in (4, 7):  # the first two find out whether anything can be put
         with monkeypatch.context() as patched:
             stopped_at(n, patched)
-            with pytest.raises(StorageError, match="the connection was reset"):
+            with pytest.raises(
+                StorageError, match=r"the connection was reset.*; the whole result is in .*, and the same command"
+            ):
                 step(out=memory, seed=1)
         assert contents(memory) == {}
     step(out=memory, seed=1)
@@ -435,6 +499,34 @@ def test_a_path_that_datasets_would_cut_is_refused_before_the_work(tmp_path: Pat
     assert not list(tmp_path.iterdir())
 
 
+SMALL = {
+    "embed": {"planted": {"n_samples": 300, "n_factors": 6, "d_in": 8, "active": 1}},
+    "train": {"epochs": 1, "train_batch_size_tokens": 64, "sae": {"d_sae": 8, "k": 2}},
+    "evaluate": {"only": ["reconstruction", "answer_key"], "bootstrap": 2},
+}
+
+
+def test_a_recipe_runs_into_a_store(memory: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """It ended in a traceback after `train`, and left a folder `memory:` here."""
+    monkeypatch.chdir(tmp_path)
+    Path("small.yaml").write_text(json.dumps(SMALL))
+    run("small.yaml", out=memory)
+    assert {name for name in contents(memory) if name.count("/") == 1 and name.endswith("_SUCCESS")} == {
+        f"{step}/_SUCCESS" for step in ("embeddings", "sae", "evaluation", "report")
+    }
+    explain_latent(f"{memory}/evaluation", 3)
+    key = f"{memory}/embeddings/answer_key"
+    found = sweep(
+        SMALL["train"], embeddings=f"{memory}/embeddings", out="sweep", grid=["sae.k=1"], seeds=1, answer_key=key
+    )
+    assert found.content["headline"] == "MCC"
+    with pytest.raises(ConfigError, match=f"{memory}/figures: this is written to a folder of this machine only"):
+        write_figures(Inputs(f"{memory}/evaluation"), f"{memory}/figures", only=["density"])
+    with pytest.raises(ConfigError, match=r"rows\.csv: this is written to a folder of this machine only"):
+        export_table("nowhere", f"{memory}/rows.csv")
+    assert not list(tmp_path.glob("memory*"))
+
+
 def test_what_cannot_be_reached_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv(CACHE, str(tmp_path))
     monkeypatch.setitem(sys.modules, "gcsfs", None)
@@ -446,6 +538,10 @@ def test_what_cannot_be_reached_is_one_line(tmp_path: Path, monkeypatch: pytest.
         Embeddings.load("memory://nothing/here")
     with pytest.raises(ConfigError, match=r"is no address of a folder; write it without empty parts and \.\."):
         Embeddings.load("memory://a/../../etc")
+    monkeypatch.chdir(tmp_path)
+    for folder in ("s3://", "s3:///run", Path("s3://")):  # s3://$BUCKET without such a variable was a folder s3: here
+        with pytest.raises(ConfigError, match="names no bucket; write s3://BUCKET/FOLDER"):
+            StepFolder(folder, "embed", {})
 
 
 def test_a_local_folder_asks_no_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

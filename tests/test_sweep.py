@@ -161,6 +161,9 @@ def test_what_is_not_better_than_neurons_is_said_to_be_so(tmp_path: Path):
     assert "they do not include what another seed would change" in one.content["caution"]
     assert "is a weak guide to what an SAE recovers" in one.content["caution"]
     assert np.isnan(one.settings["stable"][0])
+    again: dict[str, Any] = {"seeds": 1, "bootstrap": 0, "overwrite": True, "progress": False}
+    bare = sweep(recipe, embeddings=memes, out=tmp_path / "s", grid=["sae.k=2"], **again)
+    assert bare.content["caution"].startswith("Without intervals (--bootstrap) the larger number counts as ahead")
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ import pyarrow.parquet as parquet
 from sae_lens_meme.corpus.build import load_rows
 from sae_lens_meme.errors import ConfigError, StorageError
 from sae_lens_meme.labels import is_label_column
-from sae_lens_meme.storage import atomic_file
+from sae_lens_meme.storage import atomic_file, require_here
 
 
 def export_table(corpus: str | Path, path: str | Path, *, overwrite: bool = False) -> int:
@@ -25,9 +25,10 @@ def export_table(corpus: str | Path, path: str | Path, *, overwrite: bool = Fals
         The number of memes.
 
     Raises:
-        ConfigError: `path` ends in something else.
+        ConfigError: `path` ends in something else, or lies in a store.
         StorageError: there is no finished corpus, or `path` is there and `overwrite` is not set.
     """
+    require_here(path)
     path = Path(path)
     write = {".csv": arrow_csv.write_csv, ".parquet": parquet.write_table}.get(path.suffix.lower())
     if write is None:

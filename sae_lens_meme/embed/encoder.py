@@ -133,12 +133,13 @@ def require_model(embeddings: Embeddings) -> Path:
     Raises:
         DataError: no model made them, or they are of tokens.
     """
-    if embeddings.path is None or embeddings.facts.get("model") in (None, "arrays"):
+    facts = embeddings.facts
+    if embeddings.path is None or not {"dtype", "model_class_name"} & facts.keys():
         raise DataError(
-            f"{embeddings.path or 'embeddings'}: made from arrays, so there are no pictures and no model to run; "
+            f"{embeddings.path or 'embeddings'}: made from {facts.get('model', 'arrays')}, so there are no pictures and no model to run; "
             "embed a corpus with a model"
         )
-    if "model_class_name" in embeddings.facts:
+    if "model_class_name" in facts:
         raise DataError(f"{embeddings.path}: rows of single tokens, not of memes; embed without --hook")
     return embeddings.path
 

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, Literal, Protocol
 
+from sae_lens_meme.errors import ConfigError
 from sae_lens_meme.options import Options, Positive
 
 Advance = Callable[[int], None]
@@ -73,9 +74,15 @@ def engine_of(kind: Kind, cluster: ClusterOptions, make_worker: MakeWorker) -> I
     """The engine that is asked for.
 
     Raises:
-        ConfigError: Ray is not installed, there is no such cluster, or workers differ in a version or in `facts`.
+        ConfigError: Ray is not installed, there is no such cluster, workers differ in a version or in `facts`, or a cluster
+            is described and not asked for.
     """
     if kind == "local":
+        for name, given in cluster.model_dump(include=set(ClusterOptions.model_fields)).items():
+            if given is not None:
+                raise ConfigError(
+                    f"{name} {given!r} is of a cluster, which nobody asked for: add --engine ray (ocr: --run-on ray) or leave it out"
+                )
         yield _Local(make_worker())
         return
     from sae_lens_meme.engines.on_ray import ray_engine

@@ -27,6 +27,10 @@ FAILURES, DEATHS = 3, 10
 """Exceptions and dead workers after which a shard is given up: an exception comes again, a node may die of anything."""
 AHEAD = 4
 """Finished shards a worker that wait for an earlier one, at most."""
+PATIENCE = 60.0
+"""Seconds without any worker after which it is said what they wait for."""
+PATIENCE = 60.0
+"""Seconds without a worker, after which it is said what they may wait for."""
 MEMORY = 2 * 1024**3
 """Of a worker on a CPU, for the default number of workers."""
 
@@ -95,9 +99,11 @@ class Actor:
 
 
 def _threads() -> int:
-    """Of torch in this process."""
-    torch: Any = sys.modules.get("torch")
-    return torch.get_num_threads() if torch else int(os.environ.get("OMP_NUM_THREADS") or os.cpu_count() or 1)
+    """Of torch in this process, or what it would have."""
+    if torch := sys.modules.get("torch"):
+        return torch.get_num_threads()
+    given = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0].strip()  # OpenMP takes a number a level: 8,2
+    return int(given) if given.isdecimal() and int(given) else os.cpu_count() or 1
 
 
 def _blas_threads() -> int:
@@ -134,7 +140,8 @@ class RayEngine:
     def __init__(self, ray: Any, options: ClusterOptions, make_worker: MakeWorker):
         resources = ray.cluster_resources()
         gpus, cores = int(resources.get("GPU", 0)), int(resources.get("CPU", 1))
-        threads = _threads()
+        widest = max((int(node["Resources"].get("CPU", 0)) for node in ray.nodes() if node["Alive"]), default=0)
+        threads = min(_threads(), widest or 1)  # a worker that wants more cores than a node has never starts
         fitting = min(cores // threads, int(resources.get("memory", 0) // MEMORY))
         self.ray, self.n = ray, options.actors or gpus or max(1, fitting)
         share = 1 if gpus else max(1, min(threads, cores // self.n))
@@ -152,8 +159,23 @@ class RayEngine:
         for _ in range(self.n):
             self.start()
         while not self.idle:
-            (ready,), _ = self.ray.wait(list(self.loading), num_returns=1)
-            self.loaded(ready)
+            self.loaded(self.wait([]))
+
+    def wait(self, running: list[Any]) -> Any:
+        """Until one of these shards is computed, or a worker has loaded its model."""
+        every = [*running, *self.loading]
+        ready, _ = self.ray.wait(every, num_returns=1, timeout=None if running else PATIENCE)
+        if not ready:
+            there, free = (
+                cores.get("CPU", 0) for cores in (self.ray.cluster_resources(), self.ray.available_resources())
+            )
+            print(
+                f"note: no worker is ready after {PATIENCE:g} s: they load the model still, or wait for a free place in the "
+                f"cluster (CPUs: {free:g} free of {there:g}; `ray status` says who has them)",
+                file=sys.stderr,
+            )
+            ready, _ = self.ray.wait(every, num_returns=1)
+        return ready[0]
 
     def close(self) -> None:
         """The cluster may be somebody's, who goes on with it."""
@@ -271,7 +293,7 @@ class _Results:
     def _collect(self) -> None:
         """Wait for one shard or one worker."""
         engine, ray = self._engine, self._engine.ray
-        (ready,), _ = ray.wait([*self._running, *engine.loading], num_returns=1)
+        ready = engine.wait(list(self._running))
         if ready in engine.loading:
             engine.loaded(ready)
             return

@@ -58,7 +58,10 @@ class Evaluator(ABC):
 
     def __init_subclass__(cls, **kwargs: Any):
         super().__init_subclass__(**kwargs)
-        if "Options" in cls.__dict__ and "name" in cls.__dict__:
+        if "name" in cls.__dict__:
+            if "Options" not in cls.__dict__:  # a message about its options names it, too
+                place = {"__module__": cls.__module__, "__qualname__": f"{cls.__qualname__}.Options"}
+                cls.Options = type("Options", (cls.Options,), place)
             cls.Options.section = cls.name
 
     @classmethod

@@ -12,7 +12,7 @@ from sae_lens_meme.errors import ConfigError, StorageError
 from sae_lens_meme.figures.inputs import Inputs, NotDrawn
 from sae_lens_meme.figures.style import FORMATS, SETTINGS, save
 from sae_lens_meme.progress import progress_bar
-from sae_lens_meme.storage import atomic_file
+from sae_lens_meme.storage import atomic_file, require_here
 
 WIDTH, HEIGHT, ACROSS = 5.4, 4.2, 3
 
@@ -29,12 +29,13 @@ def write_figures(
         By name why a figure was not drawn, None where it was.
 
     Raises:
-        ConfigError: an unknown name, or none of the figures could be drawn.
+        ConfigError: an unknown name, none of the figures could be drawn, or `out` lies in a store.
         StorageError: `out` is a file.
     """
     names = [name for name in figures.NAMES if only is None or name in only]
     for name in only or ():
         figures.find(name)
+    require_here(out)
     if Path(out).is_file():
         raise StorageError(f"{out}: is a file, not a folder; choose another --out")
     reasons: dict[str, str | None] = {}

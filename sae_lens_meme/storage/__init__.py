@@ -19,7 +19,7 @@ from sae_lens_meme.storage.manifest import (
     read_manifest,
     verify,
 )
-from sae_lens_meme.storage.stores import fetched, url_of
+from sae_lens_meme.storage.stores import fetched, require_here, url_of
 from sae_lens_meme.storage.through import through_stores
 
 __all__ = [
@@ -36,6 +36,7 @@ __all__ = [
     "read_finished",
     "read_json",
     "read_manifest",
+    "require_here",
     "sha256_file",
     "sha256_json",
     "sync",

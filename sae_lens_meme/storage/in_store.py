@@ -44,6 +44,7 @@ class InStore(StepFolder):
         super().__init__(self._store.mirror, step, fingerprint, overwrite=True)  # of the mirror
 
     def __enter__(self) -> InStore:
+        self._store.require_free()
         end_replacing(self._store)
         if (there := self._store.manifest()) is not None:
             self._replaced = there if self._replaces(there) else None

@@ -9,20 +9,24 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import filelock
 
 from sae_lens_meme.errors import ConfigError, MemeError, StorageError
 from sae_lens_meme.storage.files import atomic_file, parse_json, remove, sha256_file, write_text
 
-MANIFEST, SUCCESS, LOCK = "manifest.json", "_SUCCESS", ".lock"
+MANIFEST, SUCCESS, LOCK, PROBE = "manifest.json", "_SUCCESS", ".lock", ".probe"
 CACHE = "SAE_LENS_MEME_CACHE"
 """Environment variable: where stores are mirrored; default ~/.cache/sae-lens-meme."""
 _URL = re.compile(r"([a-zA-Z][\w+.-]+):(/{1,2})([^/].*)")  # pathlib makes s3:/x of s3://x; C:/x is a drive
+_BARE = re.compile(r"([a-zA-Z][\w+.-]+):(/{0,2}|///.*)")  # of `s3://$BUCKET/run` where there is no such variable
 _HERE = re.compile(r"(file|local):/")  # what fsspec calls the files of this machine
+_BUCKETS = ("s3", "s3a", "gs", "gcs", "az", "abfs", "abfss")
+"""Stores without folders: to make one there would make its bucket."""
 _EXTRAS = {"s3": 's3fs; pip install "sae-lens-meme[s3]"', "gs": "gcsfs; pip install gcsfs"}
 
 
@@ -31,12 +35,15 @@ def url_of(folder: str | Path) -> str | None:
 
     Raises:
         ConfigError: there is a `::` in it, at which fsspec, and with it `datasets`, cuts a path in two; or it is the address
-            of a folder of this machine, of which pathlib takes one slash and fsspec the other.
+            of a folder of this machine, of which pathlib takes one slash and fsspec the other; or that of a store without
+            a bucket.
     """
     if "::" in str(folder):
         raise ConfigError(f"{folder}: holds '::', at which datasets cuts a path in two; give the folder another name")
     if here := _HERE.match(str(folder)):
         raise ConfigError(f"{folder}: {here[1]} is no store; give the path of the folder without {here[1]}:")
+    if (bare := _BARE.fullmatch(str(folder))) and _is_protocol(bare[1]) and not Path(f"{bare[1]}:").is_dir():
+        raise ConfigError(f"{folder}: names no bucket; write {bare[1]}://BUCKET/FOLDER")
     found = _URL.fullmatch(str(folder))
     if found is None or (found[2] == "/" and _is_folder_here(found[1])):
         return None
@@ -45,9 +52,23 @@ def url_of(folder: str | Path) -> str | None:
 
 def _is_folder_here(scheme: str) -> bool:
     """A folder `run:` of this machine, and not what pathlib made of the address of a store."""
+    return not _is_protocol(scheme) and Path(f"{scheme}:").is_dir()
+
+
+def _is_protocol(scheme: str) -> bool:
     from fsspec import available_protocols
 
-    return scheme not in available_protocols() and Path(f"{scheme}:").is_dir()
+    return scheme in available_protocols()
+
+
+def require_here(path: str | Path) -> None:
+    """Refuse the address of a place in a store, where what is written one file at a time cannot go.
+
+    Raises:
+        ConfigError: it is one; pathlib would make a folder `s3:` of it.
+    """
+    if (url := url_of(path)) is not None:
+        raise ConfigError(f"{url}: this is written to a folder of this machine only; choose a local one and copy it")
 
 
 class Store:
@@ -56,14 +77,36 @@ class Store:
     def __init__(self, url: str):
         self.url = url
         scheme, _, place = url.partition("://")
-        safe = [re.sub(r"[^\w.=,-]", "_", part) for part in (scheme, *place.split("/"))]
+        safe = [re.sub(r"[^\w.=,-]", lambda odd: quote(odd[0], safe=""), part) for part in (scheme, *place.split("/"))]
         if {"", ".", ".."} & set(safe):
             raise ConfigError(f"{url}: is no address of a folder; write it without empty parts and ..")
         home = os.environ.get(CACHE) or Path.home() / ".cache" / "sae-lens-meme"
         self.mirror = Path(home, *safe)
-        """The folder of this machine that holds a copy."""
+        """The folder of this machine that holds a copy: of no other address."""
         with _told(url):
             self._fs, self._root = _opened(url)
+
+    def require_free(self) -> None:
+        """Before the mirror is made anew.
+
+        Raises:
+            StorageError: another process of this machine writes a result in it.
+        """
+        if not (self.mirror / LOCK).exists():
+            return
+        try:
+            with filelock.FileLock(self.mirror / LOCK, timeout=0):
+                pass
+        except filelock.Timeout:
+            raise StorageError(
+                f"{self.url}: another process is writing this result; wait for it or choose another --out"
+            ) from None
+
+    def require_writable(self) -> None:
+        """Raises StorageError: nothing can be put here, which hours of work would end with."""
+        self.put_text(PROBE, "")
+        with suppress(StorageError):  # there are stores that only keep
+            self.remove(PROBE)
 
     def names(self) -> list[str]:
         """What lies directly in the folder; not the empty folders that some stores keep when their files go."""
@@ -134,7 +177,8 @@ class Store:
                 self._fs.rm_file(f"{self._root}/{name}")
 
     def _make_folder(self, name: str) -> None:
-        self._fs.makedirs(f"{self._root}/{name}".rpartition("/")[0], exist_ok=True)
+        if self.url.partition("://")[0] not in _BUCKETS:
+            self._fs.makedirs(f"{self._root}/{name}".rpartition("/")[0], exist_ok=True)
 
     def manifest(self) -> dict[str, Any] | None:
         """What the manifest says; None without one."""

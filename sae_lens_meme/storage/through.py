@@ -52,14 +52,18 @@ def _uploaded(url: str) -> Iterator[Path]:
     """The mirror, in which a step finds what the store has and leaves what the store is to have.
 
     Raises:
-        StorageError: files of others are there; or of the step, with the address in place of the mirror.
+        StorageError: files of others are there, or another process writes; or of the step, with the address in place of the
+            mirror.
     """
     store = Store(url)
+    store.require_free()
     end_replacing(store)
     begun = store.mirror.with_name(f".{store.mirror.name}.begun")
     there, finished = store.manifest(), store.exists(SUCCESS)
     if there is None and (strangers := [name for name in store.names() if not name.startswith(".")]):
         raise StorageError(f"{url}: holds files that are not a result ({strangers[0]!r}, ...); choose another --out")
+    if not finished:
+        store.require_writable()
     held = sha256_json(there) if finished else ""
     if not _goes_on(begun, held):
         if begun.exists() or not finished:
@@ -116,10 +120,10 @@ def upload(store: Store, old: dict[str, Any] | None) -> None:
             store.put_text(MANIFEST, to_json({**made, "files": {}}))  # from now on the folder is known as ours
         for name in [*_names(store.mirror), MANIFEST, SUCCESS]:
             store.put(name, beside + name)
-    except MemeError:
+    except MemeError as error:
         with suppress(MemeError):
             remove_all(store, beside)
-        raise
+        raise type(error)(f"{error}; the whole result is in {store.mirror}, and the same command uploads it") from None
     end_replacing(store)
 
 

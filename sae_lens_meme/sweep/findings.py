@@ -75,11 +75,14 @@ class Findings:
     def caution(self) -> str:
         """What to distrust."""
         n = len(self.chosen.runs)
-        said = [
-            f"Intervals are over resampled test memes and {n} resampled seeds."
-            if n > 1
-            else "Intervals are over resampled test memes: they do not include what another seed would change (--seeds)."
-        ]
+        if np.isnan(mean_of(self.chosen.mean(TEST)).low):
+            said = ["Without intervals (--bootstrap) the larger number counts as ahead, whatever chance did."]
+        elif n > 1:
+            said = [f"Intervals are over resampled test memes and {n} resampled seeds."]
+        else:
+            said = [
+                "Intervals are over resampled test memes: they do not include what another seed would change (--seeds)."
+            ]
         if self.yardsticks[TEST].group == LABELS:
             said.append(tracking("labels_k_sparse_1", "A probe on one latent"))
         return " ".join(said)

@@ -18,7 +18,16 @@ from sae_lens_meme.evaluators.contest.targets import Key
 from sae_lens_meme.figures.style import FORMATS
 from sae_lens_meme.planted.answer_key import FACTORS, read_answer_key
 from sae_lens_meme.progress import progress_bar
-from sae_lens_meme.storage import StepFolder, read_finished, read_json, sha256_file, through_stores, to_json, url_of
+from sae_lens_meme.storage import (
+    StepFolder,
+    fetched,
+    read_finished,
+    read_json,
+    sha256_file,
+    through_stores,
+    to_json,
+    url_of,
+)
 from sae_lens_meme.sweep.figure import write_figure
 from sae_lens_meme.sweep.findings import Findings
 from sae_lens_meme.sweep.grid import Setting, settings_of
@@ -99,9 +108,12 @@ def _sweep(
     memes = embeddings if isinstance(embeddings, Embeddings) else Embeddings.load(embeddings)
     plan = _Plan.of(recipe, options, overrides)
     _require_splits(memes)
-    key = read_answer_key(options.answer_key) if options.answer_key else None
+    key_folder = fetched(options.answer_key) if options.answer_key else None
+    key = read_answer_key(key_folder) if key_folder else None
     scorer = SweepScorer(memes, plan.hook, Key(key.factors, key.kinds) if key else None, options.bootstrap)
-    with StepFolder(out, STEP, _fingerprint(plan, options, memes), overwrite=overwrite, keep=(RUNS,)) as folder:
+    with StepFolder(
+        out, STEP, _fingerprint(plan, options, memes, key_folder), overwrite=overwrite, keep=(RUNS,)
+    ) as folder:
         if not folder.complete:
             with engine_of(options.engine, options, _maker(embeddings, memes, options, overwrite)) as engine:
                 scored = list(_scored(plan, engine, folder.home / RUNS, scorer, progress))
@@ -145,8 +157,7 @@ def _require_splits(memes: Embeddings) -> None:
             raise DataError(f"sweep: no {split} memes, on which settings are {use}; name splits in the embeddings")
 
 
-def _fingerprint(plan: _Plan, options: SweepOptions, memes: Embeddings) -> dict[str, Any]:
-    key = options.answer_key
+def _fingerprint(plan: _Plan, options: SweepOptions, memes: Embeddings, key: Path | None) -> dict[str, Any]:
     return {
         "embeddings": memes.fingerprint,
         "settings": {
