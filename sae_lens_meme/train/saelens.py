@@ -73,8 +73,8 @@ def try_out(sae: TrainingSAE[Any], *, standardize: bool) -> None:
 
 @contextmanager
 def seeded(seed: int) -> Iterator[None]:
-    """torch's random state starts from `seed` and is put back afterwards."""
-    with torch.random.fork_rng():
+    """torch's random state starts from `seed` and gradients are on; both are put back afterwards."""
+    with torch.inference_mode(False), torch.enable_grad(), torch.random.fork_rng():
         torch.manual_seed(seed)
         yield
 
