@@ -11,6 +11,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from sae_lens_meme.errors import DataError
+from sae_lens_meme.hooks.memeclip import unit_product
 from sae_lens_meme.hooks.names import EMBEDDING_HOOKS
 
 PIXELS, TOKENS = "pixels", "tokens"
@@ -57,6 +58,16 @@ class EmbeddingSource:
 
     def take(self, rows: Int[np.ndarray, " batch"]) -> dict[str, Tensor]:
         return {hook: torch.from_numpy(self.embeddings.take(hook, rows))[:, None] for hook in self.hooks}
+
+    def is_product(self) -> bool:
+        """Whether `hook_fused`, where both sides lie beside it, is what fusion clip makes of them, judged by eight rows."""
+        if len(self.hooks) < len(EMBEDDING_HOOKS) or not len(self):
+            return True
+        rows = np.linspace(0, len(self) - 1, 8).astype(int)
+        image, text, stored = (torch.from_numpy(self.embeddings.take(hook, rows)) for hook in EMBEDDING_HOOKS)
+        if not image.shape == text.shape == stored.shape:
+            return False
+        return torch.allclose(unit_product(image, text), stored, rtol=0, atol=1e-2 * float(stored.abs().max()))
 
     def rows(self, split: str) -> Int[np.ndarray, " n"]:
         return self.embeddings.rows(split)
