@@ -6,8 +6,8 @@ Captioners, chat models and vision towers: `hook_image_resid.{l}`, `hook_project
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
-from functools import cached_property
+from collections.abc import Collection, Sequence
+from functools import cached_property, partial
 from typing import Any
 
 import datasets
@@ -70,7 +70,9 @@ class HookedVLM(HookedModel):
         """Blocks of the tower that the text reads, where only some are (LLaVA)."""
         self._pass = ModelPass()
         # before transformers' own hooks, which capture what LLaVA reads: a later one would change nothing
-        self._handles = [m.register_forward_hook(self._hook(hook), prepend=True) for hook, m in self.points.items()]
+        self._handles = [
+            m.register_forward_hook(partial(self._passed, hook), prepend=True) for hook, m in self.points.items()
+        ]
         if source is not None:
             self.attach(source)  # type: ignore[arg-type]
 
@@ -257,16 +259,14 @@ class HookedVLM(HookedModel):
             "model.token_dataset() where a dataset is needed"
         )
 
-    def _hook(self, hook: str) -> Callable[..., Any]:
-        def passed(_module: Any, _args: Any, output: Any) -> Any:
-            x = output[0] if isinstance(output, tuple) else output
-            if x.shape[-1] != self.shapes[hook].width:
-                raise AssertionError(f"{hook}: width {x.shape[-1]}, declared {self.shapes[hook].width}")
-            new = self.tap(hook, x).to(x)  # an SAE in float32 inside a model in bfloat16
-            self._pass.seen[hook] += x.shape[-2]
-            return (new, *output[1:]) if isinstance(output, tuple) else new
-
-        return passed
+    def _passed(self, hook: str, _module: Any, _args: Any, output: Any) -> Any:
+        """The forward hook of a module; no function inside another, which `copy.deepcopy` would leave with this model."""
+        x = output[0] if isinstance(output, tuple) else output
+        if x.shape[-1] != self.shapes[hook].width:
+            raise AssertionError(f"{hook}: width {x.shape[-1]}, declared {self.shapes[hook].width}")
+        new = self.tap(hook, x).to(x)  # an SAE in float32 inside a model in bfloat16
+        self._pass.seen[hook] += x.shape[-2]
+        return (new, *output[1:]) if isinstance(output, tuple) else new
 
     def require_reach(self, hook: str) -> None:
         """Refuse a hook from which nothing reaches the text; see `blocks.require_read`."""

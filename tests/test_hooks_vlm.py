@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -292,6 +293,17 @@ def test_clip_runs_its_tower_where_there_are_pictures_alone():
     _, cache = model.run_with_cache({"pixel_values": pixels}, return_type=None)
     assert set(cache) == {f"hook_image_resid.{block}" for block in range(3)}
     assert "hook_text_resid.1" in model.hook_dict
+
+
+def test_hooks_of_a_copy_are_those_of_the_copy():
+    model = hooked()
+    copied, batch = copy.deepcopy(model), model.source.take(torch.arange(2).numpy())  # type: ignore[union-attr]
+    _, expected = model.run_with_cache(batch)
+    _, found = copied.run_with_cache(batch)
+    assert found.keys() == expected.keys()
+    with copied.hooks(fwd_hooks=[("hook_decoder_resid.0", lambda x, hook: 0 * x)]):
+        assert torch.equal(model(batch), expected["hook_logits"])
+        assert not torch.equal(copied(batch), expected["hook_logits"])
 
 
 def test_another_wrapper_may_take_the_place_of_one_that_is_closed():
