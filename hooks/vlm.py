@@ -6,7 +6,7 @@ Captioners, chat models and vision towers: `hook_image_resid.{l}`, `hook_project
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from functools import cached_property, partial
 from typing import Any
 
@@ -294,8 +294,13 @@ class HookedVLM(HookedModel):
             rows = rows_of_tokens(input)
             require_rows(source, rows)
             given: dict[str, Any] = source.take(rows)
+        elif isinstance(input, Mapping):
+            given = dict(input)
         else:
-            given = input
+            raise DataError(
+                f"the input is of type {type(input).__name__}; give position tokens, a tensor (batch, positions), or inputs "
+                "of the model by name, as its processor makes them"
+            )
         return {name: _placed(value, self.cfg) for name, value in given.items()}
 
     def _called(self, inputs: dict[str, Any]) -> Any:

@@ -7,6 +7,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pandas as pd
 import pytest
 import tiny_vlms
 import torch
@@ -326,6 +328,26 @@ class TestByName:
         assert HookedVLM.from_pretrained(str(tmp_path / "model"), dtype=torch.bfloat16).cfg.dtype == torch.bfloat16
         with pytest.raises(ModelError, match="has no processor"):
             model.attach_memes([], [])
+
+    def test_pictures_and_texts_of_pandas_are_rows_by_their_place(self, tmp_path: Path):
+        model = HookedVLM.from_pretrained(tiny_vlms.save(tmp_path))
+        images, names = tiny_vlms.colour_pictures(4)
+        shuffled = pd.DataFrame({"picture": images, "text": names}).iloc[[2, 0, 3, 1]]
+        model.attach_memes(list(shuffled["picture"]), list(shuffled["text"]))
+        expected = model.source.take(np.arange(4))  # type: ignore[union-attr]
+        model.attach_memes(shuffled["picture"], shuffled["text"])  # type: ignore[arg-type]
+        for name, x in model.source.take(np.arange(4)).items():  # type: ignore[union-attr]
+            assert torch.equal(x, expected[name]), name
+        for pictures, texts, message in (
+            ([], [], "no pictures were given"),
+            ([None], ["a"], "row 0: has no picture"),
+            (images[:1], [3], "row 0: the caption is 3"),
+        ):
+            with pytest.raises(DataError, match=message):
+                model.attach_memes(pictures, texts)  # type: ignore[arg-type]
+        # Under jaxtyping's run-time checks the annotation refuses it first.
+        with pytest.raises((DataError, TypeError), match=r"is of type list; give position tokens|Type-check error"):
+            model([[1]])  # type: ignore[arg-type]
 
     def test_code_of_a_model_is_refused(self, tmp_path: Path):
         (tmp_path / "config.json").write_text('{"model_type": "llava", "auto_map": {"AutoModel": "evil.py--Evil"}}')
