@@ -155,9 +155,18 @@ class PromptRows(_Processed):
     ):
         super().__init__(model, images, splits)
         self._texts = [prompt_of(model, text or "") for text in texts]
-        found = [self._tags(self._processed([row])) for row in range(len(images))]
+        found = [self._of_row(row) for row in range(len(images))]
         longest = max(tags.shape[1] for tags in found)
         self.tags = torch.cat([_padded(tags, longest) for tags in found])
+
+    def _of_row(self, row: int) -> Tensor:
+        try:
+            return self._tags(self._processed([row]))
+        except ValueError as error:
+            if isinstance(error, DataError):
+                raise
+            reason = " ".join(str(error).split())[:200]
+            raise DataError(f"row {row}: the model's processor refuses it ({reason}); correct its text") from error
 
     def take(self, rows: np.ndarray) -> dict[str, Tensor]:
         inputs, length = self._processed(rows), self.tags.shape[1]

@@ -11,6 +11,7 @@ from typing import Any
 
 import datasets
 import numpy as np
+import pandas as pd
 import pytest
 import tiny_vlms
 import torch
@@ -33,7 +34,7 @@ from typer.testing import CliRunner
 from sae_lens_meme.cli import build_app
 from sae_lens_meme.embed import embed_corpus, token_rows
 from sae_lens_meme.embeddings import Embeddings
-from sae_lens_meme.errors import ConfigError, DataError, ModelError
+from sae_lens_meme.errors import ConfigError, DataError, MemeError, ModelError
 from sae_lens_meme.hooks import HookedVLM
 from sae_lens_meme.hooks.positions import tagged
 from sae_lens_meme.pipeline import run
@@ -116,6 +117,34 @@ class TestTokenRows:
         stored = whole.take("hook_image_resid.2", np.arange(len(whole)))
         np.testing.assert_allclose(stored, cache["hook_image_resid.2"].flatten(0, 1).numpy(), atol=1e-5)
         assert whole.dataset["modality"][:2] == ["special", "image"]
+
+    def test_the_model_keeps_its_rows_and_has_no_hooks_left_of_a_tower(self, folders: Path):
+        model = HookedVLM.from_pretrained(str(folders / "llava")).attach_memes(images(2, seed=1), ["a cat", "monday"])
+        model(model.source.take(np.arange(2)))  # type: ignore[union-attr]  # transformers sets hooks of its own then
+        source, n_hooks = model.source, sum(len(module._forward_hooks) for module in model.hf.modules())
+        for hook in ("hook_image_resid.1", "hook_decoder_resid.1"):
+            token_rows(model, hook, images(3), ["a", "b", "c"], keep=["image", "text"])
+            assert model.source is source
+            assert sum(len(module._forward_hooks) for module in model.hf.modules()) == n_hooks
+
+    def test_a_table_in_memory_describes_the_pictures(self, folders: Path):
+        model, hook = HookedVLM.from_pretrained(str(folders / "vit")), "hook_image_resid.1"
+        table = pd.DataFrame({"id": [7, 8], "hate": [1, 0]}, index=[5, 3])
+        rows = token_rows(model, hook, images(2), table=table, tokens_per_item=1)  # type: ignore[arg-type]
+        assert list(rows.dataset["item"]) == ["7", "8"]
+        assert list(rows.dataset["hate"]) == [1, 0]
+        refused: Any = (
+            ({"table": {"id": ["a", "a"]}}, "id 'a' is that of two pictures"),
+            ({"table": {"hate": [1]}}, "2 pictures but 1 hate"),
+            ({"batch_size": 0}, "batch_size is 0, it must be 1 or more"),
+            ({"tokens_per_item": -1}, "tokens_per_item is -1, it must be 1 or more"),
+        )
+        for given, match in refused:
+            with pytest.raises(MemeError, match=match):
+                token_rows(model, hook, images(2), **given)
+        chat = HookedVLM.from_pretrained(str(folders / "llava"))
+        with pytest.raises(DataError, match="row 1: the model's processor refuses it"):
+            token_rows(chat, "hook_decoder_resid.1", images(2), ["a", "<image> and <image>"])
 
     def test_on_disk_rows_are_those_in_memory_and_a_killed_run_goes_on(
         self, folders: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

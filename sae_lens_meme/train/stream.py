@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 import shutil
 from collections.abc import Collection, Iterator, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -116,7 +117,9 @@ def train_on_positions(
     if isinstance(model, HookedVLM) and model.writes and hook.startswith(IMAGE_RESID):
         source: Any = model.source
         if (images := getattr(source, "images", None)) is not None:
-            model = model.tower().attach_memes(images, None, splits=source.splits)
+            how: Any = {"memes": memes, "overwrite": overwrite, "progress": progress}
+            with closing(model.tower()) as tower:
+                return train_on_positions(config, tower.attach_memes(images, None, splits=source.splits), out, **how)
     rows = model.token_dataset("train", keep=recipe.keep, hook=hook, labelled=False)
     tokens: Any = rows.with_format("numpy")["input_ids"][:]
     cfg = config.runner_config(model.d(hook), int((tokens > 0).sum()), hook, positions=tokens.shape[1])
@@ -134,7 +137,7 @@ def train_on_positions(
             folder.write_text(RUNNER_CFG_FILENAME, to_json(made))
             begun = {name: load_given(path, cfg.sae, hook) for name, path in config.given.items()}
             with seeded(cfg.seed), quiet(progress), refused_by_saelens():
-                how: Any = {"keep": recipe.keep, "checkpoint_folder": folder.path / CHECKPOINTS}
+                how = {"keep": recipe.keep, "checkpoint_folder": folder.path / CHECKPOINTS}
                 runner = TokenSAETrainingRunner(cfg, model, override_sae=begun.get(""), **how)
                 runner.run()
             with quiet(False):
