@@ -441,3 +441,9 @@ def test_a_notebook_that_turned_gradients_off_trains_the_same(off: Any):
         found: Any = train(SECTION, embeddings=EMBEDDINGS, **how)
         assert not torch.is_grad_enabled()
     assert torch.equal(found.W_enc, expected.W_enc)
+
+
+def test_no_bar_of_saelens_is_drawn_into_a_log(capsys: pytest.CaptureFixture[str]):
+    section = SECTION | {"epochs": 1, "standardize": False}
+    train(section, embeddings=EMBEDDINGS, overrides=["sae.normalize_activations=expected_average_only_in"])
+    assert "%|" not in capsys.readouterr().err
