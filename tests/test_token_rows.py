@@ -387,8 +387,8 @@ def test_a_shipped_recipe_runs_on_a_tiny_model_of_its_class(
         sizes += ["train.sae.matryoshka_widths=[3, 6, 12]"]
     if "patches" in recipe or "vision" in recipe:
         sizes += ["train.sae.k=3"]
-    if "saev" in recipe:  # the mean norm is estimated on a thousand batches
-        sizes += ["train.lr_decay_steps=1", "train.sae.normalize_activations=none"]
+    if "saev" in recipe:
+        sizes += ["train.lr_decay_steps=1", "train.n_batches_for_norm_estimate=2"]
     given = [f"corpus.folder={folders / 'given'}", f"embed.model={model}"]
     run(recipe, out=tmp_path / "out", overrides=[*given, *sizes])
     assert (tmp_path / "out" / "report" / "report.html").is_file()
