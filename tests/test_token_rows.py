@@ -37,6 +37,7 @@ from sae_lens_meme.embeddings import Embeddings
 from sae_lens_meme.errors import ConfigError, DataError, MemeError, ModelError
 from sae_lens_meme.hooks import HookedVLM
 from sae_lens_meme.hooks.positions import tagged
+from sae_lens_meme.metrics import LEAST_GAIN
 from sae_lens_meme.pipeline import run
 from sae_lens_meme.provenance import training_rows_known
 from sae_lens_meme.steps import train_step
@@ -301,7 +302,10 @@ class TestStreaming:
         assert facts["validation_n"] > 6 * 16
         assert facts["training_tokens"] == 256
         assert 0 < facts["validation_l0"] <= 4
-        assert math.isfinite(facts["validation_ce_loss_score"])
+        gain = facts["validation_ce_loss_with_ablation"] - facts["validation_ce_loss_without_sae"]
+        assert gain < LEAST_GAIN, "zeros do no harm to random weights"
+        assert facts["validation_ce_loss_score"] is None
+        assert "below 0.01 no share is defined" in facts["validation_ce_loss_reason"]
         assert str(tmp_path) not in (tmp_path / "sae" / "runner_cfg.json").read_text()
         before = (tmp_path / "sae" / "sae_weights.safetensors").stat().st_mtime_ns
         train_step(self.SECTION, out=tmp_path / "sae", corpus=folders / "corpus", model=str(folders / "llava"))

@@ -17,13 +17,10 @@ from sae_lens_meme.evaluators.classifiers import ReadsProbes, SharedProbes, Task
 from sae_lens_meme.evaluators.latents import Latents, hook_of
 from sae_lens_meme.evaluators.result import Control, Measure, Quantity, Result, Section
 from sae_lens_meme.hooks.names import EMBEDDING_HOOKS, FUSED
+from sae_lens_meme.metrics import LEAST_GAIN
 from sae_lens_meme.options import Count
 
 MAX_BATCH = 2048
-LEAST_GAIN = 0.01
-"""Nats by which the classifier must do better with the embedding than with zeros. Below it, the share of this gain that
-is kept is a quotient of two rounding errors, or has the wrong sign."""
-
 NOT_FINITE = "it is not finite: the classifier or these embeddings are too large or too small for float32"
 _LOSS = "cross-entropy of the classifier in nats, mean over rows"
 _KL = "KL divergence in nats of the classifier's probabilities from those on the embedding, mean over rows"

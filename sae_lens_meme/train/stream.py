@@ -28,6 +28,7 @@ from sae_lens_meme.embeddings import Embeddings
 from sae_lens_meme.errors import ConfigError, DataError
 from sae_lens_meme.hooks import HookedModel, HookedVLM
 from sae_lens_meme.hooks.names import IMAGE_RESID
+from sae_lens_meme.metrics import LEAST_GAIN
 from sae_lens_meme.provenance import describe_training_rows
 from sae_lens_meme.storage import StepFolder, to_json
 from sae_lens_meme.train.checkpoint import CHECKPOINTS, Checkpoints
@@ -198,14 +199,27 @@ def _measured(sae: SAE[Any], model: HookedModel, rows: Any, batch: int, n_batche
     )
     groups, by_latent = run_evals(sae, store, model, ActivationScaler(), config, exclude_special_tokens=[0])
     found = {key: value for group in groups.values() for key, value in group.items()}
-    words = ("ce_loss_score", "ce_loss_with_sae", "ce_loss_without_sae", "ce_loss_with_ablation", "kl_div_with_sae")
+    words = ("ce_loss_with_sae", "ce_loss_without_sae", "ce_loss_with_ablation", "kl_div_with_sae")
+    kept = _kept(found) if model.writes else {}
     return {
         "validation_n": int((positions > 0).sum()),
         "validation_explained_variance": _finite(found["explained_variance"]),
         "validation_l0": found["l0"],
         "validation_never_fired": sum(density == 0 for density in by_latent["feature_density"]),
         **{f"validation_{key}": _finite(found[key]) for key in words if key in found},
+        **{f"validation_ce_loss_{key}": value for key, value in kept.items()},
     }
+
+
+def _kept(found: dict[str, Any]) -> dict[str, Any]:
+    """The share of what the model gains over zeros that the reconstruction keeps, where it gains anything."""
+    gain = found["ce_loss_with_ablation"] - found["ce_loss_without_sae"]
+    if gain < LEAST_GAIN:
+        return {
+            "score": None,
+            "reason": f"zeros at the hook cost the model {gain:.2g} nats; below {LEAST_GAIN} no share is defined",
+        }
+    return {"score": _finite(found["ce_loss_score"])}
 
 
 def _finite(value: float) -> float | None:
