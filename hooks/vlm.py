@@ -268,6 +268,10 @@ class HookedVLM(HookedModel):
         self._pass.seen[hook] += x.shape[-2]
         return (new, *output[1:]) if isinstance(output, tuple) else new
 
+    def rows_differ(self, hook: str) -> bool:
+        """Whether what passes a hook are the positions of pictures, which are not those of the tokens."""
+        return self.writes and hook.startswith((names.IMAGE_RESID, names.PROJECTED))
+
     def require_reach(self, hook: str) -> None:
         """Refuse a hook from which nothing reaches the text; see `blocks.require_read`."""
         if self.writes:
@@ -277,7 +281,7 @@ class HookedVLM(HookedModel):
         self, sae: SAE[Any], use_error_term: bool | None = None, exclude_special_tokens: bool | list[int] = False
     ) -> None:
         hook = sae.cfg.metadata.hook_name
-        if exclude_special_tokens and self.writes and str(hook).startswith((names.IMAGE_RESID, names.PROJECTED)):
+        if exclude_special_tokens and self.rows_differ(str(hook)):
             raise ModelError(f"{hook} has the positions of pictures, not those of tokens; attach it without exclusions")
         super().add_sae(sae, use_error_term, exclude_special_tokens)
 

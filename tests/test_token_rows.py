@@ -323,6 +323,13 @@ class TestStreaming:
         with pytest.raises(ConfigError, match=r"train\.keep is for a HookedVLM"):
             train(self.SECTION, out=tmp_path / "sae", embeddings=rows)
 
+    def test_what_the_text_gets_of_a_picture_is_not_streamed(self, folders: Path, tmp_path: Path):
+        section, how = self.SECTION | {"hook_name": "hook_projected"}, {"model": str(folders / "llava")}
+        with pytest.raises(
+            ModelError, match=r"hook_projected: its positions .* token rows, embed --hook hook_projected"
+        ):
+            train_step(section, out=tmp_path / "sae", corpus=folders / "corpus", **how)
+
     def test_the_tower_of_a_chat_model_is_trained_on_alone(self, folders: Path):
         model = HookedVLM.from_pretrained(str(folders / "llava"))
         model.attach_memes(images(4), ["a cat"] * 4)

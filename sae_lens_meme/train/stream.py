@@ -25,7 +25,7 @@ from sae_lens.training.sae_trainer import SAETrainer
 from torch import Tensor
 
 from sae_lens_meme.embeddings import Embeddings
-from sae_lens_meme.errors import ConfigError, DataError
+from sae_lens_meme.errors import ConfigError, DataError, ModelError
 from sae_lens_meme.hooks import HookedModel, HookedVLM
 from sae_lens_meme.hooks.names import IMAGE_RESID
 from sae_lens_meme.metrics import LEAST_GAIN
@@ -115,12 +115,15 @@ def train_on_positions(
     for key in ("standardize", "early_stopping_epochs"):
         if key in recipe.model_fields_set and getattr(recipe, key):
             raise ConfigError(f"train.{key} needs rows that can be read twice; leave it out, or train on token rows")
-    if isinstance(model, HookedVLM) and model.writes and hook.startswith(IMAGE_RESID):
+    if isinstance(model, HookedVLM) and model.rows_differ(hook):
         source: Any = model.source
-        if (images := getattr(source, "images", None)) is not None:
-            how: Any = {"memes": memes, "overwrite": overwrite, "progress": progress}
-            with closing(model.tower()) as tower:
-                return train_on_positions(config, tower.attach_memes(images, None, splits=source.splits), out, **how)
+        if (images := getattr(source, "images", None)) is None or not hook.startswith(IMAGE_RESID):
+            raise ModelError(
+                f"{hook}: its positions are not those of the rows; train on token rows, embed --hook {hook}"
+            )
+        how: Any = {"memes": memes, "overwrite": overwrite, "progress": progress}
+        with closing(model.tower()) as tower:
+            return train_on_positions(config, tower.attach_memes(images, None, splits=source.splits), out, **how)
     rows = model.token_dataset("train", keep=recipe.keep, hook=hook, labelled=False)
     tokens: Any = rows.with_format("numpy")["input_ids"][:]
     cfg = config.runner_config(model.d(hook), int((tokens > 0).sum()), hook, positions=tokens.shape[1])
