@@ -35,7 +35,7 @@ from sae_lens_meme.cli import build_app
 from sae_lens_meme.embed import embed_corpus, token_rows
 from sae_lens_meme.embeddings import Embeddings
 from sae_lens_meme.errors import ConfigError, DataError, MemeError, ModelError
-from sae_lens_meme.hooks import HookedVLM
+from sae_lens_meme.hooks import HookedVLM, PositionRows
 from sae_lens_meme.hooks.positions import tagged
 from sae_lens_meme.metrics import LEAST_GAIN
 from sae_lens_meme.pipeline import run
@@ -311,6 +311,17 @@ class TestStreaming:
         train_step(self.SECTION, out=tmp_path / "sae", corpus=folders / "corpus", model=str(folders / "llava"))
         assert (tmp_path / "sae" / "sae_weights.safetensors").stat().st_mtime_ns == before
 
+    def test_positions_that_predict_nothing_leave_the_sae_and_a_reason(self, tmp_path: Path):
+        """The start token alone, after which the picture comes: there is no loss for SAELens to divide by."""
+        bare, rows = tiny_vlms.made(tiny_vlms.llava)
+        rows = PositionRows(rows.columns, rows.tags, ["train", "train", "validation", "test"])
+        section = self.SECTION | {"keep": ["special"], "training_tokens": 8, "train_batch_size_tokens": 2}
+        train(section, model=HookedVLM(bare, rows), embeddings=tmp_path, out=tmp_path / "sae", progress=False)
+        facts = json.loads((tmp_path / "sae" / "manifest.json").read_text())["facts"]
+        assert facts["validation_n"] == 1
+        assert facts["validation_ce_loss_score"] is None
+        assert "cost the model 0 nats" in facts["validation_ce_loss_reason"]
+
     def test_what_needs_epochs_is_refused(self, folders: Path, tmp_path: Path):
         model = HookedVLM.from_pretrained(str(folders / "llava"))
         model.attach_memes(images(4), ["a cat"] * 4)
@@ -324,11 +335,11 @@ class TestStreaming:
             train(self.SECTION, out=tmp_path / "sae", embeddings=rows)
 
     def test_what_the_text_gets_of_a_picture_is_not_streamed(self, folders: Path, tmp_path: Path):
-        section, how = self.SECTION | {"hook_name": "hook_projected"}, {"model": str(folders / "llava")}
+        section: Any = self.SECTION | {"hook_name": "hook_projected"}
         with pytest.raises(
             ModelError, match=r"hook_projected: its positions .* token rows, embed --hook hook_projected"
         ):
-            train_step(section, out=tmp_path / "sae", corpus=folders / "corpus", **how)
+            train_step(section, out=tmp_path / "sae", corpus=folders / "corpus", model=str(folders / "llava"))
 
     def test_the_tower_of_a_chat_model_is_trained_on_alone(self, folders: Path):
         model = HookedVLM.from_pretrained(str(folders / "llava"))

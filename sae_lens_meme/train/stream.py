@@ -183,24 +183,31 @@ def held_out(sae: SAE[Any], model: HookedModel, keep: str | Collection[str]) -> 
 @torch.no_grad()
 def _measured(sae: SAE[Any], model: HookedModel, rows: Any, batch: int, n_batches: int) -> dict[str, Any]:
     positions = rows.with_format("numpy")["input_ids"][:]
-    store = ActivationsStore.from_sae(
-        *(model, sae, rows),
-        streaming=False,
-        context_size=positions.shape[1],
-        store_batch_size_prompts=batch,
-        device=str(sae.device),
-    )
-    config = EvalConfig(
-        batch_size_prompts=batch,
-        n_eval_reconstruction_batches=n_batches,
-        n_eval_sparsity_variance_batches=n_batches,
-        compute_ce_loss=model.writes,
-        compute_kl=model.writes,
-        compute_sparsity_metrics=True,
-        compute_variance_metrics=True,
-        compute_featurewise_density_statistics=True,
-    )
-    groups, by_latent = run_evals(sae, store, model, ActivationScaler(), config, exclude_special_tokens=[0])
+
+    def evaluated(losses: bool) -> Any:
+        store = ActivationsStore.from_sae(
+            *(model, sae, rows),
+            streaming=False,
+            context_size=positions.shape[1],
+            store_batch_size_prompts=batch,
+            device=str(sae.device),
+        )
+        config = EvalConfig(
+            batch_size_prompts=batch,
+            n_eval_reconstruction_batches=n_batches,
+            n_eval_sparsity_variance_batches=n_batches,
+            compute_ce_loss=losses,
+            compute_kl=losses,
+            compute_sparsity_metrics=True,
+            compute_variance_metrics=True,
+            compute_featurewise_density_statistics=True,
+        )
+        return run_evals(sae, store, model, ActivationScaler(), config, exclude_special_tokens=[0])
+
+    try:
+        groups, by_latent = evaluated(model.writes)
+    except ZeroDivisionError:  # SAELens divides by what zeros at the hook cost, which here is nothing at all
+        groups, by_latent = evaluated(False)
     found = {key: value for group in groups.values() for key, value in group.items()}
     words = ("ce_loss_with_sae", "ce_loss_without_sae", "ce_loss_with_ablation", "kl_div_with_sae")
     kept = _kept(found) if model.writes else {}
@@ -216,7 +223,7 @@ def _measured(sae: SAE[Any], model: HookedModel, rows: Any, batch: int, n_batche
 
 def _kept(found: dict[str, Any]) -> dict[str, Any]:
     """The share of what the model gains over zeros that the reconstruction keeps, where it gains anything."""
-    gain = found["ce_loss_with_ablation"] - found["ce_loss_without_sae"]
+    gain = found.get("ce_loss_with_ablation", 0.0) - found.get("ce_loss_without_sae", 0.0)
     if gain < LEAST_GAIN:
         return {
             "score": None,
