@@ -293,7 +293,17 @@ class HookedMemeCLIP(HookedModel):
             bias: one number per output.
             task: the label.
             classes: the value of the label for each logit.
+
+        Raises:
+            ModelError: the weight is not of these classes, or of another width.
         """
+        width = self.d(names.FUSED if names.FUSED in self.shapes else next(iter(self.shapes)))
+        outputs = {len(classes)} | ({1} if len(classes) == 2 else set())
+        if weight.ndim != 2 or weight.shape[1] != width or not len(weight) == len(bias) or len(bias) not in outputs:
+            raise ModelError(
+                f"a head of {len(classes)} classes on {width} dimensions has weight ({len(classes)}, {width}) and a bias a "
+                f"class, here they are {tuple(weight.shape)} and {tuple(bias.shape)}"
+            )
         self.classes, self.task = list(classes), task
         self.linear_head = linear_head(weight, bias).to(self.device, self.cfg.dtype)
         self.shapes[names.LOGITS] = Hook(len(self.classes))

@@ -205,6 +205,16 @@ def test_embeddings_that_do_not_go_together_are_refused():
         HookedMemeCLIP.from_embeddings(labelled(), "constant")
 
 
+@pytest.mark.parametrize(("weight", "bias", "classes"), [((1, 5), 1, 2), ((1, 4), 1, 3), ((2, 4), 1, 2), ((4,), 1, 2)])
+def test_a_head_of_other_classes_or_another_width_is_refused(weight: tuple[int, ...], bias: int, classes: int):
+    model = HookedMemeCLIP("clip", widths={"hook_fused": 4})
+    # Under jaxtyping's run-time checks the annotation refuses a vector first.
+    with pytest.raises(
+        (ModelError, TypeError), match=r"a head of \d classes on 4 dimensions has weight|Type-check error"
+    ):
+        model.set_head(np.zeros(weight), np.zeros(bias), "hate", range(classes))
+
+
 def test_importing_the_package_of_hooks_imports_no_torch():
     code = "import sys, sae_lens_meme.hooks; assert not {'torch', 'sae_lens', 'datasets'} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)
