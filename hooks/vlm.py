@@ -265,6 +265,8 @@ class HookedVLM(HookedModel):
         if x.shape[-1] != self.shapes[hook].width:
             raise AssertionError(f"{hook}: width {x.shape[-1]}, declared {self.shapes[hook].width}")
         new = self.tap(hook, x).to(x)  # an SAE in float32 inside a model in bfloat16
+        if self.get_submodule(hook)._backward_hooks:  # of a view from behind one autograd lets nobody write into it
+            new = new.clone()  # as Chameleon does with its logits
         self._pass.seen[hook] += x.shape[-2]
         return (new, *output[1:]) if isinstance(output, tuple) else new
 

@@ -297,6 +297,14 @@ def test_clip_runs_its_tower_where_there_are_pictures_alone():
     assert "hook_text_resid.1" in model.hook_dict
 
 
+@pytest.mark.parametrize("maker", [tiny_vlms.chameleon, tiny_vlms.llava])
+def test_the_gradients_of_every_hook_that_the_text_reads_are_cached(maker: Callable[..., Any]):
+    model = hooked(maker)
+    batch = model.source.take(torch.arange(2).numpy())  # type: ignore[union-attr]
+    _, cache = model.run_with_cache(batch, return_type="loss", incl_bwd=True)
+    assert {f"{hook}_grad" for hook in model.shapes if hook != "hook_image_resid.2"} <= cache.keys()
+
+
 def test_hooks_of_a_copy_are_those_of_the_copy():
     model = hooked()
     copied, batch = copy.deepcopy(model), model.source.take(torch.arange(2).numpy())  # type: ignore[union-attr]
