@@ -90,6 +90,8 @@ class HookedVLM(HookedModel):
     def tower(self) -> HookedVLM:
         """The vision tower alone, with the same weights: a picture is a row, so its positions can be trained on.
 
+        The modules are the same as well: an SAE that is attached to one acts in the other. `close` takes the tower's hooks off.
+
         Raises:
             ModelError: this model has none; its pictures are tokens.
         """
