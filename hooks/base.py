@@ -236,6 +236,8 @@ class HookedModel(SAEAttachable):
             keep: the kinds of its positions that take part.
         """
         source = self._require_source()
+        if hook is None and keep != ALL_KINDS:
+            raise ModelError(f"keep={keep!r} is of the positions of a hook inside a tower; give hook= too")
         rows = np.arange(len(source)) if split is None else source.rows(split)
         if labelled and self.task is not None:
             known, values = source.label(self.task)

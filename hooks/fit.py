@@ -41,6 +41,8 @@ class TrainedHeads(NamedTuple):
     validation_losses: list[float]
 
 
+@torch.inference_mode(False)
+@torch.enable_grad()  # notebooks turn them off
 def train_memeclip_head(
     embeddings: CachedEmbeddings,
     task: str,

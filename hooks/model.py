@@ -39,6 +39,7 @@ class HookedMemeCLIP(HookedModel):
         towers: the CLIP; without it the input is cached embeddings.
         heads: MemeCLIP's trained part (fusion memeclip).
         widths: width of the cached embeddings at each hook, where there are no towers.
+        as_stored: nothing is made of the two sides, and fused vectors are those of the embeddings.
     """
 
     def __init__(
@@ -47,6 +48,7 @@ class HookedMemeCLIP(HookedModel):
         towers: Towers | None = None,
         heads: MemeCLIPHeads | None = None,
         widths: dict[str, int] | None = None,
+        as_stored: bool = False,
     ):
         super().__init__()
         if fusion not in ("clip", "memeclip"):
@@ -54,6 +56,7 @@ class HookedMemeCLIP(HookedModel):
         if heads is None and towers is not None and fusion == "memeclip":
             raise ModelError("fusion memeclip over towers needs heads; use from_memeclip_checkpoint or from_pretrained")
         self.fusion: Fusion = fusion
+        self.as_stored = as_stored or (fusion == "memeclip" and heads is None)
         self._towers = towers
         self.clip = towers.model if towers else None
         self.heads = heads
@@ -61,7 +64,7 @@ class HookedMemeCLIP(HookedModel):
         self.classes = list(range(heads.n_classes)) if heads else []
         self.model_name = towers.name if towers else "embeddings"
         before = tower_hooks(towers, fusion) if towers else cached_hooks(widths or {})
-        after = fusion_hooks(fusion, heads, before)
+        after = {} if as_stored else fusion_hooks(fusion, heads, before)
         self.declare({hook: shape for hook, shape in before.items() if hook not in after} | after)
 
     @classmethod
@@ -134,8 +137,8 @@ class HookedMemeCLIP(HookedModel):
 
         Args:
             embeddings: `sae_lens_meme.embeddings.Embeddings`. With image and text embeddings the model
-                computes what follows; with fused vectors or one side alone, or MemeCLIP's without `heads`,
-                it takes what is stored.
+                computes what follows; with fused vectors or one side alone, fused vectors that are no product of the two,
+                or MemeCLIP's without `heads`, it takes what is stored.
             task: the label that a linear head is fitted to (default: the first with two classes in train).
             heads: MemeCLIP's heads, for embeddings made with fusion memeclip.
             fit_head: without a head there are no logits and no loss, and no time spent on them.
@@ -150,6 +153,7 @@ class HookedMemeCLIP(HookedModel):
             "memeclip" if checkpoint else fusion,
             heads=checkpoint.heads if checkpoint else None,
             widths={hook: embeddings.d_in(hook) for hook in source.hooks},
+            as_stored=checkpoint is None and fusion == "clip" and not source.is_product(),
         ).to(device, dtype)
         model.attach(source)
         if checkpoint:
@@ -224,7 +228,7 @@ class HookedMemeCLIP(HookedModel):
         sides = self._sides(inputs)
         if len(sides) == 2 and self.heads is not None:
             return self.heads.fuse(sides[0], sides[1], self.tap)
-        if len(sides) == 2 and self.fusion == "clip":
+        if len(sides) == 2 and not self.as_stored:
             return unit_product(sides[0], sides[1], self.tap)
         if names.FUSED in inputs:
             return self.tap(names.FUSED, inputs[names.FUSED])
@@ -289,7 +293,17 @@ class HookedMemeCLIP(HookedModel):
             bias: one number per output.
             task: the label.
             classes: the value of the label for each logit.
+
+        Raises:
+            ModelError: the weight is not of these classes, or of another width.
         """
+        width = self.d(names.FUSED if names.FUSED in self.shapes else next(iter(self.shapes)))
+        outputs = {len(classes)} | ({1} if len(classes) == 2 else set())
+        if weight.ndim != 2 or weight.shape[1] != width or not len(weight) == len(bias) or len(bias) not in outputs:
+            raise ModelError(
+                f"a head of {len(classes)} classes on {width} dimensions has weight ({len(classes)}, {width}) and a bias a "
+                f"class, here they are {tuple(weight.shape)} and {tuple(bias.shape)}"
+            )
         self.classes, self.task = list(classes), task
         self.linear_head = linear_head(weight, bias).to(self.device, self.cfg.dtype)
         self.shapes[names.LOGITS] = Hook(len(self.classes))

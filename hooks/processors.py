@@ -14,6 +14,7 @@ from sae_lens_meme.errors import DataError, ModelError
 from sae_lens_meme.hooks.names import IMAGE_RESID
 from sae_lens_meme.hooks.positions import PositionSource, captions, rows_of_split, tags_of_ids
 from sae_lens_meme.hooks.positions import with_pictures_before as before
+from sae_lens_meme.hooks.sources import by_place, caption_at, picture_at
 from sae_lens_meme.hooks.vocabulary import patches_of
 
 if TYPE_CHECKING:
@@ -43,6 +44,12 @@ def processed(
         raise ModelError(f"{model.model_name}: has no processor; attach rows of tensors, hooks.positions.PositionRows")
     if texts is not None and len(texts) != len(images):
         raise DataError(f"{len(images)} pictures but {len(texts)} texts; give one per picture")
+    if not len(images):
+        raise DataError(f"{model.model_name}: no pictures were given")
+    images = by_place(images)
+    if texts is not None:
+        column = by_place(texts)
+        texts = [caption_at(column, row) for row in range(len(images))]
     if not model.writes:
         return TowerRows(model, images, splits)
     if model.vocabulary.image is None:
@@ -66,9 +73,12 @@ class _Processed:
     def rows(self, split: str) -> np.ndarray:
         return rows_of_split(self.splits, len(self), split)
 
+    def _pictures(self, rows: Sequence[int] | np.ndarray) -> list[Any]:
+        return [picture_at(self.images, int(row)) for row in rows]
+
     def pixels(self, rows: Sequence[int] | np.ndarray) -> Tensor:
         processor = self._model.processor.image_processor
-        return processor(images=[self.images[int(row)] for row in rows], return_tensors="pt")["pixel_values"]
+        return processor(images=self._pictures(rows), return_tensors="pt")["pixel_values"]
 
 
 class TowerRows(_Processed):
@@ -145,9 +155,18 @@ class PromptRows(_Processed):
     ):
         super().__init__(model, images, splits)
         self._texts = [prompt_of(model, text or "") for text in texts]
-        found = [self._tags(self._processed([row])) for row in range(len(images))]
+        found = [self._of_row(row) for row in range(len(images))]
         longest = max(tags.shape[1] for tags in found)
         self.tags = torch.cat([_padded(tags, longest) for tags in found])
+
+    def _of_row(self, row: int) -> Tensor:
+        try:
+            return self._tags(self._processed([row]))
+        except ValueError as error:
+            if isinstance(error, DataError):
+                raise
+            reason = " ".join(str(error).split())[:200]
+            raise DataError(f"row {row}: the model's processor refuses it ({reason}); correct its text") from error
 
     def take(self, rows: np.ndarray) -> dict[str, Tensor]:
         inputs, length = self._processed(rows), self.tags.shape[1]
@@ -158,8 +177,8 @@ class PromptRows(_Processed):
         return {**inputs, **padded, "tags": self.tags[torch.as_tensor(rows)]}
 
     def _processed(self, rows: Sequence[int] | np.ndarray) -> dict[str, Tensor]:
-        pictures, texts = ([column[int(row)] for row in rows] for column in (self.images, self._texts))
-        inputs = self._model.processor.both(images=pictures, text=texts, padding=True, return_tensors="pt")
+        texts = [self._texts[int(row)] for row in rows]
+        inputs = self._model.processor.both(images=self._pictures(rows), text=texts, padding=True, return_tensors="pt")
         return {name: value for name, value in inputs.items() if isinstance(value, Tensor)}
 
     def _tags(self, inputs: dict[str, Tensor]) -> Tensor:

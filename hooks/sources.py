@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
+import pandas as pd
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from sae_lens_meme.errors import DataError
+from sae_lens_meme.hooks.memeclip import unit_product
 from sae_lens_meme.hooks.names import EMBEDDING_HOOKS
 
 PIXELS, TOKENS = "pixels", "tokens"
@@ -58,6 +61,16 @@ class EmbeddingSource:
     def take(self, rows: Int[np.ndarray, " batch"]) -> dict[str, Tensor]:
         return {hook: torch.from_numpy(self.embeddings.take(hook, rows))[:, None] for hook in self.hooks}
 
+    def is_product(self) -> bool:
+        """Whether `hook_fused`, where both sides lie beside it, is what fusion clip makes of them, judged by eight rows."""
+        if len(self.hooks) < len(EMBEDDING_HOOKS) or not len(self):
+            return True
+        rows = np.linspace(0, len(self) - 1, 8).astype(int)
+        image, text, stored = (torch.from_numpy(self.embeddings.take(hook, rows)) for hook in EMBEDDING_HOOKS)
+        if not image.shape == text.shape == stored.shape:
+            return False
+        return torch.allclose(unit_product(image, text), stored, rtol=0, atol=1e-2 * float(stored.abs().max()))
+
     def rows(self, split: str) -> Int[np.ndarray, " n"]:
         return self.embeddings.rows(split)
 
@@ -87,11 +100,12 @@ class MemeSource:
         labels: dict[str, Sequence[Any]] | None = None,
         splits: Sequence[str] | None = None,
     ):
-        columns: dict[str, Sequence[Any] | None] = {"texts": texts, "splits": splits, **(labels or {})}
+        columns: dict[str, Any] = {"texts": texts, **({} if splits is None else {"splits": splits}), **(labels or {})}
         for name, column in columns.items():
-            if column is not None and len(column) != len(images):
-                raise DataError(f"{len(images)} images but {len(column)} {name}; give one per meme")
-        self._images, self._texts = images, texts
+            if column is None or len(column) != len(images):
+                given = "no" if column is None else len(column)
+                raise DataError(f"{len(images)} images but {given} {name}; give one per meme")
+        self._images, self._texts = by_place(images), by_place(texts)
         self._preprocess, self._tokenize = preprocess, tokenize
         self._labels, self._splits = labels or {}, splits
 
@@ -99,12 +113,12 @@ class MemeSource:
         return len(self._images)
 
     def take(self, rows: Int[np.ndarray, " batch"]) -> dict[str, Tensor]:
-        pixels = torch.stack([self._preprocess(self._image(int(row))) for row in rows])
+        pixels = torch.stack([self._preprocess(picture_at(self._images, int(row))) for row in rows])
         return {PIXELS: pixels, TOKENS: self.tokens(rows)}
 
     def tokens(self, rows: Int[np.ndarray, " batch"]) -> Int[Tensor, "batch n_ctx"]:
         """The captions alone; no picture is opened."""
-        return self._tokenize([self._texts[int(row)] for row in rows])
+        return self._tokenize([caption_at(self._texts, int(row)) for row in rows])
 
     def rows(self, split: str) -> Int[np.ndarray, " n"]:
         if self._splits is None:
@@ -119,11 +133,38 @@ class MemeSource:
         values = np.array(list(self._labels[name]), dtype=object)
         return np.array([value is not None for value in values], dtype=bool), values
 
-    def _image(self, row: int) -> Any:
-        image = self._images[row]
-        if image is None:
-            raise DataError(f"row {row}: has no picture; drop the row or give its picture")
-        return image
+
+def by_place(column: Any) -> Any:
+    """A column whose rows are counted from 0; a pandas Series would be read by its index."""
+    return column.tolist() if hasattr(column, "iloc") else column
+
+
+def picture_at(images: Sequence[Any], row: int) -> Any:
+    """The picture of a row.
+
+    Raises:
+        DataError: it has none.
+    """
+    image = images[row]
+    if image is None:
+        raise DataError(f"row {row}: has no picture; drop the row or give its picture")
+    if isinstance(image, (str, Path)):
+        raise DataError(f"row {row}: the picture is {str(image)!r}; give it as a PIL image, PIL.Image.open makes one")
+    return image
+
+
+def caption_at(texts: Sequence[Any], row: int) -> str | None:
+    """The caption of a row; None, or pandas' missing value, where it has none.
+
+    Raises:
+        DataError: it is no text.
+    """
+    text = texts[row]
+    if text is None or isinstance(text, str):
+        return text
+    if pd.isna(text) is True:
+        return None
+    raise DataError(f"row {row}: the caption is {text!r}; give a text, None where there is none")
 
 
 def require_rows(source: RowSource, rows: Int[np.ndarray, " batch"]) -> None:

@@ -6,8 +6,8 @@ Captioners, chat models and vision towers: `hook_image_resid.{l}`, `hook_project
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
-from functools import cached_property
+from collections.abc import Collection, Mapping, Sequence
+from functools import cached_property, partial
 from typing import Any
 
 import datasets
@@ -70,7 +70,9 @@ class HookedVLM(HookedModel):
         """Blocks of the tower that the text reads, where only some are (LLaVA)."""
         self._pass = ModelPass()
         # before transformers' own hooks, which capture what LLaVA reads: a later one would change nothing
-        self._handles = [m.register_forward_hook(self._hook(hook), prepend=True) for hook, m in self.points.items()]
+        self._handles = [
+            m.register_forward_hook(partial(self._passed, hook), prepend=True) for hook, m in self.points.items()
+        ]
         if source is not None:
             self.attach(source)  # type: ignore[arg-type]
 
@@ -87,6 +89,8 @@ class HookedVLM(HookedModel):
 
     def tower(self) -> HookedVLM:
         """The vision tower alone, with the same weights: a picture is a row, so its positions can be trained on.
+
+        The modules are the same as well: an SAE that is attached to one acts in the other. `close` takes the tower's hooks off.
 
         Raises:
             ModelError: this model has none; its pictures are tokens.
@@ -257,16 +261,20 @@ class HookedVLM(HookedModel):
             "model.token_dataset() where a dataset is needed"
         )
 
-    def _hook(self, hook: str) -> Callable[..., Any]:
-        def passed(_module: Any, _args: Any, output: Any) -> Any:
-            x = output[0] if isinstance(output, tuple) else output
-            if x.shape[-1] != self.shapes[hook].width:
-                raise AssertionError(f"{hook}: width {x.shape[-1]}, declared {self.shapes[hook].width}")
-            new = self.tap(hook, x).to(x)  # an SAE in float32 inside a model in bfloat16
-            self._pass.seen[hook] += x.shape[-2]
-            return (new, *output[1:]) if isinstance(output, tuple) else new
+    def _passed(self, hook: str, _module: Any, _args: Any, output: Any) -> Any:
+        """The forward hook of a module; no function inside another, which `copy.deepcopy` would leave with this model."""
+        x = output[0] if isinstance(output, tuple) else output
+        if x.shape[-1] != self.shapes[hook].width:
+            raise AssertionError(f"{hook}: width {x.shape[-1]}, declared {self.shapes[hook].width}")
+        new = self.tap(hook, x).to(x)  # an SAE in float32 inside a model in bfloat16
+        if self.get_submodule(hook)._backward_hooks:  # of a view from behind one autograd lets nobody write into it
+            new = new.clone()  # as Chameleon does with its logits
+        self._pass.seen[hook] += x.shape[-2]
+        return (new, *output[1:]) if isinstance(output, tuple) else new
 
-        return passed
+    def rows_differ(self, hook: str) -> bool:
+        """Whether what passes a hook are the positions of pictures, which are not those of the tokens."""
+        return self.writes and hook.startswith((names.IMAGE_RESID, names.PROJECTED))
 
     def require_reach(self, hook: str) -> None:
         """Refuse a hook from which nothing reaches the text; see `blocks.require_read`."""
@@ -277,7 +285,7 @@ class HookedVLM(HookedModel):
         self, sae: SAE[Any], use_error_term: bool | None = None, exclude_special_tokens: bool | list[int] = False
     ) -> None:
         hook = sae.cfg.metadata.hook_name
-        if exclude_special_tokens and self.writes and str(hook).startswith((names.IMAGE_RESID, names.PROJECTED)):
+        if exclude_special_tokens and self.rows_differ(str(hook)):
             raise ModelError(f"{hook} has the positions of pictures, not those of tokens; attach it without exclusions")
         super().add_sae(sae, use_error_term, exclude_special_tokens)
 
@@ -294,8 +302,13 @@ class HookedVLM(HookedModel):
             rows = rows_of_tokens(input)
             require_rows(source, rows)
             given: dict[str, Any] = source.take(rows)
+        elif isinstance(input, Mapping):
+            given = dict(input)
         else:
-            given = input
+            raise DataError(
+                f"the input is of type {type(input).__name__}; give position tokens, a tensor (batch, positions), or inputs "
+                "of the model by name, as its processor makes them"
+            )
         return {name: _placed(value, self.cfg) for name, value in given.items()}
 
     def _called(self, inputs: dict[str, Any]) -> Any:

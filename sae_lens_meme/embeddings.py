@@ -70,7 +70,13 @@ class Embeddings:
 
         Raises:
             StorageError: the folder is not a finished result of `embed`.
+            DataError: it is no path.
         """
+        if not isinstance(folder, (str, Path)):
+            raise DataError(
+                f"embeddings: a {type(folder).__name__} is no folder; Embeddings.from_dataset(dataset) or as_embeddings(...) "
+                "makes embeddings of what is in memory"
+            )
         folder = fetched(folder)
         manifest = read_finished(folder, "embed")
         dataset = open_dataset(folder)

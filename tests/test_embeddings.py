@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from sae_lens_meme.embeddings import Embeddings
 from sae_lens_meme.errors import DataError, NonFiniteError
+from sae_lens_meme.train import train
 
 X = np.arange(60, dtype=np.float32).reshape(20, 3)
 LABELS = {"hate": [None if i % 3 == 0 else i % 2 for i in range(20)]}
@@ -93,3 +94,12 @@ def test_vectors_that_are_not_one_a_meme_are_refused(shape: tuple[int, int], dty
     columns = {"id": ["a", "b"], "hook_fused": np.ones((2, *shape), dtype)}
     with pytest.raises(DataError, match=r"hook_fused has shape \[\d, 2\] and type (float32|int64), not \(1, d\)"):
         Embeddings.from_dataset(Dataset.from_dict(columns, features=features))
+
+
+def test_what_is_in_memory_is_no_folder_and_the_message_says_what_makes_embeddings_of_it():
+    # Under jaxtyping's run-time checks the annotation refuses it first.
+    refused = pytest.raises((DataError, TypeError), match=r"a Dataset is no folder; .*from_dataset|Type-check error")
+    with refused:
+        Embeddings.load(WHOLE.dataset)  # type: ignore[arg-type]
+    with refused:
+        train({"sae": {"d_sae": 4, "k": 2}}, embeddings=WHOLE.dataset)  # type: ignore[arg-type]

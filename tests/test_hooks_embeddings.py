@@ -181,20 +181,38 @@ def test_memeclip_embeddings_without_heads_take_the_fused_vectors_as_they_are():
         np.testing.assert_array_equal(cache[hook][:, 0], embeddings.take(hook, [2]))
 
 
+@pytest.mark.parametrize("width", [4, 7])
+def test_fused_vectors_that_are_no_product_of_the_sides_are_read_as_they_are_stored(width: int):
+    rng = np.random.default_rng(0)
+    hooks = {"hook_image_embed": rng.random((6, 4)), "hook_text_embed": rng.random((6, 4))}
+    embeddings = make_embeddings({**hooks, "hook_fused": rng.random((6, width))})
+    _, cache = HookedMemeCLIP.from_embeddings(embeddings).run_with_cache(torch.tensor([[2]]))
+    assert list(cache) == [*hooks, "hook_fused"]
+    for hook in cache:
+        np.testing.assert_array_equal(cache[hook][:, 0], embeddings.take(hook, [2]))
+
+
 def test_embeddings_that_do_not_go_together_are_refused():
     x = np.ones((4, 3), np.float32)
     with pytest.raises(ModelError, match="width 3, text embeddings 2"):
         HookedMemeCLIP.from_embeddings(make_embeddings({"hook_image_embed": x, "hook_text_embed": x[:, :2]}))
     with pytest.raises(ModelError, match="have none of hook_image_embed"):
         HookedMemeCLIP.from_embeddings(make_embeddings({"hook_other": x}))
-    hooks = {"hook_image_embed": x, "hook_text_embed": x, "hook_fused": x[:, :2]}
-    with pytest.raises(ModelError, match="width 2 in the embeddings and 3 in the model"):
-        HookedMemeCLIP.from_embeddings(make_embeddings(hooks))
     # Under jaxtyping's run-time checks the annotation refuses it first.
     with pytest.raises((DataError, TypeError), match=r"Embeddings.from_dataset|Type-check error"):
         HookedMemeCLIP.from_embeddings(make_embeddings({"hook_fused": x}).dataset)  # type: ignore[arg-type]
     with pytest.raises(DataError, match="'constant' has only the class 1 in split train"):
         HookedMemeCLIP.from_embeddings(labelled(), "constant")
+
+
+@pytest.mark.parametrize(("weight", "bias", "classes"), [((1, 5), 1, 2), ((1, 4), 1, 3), ((2, 4), 1, 2), ((4,), 1, 2)])
+def test_a_head_of_other_classes_or_another_width_is_refused(weight: tuple[int, ...], bias: int, classes: int):
+    model = HookedMemeCLIP("clip", widths={"hook_fused": 4})
+    # Under jaxtyping's run-time checks the annotation refuses a vector first.
+    with pytest.raises(
+        (ModelError, TypeError), match=r"a head of \d classes on 4 dimensions has weight|Type-check error"
+    ):
+        model.set_head(np.zeros(weight), np.zeros(bias), "hate", range(classes))
 
 
 def test_importing_the_package_of_hooks_imports_no_torch():

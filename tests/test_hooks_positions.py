@@ -155,5 +155,7 @@ def test_positions_that_are_not_those_of_the_tokens_are_refused(model: HookedMem
         model.run_with_cache(torch.arange(4)[:, None], names_filter=[HOOK], stop_at_layer=1)
     with pytest.raises(ModelError, match="hook_fused has one position, the meme"):
         model.token_dataset(None, hook="hook_fused")
+    with pytest.raises(ModelError, match="keep='image' is of the positions of a hook inside a tower"):
+        model.token_dataset(None, keep="image")
     with pytest.raises(ModelError, match="hook_fused has 1 positions and the tokens 5"):
         model.run_with_saes(tokens(model), saes=topk_sae(12), exclude_special_tokens=[0])

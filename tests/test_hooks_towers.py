@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
 import open_clip
+import pandas as pd
 import pytest
 import torch
 from hooks_models import CONFIG, TEXTS, pictures, tiny_towers, write_encoder
@@ -232,11 +234,29 @@ def test_bad_input_is_named(model: HookedMemeCLIP):
         model.run_with_cache(ROWS, names_filter="hook_logits")
     assert model(ROWS) is None
     assert model(ROWS, return_type=None) is None
+    for image, text, message in (
+        ("a.png", None, "row 0: the picture is 'a.png'"),
+        (pictures(1)[0], 3, "caption is 3;"),
+    ):
+        model.attach_memes([image], [text])  # type: ignore[list-item]
+        with pytest.raises(DataError, match=message):
+            model(ROWS[:1])
+    with pytest.raises(DataError, match="4 images but no texts"):
+        model.attach_memes(pictures(), None)  # type: ignore[arg-type]
     with pytest.raises(DataError, match="4 images but 3 texts"):
         model.attach_memes(pictures(), TEXTS[:3])
     model.attach_memes([None, *pictures(3)], TEXTS)  # type: ignore[list-item]
     with pytest.raises(DataError, match="row 0: has no picture"):
         model(ROWS)
+
+
+def test_columns_of_pandas_are_rows_by_their_place_and_a_missing_caption_is_none(model: HookedMemeCLIP):
+    expected = model.source.take(np.array([2, 0, 3, 1]))  # type: ignore[union-attr]
+    table = pd.DataFrame({"picture": pictures(), "text": TEXTS}).iloc[[2, 0, 3, 1]]
+    model.attach_memes(table["picture"], table["text"].fillna(np.nan))  # type: ignore[arg-type]
+    found = model.source.take(np.arange(4))  # type: ignore[union-attr]
+    assert torch.equal(found["pixels"], expected["pixels"])
+    assert torch.equal(found["tokens"], expected["tokens"])
 
 
 def test_a_model_without_towers_or_source_says_what_to_do(towers: Towers):

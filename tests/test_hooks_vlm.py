@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pandas as pd
 import pytest
 import tiny_vlms
 import torch
@@ -294,6 +297,25 @@ def test_clip_runs_its_tower_where_there_are_pictures_alone():
     assert "hook_text_resid.1" in model.hook_dict
 
 
+@pytest.mark.parametrize("maker", [tiny_vlms.chameleon, tiny_vlms.llava])
+def test_the_gradients_of_every_hook_that_the_text_reads_are_cached(maker: Callable[..., Any]):
+    model = hooked(maker)
+    batch = model.source.take(torch.arange(2).numpy())  # type: ignore[union-attr]
+    _, cache = model.run_with_cache(batch, return_type="loss", incl_bwd=True)
+    assert {f"{hook}_grad" for hook in model.shapes if hook != "hook_image_resid.2"} <= cache.keys()
+
+
+def test_hooks_of_a_copy_are_those_of_the_copy():
+    model = hooked()
+    copied, batch = copy.deepcopy(model), model.source.take(torch.arange(2).numpy())  # type: ignore[union-attr]
+    _, expected = model.run_with_cache(batch)
+    _, found = copied.run_with_cache(batch)
+    assert found.keys() == expected.keys()
+    with copied.hooks(fwd_hooks=[("hook_decoder_resid.0", lambda x, hook: 0 * x)]):
+        assert torch.equal(model(batch), expected["hook_logits"])
+        assert not torch.equal(copied(batch), expected["hook_logits"])
+
+
 def test_another_wrapper_may_take_the_place_of_one_that_is_closed():
     bare, rows = made(tiny_vlms.vit)
     first = HookedVLM(bare, rows)
@@ -314,6 +336,26 @@ class TestByName:
         assert HookedVLM.from_pretrained(str(tmp_path / "model"), dtype=torch.bfloat16).cfg.dtype == torch.bfloat16
         with pytest.raises(ModelError, match="has no processor"):
             model.attach_memes([], [])
+
+    def test_pictures_and_texts_of_pandas_are_rows_by_their_place(self, tmp_path: Path):
+        model = HookedVLM.from_pretrained(tiny_vlms.save(tmp_path))
+        images, names = tiny_vlms.colour_pictures(4)
+        shuffled = pd.DataFrame({"picture": images, "text": names}).iloc[[2, 0, 3, 1]]
+        model.attach_memes(list(shuffled["picture"]), list(shuffled["text"]))
+        expected = model.source.take(np.arange(4))  # type: ignore[union-attr]
+        model.attach_memes(shuffled["picture"], shuffled["text"])  # type: ignore[arg-type]
+        for name, x in model.source.take(np.arange(4)).items():  # type: ignore[union-attr]
+            assert torch.equal(x, expected[name]), name
+        for pictures, texts, message in (
+            ([], [], "no pictures were given"),
+            ([None], ["a"], "row 0: has no picture"),
+            (images[:1], [3], "row 0: the caption is 3"),
+        ):
+            with pytest.raises(DataError, match=message):
+                model.attach_memes(pictures, texts)  # type: ignore[arg-type]
+        # Under jaxtyping's run-time checks the annotation refuses it first.
+        with pytest.raises((DataError, TypeError), match=r"is of type list; give position tokens|Type-check error"):
+            model([[1]])  # type: ignore[arg-type]
 
     def test_code_of_a_model_is_refused(self, tmp_path: Path):
         (tmp_path / "config.json").write_text('{"model_type": "llava", "auto_map": {"AutoModel": "evil.py--Evil"}}')

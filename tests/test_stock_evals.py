@@ -165,11 +165,12 @@ def test_fused_vectors_from_elsewhere_are_read_as_they_are():
     both = make_embeddings({**hooks, "hook_fused": fused}, labels=labels, fusion="clip")
     wide = {"hook_image_embed": anisotropic(N, 5, rng), "hook_text_embed": anisotropic(N, D - 5, rng)}
     concatenated = make_embeddings({**wide, "hook_fused": fused}, labels=labels, fusion="clip")
-    for embeddings in (both, concatenated):
+    memeclip = make_embeddings({**hooks, "hook_fused": fused}, labels=labels, fusion="memeclip")
+    for embeddings in (both, concatenated, memeclip):
         assert StockEvals(embeddings).evaluate(topk_sae(D)).numbers == alone.numbers
         sae = topk_sae(D)
         sae.cfg.metadata.hook_name = "hook_image_embed"
-        if embeddings is both:
+        if embeddings is not concatenated:
             with pytest.raises(DataError, match="hook_image_embed is not read by a classifier on hook_fused"):
                 StockEvals(embeddings).evaluate(sae)
 

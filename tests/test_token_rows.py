@@ -11,6 +11,7 @@ from typing import Any
 
 import datasets
 import numpy as np
+import pandas as pd
 import pytest
 import tiny_vlms
 import torch
@@ -33,9 +34,10 @@ from typer.testing import CliRunner
 from sae_lens_meme.cli import build_app
 from sae_lens_meme.embed import embed_corpus, token_rows
 from sae_lens_meme.embeddings import Embeddings
-from sae_lens_meme.errors import ConfigError, DataError, ModelError
-from sae_lens_meme.hooks import HookedVLM
+from sae_lens_meme.errors import ConfigError, DataError, MemeError, ModelError
+from sae_lens_meme.hooks import HookedVLM, PositionRows
 from sae_lens_meme.hooks.positions import tagged
+from sae_lens_meme.metrics import LEAST_GAIN
 from sae_lens_meme.pipeline import run
 from sae_lens_meme.provenance import training_rows_known
 from sae_lens_meme.steps import train_step
@@ -116,6 +118,34 @@ class TestTokenRows:
         stored = whole.take("hook_image_resid.2", np.arange(len(whole)))
         np.testing.assert_allclose(stored, cache["hook_image_resid.2"].flatten(0, 1).numpy(), atol=1e-5)
         assert whole.dataset["modality"][:2] == ["special", "image"]
+
+    def test_the_model_keeps_its_rows_and_has_no_hooks_left_of_a_tower(self, folders: Path):
+        model = HookedVLM.from_pretrained(str(folders / "llava")).attach_memes(images(2, seed=1), ["a cat", "monday"])
+        model(model.source.take(np.arange(2)))  # type: ignore[union-attr]  # transformers sets hooks of its own then
+        source, n_hooks = model.source, sum(len(module._forward_hooks) for module in model.hf.modules())
+        for hook in ("hook_image_resid.1", "hook_decoder_resid.1"):
+            token_rows(model, hook, images(3), ["a", "b", "c"], keep=["image", "text"])
+            assert model.source is source
+            assert sum(len(module._forward_hooks) for module in model.hf.modules()) == n_hooks
+
+    def test_a_table_in_memory_describes_the_pictures(self, folders: Path):
+        model, hook = HookedVLM.from_pretrained(str(folders / "vit")), "hook_image_resid.1"
+        table = pd.DataFrame({"id": [7, 8], "hate": [1, 0]}, index=[5, 3])
+        rows = token_rows(model, hook, images(2), table=table, tokens_per_item=1)  # type: ignore[arg-type]
+        assert list(rows.dataset["item"]) == ["7", "8"]
+        assert list(rows.dataset["hate"]) == [1, 0]
+        refused: Any = (
+            ({"table": {"id": ["a", "a"]}}, "id 'a' is that of two pictures"),
+            ({"table": {"hate": [1]}}, "2 pictures but 1 hate"),
+            ({"batch_size": 0}, "batch_size is 0, it must be 1 or more"),
+            ({"tokens_per_item": -1}, "tokens_per_item is -1, it must be 1 or more"),
+        )
+        for given, match in refused:
+            with pytest.raises(MemeError, match=match):
+                token_rows(model, hook, images(2), **given)
+        chat = HookedVLM.from_pretrained(str(folders / "llava"))
+        with pytest.raises(DataError, match="row 1: the model's processor refuses it"):
+            token_rows(chat, "hook_decoder_resid.1", images(2), ["a", "<image> and <image>"])
 
     def test_on_disk_rows_are_those_in_memory_and_a_killed_run_goes_on(
         self, folders: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -272,11 +302,25 @@ class TestStreaming:
         assert facts["validation_n"] > 6 * 16
         assert facts["training_tokens"] == 256
         assert 0 < facts["validation_l0"] <= 4
-        assert math.isfinite(facts["validation_ce_loss_score"])
+        gain = facts["validation_ce_loss_with_ablation"] - facts["validation_ce_loss_without_sae"]
+        assert gain < LEAST_GAIN, "zeros do no harm to random weights"
+        assert facts["validation_ce_loss_score"] is None
+        assert "below 0.01 no share is defined" in facts["validation_ce_loss_reason"]
         assert str(tmp_path) not in (tmp_path / "sae" / "runner_cfg.json").read_text()
         before = (tmp_path / "sae" / "sae_weights.safetensors").stat().st_mtime_ns
         train_step(self.SECTION, out=tmp_path / "sae", corpus=folders / "corpus", model=str(folders / "llava"))
         assert (tmp_path / "sae" / "sae_weights.safetensors").stat().st_mtime_ns == before
+
+    def test_positions_that_predict_nothing_leave_the_sae_and_a_reason(self, tmp_path: Path):
+        """The start token alone, after which the picture comes: there is no loss for SAELens to divide by."""
+        bare, rows = tiny_vlms.made(tiny_vlms.llava)
+        rows = PositionRows(rows.columns, rows.tags, ["train", "train", "validation", "test"])
+        section = self.SECTION | {"keep": ["special"], "training_tokens": 8, "train_batch_size_tokens": 2}
+        train(section, model=HookedVLM(bare, rows), embeddings=tmp_path, out=tmp_path / "sae", progress=False)
+        facts = json.loads((tmp_path / "sae" / "manifest.json").read_text())["facts"]
+        assert facts["validation_n"] == 1
+        assert facts["validation_ce_loss_score"] is None
+        assert "cost the model 0 nats" in facts["validation_ce_loss_reason"]
 
     def test_what_needs_epochs_is_refused(self, folders: Path, tmp_path: Path):
         model = HookedVLM.from_pretrained(str(folders / "llava"))
@@ -289,6 +333,13 @@ class TestStreaming:
         rows = Embeddings.from_dataset(datasets.Dataset.from_dict({"split": ["train"] * 4}))
         with pytest.raises(ConfigError, match=r"train\.keep is for a HookedVLM"):
             train(self.SECTION, out=tmp_path / "sae", embeddings=rows)
+
+    def test_what_the_text_gets_of_a_picture_is_not_streamed(self, folders: Path, tmp_path: Path):
+        section: Any = self.SECTION | {"hook_name": "hook_projected"}
+        with pytest.raises(
+            ModelError, match=r"hook_projected: its positions .* token rows, embed --hook hook_projected"
+        ):
+            train_step(section, out=tmp_path / "sae", corpus=folders / "corpus", model=str(folders / "llava"))
 
     def test_the_tower_of_a_chat_model_is_trained_on_alone(self, folders: Path):
         model = HookedVLM.from_pretrained(str(folders / "llava"))
@@ -358,8 +409,8 @@ def test_a_shipped_recipe_runs_on_a_tiny_model_of_its_class(
         sizes += ["train.sae.matryoshka_widths=[3, 6, 12]"]
     if "patches" in recipe or "vision" in recipe:
         sizes += ["train.sae.k=3"]
-    if "saev" in recipe:  # the mean norm is estimated on a thousand batches
-        sizes += ["train.lr_decay_steps=1", "train.sae.normalize_activations=none"]
+    if "saev" in recipe:
+        sizes += ["train.lr_decay_steps=1", "train.n_batches_for_norm_estimate=2"]
     given = [f"corpus.folder={folders / 'given'}", f"embed.model={model}"]
     run(recipe, out=tmp_path / "out", overrides=[*given, *sizes])
     assert (tmp_path / "out" / "report" / "report.html").is_file()

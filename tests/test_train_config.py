@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import yaml
 
@@ -136,3 +138,11 @@ def test_options_that_came_later_are_recorded_only_where_they_are_given():
     }
     given = load_train_config({"shuffle_buffer": 99, "sae": {"d_sae": 8, "k": 2}}).recipe.recorded()
     assert given == plain | {"shuffle_buffer": 99}
+
+
+@pytest.mark.parametrize(
+    "recipe", sorted((Path(__file__).parent.parent / "configs").glob("*.yaml")), ids=lambda p: p.name
+)
+def test_a_shipped_recipe_is_accepted_as_it_is(recipe: Path):
+    if "train" in yaml.safe_load(recipe.read_text(encoding="utf-8")):
+        load_train_config(recipe.name)

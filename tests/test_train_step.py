@@ -431,3 +431,19 @@ def test_the_runner_works_as_a_stock_one(tmp_path):
     cfg.output_path = str(tmp_path)
     MemeSAETrainingRunner(cfg, EMBEDDINGS, progress=False).run()
     assert SAE.load_from_disk(tmp_path).cfg.architecture() == "topk"
+
+
+@pytest.mark.parametrize("off", [torch.no_grad, torch.inference_mode])
+def test_a_notebook_that_turned_gradients_off_trains_the_same(off: Any):
+    how: Any = {"overrides": ["epochs=1"], "progress": False}
+    expected: Any = train(SECTION, embeddings=EMBEDDINGS, **how)
+    with off():
+        found: Any = train(SECTION, embeddings=EMBEDDINGS, **how)
+        assert not torch.is_grad_enabled()
+    assert torch.equal(found.W_enc, expected.W_enc)
+
+
+def test_no_bar_of_saelens_is_drawn_into_a_log(capsys: pytest.CaptureFixture[str]):
+    section = SECTION | {"epochs": 1, "standardize": False}
+    train(section, embeddings=EMBEDDINGS, overrides=["sae.normalize_activations=expected_average_only_in"])
+    assert "%|" not in capsys.readouterr().err

@@ -6,7 +6,8 @@ Rows of one picture are one group: they are split, drawn and permuted together.
 from __future__ import annotations
 
 import zlib
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import closing
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -30,6 +31,7 @@ from sae_lens_meme.hooks.patches import View, boxes_of_tokens, view_of
 from sae_lens_meme.hooks.positions import IMAGE, TAGS, PositionSource, tag_numbers
 from sae_lens_meme.hooks.vocabulary import ids_of, spelled
 from sae_lens_meme.labels import is_missing
+from sae_lens_meme.options import Positive, check_value
 from sae_lens_meme.shards import write_computed
 from sae_lens_meme.storage import StepFolder, read_finished, sha256_json
 
@@ -43,7 +45,7 @@ def token_rows(
     images: Sequence[Any],
     texts: Sequence[str | None] | None = None,
     *,
-    table: dict[str, Sequence[Any]] | None = None,
+    table: Mapping[str, Sequence[Any]] | None = None,
     keep: str | Collection[str] = ("image",),
     tokens_per_item: int | None = None,
     seed: int = 0,
@@ -54,21 +56,43 @@ def token_rows(
     Args:
         images: PIL images.
         texts: what a chat model or a captioner reads with each.
-        table: columns that describe the pictures: `id`, `split`, `source`, `group`, labels.
+        table: columns that describe the pictures: `id`, `split`, `source`, `group`, labels; or a data frame.
         keep: the kinds of positions: `image`, `text`, `special`.
         tokens_per_item: how many of them to draw at random; default all.
 
     Raises:
         MemeError: the hook, a picture or a text is wrong; the message says which.
     """
-    described = {"id": [str(i) for i in range(len(images))], **{k: list(v) for k, v in (table or {}).items()}}
-    items = Dataset.from_dict({name: column for name, column in described.items() if name != "image"})
-    reader = _Reader(model, hook, images, texts, keep, tokens_per_item, seed, batch_size)
-    columns = reader.columns(items, range(len(items)))
+    if not isinstance(model, HookedVLM):
+        raise ModelError(
+            f"token rows are of a HookedVLM, not of a {type(model).__name__}; give one of transformers' models"
+        )
+    check_value("token_rows.batch_size", batch_size, Positive)
+    check_value("token_rows.tokens_per_item", tokens_per_item, Positive | None)
+    items = Dataset.from_dict(_described_pictures(len(images), {} if table is None else table))
+    with closing(_Reader(model, hook, images, texts, keep, tokens_per_item, seed, batch_size)) as reader:
+        columns = reader.columns(items, range(len(items)))
     _notes(len(items), columns["item"], [keep] if isinstance(keep, str) else list(keep))
     features = embedding_features(_described(items), {hook: reader.width})
     rows = Dataset.from_dict({name: columns[name] for name in features}, features=features)
     return Embeddings.from_dataset(rows, **reader.facts)
+
+
+def _described_pictures(n: int, table: Mapping[str, Sequence[Any]]) -> dict[str, list[Any]]:
+    """The columns of a table in memory, with the number of each picture as its id where it has none.
+
+    Raises:
+        DataError: a column has more or fewer cells than there are pictures, or an id is that of two.
+    """
+    columns = {"id": list(range(n)), **{name: list(cells) for name, cells in table.items() if name != "image"}}
+    for name, cells in columns.items():
+        if len(cells) != n:
+            raise DataError(f"token_rows: {n} pictures but {len(cells)} {name}; give one per picture")
+    ids = columns["id"] = [str(cell) for cell in columns["id"]]
+    if len(set(ids)) < n:
+        twice = next(cell for cell in ids if ids.count(cell) > 1)
+        raise DataError(f"token_rows: id {twice!r} is that of two pictures; give every picture an id of its own")
+    return columns
 
 
 def embed_tokens(
@@ -183,14 +207,22 @@ class _Reader:
         seed: int,
         batch_size: int,
     ):
-        self.width = model.d(hook)
+        self.width, self._given = model.d(hook), model
         self._model = model.tower() if hook.startswith(IMAGE_RESID) and (model.writes or _has_texts(model)) else model
         self._hook, self._keep = hook, tag_numbers(keep)
         self._per_item, self._seed, self._batch = per_item, seed, batch_size
         read_by_tower = texts if self._model.writes else None
+        self._before = self._model.source
         self._model.attach_memes(images, read_by_tower)
         self._source: PositionSource = self._model.source  # type: ignore[assignment]
         self._describer = TokenDescriber(self._model, hook, self._keep)
+
+    def close(self) -> None:
+        """Leave the model with the rows that it had, if any, and the hooks."""
+        if self._before is not None:
+            self._model.source = self._before
+        if self._model is not self._given:
+            self._model.close()
 
     @property
     def facts(self) -> dict[str, Any]:

@@ -5,10 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
 from typing import Any, get_args
 
-import numpy as np
 import torch
 
 from sae_lens_meme import options
@@ -19,13 +17,10 @@ from sae_lens_meme.evaluators.classifiers import ReadsProbes, SharedProbes, Task
 from sae_lens_meme.evaluators.latents import Latents, hook_of
 from sae_lens_meme.evaluators.result import Control, Measure, Quantity, Result, Section
 from sae_lens_meme.hooks.names import EMBEDDING_HOOKS, FUSED
+from sae_lens_meme.metrics import LEAST_GAIN
 from sae_lens_meme.options import Count
 
 MAX_BATCH = 2048
-LEAST_GAIN = 0.01
-"""Nats by which the classifier must do better with the embedding than with zeros. Below it, the share of this gain that
-is kept is a quotient of two rounding errors, or has the wrong sign."""
-
 NOT_FINITE = "it is not finite: the classifier or these embeddings are too large or too small for float32"
 _LOSS = "cross-entropy of the classifier in nats, mean over rows"
 _KL = "KL divergence in nats of the classifier's probabilities from those on the embedding, mean over rows"
@@ -165,31 +160,15 @@ def classifiers(
     shared = FUSED in embeddings.hooks
     if shared:
         embeddings.require_finite(FUSED)
-        embeddings = _as_stored(embeddings)
         probes.prepare(tasks, embeddings, FUSED)
     for task in tasks:
         model = HookedMemeCLIP.from_embeddings(embeddings, task.name, fit_head=not shared)
-        if hook not in model.hook_dict:
+        if hook not in model.hook_dict or (shared and model.as_stored and hook != FUSED):
             raise DataError(f"{hook} is not read by a classifier on {FUSED}; give an SAE at {FUSED}, or leave this out")
         if shared:
             probe = probes.of(task, embeddings, FUSED)
             model.set_head(probe.coef, probe.intercept, task.name, probe.classes)
         yield model
-
-
-def _as_stored(embeddings: Embeddings) -> Embeddings:
-    """Without picture and caption where `hook_fused` is not what the model makes of them, so that it is read as it is."""
-    from sae_lens_meme.hooks import HookedMemeCLIP
-
-    others = [name for name in EMBEDDING_HOOKS if name != FUSED and name in embeddings.hooks]
-    alone = replace(embeddings, dataset=embeddings.dataset.remove_columns(others))
-    if len({embeddings.d_in(name) for name in (*others, FUSED)}) > 1:
-        return alone
-    rows = np.linspace(0, len(embeddings) - 1, 8).astype(int)
-    model = HookedMemeCLIP.from_embeddings(embeddings, fit_head=False)
-    _, cache = model.run_with_cache(torch.from_numpy(rows)[:, None], return_type=None, names_filter=[FUSED])
-    made, stored = cache[FUSED][:, 0].numpy(), embeddings.take(FUSED, rows)
-    return embeddings if np.allclose(made, stored, rtol=0, atol=1e-2 * np.abs(stored).max()) else alone
 
 
 @contextmanager

@@ -197,6 +197,9 @@ def load_train_config(source: str | Path | Mapping[str, Any], overrides: Iterabl
 
 def _tried(section: Mapping[str, Any], recipe: Recipe) -> Recipe:
     """The recipe, without standardisation where that is the default and the architecture cannot take it."""
+    if recipe.keep is not None:  # streamed: SAELens' own runner, and nothing to standardise with
+        _try_small(section, standardize=False)
+        return recipe
     try:
         _try_small(section, standardize=recipe.standardize)
         return recipe

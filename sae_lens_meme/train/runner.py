@@ -75,7 +75,7 @@ class _EpochRunner:
     def __init__(
         self,
         cfg: Any,
-        data: TrainingData | Embeddings,
+        data: TrainingData | Embeddings | str | Path,
         given: Any = None,
         *,
         model: Any = None,
@@ -87,8 +87,9 @@ class _EpochRunner:
         log: Log | None = None,
         progress: bool = True,
     ):
-        if isinstance(data, Embeddings):
-            data = open_data(data, list(self.hooks.values()), model=model)
+        if not isinstance(data, TrainingData):
+            memes = data if isinstance(data, Embeddings) else Embeddings.load(data)
+            data = open_data(memes, list(self.hooks.values()), model=model)
         self.data = data
         self._standardize, self._shuffled, self._progress, self._log = standardize, shuffled, progress, log
         self._patience, self._buffer = early_stopping_epochs, shuffle_buffer
@@ -209,7 +210,7 @@ class MemeSAETrainingRunner(_EpochRunner, LanguageModelSAETrainingRunner):
 
     Args:
         cfg: any SAELens runner config with `context_size` 1, e.g. `TrainConfig.runner_config(...)`.
-        data: embeddings, or what `open_data` made of them.
+        data: embeddings, their folder, or what `open_data` made of them.
         override_sae: weights to begin with, as `cfg.from_pretrained_path` gives them too. They take raw activations,
             and with `standardize` the standardisation is taken out of them before the first step.
         options: `model`, `standardize`, `early_stopping_epochs`, `shuffled`, `checkpoint_folder`, `log`, `progress`
@@ -219,7 +220,7 @@ class MemeSAETrainingRunner(_EpochRunner, LanguageModelSAETrainingRunner):
     def __init__(
         self,
         cfg: LanguageModelSAERunnerConfig[Any],
-        data: TrainingData | Embeddings,
+        data: TrainingData | Embeddings | str | Path,
         *,
         override_sae: TrainingSAE[Any] | None = None,
         **options: Any,
@@ -239,7 +240,7 @@ class MemeMultiSAETrainingRunner(_EpochRunner, MultiSAETrainingRunner):
     def __init__(
         self,
         cfg: MultiSAETrainingRunnerConfig,
-        data: TrainingData | Embeddings,
+        data: TrainingData | Embeddings | str | Path,
         *,
         override_saes: dict[str, TrainingSAE[Any]] | None = None,
         **options: Any,

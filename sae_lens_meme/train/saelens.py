@@ -21,7 +21,7 @@ from sae_lens import TrainingSAE
 from sae_lens.config import SAETrainerConfig
 from sae_lens.constants import SAE_CFG_FILENAME, SAE_WEIGHTS_FILENAME, SPARSITY_FILENAME
 from sae_lens.saes.sae import TrainStepInput
-from sae_lens.training import multi_sae_trainer, sae_trainer
+from sae_lens.training import activation_scaler, multi_sae_trainer, sae_trainer
 from sae_lens.training.sae_trainer import SAETrainer
 from safetensors.torch import save_file
 from torch import Tensor
@@ -73,8 +73,8 @@ def try_out(sae: TrainingSAE[Any], *, standardize: bool) -> None:
 
 @contextmanager
 def seeded(seed: int) -> Iterator[None]:
-    """torch's random state starts from `seed` and is put back afterwards."""
-    with torch.random.fork_rng():
+    """torch's random state starts from `seed` and gradients are on; both are put back afterwards."""
+    with torch.inference_mode(False), torch.enable_grad(), torch.random.fork_rng():
         torch.manual_seed(seed)
         yield
 
@@ -104,10 +104,10 @@ def refused_by_saelens(where: str = "train") -> Iterator[None]:
 def quiet(progress: bool) -> Iterator[None]:
     """Without SAELens' warnings about overridden datasets and repeated samples, which here are the plan.
 
-    Its bar is drawn in a terminal or a notebook, never into a log.
+    Its bars are drawn in a terminal or a notebook, never into a log.
     """
     logger = logging.getLogger("sae_lens")
-    modules: tuple[Any, ...] = (sae_trainer, multi_sae_trainer)
+    modules: tuple[Any, ...] = (sae_trainer, multi_sae_trainer, activation_scaler)
     level, bars = logger.level, [module.tqdm for module in modules]
     logger.setLevel(max(level, logging.ERROR))
     for module, bar in zip(modules, bars, strict=True):

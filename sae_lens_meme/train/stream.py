@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 import shutil
 from collections.abc import Collection, Iterator, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -24,9 +25,10 @@ from sae_lens.training.sae_trainer import SAETrainer
 from torch import Tensor
 
 from sae_lens_meme.embeddings import Embeddings
-from sae_lens_meme.errors import ConfigError, DataError
+from sae_lens_meme.errors import ConfigError, DataError, ModelError
 from sae_lens_meme.hooks import HookedModel, HookedVLM
 from sae_lens_meme.hooks.names import IMAGE_RESID
+from sae_lens_meme.metrics import LEAST_GAIN
 from sae_lens_meme.provenance import describe_training_rows
 from sae_lens_meme.storage import StepFolder, to_json
 from sae_lens_meme.train.checkpoint import CHECKPOINTS, Checkpoints
@@ -113,10 +115,15 @@ def train_on_positions(
     for key in ("standardize", "early_stopping_epochs"):
         if key in recipe.model_fields_set and getattr(recipe, key):
             raise ConfigError(f"train.{key} needs rows that can be read twice; leave it out, or train on token rows")
-    if isinstance(model, HookedVLM) and model.writes and hook.startswith(IMAGE_RESID):
+    if isinstance(model, HookedVLM) and model.rows_differ(hook):
         source: Any = model.source
-        if (images := getattr(source, "images", None)) is not None:
-            model = model.tower().attach_memes(images, None, splits=source.splits)
+        if (images := getattr(source, "images", None)) is None or not hook.startswith(IMAGE_RESID):
+            raise ModelError(
+                f"{hook}: its positions are not those of the rows; train on token rows, embed --hook {hook}"
+            )
+        how: Any = {"memes": memes, "overwrite": overwrite, "progress": progress}
+        with closing(model.tower()) as tower:
+            return train_on_positions(config, tower.attach_memes(images, None, splits=source.splits), out, **how)
     rows = model.token_dataset("train", keep=recipe.keep, hook=hook, labelled=False)
     tokens: Any = rows.with_format("numpy")["input_ids"][:]
     cfg = config.runner_config(model.d(hook), int((tokens > 0).sum()), hook, positions=tokens.shape[1])
@@ -134,7 +141,7 @@ def train_on_positions(
             folder.write_text(RUNNER_CFG_FILENAME, to_json(made))
             begun = {name: load_given(path, cfg.sae, hook) for name, path in config.given.items()}
             with seeded(cfg.seed), quiet(progress), refused_by_saelens():
-                how: Any = {"keep": recipe.keep, "checkpoint_folder": folder.path / CHECKPOINTS}
+                how = {"keep": recipe.keep, "checkpoint_folder": folder.path / CHECKPOINTS}
                 runner = TokenSAETrainingRunner(cfg, model, override_sae=begun.get(""), **how)
                 runner.run()
             with quiet(False):
@@ -176,33 +183,53 @@ def held_out(sae: SAE[Any], model: HookedModel, keep: str | Collection[str]) -> 
 @torch.no_grad()
 def _measured(sae: SAE[Any], model: HookedModel, rows: Any, batch: int, n_batches: int) -> dict[str, Any]:
     positions = rows.with_format("numpy")["input_ids"][:]
-    store = ActivationsStore.from_sae(
-        *(model, sae, rows),
-        streaming=False,
-        context_size=positions.shape[1],
-        store_batch_size_prompts=batch,
-        device=str(sae.device),
-    )
-    config = EvalConfig(
-        batch_size_prompts=batch,
-        n_eval_reconstruction_batches=n_batches,
-        n_eval_sparsity_variance_batches=n_batches,
-        compute_ce_loss=model.writes,
-        compute_kl=model.writes,
-        compute_sparsity_metrics=True,
-        compute_variance_metrics=True,
-        compute_featurewise_density_statistics=True,
-    )
-    groups, by_latent = run_evals(sae, store, model, ActivationScaler(), config, exclude_special_tokens=[0])
+
+    def evaluated(losses: bool) -> Any:
+        store = ActivationsStore.from_sae(
+            *(model, sae, rows),
+            streaming=False,
+            context_size=positions.shape[1],
+            store_batch_size_prompts=batch,
+            device=str(sae.device),
+        )
+        config = EvalConfig(
+            batch_size_prompts=batch,
+            n_eval_reconstruction_batches=n_batches,
+            n_eval_sparsity_variance_batches=n_batches,
+            compute_ce_loss=losses,
+            compute_kl=losses,
+            compute_sparsity_metrics=True,
+            compute_variance_metrics=True,
+            compute_featurewise_density_statistics=True,
+        )
+        return run_evals(sae, store, model, ActivationScaler(), config, exclude_special_tokens=[0])
+
+    try:
+        groups, by_latent = evaluated(model.writes)
+    except ZeroDivisionError:  # SAELens divides by what zeros at the hook cost, which here is nothing at all
+        groups, by_latent = evaluated(False)
     found = {key: value for group in groups.values() for key, value in group.items()}
-    words = ("ce_loss_score", "ce_loss_with_sae", "ce_loss_without_sae", "ce_loss_with_ablation", "kl_div_with_sae")
+    words = ("ce_loss_with_sae", "ce_loss_without_sae", "ce_loss_with_ablation", "kl_div_with_sae")
+    kept = _kept(found) if model.writes else {}
     return {
         "validation_n": int((positions > 0).sum()),
         "validation_explained_variance": _finite(found["explained_variance"]),
         "validation_l0": found["l0"],
         "validation_never_fired": sum(density == 0 for density in by_latent["feature_density"]),
         **{f"validation_{key}": _finite(found[key]) for key in words if key in found},
+        **{f"validation_ce_loss_{key}": value for key, value in kept.items()},
     }
+
+
+def _kept(found: dict[str, Any]) -> dict[str, Any]:
+    """The share of what the model gains over zeros that the reconstruction keeps, where it gains anything."""
+    gain = found.get("ce_loss_with_ablation", 0.0) - found.get("ce_loss_without_sae", 0.0)
+    if gain < LEAST_GAIN:
+        return {
+            "score": None,
+            "reason": f"zeros at the hook cost the model {gain:.2g} nats; below {LEAST_GAIN} no share is defined",
+        }
+    return {"score": _finite(found["ce_loss_score"])}
 
 
 def _finite(value: float) -> float | None:
