@@ -175,10 +175,20 @@ class TestWhatCannotReachTheText:
                 SteerOptions(model="", pictures=Path(), latents=[0]),
             )
 
-    def test_a_latent_that_there_is_not(self):
+    @pytest.mark.parametrize(
+        ("values", "complaint"),
+        [
+            ({32: 1.0}, "give one or more of 0 to 31"),
+            ({}, "give one or more of 0 to 31"),
+            ({3.5: 1.0}, "give a number for each latent"),
+            ({3: "a"}, "give a number for each latent"),
+            ({3: float("nan")}, "not all are finite"),
+        ],
+    )
+    def test_latents_and_values_that_there_are_not(self, values: Any, complaint: str):
         model = HookedVLM(*made(tiny_vlms.llava))
         sae = sae_of("standard", 16, "hook_image_resid.0")
-        with pytest.raises(ConfigError, match="give one or more of 0 to 31"), latent_set(model, sae, {32: 1.0}):
+        with pytest.raises(ConfigError, match=complaint), latent_set(model, sae, values):
             pass
 
 

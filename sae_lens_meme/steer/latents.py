@@ -6,12 +6,13 @@ alone where the architecture allows it. Without it the SAE's reconstruction take
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from typing import Any, Literal
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Float32, Int64
 from torch import Tensor
 
 from sae_lens_meme.errors import ConfigError, ModelError
@@ -52,14 +53,12 @@ def latent_set(
 
     Raises:
         ModelError: what is changed cannot reach the text, or no position was of these kinds.
-        ConfigError: a latent that the SAE does not have.
+        ConfigError: a latent that the SAE does not have, or a value that is no finite number.
     """
     hook = str(sae.cfg.metadata.hook_name)
-    chosen = torch.tensor(list(values), dtype=torch.long)
-    if not len(chosen) or chosen.min() < 0 or chosen.max() >= sae.cfg.d_sae:
-        raise ConfigError(f"latents {list(values)}: give one or more of 0 to {sae.cfg.d_sae - 1}")
+    chosen, amounts = _chosen(values, sae.cfg.d_sae)
     require_reach(model, hook, where)
-    change = _change(torch.tensor([float(value) for value in values.values()]), mode)
+    change = _change(amounts, mode)
     places = _Places(model, hook, where)
     alone = use_error_term and not pre_zero and (fast or direction is not None) and not normalises_at_run_time(sae)
     with ExitStack() as stack:
@@ -71,6 +70,20 @@ def latent_set(
             stack.enter_context(model.hooks(fwd_hooks=_spliced(sae, hook, chosen, change, places, pre_zero, direction)))
         yield model
     places.require_some()
+
+
+def _chosen(values: Mapping[int, float], d_sae: int) -> tuple[Int64[Tensor, " latents"], Float32[Tensor, " latents"]]:
+    """Latents and their values."""
+    try:
+        latents = torch.tensor([operator.index(latent) for latent in values])
+        amounts = torch.tensor([float(value) for value in values.values()])
+    except (TypeError, ValueError):
+        raise ConfigError(f"values {dict(values)}: give a number for each latent, by the latent's own number") from None
+    if not len(latents) or latents.min() < 0 or latents.max() >= d_sae:
+        raise ConfigError(f"latents {list(values)}: give one or more of 0 to {d_sae - 1}")
+    if not amounts.isfinite().all():
+        raise ConfigError(f"values {dict(values)}: not all are finite; give numbers")
+    return latents, amounts
 
 
 def require_reach(model: HookedVLM, hook: str, where: Where = ALL) -> None:
