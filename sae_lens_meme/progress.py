@@ -25,11 +25,16 @@ class _Rate(ProgressColumn):
         return Text(f"{speed:,.0f} {self._unit}/s" if speed else "")
 
 
+def draws_bars(console: Console) -> bool:
+    """In a terminal or a notebook; into a log bars are noise."""
+    return console.is_terminal or console.is_jupyter
+
+
 @contextmanager
 def progress_bar(title: str, total: int, unit: str = "memes", show: bool = True) -> Iterator[Advance]:
     """Yields `advance(n, now="")`: n more are done, and `now` is under way."""
     console = Console(stderr=True)
-    if show and not (console.is_terminal or console.is_jupyter):
+    if show and not draws_bars(console):
         yield _lines(console, title, total, unit)
         return
     columns = (

@@ -29,8 +29,6 @@ AHEAD = 4
 """Finished shards a worker that wait for an earlier one, at most."""
 PATIENCE = 60.0
 """Seconds without any worker after which it is said what they wait for."""
-PATIENCE = 60.0
-"""Seconds without a worker, after which it is said what they may wait for."""
 MEMORY = 2 * 1024**3
 """Of a worker on a CPU, for the default number of workers."""
 

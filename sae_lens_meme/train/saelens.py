@@ -8,7 +8,6 @@ import logging
 import posixpath
 import re
 import shutil
-import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from rich.console import Console
 from sae_lens import TrainingSAE
 from sae_lens.config import SAETrainerConfig
 from sae_lens.constants import SAE_CFG_FILENAME, SAE_WEIGHTS_FILENAME, SPARSITY_FILENAME
@@ -27,6 +27,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from sae_lens_meme.errors import ConfigError, MemeError
+from sae_lens_meme.progress import draws_bars
 from sae_lens_meme.storage import StepFolder
 
 _BATCH = 8
@@ -111,7 +112,7 @@ def quiet(progress: bool) -> Iterator[None]:
     level, bars = logger.level, [module.tqdm for module in modules]
     logger.setLevel(max(level, logging.ERROR))
     for module, bar in zip(modules, bars, strict=True):
-        module.tqdm = partial(bar, disable=not (progress and _has_a_reader()))
+        module.tqdm = partial(bar, disable=not (progress and draws_bars(Console(stderr=True))))
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="The training dataset contains fewer samples")
@@ -137,7 +138,3 @@ def write_saved(folder: StepFolder, made: str | Path, sparsity: Tensor | None = 
         files.append(SPARSITY_FILENAME)
     for file in files:
         folder.write(posixpath.join(name, file), partial(shutil.copyfile, Path(made) / file))
-
-
-def _has_a_reader() -> bool:
-    return sys.stderr.isatty() or "ipykernel" in sys.modules
