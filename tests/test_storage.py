@@ -122,6 +122,21 @@ def test_the_difference_is_named_down_to_its_key(tmp_path: Path):
         build(tmp_path / "a", fingerprint={"config": {"sae": {"d_sae": 64, "k": 9}, "lr": 0.1}})
 
 
+def test_overwrite_never_removes_a_result_that_lies_in_another(tmp_path: Path):
+    build(tmp_path / "a")
+    with StepFolder(tmp_path / "a" / "of_it", "evaluate", {}) as inside:
+        inside.write_text("numbers.json", "{}")
+        inside.finish()
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    with pytest.raises(StorageError, match=r"would remove the result of 'evaluate' in .*of_it.*move it elsewhere"):
+        build(tmp_path / "a", fingerprint={"seed": 2}, overwrite=True)
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
+    for options in ({"keep": ("of_it",)}, {"own": ("evaluate",)}):
+        with StepFolder(tmp_path / "a", "embed", {"seed": str(options)}, overwrite=True, **options) as folder:
+            folder.finish()
+        assert (tmp_path / "a" / "of_it").exists() == ("keep" in options)
+
+
 def test_overwrite_never_removes_the_result_of_another_step(tmp_path: Path):
     build(tmp_path / "a")
     before = contents(tmp_path / "a")

@@ -94,7 +94,8 @@ def _evaluate(
                 f"{stands}: is an SAE of its own, which the converted one would replace; choose another --out"
             )
         kept = (*kept, CONVERTED)
-    with StepFolder(out, "evaluate", opened.fingerprint, overwrite=overwrite, keep=kept) as folder:
+    trained_here = ("train", IMPORT)
+    with StepFolder(out, "evaluate", opened.fingerprint, overwrite=overwrite, keep=kept, own=trained_here) as folder:
         if not folder.complete:
             with evaluating(opened, partial(Opened.of, given, embeddings, options), options) as workers:
                 file = folder.write(LATENTS, lambda path: workers.encode(progress).save(path))

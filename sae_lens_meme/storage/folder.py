@@ -49,14 +49,15 @@ class StepFolder:
         overwrite: replace a result of this step with another fingerprint instead of refusing it. It stays until the new one
             is whole.
         keep: results of other steps that live inside this folder; they are left alone.
+        own: steps whose results inside this folder are parts of this one, and replaced with it.
 
     Attributes:
         home: the folder that was asked for.
         path: where files are written: `home`, or a folder in it while another result is being replaced.
 
     Raises:
-        StorageError: another process holds the folder, it holds a different result, the disk is full, or nothing can be
-            written there and this result is not finished.
+        StorageError: another process holds the folder, it holds a different result, or inside the one to be replaced lies
+            one of another step, the disk is full, or nothing can be written there and this result is not finished.
     """
 
     def __new__(cls, path: str | Path, *_: Any, **__: Any) -> StepFolder:
@@ -75,12 +76,13 @@ class StepFolder:
         *,
         overwrite: bool = False,
         keep: tuple[str, ...] = (),
+        own: tuple[str, ...] = (),
     ):
         self.home = self.path = Path(path)
         self.step = step
         self.fingerprint = json.loads(to_json(fingerprint))
         self._overwrite = overwrite
-        self._keep = keep
+        self._keep, self._own = keep, own
         self._files: dict[str, str] = {}
         self._is_new, self._made = False, list[Path]()
         """Whether no run was here before, and the folders that this one makes, the innermost first."""
@@ -245,14 +247,28 @@ class StepFolder:
             self._files = dict(earlier["files"])
             remove(self.home / REPLACING)  # what was to replace it is no longer wanted
         elif self._overwrite and (self.home / SUCCESS).exists():
+            self._require_no_other(earlier)
             self._build_beside()
         elif self._overwrite or self._is_empty(earlier):
+            self._require_no_other(earlier)
             self._clear()
         else:
             raise StorageError(
                 f"{self.home}: holds a different result ({difference}); "
                 "pass --overwrite to replace it or choose another --out"
             )
+
+    def _require_no_other(self, earlier: dict[str, Any]) -> None:
+        """What lies in a result goes when it is replaced, but nobody asked for that of the result of another step."""
+        for manifest in sorted(self.home.rglob(MANIFEST)):
+            name = manifest.relative_to(self.home)
+            if len(name.parts) == 1 or name.parts[0] in (REPLACING, *self._keep) or name.as_posix() in earlier["files"]:
+                continue
+            if (step := read_manifest(manifest.parent)["step"]) not in self._own:
+                raise StorageError(
+                    f"{self.home}: --overwrite would remove the result of {step!r} in {manifest.parent}, which is not part of "
+                    "this one; move it elsewhere, or choose another --out"
+                )
 
     def _build_beside(self) -> None:
         self.path = self.home / REPLACING

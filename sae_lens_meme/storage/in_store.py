@@ -29,10 +29,11 @@ class InStore(StepFolder):
         *,
         overwrite: bool = False,
         keep: tuple[str, ...] = (),
+        own: tuple[str, ...] = (),
     ):
         url = url_of(path)
         assert url is not None
-        if step not in STEPS or keep:
+        if step not in STEPS or keep or own:
             raise ConfigError(
                 f"{url}: this result of {step!r} is written to a folder of this machine only (a store takes those of "
                 f"{', '.join(STEPS)}); choose a local --out and copy it"
@@ -128,6 +129,9 @@ class InStore(StepFolder):
             return
         self._store.put(MANIFEST)
         self._store.put(SUCCESS)
+
+    def _require_no_other(self, earlier: dict[str, Any]) -> None:
+        """The mirror of another result, of which the store has its own."""
 
     def _is_this(self, manifest: dict[str, Any]) -> bool:
         return (manifest.get("step"), manifest.get("fingerprint")) == (self.step, self.fingerprint)
