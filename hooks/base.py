@@ -23,7 +23,7 @@ from typing_extensions import Self
 from sae_lens_meme.errors import DataError, ModelError
 from sae_lens_meme.hooks.lens import HookPoint, SAEAttachable, listed
 from sae_lens_meme.hooks.names import LOGITS
-from sae_lens_meme.hooks.positions import Tags, position_dataset, rows_of_tokens
+from sae_lens_meme.hooks.positions import Tags, position_dataset, row_numbers, rows_of_tokens
 from sae_lens_meme.hooks.sources import MemeSource, RowSource, class_indices, require_rows
 
 Input = Tensor | dict[str, Tensor]
@@ -309,7 +309,7 @@ class HookedModel(SAEAttachable):
     def _rows(self, tokens: Tensor) -> Int[np.ndarray, " batch"]:
         """The rows of their numbers, or of the position tokens of a hook with as many positions."""
         several = {shape.positions for shape in self.shapes.values()} - {1}
-        return rows_of_tokens(tokens) if tokens.ndim == 2 and tokens.shape[1] in several else _row_numbers(tokens)
+        return rows_of_tokens(tokens) if tokens.ndim == 2 and tokens.shape[1] in several else row_numbers(tokens)
 
     def _point_of(self, name: str) -> str:
         """The hook that a name is of, where SAEs have hooks inside it."""
@@ -351,11 +351,3 @@ def state_sha256(module: nn.Module) -> str:
         digest.update(f"{key} {value.dtype} {tuple(value.shape)}\n".encode())
         digest.update(value.flatten().view(torch.uint8).numpy())
     return digest.hexdigest()
-
-
-def _row_numbers(input: Tensor) -> Int[np.ndarray, " batch"]:
-    if input.is_floating_point() or input.ndim != 2 or input.shape[1] != 1:
-        raise DataError(
-            f"row numbers have shape (batch, 1) and an integer type, not {tuple(input.shape)} {input.dtype}; use context_size=1"
-        )
-    return input[:, 0].cpu().numpy()

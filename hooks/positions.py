@@ -191,6 +191,19 @@ def rows_of_tokens(tokens: Int[Tensor, "batch positions"]) -> Int[np.ndarray, " 
     return rows
 
 
+def row_numbers(input: Int[Tensor, "batch 1"]) -> Int[np.ndarray, " batch"]:
+    """Row numbers that stand in place of tokens.
+
+    Raises:
+        DataError: they are no row numbers.
+    """
+    if input.is_floating_point() or input.ndim != 2 or input.shape[1] != 1:
+        raise DataError(
+            f"row numbers have shape (batch, 1) and an integer type, not {tuple(input.shape)} {input.dtype}; use context_size=1"
+        )
+    return input[:, 0].cpu().numpy()
+
+
 def next_word_loss(
     logits: Float[Tensor, "batch positions vocabulary"], ids: Int[Tensor, "batch words"], tags: Tags
 ) -> tuple[Float[Tensor, "batch positions-1"], Bool[Tensor, "batch positions-1"]]:
