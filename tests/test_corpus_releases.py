@@ -352,6 +352,15 @@ def test_a_class_of_a_webdataset_is_mapped_like_a_column(tmp_path: Path):
     assert [(row.image, row.labels["hate"]) for row in rows] == [("a.jpg", 1), ("b.jpg", 0)]
 
 
+def test_what_macos_puts_into_a_tar_is_no_sample_and_its_mark_of_utf_8_no_caption(tmp_path: Path):
+    """It was a sample without a picture, and refused."""
+    hidden = dict.fromkeys(("__DS_Store", "___a__png", "___a__txt", "memes/___a__json"), "x")
+    root = tmp_path / "memes"
+    root.mkdir()
+    tar(root / "t.tar", **hidden, a__png=png(0), a__txt="\ufeffone")
+    assert [(row.id, row.text) for row in read_folder(root)] == [("memes/a.png", "one")]
+
+
 @pytest.mark.parametrize(
     ("members", "message"),
     [
@@ -361,6 +370,7 @@ def test_a_class_of_a_webdataset_is_mapped_like_a_column(tmp_path: Path):
         ({"a__png": png(9), "a__jpg": png(9)}, "'a.jpg' is a second picture of its sample"),
         ({"a__png": png(9), "a__txt": b"caf\xe9"}, "'a.txt' cannot be read"),
         ({"a__png": png(9), "a__json": "[1]"}, "it is not an object of columns"),
+        ({"a__png": png(9), "a__json": '{"hate": 1, "hate": 0}'}, "the key 'hate' occurs twice"),
         ({"a__png": png(9), "a__json": "[" * 100_000}, "'a.json' cannot be read"),
         ({"a__png": png(9), "a__json": '{"text": "x\\ud83d"}'}, "half a character"),
     ],
