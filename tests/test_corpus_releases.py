@@ -272,6 +272,21 @@ def test_fine_grained_labels_join_on_the_picture(tmp_path: Path):
     ]
 
 
+@pytest.mark.parametrize(
+    ("cell", "value"), [("1.0", None), ("TRUE", None), (" Hateful ", None), ("0.0", 0), ("NA", None)]
+)
+def test_a_hateful_meme_without_a_category_is_unknown_however_hateful_is_spelled(
+    cell: str, value: int | None, tmp_path
+):
+    """`1.0`, as pandas writes a column with gaps, was not hateful: all categories became 0."""
+    root = hmc(tmp_path / "hmc", train=[("img/1.png", 1)])
+    fine = files(
+        tmp_path / "fine", **{"f.csv": f"img,pc,attack,hateful\nimg/1.png,pc_empty,,{cell}\n", "._f.csv": "\0"}
+    )
+    (row,) = read_hmc(root, fine_grained=fine)
+    assert row.labels == {"hate": 1, **{name: value for name in row.labels if name != "hate"}}
+
+
 def test_faults_of_fine_grained_labels(tmp_path: Path):
     root = hmc(tmp_path / "hmc", train=[("img/1.png", 1)])
     fine = files(tmp_path, **{"f.csv": "img,pc,attack\nimg/1.png,race|age,slurs\nimg/1.png,race,slurs\n"}) / "f.csv"
@@ -282,6 +297,11 @@ def test_faults_of_fine_grained_labels(tmp_path: Path):
     assert [row.row for row in bad.rows] == [1]
     fine.write_text("img,pc,attack\nimg/1.png,race,slurs\n1.png,sex,slurs\n")
     with pytest.raises(BadTableError, match=r"row 2 .*another row has other labels for this picture"):
+        read_hmc(root, fine_grained=fine)
+    fine.write_text("img,pc,attack,hateful\nimg/1.png,,,hatful\n")
+    with pytest.raises(
+        BadTableError, match=r"f\.csv, row 1 .*hateful is 'hatful', allowed: hateful, not_hateful, 1, 0"
+    ):
         read_hmc(root, fine_grained=fine)
     fine.write_text("img,pc,attack\nimg/9.png,race,slurs\n")
     with pytest.raises(BadTableError, match="none of its pictures is in the folder of Hateful Memes"):
