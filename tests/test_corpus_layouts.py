@@ -16,7 +16,7 @@ from datasets import ClassLabel, Dataset, DatasetDict, Features, Value
 from datasets import Image as ImageFeature
 from PIL import Image
 
-from sae_lens_meme.corpus import build_corpus, corpus_notes, read_folder
+from sae_lens_meme.corpus import BadRows, build_corpus, corpus_notes, read_folder
 from sae_lens_meme.errors import BadImageError, BadTableError, ConfigError
 
 N = 12
@@ -158,6 +158,14 @@ def test_a_table_without_a_split_among_tables_with_one_is_said_not_to_be_read(fi
     note = f"files of mine that were not read (their names are not those of splits): {unread}"
     assert note in corpus_notes(tmp_path / "out")
     assert f"- {note}" in (tmp_path / "out" / "README.md").read_text()
+
+
+def test_tables_beside_the_metadata_are_said_not_to_be_read(tmp_path):
+    for name in ("metadata.csv", "metadata.jsonl", "train.csv", "._hidden.csv"):
+        (tmp_path / name).write_text("file_name\n0.png\n")
+    bad = BadRows()
+    assert [row.file.name for row in read_folder(tmp_path, bad=bad)] == ["metadata.csv"]
+    assert f"files of {tmp_path.name} that were not read (metadata.csv is): 'metadata.jsonl', 'train.csv'" in bad.notes
 
 
 @pytest.mark.parametrize("name", ["memes.csv", ".memes.csv"])

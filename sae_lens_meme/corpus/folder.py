@@ -31,9 +31,9 @@ def read_folder(path: str | Path, columns: Columns = None, bad: BadRows | None =
     tables = find_tables(root)
     if tables.unread:
         files = _shown([file.relative_to(root).as_posix() for file in tables.unread])
-        bad.notes.append(
-            f"files of {root.resolve().name} that were not read (their names are not those of splits): {files}"
-        )
+        split, file = tables.read[0]
+        why = f"{file.name} is" if split is None else "their names are not those of splits"
+        bad.notes.append(f"files of {root.resolve().name} that were not read ({why}): {files}")
     return read_tables(tables.read, root, columns, bad)
 
 
