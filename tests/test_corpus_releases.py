@@ -105,6 +105,18 @@ def test_harmeme(names: str, tmp_path: Path):
         read("harmeme", root)
 
 
+def test_whom_a_harmful_meme_harms_is_unknown_where_it_does_not_say(tmp_path: Path):
+    """Its targets were 0, and so they were beside a word that is none."""
+    labels = [["very harmful"], ["very harmful", "socitey"], ["individual"]]
+    rows = [{"id": str(i), "image": f"{i}.png", "text": "t", "labels": label} for i, label in enumerate(labels)]
+    (row,) = read("harmeme", files(tmp_path, **{"train.jsonl": rows}), bad := BadRows("skip"))
+    assert dict(row.labels) == {"harmful": 2, **dict.fromkeys(name for name in row.labels if name != "harmful")}
+    assert [(fault.row, fault.kind) for fault in bad.rows] == [
+        (2, "unreadable harmful label"),
+        (3, "unreadable harmful label"),
+    ]
+
+
 def test_multioff(tmp_path: Path):
     header = ("image_name", "sentence", "label")
     root = files(
