@@ -247,6 +247,12 @@ def hmc(root: Path, **splits: list[tuple[str, int | None]]) -> Path:
     )
 
 
+def test_split_files_are_found_in_upper_case_as_the_first_is(tmp_path: Path):
+    """Train.jsonl passed for train.jsonl and was not read."""
+    root = hmc(tmp_path / "hmc", Train=[("img/1.png", 1)], Dev_Seen=[("img/2.png", 0)])
+    assert [(row.id, row.split) for row in read_hmc(root)] == [("hmc/1.png", "train"), ("hmc/2.png", "dev_seen")]
+
+
 def test_fine_grained_labels_join_on_the_picture(tmp_path: Path):
     root = hmc(
         tmp_path / "hmc",

@@ -26,7 +26,7 @@ COLUMNS = ColumnMap(image="img", text=("text",), labels={"hate": LabelColumn("la
 
 
 def read_hmc(root: str | Path, bad: BadRows | None = None, fine_grained: str | Path | None = None) -> list[Row]:
-    """The rows of all split files that are there; `Row.split` is the file's name (`dev_seen`, ...).
+    """The rows of all split files that are there; `Row.split` is the file's name (`dev_seen`, ...), in lower case.
 
     Args:
         fine_grained: see `read_fine_grained`; its labels are null for memes that it does not have.
@@ -41,14 +41,16 @@ def read_hmc(root: str | Path, bad: BadRows | None = None, fine_grained: str | P
     for path in _split_files(root):
         table = read_table(path, keep_faults=True)
         table.require(["img", "text"])  # phase 1 has no labels of its test memes
-        rows += table_rows(table, Layout(COLUMNS, "hmc", root, folder, strip="img/", split=path.stem), bad or BadRows())
+        rows += table_rows(
+            table, Layout(COLUMNS, "hmc", root, folder, strip="img/", split=path.stem.casefold()), bad or BadRows()
+        )
     return rows if fine_grained is None else with_fine_grained(rows, fine_grained, bad or BadRows())
 
 
 def _split_files(root: Path) -> Iterator[Path]:
+    here = {path.name.casefold(): path for path in sorted(root.iterdir()) if path.is_file()}
     for names in SPLIT_FILES:
-        paths = [root / f"{name}.jsonl" for name in names]
-        yield from [path for path in paths if path.is_file()][:1]
+        yield from [here[f"{name}.jsonl"] for name in names if f"{name}.jsonl" in here][:1]
 
 
 READER = Reader(
