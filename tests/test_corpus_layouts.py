@@ -347,3 +347,27 @@ def test_a_saved_split_that_is_gone_is_named(tmp_path):
     shutil.rmtree(tmp_path / "mine" / "test")
     with pytest.raises(BadTableError, match=r"test/state\.json: is not what save_to_disk writes"):
         read_folder(tmp_path / "mine")
+
+
+@pytest.mark.parametrize("names", [["hateful", "not_hateful"], ["no", "yes"], ["none", "mild", "severe"]])
+def test_what_the_codes_of_a_class_are_taken_for_is_said(names: list[str], tmp_path):
+    """0 of `hateful` became hate=0 without a word, and 2 of three classes a level that hate does not have."""
+    kinds = Features({"image": ImageFeature(), "hate": ClassLabel(names=names)})
+    columns = {"image": [{"bytes": png(i), "path": None} for i in range(2)], "hate": [0, 1]}
+    Dataset.from_dict(columns, features=kinds).save_to_disk(tmp_path / "mine")
+    bad = BadRows()
+    if len(names) > 2:
+        with pytest.raises(
+            BadTableError, match=r"the class 'severe' of column 'hate' is code 2, which is no level of hate; say"
+        ):
+            read_folder(tmp_path / "mine")
+        mapped = {"labels": {"hate": {"column": "hate", "values": {"none": 0, "mild": 1, "severe": 1}}}}
+        assert [row.labels["hate"] for row in read_folder(tmp_path / "mine", mapped)] == [0, 1]
+        return
+    assert [row.labels["hate"] for row in read_folder(tmp_path / "mine", bad=bad)] == [0, 1]
+    note = "hate is the code of its class, whose name is none of its levels: 0 of 'hateful', 1 of 'not_hateful' (a column map with values says otherwise)"
+    assert bad.notes == ([note] if names[0] == "hateful" else [])
+    mapped = {"labels": {"hate": {"column": "hate", "values": {names[0]: 1, names[1]: 0}}}}
+    bad = BadRows()
+    assert [row.labels["hate"] for row in read_folder(tmp_path / "mine", mapped, bad)] == [1, 0]
+    assert bad.notes == []
