@@ -83,6 +83,19 @@ def test_a_pipe_that_is_not_utf8_takes_every_caption(monkeypatch: pytest.MonkeyP
     assert (ended.value.code, raw.getvalue()) == (0, b"caf\xe9 \\u732b\n")
 
 
+@pytest.mark.parametrize("terminal", [False, True])
+def test_the_bars_of_datasets_are_drawn_in_a_terminal_only(terminal: bool, monkeypatch: pytest.MonkeyPatch):
+    """`select` drew them into every log."""
+    monkeypatch.delenv(name := "HF_DATASETS_DISABLE_PROGRESS_BARS", raising=False)
+    monkeypatch.setattr(sys, "stderr", io.StringIO())
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: terminal)
+    seen = []
+    monkeypatch.setattr("sae_lens_meme.cli.build_app", lambda: lambda **_: seen.append(os.environ.get(name)))
+    with pytest.raises(SystemExit):
+        main()
+    assert seen == [None if terminal else "1"]
+
+
 def test_a_step_needs_no_place_to_print_to():
     """`>&-` in a shell, pythonw on Windows: sys.stdout is None."""
     code = "import sys; sys.stdout = None; from sae_lens_meme.steps import console; console.print('found')"

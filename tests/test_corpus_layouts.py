@@ -16,7 +16,7 @@ from datasets import ClassLabel, Dataset, DatasetDict, Features, Value
 from datasets import Image as ImageFeature
 from PIL import Image
 
-from sae_lens_meme.corpus import build_corpus, corpus_notes, read_folder
+from sae_lens_meme.corpus import BadRows, build_corpus, corpus_notes, read_folder
 from sae_lens_meme.errors import BadImageError, BadTableError, ConfigError
 
 N = 12
@@ -158,6 +158,14 @@ def test_a_table_without_a_split_among_tables_with_one_is_said_not_to_be_read(fi
     note = f"files of mine that were not read (their names are not those of splits): {unread}"
     assert note in corpus_notes(tmp_path / "out")
     assert f"- {note}" in (tmp_path / "out" / "README.md").read_text()
+
+
+def test_tables_beside_the_metadata_are_said_not_to_be_read(tmp_path):
+    for name in ("metadata.csv", "metadata.jsonl", "train.csv", "._hidden.csv"):
+        (tmp_path / name).write_text("file_name\n0.png\n")
+    bad = BadRows()
+    assert [row.file.name for row in read_folder(tmp_path, bad=bad)] == ["metadata.csv"]
+    assert f"files of {tmp_path.name} that were not read (metadata.csv is): 'metadata.jsonl', 'train.csv'" in bad.notes
 
 
 @pytest.mark.parametrize("name", ["memes.csv", ".memes.csv"])
@@ -339,3 +347,27 @@ def test_a_saved_split_that_is_gone_is_named(tmp_path):
     shutil.rmtree(tmp_path / "mine" / "test")
     with pytest.raises(BadTableError, match=r"test/state\.json: is not what save_to_disk writes"):
         read_folder(tmp_path / "mine")
+
+
+@pytest.mark.parametrize("names", [["hateful", "not_hateful"], ["no", "yes"], ["none", "mild", "severe"]])
+def test_what_the_codes_of_a_class_are_taken_for_is_said(names: list[str], tmp_path):
+    """0 of `hateful` became hate=0 without a word, and 2 of three classes a level that hate does not have."""
+    kinds = Features({"image": ImageFeature(), "hate": ClassLabel(names=names)})
+    columns = {"image": [{"bytes": png(i), "path": None} for i in range(2)], "hate": [0, 1]}
+    Dataset.from_dict(columns, features=kinds).save_to_disk(tmp_path / "mine")
+    bad = BadRows()
+    if len(names) > 2:
+        with pytest.raises(
+            BadTableError, match=r"the class 'severe' of column 'hate' is code 2, which is no level of hate; say"
+        ):
+            read_folder(tmp_path / "mine")
+        mapped = {"labels": {"hate": {"column": "hate", "values": {"none": 0, "mild": 1, "severe": 1}}}}
+        assert [row.labels["hate"] for row in read_folder(tmp_path / "mine", mapped)] == [0, 1]
+        return
+    assert [row.labels["hate"] for row in read_folder(tmp_path / "mine", bad=bad)] == [0, 1]
+    note = "hate is the code of its class, whose name is none of its levels: 0 of 'hateful', 1 of 'not_hateful' (a column map with values says otherwise)"
+    assert bad.notes == ([note] if names[0] == "hateful" else [])
+    mapped = {"labels": {"hate": {"column": "hate", "values": {names[0]: 1, names[1]: 0}}}}
+    bad = BadRows()
+    assert [row.labels["hate"] for row in read_folder(tmp_path / "mine", mapped, bad)] == [1, 0]
+    assert bad.notes == []

@@ -192,5 +192,7 @@ def test_rejections():
     assert [row.id for row in bad.rows] == ["s/3"]
     with pytest.raises(BadTableError, match="1 ids occur more than once: 's/1'"):
         merge([a_row(1), a_row(1)])
-    with pytest.raises(BadTableError, match="no row is left"):
-        merge([a_row(1)], preset="intervlm")
+    with pytest.raises(
+        BadTableError, match=r"no row is left after the merge: s train: not in the published merge \(1\); check"
+    ):
+        merge([a_row(1, split="train")], preset="intervlm")

@@ -149,6 +149,20 @@ def test_folder_reads_the_same_rows_in_every_format(suffix, tmp_path):
     ]
 
 
+def test_an_unknown_spelling_is_no_class_that_is_called_none():
+    """Its number is None, whose name was looked up among the spellings."""
+    values = {"None": 0, "Mild": 1, "2": 2}
+    assert [parse_label("severity", cell, values) for cell in ("None", " Mild ", "2.0", "NA", None)] == [
+        0,
+        1,
+        2,
+        None,
+        None,
+    ]
+    with pytest.raises(BadTableError, match="severity is 'Milt', allowed: None, Mild, 2; correct the value"):
+        parse_label("severity", "Milt", values)
+
+
 def test_column_map_from_yaml(tmp_path):
     (tmp_path / "map.yaml").write_text(
         "image: pic\ntext: caption\nlabels:\n  hate: bad\n  topic: {column: t, values: {7: 1, 'yes': 2}}\n"

@@ -105,6 +105,18 @@ def test_harmeme(names: str, tmp_path: Path):
         read("harmeme", root)
 
 
+def test_whom_a_harmful_meme_harms_is_unknown_where_it_does_not_say(tmp_path: Path):
+    """Its targets were 0, and so they were beside a word that is none."""
+    labels = [["very harmful"], ["very harmful", "socitey"], ["individual"]]
+    rows = [{"id": str(i), "image": f"{i}.png", "text": "t", "labels": label} for i, label in enumerate(labels)]
+    (row,) = read("harmeme", files(tmp_path, **{"train.jsonl": rows}), bad := BadRows("skip"))
+    assert dict(row.labels) == {"harmful": 2, **dict.fromkeys(name for name in row.labels if name != "harmful")}
+    assert [(fault.row, fault.kind) for fault in bad.rows] == [
+        (2, "unreadable harmful label"),
+        (3, "unreadable harmful label"),
+    ]
+
+
 def test_multioff(tmp_path: Path):
     header = ("image_name", "sentence", "label")
     root = files(
@@ -235,6 +247,12 @@ def hmc(root: Path, **splits: list[tuple[str, int | None]]) -> Path:
     )
 
 
+def test_split_files_are_found_in_upper_case_as_the_first_is(tmp_path: Path):
+    """Train.jsonl passed for train.jsonl and was not read."""
+    root = hmc(tmp_path / "hmc", Train=[("img/1.png", 1)], Dev_Seen=[("img/2.png", 0)])
+    assert [(row.id, row.split) for row in read_hmc(root)] == [("hmc/1.png", "train"), ("hmc/2.png", "dev_seen")]
+
+
 def test_fine_grained_labels_join_on_the_picture(tmp_path: Path):
     root = hmc(
         tmp_path / "hmc",
@@ -272,6 +290,21 @@ def test_fine_grained_labels_join_on_the_picture(tmp_path: Path):
     ]
 
 
+@pytest.mark.parametrize(
+    ("cell", "value"), [("1.0", None), ("TRUE", None), (" Hateful ", None), ("0.0", 0), ("NA", None)]
+)
+def test_a_hateful_meme_without_a_category_is_unknown_however_hateful_is_spelled(
+    cell: str, value: int | None, tmp_path
+):
+    """`1.0`, as pandas writes a column with gaps, was not hateful: all categories became 0."""
+    root = hmc(tmp_path / "hmc", train=[("img/1.png", 1)])
+    fine = files(
+        tmp_path / "fine", **{"f.csv": f"img,pc,attack,hateful\nimg/1.png,pc_empty,,{cell}\n", "._f.csv": "\0"}
+    )
+    (row,) = read_hmc(root, fine_grained=fine)
+    assert row.labels == {"hate": 1, **{name: value for name in row.labels if name != "hate"}}
+
+
 def test_faults_of_fine_grained_labels(tmp_path: Path):
     root = hmc(tmp_path / "hmc", train=[("img/1.png", 1)])
     fine = files(tmp_path, **{"f.csv": "img,pc,attack\nimg/1.png,race|age,slurs\nimg/1.png,race,slurs\n"}) / "f.csv"
@@ -282,6 +315,11 @@ def test_faults_of_fine_grained_labels(tmp_path: Path):
     assert [row.row for row in bad.rows] == [1]
     fine.write_text("img,pc,attack\nimg/1.png,race,slurs\n1.png,sex,slurs\n")
     with pytest.raises(BadTableError, match=r"row 2 .*another row has other labels for this picture"):
+        read_hmc(root, fine_grained=fine)
+    fine.write_text("img,pc,attack,hateful\nimg/1.png,,,hatful\n")
+    with pytest.raises(
+        BadTableError, match=r"f\.csv, row 1 .*hateful is 'hatful', allowed: hateful, not_hateful, 1, 0"
+    ):
         read_hmc(root, fine_grained=fine)
     fine.write_text("img,pc,attack\nimg/9.png,race,slurs\n")
     with pytest.raises(BadTableError, match="none of its pictures is in the folder of Hateful Memes"):
@@ -352,6 +390,15 @@ def test_a_class_of_a_webdataset_is_mapped_like_a_column(tmp_path: Path):
     assert [(row.image, row.labels["hate"]) for row in rows] == [("a.jpg", 1), ("b.jpg", 0)]
 
 
+def test_what_macos_puts_into_a_tar_is_no_sample_and_its_mark_of_utf_8_no_caption(tmp_path: Path):
+    """It was a sample without a picture, and refused."""
+    hidden = dict.fromkeys(("__DS_Store", "___a__png", "___a__txt", "memes/___a__json"), "x")
+    root = tmp_path / "memes"
+    root.mkdir()
+    tar(root / "t.tar", **hidden, a__png=png(0), a__txt="\ufeffone")
+    assert [(row.id, row.text) for row in read_folder(root)] == [("memes/a.png", "one")]
+
+
 @pytest.mark.parametrize(
     ("members", "message"),
     [
@@ -361,6 +408,7 @@ def test_a_class_of_a_webdataset_is_mapped_like_a_column(tmp_path: Path):
         ({"a__png": png(9), "a__jpg": png(9)}, "'a.jpg' is a second picture of its sample"),
         ({"a__png": png(9), "a__txt": b"caf\xe9"}, "'a.txt' cannot be read"),
         ({"a__png": png(9), "a__json": "[1]"}, "it is not an object of columns"),
+        ({"a__png": png(9), "a__json": '{"hate": 1, "hate": 0}'}, "the key 'hate' occurs twice"),
         ({"a__png": png(9), "a__json": "[" * 100_000}, "'a.json' cannot be read"),
         ({"a__png": png(9), "a__json": '{"text": "x\\ud83d"}'}, "half a character"),
     ],

@@ -326,7 +326,7 @@ def test_other_bytes_are_left_out(tmp_path: Path):
     assert Embeddings.from_dataset(Dataset.from_dict(columns, features=kinds)).label_names == ()
 
 
-def test_byte_strings_of_numpy_are_text():
+def test_byte_strings_of_numpy_are_text_and_what_arrow_cannot_hold_is_one_line():
     split, text = np.array(["train", "test"], dtype="S5"), np.char.encode(["é", "b"], "utf-8")
     memes = as_embeddings({"split": split, "text": text, "hate": [0, 1]}, fused=IMAGE[:2])
     assert memes.splits.tolist() == ["train", "test"]
@@ -334,6 +334,8 @@ def test_byte_strings_of_numpy_are_text():
     assert memes.texts.tolist() == ["é", "b"]
     with pytest.raises(BadTableError, match="table: cannot be read"):
         as_embeddings({"text": np.array([b"\xff", b"b"])}, fused=IMAGE[:2])
+    with pytest.raises(BadTableError, match="Python int too large"):
+        as_embeddings({"user": [2**63, 1]}, fused=IMAGE[:2])
 
 
 def test_an_sae_is_trained_in_memory(tmp_path: Path):

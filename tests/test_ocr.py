@@ -139,6 +139,8 @@ def test_a_picture_at_which_the_engine_fails_is_named_and_tried_again(corpus: Pa
     problems = {row["problem"] for row in found.dataset.to_list()}
     assert problems == {None, "ValueError: too strange"}
     assert found.facts["n_failed"] == 2  # the fake reads no more after its first failure
+    note = found.fill(load_rows(corpus))[1]
+    assert note == "4 of 6 memes had no caption: OCR (fake) read one for 2, found no text on 0, failed at 2"
     fake.fails_at = None
     again = read(corpus, tmp_path / "again", reuse=tmp_path / "ocr")
     assert len(fake.seen) == 3

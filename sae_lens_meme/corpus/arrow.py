@@ -62,7 +62,7 @@ def as_arrow(data: Any) -> pa.Table:
             return pa.Table.from_pandas(data.reset_index(level=named) if named else data, preserve_index=False)
         if isinstance(data, Sequence) and not isinstance(data, str) and all(isinstance(row, Mapping) for row in data):
             return pa.Table.from_pylist(list(data))
-    except (pa.ArrowException, ValueError, TypeError) as error:
+    except (pa.ArrowException, ValueError, TypeError, OverflowError) as error:
         reason = " ".join(str(error).split())[:200]
         raise BadTableError(f"table: cannot be read ({reason}); give each column values of one kind") from None
     raise BadTableError(

@@ -11,7 +11,16 @@ from typing import Any
 from sae_lens_meme.config import read_yaml
 from sae_lens_meme.corpus.tables import Table
 from sae_lens_meme.errors import BadTableError, ConfigError
-from sae_lens_meme.labels import FIELDS, LABELS, class_values, fits_64_bits, is_label_column, misspelled, respelled
+from sae_lens_meme.labels import (
+    FIELDS,
+    LABELS,
+    LEVELS,
+    class_values,
+    fits_64_bits,
+    is_label_column,
+    misspelled,
+    respelled,
+)
 from sae_lens_meme.options import check_keys
 
 Columns = Mapping[str, Any] | str | Path | None
@@ -161,4 +170,12 @@ def _class_values(label: str, column: str, table: Table) -> Mapping[str, int] | 
     names = table.classes.get(column)
     if names is None:
         return None
-    return {name: value for name, value in zip(names, class_values(label, names), strict=True) if value is not None}
+    values = {name: value for name, value in zip(names, class_values(label, names), strict=True) if value is not None}
+    if (
+        no := next((name for name, value in values.items() if value not in LEVELS.get(label, {value})), None)
+    ) is not None:
+        raise BadTableError(
+            f"{table.path.name}: the class {no!r} of column {column!r} is code {values[no]}, which is no level of {label};"
+            f" say in the column map labels: {{{label}: {{column: {column}, values: {{{no}: ...}}}}}}, or name the label otherwise"
+        )
+    return values

@@ -11,6 +11,7 @@ from sae_lens_meme.corpus.layout import Found, find_tables, picture_folder, sour
 from sae_lens_meme.corpus.rows import Layout, Reader, Row, image_name, table_rows
 from sae_lens_meme.corpus.skipped import BadRows
 from sae_lens_meme.corpus.tables import Table, read_table
+from sae_lens_meme.labels import LEVELS, class_values, whole_number
 
 
 def read_folder(path: str | Path, columns: Columns = None, bad: BadRows | None = None) -> list[Row]:
@@ -31,9 +32,9 @@ def read_folder(path: str | Path, columns: Columns = None, bad: BadRows | None =
     tables = find_tables(root)
     if tables.unread:
         files = _shown([file.relative_to(root).as_posix() for file in tables.unread])
-        bad.notes.append(
-            f"files of {root.resolve().name} that were not read (their names are not those of splits): {files}"
-        )
+        split, file = tables.read[0]
+        why = f"{file.name} is" if split is None else "their names are not those of splits"
+        bad.notes.append(f"files of {root.resolve().name} that were not read ({why}): {files}")
     return read_tables(tables.read, root, columns, bad)
 
 
@@ -45,6 +46,9 @@ def read_tables(
     tables = [(split, read_table(file, keep_faults=True)) for split, file in found]
     maps = [column_map(columns, table) for _, table in tables]
     bad.notes += _unread(maps, source or root.resolve().name)
+    bad.notes += dict.fromkeys(
+        note for (_, table), mapping in zip(tables, maps, strict=True) for note in _coded(table, mapping)
+    )
     names = [
         [image_name(table, mapping, i) for i in range(len(table.rows))]
         for (_, table), mapping in zip(tables, maps, strict=True)
@@ -70,6 +74,22 @@ def _unread(maps: Sequence[ColumnMap], source: str) -> list[str]:
     said = [] if any(mapping.labels for mapping in maps) else [f"no labels were read of {source}"]
     said += [f"columns of {source} that were not read (a column map names them): {_shown(columns)}"] if columns else []
     return ["; ".join(said)] if said else []
+
+
+def _coded(table: Table, mapping: ColumnMap) -> list[str]:
+    """Which of the eight labels are the codes of classes, because the names say nothing: another's 0 may be our 1."""
+    found = []
+    for label, where in mapping.labels.items():
+        names = table.classes.get(where.column, ())
+        codes = {name: code for name, code in zip(names, class_values(label, names), strict=True) if code is not None}
+        unsaid = label in LEVELS and any(whole_number(label, name) is None for name in codes)
+        if unsaid and where.values == codes:  # else the map says what they stand for
+            shown = ", ".join(f"{code} of {name!r:.40}" for name, code in codes.items())
+            found.append(
+                f"{label} is the code of its class, whose name is none of its levels: {shown}"
+                " (a column map with values says otherwise)"
+            )
+    return found
 
 
 def _shown(names: Sequence[str]) -> str:

@@ -26,7 +26,7 @@ COLUMNS = ColumnMap(
 
 
 def read_harmeme(root: str | Path, bad: BadRows | None = None) -> list[Row]:
-    """The rows of the split files; a target is missing where a meme is not harmful.
+    """The rows of the split files; a target is missing where a meme is not harmful, or harmful and no target is named.
 
     Raises:
         BadTableError: train.jsonl or a column is missing, or a row is bad and `bad` raises.
@@ -47,11 +47,16 @@ def read_harmeme(root: str | Path, bad: BadRows | None = None) -> list[Row]:
 def _labelled(table: Table) -> Table:
     """`somewhat harmful individual` is how the table gives a list of two."""
     cells = [row.get("labels") or "" for row in table.rows]
-    harmful = [next((name for name in HARMFUL if cell.startswith(name)), cell) for cell in cells]
+    levels = [next((name for name in HARMFUL if cell.startswith(name)), "") for cell in cells]
+    named = [set(cell.removeprefix(level).split()) for cell, level in zip(cells, levels, strict=True)]
+    harmful = [
+        level if level and words <= {*TARGETS} else cell
+        for cell, level, words in zip(cells, levels, named, strict=True)
+    ]
     targets = {
         f"harms_{target}": [
-            str(int(target in cell.split())) if HARMFUL.get(level) else None
-            for cell, level in zip(cells, harmful, strict=True)
+            str(int(target in words)) if HARMFUL.get(level) and words else None
+            for level, words in zip(levels, named, strict=True)
         ]
         for target in TARGETS
     }

@@ -14,8 +14,8 @@ from pathlib import Path
 
 from sae_lens_meme.corpus.columns import ColumnMap, LabelColumn
 from sae_lens_meme.corpus.layout import find_file, image_folder, source_folder
-from sae_lens_meme.corpus.rows import Layout, Reader, Row, table_rows
-from sae_lens_meme.corpus.skipped import BadRow, BadRows
+from sae_lens_meme.corpus.rows import Layout, Reader, Row, parse_label, table_rows
+from sae_lens_meme.corpus.skipped import BadCell, BadRow, BadRows
 from sae_lens_meme.corpus.tables import Cells, Table, read_table
 from sae_lens_meme.errors import BadTableError
 
@@ -26,7 +26,7 @@ COLUMNS = ColumnMap(image="img", text=("text",), labels={"hate": LabelColumn("la
 
 
 def read_hmc(root: str | Path, bad: BadRows | None = None, fine_grained: str | Path | None = None) -> list[Row]:
-    """The rows of all split files that are there; `Row.split` is the file's name (`dev_seen`, ...).
+    """The rows of all split files that are there; `Row.split` is the file's name (`dev_seen`, ...), in lower case.
 
     Args:
         fine_grained: see `read_fine_grained`; its labels are null for memes that it does not have.
@@ -41,14 +41,16 @@ def read_hmc(root: str | Path, bad: BadRows | None = None, fine_grained: str | P
     for path in _split_files(root):
         table = read_table(path, keep_faults=True)
         table.require(["img", "text"])  # phase 1 has no labels of its test memes
-        rows += table_rows(table, Layout(COLUMNS, "hmc", root, folder, strip="img/", split=path.stem), bad or BadRows())
+        rows += table_rows(
+            table, Layout(COLUMNS, "hmc", root, folder, strip="img/", split=path.stem.casefold()), bad or BadRows()
+        )
     return rows if fine_grained is None else with_fine_grained(rows, fine_grained, bad or BadRows())
 
 
 def _split_files(root: Path) -> Iterator[Path]:
+    here = {path.name.casefold(): path for path in sorted(root.iterdir()) if path.is_file()}
     for names in SPLIT_FILES:
-        paths = [root / f"{name}.jsonl" for name in names]
-        yield from [path for path in paths if path.is_file()][:1]
+        yield from [here[f"{name}.jsonl"] for name in names if f"{name}.jsonl" in here][:1]
 
 
 READER = Reader(
@@ -66,6 +68,7 @@ ATTACKS = ("mocking", "inferiority", "contempt", "slurs", "exclusion", "dehumani
 KINDS = {"pc": PROTECTED, "attack": ATTACKS}
 LABELS = tuple(f"{kind}_{name}" for kind, names in KINDS.items() for name in names)
 """One label of 0 and 1 for each category and each type of attack: a meme may have several."""
+HATEFUL = {"hateful": 1, "not_hateful": 0, "1": 1, "0": 0, "yes": 1, "no": 0}
 
 Labels = Mapping[str, int | None]
 
@@ -99,7 +102,11 @@ def read_fine_grained(path: str | Path, bad: BadRows) -> dict[str, Labels]:
     """
     path = Path(path)
     files = (
-        sorted(file for file in path.iterdir() if file.suffix.lower() in (".json", ".jsonl", ".csv"))
+        sorted(
+            file
+            for file in path.iterdir()
+            if file.suffix.lower() in (".json", ".jsonl", ".csv") and not file.name.startswith(".")
+        )
         if path.is_dir()
         else [path]
     )
@@ -131,21 +138,32 @@ def _labels(cells: Cells, columns: Mapping[str, str], table: Table, number: int)
         kind: set(re.split(r"[|,\s]+", (cells[column] or "").strip())) - {"", f"{kind}_empty"}
         for kind, column in columns.items()
     }
+    try:
+        hateful = _is_hateful(cells, named)
+    except BadCell as error:
+        return {}, str(error)
     for kind, names in KINDS.items():
         if unknown := sorted(named[kind] - set(names)):
             return (
                 {},
                 f"{columns[kind]} is {unknown[0]!r}, allowed: {', '.join(names)}, {kind}_empty; correct the value",
             )
-        agreed = bool(named[kind]) or not _is_hateful(cells, named)
+        agreed = bool(named[kind]) or hateful is False
         labels |= {f"{kind}_{name}": int(name in named[kind]) if agreed else None for name in names}
     return labels, None
 
 
-def _is_hateful(cells: Cells, named: Mapping[str, set[str]]) -> bool:
-    """As the annotators saw it: `gold_hate` (`hateful`, `not_hateful`) or `hateful` (1, 0), else that it attacks somebody."""
-    given = next((cells[name] for name in ("gold_hate", "hateful") if cells.get(name)), None)
-    return any(named.values()) if given is None else given.strip().casefold() in ("hateful", "1", "true", "yes")
+def _is_hateful(cells: Cells, named: Mapping[str, set[str]]) -> bool | None:
+    """As the annotators saw it: `gold_hate` (`hateful`, `not_hateful`) or `hateful` (1, 0), None where the cell is missing;
+    without such a column, that it attacks somebody.
+
+    Raises:
+        BadTableError: the cell is none of these.
+    """
+    columns = [name for name in ("gold_hate", "hateful") if name in cells]
+    given = [parse_label(name, (cells[name] or "").casefold(), HATEFUL) for name in columns]
+    known = [value for value in given if value is not None]
+    return bool(known[0]) if known else None if columns else any(named.values())
 
 
 def _picture(img: str) -> str:

@@ -27,7 +27,7 @@ class FoundTables(NamedTuple):
 
     read: Sequence[Found]
     unread: Sequence[Path] = ()
-    """Those that name no split, where the others do."""
+    """Those that name no split, where the others do; those beside `metadata.*`."""
 
 
 def source_folder(root: str | Path, source: str) -> Path:
@@ -109,8 +109,12 @@ def find_tables(root: Path) -> FoundTables:
 
 
 def _metadata(root: Path) -> FoundTables:
-    files = [root / name for name in METADATA if (root / name).is_file()]
-    return FoundTables([(None, file) for file in files[:1]])
+    file = next((root / name for name in METADATA if (root / name).is_file()), None)
+    return (
+        FoundTables([])
+        if file is None
+        else FoundTables([(None, file)], [p for p in _files(root, SUFFIXES) if p != file])
+    )
 
 
 def _saved(root: Path) -> FoundTables:

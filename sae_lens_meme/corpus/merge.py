@@ -50,7 +50,8 @@ def choose(rows: Sequence[Row], *, preset: Preset = "all", bad: BadRows | None =
             bad.add(row.as_bad("unknown split", f"split is {row.split!r}, allowed: {known}; correct the split"))
     placed = {row: split for row, split in given.items() if split is not None or row.split is None}
     if not placed:
-        raise BadTableError("no row is left after the merge; check the preset and the sources")
+        why = ", ".join(f"{reason} ({count:,})" for reason, count in sorted(dropped.items())) or "all rows were skipped"
+        raise BadTableError(f"no row is left after the merge: {why}; check the preset and the sources")
     return Chosen(placed, dict(sorted(dropped.items())))
 
 

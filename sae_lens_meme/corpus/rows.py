@@ -165,7 +165,8 @@ def parse_label(label: str, cell: str | None, values: Mapping[str, int] | None =
         return None
     if values is not None:
         number = whole_number("", cell)
-        spelling = next((s for s in (cell, cell.strip(), str(number)) if s in values), None)  # `1.0` means the listed 1
+        spelled = [cell, cell.strip(), *([] if number is None else [str(number)])]  # `1.0` means the listed 1
+        spelling = next((s for s in spelled if s in values), None)
         allowed = list(values)
         value = None if spelling is None else values[spelling]
     else:

@@ -222,15 +222,25 @@ def _read_jsonl(path: Path, faults: Faults) -> tuple[list[str], list[dict[str, A
 
 def _json_row(number: int, line: str, faults: Faults) -> dict[str, Any]:
     try:
-        # numbers stay as they are spelled: 1e5 must not become 100000.0, nor 007 seven
-        spelled = {"parse_int": str, "parse_float": str, "parse_constant": _refuse_constant}
-        row = json.loads(line, object_pairs_hook=_columns_of, **spelled)
+        return json_columns(line)
+    except TypeError:
+        faults[number] = "is not an object of columns; write one JSON object per line"
     except (json.JSONDecodeError, RecursionError, BadTableError) as error:
         faults[number] = f"is not valid JSON ({error}); correct this line"
-        return {}
+    return {}
+
+
+def json_columns(text: str) -> dict[str, Any]:
+    """The columns of one JSON object; numbers stay as they are spelled: 1e5 must not become 100000.0, nor 007 seven.
+
+    Raises:
+        BadTableError: a key occurs twice, or a number is none.
+        TypeError: it is valid, but no object.
+    """
+    spelled = {"parse_int": str, "parse_float": str, "parse_constant": _refuse_constant}
+    row = json.loads(text, object_pairs_hook=_columns_of, **spelled)
     if not isinstance(row, dict):
-        faults[number] = "is not an object of columns; write one JSON object per line"
-        return {}
+        raise TypeError("it is not an object of columns")
     return row
 
 

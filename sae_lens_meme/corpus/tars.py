@@ -1,18 +1,18 @@
 """Reads a WebDataset shard: an uncompressed tar of samples, read in place and never unpacked.
 
 The files of a sample have one name up to the first dot: `0001.jpg`, `0001.txt` (its caption), `0001.json` (columns of its
-own), `0001.cls` (the column `cls`).
+own), `0001.cls` (the column `cls`). Hidden files belong to no sample: macOS puts one beside each.
 """
 
 from __future__ import annotations
 
-import json
 import tarfile
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from sae_lens_meme.corpus.pictures import Embedded
+from sae_lens_meme.corpus.tables import json_columns
 from sae_lens_meme.errors import BadTableError
 
 PICTURES = ("jpg", "jpeg", "png", "gif", "webp", "bmp")
@@ -46,6 +46,8 @@ def _samples(path: Path, tar: tarfile.TarFile, faults: dict[int, str]) -> list[d
         if member.isdir():
             continue
         folder, slash, name = member.name.rpartition("/")
+        if name.startswith("."):
+            continue
         stem, _, ending = name.partition(".")
         key = f"{folder}{slash}{stem}"
         sample = samples.setdefault(key, {"__key__": key})
@@ -71,19 +73,12 @@ def _add(path: Path, member: tarfile.TarInfo, ending: str, sample: dict[str, Any
     if member.size > MAX_TEXT:
         return f"{member.name!r} has {member.size:,} bytes, over the limit of {MAX_TEXT:,}; shorten it"
     try:
-        text = _bytes(path, member.offset_data, member.size).decode("utf-8")
-        values = _columns(text) if ending == "json" else {"text" if ending == "txt" else ending: text}
-    except (ValueError, RecursionError) as error:
+        text = _bytes(path, member.offset_data, member.size).decode("utf-8").removeprefix("\ufeff")
+        values = json_columns(text) if ending == "json" else {"text" if ending == "txt" else ending: text}
+    except (ValueError, TypeError, RecursionError, BadTableError) as error:
         return f"{member.name!r} cannot be read ({str(error)[:100]}); correct it"
     sample.update({name: value for name, value in values.items() if name not in ("__key__", IMAGE)})
     return None
-
-
-def _columns(text: str) -> dict[str, Any]:
-    found = json.loads(text, parse_int=str, parse_float=str)
-    if not isinstance(found, dict):
-        raise ValueError("it is not an object of columns")
-    return {str(name): value for name, value in found.items()}
 
 
 def _bytes(path: Path, start: int, size: int) -> bytes:

@@ -123,10 +123,14 @@ class Captions:
         rows = rows.remove_columns(["text", "text_origin"])
         rows = rows.add_column("text", texts, feature=Value("string"))  # pyright: ignore[reportCallIssue]
         rows = rows.add_column("text_origin", origins, feature=Value("string"))  # pyright: ignore[reportCallIssue]
-        unread = f", and {len(missing) - len(asked):,} were not given to it" if len(asked) < len(missing) else ""
+        pictures = zip(self.dataset["image_sha256"][:], self.dataset["problem"][:], strict=True)
+        bad = {sha256 for sha256, problem in pictures if problem is not None}
+        failed = sum(columns["image_sha256"][i] in bad for i in asked)
+        unread = f", failed at {failed:,}" if failed else ""
+        unread += f", and {len(missing) - len(asked):,} were not given to it" if len(asked) < len(missing) else ""
         note = (
             f"{len(missing):,} of {len(texts):,} memes had no caption: OCR ({self.facts['engine']}) read one for "
-            f"{len(filled):,}, found no text on {len(asked) - len(filled):,}{unread}"
+            f"{len(filled):,}, found no text on {len(asked) - len(filled) - failed:,}{unread}"
         )
         return rows.select_columns(order), note
 
