@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from arrays import anisotropic, make_embeddings
@@ -24,6 +26,11 @@ def test_joined_embeddings_are_the_whole():
     joined = Embeddings.concatenate([part(0, 20), part(20, 60)])
     np.testing.assert_array_equal(joined.take("hook_fused", np.arange(60)), X)
     assert joined.ids.tolist() == WHOLE.ids.tolist()
+
+
+def test_memes_that_a_part_leaves_out_are_left_out_of_the_whole():
+    first, last = part(0, 20), replace(part(20, 60), left_out=frozenset({3}))
+    assert Embeddings.concatenate([first, last]).left_out == {23}
 
 
 def test_joined_latents_keep_rows_of_different_length():
