@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
@@ -13,9 +14,10 @@ from typing_extensions import Self
 
 from sae_lens_meme import options
 from sae_lens_meme.embeddings import Embeddings
-from sae_lens_meme.errors import DataError
+from sae_lens_meme.errors import DataError, ModelError
 from sae_lens_meme.evaluators.latents import Latents, encode, eval_mode, require_latents_of
 from sae_lens_meme.evaluators.result import Result
+from sae_lens_meme.provenance import not_folded
 
 if TYPE_CHECKING:
     from sae_lens_meme.evaluators.context import Context
@@ -53,7 +55,7 @@ class Evaluator(ABC):
         """None of its own."""
 
     def __init__(self, embeddings: Embeddings, *, hook: str | None = None, **options: Any):
-        self.embeddings, self.hook = embeddings, hook
+        self.embeddings, self.hook = require_embeddings(embeddings), hook
         self.options: Any = self.Options(**options)
 
     def __init_subclass__(cls, **kwargs: Any):
@@ -87,12 +89,23 @@ class Evaluator(ABC):
 
         Raises:
             DataError: the embeddings, labels or latents do not allow it; the message says why.
+            ModelError: as `require_maps_to_itself`.
         """
-        embeddings = self.embeddings if embeddings is None else embeddings
+        embeddings = require_embeddings(self.embeddings if embeddings is None else embeddings)
+        require_maps_to_itself(sae)
         with eval_mode(sae), same_threads():
-            latents = encode(sae, embeddings, self.hook) if latents is None else latents
-            require_latents_of(latents, embeddings)
-            return self.measure(sae, embeddings, latents)
+            return self.measure(sae, embeddings, self.latents_of(sae, embeddings, latents))
+
+    def latents_of(self, sae: Any, embeddings: Embeddings, latents: Latents | None) -> Latents:
+        """Those that are given, which must be of this SAE and these memes, or else encoded here."""
+        if latents is None:
+            return encode(sae, embeddings, self.hook)
+        require_latents_of(latents, embeddings)
+        if latents.d_sae != sae.cfg.d_sae:
+            raise DataError(
+                f"these are latents of an SAE with d_sae {latents.d_sae}, not {sae.cfg.d_sae}; encode with this SAE"
+            )
+        return latents
 
     def accumulator(self, sae: Any) -> Accumulator:
         """For memes that come in parts, or are encoded in several processes: `accumulate`, `merge`, `finish`."""
@@ -142,6 +155,36 @@ class _Unscaled:
         return getattr(self._sae, name)
 
 
+def require_embeddings(embeddings: Any) -> Embeddings:
+    """Raises DataError for what is none, such as a folder."""
+    if not isinstance(embeddings, Embeddings):
+        raise DataError(
+            f"embeddings: a {type(embeddings).__name__} is given; make embeddings of it with Embeddings.load(folder), "
+            "Embeddings.from_dataset(dataset) or as_embeddings(...)"
+        )
+    return embeddings
+
+
+def require_maps_to_itself(sae: Any, where: str | Path = "sae") -> Any:
+    """Refuse what does not map a meme's vector to itself.
+
+    Raises:
+        ModelError: no SAE, a transcoder, an SAE of sequences, or one of scaled activations whose scale is not known.
+    """
+    if not hasattr(sae, "cfg"):
+        raise ModelError(f"{where}: a {type(sae).__name__} is no SAE; load_sae(folder) loads one")
+    architecture = sae.cfg.architecture()
+    if "transcoder" in architecture:
+        raise ModelError(
+            f"{where}: is a {architecture}, which maps one hook to another; give an SAE, which maps one to itself"
+        )
+    if architecture == "temporal":
+        raise ModelError(f"{where}: is a temporal SAE, which reads a sequence of tokens; a meme is one vector")
+    if not isinstance(sae, _Unscaled) and (reason := not_folded(sae.cfg.normalize_activations)):
+        raise ModelError(f"{where}: {reason}")
+    return sae
+
+
 class Accumulator:
     """The parts seen so far; make one with `Evaluator.accumulator(sae)`.
 
@@ -150,14 +193,13 @@ class Accumulator:
     """
 
     def __init__(self, evaluator: Evaluator, sae: Any):
-        self.evaluator, self.sae = evaluator, sae
+        self.evaluator, self.sae = evaluator, require_maps_to_itself(sae)
         self.embeddings: list[Embeddings] = []
         self.latents: list[Latents] = []
 
     def accumulate(self, embeddings: Embeddings, latents: Latents | None = None) -> Accumulator:
         """Add memes that were not added before, encoded here unless their latents are given."""
-        latents = encode(self.sae, embeddings, self.evaluator.hook) if latents is None else latents
-        require_latents_of(latents, embeddings)
+        latents = self.evaluator.latents_of(self.sae, require_embeddings(embeddings), latents)
         self.embeddings.append(embeddings)
         self.latents.append(latents)
         return self

@@ -293,6 +293,8 @@ def eval_mode(sae: Any) -> Iterator[None]:
 
 def require_latents_of(latents: Latents, embeddings: Embeddings) -> None:
     """Raises DataError unless there is one row of latents for each meme."""
+    if not isinstance(latents, Latents):
+        raise DataError(f"latents: a {type(latents).__name__} is given; encode(sae, embeddings) makes Latents")
     if latents.n_samples != len(embeddings):
         raise DataError(
             f"the latents are of {latents.n_samples} memes, the embeddings of {len(embeddings)}; encode these embeddings"
