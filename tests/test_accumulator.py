@@ -11,8 +11,8 @@ from sae_lens import TopKSAE, TopKSAEConfig, Transcoder, TranscoderConfig
 from tiny_sae import tiny_sae
 
 from sae_lens_meme.embeddings import Embeddings
-from sae_lens_meme.errors import DataError, MemeError
-from sae_lens_meme.evaluators import ConceptAlignment, Latents, Reconstruction, encode
+from sae_lens_meme.errors import DataError, MemeError, ModelError
+from sae_lens_meme.evaluators import ConceptAlignment, Latents, Monosemanticity, Reconstruction, encode
 
 X = anisotropic(60, 8, np.random.default_rng(0))
 SAE = tiny_sae(X, d_sae=12, k=3)
@@ -82,7 +82,6 @@ TRANSCODER = Transcoder(TranscoderConfig(d_in=8, d_sae=12, d_out=8, apply_b_dec_
         (SAE, "some/embeddings", None, "embeddings: a str is given"),
         (SAE, WHOLE.dataset, None, "embeddings: a Dataset is given"),
         (SAE, WHOLE, np.zeros((60, 12)), "latents: a ndarray is given"),
-        (SAE, WHOLE, Latents.from_csr(np.ones((60, 5))), "these are latents of an SAE with d_sae 5, not 12"),
     ],
 )
 def test_what_is_measured_is_an_sae_on_embeddings_and_its_latents(sae, memes, latents, said: str):
@@ -96,3 +95,19 @@ def test_what_is_measured_is_an_sae_on_embeddings_and_its_latents(sae, memes, la
 def test_an_evaluator_is_of_embeddings():
     with pytest.raises(DataError, match="embeddings: a Dataset is given"):
         ConceptAlignment(WHOLE.dataset)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("sae", ["an/sae", UNFOLDED, TRANSCODER])
+def test_only_an_sae_of_raw_embeddings_encodes(sae):
+    with pytest.raises(ModelError, match=r"^sae: "):
+        encode(sae, WHOLE, "hook_fused")
+
+
+def test_the_reference_is_embeddings():
+    with pytest.raises(DataError, match="embeddings: a str is given"):
+        Monosemanticity(WHOLE, reference="a/folder")  # type: ignore[arg-type]
+
+
+def test_what_is_decoded_is_the_latents_of_the_sae():
+    with pytest.raises(DataError, match="these are latents of an SAE with d_sae 5, not 12"):
+        Reconstruction(WHOLE).evaluate(SAE, latents=Latents.from_csr(np.ones((60, 5))))

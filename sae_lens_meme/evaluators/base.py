@@ -5,19 +5,17 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
-from torch import Tensor
 from typing_extensions import Self
 
 from sae_lens_meme import options
 from sae_lens_meme.embeddings import Embeddings
-from sae_lens_meme.errors import DataError, ModelError
+from sae_lens_meme.errors import DataError
 from sae_lens_meme.evaluators.latents import Latents, encode, eval_mode, require_latents_of
 from sae_lens_meme.evaluators.result import Result
-from sae_lens_meme.provenance import not_folded
+from sae_lens_meme.evaluators.scaled import require_maps_to_itself, unscaled
 
 if TYPE_CHECKING:
     from sae_lens_meme.evaluators.context import Context
@@ -94,18 +92,9 @@ class Evaluator(ABC):
         embeddings = require_embeddings(self.embeddings if embeddings is None else embeddings)
         require_maps_to_itself(sae)
         with eval_mode(sae), same_threads():
-            return self.measure(sae, embeddings, self.latents_of(sae, embeddings, latents))
-
-    def latents_of(self, sae: Any, embeddings: Embeddings, latents: Latents | None) -> Latents:
-        """Those that are given, which must be of this SAE and these memes, or else encoded here."""
-        if latents is None:
-            return encode(sae, embeddings, self.hook)
-        require_latents_of(latents, embeddings)
-        if latents.d_sae != sae.cfg.d_sae:
-            raise DataError(
-                f"these are latents of an SAE with d_sae {latents.d_sae}, not {sae.cfg.d_sae}; encode with this SAE"
-            )
-        return latents
+            latents = encode(sae, embeddings, self.hook) if latents is None else latents
+            require_latents_of(latents, embeddings)
+            return self.measure(sae, embeddings, latents)
 
     def accumulator(self, sae: Any) -> Accumulator:
         """For memes that come in parts, or are encoded in several processes: `accumulate`, `merge`, `finish`."""
@@ -134,27 +123,6 @@ def same_threads() -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def unscaled(sae: Any, activation_scaler: Any) -> Any:
-    """A training SAE, which works in scaled space, wrapped: raw embeddings in, raw embeddings out."""
-    if activation_scaler is None or (activation_scaler.scaling_factor is None and activation_scaler.whitening is None):
-        return sae
-    return _Unscaled(sae, activation_scaler)
-
-
-class _Unscaled:
-    def __init__(self, sae: Any, scaler: Any):
-        self._sae, self._scaler = sae, scaler
-
-    def encode(self, x: Tensor) -> Tensor:
-        return self._sae.encode(self._scaler.scale(x))
-
-    def decode(self, acts: Tensor) -> Tensor:
-        return self._scaler.unscale(self._sae.decode(acts))
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._sae, name)
-
-
 def require_embeddings(embeddings: Any) -> Embeddings:
     """Raises DataError for what is none, such as a folder."""
     if not isinstance(embeddings, Embeddings):
@@ -163,26 +131,6 @@ def require_embeddings(embeddings: Any) -> Embeddings:
             "Embeddings.from_dataset(dataset) or as_embeddings(...)"
         )
     return embeddings
-
-
-def require_maps_to_itself(sae: Any, where: str | Path = "sae") -> Any:
-    """Refuse what does not map a meme's vector to itself.
-
-    Raises:
-        ModelError: no SAE, a transcoder, an SAE of sequences, or one of scaled activations whose scale is not known.
-    """
-    if not hasattr(sae, "cfg"):
-        raise ModelError(f"{where}: a {type(sae).__name__} is no SAE; load_sae(folder) loads one")
-    architecture = sae.cfg.architecture()
-    if "transcoder" in architecture:
-        raise ModelError(
-            f"{where}: is a {architecture}, which maps one hook to another; give an SAE, which maps one to itself"
-        )
-    if architecture == "temporal":
-        raise ModelError(f"{where}: is a temporal SAE, which reads a sequence of tokens; a meme is one vector")
-    if not isinstance(sae, _Unscaled) and (reason := not_folded(sae.cfg.normalize_activations)):
-        raise ModelError(f"{where}: {reason}")
-    return sae
 
 
 class Accumulator:
@@ -199,7 +147,9 @@ class Accumulator:
 
     def accumulate(self, embeddings: Embeddings, latents: Latents | None = None) -> Accumulator:
         """Add memes that were not added before, encoded here unless their latents are given."""
-        latents = self.evaluator.latents_of(self.sae, require_embeddings(embeddings), latents)
+        require_embeddings(embeddings)
+        latents = encode(self.sae, embeddings, self.evaluator.hook) if latents is None else latents
+        require_latents_of(latents, embeddings)
         self.embeddings.append(embeddings)
         self.latents.append(latents)
         return self

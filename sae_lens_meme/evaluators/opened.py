@@ -19,11 +19,11 @@ from sae_lens_meme.embed.options import HEADS
 from sae_lens_meme.embeddings import Embeddings
 from sae_lens_meme.errors import ConfigError, DataError, ModelError, StorageError
 from sae_lens_meme.evaluators import registry
-from sae_lens_meme.evaluators.base import require_maps_to_itself
 from sae_lens_meme.evaluators.concepts import concepts_of
 from sae_lens_meme.evaluators.context import Context
 from sae_lens_meme.evaluators.latents import Latents
 from sae_lens_meme.evaluators.options import EvaluateOptions
+from sae_lens_meme.evaluators.scaled import require_maps_to_itself
 from sae_lens_meme.hooks.names import FUSED
 from sae_lens_meme.planted.answer_key import FACTORS, read_answer_key
 from sae_lens_meme.provenance import SAE_CFG, SAE_WEIGHTS, recorded_widths
