@@ -109,11 +109,10 @@ class Embeddings:
                 )
             if part.facts != parts[0].facts:
                 raise DataError("embeddings cannot be joined: they were made by different models or options")
-        joined = cls(
-            concatenate_datasets([part.dataset for part in parts]),
-            parts[0].facts,
-            sha256_json([part.fingerprint for part in parts]),
-        )
+        dataset = concatenate_datasets([part.dataset for part in parts])
+        fingerprint = sha256_json([part.fingerprint for part in parts])
+        left_out = np.flatnonzero(np.concatenate([part.splits == LEFT_OUT for part in parts]))
+        joined = cls(dataset, parts[0].facts, fingerprint, left_out=frozenset(left_out.tolist()))
         ids, counts = np.unique(joined.ids, return_counts=True)
         if len(ids) and counts.max() > 1:
             raise DataError(f"embeddings cannot be joined: id {str(ids[counts.argmax()])!r} is in more than one part")

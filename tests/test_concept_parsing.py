@@ -37,6 +37,21 @@ def test_truth(text, label, true):
     np.testing.assert_array_equal(got, np.array(true, bool))
 
 
+@pytest.mark.parametrize(
+    ("op", "values", "message"),
+    [
+        ("==", ("1",), "op '==' is not one of = != >= <= > <"),
+        ("=", (1,), r"values is \(1,\); give a tuple of texts"),
+        ("=", 1, "values is 1; give"),
+        ("=", "12", "values is '12'; give"),  # one class, not 1 or 2
+        ("=", (), r"values is \(\); give"),  # true of no meme
+    ],
+)
+def test_a_concept_that_is_made_by_hand_is_checked(op, values, message):
+    with pytest.raises(ConfigError, match=f"concept 'x': {message}"):
+        Concept("x", "stance", op, values)
+
+
 def test_a_concept_may_have_a_name():
     concept = Concept.parse("against it: stance=oppose")
     assert (concept.name, concept.label, concept.values) == ("against it", "stance", ("oppose",))

@@ -22,7 +22,7 @@ from sklearn.metrics import jaccard_score
 from tiny_sae import tiny_sae
 
 from sae_lens_meme.embeddings import Embeddings
-from sae_lens_meme.errors import ConfigError, DataError, NonFiniteError
+from sae_lens_meme.errors import ConfigError, DataError, ModelError, NonFiniteError
 from sae_lens_meme.evaluators import ConceptAlignment, Latents, Result, Section, encode
 from sae_lens_meme.evaluators.stability import (
     Directions,
@@ -452,6 +452,8 @@ WRONG = [
         DataError,
         "no rows of the corrected protocol",
     ),
+    (lambda: stability(sae_of(rows_of(4, 0)), [sae_of(rows_of(4, 1))]), ConfigError, "others is a list; give"),  # type: ignore[arg-type]
+    (lambda: stability(sae_of(rows_of(4, 0)), {"a": "an/sae"}), ModelError, "stability: a: a str is no SAE"),  # type: ignore[dict-item]
 ]
 
 

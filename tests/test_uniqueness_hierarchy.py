@@ -328,7 +328,9 @@ def test_widths_come_from_a_training_sae_its_folder_or_its_metadata(tmp_path):
     assert matryoshka_widths(named) == [10, 40]
     saved = SimpleNamespace(cfg=SimpleNamespace(metadata=SAEMetadata()))  # as SAELens saves it: a JumpReLU SAE
     for without in (saved, tmp_path / "elsewhere"):
-        with pytest.raises(ConfigError, match="names no matryoshka_widths; give the folder that training wrote"):
+        with pytest.raises(
+            ConfigError, match=r"names no matryoshka_widths; give the folder that training wrote .*option widths="
+        ):
             matryoshka_widths(without)
 
 

@@ -8,7 +8,6 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
-from torch import Tensor
 from typing_extensions import Self
 
 from sae_lens_meme import options
@@ -16,6 +15,7 @@ from sae_lens_meme.embeddings import Embeddings
 from sae_lens_meme.errors import DataError
 from sae_lens_meme.evaluators.latents import Latents, encode, eval_mode, require_latents_of
 from sae_lens_meme.evaluators.result import Result
+from sae_lens_meme.evaluators.scaled import require_maps_to_itself, unscaled
 
 if TYPE_CHECKING:
     from sae_lens_meme.evaluators.context import Context
@@ -53,7 +53,7 @@ class Evaluator(ABC):
         """None of its own."""
 
     def __init__(self, embeddings: Embeddings, *, hook: str | None = None, **options: Any):
-        self.embeddings, self.hook = embeddings, hook
+        self.embeddings, self.hook = require_embeddings(embeddings), hook
         self.options: Any = self.Options(**options)
 
     def __init_subclass__(cls, **kwargs: Any):
@@ -87,8 +87,10 @@ class Evaluator(ABC):
 
         Raises:
             DataError: the embeddings, labels or latents do not allow it; the message says why.
+            ModelError: as `require_maps_to_itself`.
         """
-        embeddings = self.embeddings if embeddings is None else embeddings
+        embeddings = require_embeddings(self.embeddings if embeddings is None else embeddings)
+        require_maps_to_itself(sae)
         with eval_mode(sae), same_threads():
             latents = encode(sae, embeddings, self.hook) if latents is None else latents
             require_latents_of(latents, embeddings)
@@ -121,25 +123,14 @@ def same_threads() -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def unscaled(sae: Any, activation_scaler: Any) -> Any:
-    """A training SAE, which works in scaled space, wrapped: raw embeddings in, raw embeddings out."""
-    if activation_scaler is None or (activation_scaler.scaling_factor is None and activation_scaler.whitening is None):
-        return sae
-    return _Unscaled(sae, activation_scaler)
-
-
-class _Unscaled:
-    def __init__(self, sae: Any, scaler: Any):
-        self._sae, self._scaler = sae, scaler
-
-    def encode(self, x: Tensor) -> Tensor:
-        return self._sae.encode(self._scaler.scale(x))
-
-    def decode(self, acts: Tensor) -> Tensor:
-        return self._scaler.unscale(self._sae.decode(acts))
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._sae, name)
+def require_embeddings(embeddings: Any) -> Embeddings:
+    """Raises DataError for what is none, such as a folder."""
+    if not isinstance(embeddings, Embeddings):
+        raise DataError(
+            f"embeddings: a {type(embeddings).__name__} is given; make embeddings of it with Embeddings.load(folder), "
+            "Embeddings.from_dataset(dataset) or as_embeddings(...)"
+        )
+    return embeddings
 
 
 class Accumulator:
@@ -150,12 +141,13 @@ class Accumulator:
     """
 
     def __init__(self, evaluator: Evaluator, sae: Any):
-        self.evaluator, self.sae = evaluator, sae
+        self.evaluator, self.sae = evaluator, require_maps_to_itself(sae)
         self.embeddings: list[Embeddings] = []
         self.latents: list[Latents] = []
 
     def accumulate(self, embeddings: Embeddings, latents: Latents | None = None) -> Accumulator:
         """Add memes that were not added before, encoded here unless their latents are given."""
+        require_embeddings(embeddings)
         latents = encode(self.sae, embeddings, self.evaluator.hook) if latents is None else latents
         require_latents_of(latents, embeddings)
         self.embeddings.append(embeddings)

@@ -42,6 +42,9 @@ class Concept:
     """A predicate such as `hate=1`, `offensive>=2`, `stance=support`, `target=individual|community`.
 
     It may be given a name: `mocking: humor>=2`.
+
+    Raises:
+        ConfigError: an unknown op, or values that are not a tuple of texts.
     """
 
     name: str
@@ -49,6 +52,15 @@ class Concept:
     op: str
     values: tuple[str, ...]
     """As written: numbers, names of levels, or classes of a label of strings."""
+
+    def __post_init__(self) -> None:
+        if self.op not in _COMPARE:
+            raise ConfigError(f"concept {self.name!r}: op {self.op!r} is not one of {' '.join(_COMPARE)}")
+        several = isinstance(self.values, (tuple, list)) and len(self.values) > 0
+        if not several or not all(isinstance(value, str) for value in self.values):
+            raise ConfigError(
+                f"concept {self.name!r}: values is {self.values!r}; give a tuple of texts, as in ('1', '2')"
+            )
 
     @classmethod
     def parse(cls, text: str) -> Concept:

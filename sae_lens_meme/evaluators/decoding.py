@@ -11,6 +11,7 @@ from jaxtyping import Float, Float32
 from torch import Tensor
 
 from sae_lens_meme.embeddings import Embeddings
+from sae_lens_meme.errors import DataError
 from sae_lens_meme.evaluators.latents import Latents, decoder_rows, normalises_at_run_time
 from sae_lens_meme.hook_columns import require_finite
 
@@ -33,8 +34,13 @@ def reconstructed(
     latents that fire: through `decode` they would take hundreds of times as long.
 
     Raises:
+        DataError: the latents are of another SAE.
         NonFiniteError: a reconstruction is NaN or infinite.
     """
+    if latents.d_sae != sae.cfg.d_sae:
+        raise DataError(
+            f"these are latents of an SAE with d_sae {latents.d_sae}, not {sae.cfg.d_sae}; encode with this SAE"
+        )
     at_once = memes_at_once(latents.d_sae, batch_size)
     sparsely = at_once < batch_size < len(rows) and not normalises_at_run_time(sae)
     decoded = _sparse_decoder(sae) if sparsely else None

@@ -24,6 +24,7 @@ from torch import Tensor
 from sae_lens_meme.device import filled
 from sae_lens_meme.embeddings import Embeddings
 from sae_lens_meme.errors import ConfigError, DataError, NonFiniteError, StorageError
+from sae_lens_meme.evaluators.scaled import require_maps_to_itself
 from sae_lens_meme.hook_columns import require_finite
 from sae_lens_meme.metrics.directions import unit_rows
 from sae_lens_meme.storage import atomic_file
@@ -181,9 +182,10 @@ def encode(
 
     Raises:
         DataError: the SAE's d_in is not the width of the embeddings, or there is no such hook.
+        ModelError: as `require_maps_to_itself`.
         NonFiniteError: an embedding or an activation is NaN or infinite; the message names the meme.
     """
-    return joined(encode_batches(sae, embeddings, hook, rows, batch_size), sae)
+    return joined(encode_batches(require_maps_to_itself(sae), embeddings, hook, rows, batch_size), sae)
 
 
 def joined(parts: Iterable[Active], sae: Any) -> Latents:
@@ -293,6 +295,8 @@ def eval_mode(sae: Any) -> Iterator[None]:
 
 def require_latents_of(latents: Latents, embeddings: Embeddings) -> None:
     """Raises DataError unless there is one row of latents for each meme."""
+    if not isinstance(latents, Latents):
+        raise DataError(f"latents: a {type(latents).__name__} is given; encode(sae, embeddings) makes Latents")
     if latents.n_samples != len(embeddings):
         raise DataError(
             f"the latents are of {latents.n_samples} memes, the embeddings of {len(embeddings)}; encode these embeddings"

@@ -23,9 +23,10 @@ from sae_lens_meme.evaluators.concepts import concepts_of
 from sae_lens_meme.evaluators.context import Context
 from sae_lens_meme.evaluators.latents import Latents
 from sae_lens_meme.evaluators.options import EvaluateOptions
+from sae_lens_meme.evaluators.scaled import require_maps_to_itself
 from sae_lens_meme.hooks.names import FUSED
 from sae_lens_meme.planted.answer_key import FACTORS, read_answer_key
-from sae_lens_meme.provenance import SAE_CFG, SAE_WEIGHTS, not_folded, recorded_widths
+from sae_lens_meme.provenance import SAE_CFG, SAE_WEIGHTS, recorded_widths
 from sae_lens_meme.storage import (
     MANIFEST,
     SUCCESS,
@@ -216,15 +217,8 @@ def require_sae(sae: Any, where: str | Path) -> Any:
         ModelError: a transcoder, or an SAE of sequences; its k is out of range, a weight is not finite, or the scale of
             its activations is not known.
     """
+    require_maps_to_itself(sae, where)
     architecture = sae.cfg.architecture()
-    if "transcoder" in architecture:
-        raise ModelError(
-            f"{where}: is a {architecture}, which maps one hook to another; give an SAE, which maps one to itself"
-        )
-    if architecture == "temporal":
-        raise ModelError(f"{where}: is a temporal SAE, which reads a sequence of tokens; a meme is one vector")
-    if reason := not_folded(sae.cfg.normalize_activations):
-        raise ModelError(f"{where}: {reason}")
     k, d_sae = getattr(sae.cfg, "k", 1), sae.cfg.d_sae
     if architecture == "topk" and (type(k) is not int or not 1 <= k <= d_sae):
         raise ModelError(

@@ -14,7 +14,7 @@ from typing_extensions import Self
 
 from sae_lens_meme.embeddings import Embeddings, Label
 from sae_lens_meme.errors import ConfigError, DataError
-from sae_lens_meme.evaluators.base import Evaluator
+from sae_lens_meme.evaluators.base import Evaluator, require_embeddings
 from sae_lens_meme.evaluators.controls import directions
 from sae_lens_meme.evaluators.latents import Latents, encode, hook_of
 from sae_lens_meme.evaluators.monosemanticity.compute import Measurement
@@ -92,7 +92,7 @@ class Monosemanticity(Evaluator):
         self, embeddings: Embeddings, *, reference: Embeddings | None = None, hook: str | None = None, **options: Any
     ):
         super().__init__(embeddings, hook=hook, **options)
-        self.reference = reference
+        self.reference = None if reference is None else require_embeddings(reference)
         if (label := self.options.hierarchy) is not None:
             tree_paths(self._tree(embeddings), embeddings.label(label).classes)
 

@@ -161,7 +161,7 @@ def matryoshka_widths(sae: Any) -> list[int]:
     if not widths:
         raise ConfigError(
             f"{sae if isinstance(sae, (str, Path)) else 'this SAE'} names no matryoshka_widths; give the folder that "
-            "training wrote (runner_cfg.json is in it), or groups=[256, 1024, ...]"
+            "training wrote (runner_cfg.json is in it), or the option widths=[256, 1024, ...], which is groups= of hierarchy()"
         )
     return [int(width) for width in widths]
 

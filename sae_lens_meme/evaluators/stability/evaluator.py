@@ -21,6 +21,7 @@ from sae_lens_meme.evaluators.concepts import Concept, ConceptLabels, concepts_o
 from sae_lens_meme.evaluators.context import SHUFFLED, Context
 from sae_lens_meme.evaluators.latents import Latents, encode, hook_of
 from sae_lens_meme.evaluators.result import Measure, Result, Section
+from sae_lens_meme.evaluators.scaled import require_maps_to_itself
 from sae_lens_meme.evaluators.stability.compute import (
     Directions,
     directions_of,
@@ -103,6 +104,10 @@ class Stability(Evaluator):
         **options: Any,
     ):
         super().__init__(embeddings, hook=hook, **options)
+        if not isinstance(others, Mapping):
+            raise ConfigError(f"stability: others is a {type(others).__name__}; give others={{name: SAE}}")
+        for name, other in others.items():
+            require_maps_to_itself(other, f"stability: {name}")
         if unknown := set(controls) - set(others):
             raise ConfigError(f"stability: control {min(unknown)!r} is not one of {', '.join(others) or 'no SAEs'}")
         if taken := set(GROUPS) & set(others):
