@@ -25,8 +25,9 @@ class _Rate(ProgressColumn):
         return Text(f"{speed:,.0f} {self._unit}/s" if speed else "")
 
 
-def draws_bars(console: Console) -> bool:
+def draws_bars() -> bool:
     """In a terminal or a notebook; into a log bars are noise."""
+    console = Console(stderr=True)
     return console.is_terminal or console.is_jupyter
 
 
@@ -34,7 +35,7 @@ def draws_bars(console: Console) -> bool:
 def progress_bar(title: str, total: int, unit: str = "memes", show: bool = True) -> Iterator[Advance]:
     """Yields `advance(n, now="")`: n more are done, and `now` is under way."""
     console = Console(stderr=True)
-    if show and not draws_bars(console):
+    if show and not draws_bars():
         yield _lines(console, title, total, unit)
         return
     columns = (

@@ -17,7 +17,7 @@ from sae_lens_meme.attributions import STEP, Attributions
 from sae_lens_meme.corpus import caption_of, load_rows
 from sae_lens_meme.embed.options import HEADS
 from sae_lens_meme.embeddings import Embeddings
-from sae_lens_meme.evaluators.content import EVALUATION, LATENTS, table_in
+from sae_lens_meme.evaluators.content import EVALUATION, LATENTS, corrected, table_in
 from sae_lens_meme.evaluators.latents import Latents
 from sae_lens_meme.evaluators.opened import load_sae, sae_weights
 from sae_lens_meme.hooks import read_memeclip_checkpoint
@@ -83,10 +83,8 @@ class ReportInputs:
 
     @cached_property
     def alignment(self) -> pd.DataFrame | None:
-        """The pairs of `concept_alignment` under the corrected protocol: the published one holds no rows out."""
-        table = self.table("concept_alignment")
-        mine = None if table is None else table.loc[table["protocol"] == "corrected", :]
-        return None if mine is None or mine.empty else mine
+        """The pairs of `concept_alignment` that hold memes out."""
+        return corrected(self.table("concept_alignment"))
 
 
 def read_inputs(

@@ -105,6 +105,12 @@ def table_in(evaluation: Path, name: str) -> pd.DataFrame | None:
         raise StorageError(f"{file}: cannot be read ({' '.join(str(error).split())[:200]}); evaluate again") from None
 
 
+def corrected(pairs: pd.DataFrame | None) -> pd.DataFrame | None:
+    """Of the table of `concept_alignment` the corrected protocol: the published one holds no memes out. None without any."""
+    mine = None if pairs is None else pairs.loc[pairs["protocol"] == "corrected", :]
+    return None if mine is None or mine.empty else mine
+
+
 def table_of_latents(evaluation: str | Path, name: str) -> pd.DataFrame | None:
     """The table of that evaluator, if it says which latent a row is about."""
     path = Path(evaluation) / f"{name}.parquet"

@@ -12,7 +12,7 @@ import numpy as np
 from sae_lens_meme.attributions import STEP, Attributions
 from sae_lens_meme.embeddings import Embeddings
 from sae_lens_meme.errors import DataError
-from sae_lens_meme.evaluators.content import LATENTS, table_in
+from sae_lens_meme.evaluators.content import LATENTS, corrected, table_in
 from sae_lens_meme.evaluators.latents import Latents, hook_of
 from sae_lens_meme.evaluators.opened import load_sae, sae_weights
 from sae_lens_meme.provenance import require_attribution_of, require_evaluated
@@ -73,10 +73,8 @@ class Run:
 
     @property
     def alignment(self) -> Any:
-        """That of concept_alignment under the corrected protocol, which takes sources and groups into account; None without."""
-        table = self.table("concept_alignment")
-        mine = None if table is None else table[table["protocol"] == "corrected"]
-        return None if mine is None or mine.empty else mine
+        """The pairs of `concept_alignment` that hold memes out and take sources and groups into account."""
+        return corrected(self.table("concept_alignment"))
 
     def recorded(self) -> dict[str, Any]:
         """What a result that is made of these folders depends on."""

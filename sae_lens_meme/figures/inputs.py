@@ -13,7 +13,7 @@ import pandas as pd
 
 from sae_lens_meme.embeddings import Embeddings
 from sae_lens_meme.errors import DataError
-from sae_lens_meme.evaluators.content import EVALUATION, LATENTS, table_in
+from sae_lens_meme.evaluators.content import EVALUATION, LATENTS, corrected, table_in
 from sae_lens_meme.evaluators.latents import Latents
 from sae_lens_meme.evaluators.measure import Evaluation
 from sae_lens_meme.provenance import require_attribution_of, require_evaluated
@@ -207,9 +207,8 @@ def alignment(inputs: Inputs) -> Any:
     Raises:
         NotDrawn: there are none.
     """
-    table = inputs.table("concept_alignment")
-    table = table[table["protocol"] == "corrected"]
-    if table.empty:
+    table = corrected(inputs.table("concept_alignment"))
+    if table is None:
         raise NotDrawn("no pair was tested under the corrected protocol; evaluate with concept_alignment.protocol=both")
     return table
 

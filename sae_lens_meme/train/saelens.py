@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from rich.console import Console
 from sae_lens import TrainingSAE
 from sae_lens.config import SAETrainerConfig
 from sae_lens.constants import SAE_CFG_FILENAME, SAE_WEIGHTS_FILENAME, SPARSITY_FILENAME
@@ -112,7 +111,7 @@ def quiet(progress: bool) -> Iterator[None]:
     level, bars = logger.level, [module.tqdm for module in modules]
     logger.setLevel(max(level, logging.ERROR))
     for module, bar in zip(modules, bars, strict=True):
-        module.tqdm = partial(bar, disable=not (progress and draws_bars(Console(stderr=True))))
+        module.tqdm = partial(bar, disable=not (progress and draws_bars()))
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="The training dataset contains fewer samples")
